@@ -1,0 +1,166 @@
+"""A split of a nuScenes root as a dataset of named tensors."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from lmd_cli.data.database import (
+    CAMERAS,
+    LIDAR,
+    SampleRecord,
+    SensorFrame,
+    open_database,
+    sample_records,
+    split_scenes,
+)
+from lmd_cli.data.images import cam0_T_ego, camera_tensors
+from lmd_cli.data.lidar import lidar_for_network, lidar_points
+from lmd_cli.data.radar import RadarFilters, radar_for_network, radar_points
+from lmd_cli.data.sample import Sample
+from lmd_cli.data.truth import Box3D, camera_boxes, vehicle_truth
+from lmd_cli.errors import DataError
+from lmd_cli.geometry import Grid
+
+MODALITIES = ("camera", "radar", "lidar")
+
+
+class NuScenesSamples(Dataset[Sample]):
+    """The keyframes of a split, ordered by (scene token, timestamp).
+
+    Loads what SimpleBEV's own loader yields at validation. Holds plain values only, so it can be
+    pickled to loader workers.
+
+    Args:
+        dataroot: the nuScenes root, which holds ``samples``, ``sweeps`` and the version's tables.
+        version: e.g. ``v1.0-trainval``.
+        split: e.g. ``val`` or ``mini_val``.
+        modalities: of "camera", "radar", "lidar". Images are always loaded.
+        nsweeps: sweeps of each radar and of the LiDAR, the keyframe's included.
+        image_size: (H, W) to resize images to, pixels.
+        grid: the grid of the ground truth.
+        radar_filters: states of radar points to keep; all by default.
+
+    Attributes:
+        tokens: sample tokens, in order.
+        scene_names: names of the scenes, in order.
+        absent_scenes: names of the split's scenes that the version does not hold, sorted.
+
+    Raises:
+        DataError: data root, version or split not found (says what is there), a split without a
+            scene in this version, or tables that do not fit together.
+        ValueError: an unknown modality or less than one sweep.
+    """
+
+    def __init__(
+        self,
+        dataroot: Path | str,
+        version: str,
+        split: str,
+        *,
+        modalities: Sequence[str],
+        nsweeps: int,
+        image_size: tuple[int, int],
+        grid: Grid,
+        radar_filters: RadarFilters | None = None,
+    ) -> None:
+        _check(modalities, nsweeps)
+        self.dataroot = Path(dataroot).expanduser()
+        self.modalities = tuple(modalities)
+        self.image_size = image_size
+        self.grid = grid
+        self.radar_filters = radar_filters
+        database = open_database(self.dataroot, version)
+        present, absent = split_scenes(split, [row["name"] for row in database.scene], version)
+        self._records = sample_records(
+            database,
+            present,
+            radar_sweeps=nsweeps if "radar" in modalities else 0,
+            lidar_sweeps=nsweeps if "lidar" in modalities else 1,
+        )
+        self.tokens = [record.token for record in self._records]
+        self.scene_names = list(dict.fromkeys(record.scene for record in self._records))
+        self.absent_scenes = sorted(absent)
+        self._index = {token: i for i, token in enumerate(self.tokens)}
+        self._source = f"split {split} of {version} in {self.dataroot}"
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def __getitem__(self, index: int) -> Sample:
+        """One sample.
+
+        Raises:
+            DataError: a file is missing, truncated or of another kind; names it and the sample.
+            IndexError: no such index.
+        """
+        record = self._records[index]
+        tensors = camera_tensors(self.dataroot, record.cameras, self.image_size, record.token)
+        tensors |= self._points(record)
+        tensors |= vehicle_truth(self.boxes(index), self.grid)
+        return Sample(record.token, record.scene, tensors)
+
+    def _points(self, record: SampleRecord) -> dict[str, Tensor]:
+        """Point tensors of the modalities that have them, in the reference camera's axes."""
+        to_camera = cam0_T_ego(record.cameras)
+        tensors = {}
+        if "radar" in self.modalities:
+            points = radar_points(self.dataroot, record, self.radar_filters)
+            xyz, features = radar_for_network(points, to_camera)
+            tensors["radar_xyz"] = torch.from_numpy(xyz)
+            tensors["radar_features"] = torch.from_numpy(features)
+        if "lidar" in self.modalities:
+            xyz = lidar_for_network(lidar_points(self.dataroot, record), to_camera)
+            tensors["lidar_xyz"] = torch.from_numpy(xyz)
+        return tensors
+
+    def boxes(self, index: int) -> list[Box3D]:
+        """The sample's annotated vehicles in the reference camera's axes; opens no data file."""
+        record = self._records[index]
+        return camera_boxes(record, cam0_T_ego(record.cameras))
+
+    def index_of(self, token: str) -> int:
+        """Index of a sample.
+
+        Raises:
+            DataError: the split has no such sample; says how to list those it has.
+        """
+        if token not in self._index:
+            listing = "list its samples with: lmd samples --config CONFIG"
+            raise DataError(f"sample {token} is not in {self._source}; {listing}", token=token)
+        return self._index[token]
+
+    def missing_files(self) -> dict[str, int]:
+        """Number of files that do not exist, for every channel that samples are loaded from.
+
+        Sweeps are included; a file that several samples need counts once.
+        """
+        needed: dict[str, set[str]] = {}
+        for channel, frame in self._frames():
+            needed.setdefault(channel, set()).add(frame.filename)
+        return {
+            channel: sum(not os.path.exists(self.dataroot / name) for name in names)
+            for channel, names in needed.items()
+        }
+
+    def _frames(self) -> Iterator[tuple[str, SensorFrame]]:
+        """Every file that loading the split opens, with its channel."""
+        for record in self._records:
+            yield from zip(CAMERAS, record.cameras, strict=True)
+            for channel, sweeps in record.radars.items():
+                yield from ((channel, sweep) for sweep in sweeps)
+            if "lidar" in self.modalities:
+                yield from ((LIDAR, sweep) for sweep in record.lidar)
+
+
+def _check(modalities: Sequence[str], nsweeps: int) -> None:
+    unknown = [name for name in modalities if name not in MODALITIES]
+    if unknown:
+        raise ValueError(f"unknown modality {unknown[0]!r}; there are {', '.join(MODALITIES)}")
+    if nsweeps < 1:
+        raise ValueError(f"nsweeps must be at least 1, not {nsweeps}")

@@ -1,0 +1,57 @@
+"""One sample as named tensors, and how samples are put into a batch."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+#: Tensors whose first dimension is a number of points that differs between samples.
+POINT_TENSORS = ("radar_xyz", "radar_features", "lidar_xyz")
+
+
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """One keyframe, unbatched.
+
+    Attributes:
+        token: the sample's nuScenes token.
+        scene: its scene's name, e.g. ``scene-0103``.
+        tensors: by name, all float32 (reference camera's axes: x right, y down, z forward):
+
+            - ``images`` (6, 3, H, W), pixels in [0, 1] minus 0.5; cameras in the order of
+              :data:`lmd_cli.data.database.CAMERAS`, the reference camera first
+            - ``pix_T_cams`` (6, 4, 4), intrinsics for the resized image, pixels
+            - ``cam0_T_camXs`` (6, 4, 4), each camera to the reference camera, metres
+            - ``radar_xyz`` (n, 3), metres, and ``radar_features`` (n, 16): the devkit's other
+              fifteen fields, then the time lag in seconds; only with the radar
+            - ``lidar_xyz`` (n, 3), metres; only with the LiDAR
+            - ``segmentation``, ``valid``, ``center`` (1, Z, X) and ``offset`` (2, Z, X), see
+              :func:`lmd_cli.data.truth.vehicle_truth`
+    """
+
+    token: str
+    scene: str
+    tensors: dict[str, Tensor]
+
+
+def collate(samples: Sequence[Sample]) -> dict[str, Tensor | list[Tensor]]:
+    """Batch samples: tensors of fixed size get a leading B, point tensors become lists of B.
+
+    Raises:
+        ValueError: no samples, or samples that do not hold the same tensors.
+    """
+    if not samples:
+        raise ValueError("collate needs at least one sample")
+    names = list(samples[0].tensors)
+    for sample in samples:
+        if list(sample.tensors) != names:
+            held = ", ".join(sample.tensors)
+            raise ValueError(f"sample {sample.token} holds {held}; the first has {names}")
+    return {name: _join(name, [sample.tensors[name] for sample in samples]) for name in names}
+
+
+def _join(name: str, tensors: list[Tensor]) -> Tensor | list[Tensor]:
+    return tensors if name in POINT_TENSORS else torch.stack(tensors)

@@ -1,0 +1,25 @@
+"""The synthetic world: a nuScenes root that can be made anywhere, and knows who saw what.
+
+``world`` holds scenes and actors, ``cameras`` (with ``shapes``) and ``sensors`` what the sensors
+get of them, ``evidence`` the side table, ``tables`` and ``write`` nuScenes' format, ``root`` the
+making, checking and caching of whole roots.
+"""
+
+from lmd_cli.data.synthetic.evidence import EVIDENCE_FILE, Evidence
+from lmd_cli.data.synthetic.root import (
+    cached_root,
+    check_root,
+    demo_root,
+    scene_names,
+    synthesize,
+)
+
+__all__ = [
+    "EVIDENCE_FILE",
+    "Evidence",
+    "cached_root",
+    "check_root",
+    "demo_root",
+    "scene_names",
+    "synthesize",
+]

@@ -1,0 +1,240 @@
+"""Making, checking and reusing a synthetic nuScenes root."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Literal
+
+import platformdirs
+from nuscenes.utils.splits import mini_train, mini_val, train
+
+from lmd_cli.data.synthetic.evidence import EVIDENCE_FILE
+from lmd_cli.data.synthetic.tables import MAP_FILE, TABLE_NAMES
+from lmd_cli.data.synthetic.write import VERSION, write_world
+from lmd_cli.errors import DataError
+
+#: Raised whenever the same parameters give other bytes.
+FORMAT = 1
+MANIFEST = "synthetic.json"
+DEMO_SAMPLES = 20
+DEMO_IMAGE_SIZE = (450, 800)
+CACHE_VARIABLE = "LMD_CACHE"
+
+Split = Literal["mini_val", "mini_train", "all"]
+Progress = Callable[[int, int], None]
+
+_FURTHER = tuple(name for name in train if name not in mini_train)
+_NAMES: dict[str, tuple[str, ...]] = {
+    "mini_val": tuple(mini_val),
+    "mini_train": tuple(mini_train),
+    "all": (*mini_val, *mini_train, *_FURTHER),
+}
+
+
+def scene_names(split: Split = "all", scenes: int | None = None) -> list[str]:
+    """Names of the first ``scenes`` scenes of a split.
+
+    ``all`` takes ``mini_val``'s two, then ``mini_train``'s eight, then the other scenes of
+    nuScenes' ``train``; without a number, the ten of the mini splits.
+
+    Raises:
+        DataError: for an unknown split, or a number the split does not have.
+    """
+    if split not in _NAMES:
+        raise DataError(f"no split {split!r} of the synthetic world; there are {', '.join(_NAMES)}")
+    names = _NAMES[split]
+    count = min(len(names), 10) if scenes is None else scenes
+    if not 1 <= count <= len(names):
+        raise DataError(f"{count} scenes asked for: split {split!r} has 1 to {len(names)}")
+    return list(names[:count])
+
+
+def synthesize(
+    output: Path,
+    *,
+    split: Split = "all",
+    scenes: int | None = None,
+    samples: int = DEMO_SAMPLES,
+    seed: int = 0,
+    image_size: tuple[int, int] = DEMO_IMAGE_SIZE,
+    progress: Progress | None = None,
+) -> Path:
+    """Write a synthetic nuScenes root (``v1.0-mini``) and return its path.
+
+    It is written beside ``output`` and renamed when complete. A sample's content depends on
+    (seed, scene, index) and the image size only.
+
+    Args:
+        output: folder to make; must not exist, or be empty.
+        split: which scene names to use, see :func:`scene_names`.
+        scenes: number of scenes; all of the split's if None.
+        samples: keyframes per scene.
+        seed: seed of the world.
+        image_size: (H, W) of the images.
+        progress: called with (finished samples, all samples).
+
+    Raises:
+        DataError: if ``output`` holds anything, or a number is out of range.
+    """
+    names = scene_names(split, scenes)
+    _check_arguments(output, samples, image_size)
+    output = Path(output).absolute()
+    output.parent.mkdir(parents=True, exist_ok=True)
+    parameters = {"scenes": names, "samples": samples, "seed": seed, "image_size": [*image_size]}
+    draft = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
+    try:
+        order = _NAMES["all"].index
+        for done in write_world(draft, names, order, samples, seed, image_size):
+            if progress is not None:
+                progress(done, len(names) * samples)
+        _write_manifest(draft, parameters)
+        draft.chmod(0o755)
+        if output.is_dir():
+            output.rmdir()  # empty: checked above
+        draft.rename(output)
+    finally:
+        shutil.rmtree(draft, ignore_errors=True)
+    return output
+
+
+def _check_arguments(output: Path, samples: int, image_size: tuple[int, int]) -> None:
+    if samples < 1:
+        raise DataError(f"{samples} samples per scene asked for: at least 1 is needed")
+    if not (32 <= image_size[0] <= 900 and 32 <= image_size[1] <= 1600):
+        raise DataError(f"image size {image_size} (H, W) is outside (32, 32) to (900, 1600)")
+    output = Path(output)
+    if output.is_file() or (output.is_dir() and any(output.iterdir())):
+        raise DataError(f"{output} exists already; give a new or empty folder", path=output)
+
+
+def check_root(root: Path, parameters: dict[str, Any] | None = None) -> str | None:
+    """What is wrong with a synthetic root, or None if it is whole.
+
+    Compares the tables' digests and the number and total size of all files with the manifest.
+
+    Args:
+        parameters: if given, those that the root must have been made with.
+    """
+    try:
+        manifest = json.loads((root / MANIFEST).read_text())
+    except (OSError, ValueError) as error:
+        return f"its manifest {MANIFEST} cannot be read ({error})"
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        return f"its manifest is not of format {FORMAT}"
+    if parameters is not None and manifest.get("parameters") != parameters:
+        return "it was made with other parameters"
+    files, size = _measure(root)
+    if (files, size) != (manifest.get("files"), manifest.get("bytes")):
+        return (
+            f"it has {files} files with {size} bytes, "
+            f"not {manifest.get('files')} with {manifest.get('bytes')}"
+        )
+    return _wrong_table(root, manifest.get("tables", {}))
+
+
+def _wrong_table(root: Path, digests: dict[str, str]) -> str | None:
+    for name in _table_files():
+        try:
+            if _digest(root / name) != digests.get(name):
+                return f"{name} has been changed"
+        except OSError as error:
+            return f"{name} cannot be read ({error})"
+    return None
+
+
+def _table_files() -> list[str]:
+    return [f"{VERSION}/{name}.json" for name in TABLE_NAMES] + [
+        f"{VERSION}/{EVIDENCE_FILE}",
+        MAP_FILE,
+    ]
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _measure(root: Path) -> tuple[int, int]:
+    """Number and total size of the files below ``root``, the manifest left out."""
+    count = size = 0
+    for folder, _, names in os.walk(root):
+        for name in names:
+            if not (name == MANIFEST and Path(folder) == root):
+                count, size = count + 1, size + (Path(folder) / name).stat().st_size
+    return count, size
+
+
+def _write_manifest(root: Path, parameters: dict[str, Any]) -> None:
+    files, size = _measure(root)
+    manifest = {
+        "format": FORMAT,
+        "parameters": parameters,
+        "files": files,
+        "bytes": size,
+        "tables": {name: _digest(root / name) for name in _table_files()},
+    }
+    (root / MANIFEST).write_text(json.dumps(manifest, indent=1))
+
+
+def cache_folder() -> Path:
+    """The user's cache folder of this program; environment variable ``LMD_CACHE`` overrides it."""
+    return Path(os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("lmd-cli"))
+
+
+def demo_root(cache_dir: Path | None = None, progress: Progress | None = None) -> Path:
+    """The demo's validation root: ``mini_val``, 2 x 20 samples, seed 0.
+
+    Made on first use in the cache folder, checked and reused afterwards; a damaged or outdated
+    one is made again. It does not matter if two processes make it at once.
+    """
+    return cached_root("mini_val", DEMO_SAMPLES, cache_dir=cache_dir, progress=progress)
+
+
+def cached_root(
+    split: Split,
+    samples: int,
+    *,
+    seed: int = 0,
+    image_size: tuple[int, int] = DEMO_IMAGE_SIZE,
+    cache_dir: Path | None = None,
+    progress: Progress | None = None,
+) -> Path:
+    """All scenes of a split in the cache folder: made if missing or damaged, else reused."""
+    names = scene_names(split)
+    parameters = {"scenes": names, "samples": samples, "seed": seed, "image_size": [*image_size]}
+    name = f"synthetic-{split}-{samples}-seed{seed}-{image_size[0]}x{image_size[1]}"
+    root = (cache_dir or cache_folder()) / name
+    if check_root(root, parameters) is None:
+        return root
+    fresh = Path(tempfile.mkdtemp(prefix=".making-", dir=_made(root.parent))) / name
+    try:
+        synthesize(
+            fresh, split=split, samples=samples, seed=seed, image_size=image_size, progress=progress
+        )
+        _replace(root, fresh, parameters)
+    finally:
+        shutil.rmtree(fresh.parent, ignore_errors=True)
+    return root
+
+
+def _made(folder: Path) -> Path:
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _replace(root: Path, fresh: Path, parameters: dict[str, Any]) -> None:
+    """Put ``fresh`` in the place of ``root``, unless another process has just done so."""
+    if check_root(root, parameters) is None:
+        return
+    if root.exists():
+        root.rename(fresh.parent / "damaged")
+    try:
+        fresh.rename(root)
+    except OSError:
+        if check_root(root, parameters) is not None:
+            raise

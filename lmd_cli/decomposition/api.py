@@ -1,0 +1,181 @@
+"""``decompose``: a prediction split exactly into modalities and bias."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import nullcontext
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from lmd_cli.decomposition import rules as _rules  # noqa: F401  (registers the rules)
+from lmd_cli.decomposition.errors import InputError, LeakError
+from lmd_cli.decomposition.layout import Layout
+from lmd_cli.decomposition.modules import find_root
+from lmd_cli.decomposition.result import Decomposition, Parts
+from lmd_cli.decomposition.session import Session
+from lmd_cli.decomposition.tensor import DecomposedTensor
+from lmd_cli.decomposition.tree import carries_parts, map_tensors, named_leaves
+from lmd_cli.decomposition.variant import Variant
+
+
+def decompose(
+    function: Callable[..., Any],
+    inputs: Mapping[str, Any],
+    variant: str | Variant = "identity-ratio",
+    *,
+    constants: Mapping[str, Any] | None = None,
+    extras: Mapping[str, Sequence[Any]] | None = None,
+    layers: Iterable[str] | Literal["all"] = (),
+    root: nn.Module | None = None,
+    audit: bool = False,
+    keep_frozen: bool = False,
+    plain_modules: Iterable[str] = (),
+    grad: bool = False,
+) -> Decomposition:
+    """Runs ``function(**inputs, **constants)`` once and splits its output into parts.
+
+    The total is bit for bit what the plain call returns, and total = sum of the modalities' parts
+    + bias at every operation (eq. 7, 8). The model gets no hooks or attributes.
+
+    Args:
+        function: a module, a bound method, or any function of tensors.
+        inputs: for each modality its tensor, or nested dicts and lists of tensors.
+        variant: linearisation rules, BN-NORM[-ACT].
+        constants: other arguments; they belong to no modality, and what they add is bias.
+        extras: for each modality, alternatives of the same structure as its input; they ride
+            along at the operating point of ``inputs`` and come back as ``result.extras``.
+        layers: qualified module names (or ``"all"``) whose output's parts are wanted too.
+        root: the module that names are relative to; guessed from ``function`` if not given.
+        audit: record conservation and shares at every operation (``result.operations``).
+        keep_frozen: keep the linearised maps for a replay (``result.tape``).
+        plain_modules: names of modules that may return plain tensors for decomposed inputs.
+        grad: let gradients flow through the parts.
+
+    Raises:
+        InputError: inputs that are not floating tensors, unknown layers, a bad variant name.
+        NoRuleError: an operation without a rule; it names the operation and its module.
+        LeakError: an operation that would drop parts silently.
+    """
+    layout = Layout(tuple(inputs), {k: len(v) for k, v in (extras or {}).items()})
+    root = root if root is not None else find_root(function)
+    recorder = LayerRecorder(layers, layout, root)
+    session = Session(
+        layout,
+        _parse(variant),
+        root=root,
+        audit=audit,
+        keep_frozen=keep_frozen,
+        on_layer=recorder if recorder.wanted else None,
+        plain_modules=frozenset(plain_modules),
+    )
+    with nullcontext() if grad else torch.no_grad():
+        lifted = {
+            name: lift(layout, name, inputs[name], (extras or {}).get(name, ())) for name in inputs
+        }
+        with session.open():
+            output = function(**lifted, **(constants or {}))
+    if not carries_parts(output):
+        raise LeakError("no output carries parts: it does not depend on the inputs, or they leaked")
+    return Decomposition(
+        output, layout, recorder.layers, session.records, session.coverage, session.tape
+    )
+
+
+def _parse(variant: str | Variant) -> Variant:
+    try:
+        return Variant.parse(variant)
+    except ValueError as error:
+        raise InputError(str(error)) from None
+
+
+def lift(layout: Layout, modality: str, tree: Any, extras: Sequence[Any] = ()) -> Any:
+    """A modality's input as decomposed tensors: its own part is all of it, the rest zero.
+
+    Args:
+        layout: rows of the stack.
+        modality: whose input this is.
+        tree: a tensor or nested dicts and lists of tensors.
+        extras: alternatives of the same structure and shapes.
+
+    Raises:
+        InputError: a leaf that is not a floating tensor, or extras that do not match.
+    """
+    for path, leaf in named_leaves(tree):
+        if not isinstance(leaf, Tensor) or not leaf.dtype.is_floating_point:
+            what = leaf.dtype if isinstance(leaf, Tensor) else type(leaf).__name__
+            raise InputError(
+                f"input {modality!r}{path}: expected a floating-point tensor, got {what}; pass what "
+                "is not a modality in constants="
+            )
+    structure = pytree.tree_structure(tree)
+    others = [_leaves_like(extra, structure, modality, i) for i, extra in enumerate(extras)]
+    rows = (layout.modalities.index(modality), *layout.extra_rows(modality))
+    leaves = [
+        _lift_leaf(leaf, [o[i] for o in others], rows, f"{modality!r}")
+        for i, leaf in enumerate(pytree.tree_leaves(tree))
+    ]
+    return pytree.tree_unflatten(leaves, structure)
+
+
+def _leaves_like(extra: Any, structure: Any, modality: str, index: int) -> list[Any]:
+    if pytree.tree_structure(extra) != structure:
+        raise InputError(f"extra {index} of {modality!r} has another structure than the input")
+    return pytree.tree_leaves(extra)
+
+
+def _lift_leaf(leaf: Tensor, extras: list[Tensor], rows: tuple[int, ...], name: str) -> Tensor:
+    for i, extra in enumerate(extras):
+        if extra.shape != leaf.shape:
+            raise InputError(
+                f"extra {i} of {name} has shape {tuple(extra.shape)}, the input {tuple(leaf.shape)}"
+            )
+    parts = torch.stack([leaf, *extras]) if extras else leaf.unsqueeze(0)
+    x = DecomposedTensor.wrap(leaf, parts, rows)
+    x.borrowed = True
+    return x
+
+
+class LayerRecorder:
+    """Keeps the output parts of chosen modules, in order of execution."""
+
+    def __init__(
+        self, layers: Iterable[str] | Literal["all"], layout: Layout, root: nn.Module | None
+    ):
+        self._all = layers == "all"
+        self._names = frozenset() if self._all else frozenset(layers)
+        self._layout = layout
+        self.layers: dict[str, Parts] = {}
+        known = {name for name, _ in root.named_modules()} if root is not None else set()
+        unknown = sorted(self._names - known)
+        if unknown:
+            raise InputError(_unknown_layers(unknown, known))
+
+    @property
+    def wanted(self) -> bool:
+        """Whether any layer was asked for."""
+        return self._all or bool(self._names)
+
+    def __call__(self, name: str, module: nn.Module, output: Any) -> None:
+        if not (self._all or name in self._names):
+            return
+        count = sum(1 for key in self.layers if key.split("#")[0] == name)
+        key = f"{name}#{count + 1}" if count else name
+        self.layers[key] = Parts(map_tensors(_snapshot, output), self._layout)
+
+
+def _snapshot(x: Tensor) -> Tensor:
+    """A copy that later in-place operations do not change."""
+    if not isinstance(x, DecomposedTensor):
+        return x.clone()
+    return DecomposedTensor.wrap(x.total.clone(), x.parts.clone(), x.rows)
+
+
+def _unknown_layers(unknown: list[str], known: set[str]) -> str:
+    from difflib import get_close_matches
+
+    near = get_close_matches(unknown[0], sorted(known), n=3)
+    hint = f"; near: {', '.join(near)}" if near else ""
+    return f"unknown layer {unknown[0]!r}{hint}"

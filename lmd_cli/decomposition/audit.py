@@ -1,0 +1,66 @@
+"""Conservation at every operation: total = sum of parts."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lmd_cli.decomposition.layout import Layout
+from lmd_cli.decomposition.tensor import DecomposedTensor
+
+
+@dataclass(frozen=True)
+class OperationRecord:
+    """What one operation did to the parts.
+
+    Attributes:
+        order: position in the run, from 0.
+        module: qualified name of the module it ran in.
+        operation: the torch function.
+        kind: kind of its rule; ``equation``: where the rule comes from.
+        total_norm: L2 norm of the total.
+        residual: max |total - sum of parts| / max |total|.
+        shares: for each part, its L2 norm over the sum of the parts' L2 norms.
+    """
+
+    order: int
+    module: str
+    operation: str
+    kind: str
+    equation: str
+    total_norm: float
+    residual: float
+    shares: dict[str, float]
+
+
+def residual(total: Tensor, parts: Tensor) -> float:
+    """max |total - sum of parts| / max |total| (absolute where the total is zero).
+
+    Args:
+        total: any shape.
+        parts: ``(P, *total.shape)``, the clean parts and the bias.
+    """
+    if total.numel() == 0:
+        return 0.0
+    difference = (total - parts.sum(0)).abs().max()
+    scale = total.abs().max()
+    return float(difference / scale) if scale > 0 else float(difference)
+
+
+def part_shares(x: DecomposedTensor, layout: Layout) -> dict[str, float]:
+    """L2 norm of each clean part over the sum of the norms (zeros if all parts are zero)."""
+    names = (*layout.modalities, "bias")
+    present = {row: x.parts[i] for i, row in enumerate(x.rows)}
+    norms = [
+        float(torch.linalg.vector_norm(present[row].double())) if row in present else 0.0
+        for row in layout.clean
+    ]
+    scale = sum(norms) or 1.0
+    return {name: norm / scale for name, norm in zip(names, norms, strict=True)}
+
+
+def clean_stack(x: DecomposedTensor, layout: Layout) -> Tensor:
+    """The present rows whose sum is the total, ``(P, *shape)``."""
+    return x.parts[[i for i, row in enumerate(x.rows) if row in layout.clean]]

@@ -1,0 +1,104 @@
+"""The linear maps that stand for nonlinear operations once the clean pass is done.
+
+A map is kept by the session and replayed on plain tensors (:mod:`.replay`): that is eq. 14 taken
+literally. Each states how one stream, a modality's or the bias's, goes through it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor
+
+
+@dataclass
+class Stream:
+    """One pass of the linearised network: a modality's own, or the bias's.
+
+    Attributes:
+        modality: index of the modality, ``None`` for the bias.
+        uniform_share: 1 / (M + 1).
+        bias_inputs: what the bias stream fed to each map, in order (activation splits need it).
+    """
+
+    modality: int | None
+    uniform_share: float
+    bias_inputs: list[Tensor]
+
+    @property
+    def is_bias(self) -> bool:
+        """Whether this stream carries the constants."""
+        return self.modality is None
+
+    def constant_share(self, split: str) -> float:
+        """Share of a constant under ``identity`` or ``uniform``."""
+        if split == "uniform":
+            return self.uniform_share
+        return 1.0 if self.is_bias else 0.0
+
+
+class FrozenMap(Protocol):
+    """A linearised operation."""
+
+    def __call__(self, h: Tensor, stream: Stream, index: int) -> Tensor:
+        """Takes a stream's tensor through the map that stands at ``index`` of the tape."""
+
+
+@dataclass(frozen=True)
+class FrozenSlope:
+    """Activation: eq. 9, with Appendix C's shares of the bias (M, *shape), if any."""
+
+    slope: Tensor
+    remainder: Tensor | None
+    shares: Tensor | None
+
+    def __call__(self, h: Tensor, stream: Stream, index: int) -> Tensor:
+        if self.shares is not None:
+            h = self._split(h, stream, index)
+        out = h * self.slope
+        if self.remainder is not None and stream.is_bias:
+            out = out + self.remainder
+        return out
+
+    def _split(self, h: Tensor, stream: Stream, index: int) -> Tensor:
+        assert self.shares is not None
+        if stream.modality is None:
+            return h * (1.0 - self.shares.sum(0))
+        return h + self.shares[stream.modality] * stream.bias_inputs[index]
+
+
+@dataclass(frozen=True)
+class FrozenAffine:
+    """BatchNorm, or a norm with clean statistics: eq. 10."""
+
+    scale: Tensor
+    constant: Tensor
+    split: str
+
+    def __call__(self, h: Tensor, stream: Stream, index: int) -> Tensor:
+        return h * self.scale + stream.constant_share(self.split) * self.constant
+
+
+@dataclass(frozen=True)
+class FrozenCentred:
+    """A norm under the ratio rule: eq. 11, each stream centred by its own mean."""
+
+    scale: Tensor
+    shift: Tensor | None
+    mean: Callable[[Tensor], Tensor]
+
+    def __call__(self, h: Tensor, stream: Stream, index: int) -> Tensor:
+        out = (h - self.mean(h)) * self.scale
+        return out + self.shift if self.shift is not None and stream.is_bias else out
+
+
+@dataclass(frozen=True)
+class FrozenSelection:
+    """Max-pooling and its kin: each stream is read where the total was largest."""
+
+    pick: Callable[[Tensor], Tensor]
+
+    def __call__(self, h: Tensor, stream: Stream, index: int) -> Tensor:
+        return self.pick(h)

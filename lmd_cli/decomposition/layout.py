@@ -1,0 +1,70 @@
+"""Which part lies in which row of the stack that a decomposed tensor carries."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+
+from lmd_cli.decomposition.errors import InputError
+
+BIAS = "bias"
+
+
+@dataclass(frozen=True)
+class Layout:
+    """Rows of the parts' stack: the clean modalities, the extras, and the bias last.
+
+    An extra is one modality taken from another input (another sample, say) that rides along at
+    the same operating point; it never enters the total.
+
+    Attributes:
+        modalities: names of the M modalities, in order.
+        extras: how many extras each modality has.
+    """
+
+    modalities: tuple[str, ...]
+    extras: Mapping[str, int] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.modalities:
+            raise InputError("decompose needs at least one modality")
+        if BIAS in self.modalities:
+            raise InputError("'bias' is the name of the part that no modality owns; rename it")
+        for name in self.extras:
+            if name not in self.modalities:
+                known = ", ".join(self.modalities)
+                raise InputError(f"extras for {name!r}, which is not a modality (known: {known})")
+
+    @cached_property
+    def owners(self) -> tuple[int, ...]:
+        """For each row but the bias, the index of the modality that it belongs to."""
+        clean = tuple(range(len(self.modalities)))
+        extra = tuple(m for m in clean for _ in range(self.extras.get(self.modalities[m], 0)))
+        return clean + extra
+
+    @property
+    def bias(self) -> int:
+        """Row of the bias part (the last)."""
+        return len(self.owners)
+
+    @property
+    def clean(self) -> tuple[int, ...]:
+        """Rows whose sum is the total: the modalities and the bias."""
+        return (*range(len(self.modalities)), self.bias)
+
+    @property
+    def all_rows(self) -> tuple[int, ...]:
+        """Every row."""
+        return tuple(range(self.bias + 1))
+
+    @property
+    def uniform_share(self) -> float:
+        """Share of a constant under the uniform rule: 1 / (M + 1), whatever rides along."""
+        return 1.0 / (len(self.modalities) + 1)
+
+    def extra_rows(self, modality: str) -> Sequence[int]:
+        """Rows of a modality's extras, in the order given."""
+        owner = self.modalities.index(modality)
+        first = len(self.modalities)
+        return [row for row in range(first, self.bias) if self.owners[row] == owner]

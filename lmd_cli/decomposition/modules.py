@@ -1,0 +1,87 @@
+"""Where in the user's model the computation stands, without touching the model."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from torch import nn
+from torch.nn.modules.module import (
+    register_module_forward_hook,
+    register_module_forward_pre_hook,
+)
+
+OnOutput = Callable[[str, nn.Module, Any, Any], None]
+
+
+def find_root(function: Any) -> nn.Module | None:
+    """The module whose names describe what ``function`` calls, if that can be told.
+
+    A module, a bound method of one, a partial of either, or a closure over exactly one.
+    """
+    if isinstance(function, nn.Module):
+        return function
+    if isinstance(function, functools.partial):
+        return find_root(function.func)
+    owner = getattr(function, "__self__", None)
+    if isinstance(owner, nn.Module):
+        return owner
+    cells = [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
+    roots = [root for value in cells if (root := _module_of(value)) is not None]
+    return roots[0] if len(roots) == 1 else None
+
+
+def _module_of(value: Any) -> nn.Module | None:
+    owner = getattr(value, "__self__", None)
+    return next((v for v in (value, owner) if isinstance(v, nn.Module)), None)
+
+
+class ModuleTracker:
+    """Knows the module that runs now, through torch's global hooks (the model gets none)."""
+
+    def __init__(self, root: nn.Module | None, on_output: OnOutput):
+        named = root.named_modules() if root is not None else ()
+        self._names = {id(module): name for name, module in named}
+        self._stack: list[nn.Module] = []
+        self._on_output = on_output
+
+    def name(self, module: nn.Module) -> str:
+        """Qualified name, or the class in angle brackets for a module outside the root."""
+        return self._names.get(id(module), f"<{type(module).__name__}>")
+
+    @property
+    def path(self) -> str:
+        """Name of the innermost running module; empty outside any module and in the root."""
+        return self.name(self._stack[-1]) if self._stack else ""
+
+    def describe(self) -> str:
+        """The innermost running module for an error message."""
+        if not self._stack:
+            return "outside any module"
+        module = self._stack[-1]
+        return f"in module {self.name(module) or '(root)'!r} ({type(module).__name__})"
+
+    @contextmanager
+    def active(self) -> Iterator[None]:
+        """Follows module calls; everything is removed at the end, also after an exception."""
+        handles = [
+            register_module_forward_pre_hook(self._enter),
+            register_module_forward_hook(self._leave, with_kwargs=True, always_call=True),
+        ]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+            self._stack.clear()
+
+    def _enter(self, module: nn.Module, args: Any) -> None:
+        self._stack.append(module)
+
+    def _leave(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        while self._stack and self._stack.pop() is not module:
+            pass  # a call that raised before its hooks ran leaves its entry behind
+        if output is not None:
+            self._on_output(self.name(module), module, (args, kwargs), output)

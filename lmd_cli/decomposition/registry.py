@@ -1,0 +1,112 @@
+"""Which function has which rule, and of which kind."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch.overrides import resolve_name
+
+KINDS = {
+    "structure": "moves or copies elements; applied to each part",
+    "linear": "applied to each part; an own bias goes to the bias part",
+    "sum": "joins several tensors; plain constants go to the bias part",
+    "product": "scales by constants; two decomposed factors are refused",
+    "activation": "slope at the total (eq. 9), bias split as in Appendix C",
+    "normalisation": "eq. 10 or eq. 11",
+    "selection": "picks elements where the total picks them (slope 0 or 1, eq. 9)",
+    "constant": "its result is a constant of the operating point",
+    "metadata": "shape, type and device only",
+    "refused": "would drop the parts; an error",
+}
+
+
+@dataclass(frozen=True)
+class Rule:
+    """How parts go through one function.
+
+    Attributes:
+        apply: called as ``apply(session, func, *args, **kwargs)``; returns the result.
+        kind: one of :data:`KINDS`.
+        equation: where the rule comes from, for coverage tables.
+        inplace: the function writes into its first argument.
+    """
+
+    apply: Callable[..., Any]
+    kind: str
+    equation: str
+    inplace: bool = False
+
+
+_RULES: dict[Any, Rule] = {}
+
+
+def register_rule(
+    *functions: Any, kind: str = "linear", equation: str = "", inplace: bool = False
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Registers a rule for torch functions (or any overridable callable).
+
+    The decorated function is called as ``rule(session, func, *args, **kwargs)``; arguments that
+    carry parts are :class:`~.tensor.DecomposedTensor`; it returns plain results (constants) or
+    what ``session.make(total, parts, rows)`` gives.
+
+    Raises:
+        ValueError: an unknown kind, or a function that has a rule already.
+    """
+    if kind not in KINDS:
+        raise ValueError(f"unknown kind {kind!r}; one of {', '.join(KINDS)}")
+
+    def decorate(apply: Callable[..., Any]) -> Callable[..., Any]:
+        for function in functions:
+            if function in _RULES:
+                raise ValueError(f"{function_name(function)} has a rule already")
+            _RULES[function] = Rule(apply, kind, equation, inplace)
+        return apply
+
+    return decorate
+
+
+def unregister_rule(function: Any) -> None:
+    """Takes a rule back, for tests and interactive work."""
+    _RULES.pop(function, None)
+
+
+def find_rule(function: Any) -> Rule | None:
+    """The rule of a function, or ``None``."""
+    return _RULES.get(function)
+
+
+def registered_functions() -> Iterable[Any]:
+    """All functions that have a rule."""
+    return tuple(_RULES)
+
+
+def function_name(function: Any) -> str:
+    """A name a reader can look up: ``torch.nn.functional.relu``."""
+    try:
+        name = resolve_name(function)
+    except Exception:  # resolve_name fails on objects that torch does not know
+        name = None
+    return name or getattr(function, "__qualname__", None) or repr(function)
+
+
+def aliases(*names: str) -> tuple[Any, ...]:
+    """Every public torch function of these names (``torch``, ``Tensor``, ``nn.functional``)."""
+    homes = (torch, torch.Tensor, F, torch._C._nn, torch.special, torch.fft)
+    found = (getattr(home, name, None) for name in names for home in homes)
+    return tuple(dict.fromkeys(f for f in found if callable(f)))
+
+
+def inplace_aliases(*names: str) -> tuple[Any, ...]:
+    """The in-place twins (``relu_``, ``Tensor.relu_``) of :func:`aliases`."""
+    return aliases(*(f"{name}_" for name in names))
+
+
+def getters(*names: str) -> tuple[Any, ...]:
+    """Attribute getters of ``torch.Tensor`` (``shape``, ``mT``), as the override protocol
+    names them."""
+    found = (getattr(torch.Tensor, name, None) for name in names)
+    return tuple(f.__get__ for f in found if f is not None)  # type: ignore[attr-defined]

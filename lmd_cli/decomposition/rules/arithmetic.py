@@ -1,0 +1,168 @@
+"""Addition, subtraction, and scaling by constants."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from lmd_cli.decomposition.registry import aliases, inplace_aliases, register_rule
+from lmd_cli.decomposition.rules.common import product_refused, stack_like, union_rows
+from lmd_cli.decomposition.tensor import DecomposedTensor, plain
+
+if TYPE_CHECKING:
+    from lmd_cli.decomposition.session import Session
+
+Tensor_ = torch.Tensor
+
+
+def combine(
+    session: Session, total: Tensor, terms: list[tuple[Any, Any]]
+) -> tuple[Tensor, tuple[int, ...]]:
+    """Parts of ``sum of coefficient * operand``; plain operands go to the bias part.
+
+    Args:
+        total: the sum, any shape.
+        terms: pairs (coefficient, operand); an operand may be decomposed, plain or a number.
+
+    Returns:
+        The stack ``(rows, *total.shape)`` and its rows.
+    """
+    carried = [(c, x) for c, x in terms if isinstance(x, DecomposedTensor)]
+    constants = [c * x for c, x in terms if not isinstance(x, DecomposedTensor)]
+    extra = (session.layout.bias,) if constants else ()
+    rows = union_rows([x for _, x in carried], *extra)
+    stacks = [_scaled(stack_like(x, rows, total.dim()), c) for c, x in carried]
+    parts = stacks[0] if len(stacks) == 1 else stacks[0] + stacks[1]
+    if parts.shape[1:] != total.shape or parts.dtype != total.dtype:
+        parts = parts.to(total.dtype).expand(len(rows), *total.shape)
+    if constants:
+        parts = parts.clone()
+        parts[rows.index(session.layout.bias)] += constants[0]
+    return parts, rows
+
+
+def _scaled(parts: Tensor, coefficient: Any) -> Tensor:
+    return (
+        parts if isinstance(coefficient, (int, float)) and coefficient == 1 else parts * coefficient
+    )
+
+
+def _sum(session: Session, func: Any, total: Tensor, terms: list[tuple[Any, Any]]) -> Any:
+    parts, rows = combine(session, total, terms)
+    return session.make(total, parts, rows)
+
+
+@register_rule(*aliases("add"), kind="sum", equation="eq. 6", inplace=False)
+def add(session: Session, func: Any, x: Any, y: Any, *, alpha: Any = 1) -> Any:
+    """x + alpha * y."""
+    total = func(plain(x), plain(y), alpha=alpha)
+    return _sum(session, func, total, [(1, x), (alpha, y)])
+
+
+@register_rule(Tensor_.__add__, Tensor_.__radd__, kind="sum", equation="eq. 6")
+def add_operator(session: Session, func: Any, x: Any, y: Any) -> Any:
+    """x + y."""
+    return _sum(session, func, func(plain(x), plain(y)), [(1, x), (1, y)])
+
+
+@register_rule(*aliases("sub", "subtract"), kind="sum", equation="eq. 6")
+def subtract(session: Session, func: Any, x: Any, y: Any, *, alpha: Any = 1) -> Any:
+    """x - alpha * y."""
+    total = func(plain(x), plain(y), alpha=alpha)
+    return _sum(session, func, total, [(1, x), (-alpha, y)])
+
+
+@register_rule(Tensor_.__sub__, kind="sum", equation="eq. 6")
+def subtract_operator(session: Session, func: Any, x: Any, y: Any) -> Any:
+    """x - y."""
+    return _sum(session, func, func(plain(x), plain(y)), [(1, x), (-1, y)])
+
+
+@register_rule(torch.rsub, Tensor_.__rsub__, kind="sum", equation="eq. 6")
+def reversed_subtract(session: Session, func: Any, x: Any, y: Any, *, alpha: Any = 1) -> Any:
+    """y - alpha * x."""
+    total = func(plain(x), plain(y)) if alpha == 1 else func(plain(x), plain(y), alpha=alpha)
+    return _sum(session, func, total, [(-alpha, x), (1, y)])
+
+
+@register_rule(
+    *inplace_aliases("add", "sub", "subtract"),
+    Tensor_.__iadd__,
+    Tensor_.__isub__,
+    kind="sum",
+    equation="eq. 6",
+    inplace=True,
+)
+def add_(session: Session, func: Any, x: DecomposedTensor, y: Any, *, alpha: Any = 1) -> Any:
+    """x += alpha * y, x -= alpha * y."""
+    session.own(x)
+    sign = -1 if "sub" in func.__name__ else 1
+    before, after = (alpha if isinstance(y, Tensor) else None), plain(y)
+    func(x.total, after) if alpha == 1 or before is None else func(x.total, after, alpha=alpha)
+    parts, rows = combine(session, x.total, [(1, x), (sign * alpha, y)])
+    return session.assign(x, parts, rows)
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, (int, float, bool))
+
+
+def scale_parts(x: DecomposedTensor, factor: Any, ndim: int, divide: bool = False) -> Tensor:
+    """Parts times (or over) a constant that may have more dimensions than the total."""
+    parts = stack_like(x, x.rows, ndim)
+    return parts / factor if divide else parts * factor
+
+
+@register_rule(
+    *aliases("mul", "multiply", "div", "divide", "true_divide"),
+    Tensor_.__mul__,
+    Tensor_.__rmul__,
+    Tensor_.__truediv__,
+    kind="product",
+    equation="eq. 13",
+)
+def scale(session: Session, func: Any, x: Any, y: Any, **kwargs: Any) -> Any:
+    """A product with, or a quotient by, a constant."""
+    divide = "div" in func.__name__
+    if isinstance(x, DecomposedTensor) == isinstance(y, DecomposedTensor):
+        raise session.refuse(func, product_refused())
+    if divide and isinstance(y, DecomposedTensor):
+        raise session.refuse(func, "the divisor carries parts; a quotient is not linear in it")
+    if kwargs.get("rounding_mode") is not None:
+        raise session.refuse(func, "rounding is not linear")
+    total = func(plain(x), plain(y), **kwargs)
+    carried, factor = (x, y) if isinstance(x, DecomposedTensor) else (y, x)
+    parts = scale_parts(carried, factor, total.dim(), divide).to(total.dtype)
+    return session.make(total, parts.expand(-1, *total.shape), carried.rows)
+
+
+@register_rule(
+    *inplace_aliases("mul", "multiply", "div", "divide", "true_divide"),
+    Tensor_.__imul__,
+    Tensor_.__itruediv__,
+    kind="product",
+    equation="eq. 13",
+    inplace=True,
+)
+def scale_(session: Session, func: Any, x: DecomposedTensor, y: Any, **kwargs: Any) -> Any:
+    """x *= constant, x /= constant."""
+    if isinstance(y, DecomposedTensor):
+        raise session.refuse(func, product_refused())
+    if kwargs.get("rounding_mode") is not None:
+        raise session.refuse(func, "rounding is not linear")
+    session.own(x)
+    func(x.total, y, **kwargs)
+    parts = scale_parts(x, y, x.total.dim(), "div" in func.__name__)
+    return session.assign(x, parts, x.rows)
+
+
+@register_rule(
+    Tensor_.neg_, Tensor_.negative_, torch.neg_, kind="product", equation="eq. 13", inplace=True
+)
+def negate_(session: Session, func: Any, x: DecomposedTensor) -> Any:
+    """x *= -1."""
+    session.own(x)
+    func(x.total)
+    return session.assign(x, -x.parts, x.rows)

@@ -1,0 +1,236 @@
+"""Concatenation, stacking, selection by masks, scattering: jointly linear in several tensors.
+
+Plain floating tensors and numbers that are joined in are constants and go to the bias part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from lmd_cli.decomposition.registry import aliases, inplace_aliases, register_rule
+from lmd_cli.decomposition.rules.common import call_plain, union_rows
+from lmd_cli.decomposition.tensor import DecomposedTensor, Piece
+
+if TYPE_CHECKING:
+    from lmd_cli.decomposition.session import Session
+
+
+def joint_parts(
+    session: Session, run: Callable[..., Tensor], operands: Sequence[Any]
+) -> tuple[Tensor, tuple[int, ...]]:
+    """Parts of a function that is jointly linear in ``operands``.
+
+    Args:
+        run: called with the operands; a part of a decomposed one, zeros or itself for a constant.
+        operands: decomposed tensors, plain tensors and numbers.
+
+    Returns:
+        The stack ``(rows, *shape)`` and its rows.
+    """
+    carried = [x for x in operands if isinstance(x, DecomposedTensor)]
+    has_constants = any(not isinstance(x, DecomposedTensor) for x in operands)
+    bias = session.layout.bias
+    rows = union_rows(carried, *((bias,) if has_constants else ()))
+    stacks = [x.expand_rows(rows) for x in carried]
+    parts = torch.vmap(lambda *h: run(*_fill(operands, h, torch.zeros_like)))(*stacks)
+    if has_constants:
+        row = rows.index(bias)
+        parts[row] = run(*_fill(operands, [s[row] for s in stacks], lambda c: c))
+    return parts, rows
+
+
+def _fill(
+    operands: Sequence[Any], parts: Sequence[Tensor], constant: Callable[[Any], Any]
+) -> list[Any]:
+    values, remaining = [], iter(parts)
+    for x in operands:
+        if isinstance(x, DecomposedTensor):
+            values.append(next(remaining))
+        else:
+            zeroed = (
+                constant if isinstance(x, Tensor) else lambda v: constant(torch.tensor(v)).item()
+            )
+            values.append(zeroed(x))
+    return values
+
+
+@register_rule(*aliases("cat", "concat", "concatenate"), kind="sum", equation="eq. 5")
+def concatenate(session: Session, func: Any, tensors: Any, dim: int = 0, **kwargs: Any) -> Any:
+    """Concatenation. Along channels, parts that meet in no row are kept apart until needed, so
+    that the fusion convolution meets each sensor's own channels only."""
+    dim = kwargs.pop("axis", dim)
+    total = func([x.total if isinstance(x, DecomposedTensor) else x for x in tensors], dim)
+    pieces = _pieces(tensors, dim)
+    if pieces:
+        return session.remember(DecomposedTensor.wrap_pieces(total, pieces))
+    at = dim % total.dim()
+    parts, rows = joint_parts(session, lambda *h: torch.cat(h, at), tensors)
+    return session.make(total, parts.to(total.dtype), rows)
+
+
+def _pieces(tensors: Sequence[Any], dim: int) -> list[Piece]:
+    if not all(isinstance(x, DecomposedTensor) and x.total.dim() > 2 for x in tensors):
+        return []
+    rows = [row for x in tensors for row in x.rows]
+    same_type = len({x.total.dtype for x in tensors}) == 1
+    if dim % tensors[0].total.dim() != 1 or len(set(rows)) < len(rows) or not same_type:
+        return []
+    starts = [sum(x.total.shape[1] for x in tensors[:i]) for i in range(len(tensors))]
+    return [
+        Piece(start, x.total.shape[1], x.rows, x.parts)
+        for start, x in zip(starts, tensors, strict=True)
+    ]
+
+
+@register_rule(
+    *aliases("stack", "hstack", "vstack", "dstack", "column_stack"), kind="sum", equation="eq. 5"
+)
+def stack(session: Session, func: Any, tensors: Any, *args: Any, **kwargs: Any) -> Any:
+    """Stacking along a new or a fixed dimension."""
+    total = call_plain(func, (list(tensors), *args), kwargs)
+    parts, rows = joint_parts(session, lambda *h: func(h, *args, **kwargs), tensors)
+    return session.make(total, parts, rows)
+
+
+@register_rule(torch.where, torch.Tensor.where, kind="sum", equation="eq. 6")
+def where(session: Session, func: Any, *args: Any) -> Any:
+    """Selection by a constant mask; ``x.where(mask, y)`` is ``where(mask, x, y)``."""
+    total = call_plain(func, args, {})
+    mask, x, y = args if func is torch.where else (args[1], args[0], args[2])
+    if isinstance(mask, DecomposedTensor):
+        raise session.refuse(func, "the mask carries parts; compare it with something first")
+    parts, rows = joint_parts(session, lambda a, b: torch.where(mask, a, b), (x, y))
+    return session.make(total, parts.to(total.dtype), rows)
+
+
+def _mask_parts(session: Session, x: DecomposedTensor, mask: Tensor, value: Any) -> Any:
+    return joint_parts(session, lambda a, b: torch.where(mask, b, a), (x, value))
+
+
+@register_rule(*aliases("masked_fill"), kind="sum", equation="eq. 6")
+def masked_fill(session: Session, func: Any, x: Any, mask: Any, value: Any) -> Any:
+    """The value written where the mask is set is bias."""
+    total = call_plain(func, (x, mask, value), {})
+    if not isinstance(x, DecomposedTensor) or isinstance(mask, DecomposedTensor):
+        raise session.refuse(func, "only the tensor that is filled may carry parts")
+    parts, rows = _mask_parts(session, x, mask, value)
+    return session.make(total, parts, rows)
+
+
+@register_rule(*inplace_aliases("masked_fill"), kind="sum", equation="eq. 6", inplace=True)
+def masked_fill_(session: Session, func: Any, x: Any, mask: Any, value: Any) -> Any:
+    """As :func:`masked_fill`, in place."""
+    session.own(x)
+    parts, rows = _mask_parts(session, x, mask, value)
+    func(x.total, mask, value)
+    return session.assign(x, parts, rows)
+
+
+@register_rule(
+    *aliases("index_add", "index_copy", "scatter", "scatter_add", "slice_scatter"),
+    *aliases("select_scatter", "diagonal_scatter", "masked_scatter"),
+    kind="sum",
+    equation="eq. 6",
+)
+def scatter(session: Session, func: Any, *args: Any, **kwargs: Any) -> Any:
+    """Scattering one tensor into another at constant positions."""
+    _refuse_reduction(session, func, kwargs)
+    total = call_plain(func, args, kwargs)
+    operands, run = _operands(func, args, kwargs)
+    parts, rows = joint_parts(session, run, operands)
+    return session.make(total, parts, rows)
+
+
+@register_rule(
+    *inplace_aliases("index_add", "index_copy", "scatter", "scatter_add", "masked_scatter"),
+    kind="sum",
+    equation="eq. 6",
+    inplace=True,
+)
+def scatter_(session: Session, func: Any, x: DecomposedTensor, *args: Any, **kwargs: Any) -> Any:
+    """As :func:`scatter`, in place."""
+    _refuse_reduction(session, func, kwargs)
+    session.own(x)
+    twin = getattr(torch, func.__name__.removesuffix("_"))
+    operands, run = _operands(twin, (x, *args), kwargs)
+    parts, rows = joint_parts(session, run, operands)
+    call_plain(func, (x, *args), kwargs)
+    return session.assign(x, parts, rows)
+
+
+def _refuse_reduction(session: Session, func: Any, kwargs: dict[str, Any]) -> None:
+    if kwargs.get("reduce") is not None:
+        raise session.refuse(func, f"reduce={kwargs['reduce']!r} is not linear")
+
+
+def _operands(func: Any, args: Any, kwargs: Any) -> tuple[list[Any], Callable[..., Tensor]]:
+    """The floating arguments, and the call as a function of them."""
+    leaves, spec = pytree.tree_flatten(
+        (args, kwargs), is_leaf=lambda v: isinstance(v, DecomposedTensor)
+    )
+    slots = [i for i, v in enumerate(leaves) if _is_operand(v)]
+
+    def run(*values: Any) -> Tensor:
+        filled = list(leaves)
+        for i, value in zip(slots, values, strict=True):
+            filled[i] = value
+        a, k = pytree.tree_unflatten(filled, spec)
+        return func(*a, **k)
+
+    return [leaves[i] for i in slots], run
+
+
+def _is_operand(value: Any) -> bool:
+    if isinstance(value, DecomposedTensor):
+        return True
+    return isinstance(value, float) or (isinstance(value, Tensor) and value.is_floating_point())
+
+
+@register_rule(torch.Tensor.__setitem__, kind="sum", equation="eq. 6", inplace=True)
+def setitem(session: Session, func: Any, x: DecomposedTensor, index: Any, value: Any) -> None:
+    """x[index] = value: a constant value is bias."""
+    session.own(x)
+    value = float(value) if isinstance(value, (int, bool)) else value
+
+    def run(h: Tensor, v: Any) -> Tensor:
+        h = h.clone()
+        h[index] = v
+        return h
+
+    parts, rows = joint_parts(session, run, (x, value))
+    func(x.total, index, value.total if isinstance(value, DecomposedTensor) else value)
+    session.assign(x, parts, rows)
+
+
+@register_rule(torch.Tensor.copy_, kind="sum", equation="eq. 6", inplace=True)
+def copy_(session: Session, func: Any, x: DecomposedTensor, source: Any, *args: Any) -> Any:
+    """Overwrites a decomposed tensor."""
+    session.own(x)
+    parts, rows = joint_parts(
+        session, lambda h, v: torch.zeros_like(h) + v.to(h.dtype), (x, source)
+    )
+    func(x.total, source.total if isinstance(source, DecomposedTensor) else source, *args)
+    return session.assign(x, parts, rows)
+
+
+@register_rule(
+    torch.Tensor.zero_,
+    torch.Tensor.fill_,
+    torch.zero_,
+    torch.fill_,
+    kind="sum",
+    equation="eq. 6",
+    inplace=True,
+)
+def fill_(session: Session, func: Any, x: DecomposedTensor, *value: Any) -> Any:
+    """Overwrites with a constant, which is bias."""
+    session.own(x)
+    func(x.total, *value)
+    parts, rows = torch.zeros_like(x.total).unsqueeze(0), (session.layout.bias,)
+    parts[0] = x.total
+    return session.assign(x, parts, rows)

@@ -1,0 +1,120 @@
+"""Operations that move, copy or sum elements: applied to each part as to the total.
+
+They are linear without a constant, so eq. 13 (superposition) holds as it stands.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lmd_cli.decomposition.registry import aliases, getters, register_rule
+from lmd_cli.decomposition.rules.common import only_decomposed, per_part
+from lmd_cli.decomposition.tensor import DecomposedTensor
+
+if TYPE_CHECKING:
+    from lmd_cli.decomposition.session import Session
+
+_NAMES = """
+    view view_as reshape reshape_as flatten unflatten ravel permute transpose t movedim moveaxis
+    swapaxes swapdims squeeze unsqueeze expand expand_as broadcast_to repeat tile
+    repeat_interleave roll flip fliplr flipud rot90 chunk split split_with_sizes tensor_split
+    hsplit vsplit dsplit unbind narrow select index_select gather take_along_dim take diagonal
+    diag_embed tril triu as_strided adjoint
+    sum mean nansum cumsum diff pixel_shuffle pixel_unshuffle channel_shuffle
+    positive neg negative
+"""
+
+
+@register_rule(
+    *aliases(*_NAMES.split()), *getters("T", "mT", "H", "mH"), kind="structure", equation="eq. 13"
+)
+def structure(session: Session, func: Any, *args: Any, **kwargs: Any) -> Any:
+    """The same rearrangement of every part; views of the total are views of the parts."""
+    x, run = only_decomposed(session, func, args, kwargs)
+    return per_part(session, x, run)
+
+
+@register_rule(*aliases("clone", "contiguous"), kind="structure", equation="eq. 13")
+def copy(session: Session, func: Any, x: DecomposedTensor, **kwargs: Any) -> Any:
+    """Copies; a memory format is applied to each part."""
+    total = func(x.total, **kwargs)
+    if total is x.total:
+        return x
+    batch = x.parts.flatten(0, 1) if x.total.dim() else x.parts
+    return session.make(total, func(batch, **kwargs).reshape(x.parts.shape), x.rows)
+
+
+_CONVERSIONS = "to float double half bfloat16 cpu cuda type_as type"
+
+
+@register_rule(*aliases(*_CONVERSIONS.split()), kind="structure", equation="eq. 13")
+def convert(session: Session, func: Any, x: Any, *args: Any, **kwargs: Any) -> Any:
+    """Changes of type and device; ``y.type_as(x)`` for a plain ``y`` reads only x's type."""
+    others = tuple(a.total if isinstance(a, DecomposedTensor) else a for a in args)
+    if not isinstance(x, DecomposedTensor):
+        return func(x, *others, **kwargs)
+    total = func(x.total, *others, **kwargs)
+    if total is x.total or not isinstance(total, Tensor):
+        return x if isinstance(total, Tensor) else total
+    return session.make(total, x.parts.to(total), x.rows)
+
+
+@register_rule(torch.Tensor.__getitem__, kind="structure", equation="eq. 13")
+def getitem(session: Session, func: Any, x: Any, index: Any) -> Any:
+    """Indexing by constants; a Boolean mask is read as the positions that it selects."""
+    if not isinstance(x, DecomposedTensor):
+        raise session.refuse(func, "an index carries parts")
+    index = _without_masks(index)
+    total = func(x.total, index)
+    return session.make(total, torch.vmap(lambda h: h[index])(x.parts), x.rows)
+
+
+def _without_masks(index: Any) -> Any:
+    entries = index if isinstance(index, tuple) else (index,)
+    plain: list[Any] = []
+    for entry in entries:
+        mask = isinstance(entry, Tensor) and entry.dtype in (torch.bool, torch.uint8)
+        plain.extend(entry.nonzero(as_tuple=True) if mask else (entry,))
+    return tuple(plain)
+
+
+@register_rule(
+    *aliases("dropout", "alpha_dropout", "feature_dropout", "feature_alpha_dropout"),
+    *aliases("dropout1d", "dropout2d", "dropout3d"),
+    kind="structure",
+    equation="eq. 13",
+)
+def dropout(
+    session: Session,
+    func: Any,
+    input: DecomposedTensor,
+    p: float = 0.5,
+    training: bool = True,
+    inplace: bool = False,
+) -> Any:
+    """Identity in evaluation mode.
+
+    Raises:
+        NoRuleError: the module is in training mode, where the output is random.
+    """
+    if training and p > 0:
+        raise session.refuse(func, "dropout is in training mode; call .eval() on the network")
+    return input
+
+
+@register_rule(F.unfold, F.fold, kind="structure", equation="eq. 13")
+def patches(session: Session, func: Any, input: DecomposedTensor, *args: Any, **kw: Any) -> Any:
+    """im2col and its adjoint, part by part."""
+    total = func(input.total, *args, **kw)
+    stack = torch.stack([func(part, *args, **kw) for part in input.parts])
+    return session.make(total, stack, input.rows)
+
+
+@register_rule(torch.Tensor.unfold, kind="structure", equation="eq. 13")
+def windows(session: Session, func: Any, x: DecomposedTensor, *args: Any, **kw: Any) -> Any:
+    """Sliding windows along one dimension (a view)."""
+    return per_part(session, x, lambda h: func(h, *args, **kw))

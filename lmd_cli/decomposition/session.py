@@ -1,0 +1,262 @@
+"""One run of a function on decomposed tensors: the door that every torch call goes through."""
+
+from __future__ import annotations
+
+import sys
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from lmd_cli.decomposition.audit import OperationRecord, clean_stack, part_shares, residual
+from lmd_cli.decomposition.errors import LeakError, NoRuleError
+from lmd_cli.decomposition.frozen import FrozenMap
+from lmd_cli.decomposition.layout import Layout
+from lmd_cli.decomposition.modules import ModuleTracker
+from lmd_cli.decomposition.registry import Rule, find_rule, function_name
+from lmd_cli.decomposition.tensor import DecomposedTensor
+from lmd_cli.decomposition.tree import carries_parts, decomposed_leaves
+from lmd_cli.decomposition.variant import Variant
+
+_FUNCTION_APPLY = torch.autograd.Function.apply.__func__.__code__  # type: ignore[attr-defined]
+OnLayer = Callable[[str, nn.Module, Any], None]
+
+
+class Session:
+    """State of one decomposition: the layout, the variant, and what has been seen.
+
+    Args:
+        layout: rows of the parts' stack.
+        variant: linearisation rules.
+        root: module whose qualified names are used in errors and records.
+        audit: measure conservation and shares at every operation (:attr:`records`).
+        keep_frozen: keep every linearised map in order (:attr:`tape`), for the replay of eq. 14.
+        on_layer: called as ``on_layer(name, module, output)`` after every module whose output
+            carries parts.
+        plain_modules: names of modules that may turn a decomposed input into a plain output.
+    """
+
+    def __init__(
+        self,
+        layout: Layout,
+        variant: Variant,
+        *,
+        root: nn.Module | None = None,
+        audit: bool = False,
+        keep_frozen: bool = False,
+        on_layer: OnLayer | None = None,
+        plain_modules: frozenset[str] = frozenset(),
+    ):
+        self.layout, self.variant = layout, variant
+        self.tracker = ModuleTracker(root, self._module_done)
+        self.records: list[OperationRecord] = []
+        self.coverage: dict[tuple[str, str], Rule] = {}
+        self.tape: list[FrozenMap] = []
+        self._audit, self._keep_frozen = audit, keep_frozen
+        self._on_layer, self._plain_modules = on_layer, plain_modules
+        self._families: dict[int, list[weakref.ref[DecomposedTensor]]] = {}
+
+    @contextmanager
+    def open(self) -> Iterator[Session]:
+        """Intercepts torch functions until the end of the block, in this thread."""
+        with ExitStack() as stack:
+            stack.enter_context(self.tracker.active())
+            stack.enter_context(_LeakGuard(self))
+            stack.enter_context(_Door(self))
+            try:
+                yield self
+            finally:
+                self._families.clear()
+
+    # -- making tensors -------------------------------------------------------------------
+
+    def make(self, total: Tensor, parts: Tensor, rows: tuple[int, ...]) -> DecomposedTensor:
+        """A decomposed tensor from a total and its rows ``(len(rows), *total.shape)``."""
+        return self.remember(DecomposedTensor.wrap(total, parts, rows))
+
+    def remember(self, x: DecomposedTensor) -> DecomposedTensor:
+        """Notes which storage a tensor lives in, so that in-place writes see its views."""
+        key = x.total.untyped_storage().data_ptr()
+        family = [ref for ref in self._families.get(key, ()) if ref() is not None]
+        self._families[key] = [*family, weakref.ref(x)]
+        return x
+
+    def own(self, x: DecomposedTensor) -> DecomposedTensor:
+        """Before an in-place write: the caller's own input tensors are copied first."""
+        if x.borrowed:
+            x.replace(x.total.clone(), x.parts.clone(), x.rows)
+            x.borrowed = False
+        return x
+
+    def assign(self, x: DecomposedTensor, parts: Tensor, rows: tuple[int, ...]) -> DecomposedTensor:
+        """After an in-place write to ``x.total``: gives ``x`` and its views the new parts.
+
+        Raises:
+            LeakError: another live tensor shares the storage, but not the parts' storage.
+        """
+        relatives = self._relatives(x)
+        if not relatives:
+            return x.replace(x.total, parts, rows)
+        storage = x.parts.untyped_storage().data_ptr()
+        shared = all(
+            other.rows == rows and other.parts.untyped_storage().data_ptr() == storage
+            for other in (x, *relatives)
+        )
+        if not shared:
+            raise LeakError(
+                f"an in-place operation {self.tracker.describe()} writes to a view whose parts are "
+                "stored apart; use the out-of-place form there"
+            )
+        x.parts.copy_(parts)
+        return x
+
+    def _relatives(self, x: DecomposedTensor) -> list[DecomposedTensor]:
+        key = x.total.untyped_storage().data_ptr()
+        live = (ref() for ref in self._families.get(key, ()))
+        return [
+            other
+            for other in live
+            if other is not None
+            and other is not x
+            and other.total.untyped_storage().data_ptr() == key
+        ]
+
+    def freeze(self, linear_map: FrozenMap) -> None:
+        """Keeps a linearised map for the replay, if one was asked for."""
+        if self._keep_frozen:
+            self.tape.append(linear_map)
+
+    # -- the door -------------------------------------------------------------------------
+
+    def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        """Applies the rule of ``func``.
+
+        Raises:
+            NoRuleError: there is none.
+            LeakError: the call would drop the parts.
+        """
+        rule = find_rule(func)
+        if rule is None:
+            raise NoRuleError(self._no_rule(func))
+        self._refuse_custom_function()
+        self._refuse_plain_target(func, rule, args, kwargs)
+        result = rule.apply(self, func, *args, **kwargs)
+        self._note(func, rule, result)
+        return result
+
+    def refuse(self, func: Any, why: str) -> NoRuleError:
+        """The error for a call that a rule cannot handle."""
+        return NoRuleError(f"{function_name(func)} {self.tracker.describe()}: {why}")
+
+    def _no_rule(self, func: Any) -> str:
+        name = function_name(func)
+        return (
+            f"no rule for {name}, called {self.tracker.describe()}; register one with "
+            f"@register_rule({name}) (see lmd_cli.decomposition.registry.register_rule)"
+        )
+
+    def _refuse_custom_function(self) -> None:
+        """A custom autograd.Function would hand back a plain tensor."""
+        frame = sys._getframe(2)
+        while frame is not None:
+            if frame.f_code is _FUNCTION_APPLY:
+                name = getattr(frame.f_locals.get("cls"), "__qualname__", "autograd.Function")
+                raise NoRuleError(
+                    f"no rule for the custom autograd function {name}, called "
+                    f"{self.tracker.describe()}; it would drop the parts"
+                )
+            frame = frame.f_back  # type: ignore[assignment]
+
+    def _refuse_plain_target(self, func: Any, rule: Rule, args: Any, kwargs: Any) -> None:
+        out = kwargs.get("out")
+        target = args[0] if rule.inplace and args else None
+        for tensor, how in ((out, "out="), (target, "in-place")):
+            if isinstance(tensor, Tensor) and not isinstance(tensor, DecomposedTensor):
+                raise LeakError(
+                    f"{function_name(func)} ({how}) {self.tracker.describe()} writes a decomposed "
+                    "tensor into a plain one, which would drop its parts; build the result out of "
+                    "place (cat, stack, index_add, where) instead"
+                )
+        if out is not None:
+            raise LeakError(f"{function_name(func)}: out= is not supported; use the result")
+
+    def _note(self, func: Any, rule: Rule, result: Any) -> None:
+        path = self.tracker.path
+        if rule.kind != "metadata":
+            self.coverage.setdefault((path, function_name(func)), rule)
+        if self._audit:
+            for x in decomposed_leaves(result):
+                self._record(path, func, rule, x)
+
+    def _record(self, path: str, func: Any, rule: Rule, x: DecomposedTensor) -> None:
+        self.records.append(
+            OperationRecord(
+                order=len(self.records),
+                module=path,
+                operation=function_name(func),
+                kind=rule.kind,
+                equation=rule.equation,
+                total_norm=float(torch.linalg.vector_norm(x.total.double())),
+                residual=residual(x.total, clean_stack(x, self.layout)),
+                shares=part_shares(x, self.layout),
+            )
+        )
+
+    # -- modules --------------------------------------------------------------------------
+
+    def _module_done(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+        if not carries_parts(inputs):
+            return
+        if carries_parts(output):
+            if self._on_layer is not None:
+                self._on_layer(name, module, output)
+        elif name not in self._plain_modules and _has_plain_floats(output):
+            raise LeakError(
+                f"module {name or '(root)'!r} ({type(module).__name__}) took a decomposed tensor and "
+                "returned a plain one: its parts were dropped inside (scripted, compiled, C++ or "
+                "numpy code, or .detach()); register a rule, or name it in plain_modules if its "
+                "output does not depend on the input's values"
+            )
+
+
+def _has_plain_floats(tree: Any) -> bool:
+    if isinstance(tree, dict):
+        return any(_has_plain_floats(value) for value in tree.values())
+    if isinstance(tree, (list, tuple)):
+        return any(_has_plain_floats(value) for value in tree)
+    return isinstance(tree, Tensor) and (tree.dtype.is_floating_point or tree.dtype.is_complex)
+
+
+class _Door(TorchFunctionMode):
+    """Sends each call that meets a decomposed tensor to its rule."""
+
+    def __init__(self, session: Session):
+        super().__init__()
+        self._session = session
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if not carries_parts(args, kwargs):
+            return func(*args, **kwargs)
+        return self._session.call(func, args, kwargs)
+
+
+class _LeakGuard(TorchDispatchMode):
+    """Catches what passes below the door: scripted, compiled and C++ code."""
+
+    def __init__(self, session: Session):
+        super().__init__()
+        self._session = session
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if carries_parts(args, kwargs or {}):
+            raise LeakError(
+                f"{func} {self._session.tracker.describe()} met a decomposed tensor below the level "
+                "of torch functions (scripted, compiled or C++ code): its parts would be dropped"
+            )
+        return func(*args, **(kwargs or {}))

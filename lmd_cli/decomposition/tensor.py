@@ -1,0 +1,108 @@
+"""The tensor that carries parts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lmd_cli.decomposition.errors import DecompositionError
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Parts that are non-zero only in channels ``[start, start + size)`` of a concatenation."""
+
+    start: int
+    size: int
+    rows: tuple[int, ...]
+    parts: Tensor  # (len(rows), B, size, ...)
+
+
+class DecomposedTensor(torch.Tensor):
+    """A tensor whose data is the total, with its parts stacked beside it.
+
+    The total is bit for bit what the plain network computes. ``parts`` has shape
+    ``(len(rows), *total.shape)``; row ``rows[i]`` of the :class:`~.layout.Layout` is
+    ``parts[i]``, and rows that are not listed are zero.
+    """
+
+    _total: Tensor
+    _parts: Tensor | None
+    _pieces: Sequence[Piece]
+    rows: tuple[int, ...]
+    borrowed: bool
+
+    @classmethod
+    def wrap(cls, total: Tensor, parts: Tensor, rows: tuple[int, ...]) -> DecomposedTensor:
+        """Joins a plain total (any shape) and its parts ``(len(rows), *total.shape)``."""
+        self = total.as_subclass(cls)
+        self._total, self._parts, self._pieces, self.rows = total, parts, (), rows
+        self.borrowed = False
+        return self
+
+    @classmethod
+    def wrap_pieces(cls, total: Tensor, pieces: Sequence[Piece]) -> DecomposedTensor:
+        """Joins a total ``(B, C, ...)`` and parts that each fill some channels only."""
+        self = total.as_subclass(cls)
+        self._total, self._parts, self._pieces = total, None, tuple(pieces)
+        self.rows = tuple(sorted({row for piece in pieces for row in piece.rows}))
+        self.borrowed = False
+        return self
+
+    @property
+    def total(self) -> Tensor:
+        """The plain value."""
+        return self._total
+
+    @property
+    def pieces(self) -> Sequence[Piece]:
+        """Channel-wise pieces while nobody has asked for the whole stack, else empty."""
+        return self._pieces if self._parts is None else ()
+
+    @property
+    def parts(self) -> Tensor:
+        """The stack ``(len(rows), *total.shape)``."""
+        if self._parts is None:
+            stack = self._total.new_zeros((len(self.rows), *self._total.shape))
+            for piece in self._pieces:
+                where = [self.rows.index(row) for row in piece.rows]
+                stack[where, :, piece.start : piece.start + piece.size] = piece.parts
+            self._parts = stack
+        return self._parts
+
+    def replace(self, total: Tensor, parts: Tensor, rows: tuple[int, ...]) -> DecomposedTensor:
+        """Gives this very tensor new contents (what an in-place operation does)."""
+        self._total, self._parts, self._pieces, self.rows = total, parts, (), rows
+        return self
+
+    def row(self, row: int) -> Tensor:
+        """One part, zeros where the row is absent."""
+        if row in self.rows:
+            return self.parts[self.rows.index(row)]
+        return torch.zeros_like(self._total)
+
+    def expand_rows(self, rows: tuple[int, ...]) -> Tensor:
+        """The stack with exactly ``rows`` (a superset of this tensor's), zeros where absent."""
+        if rows == self.rows:
+            return self.parts
+        stack = self._total.new_zeros((len(rows), *self._total.shape))
+        stack[[rows.index(row) for row in self.rows]] = self.parts
+        return stack
+
+    @classmethod
+    def __torch_function__(
+        cls, func: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:  # pragma: no cover - the session's mode comes first while one is open
+        if getattr(func, "__name__", "") in ("__repr__", "__str__", "__format__"):
+            plain = [a.total if isinstance(a, cls) else a for a in args]
+            return func(*plain, **(kwargs or {}))
+        raise DecompositionError("a decomposed tensor was used outside its decomposition")
+
+
+def plain(value: Any) -> Any:
+    """The total of a decomposed tensor, anything else as it is."""
+    return value._total if isinstance(value, DecomposedTensor) else value

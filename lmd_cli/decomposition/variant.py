@@ -1,0 +1,75 @@
+"""Which linearisation: a small frozen value, named ``BN-NORM[-ACT]`` as the paper names it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from difflib import get_close_matches
+from itertools import product
+
+BATCH_NORM_RULES = ("identity", "uniform")
+NORM_RULES = ("ratio", "identity", "uniform")
+ACTIVATION_SPLITS = ("identity", "sum", "ratio")
+
+
+@dataclass(frozen=True)
+class Variant:
+    """Linearisation rules of LMD.
+
+    Attributes:
+        batch_norm: who gets the constant of eq. 10: the bias part (``identity``), or every
+            modality and the bias in equal shares (``uniform``, section 4.2.4).
+        norm: LayerNorm, InstanceNorm and GroupNorm: ``ratio`` (eq. 11, each part is centred by
+            its own mean), or eq. 10 with the clean statistics, ``identity`` or ``uniform``.
+        activation: Appendix C's splitting of the bias part in activations: none (``identity``,
+            eq. 9), ``sum`` (C.1) or ``ratio`` (C.2).
+    """
+
+    batch_norm: str = "identity"
+    norm: str = "ratio"
+    activation: str = "identity"
+
+    def __post_init__(self) -> None:
+        allowed = (BATCH_NORM_RULES, NORM_RULES, ACTIVATION_SPLITS)
+        fields = ("batch_norm", "norm", "activation")
+        for field, choices in zip(fields, allowed, strict=True):
+            if getattr(self, field) not in choices:
+                value = getattr(self, field)
+                raise ValueError(f"variant: {field} must be one of {choices}, not {value!r}")
+
+    @classmethod
+    def parse(cls, name: str | Variant) -> Variant:
+        """Reads a name such as ``identity-ratio`` or ``uniform-identity-sum``.
+
+        Raises:
+            ValueError: the name is not a variant; the nearest one is suggested.
+        """
+        if isinstance(name, Variant):
+            return name
+        words = str(name).strip().lower().split("-")
+        if len(words) in (2, 3):
+            try:
+                return cls(*words)
+            except ValueError:
+                pass
+        near = get_close_matches(str(name), variant_names(), n=1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(
+            f"{name!r} is not a variant{hint} (BN-NORM[-ACT]: BN {'|'.join(BATCH_NORM_RULES)}, "
+            f"NORM {'|'.join(NORM_RULES)}, ACT {'|'.join(ACTIVATION_SPLITS)})"
+        )
+
+    @property
+    def name(self) -> str:
+        """The paper's name; the activation rule is left out where it is ``identity``."""
+        tail = "" if self.activation == "identity" else f"-{self.activation}"
+        return f"{self.batch_norm}-{self.norm}{tail}"
+
+    def __str__(self) -> str:
+        return self.name
+
+
+def variant_names() -> list[str]:
+    """Names of all variants, the default first."""
+    return [
+        Variant(*rules).name for rules in product(BATCH_NORM_RULES, NORM_RULES, ACTIVATION_SPLITS)
+    ]

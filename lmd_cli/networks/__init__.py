@@ -1,0 +1,14 @@
+"""Fusion networks, split where their sensors first meet. Plain PyTorch."""
+
+from lmd_cli.networks.checkpoints import load_checkpoint, random_weights
+from lmd_cli.networks.simplebev import MODALITIES, OUTPUTS, SimpleBEV
+from lmd_cli.networks.widths import SimpleBEVWidths
+
+__all__ = [
+    "MODALITIES",
+    "OUTPUTS",
+    "SimpleBEV",
+    "SimpleBEVWidths",
+    "load_checkpoint",
+    "random_weights",
+]

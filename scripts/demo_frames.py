@@ -1,0 +1,187 @@
+"""Training frames of the demo: decoded once, kept in memory, optionally mirrored.
+
+Decoding JPEG files in every epoch would take longer than training does. The mirror image of a
+frame (left and right swapped) is a second frame: images, radar, calibration and truth are mirrored
+together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from lmd_cli.data import Box3D, NuScenesSamples
+from lmd_cli.data.truth import vehicle_truth
+from lmd_cli.geometry import Grid
+from lmd_cli.networks.unprojection import project, scaled_projection
+
+#: Columns of the radar features (the devkit's fields from the fourth on) that point sideways.
+_SIDEWAYS = (4, 6)  # vy, vy_comp
+_TRUTH = ("segmentation", "valid", "center", "offset")
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One keyframe as the training loop needs it.
+
+    Attributes:
+        images: (6, 3, H, W) uint8.
+        radar_xyz, radar_features: (n, 3) and (n, 16).
+        truth: for the frame and for its mirror image: segmentation, valid, center, offset.
+    """
+
+    images: Tensor
+    radar_xyz: Tensor
+    radar_features: Tensor
+    truth: tuple[dict[str, Tensor], dict[str, Tensor]]
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """The cameras of the synthetic world: the same in every frame.
+
+    Attributes:
+        pix_T_cams, cam0_T_camXs: (6, 4, 4).
+        image_size: (H, W) that ``pix_T_cams`` refers to.
+    """
+
+    pix_T_cams: Tensor
+    cam0_T_camXs: Tensor
+    image_size: tuple[int, int]
+
+    def mirrored(self) -> Calibration:
+        """The calibration of images flipped left to right, in a world flipped likewise."""
+        pix = self.pix_T_cams.clone()
+        pix[:, 0, 2] = self.image_size[1] - 1 - pix[:, 0, 2]
+        flip = torch.diag(torch.tensor([-1.0, 1.0, 1.0, 1.0]))
+        return Calibration(pix, flip @ self.cam0_T_camXs @ flip, self.image_size)
+
+
+class Lift:
+    """Unprojection with a fixed calibration as one sparse matrix (V, S * h * w).
+
+    The same values as :func:`lmd_cli.networks.unprojection.unproject`, many times faster for a
+    small network. (A feature of exactly zero counts as seen here; none is, in practice.)
+
+    Args:
+        calibration: of the S cameras.
+        grid: V = Y * Z * X voxels.
+        size: the feature maps' (h, w).
+    """
+
+    def __init__(self, calibration: Calibration, grid: Grid, size: tuple[int, int]):
+        self.grid, (height, width) = grid, size
+        scale = (width / calibration.image_size[1], height / calibration.image_size[0])
+        transforms = scaled_projection(calibration.pix_T_cams, calibration.cam0_T_camXs, scale)
+        projection = project(transforms, grid, size)
+        share = 1.0 / (projection.visible.sum(dim=0) + 1e-6)
+        rows, columns, values = [], [], []
+        for camera, (points, visible) in enumerate(
+            zip(projection.points, projection.visible, strict=True)
+        ):
+            voxels = visible.nonzero().squeeze(1)
+            for pixel, weight, inside in _bilinear(points[voxels], size):
+                rows.append(voxels[inside])
+                columns.append(pixel[inside] + camera * height * width)
+                values.append((weight * share[voxels])[inside])
+        shape = (projection.visible.shape[1], len(transforms) * height * width)
+        index = torch.stack([torch.cat(rows), torch.cat(columns)])
+        matrix = torch.sparse_coo_tensor(index, torch.cat(values), shape).coalesce()
+        self._matrix, self._transposed = matrix.to_sparse_csr(), matrix.t().to_sparse_csr()
+
+    def __call__(self, features: Tensor) -> Tensor:
+        """(B, S, C, h, w) to (B, C * Y, Z, X)."""
+        batch, _, channels = features.shape[:3]
+        z, y, x = self.grid.size
+        pixels = features.permute(1, 3, 4, 0, 2).reshape(-1, batch * channels)  # (S * h * w, B * C)
+        voxels = _SparseMatmul.apply(pixels, self._matrix, self._transposed)  # (V, B * C)
+        lifted = voxels.reshape(y, z, x, batch, channels).permute(3, 4, 0, 1, 2)
+        return lifted.reshape(batch, channels * y, z, x)
+
+
+class _SparseMatmul(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, dense: Tensor, matrix: Tensor, transposed: Tensor) -> Tensor:  # type: ignore
+        ctx.transposed = transposed
+        return matrix @ dense
+
+    @staticmethod
+    def backward(ctx, gradient: Tensor):  # type: ignore
+        return ctx.transposed @ gradient, None, None
+
+
+def _bilinear(
+    points: Tensor, size: tuple[int, int]
+) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
+    """The four neighbours of normalised points (n, 2): flat pixel, weight, whether inside."""
+    height, width = size
+    x = ((points[:, 0] + 1) * width - 1) / 2
+    y = ((points[:, 1] + 1) * height - 1) / 2
+    for dx in (0, 1):
+        for dy in (0, 1):
+            column, row = x.floor() + dx, y.floor() + dy
+            weight = (1 - (x - column).abs()) * (1 - (y - row).abs())
+            inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
+            yield (row * width + column).long(), weight, inside
+
+
+def load_frames(
+    roots: Sequence[Path], split: str, *, nsweeps: int, image_size: tuple[int, int], grid: Grid
+) -> tuple[list[Frame], Calibration]:
+    """All frames of a split of synthetic roots, decoded, and their common calibration."""
+    frames, calibration = [], None
+    for root in roots:
+        data = NuScenesSamples(
+            root,
+            "v1.0-mini",
+            split,
+            modalities=("camera", "radar"),
+            nsweeps=nsweeps,
+            image_size=image_size,
+            grid=grid,
+        )
+        for i in range(len(data)):
+            tensors = data[i].tensors
+            calibration = calibration or Calibration(
+                tensors["pix_T_cams"], tensors["cam0_T_camXs"], image_size
+            )
+            frames.append(_frame(tensors, data.boxes(i), grid))
+    assert calibration is not None
+    return frames, calibration
+
+
+def _frame(tensors: dict[str, Tensor], boxes: list[Box3D], grid: Grid) -> Frame:
+    sideways = np.array([-1, 1, 1], dtype=np.float32)
+    mirrored = [
+        replace(box, corners=box.corners * sideways, center=box.center * sideways) for box in boxes
+    ]
+    return Frame(
+        images=((tensors["images"] + 0.5) * 255).round().to(torch.uint8),
+        radar_xyz=tensors["radar_xyz"],
+        radar_features=tensors["radar_features"],
+        truth=({n: tensors[n] for n in _TRUTH}, vehicle_truth(mirrored, grid)),
+    )
+
+
+def make_batch(frames: Sequence[Frame], mirror: bool) -> dict[str, Tensor | list[Tensor]]:
+    """Collate frames, all of them mirrored or none."""
+    images = torch.stack([frame.images for frame in frames]).float() / 255 - 0.5
+    xyz = [frame.radar_xyz for frame in frames]
+    features = [frame.radar_features for frame in frames]
+    if mirror:
+        images = images.flip(-1)
+        xyz = [points * torch.tensor([-1.0, 1.0, 1.0]) for points in xyz]
+        features = [_turned(values) for values in features]
+    truth = {n: torch.stack([frame.truth[int(mirror)][n] for frame in frames]) for n in _TRUTH}
+    return {"images": images, "radar_xyz": xyz, "radar_features": features, **truth}
+
+
+def _turned(features: Tensor) -> Tensor:
+    signs = torch.ones(features.shape[1])
+    signs[list(_SIDEWAYS)] = -1.0
+    return features * signs

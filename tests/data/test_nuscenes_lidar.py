@@ -1,0 +1,59 @@
+"""LiDAR files and sweeps, against nuscenes-devkit's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from nuscenes.nuscenes import NuScenes
+from nuscenes.utils.data_classes import LidarPointCloud
+from nuscenes.utils.geometry_utils import transform_matrix
+from pyquaternion import Quaternion
+
+from lmd_cli.data import NuScenesSamples
+from lmd_cli.data.lidar import lidar_for_network, lidar_points, read_lidar
+from lmd_cli.data.sweeps import remove_close
+from lmd_cli.errors import DataError
+
+
+def test_sweeps_equal_the_devkits(devkit: NuScenes, samples: NuScenesSamples) -> None:
+    for record in samples._records:
+        row = devkit.get("sample", record.token)
+        frame = devkit.get("sample_data", row["data"]["LIDAR_TOP"])
+        mount = devkit.get("calibrated_sensor", frame["calibrated_sensor_token"])
+        cloud, lags = LidarPointCloud.from_file_multisweep(
+            devkit, row, "LIDAR_TOP", "LIDAR_TOP", nsweeps=3, min_distance=2.2
+        )
+        cloud.transform(transform_matrix(mount["translation"], Quaternion(mount["rotation"])))
+        ours = lidar_points(samples.dataroot, record)
+        assert ours.dtype == np.float32
+        np.testing.assert_allclose(ours[:3], cloud.points[:3], rtol=0, atol=2e-5)
+        np.testing.assert_array_equal(ours[3], cloud.points[3])
+        np.testing.assert_allclose(ours[5], lags[0], rtol=0, atol=1e-7)
+
+
+def test_remove_close_needs_both_x_and_y_close() -> None:
+    points = np.array([[2.19, 2.19, 2.2, 2.3, np.nan], [-2.19, 2.2, 0.0, -9.0, 0.0], [0] * 5])
+    kept = remove_close(points)
+    np.testing.assert_array_equal(kept[0], [2.19, 2.2, 2.3, np.nan])
+
+
+def test_points_at_the_ego_origin_are_dropped() -> None:
+    points = np.zeros((6, 3), dtype=np.float32)
+    points[0] = [0.5, 1.0, 1.5]
+    identity = np.eye(4, dtype=np.float32)
+    np.testing.assert_array_equal(lidar_for_network(points, identity), [[1.5, 0, 0]])
+
+
+@pytest.mark.parametrize(
+    ("size", "message"),
+    [(0, "truncated: the file is empty"), (39, "truncated: 39 bytes are not whole points")],
+)
+def test_damaged_files_are_named(tmp_path: Path, size: int, message: str) -> None:
+    path = tmp_path / "lidar.pcd.bin"
+    path.write_bytes(bytes(size))
+    with pytest.raises(DataError) as caught:
+        read_lidar(path, token="the-sample")
+    assert f"{path}: {message}" in str(caught.value)
+    assert str(caught.value).endswith("(needed by sample the-sample)")
