@@ -1,0 +1,25 @@
+"""Layer-Wise Modality Decomposition: which sensor carried this prediction?
+
+``lmd_cli.decompose`` splits what any function of several modalities returns; ``lmd`` on the
+command line does it for fusion networks on nuScenes. Both are imported when first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from lmd_cli.config import RunConfig, load_config
+    from lmd_cli.decomposition import Decomposition, Variant, decompose, register_rule
+
+__all__ = ["Decomposition", "RunConfig", "Variant", "decompose", "load_config", "register_rule"]
+
+
+def __getattr__(name: str) -> Any:
+    """Late: torch takes seconds to import, and ``lmd --help`` needs none of it."""
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    home = "config" if name in ("RunConfig", "load_config") else "decomposition"
+    return getattr(import_module(f"{__name__}.{home}"), name)

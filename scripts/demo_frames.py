@@ -18,7 +18,7 @@ from torch import Tensor
 from lmd_cli.data import Box3D, NuScenesSamples
 from lmd_cli.data.truth import vehicle_truth
 from lmd_cli.geometry import Grid
-from lmd_cli.networks.unprojection import project, scaled_projection
+from lmd_cli.networks.unprojection import Projection, project, scaled_projection
 
 #: Columns of the radar features (the devkit's fields from the fourth on) that point sideways.
 _SIDEWAYS = (4, 6)  # vy, vy_comp
@@ -50,8 +50,8 @@ class Calibration:
         image_size: (H, W) that ``pix_T_cams`` refers to.
     """
 
-    pix_T_cams: Tensor
-    cam0_T_camXs: Tensor
+    pix_T_cams: Tensor  # noqa: N815
+    cam0_T_camXs: Tensor  # noqa: N815
     image_size: tuple[int, int]
 
     def mirrored(self) -> Calibration:
@@ -79,19 +79,14 @@ class Lift:
         scale = (width / calibration.image_size[1], height / calibration.image_size[0])
         transforms = scaled_projection(calibration.pix_T_cams, calibration.cam0_T_camXs, scale)
         projection = project(transforms, grid, size)
-        share = 1.0 / (projection.visible.sum(dim=0) + 1e-6)
-        rows, columns, values = [], [], []
-        for camera, (points, visible) in enumerate(
-            zip(projection.points, projection.visible, strict=True)
-        ):
-            voxels = visible.nonzero().squeeze(1)
-            for pixel, weight, inside in _bilinear(points[voxels], size):
-                rows.append(voxels[inside])
-                columns.append(pixel[inside] + camera * height * width)
-                values.append((weight * share[voxels])[inside])
+        voxels, pixels, weights = _pairs(projection, size)
         shape = (projection.visible.shape[1], len(transforms) * height * width)
-        index = torch.stack([torch.cat(rows), torch.cat(columns)])
-        matrix = torch.sparse_coo_tensor(index, torch.cat(values), shape).coalesce()
+        # A camera counts for a voxel if it sees it and its sample is not all outside the map.
+        seen = torch.zeros(shape[0], len(transforms))
+        seen[voxels, pixels // (height * width)] = 1.0
+        values = weights / (seen.sum(dim=1)[voxels] + 1e-6)
+        index = torch.stack([voxels, pixels])
+        matrix = torch.sparse_coo_tensor(index, values, shape, check_invariants=True).coalesce()
         self._matrix, self._transposed = matrix.to_sparse_csr(), matrix.t().to_sparse_csr()
 
     def __call__(self, features: Tensor) -> Tensor:
@@ -115,10 +110,21 @@ class _SparseMatmul(torch.autograd.Function):
         return ctx.transposed @ gradient, None, None
 
 
-def _bilinear(
-    points: Tensor, size: tuple[int, int]
-) -> Iterator[tuple[Tensor, Tensor, Tensor]]:
-    """The four neighbours of normalised points (n, 2): flat pixel, weight, whether inside."""
+def _pairs(projection: Projection, size: tuple[int, int]) -> tuple[Tensor, Tensor, Tensor]:
+    """Voxels, flat pixels (over all cameras) and bilinear weights, one row per pair that meets."""
+    rows = []
+    for camera, points in enumerate(projection.points):
+        voxels = projection.visible[camera].nonzero().squeeze(1)
+        for pixel, weight in _bilinear(points[voxels], size):
+            meets = weight > 0
+            shifted = pixel[meets] + camera * size[0] * size[1]
+            rows.append((voxels[meets], shifted, weight[meets]))
+    voxels, pixels, weights = (torch.cat(column) for column in zip(*rows, strict=True))
+    return voxels, pixels, weights
+
+
+def _bilinear(points: Tensor, size: tuple[int, int]) -> Iterator[tuple[Tensor, Tensor]]:
+    """The four neighbours of normalised points (n, 2): flat pixel and weight, 0 if outside."""
     height, width = size
     x = ((points[:, 0] + 1) * width - 1) / 2
     y = ((points[:, 1] + 1) * height - 1) / 2
@@ -127,7 +133,7 @@ def _bilinear(
             column, row = x.floor() + dx, y.floor() + dy
             weight = (1 - (x - column).abs()) * (1 - (y - row).abs())
             inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
-            yield (row * width + column).long(), weight, inside
+            yield (row * width + column).long(), weight * inside
 
 
 def load_frames(

@@ -51,10 +51,12 @@ def initialise(network: SimpleBEV, seed: int) -> None:
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for module in network.modules():
-            if hasattr(module, "reset_parameters"):
-                module.reset_parameters()
+            reset = getattr(module, "reset_parameters", None)
+            if callable(reset):
+                reset()
     with torch.no_grad():
-        network.bev_compressor[0].weight[:, network.channels()["camera"] :] *= 0.1
+        weight = network.get_parameter("bev_compressor.0.weight")
+        weight[:, network.channels()["camera"] :] *= 0.1
 
 
 def loss_of(
@@ -130,7 +132,9 @@ class Trainer:
         self.schedule.load_state_dict(state["schedule"])
         self.epoch, self.seconds = state["epoch"], state["seconds"]
 
-    def train(self, until: int | None = None, after_epoch: Callable[[], None] | None = None) -> None:
+    def train(
+        self, until: int | None = None, after_epoch: Callable[[], None] | None = None
+    ) -> None:
         """Train up to epoch ``until`` (the recipe's last if None)."""
         last = self.recipe.epochs if until is None else until
         while self.epoch < last:

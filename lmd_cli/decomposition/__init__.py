@@ -3,7 +3,7 @@
 ``decompose`` is the way in; ``rules/`` holds the method, one file for each kind of operation.
 """
 
-from lmd_cli.decomposition.api import decompose
+from lmd_cli.decomposition.api import decompose, decompose_onward
 from lmd_cli.decomposition.audit import OperationRecord
 from lmd_cli.decomposition.errors import (
     DecompositionError,
@@ -30,6 +30,7 @@ __all__ = [
     "Rule",
     "Variant",
     "decompose",
+    "decompose_onward",
     "find_rule",
     "register_rule",
     "unregister_rule",

@@ -84,6 +84,46 @@ def decompose(
     )
 
 
+def decompose_onward(
+    function: Callable[[Tensor], Any],
+    total: Tensor,
+    parts: Mapping[str, Tensor],
+    variant: str | Variant = "identity-ratio",
+    *,
+    bias: Tensor | None = None,
+    extras: Mapping[str, Sequence[Tensor]] | None = None,
+    root: nn.Module | None = None,
+    keep_frozen: bool = False,
+) -> Decomposition:
+    """Goes on from an intermediate tensor whose parts are known already.
+
+    Args:
+        function: what comes after, called as ``function(total)``.
+        total: the intermediate tensor, any shape.
+        parts: each modality's part of it, same shape.
+        variant: linearisation rules.
+        bias: the bias part, zero if not given.
+        extras: for each modality, other parts of the same shape that ride along.
+        root, keep_frozen: as in :func:`decompose`.
+
+    Raises:
+        NoRuleError, LeakError: as in :func:`decompose`.
+    """
+    layout = Layout(tuple(parts), {k: len(v) for k, v in (extras or {}).items()})
+    stack = [*parts.values(), *(x for name in parts for x in (extras or {}).get(name, ()))]
+    rows = layout.all_rows if bias is not None else layout.all_rows[:-1]
+    stack += [bias] if bias is not None else []
+    session = Session(
+        layout, _parse(variant), root=root or find_root(function), keep_frozen=keep_frozen
+    )
+    with torch.no_grad():
+        x = DecomposedTensor.wrap(total, torch.stack(stack), rows)
+        x.borrowed = True
+        with session.open():
+            output = function(x)
+    return Decomposition(output, layout, {}, session.records, session.coverage, session.tape)
+
+
 def _parse(variant: str | Variant) -> Variant:
     try:
         return Variant.parse(variant)
@@ -107,8 +147,8 @@ def lift(layout: Layout, modality: str, tree: Any, extras: Sequence[Any] = ()) -
         if not isinstance(leaf, Tensor) or not leaf.dtype.is_floating_point:
             what = leaf.dtype if isinstance(leaf, Tensor) else type(leaf).__name__
             raise InputError(
-                f"input {modality!r}{path}: expected a floating-point tensor, got {what}; pass what "
-                "is not a modality in constants="
+                f"input {modality!r}{path}: expected a floating-point tensor, got {what}; pass "
+                "what is not a modality in constants="
             )
     structure = pytree.tree_structure(tree)
     others = [_leaves_like(extra, structure, modality, i) for i, extra in enumerate(extras)]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor
 
@@ -99,6 +99,7 @@ class FrozenSelection:
     """Max-pooling and its kin: each stream is read where the total was largest."""
 
     pick: Callable[[Tensor], Tensor]
+    finish: Callable[[Tensor], Any] = lambda selected: selected
 
     def __call__(self, h: Tensor, stream: Stream, index: int) -> Tensor:
         return self.pick(h)

@@ -26,11 +26,12 @@ class Parts:
         parts: for each modality, its part of every tensor, in the same structure.
         bias: the bias part in the same structure.
         extras: for each modality, its extras' parts in the order given.
+        layout: the rows of the stack.
         residual: max |total - sum of parts| / max |total|, the largest over the tensors.
     """
 
     def __init__(self, tree: Any, layout: Layout):
-        self._tree, self._layout = tree, layout
+        self._tree, self.layout = tree, layout
 
     @property
     def total(self) -> Any:
@@ -38,16 +39,16 @@ class Parts:
 
     @property
     def parts(self) -> Mapping[str, Any]:
-        names = self._layout.modalities
+        names = self.layout.modalities
         return {name: self._row(index) for index, name in enumerate(names)}
 
     @property
     def bias(self) -> Any:
-        return self._row(self._layout.bias)
+        return self._row(self.layout.bias)
 
     @property
     def extras(self) -> Mapping[str, list[Any]]:
-        layout = self._layout
+        layout = self.layout
         return {
             name: [self._row(row) for row in layout.extra_rows(name)] for name in layout.modalities
         }
@@ -55,12 +56,12 @@ class Parts:
     @property
     def residual(self) -> float:
         values = [
-            residual(x.total, clean_stack(x, self._layout)) for x in decomposed_leaves(self._tree)
+            residual(x.total, clean_stack(x, self.layout)) for x in decomposed_leaves(self._tree)
         ]
         return max(values, default=0.0)
 
     def __getitem__(self, key: Any) -> Parts:
-        return Parts(self._tree[key], self._layout)
+        return Parts(self._tree[key], self.layout)
 
     def __iter__(self) -> Iterator[Any]:
         return iter(self._tree)
@@ -71,7 +72,7 @@ class Parts:
     def _pick(self, t: Tensor, row: int) -> Tensor:
         if isinstance(t, DecomposedTensor):
             return t.row(row)
-        return t if row == self._layout.bias else torch.zeros_like(t)  # a plain output is bias
+        return t if row == self.layout.bias else torch.zeros_like(t)  # a plain output is bias
 
 
 class Decomposition(Parts):

@@ -217,8 +217,8 @@ class Session:
                 self._on_layer(name, module, output)
         elif name not in self._plain_modules and _has_plain_floats(output):
             raise LeakError(
-                f"module {name or '(root)'!r} ({type(module).__name__}) took a decomposed tensor and "
-                "returned a plain one: its parts were dropped inside (scripted, compiled, C++ or "
+                f"module {name or '(root)'!r} ({type(module).__name__}) took a decomposed tensor "
+                "and returned a plain one: its parts were dropped inside (scripted, compiled, C++ or "
                 "numpy code, or .detach()); register a rule, or name it in plain_modules if its "
                 "output does not depend on the input's values"
             )
@@ -256,7 +256,7 @@ class _LeakGuard(TorchDispatchMode):
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if carries_parts(args, kwargs or {}):
             raise LeakError(
-                f"{func} {self._session.tracker.describe()} met a decomposed tensor below the level "
-                "of torch functions (scripted, compiled or C++ code): its parts would be dropped"
+                f"{func} {self._session.tracker.describe()} met a decomposed tensor below the "
+                "level of torch functions (scripted, compiled or C++ code): its parts would be dropped"
             )
         return func(*args, **(kwargs or {}))

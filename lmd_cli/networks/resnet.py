@@ -23,11 +23,6 @@ class BasicBlock(nn.Module):
         self.bn2 = nn.BatchNorm2d(planes)
         self.downsample = shortcut(in_channels, planes, stride)
 
-    @property
-    def last_norm(self) -> nn.BatchNorm2d:
-        """The normalisation that ends the residual branch."""
-        return self.bn2
-
     def forward(self, x: Tensor) -> Tensor:
         """``(B, in, H, W)`` to ``(B, planes, ceil(H / stride), ceil(W / stride))``."""
         identity = x if self.downsample is None else self.downsample(x)
@@ -51,11 +46,6 @@ class Bottleneck(nn.Module):
         self.bn3 = nn.BatchNorm2d(planes * self.expansion)
         self.relu = nn.ReLU(inplace=True)
         self.downsample = shortcut(in_channels, planes * self.expansion, stride)
-
-    @property
-    def last_norm(self) -> nn.BatchNorm2d:
-        """The normalisation that ends the residual branch."""
-        return self.bn3
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, in, H, W)`` to ``(B, 4 * planes, ceil(H / stride), ceil(W / stride))``."""
@@ -97,10 +87,10 @@ def initialise(module: nn.Module, *, zero_residual: bool = False) -> None:
 
     Args:
         module: anything that holds residual stages; changed in place.
-        zero_residual: let every residual branch start at zero.
+        zero_residual: let the residual branch of every basic block start at zero.
     """
     for layer in module.modules():
         if isinstance(layer, nn.Conv2d):
             nn.init.kaiming_normal_(layer.weight, mode="fan_out", nonlinearity="relu")
-        if zero_residual and isinstance(layer, BasicBlock | Bottleneck):
-            nn.init.zeros_(layer.last_norm.weight)
+        if zero_residual and isinstance(layer, BasicBlock):
+            nn.init.zeros_(layer.bn2.weight)

@@ -203,7 +203,8 @@ def _radar_states(rng: np.random.Generator, out: NDArray, stray: NDArray) -> NDA
 def pcd_bytes(records: NDArray) -> bytes:
     """A binary ``.pcd`` file exactly as nuScenes lays it out.
 
-    nuScenes' reader wants at least one point; an empty radar is one point whose x is NaN.
+    nuScenes' reader wants at least one point (an empty radar is one point whose x is NaN) and a
+    byte after the last.
     """
     if len(records) == 0:
         records = np.zeros(1, dtype=RADAR_RECORD)
@@ -223,7 +224,7 @@ def pcd_bytes(records: NDArray) -> bytes:
         f"POINTS {len(records)}",
         "DATA binary",
     ]
-    return ("\n".join(header) + "\n").encode() + records.tobytes()
+    return ("\n".join(header) + "\n").encode() + records.tobytes() + b"\0"
 
 
 def _actor_lidar(rng: np.random.Generator, i: int, item: Placed, ego: Pose) -> Returns:

@@ -18,10 +18,15 @@ if TYPE_CHECKING:
 
 
 def _select(
-    session: Session, x: DecomposedTensor, total: Tensor, pick: Callable[[Tensor], Tensor]
+    session: Session,
+    x: DecomposedTensor,
+    total: Tensor,
+    pick: Callable[[Tensor], Tensor],
+    finish: Callable[[Any], Any] = lambda selected: selected,
 ) -> Any:
-    session.freeze(FrozenSelection(pick))
-    return session.make(total, torch.vmap(pick)(x.parts), x.rows)
+    """``finish`` puts the indices beside the values where the caller wants both."""
+    session.freeze(FrozenSelection(pick, finish))
+    return finish(session.make(total, torch.vmap(pick)(x.parts), x.rows))
 
 
 _POOLS = {
@@ -58,8 +63,7 @@ def max_pool(
         flat = h.flatten(-spatial)  # (..., H * W)
         return flat.gather(-1, indices.flatten(-spatial)).reshape(indices.shape)
 
-    pooled = _select(session, input, total, pick)
-    return (pooled, indices) if wanted else pooled
+    return _select(session, input, total, pick, lambda h: (h, indices) if wanted else h)
 
 
 def _pooled(func: Any, spatial: int, x: Tensor, args: Any, kwargs: Any) -> tuple[Tensor, Tensor]:
@@ -89,5 +93,7 @@ def extremum(session: Session, func: Any, x: DecomposedTensor, *args: Any, **kwa
         chosen = h.gather(dim, where)
         return chosen if keep else chosen.squeeze(dim)
 
-    selected = _select(session, x, values, pick)
-    return selected if isinstance(total, Tensor) else type(total)((selected, total.indices))
+    def finish(h: Any) -> Any:
+        return h if isinstance(total, Tensor) else type(total)((h, total.indices))
+
+    return _select(session, x, values, pick, finish)

@@ -1,0 +1,206 @@
+"""From a YAML file and ``--set`` values to a :class:`~lmd_cli.config.RunConfig`, or a message."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from difflib import get_close_matches
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
+
+from lmd_cli.config import RunConfig
+from lmd_cli.errors import ConfigError
+from lmd_cli.resources import first_file, listing, shipped
+
+SUFFIXES = ("", ".yaml", ".yml")
+Key = tuple[str, ...]
+
+
+def find_config(name: str) -> Path:
+    """The file that a path or bare name means; see :func:`~lmd_cli.config.load_config`.
+
+    Raises:
+        ConfigError: there is none; names those that there are.
+    """
+    given = Path(name).expanduser()
+    bare = given.name == name
+    folders = (Path(), Path("configs"), shipped("configs")) if bare else (Path(),)
+    found = first_file(folder / f"{given}{suffix}" for folder in folders for suffix in SUFFIXES)
+    if found is not None:
+        return found
+    known = [path.name for folder in ("configs", shipped("configs")) for path in _yamls(folder)]
+    wanted = given.with_suffix(".yaml").name if given.name else name
+    raise ConfigError(f"config {name} not found; there are {listing(known, wanted)}")
+
+
+def _yamls(folder: Path | str) -> Iterator[Path]:
+    return (path for path in Path(folder).glob("*") if path.suffix in SUFFIXES[1:])
+
+
+def parse(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Reads and checks one file.
+
+    Raises:
+        ConfigError: see :func:`~lmd_cli.config.load_config`.
+    """
+    values = _read(path)
+    origins: dict[Key, str] = {}
+    for text in overrides:
+        key, value = _override(text)
+        _put(values, key, value, text)
+        origins[key] = f"--set {text}"
+    try:
+        return RunConfig.model_validate(values)
+    except ValidationError as error:
+        raise ConfigError(_explain(error, values, origins, str(path))) from None
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_bytes())
+    except yaml.YAMLError as error:
+        raise ConfigError(f"{path}{_yaml_problem(error)}") from None
+    except OSError as error:
+        raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
+    if not isinstance(content, dict):
+        kind = "nothing" if content is None else type(content).__name__
+        keys = ", ".join(RunConfig.model_fields)
+        raise ConfigError(f"{path} holds {kind}; expected a mapping with the keys {keys}")
+    return content
+
+
+def _yaml_problem(error: yaml.YAMLError) -> str:
+    """``, line 3: not valid YAML: ...``."""
+    mark = getattr(error, "problem_mark", None)
+    problem = getattr(error, "problem", None) or str(error).splitlines()[0]
+    where = "" if mark is None else f", line {mark.line + 1}"
+    return f"{where}: not valid YAML: {problem}"
+
+
+def _override(text: str) -> tuple[Key, Any]:
+    """Key and value of a ``--set``."""
+    key, equals, value = text.partition("=")
+    names = tuple(key.strip().split("."))
+    if not equals or not all(names):
+        raise ConfigError(f"--set {text}: expected key=value, e.g. model.encoder=res50")
+    try:
+        return names, yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        problem = _yaml_problem(error).partition(": ")[2]
+        raise ConfigError(f"--set {text}: the value is {problem}") from None
+
+
+def _put(values: dict[str, Any], key: Key, value: Any, text: str) -> None:
+    """Sets a nested value, making the mappings on the way."""
+    for depth, name in enumerate(key[:-1], start=1):
+        if values.get(name) is None:
+            values[name] = {}
+        values = values[name]
+        if not isinstance(values, dict):
+            raise ConfigError(f"--set {text}: {'.'.join(key[:depth])} is a value, not a mapping")
+    values[key[-1]] = value
+
+
+# -- messages -------------------------------------------------------------------------------
+
+
+def _explain(error: ValidationError, values: Any, origins: Mapping[Key, str], path: str) -> str:
+    """One line for each problem, led by the file or the ``--set`` it comes from."""
+    lines: dict[str, None] = {}  # an ordered set: one value can break several rules
+    for detail in error.errors(include_url=False):
+        key, field = _known(detail["loc"])
+        lines.setdefault(f"{_origin(key, origins, path)}: {_problem(detail, key, field, values)}")
+    return "\n".join(lines)
+
+
+def _origin(key: Key, origins: Mapping[Key, str], path: str) -> str:
+    """Where the value of ``key`` was set last."""
+    sources = [
+        text
+        for set_key, text in origins.items()
+        if key[: len(set_key)] == set_key or set_key[: len(key)] == key
+    ]
+    return sources[-1] if sources else path
+
+
+def _problem(detail: Any, key: Key, field: FieldInfo | None, values: Any) -> str:
+    name = ".".join(key)
+    if detail["type"] == "extra_forbidden":
+        return f"unknown key {name}{_nearest(key)}"
+    expected = _expected(field)
+    value = _value_at(values, key)
+    if value is _ABSENT:
+        return f"missing key {name}: expected {expected}"
+    if detail["type"] == "value_error":
+        return f"{name} is {_short(value)}: {detail['ctx']['error']}"
+    return f"{name} is {_short(value)}: expected {expected}"
+
+
+def _known(location: Sequence[Any]) -> tuple[Key, FieldInfo | None]:
+    """The dotted key of a pydantic location and its declaration (none if unknown).
+
+    What follows a declared key (indices in its value, alternatives of a union) is left out.
+    """
+    model: type[BaseModel] | None = RunConfig
+    key: list[str] = []
+    field = None
+    for piece in location:
+        if model is None:
+            break
+        key.append(str(piece))
+        field = model.model_fields.get(str(piece))
+        model = _section(field)
+    return tuple(key), field
+
+
+def _section(field: FieldInfo | None) -> type[BaseModel] | None:
+    kind = None if field is None else field.annotation
+    return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
+
+
+def _expected(field: FieldInfo | None) -> str:
+    section = _section(field)
+    if section is not None:
+        return f"a mapping with the keys {', '.join(section.model_fields)}"
+    extra = field.json_schema_extra if field is not None else None
+    return str(extra["expected"]) if isinstance(extra, dict) else "another value"
+
+
+def _nearest(key: Key) -> str:
+    """``; did you mean model.encoder?``: by its place first, then by its own name anywhere."""
+    known = {".".join(path): path[-1] for path in _all_keys(RunConfig)}
+    name = ".".join(key)
+    siblings = [path for path in known if path.rpartition(".")[0] == name.rpartition(".")[0]]
+    near = get_close_matches(name, siblings, n=1, cutoff=0.75)
+    near = near or [path for path, last in known.items() if last == key[-1]][:1]
+    near = near or get_close_matches(name, known, n=1)
+    if near:
+        return f"; did you mean {near[0]}?"
+    return f"; known here: {', '.join(siblings)}"
+
+
+def _all_keys(model: type[BaseModel], prefix: Key = ()) -> Iterator[Key]:
+    for name, field in model.model_fields.items():
+        yield (*prefix, name)
+        section = _section(field)
+        if section is not None:
+            yield from _all_keys(section, (*prefix, name))
+
+
+_ABSENT = object()
+
+
+def _value_at(values: Any, key: Key) -> Any:
+    for name in key:
+        if not isinstance(values, dict) or name not in values:
+            return _ABSENT
+        values = values[name]
+    return values
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else f"{text[:57]}..."

@@ -1,0 +1,192 @@
+"""Eq. 14 taken literally: the linearised network, run once for each modality on plain tensors.
+
+A decomposition that kept its maps (``keep_frozen=True``) knows every slope, statistic and share
+of the clean pass. Here the function runs again, on one modality's input with all others zero, and
+each nonlinear operation is replaced by its kept map. Nothing of the parts' arithmetic is used, so
+agreement with the parts shows that they are what the linearised network gives for that sensor
+alone: they cannot depend on any other.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
+
+from lmd_cli.decomposition.errors import DecompositionError, NoRuleError
+from lmd_cli.decomposition.frozen import FrozenMap, FrozenSelection, Stream
+from lmd_cli.decomposition.layout import BIAS
+from lmd_cli.decomposition.registry import Rule, find_rule, function_name
+from lmd_cli.decomposition.result import Decomposition
+from lmd_cli.decomposition.rules.arithmetic import add_
+from lmd_cli.decomposition.rules.linear import add_product, convolution, linear, pad
+from lmd_cli.decomposition.tree import map_tensors
+
+_FROZEN_KINDS = ("activation", "normalisation", "selection")
+
+
+class ReplayTensor(torch.Tensor):
+    """Marks what depends on the inputs, so that constants can be told from it."""
+
+
+def replay(
+    function: Callable[..., Any],
+    inputs: Mapping[str, Any],
+    decomposition: Decomposition,
+    *,
+    constants: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Every part by literal replay.
+
+    Args:
+        function: the function that was decomposed.
+        inputs: what it was decomposed at, or other values of the same shapes for some modalities
+            (perturbed inputs at the same operating point).
+        decomposition: made with ``keep_frozen=True``.
+        constants: as in ``decompose``.
+
+    Returns:
+        For each modality, and ``bias``, the output with the function's structure.
+
+    Raises:
+        DecompositionError: no maps were kept, or the function does not run the same way again.
+    """
+    layout, tape = decomposition.layout, decomposition.tape
+    if not tape:
+        raise DecompositionError("nothing to replay: decompose with keep_frozen=True")
+    zeros = {name: map_tensors(torch.zeros_like, tree) for name, tree in inputs.items()}
+    bias = Stream(None, layout.uniform_share, [])
+    run = _Runner(function, tape, dict(constants or {}))
+    outputs = {BIAS: run(zeros, bias)}
+    for index, name in enumerate(layout.modalities):
+        stream = Stream(index, layout.uniform_share, bias.bias_inputs)
+        outputs[name] = run({**zeros, name: inputs[name]}, stream)
+    return {name: outputs[name] for name in (*layout.modalities, BIAS)}
+
+
+def replay_deviation(replayed: Mapping[str, Any], decomposition: Decomposition) -> float:
+    """Largest deviation of replayed parts from the parts, over the largest |part|."""
+    parts = {**decomposition.parts, BIAS: decomposition.bias}
+    worst = scale = 0.0
+    for name, tree in parts.items():
+        for a, b in zip(pytree.tree_leaves(tree), pytree.tree_leaves(replayed[name]), strict=True):
+            worst = max(worst, float((a - b).abs().max()))
+            scale = max(scale, float(a.abs().max()))
+    return worst / scale if scale else worst
+
+
+class _Runner:
+    """Runs the function on one stream's inputs."""
+
+    def __init__(self, function: Any, tape: list[FrozenMap], constants: dict[str, Any]):
+        self._function, self._tape, self._constants = function, tape, constants
+
+    def __call__(self, inputs: Mapping[str, Any], stream: Stream) -> Any:
+        marked = {
+            name: map_tensors(lambda t: t.clone().as_subclass(ReplayTensor), tree)
+            for name, tree in inputs.items()
+        }
+        mode = _ReplayMode(self._tape, stream)
+        with torch.no_grad(), mode:
+            output = self._function(**marked, **self._constants)
+        if mode.position != len(self._tape):
+            raise DecompositionError(
+                f"the replay met {mode.position} nonlinear operations, the clean pass "
+                f"{len(self._tape)}: the function does not run the same way on other inputs"
+            )
+        return map_tensors(_plain, output)
+
+
+def _plain(value: Any) -> Any:
+    if not isinstance(value, ReplayTensor):
+        return value
+    with torch._C.DisableTorchFunctionSubclass():
+        return value.as_subclass(Tensor)
+
+
+def _unmark(tree: Any) -> Any:
+    return pytree.tree_map(_plain, tree)
+
+
+def _mark(tree: Any) -> Any:
+    return pytree.tree_map(
+        lambda v: (
+            v.as_subclass(ReplayTensor) if isinstance(v, Tensor) and v.is_floating_point() else v
+        ),
+        tree,
+    )
+
+
+class _ReplayMode(TorchFunctionMode):
+    """Replaces nonlinear operations by their maps, and withholds constants from modalities."""
+
+    def __init__(self, tape: list[FrozenMap], stream: Stream):
+        super().__init__()
+        self._tape, self._stream = tape, stream
+        self.position = 0
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        leaves = pytree.tree_leaves((args, kwargs))
+        if not any(isinstance(leaf, ReplayTensor) for leaf in leaves):
+            return func(*args, **kwargs)
+        rule = find_rule(func)
+        if rule is None:
+            raise NoRuleError(f"replay: no rule for {function_name(func)}")
+        with torch._C.DisableTorchFunctionSubclass():
+            if rule.kind in _FROZEN_KINDS:
+                return self._frozen(func, args, kwargs)
+            if not self._stream.is_bias:
+                args, kwargs = _without_constants(func, rule, args, kwargs)
+            result = func(*_unmark(args), **_unmark(kwargs))
+            return result if rule.kind in ("constant", "metadata") else _mark(result)
+
+    def _frozen(self, func: Any, args: Any, kwargs: Any) -> Any:
+        if self.position >= len(self._tape):
+            raise DecompositionError("the replay met more nonlinear operations than the clean pass")
+        linear_map = self._tape[self.position]
+        h = _plain(args[0] if args else kwargs["input"])
+        if self._stream.is_bias:
+            self._stream.bias_inputs.append(h.clone())
+        out = linear_map(h, self._stream, self.position)
+        self.position += 1
+        if func.__name__.endswith("_") or kwargs.get("inplace"):
+            h.copy_(out)
+            return args[0]
+        out = out.as_subclass(ReplayTensor)
+        return linear_map.finish(out) if isinstance(linear_map, FrozenSelection) else out
+
+
+def _without_constants(func: Any, rule: Rule, args: Any, kwargs: Any) -> tuple[Any, Any]:
+    """The call with every plain constant that it would add replaced by zero."""
+    if rule.apply in (convolution, linear):
+        args = (*args[:2], None, *args[3:]) if len(args) > 2 else args
+        return args, {**kwargs, "bias": None} if "bias" in kwargs else kwargs
+    if rule.apply is pad:
+        return (*args[:3], *(0.0 for _ in args[3:])), {
+            k: 0.0 if k == "value" and v is not None else v for k, v in kwargs.items()
+        }
+    if rule.apply is add_product:
+        return (torch.zeros_like(args[0]), *args[1:]), kwargs
+    if rule.kind != "sum":
+        return args, kwargs
+    numbers = rule.apply.__module__ == add_.__module__ or func is torch.Tensor.__setitem__
+    factors = {name: value for name, value in kwargs.items() if name == "alpha"}
+    return _zeroed(args, numbers), {**_zeroed(kwargs, False), **factors}
+
+
+def _zeroed(tree: Any, numbers: bool) -> Any:
+    def zero(value: Any) -> Any:
+        if isinstance(value, ReplayTensor):
+            return value
+        if isinstance(value, Tensor) and value.is_floating_point():
+            return torch.zeros_like(value)
+        if isinstance(value, float) or (numbers and isinstance(value, int)):
+            return 0.0
+        return value
+
+    return pytree.tree_map(zero, tree)

@@ -1,0 +1,110 @@
+"""One visit of the walk, measured: its rows for ``pairs.csv`` and ``samples.csv``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from lmd_cli.evaluation.cells import Cell
+from lmd_cli.evaluation.metrics import mse, pcc, vehicle_counts
+from lmd_cli.evaluation.predict import Prediction, predict, verify_by_replay
+from lmd_cli.evaluation.schedule import Schedule
+from lmd_cli.evaluation.walk import Encoding, FusionNetwork, Skipped, Visit
+
+#: The first samples of the walk whose parts are compared with a literal replay.
+VERIFIED = 2
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Rows in the order of ``PAIR_FIELDS`` and ``SAMPLE_FIELDS``."""
+
+    pairs: list[tuple[Any, ...]]
+    sample: tuple[Any, ...]
+
+
+def verified_samples(schedule: Schedule) -> frozenset[int]:
+    """Indices of the samples whose features the replay needs: the verified, and a partner."""
+    visited = min(VERIFIED, schedule.samples)
+    own = {schedule.sample(position) for position in range(visited)}
+    return frozenset(own | {schedule.partner(position, 1) for position in range(visited)})
+
+
+def measure(
+    network: FusionNetwork,
+    visit: Visit,
+    variants: Sequence[str],
+    cells: Sequence[Cell],
+    output: str,
+) -> Rows:
+    """Decomposes a sample under every variant and compares clean with perturbed parts."""
+    if isinstance(visit.sample, Skipped):
+        reason = " ".join(visit.sample.reason.split())
+        status = f"skipped: {reason}"
+        return Rows([], (visit.position, visit.sample.token, status, 0, "", None, None, None, None))
+    by_offset: dict[int, list[tuple[Any, ...]]] = {}
+    deviations, residuals = [], []
+    counts: tuple[int | None, int | None] = (None, None)
+    for variant in variants:
+        prediction = predict(network, visit, variant, output)
+        residuals.append(prediction.residual)
+        if visit.position < VERIFIED:
+            deviations.append(verify_by_replay(network, visit, variant, output, prediction))
+        counts = _counts(visit.sample, prediction)
+        for m, rows in _compare(visit, variant, cells, prediction).items():
+            by_offset.setdefault(m, []).extend(rows)
+    pairs = [row for m in sorted(by_offset) for row in by_offset[m]]
+    return Rows(pairs, _sample_row(visit, len(pairs), counts, residuals, deviations))
+
+
+def _counts(sample: Encoding, prediction: Prediction) -> tuple[int | None, int | None]:
+    truth = sample.tensors.get("segmentation")
+    if truth is None or truth.shape != prediction.total.shape:
+        return None, None
+    return vehicle_counts(prediction.total, truth, sample.tensors["valid"])
+
+
+def _sample_row(
+    visit: Visit, pairs: int, counts: Any, residuals: list[float], deviations: list[float]
+) -> tuple[Any, ...]:
+    missing = " ".join(p.token for p in visit.partners if isinstance(p, Skipped))
+    deviation = max(deviations) if deviations else None
+    status = (visit.position, visit.sample.token, "ok", pairs, missing)
+    return (*status, *counts, max(residuals), deviation)
+
+
+def _compare(
+    visit: Visit, variant: str, cells: Sequence[Cell], prediction: Prediction
+) -> dict[int, list[tuple[Any, ...]]]:
+    """For each offset, one row for each cell.
+
+    A part whose sensor was kept is the clean part itself (the linearisation is the clean
+    sample's), so those cells compare a tensor with itself.
+    """
+    clean = prediction.parts
+    kept = {name: (pcc(part, part), mse(part, part)) for name, part in clean.items()}
+    rows: dict[int, list[tuple[Any, ...]]] = {}
+    for m, partner in enumerate(visit.partners, start=1):
+        if isinstance(partner, Skipped):
+            continue
+        moved = {
+            name: _both(clean[name], maps[m - 1]) for name, maps in prediction.perturbed.items()
+        }
+        rows[m] = [
+            (
+                visit.sample.token,
+                partner.token,
+                m,
+                variant,
+                cell.perturbed_name,
+                cell.target,
+                *(moved if cell.expected == "change" else kept)[cell.target],
+            )
+            for cell in cells
+        ]
+    return rows
+
+
+def _both(clean: Any, perturbed: Any) -> tuple[float, float]:
+    return pcc(perturbed, clean), mse(perturbed, clean)

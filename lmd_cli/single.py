@@ -1,0 +1,130 @@
+"""One sample decomposed, with all that is needed to show it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lmd_cli.build import BuiltNetwork, build_dataset, build_network, resolve_device
+from lmd_cli.config import RunConfig
+from lmd_cli.data import Sample, collate
+from lmd_cli.decomposition import Decomposition, decompose
+from lmd_cli.networks import SimpleBEV
+from lmd_cli.progress import Progress
+
+
+@dataclass(frozen=True, eq=False)
+class SampleDecomposition:
+    """One sample's prediction and its parts.
+
+    Attributes:
+        config: what was run.
+        variant: the rules' name.
+        built: the network and where its weights come from.
+        sample: the sample.
+        result: the decomposition of the output's tree, audited.
+        total: the output (Z, X), and
+        parts: for each modality and ``bias`` its part (Z, X), all on the CPU.
+    """
+
+    config: RunConfig
+    variant: str
+    built: BuiltNetwork
+    sample: Sample
+    result: Decomposition
+    total: Tensor
+    parts: Mapping[str, Tensor]
+
+    @property
+    def ground_truth(self) -> Tensor:
+        """Vehicle mask (Z, X), 0 or 1."""
+        return self.sample.tensors["segmentation"][0]
+
+    @property
+    def residual(self) -> float:
+        """max |total - sum of parts| / max |total| of the output."""
+        return self.result[self.config.model.output].residual
+
+
+def decompose_sample(
+    config: RunConfig,
+    token: str | None = None,
+    *,
+    variant: str | None = None,
+    progress: Progress | None = None,
+) -> SampleDecomposition:
+    """Decomposes one sample's prediction.
+
+    Args:
+        config: data, network, device.
+        token: sample token; the split's first sample if none.
+        variant: rules; the config's first if none.
+        progress: shows the making of the synthetic root.
+
+    Raises:
+        LmdError: what :mod:`lmd_cli.build` raises, an unknown token, or damaged files.
+    """
+    device = start(config)
+    dataset = build_dataset(config, progress)
+    sample = dataset[0 if token is None else dataset.index_of(token)]
+    built = build_network(config, device)
+    variant = variant or config.variants[0]
+    features = encode(built.network, [sample], device)
+    result = split(built.network, features, config.model.output, variant)
+    output = result[config.model.output]
+    named = {**output.parts, "bias": output.bias}
+    return SampleDecomposition(
+        config,
+        variant,
+        built,
+        sample,
+        result,
+        total=output.total[0, 0].cpu(),
+        parts={name: part[0, 0].cpu() for name, part in named.items()},
+    )
+
+
+def start(config: RunConfig) -> torch.device:
+    """Sets the number of threads and returns the device.
+
+    Raises:
+        ConfigError: the device is not there.
+    """
+    if config.threads is not None:
+        torch.set_num_threads(config.threads)
+    return resolve_device(config.device)
+
+
+def encode(
+    network: SimpleBEV, samples: Sequence[Sample], device: torch.device
+) -> dict[str, Tensor]:
+    """Each sensor's features of a batch of samples, (B, channels, Z, X), on ``device``."""
+    batch = {
+        name: value.to(device) if isinstance(value, Tensor) else [t.to(device) for t in value]
+        for name, value in collate(samples).items()
+    }
+    with torch.no_grad():
+        return network.encode(batch)
+
+
+def split(
+    network: SimpleBEV,
+    features: Mapping[str, Tensor],
+    output: str,
+    variant: str,
+    *,
+    keep_frozen: bool = False,
+) -> Decomposition:
+    """The audited decomposition of one output of ``network.fuse`` at ``features``."""
+
+    def fuse(**inputs: Tensor) -> dict[str, Tensor]:
+        return network.fuse(inputs, [output])
+
+    return decompose(
+        fuse, features, variant, root=network, audit=True, keep_frozen=keep_frozen
+    )
+
+

@@ -1,0 +1,124 @@
+"""Independent ways to work out what a rule must give, and the comparison with what it gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+from lmd_cli.decomposition import Decomposition, decompose
+from lmd_cli.decomposition.registry import function_name, registered_functions
+
+#: Rounding of float64 sums over a few hundred terms of order 1.
+TOLERANCE = 1e-12
+MODALITIES = ("camera", "radar")
+BIAS = "bias"
+Expected = Mapping[str, Sequence[Tensor]]
+
+
+def normal(*shape: int, seed: int = 0) -> Tensor:
+    """Standard normal values in float64."""
+    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def functions_of_kind(*kinds: str) -> list[Any]:
+    """Registered functions whose rule is of one of these kinds."""
+    from lmd_cli.decomposition import find_rule
+
+    return [f for f in registered_functions() if find_rule(f).kind in kinds]  # type: ignore[union-attr]
+
+
+def lookup(table: Mapping[str, Any], function: Any) -> Any:
+    """A function's entry under its full name, or else under its last name."""
+    full = function_name(function)
+    name = getattr(function, "__name__", full)
+    assert full in table or name in table, f"{full} is registered, but no oracle case covers it"
+    return table.get(full, table.get(name))
+
+
+class Sample:
+    """Values of two modalities, one extra of each, and a constant, all of one shape."""
+
+    def __init__(self, *shape: int, seed: int = 0):
+        self.parts = {name: normal(*shape, seed=seed + i) for i, name in enumerate(MODALITIES)}
+        self.extras = {m: [normal(*shape, seed=seed + 10 + i)] for i, m in enumerate(MODALITIES)}
+        self.bias = normal(*shape, seed=seed + 20)
+
+    @property
+    def total(self) -> Tensor:
+        return self.parts["camera"] + self.parts["radar"] + self.bias
+
+    def rows(self) -> dict[str, Tensor]:
+        """Every part by name; an extra is named ``camera+``."""
+        extras = {f"{name}+": values[0] for name, values in self.extras.items()}
+        return {**self.parts, **extras, BIAS: self.bias}
+
+    def through(self, operation: Callable[[Tensor], Any], variant: str) -> Decomposition:
+        """Decomposes ``operation(camera + radar + bias)``."""
+
+        def function(camera: Tensor, radar: Tensor) -> Any:
+            return operation(camera + radar + self.bias)
+
+        return decompose(function, self.parts, variant, extras=self.extras, audit=True)
+
+
+def rows_of(result: Decomposition) -> dict[str, list[Tensor]]:
+    """Every part's tensors by name, as :meth:`Sample.rows` names them."""
+    trees = {**result.parts, BIAS: result.bias}
+    trees |= {f"{name}+": values[0] for name, values in result.extras.items() if values}
+    return {name: _tensors(tree) for name, tree in trees.items()}
+
+
+def _tensors(tree: Any) -> list[Tensor]:
+    leaves = [leaf for leaf in pytree.tree_leaves(tree) if isinstance(leaf, Tensor)]
+    return [leaf for leaf in leaves if leaf.is_floating_point()]
+
+
+def assert_rows(result: Decomposition, expected: Expected, tolerance: float = TOLERANCE) -> None:
+    """Every part is what the oracle says, and the total is their sum."""
+    found = rows_of(result)
+    assert found.keys() == expected.keys()
+    for name, tensors in expected.items():
+        for value, wanted in zip(found[name], tensors, strict=True):
+            assert value.shape == wanted.shape, name
+            torch.testing.assert_close(value, wanted, rtol=tolerance, atol=tolerance, msg=name)
+    assert max(record.residual for record in result.operations) < TOLERANCE
+
+
+def assert_total(result: Decomposition, plain: Any) -> None:
+    """The total is bit for bit the plain result, with the same structure."""
+    assert pytree.tree_structure(result.total) == pytree.tree_structure(plain)
+    for value, wanted in zip(_tensors(result.total), _tensors(plain), strict=True):
+        assert torch.equal(value, wanted)
+        assert value.dtype == wanted.dtype
+
+
+def affine_rows(
+    function: Callable[..., Any], parts: Mapping[str, Tensor], extras: Mapping[str, list[Tensor]]
+) -> dict[str, list[Tensor]]:
+    """Parts of a jointly affine function through its dense Jacobian: J_m x_m; the rest is bias."""
+    names = list(parts)
+    values = tuple(parts.values())
+
+    def run(*tensors: Tensor) -> tuple[Tensor, ...]:
+        copies = {name: t.clone() for name, t in zip(names, tensors, strict=True)}
+        return tuple(_tensors(function(**copies)))
+
+    jacobians = torch.autograd.functional.jacobian(run, values)  # [output][input]
+    outputs = [t.detach() for t in run(*values)]
+    rows = {
+        name: [_times(jacobian[i], parts[name]) for jacobian in jacobians]
+        for i, name in enumerate(names)
+    }
+    rows[BIAS] = [y - sum(rows[name][j] for name in names) for j, y in enumerate(outputs)]
+    for i, name in enumerate(names):
+        if extras.get(name):
+            rows[f"{name}+"] = [_times(jacobian[i], extras[name][0]) for jacobian in jacobians]
+    return rows
+
+
+def _times(jacobian: Tensor, x: Tensor) -> Tensor:
+    return torch.tensordot(jacobian, x, dims=x.dim())
