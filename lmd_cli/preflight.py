@@ -1,11 +1,11 @@
-"""Everything that a run needs, checked before it starts: ``lmd check``."""
+"""Everything that a run needs, tried before it starts: ``lmd check``."""
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Literal, TypeVar
 
 import torch
 from torch import Tensor
@@ -19,14 +19,16 @@ from lmd_cli.errors import LmdError
 from lmd_cli.evaluation.schedule import Schedule
 from lmd_cli.networks import SimpleBEV
 from lmd_cli.progress import Progress, Silent
-from lmd_cli.single import encode, split, start
+from lmd_cli.single import encode, fuse_function, split, start
 
 #: Largest |total - sum of parts| over max |total| at any operation, by precision.
 CONSERVATION = {torch.float32: 1e-4, torch.float64: 1e-12}
 #: Largest deviation of a replayed part in float64, over the largest |part|.
 REPLAY = 1e-9
 
-Status = Literal["ok", "note", "FAIL", "skipped"]
+Status = Literal["ok", "note", "FAIL"]
+Features = Mapping[str, Tensor]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -63,7 +65,7 @@ class Preflight:
     @property
     def ok(self) -> bool:
         """Whether nothing would fail."""
-        return all(check.status in ("ok", "note") for check in self.checks)
+        return all(check.status != "FAIL" for check in self.checks)
 
     def add(self, name: str, passed: bool, detail: str) -> None:
         """A check that can fail."""
@@ -73,10 +75,141 @@ class Preflight:
         """Something to know that stops nothing."""
         self.checks.append(Check(name, "note", detail))
 
-    def attempt[T](self, name: str, action: Callable[[], T]) -> T | None:
-        """The result of ``action``, or a failed check with its message."""
+    def attempt(self, name: str, action: Callable[[], T]) -> T | None:
+        """The result of ``action``; or none, and a failed check with its message."""
         try:
             return action()
         except (LmdError, DecompositionError) as error:
             self.add(name, False, str(error))
             return None
+
+
+def preflight(config: RunConfig, progress: Progress | None = None) -> Preflight:
+    """Checks data files, weights, rules, conservation and replay, on the split's first sample.
+
+    Goes on after a failure with whatever does not depend on it; raises nothing that a user can
+    mend.
+    """
+    found, progress = Preflight(), progress or Silent()
+    device = found.attempt("device", lambda: start(config))
+    dataset = found.attempt("data", lambda: build_dataset(config, progress))
+    if dataset is not None:
+        _data(found, config, dataset)
+    built = found.attempt(
+        "checkpoint", lambda: build_network(config, device or torch.device("cpu"))
+    )
+    if built is not None:
+        _checkpoint(found, built)
+    sample = None if dataset is None else found.attempt("first sample", lambda: dataset[0])
+    if sample is not None:
+        found.add("first sample", True, f"{sample.token} of {sample.scene} is readable")
+    if device is not None and built is not None and sample is not None:
+        _rules(found, config, built.network, encode(built.network, [sample], device), progress)
+    return found
+
+
+def _data(found: Preflight, config: RunConfig, dataset: NuScenesSamples) -> None:
+    scenes = len(dataset.scene_names)
+    what = f"{len(dataset)} samples in {scenes} scenes of {config.data.split}"
+    found.add("data", True, f"{what} ({config.data.version}, {dataset.dataroot})")
+    if dataset.absent_scenes:
+        first = ", ".join(dataset.absent_scenes[:3])
+        found.note(
+            "absent scenes",
+            f"{len(dataset.absent_scenes)} scenes of {config.data.split} are not in "
+            f"{config.data.version}: {first}, ...",
+        )
+    missing = dataset.missing_files()
+    lacking = [f"{channel} {count}" for channel, count in missing.items() if count]
+    detail = (
+        f"missing: {', '.join(lacking)}" if lacking else f"none missing, {len(missing)} channels"
+    )
+    found.add("data files", not lacking, detail)
+    _schedule(found, config, len(dataset))
+
+
+def _schedule(found: Preflight, config: RunConfig, samples: int) -> None:
+    """A split too small for the protocol stops ``lmd evaluate`` only: a note."""
+    try:
+        plan = Schedule.resolve(samples, config.perturbation.stride, config.perturbation.count)
+    except LmdError as error:
+        found.note("schedule", f"lmd evaluate cannot run: {error}")
+        return
+    found.add(
+        "schedule", True, f"N {plan.samples}, stride {plan.stride}, {plan.count} partners each"
+    )
+
+
+def _checkpoint(found: Preflight, built: BuiltNetwork) -> None:
+    if built.random:
+        found.note("checkpoint", f"{built.checkpoint}: predictions mean nothing")
+        return
+    keys = len(built.network.state_dict())
+    found.add("checkpoint", True, f"{built.checkpoint}: {keys} keys fit, sha256 {built.sha256}")
+
+
+def _rules(
+    found: Preflight,
+    config: RunConfig,
+    network: SimpleBEV,
+    features: Features,
+    progress: Progress,
+) -> None:
+    """Coverage, conservation in both precisions, and replay, for every variant."""
+    progress.start(2 * len(config.variants), "decomposing the first sample")
+    output, name = config.model.output, "rules"
+    for variant in config.variants:
+        result = found.attempt(name, lambda v=variant: split(network, features, output, v))  # type: ignore[misc]
+        if result is None:
+            return progress.close()
+        if not found.coverage:
+            _coverage(found, result)
+        _conservation(found, variant, result, torch.float32)
+        progress.advance(note=f"{variant} float32")
+    network.double()
+    doubles = {name: value.double() for name, value in features.items()}
+    for variant in config.variants:
+        _double_precision(found, network, doubles, output, variant)
+        progress.advance(note=f"{variant} float64")
+    return progress.close()
+
+
+def _coverage(found: Preflight, result: Decomposition) -> None:
+    found.coverage += [
+        Covered(module, operation, rule.kind, rule.equation)
+        for (module, operation), rule in result.coverage.items()
+    ]
+    kinds = Counter(entry.kind for entry in found.coverage)
+    counts = ", ".join(f"{kind} {count}" for kind, count in kinds.most_common())
+    found.add("rules", True, f"all {len(found.coverage)} operations have one: {counts}")
+    constants = [f"{e.operation} in {e.module}" for e in found.coverage if e.kind == "constant"]
+    found.add("constants of the operating point", True, "; ".join(constants) or "none")
+
+
+def _conservation(
+    found: Preflight, variant: str, result: Decomposition, dtype: torch.dtype
+) -> None:
+    worst = max(result.operations, key=lambda record: record.residual)
+    precision = str(dtype).removeprefix("torch.")
+    found.add(
+        f"conservation, {variant}, {precision}",
+        worst.residual < CONSERVATION[dtype],
+        f"largest residual {worst.residual:.1e} ({worst.operation} in {worst.module or 'fuse'}), "
+        f"limit {CONSERVATION[dtype]:.0e}, {len(result.operations)} operations",
+    )
+
+
+def _double_precision(
+    found: Preflight, network: SimpleBEV, features: Features, output: str, variant: str
+) -> None:
+    result = split(network, features, output, variant, keep_frozen=True)
+    _conservation(found, variant, result, torch.float64)
+    name = f"replay of eq. 14, {variant}"
+    again = found.attempt(name, lambda: replay(fuse_function(network, output), features, result))
+    if again is not None:
+        deviation = replay_deviation(again, result)
+        found.add(
+            name,
+            deviation < REPLAY,
+            f"largest deviation {deviation:.1e} of the largest part, limit {REPLAY:.0e}",
+        )

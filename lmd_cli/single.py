@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -119,12 +119,20 @@ def split(
     keep_frozen: bool = False,
 ) -> Decomposition:
     """The audited decomposition of one output of ``network.fuse`` at ``features``."""
-
-    def fuse(**inputs: Tensor) -> dict[str, Tensor]:
-        return network.fuse(inputs, [output])
-
     return decompose(
-        fuse, features, variant, root=network, audit=True, keep_frozen=keep_frozen
+        fuse_function(network, output),
+        features,
+        variant,
+        root=network,
+        audit=True,
+        keep_frozen=keep_frozen,
     )
 
 
+def fuse_function(network: SimpleBEV, output: str) -> Callable[..., dict[str, Tensor]]:
+    """``network.fuse`` to one output, called with the sensors' features by name."""
+
+    def fuse(**features: Tensor) -> dict[str, Tensor]:
+        return network.fuse(features, [output])
+
+    return fuse

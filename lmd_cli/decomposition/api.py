@@ -75,6 +75,7 @@ def decompose(
         lifted = {
             name: lift(layout, name, inputs[name], (extras or {}).get(name, ())) for name in inputs
         }
+        session.borrow(lifted)
         with session.open():
             output = function(**lifted, **(constants or {}))
     if not carries_parts(output):
@@ -118,7 +119,7 @@ def decompose_onward(
     )
     with torch.no_grad():
         x = DecomposedTensor.wrap(total, torch.stack(stack), rows)
-        x.borrowed = True
+        session.borrow(x)
         with session.open():
             output = function(x)
     return Decomposition(output, layout, {}, session.records, session.coverage, session.tape)
@@ -173,9 +174,7 @@ def _lift_leaf(leaf: Tensor, extras: list[Tensor], rows: tuple[int, ...], name: 
                 f"extra {i} of {name} has shape {tuple(extra.shape)}, the input {tuple(leaf.shape)}"
             )
     parts = torch.stack([leaf, *extras]) if extras else leaf.unsqueeze(0)
-    x = DecomposedTensor.wrap(leaf, parts, rows)
-    x.borrowed = True
-    return x
+    return DecomposedTensor.wrap(leaf, parts, rows)
 
 
 class LayerRecorder:

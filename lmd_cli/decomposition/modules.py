@@ -3,15 +3,19 @@
 from __future__ import annotations
 
 import functools
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.module import (
     register_module_forward_hook,
     register_module_forward_pre_hook,
 )
+
+from lmd_cli.decomposition.errors import NoRuleError
 
 OnOutput = Callable[[str, nn.Module, Any, Any], None]
 
@@ -46,6 +50,7 @@ class ModuleTracker:
         self._names = {id(module): name for name, module in named}
         self._stack: list[nn.Module] = []
         self._on_output = on_output
+        self._thread = 0
 
     def name(self, module: nn.Module) -> str:
         """Qualified name, or the class in angle brackets for a module outside the root."""
@@ -66,6 +71,7 @@ class ModuleTracker:
     @contextmanager
     def active(self) -> Iterator[None]:
         """Follows module calls; everything is removed at the end, also after an exception."""
+        self._thread = threading.get_ident()
         handles = [
             register_module_forward_pre_hook(self._enter),
             register_module_forward_hook(self._leave, with_kwargs=True, always_call=True),
@@ -77,10 +83,22 @@ class ModuleTracker:
                 handle.remove()
             self._stack.clear()
 
+    def _elsewhere(self) -> bool:
+        """Torch's global hooks also see what other threads run."""
+        return threading.get_ident() != self._thread
+
     def _enter(self, module: nn.Module, args: Any) -> None:
+        if self._elsewhere():
+            return
         self._stack.append(module)
+        if isinstance(module, _BatchNorm) and module.training:
+            raise NoRuleError(  # before the module counts the batch and changes its state
+                f"BatchNorm is in training mode {self.describe()}; call .eval() on the network"
+            )
 
     def _leave(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+        if self._elsewhere():
+            return
         while self._stack and self._stack.pop() is not module:
             pass  # a call that raised before its hooks ran leaves its entry behind
         if output is not None:

@@ -61,10 +61,15 @@ class Parts:
         return max(values, default=0.0)
 
     def __getitem__(self, key: Any) -> Parts:
+        if isinstance(self._tree, Tensor):
+            raise TypeError("the output is one tensor: index .total, .bias or .parts[name] instead")
         return Parts(self._tree[key], self.layout)
 
     def __iter__(self) -> Iterator[Any]:
-        return iter(self._tree)
+        """The keys of a dict; the elements of a list or tuple, each with its parts."""
+        if isinstance(self._tree, Mapping):
+            return iter(self._tree)
+        return (self[index] for index in range(len(self._tree)))
 
     def _row(self, row: int) -> Any:
         return map_tensors(lambda t: self._pick(t, row), self._tree)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -11,8 +10,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from lmd_cli.decomposition.aliasing import Memory
 from lmd_cli.decomposition.audit import OperationRecord, clean_stack, part_shares, residual
 from lmd_cli.decomposition.errors import LeakError, NoRuleError
 from lmd_cli.decomposition.frozen import FrozenMap
@@ -59,7 +60,7 @@ class Session:
         self.tape: list[FrozenMap] = []
         self._audit, self._keep_frozen = audit, keep_frozen
         self._on_layer, self._plain_modules = on_layer, plain_modules
-        self._families: dict[int, list[weakref.ref[DecomposedTensor]]] = {}
+        self._memory = Memory(self.tracker.describe)
 
     @contextmanager
     def open(self) -> Iterator[Session]:
@@ -71,7 +72,7 @@ class Session:
             try:
                 yield self
             finally:
-                self._families.clear()
+                self._memory.forget()
 
     # -- making tensors -------------------------------------------------------------------
 
@@ -80,17 +81,17 @@ class Session:
         return self.remember(DecomposedTensor.wrap(total, parts, rows))
 
     def remember(self, x: DecomposedTensor) -> DecomposedTensor:
-        """Notes which storage a tensor lives in, so that in-place writes see its views."""
-        key = x.total.untyped_storage().data_ptr()
-        family = [ref for ref in self._families.get(key, ()) if ref() is not None]
-        self._families[key] = [*family, weakref.ref(x)]
-        return x
+        """Notes which memory a tensor lives in, so that writes in place see its views."""
+        return self._memory.remember(x)
+
+    def borrow(self, tree: Any) -> None:
+        """Notes the caller's input tensors, which no operation may write to."""
+        for x in decomposed_leaves(tree):
+            self._memory.borrow(x)
 
     def own(self, x: DecomposedTensor) -> DecomposedTensor:
-        """Before an in-place write: the caller's own input tensors are copied first."""
-        if x.borrowed:
-            x.replace(x.total.clone(), x.parts.clone(), x.rows)
-            x.borrowed = False
+        """Before an in-place write: leaves memory that the caller or other tensors read."""
+        self._memory.prepare_write(x)
         return x
 
     def assign(self, x: DecomposedTensor, parts: Tensor, rows: tuple[int, ...]) -> DecomposedTensor:
@@ -99,32 +100,8 @@ class Session:
         Raises:
             LeakError: another live tensor shares the storage, but not the parts' storage.
         """
-        relatives = self._relatives(x)
-        if not relatives:
-            return x.replace(x.total, parts, rows)
-        storage = x.parts.untyped_storage().data_ptr()
-        shared = all(
-            other.rows == rows and other.parts.untyped_storage().data_ptr() == storage
-            for other in (x, *relatives)
-        )
-        if not shared:
-            raise LeakError(
-                f"an in-place operation {self.tracker.describe()} writes to a view whose parts are "
-                "stored apart; use the out-of-place form there"
-            )
-        x.parts.copy_(parts)
+        self._memory.assign(x, parts, rows)
         return x
-
-    def _relatives(self, x: DecomposedTensor) -> list[DecomposedTensor]:
-        key = x.total.untyped_storage().data_ptr()
-        live = (ref() for ref in self._families.get(key, ()))
-        return [
-            other
-            for other in live
-            if other is not None
-            and other is not x
-            and other.total.untyped_storage().data_ptr() == key
-        ]
 
     def freeze(self, linear_map: FrozenMap) -> None:
         """Keeps a linearised map for the replay, if one was asked for."""
@@ -145,6 +122,7 @@ class Session:
             raise NoRuleError(self._no_rule(func))
         self._refuse_custom_function()
         self._refuse_plain_target(func, rule, args, kwargs)
+        self._refuse_hidden_write(func, args, kwargs)
         result = rule.apply(self, func, *args, **kwargs)
         self._note(func, rule, result)
         return result
@@ -185,6 +163,13 @@ class Session:
         if out is not None:
             raise LeakError(f"{function_name(func)}: out= is not supported; use the result")
 
+    def _refuse_hidden_write(self, func: Any, args: Any, kwargs: Any) -> None:
+        if any(x.written_behind for x in decomposed_leaves((args, kwargs))):
+            raise LeakError(
+                f"{function_name(func)} {self.tracker.describe()} meets a tensor that was written "
+                "to in place through a detached view, past its parts; write to a .clone() instead"
+            )
+
     def _note(self, func: Any, rule: Rule, result: Any) -> None:
         path = self.tracker.path
         if rule.kind != "metadata":
@@ -212,24 +197,27 @@ class Session:
     def _module_done(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
         if not carries_parts(inputs):
             return
-        if carries_parts(output):
-            if self._on_layer is not None:
-                self._on_layer(name, module, output)
-        elif name not in self._plain_modules and _has_plain_floats(output):
+        if name not in self._plain_modules and _drops_parts(inputs, output):
             raise LeakError(
                 f"module {name or '(root)'!r} ({type(module).__name__}) took a decomposed tensor "
                 "and returned a plain one: its parts were dropped inside (scripted, compiled, C++ or "
                 "numpy code, or .detach()); register a rule, or name it in plain_modules if its "
                 "output does not depend on the input's values"
             )
+        if self._on_layer is not None and carries_parts(output):
+            self._on_layer(name, module, output)
 
 
-def _has_plain_floats(tree: Any) -> bool:
-    if isinstance(tree, dict):
-        return any(_has_plain_floats(value) for value in tree.values())
-    if isinstance(tree, (list, tuple)):
-        return any(_has_plain_floats(value) for value in tree)
-    return isinstance(tree, Tensor) and (tree.dtype.is_floating_point or tree.dtype.is_complex)
+def _drops_parts(inputs: Any, output: Any) -> bool:
+    """Whether an output has a plain floating tensor that is neither a parameter nor an input."""
+    known = {id(leaf) for leaf in pytree.tree_leaves(inputs)}
+    return any(
+        isinstance(leaf, Tensor)
+        and not isinstance(leaf, (DecomposedTensor, nn.Parameter))
+        and (leaf.dtype.is_floating_point or leaf.dtype.is_complex)
+        and id(leaf) not in known
+        for leaf in pytree.tree_leaves(output)
+    )
 
 
 class _Door(TorchFunctionMode):

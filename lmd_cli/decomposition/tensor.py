@@ -34,15 +34,13 @@ class DecomposedTensor(torch.Tensor):
     _parts: Tensor | None
     _pieces: Sequence[Piece]
     rows: tuple[int, ...]
-    borrowed: bool
+    version: int
 
     @classmethod
     def wrap(cls, total: Tensor, parts: Tensor, rows: tuple[int, ...]) -> DecomposedTensor:
         """Joins a plain total (any shape) and its parts ``(len(rows), *total.shape)``."""
         self = total.as_subclass(cls)
-        self._total, self._parts, self._pieces, self.rows = total, parts, (), rows
-        self.borrowed = False
-        return self
+        return self.replace(total, parts, rows)
 
     @classmethod
     def wrap_pieces(cls, total: Tensor, pieces: Sequence[Piece]) -> DecomposedTensor:
@@ -50,7 +48,7 @@ class DecomposedTensor(torch.Tensor):
         self = total.as_subclass(cls)
         self._total, self._parts, self._pieces = total, None, tuple(pieces)
         self.rows = tuple(sorted({row for piece in pieces for row in piece.rows}))
-        self.borrowed = False
+        self.version = writes_to(total)
         return self
 
     @property
@@ -77,7 +75,18 @@ class DecomposedTensor(torch.Tensor):
     def replace(self, total: Tensor, parts: Tensor, rows: tuple[int, ...]) -> DecomposedTensor:
         """Gives this very tensor new contents (what an in-place operation does)."""
         self._total, self._parts, self._pieces, self.rows = total, parts, (), rows
+        self.version = writes_to(total)
         return self
+
+    @property
+    def written_behind(self) -> bool:
+        """Whether the total was written to through a plain alias, such as ``x.detach()``."""
+        return writes_to(self._total) != self.version
+
+    def part_addresses(self) -> set[int]:
+        """The storages that hold the parts (those of no elements left out)."""
+        stacks = [piece.parts for piece in self.pieces] or [self.parts]
+        return {stack.untyped_storage().data_ptr() for stack in stacks} - {0}
 
     def row(self, row: int) -> Tensor:
         """One part, zeros where the row is absent."""
@@ -101,6 +110,11 @@ class DecomposedTensor(torch.Tensor):
             plain = [a.total if isinstance(a, cls) else a for a in args]
             return func(*plain, **(kwargs or {}))
         raise DecompositionError("a decomposed tensor was used outside its decomposition")
+
+
+def writes_to(t: Tensor) -> int:
+    """How often a tensor's memory was written to; views count together."""
+    return 0 if t.is_inference() else t._version
 
 
 def plain(value: Any) -> Any:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import matplotlib
 import numpy as np
@@ -37,7 +38,7 @@ COLOURS = {
 EGO = (0.87, -2.4, 1.7)
 OUTLINE = "#8a8a8a"
 WIDTH, DPI = 13.0, 150
-STYLE = {"font.size": 9.0, "font.family": "DejaVu Sans", "axes.linewidth": 0.6}
+STYLE: dict[str, Any] = {"font.size": 9.0, "font.family": "DejaVu Sans", "axes.linewidth": 0.6}
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,7 +71,9 @@ def decomposition_png(scene: Scene) -> bytes:
     Returns:
         a PNG: the same bytes for the same scene.
     """
-    with matplotlib.rc_context({**matplotlib.rcParamsDefault, **STYLE}):
+    settings: dict[Any, Any] = dict(matplotlib.rcParamsDefault)  # not the user's own
+    settings.update(STYLE)
+    with matplotlib.rc_context(settings):
         figure = _draw(scene)
         buffer = io.BytesIO()
         FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
@@ -108,9 +111,7 @@ def _draw(scene: Scene) -> Figure:
 def _title(figure: Figure, scene: Scene, height: float) -> None:
     figure.text(0.5, 1 - 0.1 / height, scene.title, ha="center", va="top", fontsize=11)
     if scene.warning:
-        figure.text(
-            0.5, 1 - 0.36 / height, scene.warning, ha="center", va="top", color="#c00000"
-        )
+        figure.text(0.5, 1 - 0.36 / height, scene.warning, ha="center", va="top", color="#c00000")
 
 
 def _legend(scene: Scene) -> str:
@@ -164,9 +165,7 @@ def _panel(axes: Axes, scene: Scene, values: Map, colour: str, title: str) -> No
     x, z = scene.grid.lower[0], scene.grid.lower[2]
     depth, _, width = scene.grid.size
     extent = (x, x + width * scene.grid.voxel[0], z, z + depth * scene.grid.voxel[2])
-    axes.imshow(
-        values, cmap=_from_white(colour), vmin=0, vmax=1, origin="lower", extent=extent
-    )
+    axes.imshow(values, cmap=_from_white(colour), vmin=0, vmax=1, origin="lower", extent=extent)
     axes.set_title(title, fontsize=9.5, pad=4)
     axes.tick_params(length=2, width=0.6, pad=2, labelsize=8)
     axes.set_xlabel("right (m)", labelpad=1)

@@ -71,8 +71,31 @@ def provenance(split: SampleDecomposition) -> dict[str, Any]:
         "checkpoint_sha256": split.built.sha256,
         "random_weights": split.built.random,
         "residual": split.residual,
+        "shares": part_norm_shares(split),
         "config": split.config.model_dump(mode="json"),
     }
+
+
+def summary(split: SampleDecomposition) -> list[str]:
+    """What the command prints: sample, weights, conservation, shares."""
+    shares = part_norm_shares(split)
+    largest = max(record.residual for record in split.result.operations)
+    return [
+        f"sample {split.sample.token} of {split.sample.scene}, rules {split.variant}",
+        f"weights: {split.built.checkpoint}"
+        + ("; the maps mean nothing" if split.built.random else ""),
+        f"residual {split.residual:.1e} (total against the sum of the parts; largest at any of "
+        f"{len(split.result.operations)} operations: {largest:.1e})",
+        "shares of the prediction: "
+        + ", ".join(f"{name} {share:.1%}" for name, share in shares.items()),
+    ]
+
+
+def part_norm_shares(split: SampleDecomposition) -> dict[str, float]:
+    """Each part's L2 norm over the sum of the norms."""
+    norms = {name: float(part.double().norm()) for name, part in split.parts.items()}
+    scale = sum(norms.values()) or 1.0
+    return {name: norm / scale for name, norm in norms.items()}
 
 
 def scene_of(split: SampleDecomposition) -> Scene:

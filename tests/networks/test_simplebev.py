@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from lmd_cli.errors import ConfigError
 from lmd_cli.geometry import Grid
 from lmd_cli.networks import OUTPUTS, SimpleBEV, SimpleBEVWidths, random_weights
+from lmd_cli.networks.blocks import crop_to
 
 SIZE = Size((64, 112), Grid((24, 4, 32)))
 TINY = SimpleBEVWidths(
@@ -220,6 +221,22 @@ def test_grids_need_not_be_multiples_of_eight(grid: tuple[int, int, int]) -> Non
     batch = reference_batch(Size((72, 120), Grid(grid)))  # an eighth is odd, too
     with torch.no_grad():
         assert module(batch)["segmentation"].shape == (1, 1, grid[0], grid[2])
+
+
+def test_enlarged_maps_are_cut_at_the_far_edges() -> None:
+    enlarged = torch.arange(16.0).reshape(1, 1, 4, 4)
+    assert torch.equal(crop_to(enlarged, torch.zeros(1, 5, 3, 2)), enlarged[..., :3, :2])
+    assert crop_to(enlarged, torch.zeros(1, 5, 4, 4)) is enlarged
+
+
+def test_a_new_decoder_starts_with_empty_residual_branches_as_published() -> None:
+    module = SimpleBEV(grid=SIZE.grid, encoder="res50", widths=TINY)
+    state = module.state_dict()
+    decoder = [v for n, v in state.items() if n.startswith("decoder.layer") and ".bn2.weight" in n]
+    encoder = [v for n, v in state.items() if n.startswith("encoder") and ".bn3.weight" in n]
+    assert len(decoder) == len(encoder) == 4
+    assert not torch.cat(decoder).any()
+    assert torch.cat(encoder).eq(1).all()
 
 
 @pytest.mark.parametrize(

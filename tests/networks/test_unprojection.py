@@ -179,6 +179,12 @@ def test_depth_is_clamped_and_coordinates_stay_within_two() -> None:
     assert points.flatten().tolist() == [2.0, -2.0]
 
 
+def test_depths_above_the_clamp_are_divided_by_as_they_are() -> None:
+    near = Grid((1, 1, 1), bounds=(3e-4, 5e-4, 1e-4, 3e-4, 0, 2e-4), centroid=(0, 0, 0))
+    points = project(torch.eye(4)[None], near, (5, 9)).points  # depth 1e-4, pixel (4, 2)
+    torch.testing.assert_close(points.flatten(), torch.zeros(2), rtol=0, atol=1e-5)
+
+
 def average_of_two(first: Tensor, second: Tensor) -> Tensor:
     """Mean (C,) in the voxel that two cameras of the same pose see, features constant (C,)."""
     features = torch.stack([first, second])[:, :, None, None].expand(2, -1, *FEATURE)

@@ -54,11 +54,11 @@ def _sum(session: Session, func: Any, total: Tensor, terms: list[tuple[Any, Any]
     return session.make(total, parts, rows)
 
 
-@register_rule(*aliases("add"), kind="sum", equation="eq. 6", inplace=False)
-def add(session: Session, func: Any, x: Any, y: Any, *, alpha: Any = 1) -> Any:
-    """x + alpha * y."""
-    total = func(plain(x), plain(y), alpha=alpha)
-    return _sum(session, func, total, [(1, x), (alpha, y)])
+@register_rule(*aliases("add"), kind="sum", equation="eq. 6")
+def add(session: Session, func: Any, input: Any, other: Any, *, alpha: Any = 1) -> Any:
+    """input + alpha * other."""
+    total = func(plain(input), plain(other), alpha=alpha)
+    return _sum(session, func, total, [(1, input), (alpha, other)])
 
 
 @register_rule(Tensor_.__add__, Tensor_.__radd__, kind="sum", equation="eq. 6")
@@ -68,10 +68,10 @@ def add_operator(session: Session, func: Any, x: Any, y: Any) -> Any:
 
 
 @register_rule(*aliases("sub", "subtract"), kind="sum", equation="eq. 6")
-def subtract(session: Session, func: Any, x: Any, y: Any, *, alpha: Any = 1) -> Any:
-    """x - alpha * y."""
-    total = func(plain(x), plain(y), alpha=alpha)
-    return _sum(session, func, total, [(1, x), (-alpha, y)])
+def subtract(session: Session, func: Any, input: Any, other: Any, *, alpha: Any = 1) -> Any:
+    """input - alpha * other."""
+    total = func(plain(input), plain(other), alpha=alpha)
+    return _sum(session, func, total, [(1, input), (-alpha, other)])
 
 
 @register_rule(Tensor_.__sub__, kind="sum", equation="eq. 6")
@@ -81,10 +81,13 @@ def subtract_operator(session: Session, func: Any, x: Any, y: Any) -> Any:
 
 
 @register_rule(torch.rsub, Tensor_.__rsub__, kind="sum", equation="eq. 6")
-def reversed_subtract(session: Session, func: Any, x: Any, y: Any, *, alpha: Any = 1) -> Any:
-    """y - alpha * x."""
-    total = func(plain(x), plain(y)) if alpha == 1 else func(plain(x), plain(y), alpha=alpha)
-    return _sum(session, func, total, [(-alpha, x), (1, y)])
+def reversed_subtract(
+    session: Session, func: Any, input: Any, other: Any, *, alpha: Any = 1
+) -> Any:
+    """other - alpha * input."""
+    more = {} if alpha == 1 else {"alpha": alpha}
+    total = func(plain(input), plain(other), **more)
+    return _sum(session, func, total, [(-alpha, input), (1, other)])
 
 
 @register_rule(
@@ -95,18 +98,19 @@ def reversed_subtract(session: Session, func: Any, x: Any, y: Any, *, alpha: Any
     equation="eq. 6",
     inplace=True,
 )
-def add_(session: Session, func: Any, x: DecomposedTensor, y: Any, *, alpha: Any = 1) -> Any:
-    """x += alpha * y, x -= alpha * y."""
-    session.own(x)
+def add_(
+    session: Session, func: Any, input: DecomposedTensor, other: Any, *, alpha: Any = 1
+) -> Any:
+    """input += alpha * other, input -= alpha * other.
+
+    The parts come first: ``other`` may be a detached view of ``input``, which the write changes.
+    """
+    session.own(input)
     sign = -1 if "sub" in func.__name__ else 1
-    before, after = (alpha if isinstance(y, Tensor) else None), plain(y)
-    func(x.total, after) if alpha == 1 or before is None else func(x.total, after, alpha=alpha)
-    parts, rows = combine(session, x.total, [(1, x), (sign * alpha, y)])
-    return session.assign(x, parts, rows)
-
-
-def _is_number(value: Any) -> bool:
-    return isinstance(value, (int, float, bool))
+    parts, rows = combine(session, input.total, [(1, input), (sign * alpha, other)])
+    more = {} if alpha == 1 else {"alpha": alpha}
+    func(input.total, plain(other), **more)
+    return session.assign(input, parts, rows)
 
 
 def scale_parts(x: DecomposedTensor, factor: Any, ndim: int, divide: bool = False) -> Tensor:
@@ -123,17 +127,17 @@ def scale_parts(x: DecomposedTensor, factor: Any, ndim: int, divide: bool = Fals
     kind="product",
     equation="eq. 13",
 )
-def scale(session: Session, func: Any, x: Any, y: Any, **kwargs: Any) -> Any:
+def scale(session: Session, func: Any, input: Any, other: Any, **kwargs: Any) -> Any:
     """A product with, or a quotient by, a constant."""
     divide = "div" in func.__name__
-    if isinstance(x, DecomposedTensor) == isinstance(y, DecomposedTensor):
+    if isinstance(input, DecomposedTensor) == isinstance(other, DecomposedTensor):
         raise session.refuse(func, product_refused())
-    if divide and isinstance(y, DecomposedTensor):
+    if divide and isinstance(other, DecomposedTensor):
         raise session.refuse(func, "the divisor carries parts; a quotient is not linear in it")
     if kwargs.get("rounding_mode") is not None:
         raise session.refuse(func, "rounding is not linear")
-    total = func(plain(x), plain(y), **kwargs)
-    carried, factor = (x, y) if isinstance(x, DecomposedTensor) else (y, x)
+    total = func(plain(input), plain(other), **kwargs)
+    carried, factor = (input, other) if isinstance(input, DecomposedTensor) else (other, input)
     parts = scale_parts(carried, factor, total.dim(), divide).to(total.dtype)
     return session.make(total, parts.expand(-1, *total.shape), carried.rows)
 
@@ -146,23 +150,23 @@ def scale(session: Session, func: Any, x: Any, y: Any, **kwargs: Any) -> Any:
     equation="eq. 13",
     inplace=True,
 )
-def scale_(session: Session, func: Any, x: DecomposedTensor, y: Any, **kwargs: Any) -> Any:
-    """x *= constant, x /= constant."""
-    if isinstance(y, DecomposedTensor):
+def scale_(session: Session, func: Any, input: DecomposedTensor, other: Any, **kwargs: Any) -> Any:
+    """input *= constant, input /= constant."""
+    if isinstance(other, DecomposedTensor):
         raise session.refuse(func, product_refused())
     if kwargs.get("rounding_mode") is not None:
         raise session.refuse(func, "rounding is not linear")
-    session.own(x)
-    func(x.total, y, **kwargs)
-    parts = scale_parts(x, y, x.total.dim(), "div" in func.__name__)
-    return session.assign(x, parts, x.rows)
+    session.own(input)
+    parts = scale_parts(input, other, input.total.dim(), "div" in func.__name__)
+    func(input.total, other, **kwargs)
+    return session.assign(input, parts, input.rows)
 
 
 @register_rule(
     Tensor_.neg_, Tensor_.negative_, torch.neg_, kind="product", equation="eq. 13", inplace=True
 )
-def negate_(session: Session, func: Any, x: DecomposedTensor) -> Any:
-    """x *= -1."""
-    session.own(x)
-    func(x.total)
-    return session.assign(x, -x.parts, x.rows)
+def negate_(session: Session, func: Any, input: DecomposedTensor) -> Any:
+    """input *= -1."""
+    session.own(input)
+    func(input.total)
+    return session.assign(input, -input.parts, input.rows)

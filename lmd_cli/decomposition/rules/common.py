@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from lmd_cli.decomposition.layout import Layout
 from lmd_cli.decomposition.tensor import DecomposedTensor
@@ -33,9 +34,21 @@ def add_to_bias(parts: Tensor, rows: tuple[int, ...], layout: Layout, constant: 
     parts[rows.index(layout.bias)] += constant
 
 
+def over_rows(run: Callable[..., Any], *stacks: Tensor) -> Any:
+    """Maps ``run`` over the rows of stacks ``(rows, ...)``; what it returns is stacked likewise.
+
+    Views of the rows are views of the stack, except where ``torch.vmap`` does not know a function.
+    """
+    try:
+        return torch.vmap(run)(*stacks)
+    except RuntimeError:  # no batching rule; an error of the call itself is raised again below
+        rows = [run(*row) for row in zip(*stacks, strict=True)]
+        return pytree.tree_map(lambda *parts: torch.stack(parts), *rows)
+
+
 def per_part(session: Session, x: DecomposedTensor, run: Callable[[Tensor], Any]) -> Any:
     """Maps a linear ``run`` over the parts of ``x`` and joins the results with the total's."""
-    return join(session, run(x.total), torch.vmap(run)(x.parts), x.rows)
+    return join(session, run(x.total), over_rows(run, x.parts), x.rows)
 
 
 def join(session: Session, total: Any, stacks: Any, rows: tuple[int, ...]) -> Any:

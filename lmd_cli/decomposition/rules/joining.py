@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from lmd_cli.decomposition.registry import aliases, inplace_aliases, register_rule
-from lmd_cli.decomposition.rules.common import call_plain, union_rows
+from lmd_cli.decomposition.rules.common import call_plain, over_rows, union_rows
 from lmd_cli.decomposition.tensor import DecomposedTensor, Piece
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ def joint_parts(
     bias = session.layout.bias
     rows = union_rows(carried, *((bias,) if has_constants else ()))
     stacks = [x.expand_rows(rows) for x in carried]
-    parts = torch.vmap(lambda *h: run(*_fill(operands, h, torch.zeros_like)))(*stacks)
+    parts = over_rows(lambda *h: run(*_fill(operands, h, torch.zeros_like)), *stacks)
     if has_constants:
         row = rows.index(bias)
         parts[row] = run(*_fill(operands, [s[row] for s in stacks], lambda c: c))
@@ -98,10 +98,14 @@ def stack(session: Session, func: Any, tensors: Any, *args: Any, **kwargs: Any) 
 
 
 @register_rule(torch.where, torch.Tensor.where, kind="sum", equation="eq. 6")
-def where(session: Session, func: Any, *args: Any) -> Any:
+def where(session: Session, func: Any, *args: Any, **kwargs: Any) -> Any:
     """Selection by a constant mask; ``x.where(mask, y)`` is ``where(mask, x, y)``."""
-    total = call_plain(func, args, {})
-    mask, x, y = args if func is torch.where else (args[1], args[0], args[2])
+    total = call_plain(func, args, kwargs)
+    if len(args) + len(kwargs) == 1:
+        return total  # the positions of what is not zero: constants of the operating point
+    names = ("condition", "input") if func is torch.where else ("input", "condition")
+    given = {**dict(zip((*names, "other"), args, strict=False)), **kwargs}
+    mask, x, y = (given[name] for name in ("condition", "input", "other"))
     if isinstance(mask, DecomposedTensor):
         raise session.refuse(func, "the mask carries parts; compare it with something first")
     parts, rows = joint_parts(session, lambda a, b: torch.where(mask, a, b), (x, y))
@@ -173,7 +177,8 @@ def _operands(func: Any, args: Any, kwargs: Any) -> tuple[list[Any], Callable[..
     leaves, spec = pytree.tree_flatten(
         (args, kwargs), is_leaf=lambda v: isinstance(v, DecomposedTensor)
     )
-    slots = [i for i, v in enumerate(leaves) if _is_operand(v)]
+    number = _scattered_number(func, args, kwargs)
+    slots = [i for i, v in enumerate(leaves) if _is_operand(v) or (v is number is not None)]
 
     def run(*values: Any) -> Tensor:
         filled = list(leaves)
@@ -188,7 +193,7 @@ def _operands(func: Any, args: Any, kwargs: Any) -> tuple[list[Any], Callable[..
 def _is_operand(value: Any) -> bool:
     if isinstance(value, DecomposedTensor):
         return True
-    return isinstance(value, float) or (isinstance(value, Tensor) and value.is_floating_point())
+    return isinstance(value, Tensor) and value.is_floating_point()
 
 
 @register_rule(torch.Tensor.__setitem__, kind="sum", equation="eq. 6", inplace=True)

@@ -13,18 +13,20 @@ from torch import Tensor
 
 from lmd_cli.decomposition.registry import aliases, getters, register_rule
 from lmd_cli.decomposition.rules.common import only_decomposed, per_part
-from lmd_cli.decomposition.tensor import DecomposedTensor
+from lmd_cli.decomposition.tensor import DecomposedTensor, plain
+from lmd_cli.decomposition.tree import carries_parts, plain_tree
 
 if TYPE_CHECKING:
     from lmd_cli.decomposition.session import Session
 
+_RESHAPES = "view view_as reshape reshape_as flatten unflatten ravel"
 _NAMES = """
-    view view_as reshape reshape_as flatten unflatten ravel permute transpose t movedim moveaxis
+    permute transpose t movedim moveaxis
     swapaxes swapdims squeeze unsqueeze expand expand_as broadcast_to repeat tile
     repeat_interleave roll flip fliplr flipud rot90 chunk split split_with_sizes tensor_split
     hsplit vsplit dsplit unbind narrow select index_select gather take_along_dim take diagonal
-    diag_embed tril triu as_strided adjoint
-    sum mean nansum cumsum diff pixel_shuffle pixel_unshuffle channel_shuffle
+    diag_embed tril triu adjoint
+    sum mean nansum cumsum pixel_shuffle pixel_unshuffle channel_shuffle
     positive neg negative
 """
 
@@ -34,8 +36,41 @@ _NAMES = """
 )
 def structure(session: Session, func: Any, *args: Any, **kwargs: Any) -> Any:
     """The same rearrangement of every part; views of the total are views of the parts."""
+    args, kwargs = _plain_shapes(func, args, kwargs)
+    if not carries_parts(args, kwargs):
+        return func(*args, **kwargs)
     x, run = only_decomposed(session, func, args, kwargs)
     return per_part(session, x, run)
+
+
+@register_rule(*aliases(*_RESHAPES.split()), kind="structure", equation="eq. 13")
+def reshape(session: Session, func: Any, *args: Any, **kwargs: Any) -> Any:
+    """Another shape; parts that are laid out otherwise than the total are copied if need be."""
+    args, kwargs = _plain_shapes(func, args, kwargs)
+    if not carries_parts(args, kwargs):
+        return func(*args, **kwargs)
+    x, run = only_decomposed(session, func, args, kwargs)
+    if any(isinstance(value, torch.dtype) for value in (*args, *kwargs.values())):
+        raise session.refuse(func, "reading the bytes as another type is not linear")
+    total = run(x.total)
+    return session.make(total, x.parts.reshape(len(x.rows), *total.shape), x.rows)
+
+
+def _plain_shapes(func: Any, args: Any, kwargs: Any) -> tuple[Any, Any]:
+    """``x.view_as(y)`` and its like read only the shape of ``y``."""
+    if not func.__name__.endswith("_as"):
+        return args, kwargs
+    return (args[0], *plain_tree(args[1:])), plain_tree(kwargs)
+
+
+@register_rule(*aliases("diff"), kind="structure", equation="eq. 13")
+def difference(
+    session: Session, func: Any, input: Any, n: int = 1, dim: int = -1, *ends: Any, **more: Any
+) -> Any:
+    """Finite differences of one tensor."""
+    if ends or more:
+        raise session.refuse(func, "prepend and append have no rule; concatenate first")
+    return per_part(session, input, lambda h: func(h, n, dim))
 
 
 @register_rule(*aliases("clone", "contiguous"), kind="structure", equation="eq. 13")
@@ -53,13 +88,16 @@ _CONVERSIONS = "to float double half bfloat16 cpu cuda type_as type"
 
 @register_rule(*aliases(*_CONVERSIONS.split()), kind="structure", equation="eq. 13")
 def convert(session: Session, func: Any, x: Any, *args: Any, **kwargs: Any) -> Any:
-    """Changes of type and device; ``y.type_as(x)`` for a plain ``y`` reads only x's type."""
-    others = tuple(a.total if isinstance(a, DecomposedTensor) else a for a in args)
-    if not isinstance(x, DecomposedTensor):
-        return func(x, *others, **kwargs)
-    total = func(x.total, *others, **kwargs)
-    if total is x.total or not isinstance(total, Tensor):
-        return x if isinstance(total, Tensor) else total
+    """Changes of type and device; ``y.type_as(x)`` for a plain ``y`` reads only x's type.
+
+    Integers and Booleans are constants of the operating point.
+    """
+    total = func(plain(x), *plain_tree(args), **plain_tree(kwargs))
+    floating = isinstance(total, Tensor) and total.dtype.is_floating_point
+    if not isinstance(x, DecomposedTensor) or not floating:
+        return total
+    if total is x.total:
+        return x
     return session.make(total, x.parts.to(total), x.rows)
 
 
@@ -69,17 +107,17 @@ def getitem(session: Session, func: Any, x: Any, index: Any) -> Any:
     if not isinstance(x, DecomposedTensor):
         raise session.refuse(func, "an index carries parts")
     index = _without_masks(index)
-    total = func(x.total, index)
-    return session.make(total, torch.vmap(lambda h: h[index])(x.parts), x.rows)
+    return per_part(session, x, lambda h: h[index])
 
 
 def _without_masks(index: Any) -> Any:
     entries = index if isinstance(index, tuple) else (index,)
-    plain: list[Any] = []
+    positions: list[Any] = []
     for entry in entries:
         mask = isinstance(entry, Tensor) and entry.dtype in (torch.bool, torch.uint8)
-        plain.extend(entry.nonzero(as_tuple=True) if mask else (entry,))
-    return tuple(plain)
+        entries_of_mask = entry.nonzero(as_tuple=True) if mask else (entry,)
+        positions.extend(entries_of_mask)
+    return tuple(positions)
 
 
 @register_rule(

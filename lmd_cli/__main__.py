@@ -1,0 +1,19 @@
+"""``python -m lmd_cli``, and the console command ``lmd``."""
+
+from __future__ import annotations
+
+import sys
+
+
+def main() -> None:
+    """Runs the command line."""
+    try:
+        from lmd_cli.cli.app import app
+
+        app(prog_name="lmd")
+    except KeyboardInterrupt:
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,43 @@
+"""The command tree."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from lmd_cli.cli import check, decompose, evaluate, samples, synthesize
+from lmd_cli.cli.errors import handled
+
+app = typer.Typer(
+    name="lmd",
+    help="Layer-Wise Modality Decomposition: which sensor carried this prediction?",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+for module in (evaluate, decompose, check, samples, synthesize):
+    app.command(module.__name__.rpartition(".")[2])(handled(module.command))
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import PackageNotFoundError, version
+
+        try:
+            number = version("lmd-cli")
+        except PackageNotFoundError:
+            number = "(run from a checkout that is not installed)"
+        typer.echo(f"lmd-cli {number}")
+        raise typer.Exit()
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print it and exit.")
+    ] = False,
+) -> None:
+    """Runs before every command."""

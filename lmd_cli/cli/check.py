@@ -1,0 +1,64 @@
+"""``lmd check``: would a run work, and is the decomposition exact?"""
+
+from __future__ import annotations
+
+from dataclasses import astuple, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from lmd_cli.cli import options
+
+if TYPE_CHECKING:
+    from lmd_cli.preflight import Preflight
+
+
+def command(
+    config: options.Config,
+    settings: options.Settings = None,
+    dataroot: options.Dataroot = None,
+    checkpoint: options.Checkpoint = None,
+    device: options.Device = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="DIR", file_okay=False, help="Also write checks.csv, coverage.csv."),
+    ] = None,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="List every operation with its rule.")
+    ] = False,
+    debug: options.Debug = False,
+) -> None:
+    """Check data files, weights, rules, conservation and replay before a run.
+
+    Exit code 0, or 1 if something would fail.
+    """
+    from lmd_cli.cli import show
+
+    run = options.load(config, settings, dataroot, checkpoint, device)
+    from lmd_cli.preflight import preflight
+    from lmd_cli.progress import make_progress
+
+    found = preflight(run, make_progress())
+    if verbose and found.coverage:
+        show.table(["module", "operation", "kind", "rule"], map(astuple, found.coverage))
+    show.table(["check", "result", "found"], [(c.name, c.status, c.detail) for c in found.checks])
+    if output is not None:
+        show.files(_write(found, output))
+    raise typer.Exit(0 if found.ok else 1)
+
+
+def _write(found: Preflight, folder: Path) -> list[Path]:
+    from lmd_cli.evaluation.results import csv_lines, disk_errors, write_atomically
+    from lmd_cli.preflight import Check, Covered
+
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    rows: dict[str, tuple[Any, list[Any]]] = {
+        "checks.csv": (Check, found.checks),
+        "coverage.csv": (Covered, found.coverage),
+    }
+    for name, (kind, entries) in rows.items():
+        header = [column.name for column in fields(kind)]
+        write_atomically(folder / name, csv_lines([header, *map(astuple, entries)]))
+    return [folder / name for name in rows]

@@ -1,0 +1,58 @@
+"""The one place where errors become messages and exit codes: 2 input, 1 failure, 130 Ctrl-C."""
+
+from __future__ import annotations
+
+import errno
+import functools
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+import typer
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+INTERRUPTED = 130
+
+
+def handled(command: Callable[..., None]) -> Callable[..., None]:
+    """The command with its errors shown as one message, unless it is called with ``debug``."""
+
+    @functools.wraps(command)
+    def run(*args: Any, **kwargs: Any) -> None:
+        try:
+            command(*args, **kwargs)
+        except KeyboardInterrupt as error:
+            _leave(str(error) or "interrupted", INTERRUPTED)
+        except Exception as error:
+            meant = None if kwargs.get("debug") else explain(error)
+            if meant is None:
+                raise
+            _leave(f"error: {meant[0]}", meant[1])
+
+    return run
+
+
+def explain(error: Exception) -> tuple[str, int] | None:
+    """Message and exit code of an error that a user can do something about, else ``None``."""
+    from lmd_cli.errors import LmdError
+
+    if isinstance(error, LmdError):
+        return str(error), error.exit_code
+    if isinstance(error, OSError) and error.errno != errno.EPIPE:
+        return _system(error), 1
+    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+        return f"out of memory: {error}", 1
+    if any(kind.__name__ == "DecompositionError" for kind in type(error).__mro__):  # no torch here
+        return str(error), 1
+    return None
+
+
+def _system(error: OSError) -> str:
+    where = f"{error.filename}: " if error.filename else ""
+    if error.errno in FULL:
+        return f"{where}the disk is full; free some space and run the same command again"
+    return f"{where}{error.strerror or error}"
+
+
+def _leave(message: str, code: int) -> NoReturn:
+    typer.echo(message, err=True)
+    raise typer.Exit(code)

@@ -1,0 +1,53 @@
+"""Options that commands share."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from lmd_cli.config import RunConfig
+
+Config = Annotated[
+    str,
+    typer.Option("--config", "-c", metavar="YAML", help="A file, or a name in configs/."),
+]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the config; repeatable."),
+]
+Dataroot = Annotated[
+    str | None,
+    typer.Option(metavar="DIR", help="Short for --set data.dataroot=DIR."),
+]
+Checkpoint = Annotated[
+    str | None,
+    typer.Option(metavar="FILE", help="Short for --set model.checkpoint=FILE (or random)."),
+]
+Device = Annotated[
+    str | None,
+    typer.Option(metavar="auto|cpu|cuda[:N]", help="Short for --set device=..."),
+]
+Output = Annotated[
+    Path | None,
+    typer.Option(metavar="DIR", file_okay=False, help="Where files go (default: results/...)."),
+]
+Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
+
+
+def load(
+    config: str,
+    settings: list[str] | None,
+    dataroot: str | None = None,
+    checkpoint: str | None = None,
+    device: str | None = None,
+) -> RunConfig:
+    """The config with the command line's values; the short options win over ``--set``."""
+    from lmd_cli.config import load_config
+
+    short = {"data.dataroot": dataroot, "model.checkpoint": checkpoint, "device": device}
+    given = [f"{key}={json.dumps(value)}" for key, value in short.items() if value is not None]
+    return load_config(config, [*(settings or []), *given])

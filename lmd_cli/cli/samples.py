@@ -1,0 +1,26 @@
+"""``lmd samples``: which samples a config means."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from lmd_cli.cli import options
+
+
+def command(
+    config: options.Config,
+    settings: options.Settings = None,
+    dataroot: options.Dataroot = None,
+    limit: Annotated[int | None, typer.Option(min=1, metavar="K", help="Only the first K.")] = None,
+    debug: options.Debug = False,
+) -> None:
+    """List the samples in order, one a line: index, token, scene."""
+    run = options.load(config, settings, dataroot)
+    from lmd_cli.build import build_dataset
+    from lmd_cli.progress import make_progress
+
+    dataset = build_dataset(run, make_progress())
+    for index, record in enumerate(dataset._records[:limit]):
+        typer.echo(f"{index} {record.token} {record.scene}")

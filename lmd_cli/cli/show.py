@@ -1,0 +1,37 @@
+"""What commands print."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import typer
+from rich.console import Console
+from rich.table import Column, Table
+from rich.text import Text
+
+#: Columns of characters for a file or pipe, more than any table has.
+WIDE = 2000
+COLOURS = {"ok": "green", "note": "yellow", "FAIL": "bold red"}
+
+
+def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """A table on standard output, folded to a terminal's width and nowhere else."""
+    console = Console() if sys.stdout.isatty() else Console(width=WIDE)
+    shown = Table(*(Column(name, overflow="fold") for name in header), header_style="bold")
+    for row in rows:
+        shown.add_row(*(Text(cell, style=COLOURS.get(cell, "")) for cell in row))
+    console.print(shown)
+
+
+def lines(notes: Iterable[str]) -> None:
+    """One line each."""
+    for note in notes:
+        typer.echo(note)
+
+
+def files(paths: Sequence[Path]) -> None:
+    """Where the results are."""
+    folder = paths[0].parent
+    typer.echo(f"files in {folder}: {', '.join(path.name for path in paths)}")

@@ -1,0 +1,254 @@
+"""How the oracle calls sums, products, scatters and in-place writes: one entry for each name.
+
+A case is a function of (torch function, camera, radar), both of shape (2, 3, 4). What is written
+in place is made by :func:`fresh`, so that no input is written to; ``x`` has every part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from linear_cases import INDEX, MASK, ROWS
+from rule_oracle import normal
+from torch import Tensor
+
+Case = Callable[[Any, Tensor, Tensor], Any]
+
+PLAIN = normal(2, 3, 4, seed=30)
+OFFSET = normal(2, 3, 4, seed=31)
+CUBE_INDEX = INDEX.unsqueeze(-1).expand(2, 4, 4).clamp(max=1)  # (2, 4, 4) rows to write to
+
+
+def fresh(camera: Tensor, radar: Tensor) -> Tensor:
+    """A new tensor with parts of both modalities and of the bias."""
+    return camera + 2.0 * radar + OFFSET
+
+
+def binary(*more: Any) -> list[Case]:
+    """Two decomposed operands, a plain one on either side, a number, broadcasting."""
+    return [
+        lambda f, c, r: f(c, r),
+        lambda f, c, r: f(fresh(c, r), r[:1, :, :1]),
+        lambda f, c, r: f(c, PLAIN),
+        lambda f, c, r: f(c[0], PLAIN),
+        lambda f, c, r: f(c, 1.5),
+        *more,
+    ]
+
+
+def with_alpha() -> list[Case]:
+    return binary(
+        lambda f, c, r: f(c, r, alpha=3),
+        lambda f, c, r: f(fresh(c, r), PLAIN, alpha=-0.5),
+        lambda f, c, r: f(c, other=r),
+    )
+
+
+def plain_first(case_number: float = 1.5) -> list[Case]:
+    return [lambda f, c, r: f(PLAIN, c), lambda f, c, r: f(PLAIN[:1], fresh(c, r))]
+
+
+def inplace(*arguments: Callable[[Tensor, Tensor], tuple[Any, ...]], **kwargs: Any) -> list[Case]:
+    """``f(x, ...)`` on a fresh ``x``; both the result and ``x`` are looked at."""
+
+    def case(make: Callable[[Tensor, Tensor], tuple[Any, ...]]) -> Case:
+        def run(function: Any, camera: Tensor, radar: Tensor) -> Any:
+            x = fresh(camera, radar)
+            result = function(x, *make(camera, radar), **kwargs)
+            return x if result is None else (x, result)
+
+        return run
+
+    return [case(make) for make in arguments]
+
+
+ADD_INPLACE = [
+    *inplace(lambda c, r: (c,), lambda c, r: (PLAIN,), lambda c, r: (1.5,), lambda c, r: (r[0],)),
+    lambda f, c, r: f(c * 2.0, PLAIN),
+    lambda f, c, r: f(c * 2.0, r),
+]
+ALPHA_INPLACE = [
+    *ADD_INPLACE,
+    *inplace(lambda c, r: (c,), lambda c, r: (PLAIN,), lambda c, r: (2,), alpha=3),
+]
+
+SUM: dict[str, list[Case]] = {
+    **{name: with_alpha() for name in ("add", "sub", "subtract")},
+    "__add__": binary(*plain_first()),
+    "__radd__": binary(),
+    "__sub__": binary(*plain_first()),
+    "__rsub__": binary(),
+    "rsub": binary(lambda f, c, r: f(c, PLAIN, alpha=2)),
+    **{name: ALPHA_INPLACE for name in ("add_", "sub_", "subtract_")},
+    **{name: ADD_INPLACE for name in ("__iadd__", "__isub__")},
+    **{
+        name: [
+            lambda f, c, r: f([c, r], 1),
+            lambda f, c, r: f([c, r, fresh(c, r)], dim=-1),
+            lambda f, c, r: f((c, PLAIN), 0),
+            lambda f, c, r: f([c[:, :1], r[:, 1:], c]),
+            lambda f, c, r: f(tensors=[r, c], dim=1),
+        ]
+        for name in ("cat", "concat", "concatenate")
+    },
+    "stack": [
+        lambda f, c, r: f([c, r]),
+        lambda f, c, r: f([c, PLAIN, fresh(c, r)], dim=-1),
+    ],
+    **{
+        name: [lambda f, c, r: f([c, r]), lambda f, c, r: f((PLAIN, fresh(c, r)))]
+        for name in ("hstack", "vstack", "dstack", "column_stack")
+    },
+    "torch.where": [
+        lambda f, c, r: f(MASK, c, r),
+        lambda f, c, r: f(MASK, 1.5, r),
+        lambda f, c, r: f(c.detach() > 0, fresh(c, r), PLAIN),
+        lambda f, c, r: f(MASK, c[:1], 0),
+        lambda f, c, r: f(MASK, input=c, other=r),
+    ],
+    "torch.Tensor.where": [
+        lambda f, c, r: f(c, MASK, r),
+        lambda f, c, r: f(PLAIN, MASK, c),
+        lambda f, c, r: f(c, MASK, 2.0),
+    ],
+    "masked_fill": [
+        lambda f, c, r: f(c, MASK, 1.5),
+        lambda f, c, r: f(fresh(c, r), MASK, -1),
+        lambda f, c, r: f(c, MASK, torch.tensor(0.5, dtype=torch.float64)),
+        lambda f, c, r: f(c, MASK, r[0, 0, 0]),
+    ],
+    "masked_fill_": [
+        *inplace(lambda c, r: (MASK, 1.5), lambda c, r: (MASK, 2)),
+        lambda f, c, r: f(c * 1.0, MASK, 1.5),
+    ],
+    "__setitem__": inplace(
+        lambda c, r: (0, 1.5),
+        lambda c, r: ((slice(None), 1), c[:, 0]),
+        lambda c, r: ((Ellipsis, ROWS[:2]), r[..., :2]),
+        lambda c, r: ((slice(None), MASK), 2),
+        lambda c, r: (PLAIN > 0, 0.5),
+        lambda c, r: ((0, MASK), c[0, 0, 0]),
+        lambda c, r: (slice(1, 2), PLAIN[1:]),
+        lambda c, r: ([0, 1], c[[1, 0]]),
+    ),
+    "copy_": inplace(lambda c, r: (c,), lambda c, r: (PLAIN,), lambda c, r: (r[0],)),
+    "zero_": inplace(lambda c, r: ()),
+    "fill_": inplace(lambda c, r: (1.5,), lambda c, r: (torch.tensor(2.0),)),
+}
+
+
+def scatters(first: Callable[[Tensor, Tensor], Tensor]) -> dict[str, list[Case]]:
+    """Calls shared by the two forms; ``first`` makes what is scattered into."""
+
+    def called(*args: Any, **kwargs: Any) -> Case:
+        def run(f: Any, c: Tensor, r: Tensor) -> Any:
+            filled = [a(c, r) if callable(a) else a for a in args]
+            return f(first(c, r), *filled, **kwargs)
+
+        return run
+
+    tall = lambda c, r: torch.cat([c, r], 1)[:, :4]  # noqa: E731  (2, 4, 4)
+    radar, plain, whole = (lambda c, r: r), PLAIN, fresh
+    return {
+        "index_add": [
+            called(0, ROWS[:2], radar),
+            called(0, ROWS[:2], plain, alpha=2.5),
+            called(1, ROWS, whole, alpha=2),
+        ],
+        "index_copy": [called(0, ROWS[:2], radar), called(0, ROWS[:2], plain)],
+        "scatter": [
+            called(1, CUBE_INDEX[:, :2], tall),
+            called(1, CUBE_INDEX[:, :2], 1.5),
+            called(1, CUBE_INDEX[:, :2], 2),
+            called(1, CUBE_INDEX[:, :2], value=3),
+            called(1, index=CUBE_INDEX[:, :2], src=plain),
+        ],
+        "scatter_add": [called(1, CUBE_INDEX, tall), called(1, CUBE_INDEX[:, :3], plain)],
+        "masked_scatter": [called(MASK, radar), called(MASK, plain), called(PLAIN > 0, whole)],
+    }
+
+
+OUT_OF_PLACE = scatters(lambda c, r: c)
+INPLACE = scatters(fresh)
+SCATTER: dict[str, list[Case]] = {
+    **OUT_OF_PLACE,
+    **{f"{name}_": cases for name, cases in INPLACE.items()},
+    "slice_scatter": [
+        lambda f, c, r: f(c, r[:, :2], 1, 0, 2),
+        lambda f, c, r: f(PLAIN, r[:1], dim=0, start=1),
+    ],
+    "select_scatter": [lambda f, c, r: f(c, r[:, 0], 1, 2), lambda f, c, r: f(c, PLAIN[0], 0, 1)],
+    "diagonal_scatter": [lambda f, c, r: f(c[0], r[0].diagonal()), lambda f, c, r: f(PLAIN[0], r[1, :, 0])],
+}
+
+
+def scaling(*more: Case) -> list[Case]:
+    return [
+        lambda f, c, r: f(c, 2.5),
+        lambda f, c, r: f(fresh(c, r), PLAIN),
+        lambda f, c, r: f(c[0], PLAIN),
+        lambda f, c, r: f(c, PLAIN[0, 0]),
+        lambda f, c, r: f(c, 3),
+        *more,
+    ]
+
+
+PRODUCT: dict[str, list[Case]] = {
+    **{
+        name: scaling(lambda f, c, r: f(PLAIN, c), lambda f, c, r: f(PLAIN[0, 0], fresh(c, r)))
+        for name in ("mul", "multiply", "__mul__")
+    },
+    "__rmul__": scaling(),
+    **{
+        name: scaling(lambda f, c, r: f(c, other=PLAIN))
+        for name in ("div", "divide", "true_divide")
+    },
+    "__truediv__": scaling(),
+    **{
+        name: inplace(lambda c, r: (2.5,), lambda c, r: (PLAIN,), lambda c, r: (PLAIN[0, 0],))
+        for name in (
+            *("mul_", "multiply_", "div_", "divide_", "true_divide_"),
+            *("__imul__", "__itruediv__"),
+        )
+    },
+    **{name: inplace(lambda c, r: ()) for name in ("neg_", "negative_")},
+    **{
+        name: [lambda f, c, r: f(fresh(c, r), normal(4, 5)), lambda f, c, r: f(normal(2, 6, 3), c)]
+        for name in ("matmul", "__matmul__")
+    },
+    "__rmatmul__": [lambda f, c, r: f(fresh(c, r), normal(2, 6, 3))],
+    **{
+        name: [lambda f, c, r: f(fresh(c, r)[0], normal(4, 5)), lambda f, c, r: f(normal(5, 3), c[1])]
+        for name in ("mm", "spmm")
+    },
+    "bmm": [lambda f, c, r: f(fresh(c, r), normal(2, 4, 5)), lambda f, c, r: f(normal(2, 5, 3), c)],
+    "mv": [lambda f, c, r: f(fresh(c, r)[0], normal(4)), lambda f, c, r: f(normal(5, 4), c[0, 0])],
+    "dot": [lambda f, c, r: f(fresh(c, r)[0, 0], normal(4)), lambda f, c, r: f(normal(4), c[0, 0])],
+    "inner": [lambda f, c, r: f(fresh(c, r), normal(5, 4)), lambda f, c, r: f(normal(5, 4), c)],
+    "outer": [lambda f, c, r: f(fresh(c, r)[0, 0], normal(3)), lambda f, c, r: f(normal(3), c[0, 0])],
+    "tensordot": [
+        lambda f, c, r: f(fresh(c, r), normal(3, 4, 2), dims=([1, 2], [0, 1])),
+        lambda f, c, r: f(normal(5, 2), c, dims=1),
+    ],
+    "kron": [lambda f, c, r: f(fresh(c, r)[0], normal(2, 2)), lambda f, c, r: f(normal(2, 2), c[0])],
+    "einsum": [
+        lambda f, c, r: f("bij,jk->bik", fresh(c, r), normal(4, 5)),
+        lambda f, c, r: f("jk,bij->ki", normal(4, 5), c),
+        lambda f, c, r: f("bij,jk", [c, normal(4, 2)]),
+        lambda f, c, r: f("bii->bi", fresh(c, r)[:, :, :3]),
+    ],
+    "addmm": [
+        lambda f, c, r: f(normal(3, 5), fresh(c, r)[0], normal(4, 5)),
+        lambda f, c, r: f(normal(5), c[0], normal(4, 5), beta=0.5, alpha=2),
+        lambda f, c, r: f(normal(5, 4), normal(5, 3), r[0]),
+    ],
+    "baddbmm": [
+        lambda f, c, r: f(normal(2, 3, 5), fresh(c, r), normal(2, 4, 5), alpha=3),
+        lambda f, c, r: f(normal(1, 5, 4), normal(2, 5, 3), r, beta=2),
+    ],
+    "addbmm": [lambda f, c, r: f(normal(3, 5), fresh(c, r), normal(2, 4, 5), beta=0.5, alpha=2)],
+}  # fmt: skip
+
+CASES = {**SUM, **SCATTER, **PRODUCT}

@@ -1,0 +1,121 @@
+"""The run's folder: what is torn is cut off, what is whole stays."""
+
+from __future__ import annotations
+
+import errno
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from lmd_cli.errors import ResultsError, RunFailure
+from lmd_cli.evaluation.record import differences, require_same_run
+from lmd_cli.evaluation.results import RunFolder, csv_lines, format_value, write_atomically
+
+
+def pair(token: str, m: int) -> tuple[object, ...]:
+    return (token, f"p{m}", m, "identity-ratio", "radar", "radar", 0.1 * m, 1.0 / 3.0)
+
+
+def sample(position: int, pairs: int) -> tuple[object, ...]:
+    return (position, f"s{position}", "ok", pairs, "", 1, 2, 1e-7, None)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> RunFolder:
+    run = RunFolder(tmp_path / "run")
+    run.start_or_resume()
+    for position in range(3):
+        run.append("pairs.csv", [pair(f"s{position}", m) for m in (1, 2)])
+        run.append("samples.csv", [sample(position, 2)])
+    return run
+
+
+def contents(run: RunFolder) -> tuple[bytes, bytes]:
+    return run.file("pairs.csv").read_bytes(), run.file("samples.csv").read_bytes()
+
+
+def test_floats_read_back_exactly_and_undefined_is_empty() -> None:
+    assert float(format_value(1.0 / 3.0)) == 1.0 / 3.0
+    assert format_value(float("nan")) == ""
+    assert format_value(None) == ""
+    assert csv_lines([("a,b", 1, 0.5)]) == b'"a,b",1,0.5\n'
+
+
+def test_whole_results_stay(folder: RunFolder) -> None:
+    before = contents(folder)
+    assert folder.start_or_resume() == 3
+    assert contents(folder) == before
+
+
+@pytest.mark.parametrize("cut", range(1, 60, 3))
+def test_any_cut_through_the_files_ends_with_the_same_bytes(folder: RunFolder, cut: int) -> None:
+    """A kill can lose the end of either file: the rest is made again."""
+    before = contents(folder)
+    for name in ("samples.csv", "pairs.csv"):
+        path = folder.file(name)
+        data = path.read_bytes()
+        path.write_bytes(data[: len(data) - cut] if name == "samples.csv" else data + data[-cut:-3])
+    done = folder.start_or_resume()
+    for position in range(done, 3):
+        folder.append("pairs.csv", [pair(f"s{position}", m) for m in (1, 2)])
+        folder.append("samples.csv", [sample(position, 2)])
+    assert contents(folder) == before
+
+
+def test_fewer_pairs_than_counted_is_refused(folder: RunFolder) -> None:
+    path = folder.file("pairs.csv")
+    path.write_bytes(b"\n".join(path.read_bytes().split(b"\n")[:4]) + b"\n")
+    with pytest.raises(ResultsError, match=r"3 of the 6 rows that samples.csv counts"):
+        folder.start_or_resume()
+
+
+def test_a_second_run_is_locked_out_and_a_dead_one_is_not(tmp_path: Path) -> None:
+    code = (
+        "import sys, time\nfrom pathlib import Path\n"
+        "from lmd_cli.evaluation.results import RunFolder\n"
+        "with RunFolder(Path(sys.argv[1])).locked():\n"
+        "    print('in', flush=True)\n"
+        "    time.sleep(60)"
+    )
+    process = subprocess.Popen(
+        [sys.executable, "-c", code, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "in\n"
+    with pytest.raises(ResultsError, match="another run is writing"), RunFolder(tmp_path).locked():
+        pass
+    process.kill()
+    process.wait()
+    with RunFolder(tmp_path).locked():
+        pass
+
+
+def test_a_full_disk_is_said_so(folder: RunFolder, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = contents(folder)
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RunFailure, match="the disk is full"):
+        write_atomically(folder.file("table.csv"), b"x")
+    with pytest.raises(RunFailure, match="the disk is full"):
+        folder.append("pairs.csv", [pair("s3", 1)])
+    monkeypatch.undo()
+    assert folder.start_or_resume() == 3
+    assert contents(folder) == before
+    assert RunFailure.exit_code == 1
+
+
+def test_differences_name_the_fields() -> None:
+    old = {"config": {"data": {"split": "val", "nsweeps": 5}}, "threads": 2}
+    new = {"config": {"data": {"split": "mini_val", "nsweeps": 5}}, "threads": 1}
+    assert differences(old, new) == [
+        "config.data.split: 'val' there, 'mini_val' here",
+        "threads: 2 there, 1 here",
+    ]
+    with pytest.raises(ResultsError, match=r"another run:\n  config.data.split"):
+        require_same_run(old, new, "results/x")
