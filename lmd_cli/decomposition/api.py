@@ -184,7 +184,8 @@ class LayerRecorder:
         self, layers: Iterable[str] | Literal["all"], layout: Layout, root: nn.Module | None
     ):
         self._all = layers == "all"
-        self._names = frozenset() if self._all else frozenset(layers)
+        names = (layers,) if isinstance(layers, str) else layers
+        self._names = frozenset() if self._all else frozenset(names)
         self._layout = layout
         self.layers: dict[str, Parts] = {}
         known = {name for name, _ in root.named_modules()} if root is not None else set()

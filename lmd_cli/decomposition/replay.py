@@ -68,6 +68,27 @@ def replay(
     return {name: outputs[name] for name in (*layout.modalities, BIAS)}
 
 
+def replay_part(
+    function: Callable[..., Any],
+    inputs: Mapping[str, Any],
+    decomposition: Decomposition,
+    modality: str,
+) -> Any:
+    """One modality's part by literal replay (no activation splits: they need the bias's pass).
+
+    Args:
+        inputs: values for every modality; only ``modality``'s is used, the others enter as zeros.
+
+    Raises:
+        DecompositionError: as :func:`replay`.
+    """
+    index = decomposition.layout.modalities.index(modality)
+    zeros = {name: map_tensors(torch.zeros_like, tree) for name, tree in inputs.items()}
+    stream = Stream(index, decomposition.layout.uniform_share, [])
+    run = _Runner(function, decomposition.tape, {})
+    return run({**zeros, modality: inputs[modality]}, stream)
+
+
 def replay_deviation(replayed: Mapping[str, Any], decomposition: Decomposition) -> float:
     """Largest deviation of replayed parts from the parts, over the largest |part|."""
     parts = {**decomposition.parts, BIAS: decomposition.bias}

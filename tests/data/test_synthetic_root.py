@@ -19,7 +19,6 @@ from lmd_cli.errors import DataError
 
 VERSION = "v1.0-mini"
 SIZE = (112, 200)
-ALL_STATES = list(range(18))
 
 
 def make(output: Path, *, samples: int = 2, seed: int = 0) -> Path:

@@ -18,7 +18,9 @@ Case = Callable[[Any, Tensor, Tensor], Any]
 
 PLAIN = normal(2, 3, 4, seed=30)
 OFFSET = normal(2, 3, 4, seed=31)
-CUBE_INDEX = INDEX.unsqueeze(-1).expand(2, 4, 4).clamp(max=1)  # (2, 4, 4) rows to write to
+# Rows to write to, in dimension 1; (2, 2, 4) without and (2, 4, 4) with repetitions.
+UNIQUE_INDEX = torch.tensor([[2, 0], [1, 2]]).unsqueeze(-1).expand(2, 2, 4)
+CUBE_INDEX = INDEX.unsqueeze(-1).expand(2, 4, 4)
 
 
 def fresh(camera: Tensor, radar: Tensor) -> Tensor:
@@ -88,7 +90,7 @@ SUM: dict[str, list[Case]] = {
             lambda f, c, r: f([c, r], 1),
             lambda f, c, r: f([c, r, fresh(c, r)], dim=-1),
             lambda f, c, r: f((c, PLAIN), 0),
-            lambda f, c, r: f([c[:, :1], r[:, 1:], c]),
+            lambda f, c, r: f([c[:1], r[1:], c]),
             lambda f, c, r: f(tensors=[r, c], dim=1),
         ]
         for name in ("cat", "concat", "concatenate")
@@ -132,10 +134,11 @@ SUM: dict[str, list[Case]] = {
         lambda c, r: ((0, MASK), c[0, 0, 0]),
         lambda c, r: (slice(1, 2), PLAIN[1:]),
         lambda c, r: ([0, 1], c[[1, 0]]),
+        lambda c, r: (PLAIN > 0, c.flatten()[: int((PLAIN > 0).sum())]),
     ),
     "copy_": inplace(lambda c, r: (c,), lambda c, r: (PLAIN,), lambda c, r: (r[0],)),
     "zero_": inplace(lambda c, r: ()),
-    "fill_": inplace(lambda c, r: (1.5,), lambda c, r: (torch.tensor(2.0),)),
+    "fill_": inplace(lambda c, r: (1.5,), lambda c, r: (torch.tensor(2.0),), lambda c, r: (r[0, 0, 0],)),
 }
 
 
@@ -155,15 +158,16 @@ def scatters(first: Callable[[Tensor, Tensor], Tensor]) -> dict[str, list[Case]]
         "index_add": [
             called(0, ROWS[:2], radar),
             called(0, ROWS[:2], plain, alpha=2.5),
+            called(0, ROWS[:2], radar, alpha=-1.5),
             called(1, ROWS, whole, alpha=2),
         ],
         "index_copy": [called(0, ROWS[:2], radar), called(0, ROWS[:2], plain)],
         "scatter": [
-            called(1, CUBE_INDEX[:, :2], tall),
-            called(1, CUBE_INDEX[:, :2], 1.5),
-            called(1, CUBE_INDEX[:, :2], 2),
-            called(1, CUBE_INDEX[:, :2], value=3),
-            called(1, index=CUBE_INDEX[:, :2], src=plain),
+            called(1, UNIQUE_INDEX, lambda c, r: r[:, 1:]),
+            called(1, UNIQUE_INDEX, 1.5),
+            called(1, UNIQUE_INDEX, 2),
+            called(1, UNIQUE_INDEX, value=3),
+            called(1, index=UNIQUE_INDEX, src=plain[:, :2]),
         ],
         "scatter_add": [called(1, CUBE_INDEX, tall), called(1, CUBE_INDEX[:, :3], plain)],
         "masked_scatter": [called(MASK, radar), called(MASK, plain), called(PLAIN > 0, whole)],
@@ -210,7 +214,7 @@ PRODUCT: dict[str, list[Case]] = {
         name: inplace(lambda c, r: (2.5,), lambda c, r: (PLAIN,), lambda c, r: (PLAIN[0, 0],))
         for name in (
             *("mul_", "multiply_", "div_", "divide_", "true_divide_"),
-            *("__imul__", "__itruediv__"),
+            *("__imul__", "torch.Tensor.__itruediv__"),
         )
     },
     **{name: inplace(lambda c, r: ()) for name in ("neg_", "negative_")},

@@ -83,7 +83,7 @@ STRUCTURE: dict[str, list[Case]] = {
     "narrow": cubes((2, 1, 2)),
     "select": cubes((1, 2), (-1, 0)),
     "index_select": cubes((1, ROWS)),
-    "gather": [on((2, 3), 1, INDEX), on((2, 3), dim=0, index=INDEX.clamp(max=1))],
+    "gather": [on((2, 3), 1, INDEX), on((2, 3), dim=0, index=INDEX[:, :3].clamp(max=1))],
     "take_along_dim": [on((2, 3), INDEX, 1)],
     "take": cubes((torch.tensor([[0, 23], [5, 5]]),)),
     "diagonal": cubes((), (1, 1, 2)),
@@ -137,22 +137,23 @@ STRUCTURE: dict[str, list[Case]] = {
 
 def convolutions(n: int) -> list[Case]:
     """Stride, padding, dilation, groups; batched or not."""
-    batched, alone, weight = (2, 4, *(5,) * n), (4, *(5,) * n), normal(6, 4, *(3,) * n)
-    grouped = normal(6, 2, *(2,) * n)
+    size = (0, 6, 5, 3)[n]
+    batched, alone, weight = (2, 4, *(size,) * n), (4, *(size,) * n), normal(2, 4, *(2,) * n)
+    grouped = normal(2, 2, *(2,) * n)
     return [
-        on(batched, weight, normal(6), 2, 1),
+        on(batched, weight, normal(2), 2, 1),
         on(batched, weight, padding="same", dilation=2),
-        on(batched, grouped, normal(6), 1, 0, 1, 2),
-        on(alone, weight, normal(6), padding=1),
+        on(batched, grouped, normal(2), 1, 0, 1, 2),
+        on(alone, weight, normal(2), padding=1),
     ]
 
 
 def transposed(n: int) -> list[Case]:
     """The same for the transposed convolution (its weight is (in, out / groups, ...))."""
-    batched, alone, weight = (2, 4, *(3,) * n), (4, *(3,) * n), normal(4, 2, *(3,) * n)
+    batched, alone, weight = (2, 4, *(2,) * n), (4, *(2,) * n), normal(4, 1, *(3,) * n)
     return [
-        on(batched, weight, normal(2), 2, 1, 1),
-        on(batched, weight, normal(4), stride=2, groups=2),
+        on(batched, weight, normal(1), 2, 1, 1),
+        on(batched, weight, normal(2), stride=2, groups=2),
         on(alone, weight, None, 1, 0, 0, 1, 2),
     ]
 

@@ -12,7 +12,7 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
-from lmd_cli.data.synthetic.cameras import BODY_T_OPTICAL, CAMERAS, intrinsics
+from lmd_cli.data.synthetic.cameras import CAMERAS, intrinsics
 from lmd_cli.data.synthetic.sensors import LIDAR, LIDAR_MOUNT, RADARS
 from lmd_cli.data.synthetic.world import Array, Placed, Pose
 
@@ -75,8 +75,7 @@ def yaw_quaternion(yaw: float) -> list[float]:
 def _optical_quaternion(yaw: float) -> list[float]:
     """Rotation of a level camera's axes (right, down, forward) as (w, x, y, z)."""
     w, z = math.cos(yaw / 2), math.sin(yaw / 2)
-    # BODY_T_OPTICAL is the quaternion (1, -1, 1, -1) / 2; the product with a turn about z.
-    assert BODY_T_OPTICAL[0, 2] == 1.0
+    # A turn about z times (1, -1, 1, -1) / 2, the quaternion of cameras.BODY_T_OPTICAL.
     return [(w + z) / 2, -(w + z) / 2, (w - z) / 2, (z - w) / 2]
 
 

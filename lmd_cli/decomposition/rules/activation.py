@@ -12,6 +12,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lmd_cli.decomposition.frozen import FrozenSlope
@@ -142,11 +143,13 @@ def activate(session: Session, func: Any, slope: Slope | None, x: Any, args: Any
         slope: its closed form, ``None`` for the guarded secant.
         x: the input; args, kw: the other arguments as they came.
     """
-    options = _options(func, x, args, kw)
+    options = _options(session, func, x, args, kw)
     if not isinstance(x, DecomposedTensor) or any(
         isinstance(value, DecomposedTensor) for value in options.values()
     ):
         raise session.refuse(func, "only the activation's input may carry parts")
+    if options.get("training"):
+        raise session.refuse(func, "its slope is random in training mode; call .eval()")
     inplace = func.__name__.endswith("_") or bool(options.pop("inplace", False))
     if inplace:
         session.own(x)
@@ -170,11 +173,15 @@ def _slope_at(
 def _out_of_place(func: Any) -> Any:
     if not func.__name__.endswith("_"):
         return func
-    return getattr(torch, func.__name__.removesuffix("_"))
+    name = func.__name__.removesuffix("_")
+    return getattr(torch, name, None) or getattr(F, name)
 
 
 #: Names of the arguments after the input of activations that torch implements natively.
 _NATIVE_ARGUMENTS = {
+    "elu": ("alpha",),
+    "leaky_relu": ("negative_slope",),
+    "hardtanh": ("min_val", "max_val"),
     "prelu": ("weight",),
     "clamp": ("min", "max"),
     "clip": ("min", "max"),
@@ -187,12 +194,14 @@ _NATIVE_ARGUMENTS = {
 }
 
 
-def _options(func: Any, x: Any, args: Any, kw: Any) -> dict[str, Any]:
+def _options(session: Session, func: Any, x: Any, args: Any, kw: Any) -> dict[str, Any]:
     """The arguments after the input, by name."""
     if inspect.isfunction(func):
         bound = inspect.signature(func).bind(x, *args, **kw).arguments
         return dict(list(bound.items())[1:])
     names = _NATIVE_ARGUMENTS.get(func.__name__.removesuffix("_"), ())
+    if len(args) > len(names):
+        raise session.refuse(func, f"of its arguments only the input and {names} have a meaning")
     return {**dict(zip(names, args, strict=False)), **kw}
 
 

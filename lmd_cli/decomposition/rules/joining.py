@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 
 from lmd_cli.decomposition.registry import aliases, inplace_aliases, register_rule
 from lmd_cli.decomposition.rules.common import call_plain, over_rows, union_rows
-from lmd_cli.decomposition.tensor import DecomposedTensor, Piece
+from lmd_cli.decomposition.tensor import DecomposedTensor, Piece, plain
 
 if TYPE_CHECKING:
     from lmd_cli.decomposition.session import Session
@@ -64,7 +64,7 @@ def concatenate(session: Session, func: Any, tensors: Any, dim: int = 0, **kwarg
     """Concatenation. Along channels, parts that meet in no row are kept apart until needed, so
     that the fusion convolution meets each sensor's own channels only."""
     dim = kwargs.pop("axis", dim)
-    total = func([x.total if isinstance(x, DecomposedTensor) else x for x in tensors], dim)
+    total = func([plain(x) for x in tensors], dim)
     pieces = _pieces(tensors, dim)
     if pieces:
         return session.remember(DecomposedTensor.wrap_pieces(total, pieces))
@@ -131,7 +131,7 @@ def masked_fill_(session: Session, func: Any, x: Any, mask: Any, value: Any) -> 
     """As :func:`masked_fill`, in place."""
     session.own(x)
     parts, rows = _mask_parts(session, x, mask, value)
-    func(x.total, mask, value)
+    func(x.total, mask, plain(value))
     return session.assign(x, parts, rows)
 
 
@@ -145,7 +145,7 @@ def scatter(session: Session, func: Any, *args: Any, **kwargs: Any) -> Any:
     """Scattering one tensor into another at constant positions."""
     _refuse_reduction(session, func, kwargs)
     total = call_plain(func, args, kwargs)
-    operands, run = _operands(func, args, kwargs)
+    operands, run = _operands(getattr(torch, func.__name__), args, kwargs)
     parts, rows = joint_parts(session, run, operands)
     return session.make(total, parts, rows)
 
@@ -173,12 +173,13 @@ def _refuse_reduction(session: Session, func: Any, kwargs: dict[str, Any]) -> No
 
 
 def _operands(func: Any, args: Any, kwargs: Any) -> tuple[list[Any], Callable[..., Tensor]]:
-    """The floating arguments, and the call as a function of them."""
+    """The floating tensors among the arguments, and the call as a function of them."""
+    if func.__name__ == "scatter":
+        args, kwargs = _scattered_tensor(args, kwargs)
     leaves, spec = pytree.tree_flatten(
         (args, kwargs), is_leaf=lambda v: isinstance(v, DecomposedTensor)
     )
-    number = _scattered_number(func, args, kwargs)
-    slots = [i for i, v in enumerate(leaves) if _is_operand(v) or (v is number is not None)]
+    slots = [i for i, v in enumerate(leaves) if _is_operand(v)]
 
     def run(*values: Any) -> Tensor:
         filled = list(leaves)
@@ -188,6 +189,15 @@ def _operands(func: Any, args: Any, kwargs: Any) -> tuple[list[Any], Callable[..
         return func(*a, **k)
 
     return [leaves[i] for i in slots], run
+
+
+def _scattered_tensor(args: Any, kwargs: Any) -> tuple[Any, Any]:
+    """``scatter``'s arguments by name, a number to be scattered as a tensor."""
+    given = {**dict(zip(("input", "dim", "index", "src"), args, strict=False)), **kwargs}
+    value = given.pop("value", given.get("src"))
+    if not isinstance(value, Tensor):
+        value = torch.full_like(given["index"], value, dtype=plain(given["input"]).dtype)
+    return (given["input"], given["dim"], given["index"], value), {}
 
 
 def _is_operand(value: Any) -> bool:
@@ -208,7 +218,7 @@ def setitem(session: Session, func: Any, x: DecomposedTensor, index: Any, value:
         return h
 
     parts, rows = joint_parts(session, run, (x, value))
-    func(x.total, index, value.total if isinstance(value, DecomposedTensor) else value)
+    func(x.total, index, plain(value))
     session.assign(x, parts, rows)
 
 
@@ -219,7 +229,7 @@ def copy_(session: Session, func: Any, x: DecomposedTensor, source: Any, *args: 
     parts, rows = joint_parts(
         session, lambda h, v: torch.zeros_like(h) + v.to(h.dtype), (x, source)
     )
-    func(x.total, source.total if isinstance(source, DecomposedTensor) else source, *args)
+    func(x.total, plain(source), *args)
     return session.assign(x, parts, rows)
 
 
@@ -232,10 +242,9 @@ def copy_(session: Session, func: Any, x: DecomposedTensor, source: Any, *args: 
     equation="eq. 6",
     inplace=True,
 )
-def fill_(session: Session, func: Any, x: DecomposedTensor, *value: Any) -> Any:
-    """Overwrites with a constant, which is bias."""
+def fill_(session: Session, func: Any, x: DecomposedTensor, value: Any = 0.0) -> Any:
+    """Overwrites with one value; a constant is bias."""
     session.own(x)
-    func(x.total, *value)
-    parts, rows = torch.zeros_like(x.total).unsqueeze(0), (session.layout.bias,)
-    parts[0] = x.total
+    parts, rows = joint_parts(session, lambda h, v: torch.zeros_like(h) + v, (x, value))
+    func(x.total, *(() if "zero" in func.__name__ else (plain(value),)))
     return session.assign(x, parts, rows)

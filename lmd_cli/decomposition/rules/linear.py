@@ -70,7 +70,7 @@ def convolution(
     require_plain(session, func, weight=weight, bias=bias)
     spatial = _SPATIAL[func]
     total = func(input.total, weight, bias, *args, **kwargs)
-    if _by_pieces(func, input, args, kwargs):
+    if _by_pieces(func, input, args, kwargs) and input.total.dim() == spatial + 2:
         parts = _convolve_pieces(func, input, weight, args, kwargs)
     else:
         parts = func(as_batch(input, spatial), weight, None, *args, **kwargs)

@@ -88,6 +88,8 @@ def extremum(session: Session, func: Any, x: DecomposedTensor, *args: Any, **kwa
     keep = kwargs.get("keepdim", args[1] if len(args) > 1 else False)
     where = best(x.total, dim, keepdim=True)
     values = total if isinstance(total, Tensor) else total.values
+    if not isinstance(total, Tensor):  # its own choice among equals
+        where = total.indices if keep else total.indices.unsqueeze(dim)
 
     def pick(h: Tensor) -> Tensor:
         chosen = h.gather(dim, where)

@@ -1,0 +1,217 @@
+"""Every activation against output / input (eq. 9), and Appendix C's handing out of the bias."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from appendix_c import shares
+from rule_oracle import BIAS, Sample, assert_rows, assert_total, functions_of_kind, lookup
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from lmd_cli.decomposition.registry import find_rule, function_name
+from lmd_cli.decomposition.rules.activation import SECANT_GUARD
+
+Array = np.ndarray
+#: The limit of output / input at 0 for activations with f(0) = 0 (at a kink, from below).
+LIMITS = {
+    **dict.fromkeys(("relu", "relu6", "hardshrink", "softshrink", "tanhshrink", "abs", "absolute"), 0),
+    **dict.fromkeys(("hardtanh", "elu", "celu", "tanh", "softsign", "atan", "arctan", "sin"), 1),
+    **dict.fromkeys(("expm1", "clamp", "clip"), 1),
+    **dict.fromkeys(("gelu", "silu", "hardswish"), 0.5),
+    "leaky_relu": 0.01,
+    "prelu": 0.25,
+    "rrelu": (1 / 8 + 1 / 3) / 2,
+    "selu": 1.0507009873554805 * 1.6732632423543772,
+    "mish": math.tanh(math.log(2)),
+    "erf": 2 / math.sqrt(math.pi),
+}
+
+
+def sigmoid(x: Array) -> Array:
+    return 1 / (1 + np.exp(-x))
+
+
+#: Derivatives of the activations with f(0) != 0.
+DERIVATIVES: dict[str, Callable[[Array], Array]] = {
+    "sigmoid": lambda x: sigmoid(x) * (1 - sigmoid(x)),
+    "expit": lambda x: sigmoid(x) * (1 - sigmoid(x)),
+    "exp": np.exp,
+    "softplus": sigmoid,
+    "hardsigmoid": lambda x: np.where(np.abs(x) < 3, 1 / 6, 0.0),
+    "logsigmoid": lambda x: sigmoid(-x),
+    "cos": lambda x: -np.sin(x),
+}
+#: Arguments that a call needs, or that change the slope: (args, kwargs, the limit at 0).
+OPTIONS: dict[str, list[tuple[tuple[Any, ...], dict[str, Any], float]]] = {
+    "prelu": [((torch.tensor([0.25], dtype=torch.float64),), {}, 0.25)],
+    "leaky_relu": [((0.2,), {}, 0.2), ((), {"negative_slope": 0.3}, 0.3)],
+    "elu": [((0.5,), {}, 0.5)],
+    "celu": [((0.5,), {}, 1.0)],
+    "hardtanh": [((-0.5, 2.0), {}, 1.0), ((), {"min_val": 0.0, "max_val": 1.0}, 0.0)],
+    "gelu": [((), {"approximate": "tanh"}, 0.5)],
+    "hardshrink": [((0.2,), {}, 0.0)],
+    "softshrink": [((0.2,), {}, 0.0)],
+    "rrelu": [((0.1, 0.3), {}, 0.2)],
+    "clamp": [((-1.0, 0.5), {}, 1.0), ((0.0,), {}, 0.0), ((), {"max": 0.7}, 1.0)],
+    "clip": [((), {"min": -0.3}, 1.0)],
+}
+
+
+def sample_with_zeros() -> Sample:
+    """Parts of all sign patterns, among them zero totals and zero parts."""
+    sample = Sample(2, 3, 4, seed=3)
+    sample.parts["camera"][0, 0] *= -1
+    sample.parts["camera"][1, 2, :2] = 0.0
+    sample.parts["radar"][1, 2, 0] = 0.0
+    sample.bias[1, 2, 3] = 0.0
+    sample.bias[0, :, 0] = -(sample.parts["camera"] + sample.parts["radar"])[0, :, 0]  # total 0
+    sample.bias[1, :, 0] *= 0.05
+    assert (sample.total == 0).sum() == 3
+    return sample
+
+
+def calls(function: Any) -> list[tuple[Callable[[Tensor], Tensor], float | None]]:
+    """The function with its default and with other arguments, and the limit of each at 0."""
+    name = function.__name__.removesuffix("_")
+    given = OPTIONS.get(name, [])
+    limit = None if name in DERIVATIVES else lookup(LIMITS, _named(name))
+    bare = [] if name in ("prelu", "clamp", "clip") else [((), {}, limit)]
+    return [(lambda x, a=a, k=k: function(x, *a, **k), at_zero) for a, k, at_zero in bare + given]
+
+
+def _named(name: str) -> Any:
+    return type("", (), {"__name__": name, "__qualname__": name})
+
+
+def activations(inplace: bool) -> list[Any]:
+    functions = functions_of_kind("activation")
+    functions = [f for f in functions if not f.__name__.startswith("threshold")]
+    return [f for f in functions if find_rule(f).inplace == inplace]  # type: ignore[union-attr]
+
+
+def expected_rows(sample: Sample, output: Tensor, name: str, limit: float | None, split: str) -> Any:
+    """Eq. 9 in numpy: slope * (part + its share of the bias), remainders to the bias."""
+    x, y = sample.total.numpy(), output.numpy()
+    with np.errstate(all="ignore"):
+        slope = np.where(x == 0, 0.0 if limit is None else limit, y / x)
+    if limit is None:
+        near = np.abs(x) < SECANT_GUARD
+        slope = np.where(near, DERIVATIVES[name](x), slope)
+    parts = [part.numpy() for part in sample.parts.values()]
+    given = np.vectorize(shares, signature="(m),()->(m)", excluded=["split"])(
+        np.stack(parts, -1), sample.bias.numpy(), split=split
+    )
+    owners = {"camera": 0, "camera+": 0, "radar": 1, "radar+": 1}
+    rows = {
+        row: [torch.from_numpy(slope * (part.numpy() + given[..., owners[row]] * sample.bias.numpy()))]
+        for row, part in sample.rows().items()
+        if row != BIAS
+    }
+    kept = slope * sample.bias.numpy() * (1 - given.sum(-1))
+    rows[BIAS] = [torch.from_numpy(kept + (y - slope * x))]
+    return rows
+
+
+@pytest.mark.parametrize("split", ["identity", "sum", "ratio"])
+@pytest.mark.parametrize("function", activations(inplace=False), ids=function_name)
+def test_slope(function: Any, split: str) -> None:
+    name = function.__name__
+    for call, limit in calls(function):
+        sample = sample_with_zeros()
+        output = call(sample.total)
+        result = sample.through(call, f"identity-ratio-{split}")
+        assert_total(result, output)
+        assert_rows(result, expected_rows(sample, output, name, limit, split))
+
+
+@pytest.mark.parametrize("split", ["identity", "ratio"])
+@pytest.mark.parametrize("function", activations(inplace=True), ids=function_name)
+def test_slope_in_place(function: Any, split: str) -> None:
+    name = function.__name__.removesuffix("_")
+    for call, limit in calls(function):
+        sample = sample_with_zeros()
+
+        def written(x: Tensor) -> Tensor:
+            assert call(x) is x  # noqa: B023
+            return x
+
+        output = written(sample.total)
+        result = sample.through(written, f"identity-ratio-{split}")
+        assert_total(result, output)
+        assert_rows(result, expected_rows(sample, output, name, limit, split))
+
+
+@pytest.mark.parametrize(
+    "name", ["relu", "relu6", "leaky_relu", "hardtanh", "elu", "celu", "selu", "silu", "mish"]
+)
+def test_inplace_argument(name: str) -> None:
+    function = getattr(torch.nn.functional, name)
+    sample = sample_with_zeros()
+    apart = sample.through(function, "identity-ratio-sum")
+
+    def written(x: Tensor) -> Tensor:
+        function(x, inplace=True)
+        return x
+
+    result = sample.through(written, "identity-ratio-sum")
+    assert torch.equal(result.total, apart.total)
+    for row in (*result.parts, BIAS):
+        a, b = ((r.bias if row == BIAS else r.parts[row]) for r in (result, apart))
+        assert torch.equal(a, b)
+
+
+@pytest.mark.parametrize("value", [0.0, -1.5])
+@pytest.mark.parametrize(
+    "function",
+    [f for f in functions_of_kind("activation") if f.__name__.startswith("threshold")],
+    ids=function_name,
+)
+def test_threshold(function: Any, value: float) -> None:
+    sample = sample_with_zeros()
+
+    def call(x: Tensor) -> Tensor:
+        return function(x, 0.3, value)
+
+    above = (sample.total > 0.3).double()
+    rows = {name: [above * part] for name, part in sample.rows().items()}
+    rows[BIAS][0] = rows[BIAS][0] + (1 - above) * value
+    output = call(sample.total)
+    result = sample.through(call, "identity-ratio")
+    assert_total(result, output)
+    assert_rows(result, rows)
+
+
+@pytest.mark.parametrize("limits", [(0.5, 2.0), (-2.0, -0.5), (torch.zeros(4, dtype=torch.float64), None)])
+def test_clamp_away_from_zero_is_guarded(limits: tuple[Any, Any]) -> None:
+    sample = sample_with_zeros()
+    low, high = limits
+
+    def call(x: Tensor) -> Tensor:
+        return x.clamp(low, high)
+
+    x, output = sample.total, call(sample.total)
+    slope = torch.where(x.abs() < SECANT_GUARD, (output == x).double(), output / x)
+    rows = {name: [slope * part] for name, part in sample.rows().items()}
+    rows[BIAS][0] = rows[BIAS][0] + output - slope * x
+    result = sample.through(call, "identity-ratio")
+    assert_total(result, output)
+    if isinstance(low, float):
+        assert_rows(result, rows)
+    assert result.residual < 1e-14
+
+
+def test_softplus_options_reach_the_slope() -> None:
+    sample = sample_with_zeros()
+    result = sample.through(lambda x: softplus(x, beta=3.0, threshold=2.0), "identity-ratio")
+    x = sample.total
+    near = x.abs() < SECANT_GUARD
+    slope = torch.where(near, torch.sigmoid(3.0 * x), softplus(x, 3.0, 2.0) / x)
+    torch.testing.assert_close(
+        result.parts["radar"], slope * sample.parts["radar"], rtol=1e-12, atol=1e-12
+    )

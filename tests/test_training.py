@@ -1,0 +1,200 @@
+"""The demo's training script at a toy size: steps, resuming, scores, the card."""
+
+from __future__ import annotations
+
+import copy
+import sys
+from argparse import Namespace
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+from lmd_cli.data import NuScenesSamples
+from lmd_cli.data.synthetic import synthesize
+from lmd_cli.geometry import Grid
+from lmd_cli.networks import SimpleBEV, SimpleBEVWidths
+from lmd_cli.networks.unprojection import unproject
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
+
+import demo_frames
+import demo_scoring
+import demo_training
+import train_demo
+
+SIZE, GRID = (32, 56), Grid((16, 4, 16))
+RECIPE = demo_training.Recipe(epochs=2, batch=2, sensor_dropout=0.5)
+
+
+def tiny_network() -> SimpleBEV:
+    widths = SimpleBEVWidths(4, 4, (1, 1, 1), 4, 4, (1, 1, 1))
+    return SimpleBEV(grid=GRID, encoder="res50", widths=widths)
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("training") / "root"
+    return synthesize(folder, split="mini_val", scenes=1, samples=3, image_size=(112, 200))
+
+
+@pytest.fixture(scope="module")
+def loaded(root: Path) -> tuple[list[demo_frames.Frame], demo_frames.Calibration]:
+    return demo_frames.load_frames([root], "mini_val", nsweeps=2, image_size=SIZE, grid=GRID)
+
+
+@pytest.fixture(scope="module")
+def data(root: Path) -> NuScenesSamples:
+    return NuScenesSamples(
+        root,
+        "v1.0-mini",
+        "mini_val",
+        modalities=("camera", "radar"),
+        nsweeps=2,
+        image_size=SIZE,
+        grid=GRID,
+    )
+
+
+def trainer(loaded, checkpoint: Path, recipe=RECIPE) -> demo_training.Trainer:
+    return demo_training.Trainer(tiny_network(), *loaded, recipe, checkpoint, log=lambda line: None)
+
+
+def assert_same(left: dict[str, Tensor], right: dict[str, Tensor]) -> None:
+    assert left.keys() == right.keys()
+    for name in left:
+        assert torch.equal(left[name], right[name]), name
+
+
+def test_the_sparse_lift_is_the_unprojection(loaded) -> None:
+    _, calibration = loaded
+    features = torch.randn(2, 6, 3, 4, 7, generator=torch.Generator().manual_seed(0))
+    for view in (calibration, calibration.mirrored()):
+        lifted = demo_frames.Lift(view, GRID, (4, 7))(features)
+        cameras = (view.pix_T_cams.expand(2, -1, -1, -1), view.cam0_T_camXs.expand(2, -1, -1, -1))
+        expected = unproject(features, *cameras, GRID, SIZE)
+        assert expected.abs().max() > 0.5
+        torch.testing.assert_close(lifted, expected, atol=1e-5, rtol=0)
+
+
+def test_the_lift_has_the_gradient_of_a_linear_map(loaded) -> None:
+    lift = demo_frames.Lift(loaded[1], GRID, (4, 7))
+    features = torch.randn(1, 6, 2, 4, 7, requires_grad=True)
+    weights = torch.randn(1, 8, 16, 16)
+    (lift(features) * weights).sum().backward()
+    assert features.grad is not None
+    other = torch.randn_like(features)
+    torch.testing.assert_close(
+        (features.grad * other).sum(), (lift(other) * weights).sum(), atol=1e-3, rtol=1e-4
+    )
+
+
+def test_the_mirror_image_mirrors_features_and_truth(loaded) -> None:
+    """Mirrored calibration on mirrored feature maps gives the mirrored bird's-eye view."""
+    frames, calibration = loaded
+    features = torch.randn(1, 6, 3, 32, 56, generator=torch.Generator().manual_seed(0))
+    plain = demo_frames.Lift(calibration, GRID, SIZE)(features)
+    mirrored = demo_frames.Lift(calibration.mirrored(), GRID, SIZE)(features.flip(-1))
+    # Voxels at the picture's edges aside, where the sampling of the published code is lopsided.
+    same = (plain.flip(-1) - mirrored).abs() < 0.2 * plain.abs().max()
+    assert same.float().mean() > 0.97
+    first = demo_frames.make_batch(frames[:1], mirror=False)
+    second = demo_frames.make_batch(frames[:1], mirror=True)
+    assert torch.equal(first["images"].flip(-1), second["images"])  # type: ignore[union-attr]
+    assert torch.equal(first["radar_xyz"][0][:, 0], -second["radar_xyz"][0][:, 0])
+    a, b = first["segmentation"], second["segmentation"]
+    assert isinstance(a, Tensor)
+    assert isinstance(b, Tensor)
+    overlap = torch.nn.functional.max_pool2d(a.flip(-1), 3, 1, 1) * b
+    assert overlap.sum() == b.sum() > 0  # the rasteriser rounds to one side
+
+
+def test_two_steps_change_every_weight(loaded, tmp_path: Path) -> None:
+    run = trainer(loaded, tmp_path / "state")
+    before = copy.deepcopy(run.network.state_dict())
+    run.train(until=1)
+    assert run.steps == 2
+    moved = [n for n, v in run.network.named_parameters() if not torch.equal(v, before[n])]
+    still = {n for n, _ in run.network.named_parameters()} - set(moved)
+    # The two feature heads are no part of the loss; they only decay.
+    assert all("feat_head" in name for name in still)
+
+
+def test_training_reduces_the_loss(loaded, tmp_path: Path) -> None:
+    lines: list[str] = []
+    recipe = replace(RECIPE, epochs=8, sensor_dropout=0.0, peak_rate=1e-2)
+    run = demo_training.Trainer(tiny_network(), *loaded, recipe, tmp_path / "state", lines.append)
+    run.train()
+    losses = [float(line.split("loss ")[1].split(",")[0]) for line in lines]
+    assert losses[-1] < 0.8 * losses[0]
+
+
+def test_resuming_gives_the_same_weights(loaded, tmp_path: Path) -> None:
+    whole = trainer(loaded, tmp_path / "whole")
+    whole.train()
+    trainer(loaded, tmp_path / "parts").train(until=1)
+    second = trainer(loaded, tmp_path / "parts")
+    second.resume()
+    assert second.epoch == 1
+    second.train()
+    assert_same(second.network.state_dict(), whole.network.state_dict())
+
+
+def test_another_recipe_does_not_resume(loaded, tmp_path: Path) -> None:
+    trainer(loaded, tmp_path / "state").train(until=1)
+    other = trainer(loaded, tmp_path / "state", replace(RECIPE, peak_rate=1e-4))
+    with pytest.raises(ValueError, match="another run"):
+        other.resume()
+
+
+def test_seeds_decide_the_initial_weights() -> None:
+    networks = [tiny_network() for _ in range(3)]
+    for network, seed in zip(networks, (0, 0, 1), strict=True):
+        demo_training.initialise(network, seed)
+    assert_same(networks[0].state_dict(), networks[1].state_dict())
+    weights = [n.get_parameter("bev_compressor.0.weight") for n in networks]
+    assert not torch.equal(weights[0], weights[2])
+
+
+def test_scores_follow_their_definitions(data: NuScenesSamples) -> None:
+    class Oracle(SimpleBEV):
+        """Answers with the truth; without the radar, with nothing."""
+
+        def encode(self, batch):  # type: ignore[no-untyped-def]
+            truth = batch["segmentation"]
+            return {"camera": torch.ones_like(truth), "radar": truth}
+
+        def fuse(self, features, outputs=("segmentation",)):  # type: ignore[no-untyped-def]
+            return {"segmentation": features["radar"] * 20 - 10}
+
+    scores = demo_scoring.evaluate(Oracle(grid=GRID, encoder="res50"), data)
+    assert scores[""].iou == scores["camera"].iou == 1.0
+    assert scores["radar"].iou == 0.0
+    for name, found in scores[""].found.items():
+        assert found
+        assert all(found), name
+        assert not any(scores["radar"].found[name])
+
+
+def test_the_weights_and_card_are_written(loaded, data, tmp_path: Path, monkeypatch) -> None:
+    run = trainer(loaded, tmp_path / "state")
+    run.train(until=1)
+    monkeypatch.setattr(train_demo, "demo_root", lambda *_: data.dataroot)
+    monkeypatch.setattr(train_demo, "NuScenesSamples", lambda *_, **__: data)
+    path = train_demo.write(run.network, run, Namespace(output=tmp_path / "models", cache=None))
+    text = path.with_suffix(".md").read_text()
+    assert train_demo.file_sha256(path) in text
+    assert f"parameters: {sum(p.numel() for p in run.network.parameters())}" in text
+    assert "| radar zeroed |" in text
+    again = tiny_network()
+    assert train_demo.load_checkpoint(path, again) == train_demo.file_sha256(path)
+
+
+def test_the_demo_network_fits_its_file() -> None:
+    network = train_demo.build()
+    assert sum(v.numel() * v.element_size() for v in network.state_dict().values()) < 2_900_000
+    published = SimpleBEV(grid=train_demo.GRID, encoder="res50")
+    kinds = {type(module) for module in network.modules()}
+    assert kinds == {type(module) for module in published.modules()}
