@@ -5,6 +5,7 @@ Being here also puts this folder on the import path, for the helpers beside it.
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,14 @@ import yaml
 from lmd_cli.data.synthetic import synthesize
 
 torch.set_num_threads(1)
+
+
+def pytest_configure() -> None:
+    """One core for each worker of a parallel run: threads that share cores wait on each other."""
+    worker = os.environ.get("PYTEST_XDIST_WORKER", "")
+    if worker and hasattr(os, "sched_setaffinity"):
+        cores = sorted(os.sched_getaffinity(0))
+        os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
 
 
 @pytest.fixture(scope="session")

@@ -28,7 +28,7 @@ def relu(x: Tensor) -> Tensor:
 
 def leaky_relu(x: Tensor, negative_slope: float = 0.01) -> Tensor:
     """1 or the negative slope."""
-    return torch.where(x > 0, 1.0, negative_slope).to(x.dtype)
+    return torch.where(x > 0, torch.ones_like(x), negative_slope)
 
 
 def prelu(x: Tensor, weight: Tensor) -> Tensor:
@@ -42,9 +42,9 @@ def rrelu(x: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: bool 
     return leaky_relu(x, (lower + upper) / 2)
 
 
-def hardtanh(x: Tensor, min_val: float = -1.0, max_val: float = 1.0) -> Tensor:
-    """1 inside the limits, limit / x outside."""
-    return ratio(x.clamp(min_val, max_val), x, 1.0)
+def hardtanh(x: Tensor, min_val: float = -1.0, max_val: float = 1.0) -> Tensor | None:
+    """1 inside the limits, limit / x outside, as :func:`clamp`."""
+    return clamp(x, min_val, max_val)
 
 
 def relu6(x: Tensor) -> Tensor:
