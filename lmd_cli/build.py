@@ -123,8 +123,8 @@ def find_checkpoint(name: str, config_file: Path | None = None) -> Path:
     known = [path.name for path in models.glob("*") if path.suffix in (".safetensors", ".pth")]
     raise CheckpointError(
         f"checkpoint {name} does not exist (looked from {Path.cwd()}, from the config's folder and "
-        f"in {models}); models shipped: {listing(known, given.name)}. Give a .safetensors or .pth "
-        f"file with --checkpoint, or {RANDOM!r} for a smoke test"
+        f"in {models}). Give a .safetensors or .pth file with --checkpoint, or {RANDOM!r} for a "
+        f"smoke test. Models shipped: {listing(known, given.name)}"
     )
 
 

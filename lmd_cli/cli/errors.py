@@ -39,11 +39,17 @@ def explain(error: Exception) -> tuple[str, int] | None:
         return str(error), error.exit_code
     if isinstance(error, OSError) and error.errno != errno.EPIPE:
         return _system(error), 1
-    if isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError":
+    if _out_of_memory(error):
         return f"out of memory: {error}", 1
     if any(kind.__name__ == "DecompositionError" for kind in type(error).__mro__):  # no torch here
         return str(error), 1
     return None
+
+
+def _out_of_memory(error: Exception) -> bool:
+    """Python's, torch's on a GPU, or torch's on the CPU (a plain RuntimeError)."""
+    on_gpu, on_cpu = type(error).__name__ == "OutOfMemoryError", "DefaultCPUAllocator" in str(error)
+    return isinstance(error, MemoryError) or on_gpu or on_cpu
 
 
 def _system(error: OSError) -> str:

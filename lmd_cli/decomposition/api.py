@@ -78,6 +78,7 @@ def decompose(
         session.borrow(lifted)
         with session.open():
             output = function(**lifted, **(constants or {}))
+            session.refuse_hidden_writes("the output", output)
     if not carries_parts(output):
         raise LeakError("no output carries parts: it does not depend on the inputs, or they leaked")
     return Decomposition(
@@ -122,6 +123,7 @@ def decompose_onward(
         session.borrow(x)
         with session.open():
             output = function(x)
+            session.refuse_hidden_writes("the output", output)
     return Decomposition(output, layout, {}, session.records, session.coverage, session.tape)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lmd_cli.decomposition.aliasing import Memory
 from lmd_cli.decomposition.audit import OperationRecord, clean_stack, part_shares, residual
-from lmd_cli.decomposition.errors import LeakError, NoRuleError
+from lmd_cli.decomposition.errors import DecompositionError, LeakError, NoRuleError
 from lmd_cli.decomposition.frozen import FrozenMap
 from lmd_cli.decomposition.layout import Layout
 from lmd_cli.decomposition.modules import ModuleTracker
@@ -61,6 +62,7 @@ class Session:
         self._audit, self._keep_frozen = audit, keep_frozen
         self._on_layer, self._plain_modules = on_layer, plain_modules
         self._memory = Memory(self.tracker.describe)
+        self.leak: LeakError | None = None
 
     @contextmanager
     def open(self) -> Iterator[Session]:
@@ -71,6 +73,10 @@ class Session:
             stack.enter_context(_Door(self))
             try:
                 yield self
+            except RuntimeError as error:
+                if self.leak is None or isinstance(error, DecompositionError):
+                    raise
+                raise self.leak from error  # scripted code wraps what is raised inside it
             finally:
                 self._memory.forget()
 
@@ -122,9 +128,9 @@ class Session:
             raise NoRuleError(self._no_rule(func))
         self._refuse_custom_function()
         self._refuse_plain_target(func, rule, args, kwargs)
-        self._refuse_hidden_write(func, args, kwargs)
+        self.refuse_hidden_writes(function_name(func), (args, kwargs))
         result = rule.apply(self, func, *args, **kwargs)
-        self._note(func, rule, result)
+        self._note(func, rule, args, result)
         return result
 
     def refuse(self, func: Any, why: str) -> NoRuleError:
@@ -163,15 +169,22 @@ class Session:
         if out is not None:
             raise LeakError(f"{function_name(func)}: out= is not supported; use the result")
 
-    def _refuse_hidden_write(self, func: Any, args: Any, kwargs: Any) -> None:
-        if any(x.written_behind for x in decomposed_leaves((args, kwargs))):
+    def refuse_hidden_writes(self, what: str, tree: Any) -> None:
+        """Refuses tensors whose totals were written to past the door.
+
+        Raises:
+            LeakError: one of them was.
+        """
+        if any(x.written_behind for x in decomposed_leaves(tree)):
             raise LeakError(
-                f"{function_name(func)} {self.tracker.describe()} meets a tensor that was written "
-                "to in place through a detached view, past its parts; write to a .clone() instead"
+                f"{what} {self.tracker.describe()} meets a tensor that was written to in place "
+                "through a detached view, past its parts; write to a .clone() instead"
             )
 
-    def _note(self, func: Any, rule: Rule, result: Any) -> None:
+    def _note(self, func: Any, rule: Rule, args: Any, result: Any) -> None:
         path = self.tracker.path
+        if result is not None and carries_parts(args[:1]) and not carries_parts(result):
+            rule = replace(rule, kind="metadata" if rule.kind == "metadata" else "constant")
         if rule.kind != "metadata":
             self.coverage.setdefault((path, function_name(func)), rule)
         if self._audit:
@@ -243,8 +256,9 @@ class _LeakGuard(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if carries_parts(args, kwargs or {}):
-            raise LeakError(
+            self._session.leak = LeakError(
                 f"{func} {self._session.tracker.describe()} met a decomposed tensor below the "
                 "level of torch functions (scripted, compiled or C++ code): its parts would be dropped"
             )
+            raise self._session.leak
         return func(*args, **(kwargs or {}))

@@ -42,7 +42,15 @@ SAMPLE_FIELDS = (
     "replay_deviation",
 )
 TIMING_FIELDS = ("sample_token", "read_s", "compute_s")
-FILES = ("pairs.csv", "samples.csv", "timings.csv", "metrics.csv", "table.csv", "run.json")
+FILES = (
+    "pairs.csv",
+    "samples.csv",
+    "timings.csv",
+    "metrics.csv",
+    "table.csv",
+    "notes.txt",
+    "run.json",
+)
 
 
 def format_value(value: Any) -> str:

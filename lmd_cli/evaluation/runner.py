@@ -204,8 +204,10 @@ def finish(run: Run, folder: RunFolder) -> RunSummary:
         "missing_partners": sorted({t for row in samples for t in row["missing_partners"].split()}),
     }
     folder.write_record(record)
+    remarks = notes(run, record)
+    write_atomically(folder.file("notes.txt"), "".join(f"{n}\n" for n in remarks).encode())
     files = [folder.file(name) for name in FILES if folder.file(name).exists()]
-    return RunSummary(table, metrics, files, notes(run, record), record)
+    return RunSummary(table, metrics, files, remarks, record)
 
 
 def _iou(samples: list[dict[str, str]]) -> float | None:

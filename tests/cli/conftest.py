@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import shutil
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from calling import Lmd
 from typer.testing import CliRunner, Result
 
 from lmd_cli.cli.app import app
-
-Lmd = Callable[..., Result]
 
 
 @pytest.fixture

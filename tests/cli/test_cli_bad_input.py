@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import Lmd
+from calling import Lmd
 from safetensors.torch import save_file
 from typer.testing import Result
 

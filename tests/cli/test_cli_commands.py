@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import Lmd
+from calling import Lmd
 from PIL import Image
 
 from lmd_cli.config import load_config

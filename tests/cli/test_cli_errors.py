@@ -34,6 +34,7 @@ def run(error: BaseException, *arguments: str) -> Result:
         (OSError(errno.ENOSPC, "No space", "f.csv"), 1, "error: f.csv: the disk is full"),
         (PermissionError(errno.EACCES, "Permission denied", "f"), 1, "error: f: Permission denied"),
         (MemoryError("9 GB"), 1, "error: out of memory: 9 GB"),
+        (RuntimeError("DefaultCPUAllocator: can't allocate"), 1, "error: out of memory: "),
         (KeyboardInterrupt(), 130, "interrupted"),
         (KeyboardInterrupt("rows are kept"), 130, "rows are kept"),
     ],

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Lmd
+from calling import Lmd
 
 
 @pytest.fixture(scope="module")

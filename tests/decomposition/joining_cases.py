@@ -35,7 +35,7 @@ def binary(*more: Any) -> list[Case]:
         lambda f, c, r: f(fresh(c, r), r[:1, :, :1]),
         lambda f, c, r: f(c, PLAIN),
         lambda f, c, r: f(c[0], PLAIN),
-        lambda f, c, r: f(c, 1.5),
+        lambda f, c, r: f(c, 0.3),
         *more,
     ]
 
@@ -43,12 +43,12 @@ def binary(*more: Any) -> list[Case]:
 def with_alpha() -> list[Case]:
     return binary(
         lambda f, c, r: f(c, r, alpha=3),
-        lambda f, c, r: f(fresh(c, r), PLAIN, alpha=-0.5),
+        lambda f, c, r: f(fresh(c, r), PLAIN, alpha=-0.7),
         lambda f, c, r: f(c, other=r),
     )
 
 
-def plain_first(case_number: float = 1.5) -> list[Case]:
+def plain_first() -> list[Case]:
     return [lambda f, c, r: f(PLAIN, c), lambda f, c, r: f(PLAIN[:1], fresh(c, r))]
 
 
@@ -67,7 +67,7 @@ def inplace(*arguments: Callable[[Tensor, Tensor], tuple[Any, ...]], **kwargs: A
 
 
 ADD_INPLACE = [
-    *inplace(lambda c, r: (c,), lambda c, r: (PLAIN,), lambda c, r: (1.5,), lambda c, r: (r[0],)),
+    *inplace(lambda c, r: (c,), lambda c, r: (PLAIN,), lambda c, r: (0.3,), lambda c, r: (r[0],)),
     lambda f, c, r: f(c * 2.0, PLAIN),
     lambda f, c, r: f(c * 2.0, r),
 ]
@@ -105,7 +105,7 @@ SUM: dict[str, list[Case]] = {
     },
     "torch.where": [
         lambda f, c, r: f(MASK, c, r),
-        lambda f, c, r: f(MASK, 1.5, r),
+        lambda f, c, r: f(MASK, 0.3, r),
         lambda f, c, r: f(c.detach() > 0, fresh(c, r), PLAIN),
         lambda f, c, r: f(MASK, c[:1], 0),
         lambda f, c, r: f(MASK, input=c, other=r),
@@ -116,21 +116,21 @@ SUM: dict[str, list[Case]] = {
         lambda f, c, r: f(c, MASK, 2.0),
     ],
     "masked_fill": [
-        lambda f, c, r: f(c, MASK, 1.5),
+        lambda f, c, r: f(c, MASK, 0.3),
         lambda f, c, r: f(fresh(c, r), MASK, -1),
-        lambda f, c, r: f(c, MASK, torch.tensor(0.5, dtype=torch.float64)),
+        lambda f, c, r: f(c, MASK, torch.tensor(0.2, dtype=torch.float64)),
         lambda f, c, r: f(c, MASK, r[0, 0, 0]),
     ],
     "masked_fill_": [
-        *inplace(lambda c, r: (MASK, 1.5), lambda c, r: (MASK, 2)),
-        lambda f, c, r: f(c * 1.0, MASK, 1.5),
+        *inplace(lambda c, r: (MASK, 0.3), lambda c, r: (MASK, 2)),
+        lambda f, c, r: f(c * 1.0, MASK, 0.3),
     ],
     "__setitem__": inplace(
-        lambda c, r: (0, 1.5),
+        lambda c, r: (0, 0.3),
         lambda c, r: ((slice(None), 1), c[:, 0]),
         lambda c, r: ((Ellipsis, ROWS[:2]), r[..., :2]),
         lambda c, r: ((slice(None), MASK), 2),
-        lambda c, r: (PLAIN > 0, 0.5),
+        lambda c, r: (PLAIN > 0, 0.1),
         lambda c, r: ((0, MASK), c[0, 0, 0]),
         lambda c, r: (slice(1, 2), PLAIN[1:]),
         lambda c, r: ([0, 1], c[[1, 0]]),
@@ -138,7 +138,7 @@ SUM: dict[str, list[Case]] = {
     ),
     "copy_": inplace(lambda c, r: (c,), lambda c, r: (PLAIN,), lambda c, r: (r[0],)),
     "zero_": inplace(lambda c, r: ()),
-    "fill_": inplace(lambda c, r: (1.5,), lambda c, r: (torch.tensor(2.0),), lambda c, r: (r[0, 0, 0],)),
+    "fill_": inplace(lambda c, r: (0.3,), lambda c, r: (torch.tensor(2.0),), lambda c, r: (r[0, 0, 0],)),
 }
 
 
@@ -157,14 +157,14 @@ def scatters(first: Callable[[Tensor, Tensor], Tensor]) -> dict[str, list[Case]]
     return {
         "index_add": [
             called(0, ROWS[:2], radar),
-            called(0, ROWS[:2], plain, alpha=2.5),
-            called(0, ROWS[:2], radar, alpha=-1.5),
+            called(0, ROWS[:2], plain, alpha=1.7),
+            called(0, ROWS[:2], radar, alpha=-0.3),
             called(1, ROWS, whole, alpha=2),
         ],
         "index_copy": [called(0, ROWS[:2], radar), called(0, ROWS[:2], plain)],
         "scatter": [
             called(1, UNIQUE_INDEX, lambda c, r: r[:, 1:]),
-            called(1, UNIQUE_INDEX, 1.5),
+            called(1, UNIQUE_INDEX, 0.3),
             called(1, UNIQUE_INDEX, 2),
             called(1, UNIQUE_INDEX, value=3),
             called(1, index=UNIQUE_INDEX, src=plain[:, :2]),
@@ -190,7 +190,7 @@ SCATTER: dict[str, list[Case]] = {
 
 def scaling(*more: Case) -> list[Case]:
     return [
-        lambda f, c, r: f(c, 2.5),
+        lambda f, c, r: f(c, 1.7),
         lambda f, c, r: f(fresh(c, r), PLAIN),
         lambda f, c, r: f(c[0], PLAIN),
         lambda f, c, r: f(c, PLAIN[0, 0]),
@@ -211,7 +211,7 @@ PRODUCT: dict[str, list[Case]] = {
     },
     "__truediv__": scaling(),
     **{
-        name: inplace(lambda c, r: (2.5,), lambda c, r: (PLAIN,), lambda c, r: (PLAIN[0, 0],))
+        name: inplace(lambda c, r: (1.7,), lambda c, r: (PLAIN,), lambda c, r: (PLAIN[0, 0],))
         for name in (
             *("mul_", "multiply_", "div_", "divide_", "true_divide_"),
             *("__imul__", "torch.Tensor.__itruediv__"),

@@ -194,7 +194,7 @@ LINEAR: dict[str, list[Case]] = {
     ],
     "pad": [
         on((2, 3, 4), (1, 2)),
-        on((2, 3, 4), (1, 0, 0, 2, 1, 1), "constant", 1.5),
+        on((2, 3, 4), (1, 0, 0, 2, 1, 1), "constant", 0.3),
         on((2, 3, 4), (-1, 1)),
         on((2, 3, 4), (2, 1), "reflect"),
         on((3, 4), (2, 1), mode="replicate"),

@@ -230,7 +230,7 @@ def threshold(
         session.own(x)
     above = x.total > threshold
     slope = above.to(x.total.dtype)
-    remainder = torch.where(above, 0.0, value).to(slope.dtype) if value else None
+    remainder = torch.where(above, torch.zeros_like(slope), value) if value else None
     parts, rows = linearised(session, x, slope, remainder)
     total = func(x.total, threshold, value, inplace) if inplace else func(x.total, threshold, value)
     return session.assign(x, parts, rows) if inplace else session.make(total, parts, rows)

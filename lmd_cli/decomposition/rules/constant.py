@@ -82,6 +82,7 @@ _LEAVES_TORCH = "numpy tolist data_ptr untyped_storage storage tensor as_tensor 
     *aliases(*_LEAVES_TORCH.split()),
     torch.Tensor.__array__,
     torch.Tensor.__dlpack__,
+    torch.Tensor.__dlpack_device__,
     torch.Tensor.__deepcopy__,
     torch.Tensor.__reduce_ex__,
     kind="refused",

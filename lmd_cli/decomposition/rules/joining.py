@@ -37,7 +37,7 @@ def joint_parts(
     bias = session.layout.bias
     rows = union_rows(carried, *((bias,) if has_constants else ()))
     stacks = [x.expand_rows(rows) for x in carried]
-    parts = over_rows(lambda *h: run(*_fill(operands, h, torch.zeros_like)), *stacks)
+    parts = over_rows(lambda *h: run(*_fill(operands, h, _zero)), *stacks)
     if has_constants:
         row = rows.index(bias)
         parts[row] = run(*_fill(operands, [s[row] for s in stacks], lambda c: c))
@@ -47,16 +47,12 @@ def joint_parts(
 def _fill(
     operands: Sequence[Any], parts: Sequence[Tensor], constant: Callable[[Any], Any]
 ) -> list[Any]:
-    values, remaining = [], iter(parts)
-    for x in operands:
-        if isinstance(x, DecomposedTensor):
-            values.append(next(remaining))
-        else:
-            zeroed = (
-                constant if isinstance(x, Tensor) else lambda v: constant(torch.tensor(v)).item()
-            )
-            values.append(zeroed(x))
-    return values
+    remaining = iter(parts)
+    return [next(remaining) if isinstance(x, DecomposedTensor) else constant(x) for x in operands]
+
+
+def _zero(constant: Any) -> Any:
+    return torch.zeros_like(constant) if isinstance(constant, Tensor) else type(constant)(0)
 
 
 @register_rule(*aliases("cat", "concat", "concatenate"), kind="sum", equation="eq. 5")
@@ -106,8 +102,6 @@ def where(session: Session, func: Any, *args: Any, **kwargs: Any) -> Any:
     names = ("condition", "input") if func is torch.where else ("input", "condition")
     given = {**dict(zip((*names, "other"), args, strict=False)), **kwargs}
     mask, x, y = (given[name] for name in ("condition", "input", "other"))
-    if isinstance(mask, DecomposedTensor):
-        raise session.refuse(func, "the mask carries parts; compare it with something first")
     parts, rows = joint_parts(session, lambda a, b: torch.where(mask, a, b), (x, y))
     return session.make(total, parts.to(total.dtype), rows)
 

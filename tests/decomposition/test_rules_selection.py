@@ -1,0 +1,163 @@
+"""Max-pooling and its kin by brute force: where is the total largest, and what stands there."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from itertools import product
+from typing import Any
+
+import pytest
+import torch
+from rule_oracle import Sample, assert_rows, assert_total, functions_of_kind, lookup
+from torch import Tensor
+
+from lmd_cli.decomposition.registry import function_name
+
+Window = list[tuple[int, ...]]  # positions along the pooled dimensions
+#: Keyword arguments of fixed pools, then output sizes of adaptive ones.
+FIXED: list[dict[str, Any]] = [
+    {"kernel_size": 2},
+    {"kernel_size": 3, "stride": 2, "padding": 1},
+    {"kernel_size": 2, "stride": 1, "dilation": 2},
+    {"kernel_size": 2, "stride": 2, "ceil_mode": True},
+]
+ADAPTIVE = (1, 2, 3)
+SIZES = {1: (7,), 2: (5, 4), 3: (4, 3, 5)}
+
+
+def spans(size: int, options: dict[str, Any]) -> list[list[int]]:
+    """The positions that each output position of a fixed pool looks at, along one dimension."""
+    kernel, padding = options["kernel_size"], options.get("padding", 0)
+    stride, dilation = options.get("stride", kernel), options.get("dilation", 1)
+    reach = dilation * (kernel - 1)
+    room = (size + 2 * padding - reach - 1) / stride
+    count = (math.ceil(room) if options.get("ceil_mode") else math.floor(room)) + 1
+    starts = [i * stride - padding for i in range(count)]
+    starts = [s for s in starts if s < size + padding]  # a window may not start in the right margin
+    return [[p for p in range(s, s + reach + 1, dilation) if 0 <= p < size] for s in starts]
+
+
+def adaptive_spans(size: int, out: int) -> list[list[int]]:
+    return [
+        list(range(math.floor(i * size / out), math.ceil((i + 1) * size / out))) for i in range(out)
+    ]
+
+
+def brute_force(total: Tensor, part: Tensor, windows: list[list[list[int]]]) -> Tensor:
+    """``part`` at the place of ``total``'s maximum in every window, plane by plane."""
+    shape = [len(spans_) for spans_ in windows]
+    planes = zip(total.flatten(0, 1), part.flatten(0, 1), strict=True)
+    picked = [plane[where(values, window)] for values, plane in planes for window in each(windows)]
+    return torch.stack(picked).reshape(*total.shape[:2], *shape)
+
+
+def each(windows: list[list[list[int]]]) -> Iterator[Window]:
+    for spans_ in product(*windows):
+        yield list(product(*spans_))
+
+
+def where(values: Tensor, window: Window) -> tuple[int, ...]:
+    return max(window, key=lambda position: float(values[position]))
+
+
+def spatial(function: Any) -> int:
+    digits = [c for c in function.__name__ + function_name(function) if c.isdigit()]
+    return int(digits[0])
+
+
+def pools(adaptive: bool) -> list[Any]:
+    functions = [f for f in functions_of_kind("selection") if "pool" in function_name(f)]
+    return [f for f in functions if ("adaptive" in function_name(f)) == adaptive]
+
+
+def check_pool(call: Callable[[Tensor], Any], sample: Sample, windows: Any) -> None:
+    result = sample.through(call, "identity-ratio")
+    assert_total(result, call(sample.total))
+    rows = {k: [brute_force(sample.total, h, windows)] for k, h in sample.rows().items()}
+    assert_rows(result, rows)
+
+
+@pytest.mark.parametrize("function", pools(adaptive=False), ids=function_name)
+def test_max_pool(function: Any) -> None:
+    sample = Sample(2, 2, *SIZES[spatial(function)])
+    for options in FIXED:
+        windows = [spans(size, options) for size in SIZES[spatial(function)]]
+        check_pool(lambda x: function(x, **options), sample, windows)  # noqa: B023
+
+
+@pytest.mark.parametrize("function", pools(adaptive=True), ids=function_name)
+def test_adaptive_max_pool(function: Any) -> None:
+    sample = Sample(2, 2, *SIZES[spatial(function)])
+    for out in ADAPTIVE:
+        windows = [adaptive_spans(size, out) for size in SIZES[spatial(function)]]
+        check_pool(lambda x: function(x, out), sample, windows)  # noqa: B023
+
+
+def test_pool_indices_are_plain_and_those_of_torch() -> None:
+    sample = Sample(2, 2, 5, 4)
+    result = sample.through(torch.nn.MaxPool2d(2, return_indices=True), "identity-ratio")
+    pooled, indices = torch.nn.functional.max_pool2d(sample.total, 2, return_indices=True)
+    assert torch.equal(result.total[0], pooled)
+    assert torch.equal(result.total[1], indices)
+
+
+def test_pool_without_a_batch() -> None:
+    sample = Sample(3, 5, 4)
+    result = sample.through(torch.nn.MaxPool2d(2), "identity-ratio")
+    batched = Sample(3, 5, 4)
+    rows = {
+        name: [brute_force(batched.total[None], h[None], [spans(5, FIXED[0]), spans(4, FIXED[0])])[0]]
+        for name, h in batched.rows().items()
+    }
+    assert_rows(result, rows)
+
+
+EXTREMA = [f for f in functions_of_kind("selection") if "pool" not in function_name(f)]
+NAMES = dict.fromkeys(("max", "min", "amax", "amin"))
+
+
+@pytest.mark.parametrize("function", EXTREMA, ids=function_name)
+@pytest.mark.parametrize("arguments", [{"dim": 1}, {"dim": -1, "keepdim": True}, {"dim": 0}])
+def test_extremum_along_a_dimension(function: Any, arguments: dict[str, Any]) -> None:
+    lookup(NAMES, function)
+    sample, dim = Sample(3, 4, 5), arguments["dim"]
+    sign = 1.0 if function.__name__.endswith("max") else -1.0
+    place = (sign * sample.total).argmax(dim, keepdim=True)
+    keep = arguments.get("keepdim", False)
+    rows = {
+        name: [h.take_along_dim(place, dim) if keep else h.take_along_dim(place, dim).squeeze(dim)]
+        for name, h in sample.rows().items()
+    }
+    result = sample.through(lambda x: function(x, **arguments), "identity-ratio")
+    assert_total(result, function(sample.total, **arguments))
+    assert_rows(result, rows)
+
+
+@pytest.mark.parametrize("function", EXTREMA, ids=function_name)
+def test_extremum_of_all(function: Any) -> None:
+    sample = Sample(3, 4, 5)
+    best = torch.argmax if function.__name__.endswith("max") else torch.argmin
+    result = sample.through(function, "identity-ratio")
+    assert_rows(result, {k: [h.flatten()[best(sample.total)]] for k, h in sample.rows().items()})
+
+
+def test_equals_are_read_where_torch_says() -> None:
+    sample = Sample(1, 6)
+    sample.bias = 1.0 - sample.parts["camera"] - sample.parts["radar"]
+    total = sample.total
+    total_ties = int((total == total.max()).sum())
+    result = sample.through(lambda x: x.max(1), "identity-ratio")
+    index = result.total.indices
+    assert total_ties >= 1
+    assert torch.equal(result.parts["camera"].values, sample.parts["camera"][:, index[0]])
+
+
+def test_several_dimensions_and_two_tensors_are_refused() -> None:
+    from lmd_cli.decomposition import NoRuleError
+
+    sample = Sample(2, 3, 4)
+    with pytest.raises(NoRuleError, match="one at a time"):
+        sample.through(lambda x: x.amax((1, 2)), "identity-ratio")
+    with pytest.raises(NoRuleError, match="two tensors"):
+        sample.through(lambda x: torch.max(x, torch.zeros_like(x)), "identity-ratio")
