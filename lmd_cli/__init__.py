@@ -9,7 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lmd_cli.config import RunConfig, load_config
+    from lmd_cli.config import RunConfig
+    from lmd_cli.config_file import load_config
     from lmd_cli.decomposition import Decomposition, Variant, decompose, register_rule
 
 __all__ = ["Decomposition", "RunConfig", "Variant", "decompose", "load_config", "register_rule"]
@@ -21,5 +22,6 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    home = "config" if name in ("RunConfig", "load_config") else "decomposition"
+    homes = {"RunConfig": "config", "load_config": "config_file"}
+    home = homes.get(name, "decomposition")
     return getattr(import_module(f"{__name__}.{home}"), name)

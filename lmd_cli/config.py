@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -189,7 +188,7 @@ class RunConfig(Section):
         "seed of random weights", "an integer from 0 to 2**31 - 1", 0, ge=0, lt=2**31
     )
     threads: Positive | None = option(
-        "CPU threads; none for as many as torch takes", "a positive integer", None
+        "CPU threads; none for as many as there are cores", "a positive integer", None
     )
 
     _name: str = PrivateAttr("run")
@@ -220,22 +219,3 @@ class RunConfig(Section):
         """This config, knowing the file it came from."""
         self._name, self._source = source.stem, source
         return self
-
-
-def load_config(name_or_path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
-    """Reads a config.
-
-    Args:
-        name_or_path: a file, or a bare name (``demo.yaml``, ``demo``) that is looked up in
-            ``configs/`` of the working directory, then among the configs shipped.
-        overrides: ``"model.encoder=res50"``: a dotted key, and a value in YAML.
-
-    Raises:
-        ConfigError: the file is not there (says what is) or is not YAML (file and line), an
-            unknown key (with the nearest known one), a missing key, or a value of the wrong type
-            or range; every problem of the file is listed.
-    """
-    from lmd_cli.config_file import find_config, parse
-
-    path = find_config(str(name_or_path))
-    return parse(path, overrides).with_origin(path)

@@ -19,8 +19,25 @@ SUFFIXES = ("", ".yaml", ".yml")
 Key = tuple[str, ...]
 
 
+def load_config(name_or_path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
+    """Reads a config.
+
+    Args:
+        name_or_path: a file, or a bare name (``demo.yaml``, ``demo``) that is looked up in
+            ``configs/`` of the working directory, then among the configs shipped.
+        overrides: ``"model.encoder=res50"``: a dotted key, and a value in YAML.
+
+    Raises:
+        ConfigError: the file is not there (says what is) or is not YAML (file and line), an
+            unknown key (with the nearest known one), a missing key, or a value of the wrong type
+            or range; every problem of the file is listed.
+    """
+    path = find_config(str(name_or_path))
+    return parse(path, overrides).with_origin(path)
+
+
 def find_config(name: str) -> Path:
-    """The file that a path or bare name means; see :func:`~lmd_cli.config.load_config`.
+    """The file that a path or bare name means; see :func:`load_config`.
 
     Raises:
         ConfigError: there is none; names those that there are.
@@ -44,7 +61,7 @@ def parse(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     """Reads and checks one file.
 
     Raises:
-        ConfigError: see :func:`~lmd_cli.config.load_config`.
+        ConfigError: see :func:`load_config`.
     """
     values = _read(path)
     origins: dict[Key, str] = {}

@@ -41,7 +41,7 @@ class ResultsError(LmdError):
     """A run folder that belongs to another run, or results that would be overwritten."""
 
 
-class RunFailure(LmdError):
+class RunError(LmdError):
     """A failure at run time that input did not cause, such as a full disk (exit code 1)."""
 
     exit_code = 1

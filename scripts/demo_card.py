@@ -76,7 +76,7 @@ def _training(facts: Facts, recipe: Recipe) -> dict[str, object]:
         "command": f"`{facts.command}`",
         "recipe": ", ".join(f"{key} {value}" for key, value in asdict(recipe).items()),
         "loss": "upstream's: cross-entropy inside `valid`, centre and offset, learnt weights",
-        "time": f"{facts.minutes:.0f} minutes on a CPU with {facts.threads} threads",
+        "time": f"{facts.minutes:.0f} minutes on a CPU, {facts.threads} thread(s)",
         "versions": f"Python {platform.python_version()}, {versions}",
     }
 

@@ -81,6 +81,7 @@ def write(network: SimpleBEV, trainer: Trainer, arguments: argparse.Namespace) -
     path = Path(arguments.output) / f"{NAME}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
     save_file({k: v.contiguous() for k, v in network.state_dict().items()}, path)
+    path.chmod(0o644)  # safetensors leaves it to its owner alone
     load_checkpoint(path, network)
     data = NuScenesSamples(
         demo_root(arguments.cache, _progress),

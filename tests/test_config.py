@@ -9,7 +9,8 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from lmd_cli.config import RunConfig, load_config
+from lmd_cli.config import RunConfig
+from lmd_cli.config_file import load_config
 from lmd_cli.errors import ConfigError
 from lmd_cli.resources import shipped
 

@@ -46,7 +46,7 @@ def load(
     device: str | None = None,
 ) -> RunConfig:
     """The config with the command line's values; the short options win over ``--set``."""
-    from lmd_cli.config import load_config
+    from lmd_cli.config_file import load_config
 
     short = {"data.dataroot": dataroot, "model.checkpoint": checkpoint, "device": device}
     given = [f"{key}={json.dumps(value)}" for key, value in short.items() if value is not None]

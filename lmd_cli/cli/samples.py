@@ -22,5 +22,5 @@ def command(
     from lmd_cli.progress import make_progress
 
     dataset = build_dataset(run, make_progress())
-    for index, record in enumerate(dataset._records[:limit]):
-        typer.echo(f"{index} {record.token} {record.scene}")
+    for index, token in enumerate(dataset.tokens[:limit]):
+        typer.echo(f"{index} {token} {dataset.scenes[index]}")

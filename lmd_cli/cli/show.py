@@ -7,6 +7,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import typer
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
@@ -19,7 +20,9 @@ COLOURS = {"ok": "green", "note": "yellow", "FAIL": "bold red"}
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """A table on standard output, folded to a terminal's width and nowhere else."""
     console = Console() if sys.stdout.isatty() else Console(width=WIDE)
-    shown = Table(*(Column(name, overflow="fold") for name in header), header_style="bold")
+    columns = [Column(name, overflow="fold", no_wrap=i == 0) for i, name in enumerate(header)]
+    shown = Table(*columns, header_style="bold", box=SIMPLE_HEAD, pad_edge=False)
+    shown.collapse_padding = True
     for row in rows:
         shown.add_row(*(Text(cell, style=COLOURS.get(cell, "")) for cell in row))
     console.print(shown)

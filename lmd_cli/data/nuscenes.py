@@ -48,7 +48,8 @@ class NuScenesSamples(Dataset[Sample]):
 
     Attributes:
         tokens: sample tokens, in order.
-        scene_names: names of the scenes, in order.
+        scenes: each sample's scene name, in the order of ``tokens``.
+        scene_names: names of the scenes, in order, each once.
         absent_scenes: names of the split's scenes that the version does not hold, sorted.
 
     Raises:
@@ -84,7 +85,8 @@ class NuScenesSamples(Dataset[Sample]):
             lidar_sweeps=nsweeps if "lidar" in modalities else 1,
         )
         self.tokens = [record.token for record in self._records]
-        self.scene_names = list(dict.fromkeys(record.scene for record in self._records))
+        self.scenes = [record.scene for record in self._records]
+        self.scene_names = list(dict.fromkeys(self.scenes))
         self.absent_scenes = sorted(absent)
         self._index = {token: i for i, token in enumerate(self.tokens)}
         self._source = f"split {split} of {version} in {self.dataroot}"

@@ -171,12 +171,18 @@ def _leaves_like(extra: Any, structure: Any, modality: str, index: int) -> list[
 
 def _lift_leaf(leaf: Tensor, extras: list[Tensor], rows: tuple[int, ...], name: str) -> Tensor:
     for i, extra in enumerate(extras):
-        if extra.shape != leaf.shape:
-            raise InputError(
-                f"extra {i} of {name} has shape {tuple(extra.shape)}, the input {tuple(leaf.shape)}"
-            )
+        found, wanted = _kind(extra), _kind(leaf)
+        if found != wanted:
+            raise InputError(f"extra {i} of {name} is {found}, the input {wanted}")
     parts = torch.stack([leaf, *extras]) if extras else leaf.unsqueeze(0)
     return DecomposedTensor.wrap(leaf, parts, rows)
+
+
+def _kind(value: Any) -> str:
+    """What a leaf is, for an error message."""
+    if not isinstance(value, Tensor):
+        return f"a {type(value).__name__}"
+    return f"a tensor of shape {tuple(value.shape)}, {value.dtype}, on {value.device}"
 
 
 class LayerRecorder:

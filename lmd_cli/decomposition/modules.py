@@ -11,6 +11,7 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.module import (
+    _global_forward_hooks_with_kwargs,
     register_module_forward_hook,
     register_module_forward_pre_hook,
 )
@@ -81,6 +82,7 @@ class ModuleTracker:
         finally:
             for handle in handles:
                 handle.remove()
+                _global_forward_hooks_with_kwargs.pop(handle.id, None)  # torch leaves it behind
             self._stack.clear()
 
     def _elsewhere(self) -> bool:

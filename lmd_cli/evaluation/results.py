@@ -18,7 +18,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lmd_cli.errors import ResultsError, RunFailure
+from lmd_cli.errors import ResultsError, RunError
 
 PAIR_FIELDS = (
     "sample_token",
@@ -73,7 +73,7 @@ def disk_errors(path: Path) -> Iterator[None]:
     """Turns a failed write into a message.
 
     Raises:
-        RunFailure: the disk is full, or the file cannot be written.
+        RunError: the disk is full, or the file cannot be written.
     """
     try:
         yield
@@ -82,7 +82,7 @@ def disk_errors(path: Path) -> Iterator[None]:
             why = "the disk is full; free some space and run the same command again to go on"
         else:
             why = error.strerror or str(error)
-        raise RunFailure(f"cannot write {path}: {why}") from error
+        raise RunError(f"cannot write {path}: {why}") from error
 
 
 def write_atomically(path: Path, data: bytes) -> None:

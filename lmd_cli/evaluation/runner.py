@@ -74,11 +74,8 @@ class Run:
         """The part of ``run.json`` that identifies the run."""
         return {
             "config": self.config.model_dump(mode="json"),
-            "weights": {
-                "checkpoint": self.built.checkpoint,
-                "sha256": self.built.sha256,
-                "random": self.built.random,
-            },
+            "checkpoint": self.built.checkpoint,
+            "weights": {"sha256": self.built.sha256, "random": self.built.random},
             "samples": {
                 "count": len(self.dataset),
                 "sha256": sample_list_sha256(self.dataset.tokens),
@@ -115,7 +112,7 @@ def evaluate(
         ConfigError, CheckpointError, DataError: bad input.
         ResultsError: the folder holds another run's results, or results that ``resume=False``
             would lose.
-        RunFailure: the disk is full.
+        RunError: the disk is full.
     """
     run = prepare(config, progress)
     folder = RunFolder(output)
@@ -127,16 +124,24 @@ def evaluate(
 
 def prepare(config: RunConfig, progress: Progress | None = None) -> Run:
     """Opens the data and the network and resolves threads, device and schedule."""
-    threads = config.threads or len(os.sched_getaffinity(0))
+    threads = config.threads or available_cores()
     torch.set_num_threads(threads)
     device = resolve_device(config.device)
     variants = [Variant.parse(name).name for name in config.variants]
+    # Weights first: what is wrong with them shows before a synthetic root is made.
+    built = build_network(config, device)
     dataset = build_dataset(config, progress)
     settings = config.perturbation
     schedule = Schedule.resolve(len(dataset), settings.stride, settings.count)
-    built = build_network(config, device)
     cells = table_cells(built.network.modalities)
     return Run(config, dataset, built, device, schedule, variants, cells, threads)
+
+
+def available_cores() -> int:
+    """Cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _claim(folder: RunFolder, run: Run, resume: bool, overwrite: bool) -> None:

@@ -28,7 +28,7 @@ def write_sample(split: SampleDecomposition, folder: Path) -> list[Path]:
         the files.
 
     Raises:
-        RunFailure: the disk is full or the folder cannot be written.
+        RunError: the disk is full or the folder cannot be written.
     """
     contents = {
         "parts.npz": parts_npz(split),

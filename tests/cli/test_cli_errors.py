@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 from lmd_cli.cli.errors import handled
 from lmd_cli.cli.options import Debug
 from lmd_cli.decomposition import NoRuleError
-from lmd_cli.errors import ConfigError, RunFailure
+from lmd_cli.errors import ConfigError, RunError
 
 
 def run(error: BaseException, *arguments: str) -> Result:
@@ -29,7 +29,7 @@ def run(error: BaseException, *arguments: str) -> Result:
     ("error", "code", "message"),
     [
         (ConfigError("a key"), 2, "error: a key"),
-        (RunFailure("a failure"), 1, "error: a failure"),
+        (RunError("a failure"), 1, "error: a failure"),
         (NoRuleError("no rule for f"), 1, "error: no rule for f"),
         (OSError(errno.ENOSPC, "No space", "f.csv"), 1, "error: f.csv: the disk is full"),
         (PermissionError(errno.EACCES, "Permission denied", "f"), 1, "error: f: Permission denied"),

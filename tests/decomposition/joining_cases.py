@@ -83,8 +83,8 @@ SUM: dict[str, list[Case]] = {
     "__sub__": binary(*plain_first()),
     "__rsub__": binary(),
     "rsub": binary(lambda f, c, r: f(c, PLAIN, alpha=2)),
-    **{name: ALPHA_INPLACE for name in ("add_", "sub_", "subtract_")},
-    **{name: ADD_INPLACE for name in ("__iadd__", "__isub__")},
+    **dict.fromkeys(("add_", "sub_", "subtract_"), ALPHA_INPLACE),
+    **dict.fromkeys(("__iadd__", "__isub__"), ADD_INPLACE),
     **{
         name: [
             lambda f, c, r: f([c, r], 1),
@@ -138,7 +138,9 @@ SUM: dict[str, list[Case]] = {
     ),
     "copy_": inplace(lambda c, r: (c,), lambda c, r: (PLAIN,), lambda c, r: (r[0],)),
     "zero_": inplace(lambda c, r: ()),
-    "fill_": inplace(lambda c, r: (0.3,), lambda c, r: (torch.tensor(2.0),), lambda c, r: (r[0, 0, 0],)),
+    "fill_": inplace(
+        lambda c, r: (0.3,), lambda c, r: (torch.tensor(2.0),), lambda c, r: (r[0, 0, 0],)
+    ),
 }
 
 
@@ -184,7 +186,10 @@ SCATTER: dict[str, list[Case]] = {
         lambda f, c, r: f(PLAIN, r[:1], dim=0, start=1),
     ],
     "select_scatter": [lambda f, c, r: f(c, r[:, 0], 1, 2), lambda f, c, r: f(c, PLAIN[0], 0, 1)],
-    "diagonal_scatter": [lambda f, c, r: f(c[0], r[0].diagonal()), lambda f, c, r: f(PLAIN[0], r[1, :, 0])],
+    "diagonal_scatter": [
+        lambda f, c, r: f(c[0], r[0].diagonal()),
+        lambda f, c, r: f(PLAIN[0], r[1, :, 0]),
+    ],
 }
 
 

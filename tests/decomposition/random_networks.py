@@ -42,7 +42,9 @@ def randomised(norm: nn.Module) -> nn.Module:
     with torch.no_grad():
         for name, value in norm.state_dict().items():
             if value.dtype.is_floating_point:
-                value.add_(0.3 * torch.rand_like(value) if "var" in name else 0.2 * torch.randn_like(value))
+                value.add_(
+                    0.3 * torch.rand_like(value) if "var" in name else 0.2 * torch.randn_like(value)
+                )
     return norm
 
 
@@ -92,7 +94,9 @@ def apply(function: Callable[[Tensor], Tensor]) -> Callable[[int], nn.Module]:
 #: Number of channels to a module; all keep the number of channels.
 BLOCKS: dict[str, Callable[[int], nn.Module]] = {
     "conv": lambda c: nn.Conv2d(c, c, 3, padding=1),
-    "conv without bias": lambda c: nn.Conv2d(c, c, 3, padding=1, bias=False, padding_mode="reflect"),
+    "conv without bias": lambda c: nn.Conv2d(
+        c, c, 3, padding=1, bias=False, padding_mode="reflect"
+    ),
     "grouped conv": lambda c: nn.Conv2d(c, c, 3, padding="same", groups=2),
     "strided conv": lambda c: Block(lambda x, m: smaller(x, m), nn.Conv2d(c, c, 3, 2, 1)),
     "transposed conv": lambda c: Block(lambda x, m: larger(x, m), nn.ConvTranspose2d(c, c, 2, 2)),
@@ -119,7 +123,9 @@ BLOCKS: dict[str, Callable[[int], nn.Module]] = {
     "padding": apply(lambda x: larger(x, lambda h: F.pad(h, (1, 0, 0, 1), value=0.7))),
     "residual": lambda c: Block(lambda x, m: x + m(x), nn.Conv2d(c, c, 3, padding=1)),
     "residual in place": lambda c: Block(residual_inplace, nn.Conv2d(c, c, 3, padding=1)),
-    "concat skip": lambda c: Block(lambda x, m: m(torch.cat([x, x.relu()], 1)), pointwise(2 * c, c)),
+    "concat skip": lambda c: Block(
+        lambda x, m: m(torch.cat([x, x.relu()], 1)), pointwise(2 * c, c)
+    ),
     "position code": apply(position_code),
     "constant added in place": lambda c: Block(lambda x, m: m(x).add_(0.25), pointwise(c)),
     "mask": apply(lambda x: x * (torch.arange(x.shape[-1]) % 3 > 0).to(x.dtype)),

@@ -78,7 +78,14 @@ METADATA: dict[str, Callable[[Tensor], Any]] = {
     "shape": lambda x: x.shape,
     "size": lambda x: (x.size(), x.size(1)),
     "dim": lambda x: (x.dim(), x.ndim, x.numel(), len(x), x.nelement(), x.stride()),
-    "type": lambda x: (x.dtype, x.device, x.layout, x.is_floating_point(), x.element_size(), x.nbytes),
+    "type": lambda x: (
+        x.dtype,
+        x.device,
+        x.layout,
+        x.is_floating_point(),
+        x.element_size(),
+        x.nbytes,
+    ),
     "flags": lambda x: (x.is_contiguous(), x.is_cuda, x.requires_grad, x.is_leaf, x.is_sparse),
     "result_type": lambda x: torch.result_type(x, 1),
 }

@@ -223,7 +223,9 @@ INPUT_WRITES: dict[str, Function] = {
     "chunk": lambda camera, radar: camera.chunk(2, 1)[0].mul_(3.0).sum() + camera + radar,
     "view, then the input": lambda camera, radar: (camera[0], camera.mul_(3.0))[0] + radar[0],
     "input, then a view": lambda camera, radar: (camera.mul_(2.0), camera[0].mul_(3.0))[0] + radar,
-    "module": lambda camera, radar: nn.Sequential(nn.ReLU(inplace=True), nn.Flatten())(camera + 0.0 * radar),
+    "module": lambda camera, radar: nn.Sequential(nn.ReLU(inplace=True), nn.Flatten())(
+        camera + 0.0 * radar
+    ),
 }
 
 

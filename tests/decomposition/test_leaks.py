@@ -248,7 +248,10 @@ NO_RULE: dict[str, tuple[Callable[[Tensor], Any], str]] = {
     "softmax": (lambda x: x.softmax(1), "softmax"),
     "functional softmax": (lambda x: F.softmax(x, 1), "softmax"),
     "log_softmax": (lambda x: F.log_softmax(x, 1), "log_softmax"),
-    "attention": (lambda x: F.scaled_dot_product_attention(x, x, x), "scaled_dot_product_attention"),
+    "attention": (
+        lambda x: F.scaled_dot_product_attention(x, x, x),
+        "scaled_dot_product_attention",
+    ),
     "pow": (lambda x: x**2, "pow"),
     "reciprocal": (lambda x: 1.0 / x, "__rtruediv__"),
     "cumprod": (lambda x: x.cumprod(1), "cumprod"),
@@ -265,7 +268,7 @@ def test_function_without_a_rule(name: str) -> None:
     with pytest.raises(NoRuleError) as error:
         run(call)
     message = str(error.value)
-    assert f"no rule for torch." in message
+    assert "no rule for torch." in message
     assert function in message
     assert "in module 'neck.suspect' (Calls)" in message
     assert "@register_rule(" in message
@@ -288,7 +291,10 @@ REFUSED: dict[str, tuple[Callable[[Tensor], Any], str]] = {
         "not linear",
     ),
     "bytes as another type": (lambda x: x.view(torch.int64), "another type"),
-    "differences with ends": (lambda x: x.diff(prepend=torch.zeros(2, 4, 3, 1).double()), "prepend"),
+    "differences with ends": (
+        lambda x: x.diff(prepend=torch.zeros(2, 4, 3, 1).double()),
+        "prepend",
+    ),
     "dropout while training": (lambda x: F.dropout(x, 0.5, training=True), r"\.eval\(\)"),
     "RReLU while training": (lambda x: F.rrelu(x, training=True), r"\.eval\(\)"),
     "sampling at decomposed places": (

@@ -45,7 +45,9 @@ def test_total_is_the_plain_call_and_parts_sum_to_it(case: Case) -> None:
     assert result.residual < 1e-12
     sums = [sum(values) for values in zip(*map(leaves, result.parts.values()), strict=True)]
     for a, b, total in zip(sums, leaves(result.bias), leaves(plain), strict=True):
-        torch.testing.assert_close(a + b, total, rtol=0, atol=1e-12 * max(1, float(total.abs().max())))
+        torch.testing.assert_close(
+            a + b, total, rtol=0, atol=1e-12 * max(1, float(total.abs().max()))
+        )
     assert all(torch.equal(a, b) for a, b in zip(before, leaves(case.inputs), strict=True))
 
 

@@ -20,7 +20,9 @@ from lmd_cli.decomposition.rules.activation import SECANT_GUARD
 Array = np.ndarray
 #: The limit of output / input at 0 for activations with f(0) = 0 (at a kink, from below).
 LIMITS = {
-    **dict.fromkeys(("relu", "relu6", "hardshrink", "softshrink", "tanhshrink", "abs", "absolute"), 0),
+    **dict.fromkeys(
+        ("relu", "relu6", "hardshrink", "softshrink", "tanhshrink", "abs", "absolute"), 0
+    ),
     **dict.fromkeys(("hardtanh", "elu", "celu", "tanh", "softsign", "atan", "arctan", "sin"), 1),
     **dict.fromkeys(("expm1", "clamp", "clip"), 1),
     **dict.fromkeys(("gelu", "silu", "hardswish"), 0.5),
@@ -105,7 +107,9 @@ def bias_shares(parts: Array, bias: Array, split: str) -> Array:
     return np.array([shares(p.tolist(), float(b), split) for p, b in neurons]).reshape(parts.shape)
 
 
-def expected_rows(sample: Sample, output: Tensor, name: str, limit: float | None, split: str) -> Any:
+def expected_rows(
+    sample: Sample, output: Tensor, name: str, limit: float | None, split: str
+) -> Any:
     """Eq. 9 in numpy: slope * (part + its share of the bias), remainders to the bias."""
     x, y = sample.total.numpy(), output.numpy()
     with np.errstate(all="ignore"):
@@ -117,7 +121,9 @@ def expected_rows(sample: Sample, output: Tensor, name: str, limit: float | None
     given = bias_shares(np.stack(parts, -1), sample.bias.numpy(), split)
     owners = {"camera": 0, "camera+": 0, "radar": 1, "radar+": 1}
     rows = {
-        row: [torch.from_numpy(slope * (part.numpy() + given[..., owners[row]] * sample.bias.numpy()))]
+        row: [
+            torch.from_numpy(slope * (part.numpy() + given[..., owners[row]] * sample.bias.numpy()))
+        ]
         for row, part in sample.rows().items()
         if row != BIAS
     }
@@ -216,7 +222,9 @@ def test_limits_away_from_zero_are_guarded(
 
 def test_clamp_by_tensors_conserves() -> None:
     low, high = torch.tensor([[-0.2], [0.3], [0.0]]).double(), torch.tensor([0.5, 1.0, 2.0, 0.4])
-    result = sample_with_zeros().through(lambda x: x.clamp(low, high.double()), "identity-ratio-sum")
+    result = sample_with_zeros().through(
+        lambda x: x.clamp(low, high.double()), "identity-ratio-sum"
+    )
     assert result.residual < 1e-14
     assert torch.isfinite(result.bias).all()
 

@@ -29,9 +29,7 @@ ELEMENTWISE = [f for f in functions_of_kind("structure", "linear") if f.__name__
 
 def check(function: Callable[..., Any], sample: Sample) -> None:
     """Parts, extras and total of a function that is affine in both modalities together."""
-    result = decompose(
-        function, sample.parts, "identity-ratio", extras=sample.extras, audit=True
-    )
+    result = decompose(function, sample.parts, "identity-ratio", extras=sample.extras, audit=True)
     assert_total(result, function(**{name: x.clone() for name, x in sample.parts.items()}))
     assert_rows(result, affine_rows(function, sample.parts, sample.extras))
 

@@ -46,7 +46,9 @@ def filled(parameters: tuple[Tensor | None, Tensor | None], size: int) -> tuple[
 
 def eq_10(h: Array, share: float, statistics: Statistics) -> Array:
     mean, variance, gamma, beta = statistics
-    return gamma / np.sqrt(variance + EPS) * h + share * (beta - mean * gamma / np.sqrt(variance + EPS))
+    return gamma / np.sqrt(variance + EPS) * h + share * (
+        beta - mean * gamma / np.sqrt(variance + EPS)
+    )
 
 
 def eq_11(h: Array, own_mean: Array, share: float, statistics: Statistics) -> Array:
@@ -67,7 +69,9 @@ def check(
     for name, part in sample.rows().items():
         h = part.numpy()
         share = 1 / 3 if rule == "uniform" else float(name == BIAS)
-        out = eq_11(h, mean(h), share, statistics) if rule == "ratio" else eq_10(h, share, statistics)
+        out = (
+            eq_11(h, mean(h), share, statistics) if rule == "ratio" else eq_10(h, share, statistics)
+        )
         rows[name] = [torch.from_numpy(out)]
     result = sample.through(call, variant)
     assert_total(result, call(sample.total))

@@ -107,7 +107,9 @@ def test_pool_without_a_batch() -> None:
     result = sample.through(torch.nn.MaxPool2d(2), "identity-ratio")
     batched = Sample(3, 5, 4)
     rows = {
-        name: [brute_force(batched.total[None], h[None], [spans(5, FIXED[0]), spans(4, FIXED[0])])[0]]
+        name: [
+            brute_force(batched.total[None], h[None], [spans(5, FIXED[0]), spans(4, FIXED[0])])[0]
+        ]
         for name, h in batched.rows().items()
     }
     assert_rows(result, rows)

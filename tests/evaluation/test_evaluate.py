@@ -11,7 +11,8 @@ import pytest
 import torch
 
 from lmd_cli.build import build_dataset, build_network
-from lmd_cli.config import RunConfig, load_config
+from lmd_cli.config import RunConfig
+from lmd_cli.config_file import load_config
 from lmd_cli.data import collate
 from lmd_cli.decomposition import decompose
 from lmd_cli.errors import DataError, ResultsError

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lmd_cli.errors import ResultsError, RunFailure
+from lmd_cli.errors import ResultsError, RunError
 from lmd_cli.evaluation.record import differences, require_same_run
 from lmd_cli.evaluation.results import RunFolder, csv_lines, format_value, write_atomically
 
@@ -100,14 +100,14 @@ def test_a_full_disk_is_said_so(folder: RunFolder, monkeypatch: pytest.MonkeyPat
         raise OSError(errno.ENOSPC, "No space left on device")
 
     monkeypatch.setattr(os, "fsync", full)
-    with pytest.raises(RunFailure, match="the disk is full"):
+    with pytest.raises(RunError, match="the disk is full"):
         write_atomically(folder.file("table.csv"), b"x")
-    with pytest.raises(RunFailure, match="the disk is full"):
+    with pytest.raises(RunError, match="the disk is full"):
         folder.append("pairs.csv", [pair("s3", 1)])
     monkeypatch.undo()
     assert folder.start_or_resume() == 3
     assert contents(folder) == before
-    assert RunFailure.exit_code == 1
+    assert RunError.exit_code == 1
 
 
 def test_differences_name_the_fields() -> None:
