@@ -53,8 +53,18 @@ def table_cells(modalities: Sequence[str]) -> list[Cell]:
     if len(modalities) == 3:
         pairs = list(combinations(sorted(modalities, key=_pair_rank), 2))
         return [Cell(pair, target) for pair in pairs for target in _kept_first(pair, modalities)]
+    return single_cells(modalities)
+
+
+def single_cells(modalities: Sequence[str]) -> list[Cell]:
+    """Each modality replaced alone, every modality's prediction watched."""
     ordered = sorted(modalities, key=_rank)
     return [Cell((name,), target) for name in ordered for target in ordered]
+
+
+def measured_cells(modalities: Sequence[str]) -> list[Cell]:
+    """The table's cells and, for three modalities, our own addition: one of three replaced."""
+    return list(dict.fromkeys((*table_cells(modalities), *single_cells(modalities))))
 
 
 def _rank(modality: str) -> tuple[int, str]:

@@ -15,7 +15,7 @@ from lmd_cli.config import RunConfig
 from lmd_cli.data import collate
 from lmd_cli.decomposition import Variant
 from lmd_cli.errors import ResultsError
-from lmd_cli.evaluation.cells import Cell, table_cells
+from lmd_cli.evaluation.cells import Cell, measured_cells, table_cells
 from lmd_cli.evaluation.measure import measure, verified_samples
 from lmd_cli.evaluation.record import package_versions, require_same_run, sample_list_sha256
 from lmd_cli.evaluation.results import FILES, RunFolder, csv_lines, write_atomically
@@ -133,7 +133,7 @@ def prepare(config: RunConfig, progress: Progress | None = None) -> Run:
     dataset = build_dataset(config, progress)
     settings = config.perturbation
     schedule = Schedule.resolve(len(dataset), settings.stride, settings.count)
-    cells = table_cells(built.network.modalities)
+    cells = measured_cells(built.network.modalities)
     return Run(config, dataset, built, device, schedule, variants, cells, threads)
 
 
@@ -193,7 +193,7 @@ def finish(run: Run, folder: RunFolder) -> RunSummary:
     """Tables and ``run.json`` from the rows on disk."""
     samples = folder.finished_samples()
     metrics = summarise(read_pairs(folder.file("pairs.csv")), run.variants, run.cells)
-    table = paper_table(metrics, run.cells)
+    table = paper_table(metrics, table_cells(run.built.network.modalities))
     for name, frame in (("metrics.csv", metrics), ("table.csv", table)):
         rows = [list(frame.columns), *frame.itertuples(index=False, name=None)]
         write_atomically(folder.file(name), csv_lines(rows))

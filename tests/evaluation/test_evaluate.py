@@ -109,6 +109,19 @@ def test_identity_and_uniform_have_the_same_error(tiny_config: Path, tmp_path: P
         assert cell.mse_mean.max() == pytest.approx(cell.mse_mean.min(), rel=1e-4)
 
 
+@pytest.mark.parametrize("sensors", ["camera, lidar", "camera, radar, lidar"])
+def test_lidar_and_three_sensors(tiny_config: Path, tmp_path: Path, sensors: str) -> None:
+    settings = [f"model.modalities=[{sensors}]", "variants=[identity-ratio]"]
+    summary = evaluate(load_config(str(tiny_config), settings), tmp_path, limit=1)
+    kept = summary.metrics[summary.metrics.expected == "keep"]
+    assert (kept.pcc_mean - 1).abs().max() < 1e-6
+    assert kept.mse_mean.max() == 0.0
+    assert summary.record["replay_deviation"] < 1e-4
+    three = len(sensors.split(",")) == 3
+    assert len(summary.table.columns) == 1 + (18 if three else 8)
+    assert len(summary.metrics) == (18 if three else 4)
+
+
 def test_the_record_says_what_was_run(run: Path, config: RunConfig) -> None:
     record = json.loads((run / "run.json").read_text())
     assert record["status"] == "finished"

@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lmd_cli.evaluation.cells import table_cells
+from lmd_cli.evaluation.cells import measured_cells, table_cells
 from lmd_cli.evaluation.results import PAIR_FIELDS, csv_lines
 from lmd_cli.evaluation.summary import METRIC_FIELDS, paper_table, read_pairs, summarise
 
@@ -31,6 +31,13 @@ def test_columns_are_the_papers() -> None:
         "R_pL_p/R",
         "R_pL_p/L",
     ]
+
+
+def test_three_sensors_are_also_replaced_one_at_a_time() -> None:
+    both = ("camera", "radar")
+    assert measured_cells(both) == table_cells(both)
+    more = [c.title for c in measured_cells(("camera", "radar", "lidar"))][9:]
+    assert more == [f"{p}_p/{t}" for p in "RLC" for t in "RLC"]
 
 
 def test_expected_and_names() -> None:
