@@ -20,12 +20,12 @@ class Stream:
     Attributes:
         modality: index of the modality, ``None`` for the bias.
         uniform_share: 1 / (M + 1).
-        bias_inputs: what the bias stream fed to each map, in order (activation splits need it).
+        bias_inputs: what the bias stream fed to the map at each index (activation splits need it).
     """
 
     modality: int | None
     uniform_share: float
-    bias_inputs: list[Tensor]
+    bias_inputs: dict[int, Tensor]
 
     @property
     def is_bias(self) -> bool:
@@ -54,6 +54,11 @@ class FrozenSlope:
     remainder: Tensor | None
     shares: Tensor | None
 
+    @property
+    def plain(self) -> bool:
+        """Nothing but a factor."""
+        return self.remainder is None and self.shares is None
+
     def __call__(self, h: Tensor, stream: Stream, index: int) -> Tensor:
         if self.shares is not None:
             h = self._split(h, stream, index)
@@ -78,7 +83,9 @@ class FrozenAffine:
     split: str
 
     def __call__(self, h: Tensor, stream: Stream, index: int) -> Tensor:
-        return h * self.scale + stream.constant_share(self.split) * self.constant
+        share = stream.constant_share(self.split)
+        out = h * self.scale
+        return out.add_(share * self.constant) if share else out
 
 
 @dataclass(frozen=True)
@@ -90,7 +97,7 @@ class FrozenCentred:
     mean: Callable[[Tensor], Tensor]
 
     def __call__(self, h: Tensor, stream: Stream, index: int) -> Tensor:
-        out = (h - self.mean(h)) * self.scale
+        out = (h - self.mean(h)).mul_(self.scale)
         return out + self.shift if self.shift is not None and stream.is_bias else out
 
 
@@ -103,3 +110,13 @@ class FrozenSelection:
 
     def __call__(self, h: Tensor, stream: Stream, index: int) -> Tensor:
         return self.pick(h)
+
+
+@dataclass(frozen=True)
+class FrozenConstant:
+    """A comparison, an index, a detached value: what it was at the operating point."""
+
+    value: Any
+
+    def __call__(self, h: Tensor, stream: Stream, index: int) -> Any:
+        return self.value

@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from lmd_cli.decomposition.errors import DecompositionError, NoRuleError
-from lmd_cli.decomposition.frozen import FrozenMap, FrozenSelection, Stream
+from lmd_cli.decomposition.frozen import FrozenMap, FrozenSelection, FrozenSlope, Stream
 from lmd_cli.decomposition.layout import BIAS
 from lmd_cli.decomposition.registry import Rule, find_rule, function_name
 from lmd_cli.decomposition.result import Decomposition
@@ -55,11 +55,9 @@ def replay(
     Raises:
         DecompositionError: no maps were kept, or the function does not run the same way again.
     """
-    layout, tape = decomposition.layout, decomposition.tape
-    if not tape:
-        raise DecompositionError("nothing to replay: decompose with keep_frozen=True")
+    layout, tape = decomposition.layout, _tape(decomposition)
     zeros = {name: map_tensors(torch.zeros_like, tree) for name, tree in inputs.items()}
-    bias = Stream(None, layout.uniform_share, [])
+    bias = Stream(None, layout.uniform_share, {})
     run = _Runner(function, tape, dict(constants or {}))
     outputs = {BIAS: run(zeros, bias)}
     for index, name in enumerate(layout.modalities):
@@ -68,25 +66,48 @@ def replay(
     return {name: outputs[name] for name in (*layout.modalities, BIAS)}
 
 
-def replay_part(
-    function: Callable[..., Any],
-    inputs: Mapping[str, Any],
-    decomposition: Decomposition,
-    modality: str,
-) -> Any:
-    """One modality's part by literal replay (no activation splits: they need the bias's pass).
+def _tape(decomposition: Decomposition) -> list[FrozenMap]:
+    if decomposition.tape is None:
+        raise DecompositionError("nothing to replay: decompose with keep_frozen=True")
+    return decomposition.tape
+
+
+class Linearised:
+    """What stands after eq. 12: the network, linear, with the maps of one operating point.
+
+    Any number of inputs of one modality can go through it as plain tensors, several as a batch.
 
     Args:
-        inputs: values for every modality; only ``modality``'s is used, the others enter as zeros.
-
-    Raises:
-        DecompositionError: as :func:`replay`.
+        function: the function that was decomposed, taking one tensor.
+        decomposition: made with ``keep_frozen=True`` at a batch of one.
+        bias: the bias part of its input, zero if not given (activation splits need it).
     """
-    index = decomposition.layout.modalities.index(modality)
-    zeros = {name: map_tensors(torch.zeros_like, tree) for name, tree in inputs.items()}
-    stream = Stream(index, decomposition.layout.uniform_share, [])
-    run = _Runner(function, decomposition.tape, {})
-    return run({**zeros, modality: inputs[modality]}, stream)
+
+    def __init__(
+        self,
+        function: Callable[[Tensor], Any],
+        decomposition: Decomposition,
+        bias: Tensor | None = None,
+    ):
+        self._layout, tape = decomposition.layout, _tape(decomposition)
+        self._run = _Runner(lambda x: function(x), tape, {})
+        self._bias = bias
+        self._splits = any(getattr(m, "shares", None) is not None for m in tape)
+        self._bias_inputs: dict[int, Tensor] = {}
+
+    def part(self, modality: str, x: Tensor) -> Any:
+        """The part that ``x`` gives as that modality's.
+
+        Args:
+            modality: whose shares of constants and bias it takes.
+            x: ``(n, ...)``, n inputs at the same operating point.
+        """
+        if self._splits and not self._bias_inputs:
+            bias = torch.zeros_like(x[:1]) if self._bias is None else self._bias
+            self._run({"x": bias}, Stream(None, self._layout.uniform_share, self._bias_inputs))
+        index = self._layout.modalities.index(modality)
+        stream = Stream(index, self._layout.uniform_share, self._bias_inputs)
+        return self._run({"x": x}, stream)
 
 
 def replay_deviation(replayed: Mapping[str, Any], decomposition: Decomposition) -> float:
@@ -164,22 +185,43 @@ class _ReplayMode(TorchFunctionMode):
             if not self._stream.is_bias:
                 args, kwargs = _without_constants(func, rule, args, kwargs)
             result = func(*_unmark(args), **_unmark(kwargs))
-            return result if rule.kind in ("constant", "metadata") else _mark(result)
+        if rule.kind == "metadata" or result is None:
+            return result
+        if rule.kind == "constant" or not _has_floats(result):
+            return self._next()(result, self._stream, self.position)
+        return _mark(result)
 
-    def _frozen(self, func: Any, args: Any, kwargs: Any) -> Any:
+    def _next(self) -> FrozenMap:
+        """The next kept map.
+
+        Raises:
+            DecompositionError: there is none left.
+        """
         if self.position >= len(self._tape):
             raise DecompositionError("the replay met more nonlinear operations than the clean pass")
-        linear_map = self._tape[self.position]
+        self.position += 1
+        return self._tape[self.position - 1]
+
+    def _frozen(self, func: Any, args: Any, kwargs: Any) -> Any:
+        linear_map, index = self._next(), self.position - 1
         h = _plain(args[0] if args else kwargs["input"])
         if self._stream.is_bias:
-            self._stream.bias_inputs.append(h.clone())
-        out = linear_map(h, self._stream, self.position)
-        self.position += 1
-        if func.__name__.endswith("_") or kwargs.get("inplace"):
+            self._stream.bias_inputs[index] = h.clone()
+        overwrite = func.__name__.endswith("_") or bool(kwargs.get("inplace"))
+        if overwrite and isinstance(linear_map, FrozenSlope) and linear_map.plain:
+            h.mul_(linear_map.slope)
+            return args[0]
+        out = linear_map(h, self._stream, index)
+        if overwrite:
             h.copy_(out)
             return args[0]
         out = out.as_subclass(ReplayTensor)
         return linear_map.finish(out) if isinstance(linear_map, FrozenSelection) else out
+
+
+def _has_floats(tree: Any) -> bool:
+    leaves = pytree.tree_leaves(tree)
+    return any(isinstance(leaf, Tensor) and leaf.is_floating_point() for leaf in leaves)
 
 
 def _without_constants(func: Any, rule: Rule, args: Any, kwargs: Any) -> tuple[Any, Any]:
@@ -195,7 +237,9 @@ def _without_constants(func: Any, rule: Rule, args: Any, kwargs: Any) -> tuple[A
         return (torch.zeros_like(args[0]), *args[1:]), kwargs
     if rule.kind != "sum":
         return args, kwargs
-    numbers = rule.apply.__module__ == add_.__module__ or func is torch.Tensor.__setitem__
+    if func is torch.Tensor.__setitem__:
+        return (*args[:2], _zeroed(args[2], True)), kwargs
+    numbers = rule.apply.__module__ == add_.__module__
     factors = {name: value for name, value in kwargs.items() if name == "alpha"}
     return _zeroed(args, numbers), {**_zeroed(kwargs, False), **factors}
 

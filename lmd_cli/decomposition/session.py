@@ -17,7 +17,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from lmd_cli.decomposition.aliasing import Memory
 from lmd_cli.decomposition.audit import OperationRecord, clean_stack, part_shares, residual
 from lmd_cli.decomposition.errors import DecompositionError, LeakError, NoRuleError
-from lmd_cli.decomposition.frozen import FrozenMap
+from lmd_cli.decomposition.frozen import FrozenConstant, FrozenMap
 from lmd_cli.decomposition.layout import Layout
 from lmd_cli.decomposition.modules import ModuleTracker
 from lmd_cli.decomposition.registry import Rule, find_rule, function_name
@@ -58,8 +58,8 @@ class Session:
         self.tracker = ModuleTracker(root, self._module_done)
         self.records: list[OperationRecord] = []
         self.coverage: dict[tuple[str, str], Rule] = {}
-        self.tape: list[FrozenMap] = []
-        self._audit, self._keep_frozen = audit, keep_frozen
+        self.tape: list[FrozenMap] | None = [] if keep_frozen else None
+        self._audit = audit
         self._on_layer, self._plain_modules = on_layer, plain_modules
         self._memory = Memory(self.tracker.describe)
         self.leak: LeakError | None = None
@@ -111,7 +111,7 @@ class Session:
 
     def freeze(self, linear_map: FrozenMap) -> None:
         """Keeps a linearised map for the replay, if one was asked for."""
-        if self._keep_frozen:
+        if self.tape is not None:
             self.tape.append(linear_map)
 
     # -- the door -------------------------------------------------------------------------
@@ -185,6 +185,8 @@ class Session:
         path = self.tracker.path
         if result is not None and carries_parts(args[:1]) and not carries_parts(result):
             rule = replace(rule, kind="metadata" if rule.kind == "metadata" else "constant")
+            if rule.kind == "constant":
+                self.freeze(FrozenConstant(result))
         if rule.kind != "metadata":
             self.coverage.setdefault((path, function_name(func)), rule)
         if self._audit:
@@ -213,8 +215,8 @@ class Session:
         if name not in self._plain_modules and _drops_parts(inputs, output):
             raise LeakError(
                 f"module {name or '(root)'!r} ({type(module).__name__}) took a decomposed tensor "
-                "and returned a plain one: its parts were dropped inside (scripted, compiled, C++ or "
-                "numpy code, or .detach()); register a rule, or name it in plain_modules if its "
+                "and returned a plain one: its parts were dropped inside (scripted, compiled, C++ "
+                "or numpy code, or .detach()); register a rule, or name it in plain_modules if its "
                 "output does not depend on the input's values"
             )
         if self._on_layer is not None and carries_parts(output):
@@ -258,7 +260,7 @@ class _LeakGuard(TorchDispatchMode):
         if carries_parts(args, kwargs or {}):
             self._session.leak = LeakError(
                 f"{func} {self._session.tracker.describe()} met a decomposed tensor below the "
-                "level of torch functions (scripted, compiled or C++ code): its parts would be dropped"
+                "level of torch functions (scripted, compiled, C++): its parts would be dropped"
             )
             raise self._session.leak
         return func(*args, **(kwargs or {}))

@@ -120,6 +120,7 @@ SUM: dict[str, list[Case]] = {
         lambda f, c, r: f(fresh(c, r), MASK, -1),
         lambda f, c, r: f(c, MASK, torch.tensor(0.2, dtype=torch.float64)),
         lambda f, c, r: f(c, MASK, r[0, 0, 0]),
+        lambda f, c, r: f(PLAIN, MASK, r[0, 0, 0]),
     ],
     "masked_fill_": [
         *inplace(lambda c, r: (MASK, 0.3), lambda c, r: (MASK, 2)),
@@ -229,19 +230,28 @@ PRODUCT: dict[str, list[Case]] = {
     },
     "__rmatmul__": [lambda f, c, r: f(fresh(c, r), normal(2, 6, 3))],
     **{
-        name: [lambda f, c, r: f(fresh(c, r)[0], normal(4, 5)), lambda f, c, r: f(normal(5, 3), c[1])]
+        name: [
+            lambda f, c, r: f(fresh(c, r)[0], normal(4, 5)),
+            lambda f, c, r: f(normal(5, 3), c[1]),
+        ]
         for name in ("mm", "spmm")
     },
     "bmm": [lambda f, c, r: f(fresh(c, r), normal(2, 4, 5)), lambda f, c, r: f(normal(2, 5, 3), c)],
     "mv": [lambda f, c, r: f(fresh(c, r)[0], normal(4)), lambda f, c, r: f(normal(5, 4), c[0, 0])],
     "dot": [lambda f, c, r: f(fresh(c, r)[0, 0], normal(4)), lambda f, c, r: f(normal(4), c[0, 0])],
     "inner": [lambda f, c, r: f(fresh(c, r), normal(5, 4)), lambda f, c, r: f(normal(5, 4), c)],
-    "outer": [lambda f, c, r: f(fresh(c, r)[0, 0], normal(3)), lambda f, c, r: f(normal(3), c[0, 0])],
+    "outer": [
+        lambda f, c, r: f(fresh(c, r)[0, 0], normal(3)),
+        lambda f, c, r: f(normal(3), c[0, 0]),
+    ],
     "tensordot": [
         lambda f, c, r: f(fresh(c, r), normal(3, 4, 2), dims=([1, 2], [0, 1])),
         lambda f, c, r: f(normal(5, 2), c, dims=1),
     ],
-    "kron": [lambda f, c, r: f(fresh(c, r)[0], normal(2, 2)), lambda f, c, r: f(normal(2, 2), c[0])],
+    "kron": [
+        lambda f, c, r: f(fresh(c, r)[0], normal(2, 2)),
+        lambda f, c, r: f(normal(2, 2), c[0]),
+    ],
     "einsum": [
         lambda f, c, r: f("bij,jk->bik", fresh(c, r), normal(4, 5)),
         lambda f, c, r: f("jk,bij->ki", normal(4, 5), c),

@@ -107,7 +107,10 @@ STRUCTURE: dict[str, list[Case]] = {
     "torch.Tensor.H.__get__": [on((3, 4))],
     "torch.Tensor.mH.__get__": cubes(()),
     "clone": [*cubes(()), on((2, 3, 4, 5), memory_format=torch.channels_last)],
-    "contiguous": [on((2, 3, 4, 5), memory_format=torch.channels_last), by(CUBE, lambda f, x: f(x.mT))],
+    "contiguous": [
+        on((2, 3, 4, 5), memory_format=torch.channels_last),
+        by(CUBE, lambda f, x: f(x.mT)),
+    ],
     "to": cubes((torch.float64,), (normal(1),), ("cpu",)),
     "double": cubes(()),
     "cpu": cubes(()),

@@ -172,7 +172,7 @@ class FusionNetwork(nn.Module):
         x = self.blocks(self.merge(fused))
         if self.head == "tensor":
             return self.dense(x)
-        vector = self.vector(x.mean((2, 3)))
+        vector = self.vector((x + 0.5).mean((2, 3)))  # not 0 after a norm
         return {"dense": self.dense(x), "vector": [vector]} if self.head == "dict" else [vector, x]
 
 

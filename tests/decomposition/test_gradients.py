@@ -40,14 +40,18 @@ def rows(network: nn.Module, variant: str) -> Callable[[Tensor, Tensor], tuple[T
 X, Y = normal(1, 2, 4, 4), normal(1, 2, 4, 4, seed=1)
 
 
-@pytest.mark.parametrize("activation", [nn.ReLU(inplace=True), nn.Sigmoid(), nn.SiLU(), nn.ELU()])
 @pytest.mark.parametrize(
-    "variant", ["identity-ratio", "uniform-identity-sum", "identity-uniform-ratio"]
+    ("variant", "activation"),
+    [
+        ("identity-ratio", nn.Sigmoid()),
+        ("uniform-identity-sum", nn.ReLU(inplace=True)),
+        ("identity-uniform-ratio", nn.SiLU()),
+    ],
 )
 def test_gradients_of_the_parts(variant: str, activation: nn.Module) -> None:
     network = small(activation).double()
-    inputs = X.clone().requires_grad_(), Y.clone().requires_grad_()
-    assert torch.autograd.gradcheck(rows(network, variant), inputs, atol=1e-6)
+    x = X.clone().requires_grad_()
+    assert torch.autograd.gradcheck(lambda x: rows(network, variant)(x, Y), (x,), atol=1e-6)
 
 
 @pytest.mark.parametrize("variant", variant_names())

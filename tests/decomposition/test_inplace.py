@@ -76,9 +76,8 @@ VIEWS = list(views(normal(*SHAPE)))
 WRITES: dict[str, Callable[[Tensor], Any]] = {
     "mul_": lambda v: v.mul_(-2.0),
     "add_": lambda v: v.add_(0.5),
-    "setitem": lambda v: v.__setitem__(0, 0.25),
+    "setitem": lambda v: v.__setitem__(0, 0.3),
     "copy_": lambda v: v.copy_(v.flip(0)),
-    "zero_": lambda v: v.zero_(),
     "masked_fill_": lambda v: v.masked_fill_(v > 0, 1.5),
 }
 
@@ -86,8 +85,6 @@ WRITES: dict[str, Callable[[Tensor], Any]] = {
 @pytest.mark.parametrize("write", WRITES)
 @pytest.mark.parametrize("view", VIEWS)
 def test_write_to_a_view_shows_in_the_base(view: str, write: str) -> None:
-    if (view, write) == ("unfold", "zero_"):
-        pytest.skip("torch's own zero_ of an unfolded view needs no second test")
     check_affine(view_of_sum(lambda x: WRITES[write](views(x)[view])))
 
 
@@ -171,8 +168,6 @@ def test_a_copy_of_the_total_is_a_copy_of_the_parts(name: str, layout: str) -> N
         y = F.relu(y) * 2.0
         return (y.reshape(x.shape) if shared else x) + y.reshape(-1)[0]
 
-    if name == "channels last" and layout == "transposed":
-        arranged(normal(*SHAPE)).contiguous(memory_format=torch.channels_last)
     plain = function(**{k: v.clone() for k, v in inputs().items()})
     torch.testing.assert_close(reference(**inputs()), plain)
     result = run(function)
@@ -310,3 +305,26 @@ def test_empty_tensors_do_not_share_memory() -> None:
 def test_gradients_and_a_view_of_an_input_do_not_mix() -> None:
     with pytest.raises(LeakError, match="while gradients are recorded"):
         run(lambda camera, radar: camera.view(-1).mul_(2.0).view_as(radar) + radar, grad=True)
+
+
+def test_gradients_through_a_write_to_an_input() -> None:
+    camera = inputs()["camera"].requires_grad_()
+    given = {"camera": camera, "radar": inputs()["radar"]}
+    result = decompose(lambda camera, radar: F.relu(camera, inplace=True) + radar, given, grad=True)
+    result.parts["camera"].sum().backward()
+    assert torch.equal(camera.grad, (camera > 0).double())
+    assert torch.equal(camera, inputs()["camera"])
+
+
+def test_many_tensors_that_come_and_go() -> None:
+    """Views are still found after the list of live tensors was swept."""
+
+    def function(camera: Tensor, radar: Tensor) -> Tensor:
+        x = camera * 2.0 + radar + 1.0
+        view = x[0]
+        for _ in range(600):
+            camera = camera * 1.0
+        view.mul_(3.0)
+        return x + camera
+
+    check_affine(function)

@@ -115,7 +115,7 @@ def test_layers_carry_extras() -> None:
 def test_an_unknown_layer_is_told_near_names() -> None:
     with pytest.raises(InputError, match=r"unknown layer 'shared\.2'; near: shared\.[01]"):
         run(["stem", "shared.2"])
-    with pytest.raises(InputError, match="unknown layer 'nothing like it'$"):
+    with pytest.raises(InputError, match=r"unknown layer 'nothing like it'$"):
         run(["nothing like it"])
 
 

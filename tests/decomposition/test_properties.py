@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 from lmd_cli.decomposition import Decomposition, decompose
 
 #: Slow machines must not fail a test, and the same networks are drawn in every run.
-RUNS = settings(max_examples=40, deadline=None, derandomize=True)
+RUNS = settings(max_examples=20, deadline=None, derandomize=True)
 
 
 def run(case: Case, inputs: dict[str, Any] | None = None, **options: Any) -> Decomposition:

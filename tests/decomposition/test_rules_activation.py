@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 from collections.abc import Callable
 from typing import Any
@@ -180,17 +181,21 @@ def test_inplace_argument(name: str) -> None:
         assert torch.equal(a, b)
 
 
+@pytest.mark.parametrize("inplace", [False, True])
 @pytest.mark.parametrize("value", [0.0, -0.7])
 @pytest.mark.parametrize(
     "function",
     [f for f in functions_of_kind("activation") if "threshold" in f.__name__],
     ids=function_name,
 )
-def test_threshold(function: Any, value: float) -> None:
+def test_threshold(function: Any, value: float, inplace: bool) -> None:
     sample = sample_with_zeros()
 
     def call(x: Tensor) -> Tensor:
-        return function(x, 0.3, value)
+        if not inplace or not inspect.isfunction(function):
+            return function(x, 0.3, value)
+        function(x, 0.3, value, True)
+        return x
 
     above = (sample.total > 0.3).double()
     rows = {name: [above * part] for name, part in sample.rows().items()}

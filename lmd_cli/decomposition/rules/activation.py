@@ -129,7 +129,7 @@ def guarded_secant(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Ten
     Returns:
         f(x) / x, or f'(x) where |x| < :data:`SECANT_GUARD`; and f(x) - slope * x there, else 0.
     """
-    y, derivative = torch.func.jvp(function, (x,), (torch.ones_like(x),))
+    y, derivative = torch.func.jvp(function, (x,), (torch.ones_like(x),))[:2]
     near = x.abs() < SECANT_GUARD
     slope = torch.where(near, derivative, y / torch.where(near, 1.0, x))
     return slope, torch.where(near, y - slope * x, 0.0)
@@ -221,16 +221,22 @@ for _name in OFF_ORIGIN:
     _register(_name, None)
 
 
-@register_rule(*aliases("threshold"), kind="activation", equation="eq. 9, App. C")
 def threshold(
     session: Session, func: Any, x: Any, threshold: float, value: float, inplace: bool = False
 ) -> Any:
     """x above the threshold, else a constant: slope 1 or 0, the constant to the bias."""
-    if inplace:
+    writes = inplace or func.__name__.endswith("_")
+    if writes:
         session.own(x)
     above = x.total > threshold
     slope = above.to(x.total.dtype)
     remainder = torch.where(above, torch.zeros_like(slope), value) if value else None
     parts, rows = linearised(session, x, slope, remainder)
-    total = func(x.total, threshold, value, inplace) if inplace else func(x.total, threshold, value)
-    return session.assign(x, parts, rows) if inplace else session.make(total, parts, rows)
+    total = func(x.total, threshold, value, *((True,) if inplace else ()))
+    return session.assign(x, parts, rows) if writes else session.make(total, parts, rows)
+
+
+for _aliases, _inplace in ((aliases, False), (inplace_aliases, True)):
+    register_rule(
+        *_aliases("threshold"), kind="activation", equation="eq. 9, App. C", inplace=_inplace
+    )(threshold)

@@ -61,7 +61,8 @@ def max_pool(
 
     def pick(h: Tensor) -> Tensor:
         flat = h.flatten(-spatial)  # (..., H * W)
-        return flat.gather(-1, indices.flatten(-spatial)).reshape(indices.shape)
+        where = indices.flatten(-spatial).expand(*flat.shape[:-1], -1)
+        return flat.gather(-1, where).unflatten(-1, indices.shape[-spatial:])
 
     return _select(session, input, total, pick, lambda h: (h, indices) if wanted else h)
 
@@ -92,7 +93,8 @@ def extremum(session: Session, func: Any, x: DecomposedTensor, *args: Any, **kwa
         where = total.indices if keep else total.indices.unsqueeze(dim)
 
     def pick(h: Tensor) -> Tensor:
-        chosen = h.gather(dim, where)
+        batch = h.shape[0] if h.dim() and dim % h.dim() else 1  # a replay may stack inputs
+        chosen = h.gather(dim, where.expand(batch, *where.shape[1:]) if batch > 1 else where)
         return chosen if keep else chosen.squeeze(dim)
 
     def finish(h: Any) -> Any:
