@@ -88,7 +88,7 @@ class Decomposition(Parts):
             module that runs again is named ``name#2``).
         operations: one record for each operation, if an audit was asked for.
         coverage: rule by (module, function) for everything that met a decomposed tensor.
-        tape: the linearised maps, ``None`` unless they were asked for (see :func:`~.replay.replay`).
+        tape: the linearised maps, ``None`` unless asked for (see :func:`~.replay.replay`).
     """
 
     def __init__(

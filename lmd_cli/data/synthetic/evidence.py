@@ -77,9 +77,9 @@ def gather_evidence(
 def visibility_level(evidence: Evidence) -> str:
     """nuScenes' visibility token, ``1`` to ``4``, from the share that the cameras see.
 
-    What another sensor sees is at least 2, for SimpleBEV takes level 1 out of loss and score:
-    radar and LiDAR here are not stopped by what stands before a vehicle.
+    At least 2 if fog or darkness hides it, or if the radar has a return of it: SimpleBEV takes
+    level 1 out of loss and score, which is for what stands behind something else.
     """
     level = 1 + sum(evidence.free_share >= bound for bound in (0.4, 0.6, 0.8))
-    beyond = evidence.radar_returns > 0 or evidence.lidar_returns > 0
-    return str(max(level, 2) if beyond else level)
+    counts = not evidence.camera or evidence.radar_returns > 0
+    return str(max(level, 2) if counts else level)

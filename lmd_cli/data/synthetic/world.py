@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 Array = NDArray[np.float64]
 
 #: Nothing further from the ego vehicle than this exists, metres.
-RANGE = 42.0
+RANGE = 40.0
 #: Seconds between two keyframes (2 Hz, as nuScenes).
 KEYFRAME_INTERVAL = 0.5
 
@@ -206,7 +206,7 @@ class Scene:
 
     def fog(self, time: float) -> float:
         """Extinction of the fog between everything at ``time``, per metre."""
-        return 0.014 + 0.011 * math.sin(self._phases[1] + time / 4.3)
+        return 0.010 + 0.007 * math.sin(self._phases[1] + time / 4.3)
 
     def road_point(self, along: float, lateral: float, turn: float = 0.0) -> Pose:
         """The global pose at ``along`` metres of the road and ``lateral`` metres to its left."""
@@ -287,7 +287,7 @@ def _make_actor(rng: np.random.Generator, kind: str, lane: Lane, index: int) -> 
         speed=lane.speed,
         turn=turn,
         seen=seen,
-        clarity=float(rng.uniform(0.25, 1.0)) * seen.camera,
+        clarity=float(rng.uniform(0.35, 1.0)) * seen.camera,
         radar_rate=float(rng.uniform(0.5, 4.5)) * seen.radar,
         lidar_rate=float(rng.uniform(0.15, 1.0)) * seen.lidar,
         colour=_draw_colour(rng),
