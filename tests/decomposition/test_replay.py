@@ -15,9 +15,7 @@ from lmd_cli.decomposition.replay import replay, replay_deviation
 
 
 def run(case: Case) -> Decomposition:
-    return decompose(
-        case.network, case.inputs, case.variant, extras=case.extras, keep_frozen=True
-    )
+    return decompose(case.network, case.inputs, case.variant, extras=case.extras, keep_frozen=True)
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
