@@ -55,7 +55,13 @@ def test_ctrl_c_keeps_the_rows_and_the_same_command_goes_on(tiny_config: Path, t
     straight = run(*arguments[:-1], "straight", folder=tmp_path)
     assert straight.returncode == 0, straight.stderr
     process = subprocess.Popen(
-        command(*arguments), cwd=tmp_path, env=environment(), stderr=subprocess.PIPE, text=True
+        command(*arguments),
+        cwd=tmp_path,
+        env=environment(),
+        stderr=subprocess.PIPE,
+        text=True,
+        # A shell's background jobs ignore Ctrl-C, and their children inherit that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     rows = tmp_path / "out" / "samples.csv"
     deadline = time.monotonic() + 60
