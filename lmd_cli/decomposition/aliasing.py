@@ -83,8 +83,7 @@ class Memory:
         if len(family) == 1:
             x.replace(x.total, parts, rows)
             return
-        storage = address(x.parts)
-        if any(other.rows != rows or address(other.parts) != storage for other in family):
+        if not _share_rows(family) or (rows != x.rows and not _add_rows(family, rows)):
             raise LeakError(
                 f"an in-place operation {self._where()} writes to a tensor that has views, whose "
                 "parts are stored apart; use the out-of-place form there"
@@ -118,6 +117,33 @@ class Memory:
                 "gradients are recorded; use the out-of-place form there"
             )
         x.replace(x.total.clone(), x.parts.clone(), x.rows)
+
+
+def _share_rows(family: list[DecomposedTensor]) -> bool:
+    """Whether all have the same rows, in one storage."""
+    return len({(member.rows, address(member.parts)) for member in family}) == 1
+
+
+def _add_rows(family: list[DecomposedTensor], rows: tuple[int, ...]) -> bool:
+    """Gives tensors that share their rows more of them, in a new storage that they share too.
+
+    Returns:
+        Whether that was possible: it needs a storage of whole rows, one after the other.
+    """
+    stack, old = family[0].parts, family[0].rows
+    whole = stack.new_empty(0).set_(stack.untyped_storage())  # (elements of the storage,)
+    length = whole.numel() // len(old)
+    apart = any(m.parts.stride(0) != length and len(old) > 1 for m in family)
+    beyond = any(m.parts.storage_offset() >= length for m in family)
+    if torch.is_grad_enabled() or apart or beyond or length * len(old) != whole.numel():
+        return False
+    grown = stack.new_zeros(len(rows), length)
+    grown[[rows.index(row) for row in old]] = whole.view(len(old), length)
+    for member in family:
+        size, steps = (len(rows), *member.total.shape), (length, *member.parts.stride()[1:])
+        view = grown.as_strided(size, steps, member.parts.storage_offset())
+        member.replace(member.total, view, rows)
+    return True
 
 
 def _moved(t: Tensor, copies: dict[int, torch.UntypedStorage]) -> Tensor:

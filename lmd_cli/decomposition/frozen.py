@@ -10,7 +10,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import torch
 from torch import Tensor
+
+from lmd_cli.decomposition.tree import map_tensors
 
 
 @dataclass
@@ -114,9 +117,17 @@ class FrozenSelection:
 
 @dataclass(frozen=True)
 class FrozenConstant:
-    """A comparison, an index, a detached value: what it was at the operating point."""
+    """A comparison, an index, a detached value: what it was at the operating point.
+
+    Tensors are copied on the way in and out: the network may go on to write to them.
+    """
 
     value: Any
 
+    @classmethod
+    def of(cls, value: Any) -> FrozenConstant:
+        """Keeps a copy."""
+        return cls(map_tensors(torch.clone, value))
+
     def __call__(self, h: Tensor, stream: Stream, index: int) -> Any:
-        return self.value
+        return map_tensors(torch.clone, self.value)

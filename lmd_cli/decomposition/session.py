@@ -185,8 +185,8 @@ class Session:
         path = self.tracker.path
         if result is not None and carries_parts(args[:1]) and not carries_parts(result):
             rule = replace(rule, kind="metadata" if rule.kind == "metadata" else "constant")
-            if rule.kind == "constant":
-                self.freeze(FrozenConstant(result))
+            if rule.kind == "constant" and self.tape is not None:
+                self.freeze(FrozenConstant.of(result))
         if rule.kind != "metadata":
             self.coverage.setdefault((path, function_name(func)), rule)
         if self._audit:

@@ -62,6 +62,13 @@ def chunk_inplace(x: Tensor, inner: nn.Module) -> Tensor:
     return h
 
 
+def changed_mask(x: Tensor) -> Tensor:
+    mask = x > 0
+    mask[:, 0] = True
+    mask[:, 1].logical_not_()
+    return x * mask
+
+
 def canvas(x: Tensor, inner: nn.Module) -> Tensor:
     h = inner(x)
     h[:, 0] = x[:, 1] * 2.0
@@ -129,6 +136,7 @@ BLOCKS: dict[str, Callable[[int], nn.Module]] = {
     "position code": apply(position_code),
     "constant added in place": lambda c: Block(lambda x, m: m(x).add_(0.25), pointwise(c)),
     "mask": apply(lambda x: x * (torch.arange(x.shape[-1]) % 3 > 0).to(x.dtype)),
+    "changed mask": apply(changed_mask),
     "where": apply(lambda x: torch.where(x.detach() > 0, x, 0.1 * x - 0.2)),
     "tokens": lambda c: Block(tokens, nn.Linear(c, c)),
     "permuted": apply(lambda x: x.permute(0, 1, 3, 2).contiguous().flip(2)),

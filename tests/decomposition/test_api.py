@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from rule_oracle import normal
 from torch import Tensor, nn
 from torch.overrides import handle_torch_function, has_torch_function
@@ -285,6 +286,33 @@ def test_rules_are_registered_once_and_taken_back() -> None:
     unregister_rule(torch.cumprod)
     with pytest.raises(NoRuleError, match=r"no rule for torch\.cumprod"):
         both(lambda camera, radar: torch.cumprod(camera, 0))
+
+
+KEYWORDS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
+    "sigmoid": (torch.sigmoid, {}),
+    "relu": (F.relu, {"inplace": False}),
+    "threshold": (F.threshold, {"threshold": 0.1, "value": 0.0}),
+    "clamp": (torch.clamp, {"max": 0.3}),
+    "amax": (torch.amax, {"dim": 1}),
+    "clone": (torch.clone, {}),
+    "masked_fill": (torch.masked_fill, {"mask": C > 0, "value": 0.3}),
+    "reshape": (torch.reshape, {"shape": (3, 2)}),
+    "sum": (torch.sum, {"dim": 0}),
+    "linear": (F.linear, {"weight": normal(4, 3)}),
+    "layer_norm": (F.layer_norm, {"normalized_shape": (3,)}),
+    "max_pool1d": (F.max_pool1d, {"kernel_size": 2}),
+    "avg_pool1d": (F.avg_pool1d, {"kernel_size": 2}),
+    "pad": (F.pad, {"pad": (1, 1), "value": 0.3}),
+    "mul": (torch.mul, {"other": 2.0}),
+}
+
+
+@pytest.mark.parametrize("name", KEYWORDS)
+def test_the_input_may_be_named(name: str) -> None:
+    function, arguments = KEYWORDS[name]
+    result = both(lambda camera, radar: function(input=camera + radar, **arguments), audit=True)
+    assert torch.equal(result.total, function(input=C + R, **arguments))
+    assert result.residual < 1e-14
 
 
 def doubled(x: Tensor) -> Tensor:

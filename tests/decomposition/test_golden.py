@@ -29,7 +29,8 @@ METRICS = json.loads((GOLDENS / "lmd" / f"metrics_{NAME}.json").read_text())
 VARIANTS = sorted({key.rpartition("/")[0] for key in STORED.files if "/" in key})
 PARTS = ("camera", "radar", "bias")
 #: Appendix C.2 jumps where a modality's part changes its sign: there the whole bias part moves from
-#: or to the modalities, however small the parts are. A rounding of 1e-6 flips a few neurons.
+#: or to the modalities, however small the parts are. Relative noise of 1e-6 on these features moves
+#: the parts by up to 0.5, but by 5e-6 only under the other rule sets.
 JUMPS = "identity-ratio-ratio"
 
 
@@ -82,13 +83,13 @@ def test_eight_rule_sets_are_stored() -> None:
     assert set(METRICS) - {"baseline", "shap"} <= set(VARIANTS)
 
 
-@pytest.mark.parametrize("variant", VARIANTS)
-def test_total_is_the_networks(reference: Reference, results: Any, variant: str) -> None:
-    total = results[variant]["segmentation"].total
+def test_total_is_the_networks(reference: Reference, results: dict[str, Decomposition]) -> None:
     with torch.no_grad():
-        assert torch.equal(total, reference.network.fuse(reference.clean)["segmentation"])
-    np.testing.assert_allclose(total.squeeze().numpy(), STORED["total"], rtol=0, atol=2e-5)
-    assert results[variant].residual < 1e-12
+        plain = reference.network.fuse(reference.clean)["segmentation"]
+    np.testing.assert_allclose(plain.squeeze().numpy(), STORED["total"], rtol=0, atol=2e-5)
+    for result in results.values():
+        assert torch.equal(result["segmentation"].total, plain)
+        assert result.residual < 1e-12
 
 
 @pytest.mark.parametrize("name", PARTS)

@@ -122,12 +122,29 @@ def test_activation_of_a_view(view: str) -> None:
     assert torch.equal(a.bias, b.bias)
 
 
-def test_a_new_part_cannot_reach_a_view() -> None:
-    """The base has no bias part yet; adding a constant through a view would have to make one."""
+@pytest.mark.parametrize("view", VIEWS)
+@pytest.mark.parametrize("first", ["base", "view"])
+def test_a_write_may_add_parts_to_all_views(view: str, first: str) -> None:
+    """The base has no bias part, and no radar part, until something is written to it."""
 
     def function(camera: Tensor, radar: Tensor) -> Tensor:
-        x = camera + radar
-        x.view(-1).add_(1.0)
+        x = camera * 2.0
+        seen = views(x)[view]
+        written = x if first == "base" else seen
+        written.add_(0.3)
+        written[0] += views(radar)[view][0] if first == "view" else radar[0]
+        written.mul_(3.0)
+        return x.sum() + seen * 2.0
+
+    check_affine(function)
+
+
+def test_parts_that_are_not_stored_row_by_row_cannot_grow() -> None:
+    grid = normal(2, 3, 2, 2, seed=4)
+
+    def function(camera: Tensor, radar: Tensor) -> Tensor:
+        x = F.grid_sample(camera + radar, grid, align_corners=False)
+        x[0].add_(0.3)
         return x
 
     with pytest.raises(LeakError, match="out-of-place") as error:

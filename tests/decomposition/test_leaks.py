@@ -295,6 +295,7 @@ REFUSED: dict[str, tuple[Callable[[Tensor], Any], str]] = {
         lambda x: x.diff(prepend=torch.zeros(2, 4, 3, 1).double()),
         "prepend",
     ),
+    "batch statistics": (lambda x: F.batch_norm(x, None, None, training=True), r"\.eval\(\)"),
     "dropout while training": (lambda x: F.dropout(x, 0.5, training=True), r"\.eval\(\)"),
     "RReLU while training": (lambda x: F.rrelu(x, training=True), r"\.eval\(\)"),
     "sampling at decomposed places": (

@@ -10,8 +10,14 @@ from rule_oracle import normal
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from lmd_cli.decomposition import Decomposition, DecompositionError, decompose
-from lmd_cli.decomposition.replay import replay, replay_deviation
+from lmd_cli.decomposition import (
+    Decomposition,
+    DecompositionError,
+    decompose,
+    decompose_onward,
+    variant_names,
+)
+from lmd_cli.decomposition.replay import Linearised, replay, replay_deviation
 
 
 def run(case: Case) -> Decomposition:
@@ -58,3 +64,22 @@ def test_a_function_that_goes_another_way_is_told() -> None:
     result = decompose(function, inputs, keep_frozen=True)
     with pytest.raises(DecompositionError, match="more nonlinear operations"):
         replay(function, inputs, result)
+
+
+@pytest.mark.parametrize("variant", variant_names())
+def test_a_batch_through_the_linear_network_is_the_extras(variant: str) -> None:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        tail = nn.Sequential(nn.InstanceNorm2d(4), nn.ReLU(), nn.MaxPool2d(2), nn.BatchNorm2d(4))
+    tail = tail.double().eval()
+    parts = {"camera": normal(1, 4, 4, 4), "radar": normal(1, 4, 4, 4, seed=1)}
+    bias = normal(1, 4, 4, 4, seed=2)
+    others = normal(5, 4, 4, 4, seed=3)
+    total = parts["camera"] + parts["radar"] + bias
+    extras = {"radar": list(others.split(1))}
+    result = decompose_onward(
+        tail, total, parts, variant, bias=bias, extras=extras, keep_frozen=True
+    )
+    found = Linearised(tail, result, bias).part("radar", others)
+    wanted = torch.cat(list(result.extras["radar"]))
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)

@@ -25,7 +25,7 @@ LIMITS = {
         ("relu", "relu6", "hardshrink", "softshrink", "tanhshrink", "abs", "absolute"), 0
     ),
     **dict.fromkeys(("hardtanh", "elu", "celu", "tanh", "softsign", "atan", "arctan", "sin"), 1),
-    **dict.fromkeys(("expm1", "clamp", "clip"), 1),
+    **dict.fromkeys(("expm1", "clamp", "clip", "clamp_min", "clamp_max"), 1),
     **dict.fromkeys(("gelu", "silu", "hardswish"), 0.5),
     "leaky_relu": 0.01,
     "prelu": 0.25,
@@ -63,6 +63,8 @@ OPTIONS: dict[str, list[tuple[tuple[Any, ...], dict[str, Any], float]]] = {
     "rrelu": [((0.1, 0.3), {}, 0.2)],
     "clamp": [((-1.0, 0.5), {}, 1.0), ((0.0,), {}, 0.0), ((), {"max": 0.7}, 1.0)],
     "clip": [((), {"min": -0.3}, 1.0)],
+    "clamp_min": [((-0.3,), {}, 1.0), ((0.0,), {}, 0.0)],
+    "clamp_max": [((0.7,), {}, 1.0)],
 }
 
 
@@ -88,7 +90,7 @@ def calls(function: Any) -> list[tuple[Callable[[Tensor], Tensor], float | None]
     name = bare_name(function)
     given = OPTIONS.get(name, [])
     limit = None if name in DERIVATIVES else lookup(LIMITS, _named(name))
-    bare = [] if name in ("prelu", "clamp", "clip") else [((), {}, limit)]
+    bare = [] if name == "prelu" or name.startswith("cl") else [((), {}, limit)]
     return [(lambda x, a=a, k=k: function(x, *a, **k), at_zero) for a, k, at_zero in bare + given]
 
 

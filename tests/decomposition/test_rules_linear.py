@@ -17,7 +17,9 @@ from rule_oracle import (
     assert_total,
     functions_of_kind,
     lookup,
+    normal,
 )
+from torch import Tensor
 
 from lmd_cli.decomposition import decompose
 from lmd_cli.decomposition.registry import function_name
@@ -55,3 +57,31 @@ def test_conversions_round_each_part(name: str) -> None:
     assert torch.equal(result.total, getattr(sample.total, name)())
     for modality in MODALITIES:
         assert torch.equal(result.parts[modality], getattr(sample.parts[modality], name)())
+
+
+@pytest.mark.parametrize("dimensions", [1, 2, 3])
+@pytest.mark.parametrize("batched", [True, False])
+@pytest.mark.parametrize("dim", [0, 1])
+def test_convolution_of_a_concatenation(dimensions: int, batched: bool, dim: int) -> None:
+    """Concatenated channels meet their own weights only; other dimensions are not channels."""
+    size = (2, 4, *(3,) * dimensions)[0 if batched else 1 :]
+    joined = list(size)
+    joined[dim] *= 2
+    channels = joined[1 if batched else 0]
+    weight = normal(2, channels, *(2,) * dimensions)
+    convolve = getattr(torch, f"conv{dimensions}d")
+
+    def function(camera: Tensor, radar: Tensor) -> Tensor:
+        return convolve(torch.cat([radar, camera], dim), weight, normal(2, seed=1))
+
+    check(function, Sample(*size))
+
+
+def test_grouped_convolution_of_a_concatenation() -> None:
+    weight = normal(4, 4, 2, 2)
+
+    def function(camera: Tensor, radar: Tensor) -> Tensor:
+        joined = torch.cat([camera, radar], 1)
+        return torch.conv2d(joined, weight, None, 1, 0, 1, 2) + joined[:, :4, 1:, 1:]
+
+    check(function, Sample(2, 4, 3, 3))

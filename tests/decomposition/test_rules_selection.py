@@ -144,15 +144,18 @@ def test_extremum_of_all(function: Any) -> None:
     assert_rows(result, {k: [h.flatten()[best(sample.total)]] for k, h in sample.rows().items()})
 
 
-def test_equals_are_read_where_torch_says() -> None:
-    sample = Sample(1, 6)
-    sample.bias = 1.0 - sample.parts["camera"] - sample.parts["radar"]
+@pytest.mark.parametrize("keep", [False, True])
+def test_equals_are_read_where_torch_says(keep: bool) -> None:
+    sample = Sample(3, 6)
+    sample.parts = {name: part.round() for name, part in sample.parts.items()}
+    sample.bias = sample.bias.round()
     total = sample.total
-    total_ties = int((total == total.max()).sum())
-    result = sample.through(lambda x: x.max(1), "identity-ratio")
-    index = result.total.indices
-    assert total_ties >= 1
-    assert torch.equal(result.parts["camera"].values, sample.parts["camera"][:, index[0]])
+    assert ((total == total.amax(1, keepdim=True)).sum(1) > 1).any()
+    result = sample.through(lambda x: x.max(1, keepdim=keep), "identity-ratio")
+    index = total.max(1, keepdim=True).indices
+    assert torch.equal(result.total.indices, index if keep else index.squeeze(1))
+    camera = sample.parts["camera"].gather(1, index)
+    assert torch.equal(result.parts["camera"].values, camera if keep else camera.squeeze(1))
 
 
 def test_several_dimensions_and_two_tensors_are_refused() -> None:

@@ -59,6 +59,8 @@ THROUGH_ORIGIN: dict[str, Slope] = {
     "expm1": slopes.exp_minus_one,
     "clamp": slopes.clamp,
     "clip": slopes.clamp,
+    "clamp_min": slopes.clamp,
+    "clamp_max": slopes.clamp,
 }
 
 #: Activations with f(0) != 0.
@@ -185,6 +187,8 @@ _NATIVE_ARGUMENTS = {
     "prelu": ("weight",),
     "clamp": ("min", "max"),
     "clip": ("min", "max"),
+    "clamp_min": ("min",),
+    "clamp_max": ("max",),
     "hardshrink": ("lambd",),
     "softshrink": ("lambd",),
     "softplus": ("beta", "threshold"),
@@ -206,8 +210,8 @@ def _options(session: Session, func: Any, x: Any, args: Any, kw: Any) -> dict[st
 
 
 def _register(name: str, slope: Slope | None) -> None:
-    def rule(session: Session, func: Any, x: Any, *args: Any, **kw: Any) -> Any:
-        return activate(session, func, slope, x, args, kw)
+    def rule(session: Session, func: Any, input: Any, *args: Any, **kw: Any) -> Any:
+        return activate(session, func, slope, input, args, kw)
 
     rule.__doc__ = f"{name}: eq. 9, in place or not."
     equation = "eq. 9, App. C" if slope else "eq. 9 (guarded)"
@@ -222,18 +226,18 @@ for _name in OFF_ORIGIN:
 
 
 def threshold(
-    session: Session, func: Any, x: Any, threshold: float, value: float, inplace: bool = False
+    session: Session, func: Any, input: Any, threshold: float, value: float, inplace: bool = False
 ) -> Any:
-    """x above the threshold, else a constant: slope 1 or 0, the constant to the bias."""
+    """The input above the threshold, else a constant: slope 1 or 0, the constant to the bias."""
     writes = inplace or func.__name__.endswith("_")
     if writes:
-        session.own(x)
-    above = x.total > threshold
-    slope = above.to(x.total.dtype)
+        session.own(input)
+    above = input.total > threshold
+    slope = above.to(input.total.dtype)
     remainder = torch.where(above, torch.zeros_like(slope), value) if value else None
-    parts, rows = linearised(session, x, slope, remainder)
-    total = func(x.total, threshold, value, *((True,) if inplace else ()))
-    return session.assign(x, parts, rows) if writes else session.make(total, parts, rows)
+    parts, rows = linearised(session, input, slope, remainder)
+    total = func(input.total, threshold, value, *((True,) if inplace else ()))
+    return session.assign(input, parts, rows) if writes else session.make(total, parts, rows)
 
 
 for _aliases, _inplace in ((aliases, False), (inplace_aliases, True)):

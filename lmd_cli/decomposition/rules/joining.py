@@ -111,10 +111,10 @@ def _mask_parts(session: Session, x: DecomposedTensor, mask: Tensor, value: Any)
 
 
 @register_rule(*aliases("masked_fill"), kind="sum", equation="eq. 6")
-def masked_fill(session: Session, func: Any, x: Any, mask: Any, value: Any) -> Any:
-    """The value written where the mask is set is bias."""
-    total = call_plain(func, (x, mask, value), {})
-    parts, rows = _mask_parts(session, x, mask, value)
+def masked_fill(session: Session, func: Any, input: Any, mask: Any, value: Any) -> Any:
+    """A constant written where the mask is set is bias."""
+    total = call_plain(func, (input, mask, value), {})
+    parts, rows = _mask_parts(session, input, mask, value)
     return session.make(total, parts, rows)
 
 

@@ -74,20 +74,22 @@ def _pooled(func: Any, spatial: int, x: Tensor, args: Any, kwargs: Any) -> tuple
 
 
 @register_rule(*aliases("max", "min", "amax", "amin"), kind="selection", equation="eq. 9")
-def extremum(session: Session, func: Any, x: DecomposedTensor, *args: Any, **kwargs: Any) -> Any:
+def extremum(
+    session: Session, func: Any, input: DecomposedTensor, *args: Any, **kwargs: Any
+) -> Any:
     """Largest or smallest element along one dimension, or of all."""
     if any(isinstance(value, Tensor) for value in (*args, *kwargs.values())):
         raise session.refuse(func, "the elementwise maximum of two tensors has no rule")
-    total = func(x.total, *args, **kwargs)
+    total = func(input.total, *args, **kwargs)
     best = torch.argmax if func.__name__.endswith("max") else torch.argmin
     dim = kwargs.get("dim", args[0] if args else None)
     if dim is None or dim == ():
-        where = best(x.total)
-        return _select(session, x, total, lambda h: h.flatten()[where])
+        where = best(input.total)
+        return _select(session, input, total, lambda h: h.flatten()[where])
     if not isinstance(dim, int):
         raise session.refuse(func, "several dimensions at once have no rule; reduce one at a time")
     keep = kwargs.get("keepdim", args[1] if len(args) > 1 else False)
-    where = best(x.total, dim, keepdim=True)
+    where = best(input.total, dim, keepdim=True)
     values = total if isinstance(total, Tensor) else total.values
     if not isinstance(total, Tensor):  # its own choice among equals
         where = total.indices if keep else total.indices.unsqueeze(dim)
@@ -100,4 +102,4 @@ def extremum(session: Session, func: Any, x: DecomposedTensor, *args: Any, **kwa
     def finish(h: Any) -> Any:
         return h if isinstance(total, Tensor) else type(total)((h, total.indices))
 
-    return _select(session, x, values, pick, finish)
+    return _select(session, input, values, pick, finish)

@@ -74,13 +74,13 @@ def difference(
 
 
 @register_rule(*aliases("clone", "contiguous"), kind="structure", equation="eq. 13")
-def copy(session: Session, func: Any, x: DecomposedTensor, **kwargs: Any) -> Any:
+def copy(session: Session, func: Any, input: DecomposedTensor, **kwargs: Any) -> Any:
     """Copies; a memory format is applied to each part."""
-    total = func(x.total, **kwargs)
-    if total is x.total:
-        return x
-    batch = x.parts.flatten(0, 1) if x.total.dim() else x.parts
-    return session.make(total, func(batch, **kwargs).reshape(x.parts.shape), x.rows)
+    total = func(input.total, **kwargs)
+    if total is input.total:
+        return input
+    batch = input.parts.flatten(0, 1) if input.total.dim() else input.parts
+    return session.make(total, func(batch, **kwargs).reshape(input.parts.shape), input.rows)
 
 
 _CONVERSIONS = "to float double half bfloat16 cpu cuda type_as type"
