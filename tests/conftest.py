@@ -15,6 +15,13 @@ import yaml
 from lmd_cli.data.synthetic import synthesize
 
 torch.set_num_threads(1)
+torch.manual_seed(0)  # for networks that test modules make when they are imported
+
+
+@pytest.fixture(autouse=True)
+def seeded() -> None:
+    """Every test starts from the same random numbers, whatever ran before it."""
+    torch.manual_seed(0)
 
 
 def pytest_configure() -> None:
