@@ -85,7 +85,8 @@ def assert_rows(result: Decomposition, expected: Expected, tolerance: float = TO
         for value, wanted in zip(found[name], tensors, strict=True):
             assert value.shape == wanted.shape, name
             torch.testing.assert_close(value, wanted, rtol=tolerance, atol=tolerance, msg=name)
-    assert max(record.residual for record in result.operations) < TOLERANCE
+    assert max((record.residual for record in result.operations), default=0.0) < TOLERANCE
+    assert result.residual < TOLERANCE
 
 
 def assert_total(result: Decomposition, plain: Any) -> None:

@@ -37,7 +37,10 @@ def test_total_is_the_plain_call_and_parts_sum_to_it(case: Case) -> None:
     with torch.no_grad():
         plain = case.network(**pytree.tree_map(torch.clone, case.inputs))
     before = [leaf.clone() for leaf in leaves(case.inputs)]
-    result = run(case, audit=True)
+    result, unobserved = run(case, audit=True), run(case)
+    for name in (*case.inputs, None):  # an audit carries concatenations out at once
+        rows = [r.bias if name is None else r.parts[name] for r in (result, unobserved)]
+        assert_same(*rows)
     assert pytree.tree_structure(result.total) == pytree.tree_structure(plain)
     for a, b in zip(leaves(result.total), leaves(plain), strict=True):
         assert torch.equal(a, b)
