@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lmd_cli.build import BuiltNetwork, build_dataset, build_network, resolve_device
 from lmd_cli.config import RunConfig
-from lmd_cli.data import Sample, collate
+from lmd_cli.data import Sample, collate, to_device
 from lmd_cli.decomposition import Decomposition, decompose
 from lmd_cli.networks import SimpleBEV
 from lmd_cli.progress import Progress
@@ -102,10 +102,7 @@ def encode(
     network: SimpleBEV, samples: Sequence[Sample], device: torch.device
 ) -> dict[str, Tensor]:
     """Each sensor's features of a batch of samples, (B, channels, Z, X), on ``device``."""
-    batch = {
-        name: value.to(device) if isinstance(value, Tensor) else [t.to(device) for t in value]
-        for name, value in collate(samples).items()
-    }
+    batch = to_device(collate(samples), device)
     with torch.no_grad():
         return network.encode(batch)
 

@@ -2,7 +2,7 @@
 
 from lmd_cli.data.nuscenes import NuScenesSamples
 from lmd_cli.data.radar import RadarFilters
-from lmd_cli.data.sample import Sample, collate
+from lmd_cli.data.sample import Sample, collate, to_device
 from lmd_cli.data.truth import Box3D
 
-__all__ = ["Box3D", "NuScenesSamples", "RadarFilters", "Sample", "collate"]
+__all__ = ["Box3D", "NuScenesSamples", "RadarFilters", "Sample", "collate", "to_device"]

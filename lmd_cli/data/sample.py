@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -55,3 +56,11 @@ def collate(samples: Sequence[Sample]) -> dict[str, Tensor | list[Tensor]]:
 
 def _join(name: str, tensors: list[Tensor]) -> Tensor | list[Tensor]:
     return tensors if name in POINT_TENSORS else torch.stack(tensors)
+
+
+def to_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
+    """A collated batch with every tensor, also those in lists, on ``device``."""
+    return {
+        name: [v.to(device) for v in value] if isinstance(value, list) else value.to(device)
+        for name, value in batch.items()
+    }

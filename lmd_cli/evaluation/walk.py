@@ -10,6 +10,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
+from lmd_cli.data import to_device
 from lmd_cli.decomposition import decompose
 from lmd_cli.errors import DataError
 from lmd_cli.evaluation.schedule import Schedule
@@ -129,14 +130,10 @@ def make_encoder(
             if not skip_errors:
                 raise
             return Skipped(index, dataset.tokens[index], str(error))
-        batch = {name: _to(value, device) for name, value in collate([sample]).items()}
+        batch = to_device(collate([sample]), device)
         return _encoding(network, index, sample.token, batch, keep)
 
     return encode
-
-
-def _to(value: Any, device: torch.device) -> Any:
-    return [v.to(device) for v in value] if isinstance(value, list) else value.to(device)
 
 
 def _encoding(
