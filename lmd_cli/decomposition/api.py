@@ -34,6 +34,7 @@ def decompose(
     keep_frozen: bool = False,
     plain_modules: Iterable[str] = (),
     grad: bool = False,
+    bilinear: Literal["bias", "interaction"] = "bias",
 ) -> Decomposition:
     """Runs ``function(**inputs, **constants)`` once and splits its output into parts.
 
@@ -53,15 +54,19 @@ def decompose(
         keep_frozen: keep the linearised maps for a replay (``result.tape``).
         plain_modules: names of modules that may return plain tensors for decomposed inputs.
         grad: let gradients flow through the parts.
+        bilinear: where products of different modalities are reported: in ``result.bias`` (the
+            paper's choice), or in ``result.interaction`` alone. No other part depends on it.
 
     Raises:
         InputError: inputs that are not floating tensors, unknown layers, a bad variant name.
         NoRuleError: an operation without a rule; it names the operation and its module.
         LeakError: an operation that would drop parts silently.
     """
+    if bilinear not in ("bias", "interaction"):
+        raise InputError(f"bilinear must be 'bias' or 'interaction', not {bilinear!r}")
     layout = Layout(tuple(inputs), {k: len(v) for k, v in (extras or {}).items()})
     root = root if root is not None else find_root(function)
-    recorder = LayerRecorder(layers, layout, root)
+    recorder = LayerRecorder(layers, layout, root, bilinear == "bias")
     session = Session(
         layout,
         _parse(variant),
@@ -82,7 +87,13 @@ def decompose(
     if not carries_parts(output):
         raise LeakError("no output carries parts: it does not depend on the inputs, or they leaked")
     return Decomposition(
-        output, layout, recorder.layers, session.records, session.coverage, session.tape
+        output,
+        layout,
+        recorder.layers,
+        session.records,
+        session.coverage,
+        session.tape,
+        bilinear == "bias",
     )
 
 
@@ -189,12 +200,16 @@ class LayerRecorder:
     """Keeps the output parts of chosen modules, in order of execution."""
 
     def __init__(
-        self, layers: Iterable[str] | Literal["all"], layout: Layout, root: nn.Module | None
+        self,
+        layers: Iterable[str] | Literal["all"],
+        layout: Layout,
+        root: nn.Module | None,
+        merged: bool = True,
     ):
         self._all = layers == "all"
         names = (layers,) if isinstance(layers, str) else layers
         self._names = frozenset() if self._all else frozenset(names)
-        self._layout = layout
+        self._layout, self._merged = layout, merged
         self.layers: dict[str, Parts] = {}
         known = {name for name, _ in root.named_modules()} if root is not None else set()
         unknown = sorted(self._names - known)
@@ -211,7 +226,7 @@ class LayerRecorder:
             return
         count = sum(1 for key in self.layers if key.split("#")[0] == name)
         key = f"{name}#{count + 1}" if count else name
-        self.layers[key] = Parts(map_tensors(_snapshot, output), self._layout)
+        self.layers[key] = Parts(map_tensors(_snapshot, output), self._layout, self._merged)
 
 
 def _snapshot(x: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lmd_cli.decomposition.layout import Layout
+from lmd_cli.decomposition.layout import BIAS, INTERACTION, Layout
 from lmd_cli.decomposition.tensor import DecomposedTensor
 
 
@@ -50,15 +50,21 @@ def residual(total: Tensor, parts: Tensor) -> float:
 
 
 def part_shares(x: DecomposedTensor, layout: Layout) -> dict[str, float]:
-    """L2 norm of each clean part over the sum of the norms (zeros if all parts are zero)."""
-    names = (*layout.modalities, "bias")
+    """L2 norm of each clean part over the sum of the norms (zeros if all parts are zero).
+
+    ``interaction`` is listed only behind a product of different modalities.
+    """
+    names = (*layout.modalities, BIAS, INTERACTION)
     present = {row: x.parts[i] for i, row in enumerate(x.rows)}
     norms = [
         float(torch.linalg.vector_norm(present[row].double())) if row in present else 0.0
         for row in layout.clean
     ]
     scale = sum(norms) or 1.0
-    return {name: norm / scale for name, norm in zip(names, norms, strict=True)}
+    shares = {name: norm / scale for name, norm in zip(names, norms, strict=True)}
+    if layout.interaction not in present:
+        del shares[INTERACTION]  # nothing was multiplied so far
+    return shares
 
 
 def clean_stack(x: DecomposedTensor, layout: Layout) -> Tensor:

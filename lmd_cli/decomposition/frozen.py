@@ -23,12 +23,13 @@ class Stream:
     Attributes:
         modality: index of the modality, ``None`` for the bias.
         uniform_share: 1 / (M + 1).
-        bias_inputs: what the bias stream fed to the map at each index (activation splits need it).
+        bias_inputs: what the bias stream fed to the map at each index; activation splits and
+            products need it.
     """
 
     modality: int | None
     uniform_share: float
-    bias_inputs: dict[int, Tensor]
+    bias_inputs: dict[int, Any]
 
     @property
     def is_bias(self) -> bool:
@@ -116,6 +117,30 @@ class FrozenSelection:
 
 
 @dataclass(frozen=True)
+class FrozenProduct:
+    """A product of two decomposed tensors: a modality's stream meets itself and the bias.
+
+    ``bias_inputs`` holds the pair of factors that the bias stream had; ``constant_a`` and
+    ``constant_b`` say that a factor has no other part (frozen attention weights).
+    """
+
+    product: Callable[[Tensor, Tensor], Tensor]
+    constant_a: bool
+    constant_b: bool
+
+    def __call__(self, h: Any, stream: Stream, index: int) -> Tensor:
+        a, b = h
+        if stream.is_bias:
+            return self.product(a, b)
+        bias_a, bias_b = stream.bias_inputs[index]
+        if self.constant_a:
+            return self.product(bias_a, b)
+        if self.constant_b:
+            return self.product(a, bias_b)
+        return self.product(a, b + bias_b) + self.product(bias_a, b)
+
+
+@dataclass(frozen=True)
 class FrozenConstant:
     """A comparison, an index, a detached value: what it was at the operating point.
 
@@ -131,3 +156,35 @@ class FrozenConstant:
 
     def __call__(self, h: Tensor, stream: Stream, index: int) -> Any:
         return map_tensors(torch.clone, self.value)
+
+
+@dataclass(frozen=True)
+class FrozenJacobian:
+    """Softmax at the operating point: J = diag(y) - y y^T, or nothing but the constant y.
+
+    Attributes:
+        output: y (*shape); logits: x (*shape).
+        dim: dimension of the sum, negative.
+        constant: the weights are constants, J is not used.
+    """
+
+    output: Tensor
+    dim: int
+    constant: bool
+    logits: Tensor
+
+    @property
+    def remainder(self) -> Tensor:
+        """y - J x, of the bias."""
+        return self.output - self.jacobian(self.logits)
+
+    def jacobian(self, h: Tensor) -> Tensor:
+        """J h for h ``(..., *shape)``."""
+        weighted = self.output * h
+        return weighted - self.output * weighted.sum(self.dim, keepdim=True)
+
+    def __call__(self, h: Tensor, stream: Stream, index: int) -> Tensor:
+        if self.constant:
+            return self.output.expand_as(h).clone() if stream.is_bias else torch.zeros_like(h)
+        out = self.jacobian(h)
+        return out + self.remainder if stream.is_bias else out

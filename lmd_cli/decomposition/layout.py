@@ -8,12 +8,15 @@ from functools import cached_property
 
 from lmd_cli.decomposition.errors import InputError
 
-BIAS = "bias"
+BIAS, INTERACTION = "bias", "interaction"
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Rows of the parts' stack: the clean modalities, the extras, and the bias last.
+    """Rows of the parts' stack: the clean modalities, the extras, the bias, the interaction.
+
+    The interaction is what different modalities make together in a product (appendix D.2); its
+    row is there only behind such a product.
 
     An extra is one modality taken from another input (another sample, say) that rides along at
     the same operating point; it never enters the total.
@@ -29,8 +32,9 @@ class Layout:
     def __post_init__(self) -> None:
         if not self.modalities:
             raise InputError("decompose needs at least one modality")
-        if BIAS in self.modalities:
-            raise InputError("'bias' is the name of the part that no modality owns; rename it")
+        for name in (BIAS, INTERACTION):
+            if name in self.modalities:
+                raise InputError(f"{name!r} is the name of a part that no modality owns; rename it")
         for name in self.extras:
             if name not in self.modalities:
                 known = ", ".join(self.modalities)
@@ -38,25 +42,34 @@ class Layout:
 
     @cached_property
     def owners(self) -> tuple[int, ...]:
-        """For each row but the bias, the index of the modality that it belongs to."""
+        """For each row of a modality or extra, the index of the modality that it belongs to."""
         clean = tuple(range(len(self.modalities)))
         extra = tuple(m for m in clean for _ in range(self.extras.get(self.modalities[m], 0)))
         return clean + extra
 
     @property
     def bias(self) -> int:
-        """Row of the bias part (the last)."""
+        """Row of the bias part."""
         return len(self.owners)
 
     @property
+    def interaction(self) -> int:
+        """Row of the interaction (the last)."""
+        return self.bias + 1
+
+    @property
     def clean(self) -> tuple[int, ...]:
-        """Rows whose sum is the total: the modalities and the bias."""
-        return (*range(len(self.modalities)), self.bias)
+        """Rows whose sum is the total: the modalities, the bias and the interaction."""
+        return (*range(len(self.modalities)), self.bias, self.interaction)
 
     @property
     def all_rows(self) -> tuple[int, ...]:
-        """Every row."""
+        """Every row but the interaction, which owns no share of a constant."""
         return tuple(range(self.bias + 1))
+
+    def all_with(self, rows: tuple[int, ...]) -> tuple[int, ...]:
+        """:attr:`all_rows`, and the interaction if ``rows`` has it."""
+        return (*self.all_rows, self.interaction) if self.interaction in rows else self.all_rows
 
     @property
     def uniform_share(self) -> float:

@@ -18,15 +18,22 @@ from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
 from lmd_cli.decomposition.errors import DecompositionError, NoRuleError
-from lmd_cli.decomposition.frozen import FrozenMap, FrozenSelection, FrozenSlope, Stream
+from lmd_cli.decomposition.frozen import (
+    FrozenMap,
+    FrozenProduct,
+    FrozenSelection,
+    FrozenSlope,
+    Stream,
+)
 from lmd_cli.decomposition.layout import BIAS
 from lmd_cli.decomposition.registry import Rule, find_rule, function_name
 from lmd_cli.decomposition.result import Decomposition
 from lmd_cli.decomposition.rules.arithmetic import add_
-from lmd_cli.decomposition.rules.linear import add_product, convolution, linear, pad
+from lmd_cli.decomposition.rules.attention import COMPOSED
+from lmd_cli.decomposition.rules.linear import add_product, convolution, grid_sample, linear, pad
 from lmd_cli.decomposition.tree import map_tensors
 
-_FROZEN_KINDS = ("activation", "normalisation", "selection")
+_FROZEN_KINDS = ("activation", "softmax", "normalisation", "selection")
 
 
 class ReplayTensor(torch.Tensor):
@@ -50,7 +57,8 @@ def replay(
         constants: as in ``decompose``.
 
     Returns:
-        For each modality, and ``bias``, the output with the function's structure.
+        For each modality, and ``bias`` (without the interaction, which no modality alone makes),
+        the output with the function's structure.
 
     Raises:
         DecompositionError: no maps were kept, or the function does not run the same way again.
@@ -92,7 +100,9 @@ class Linearised:
         self._layout, tape = decomposition.layout, _tape(decomposition)
         self._run = _Runner(lambda x: function(x), tape, {})
         self._bias = bias
-        self._splits = any(getattr(m, "shares", None) is not None for m in tape)
+        self._needs_bias = any(
+            isinstance(m, FrozenProduct) or getattr(m, "shares", None) is not None for m in tape
+        )
         self._bias_inputs: dict[int, Tensor] = {}
 
     def part(self, modality: str, x: Tensor) -> Any:
@@ -102,7 +112,7 @@ class Linearised:
             modality: whose shares of constants and bias it takes.
             x: ``(n, ...)``, n inputs at the same operating point.
         """
-        if self._splits and not self._bias_inputs:
+        if self._needs_bias and not self._bias_inputs:
             bias = torch.zeros_like(x[:1]) if self._bias is None else self._bias
             self._run({"x": bias}, Stream(None, self._layout.uniform_share, self._bias_inputs))
         index = self._layout.modalities.index(modality)
@@ -112,7 +122,7 @@ class Linearised:
 
 def replay_deviation(replayed: Mapping[str, Any], decomposition: Decomposition) -> float:
     """Largest deviation of replayed parts from the parts, over the largest |part|."""
-    parts = {**decomposition.parts, BIAS: decomposition.bias}
+    parts = {**decomposition.parts, BIAS: decomposition.own_bias}
     worst = scale = 0.0
     for name, tree in parts.items():
         for a, b in zip(pytree.tree_leaves(tree), pytree.tree_leaves(replayed[name]), strict=True):
@@ -179,9 +189,16 @@ class _ReplayMode(TorchFunctionMode):
         rule = find_rule(func)
         if rule is None:
             raise NoRuleError(f"replay: no rule for {function_name(func)}")
+        if rule.kind == "composite":
+            with self:
+                return COMPOSED[func](*args, **kwargs)
         with torch._C.DisableTorchFunctionSubclass():
+            if rule.kind == "product" and _factors(args, kwargs) == 2:
+                return self._product(func, args, kwargs)
             if rule.kind in _FROZEN_KINDS:
                 return self._frozen(func, args, kwargs)
+            if rule.apply is grid_sample:
+                args, kwargs = self._kept_grid(args, kwargs)
             if not self._stream.is_bias:
                 args, kwargs = _without_constants(func, rule, args, kwargs)
             result = func(*_unmark(args), **_unmark(kwargs))
@@ -202,6 +219,30 @@ class _ReplayMode(TorchFunctionMode):
         self.position += 1
         return self._tape[self.position - 1]
 
+    def _kept_grid(self, args: Any, kwargs: Any) -> tuple[Any, Any]:
+        """Sampling locations that depend on the inputs are those of the clean pass."""
+        grid = kwargs.get("grid", args[1] if len(args) > 1 else None)
+        if not isinstance(grid, ReplayTensor):
+            return args, kwargs
+        kept = self._next()(grid, self._stream, self.position)
+        image = args[0] if args else kwargs["input"]
+        if not isinstance(image, ReplayTensor) and not self._stream.is_bias:
+            image = torch.zeros_like(image)
+        rest = {k: v for k, v in kwargs.items() if k not in ("input", "grid")}
+        return (image, kept, *args[2:]), rest
+
+    def _product(self, func: Any, args: Any, kwargs: Any) -> Any:
+        linear_map, index = self._next(), self.position - 1
+        leaves = pytree.tree_leaves((args, kwargs))
+        pair = [_plain(x) for x in leaves if isinstance(x, ReplayTensor)]
+        if self._stream.is_bias:
+            self._stream.bias_inputs[index] = (pair[0].clone(), pair[1].clone())
+        out = linear_map(pair, self._stream, index)  # type: ignore[arg-type]
+        if func.__name__.endswith("_") or func.__name__ in ("__imul__", "__itruediv__"):
+            args[0].copy_(out)
+            return args[0]
+        return out.as_subclass(ReplayTensor)
+
     def _frozen(self, func: Any, args: Any, kwargs: Any) -> Any:
         linear_map, index = self._next(), self.position - 1
         h = _plain(args[0] if args else kwargs["input"])
@@ -217,6 +258,10 @@ class _ReplayMode(TorchFunctionMode):
             return args[0]
         out = out.as_subclass(ReplayTensor)
         return linear_map.finish(out) if isinstance(linear_map, FrozenSelection) else out
+
+
+def _factors(args: Any, kwargs: Any) -> int:
+    return sum(isinstance(leaf, ReplayTensor) for leaf in pytree.tree_leaves((args, kwargs)))
 
 
 def _has_floats(tree: Any) -> bool:

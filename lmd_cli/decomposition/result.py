@@ -24,14 +24,17 @@ class Parts:
     Attributes:
         total: what the plain function returns, bit for bit.
         parts: for each modality, its part of every tensor, in the same structure.
-        bias: the bias part in the same structure.
+        bias: the bias part in the same structure; holds the interaction if it is reported there.
+        interaction: what different modalities make together in products (appendix D.2), in the
+            same structure; zeros where there are none. Always tracked, however it is reported.
+        merged: whether ``bias`` holds the interaction (``bilinear="bias"``, the paper's choice).
         extras: for each modality, its extras' parts in the order given.
         layout: the rows of the stack.
         residual: max |total - sum of parts| / max |total|, the largest over the tensors.
     """
 
-    def __init__(self, tree: Any, layout: Layout):
-        self._tree, self.layout = tree, layout
+    def __init__(self, tree: Any, layout: Layout, merged: bool = True):
+        self._tree, self.layout, self.merged = tree, layout, merged
 
     @property
     def total(self) -> Any:
@@ -44,7 +47,23 @@ class Parts:
 
     @property
     def bias(self) -> Any:
+        if self.merged:
+            return map_tensors(self._merged_bias, self._tree)
         return self._row(self.layout.bias)
+
+    @property
+    def own_bias(self) -> Any:
+        """The bias part without the interaction, whatever is reported."""
+        return self._row(self.layout.bias)
+
+    @property
+    def interaction(self) -> Any:
+        return self._row(self.layout.interaction)
+
+    def _merged_bias(self, t: Tensor) -> Tensor:
+        bias = self._pick(t, self.layout.bias)
+        interacts = isinstance(t, DecomposedTensor) and self.layout.interaction in t.rows
+        return bias + self._pick(t, self.layout.interaction) if interacts else bias
 
     @property
     def extras(self) -> Mapping[str, list[Any]]:
@@ -63,7 +82,7 @@ class Parts:
     def __getitem__(self, key: Any) -> Parts:
         if isinstance(self._tree, Tensor):
             raise TypeError("the output is one tensor: index .total, .bias or .parts[name] instead")
-        return Parts(self._tree[key], self.layout)
+        return Parts(self._tree[key], self.layout, self.merged)
 
     def __iter__(self) -> Iterator[Any]:
         """The keys of a dict; the elements of a list or tuple, each with its parts."""
@@ -99,7 +118,8 @@ class Decomposition(Parts):
         operations: list[OperationRecord],
         coverage: Mapping[tuple[str, str], Rule],
         tape: list[FrozenMap] | None,
+        merged: bool = True,
     ):
-        super().__init__(tree, layout)
+        super().__init__(tree, layout, merged)
         self.layers, self.operations = layers, operations
         self.coverage, self.tape = coverage, tape

@@ -80,6 +80,10 @@ class Session:
             finally:
                 self._memory.forget()
 
+    def reopened(self) -> TorchFunctionMode:
+        """The door again, inside a rule that is made of other operations."""
+        return _Door(self)
+
     # -- making tensors -------------------------------------------------------------------
 
     def make(self, total: Tensor, parts: Tensor, rows: tuple[int, ...]) -> DecomposedTensor:

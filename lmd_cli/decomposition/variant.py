@@ -1,4 +1,5 @@
-"""Which linearisation: a small frozen value, named ``BN-NORM[-ACT]`` as the paper names it."""
+"""Which linearisation: a small frozen value, named ``BN-NORM[-ACT][-SOFTMAX]``, the
+first two or three as the paper names it."""
 
 from __future__ import annotations
 
@@ -9,6 +10,7 @@ from itertools import product
 BATCH_NORM_RULES = ("identity", "uniform")
 NORM_RULES = ("ratio", "identity", "uniform")
 ACTIVATION_SPLITS = ("identity", "sum", "ratio")
+SOFTMAX_RULES = ("frozen", "taylor", "secant")
 
 
 @dataclass(frozen=True)
@@ -22,15 +24,19 @@ class Variant:
             its own mean), or eq. 10 with the clean statistics, ``identity`` or ``uniform``.
         activation: Appendix C's splitting of the bias part in activations: none (``identity``,
             eq. 9), ``sum`` (C.1) or ``ratio`` (C.2).
+        softmax: attention weights are constants of the operating point (``frozen``), go through
+            the derivative there (``taylor``), or through eq. 9's slope (``secant``, the paper's,
+            guarded where a logit is near zero).
     """
 
     batch_norm: str = "identity"
     norm: str = "ratio"
     activation: str = "identity"
+    softmax: str = SOFTMAX_RULES[0]
 
     def __post_init__(self) -> None:
-        allowed = (BATCH_NORM_RULES, NORM_RULES, ACTIVATION_SPLITS)
-        fields = ("batch_norm", "norm", "activation")
+        allowed = (BATCH_NORM_RULES, NORM_RULES, ACTIVATION_SPLITS, SOFTMAX_RULES)
+        fields = ("batch_norm", "norm", "activation", "softmax")
         for field, choices in zip(fields, allowed, strict=True):
             if getattr(self, field) not in choices:
                 value = getattr(self, field)
@@ -46,30 +52,36 @@ class Variant:
         if isinstance(name, Variant):
             return name
         words = str(name).strip().lower().split("-")
+        softmax = {"softmax": words.pop()} if words[-1] in SOFTMAX_RULES else {}
         if len(words) in (2, 3):
             try:
-                return cls(*words)
+                return cls(*words, **softmax)
             except ValueError:
                 pass
         near = get_close_matches(str(name), variant_names(), n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(
-            f"{name!r} is not a variant{hint} (BN-NORM[-ACT]: BN {'|'.join(BATCH_NORM_RULES)}, "
-            f"NORM {'|'.join(NORM_RULES)}, ACT {'|'.join(ACTIVATION_SPLITS)})"
+            f"{name!r} is not a variant{hint} (BN-NORM[-ACT][-SOFTMAX]: "
+            f"BN {'|'.join(BATCH_NORM_RULES)}, "
+            f"NORM {'|'.join(NORM_RULES)}, ACT {'|'.join(ACTIVATION_SPLITS)}, "
+            f"SOFTMAX {'|'.join(SOFTMAX_RULES)})"
         )
 
     @property
     def name(self) -> str:
-        """The paper's name; the activation rule is left out where it is ``identity``."""
-        tail = "" if self.activation == "identity" else f"-{self.activation}"
-        return f"{self.batch_norm}-{self.norm}{tail}"
+        """The paper's name; the activation rule is left out where it is ``identity``, the
+        softmax rule where it is the default."""
+        words = [self.batch_norm, self.norm]
+        words += [] if self.activation == "identity" else [self.activation]
+        words += [] if self.softmax == SOFTMAX_RULES[0] else [self.softmax]
+        return "-".join(words)
 
     def __str__(self) -> str:
         return self.name
 
 
 def variant_names() -> list[str]:
-    """Names of all variants, the default first."""
+    """Names of all variants with the default softmax rule, the default first."""
     return [
         Variant(*rules).name for rules in product(BATCH_NORM_RULES, NORM_RULES, ACTIVATION_SPLITS)
     ]

@@ -143,7 +143,7 @@ def test_extras_that_do_not_match(name: str) -> None:
 
 
 def test_names_of_modalities() -> None:
-    with pytest.raises(InputError, match="'bias' is the name of the part"):
+    with pytest.raises(InputError, match="'bias' is the name of a part"):
         decompose(lambda bias: bias, {"bias": C})
     with pytest.raises(InputError, match="at least one modality"):
         decompose(lambda: C, {})

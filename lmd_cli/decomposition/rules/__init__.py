@@ -3,21 +3,25 @@
 from lmd_cli.decomposition.rules import (
     activation,
     arithmetic,
+    attention,
     constant,
     joining,
     linear,
     normalisation,
     selection,
+    softmax,
     structure,
 )
 
 __all__ = [
     "activation",
     "arithmetic",
+    "attention",
     "constant",
     "joining",
     "linear",
     "normalisation",
     "selection",
+    "softmax",
     "structure",
 ]

@@ -18,7 +18,7 @@ from torch import Tensor
 from lmd_cli.decomposition.frozen import FrozenSlope
 from lmd_cli.decomposition.registry import aliases, inplace_aliases, register_rule
 from lmd_cli.decomposition.rules import slopes
-from lmd_cli.decomposition.rules.common import union_rows
+from lmd_cli.decomposition.rules.common import insert_row
 from lmd_cli.decomposition.splitting import ratio_shares, sum_shares
 from lmd_cli.decomposition.tensor import DecomposedTensor
 
@@ -81,10 +81,10 @@ def split_bias(session: Session, x: DecomposedTensor, shares: Tensor) -> Tensor:
     """Hands the bias part out before the slope is applied; an extra takes its modality's share.
 
     Returns:
-        The stack ``(all rows, *shape)``.
+        The stack ``(rows, *shape)``, all rows of the layout (the interaction only if it is there).
     """
     layout = session.layout
-    parts = x.expand_rows(layout.all_rows)
+    parts = x.expand_rows(layout.all_with(x.rows))
     parts = parts.clone() if parts is x.parts else parts
     bias = parts[layout.bias].clone()
     for row, owner in enumerate(layout.owners):
@@ -109,16 +109,15 @@ def linearised(
     """
     shares = bias_shares(session, x)
     session.freeze(FrozenSlope(slope, remainder, shares))
-    rows = x.rows if shares is None else session.layout.all_rows
+    rows = x.rows if shares is None else session.layout.all_with(x.rows)
     stack = x.parts if shares is None else split_bias(session, x, shares)
     parts = stack.mul_(slope) if reuse or shares is not None else stack * slope
     if remainder is None:
         return parts, rows
-    with_bias = union_rows([x], session.layout.bias) if shares is None else rows
-    if with_bias != rows:
-        parts = torch.cat([parts, torch.zeros_like(parts[:1])])
-    parts[with_bias.index(session.layout.bias)] += remainder
-    return parts, with_bias
+    if session.layout.bias not in rows:
+        parts, rows = insert_row(parts, rows, session.layout.bias, torch.zeros_like(parts[0]))
+    parts[rows.index(session.layout.bias)] += remainder
+    return parts, rows
 
 
 def guarded_secant(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:

@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from lmd_cli.decomposition.registry import aliases, inplace_aliases, register_rule
-from lmd_cli.decomposition.rules.common import product_refused, stack_like, union_rows
+from lmd_cli.decomposition.rules.bilinear import bilinear, bilinear_rule
+from lmd_cli.decomposition.rules.common import stack_like, union_rows
 from lmd_cli.decomposition.tensor import DecomposedTensor, plain
 
 if TYPE_CHECKING:
@@ -128,15 +129,15 @@ def scale_parts(x: DecomposedTensor, factor: Any, ndim: int, divide: bool = Fals
     equation="eq. 13",
 )
 def scale(session: Session, func: Any, input: Any, other: Any, **kwargs: Any) -> Any:
-    """A product with, or a quotient by, a constant."""
+    """A product, or a quotient by a constant; of two decomposed factors see :mod:`.bilinear`."""
     divide = "div" in func.__name__
-    if isinstance(input, DecomposedTensor) == isinstance(other, DecomposedTensor):
-        raise session.refuse(func, product_refused())
     if divide and isinstance(other, DecomposedTensor):
         raise session.refuse(func, "the divisor carries parts; a quotient is not linear in it")
     if kwargs.get("rounding_mode") is not None:
         raise session.refuse(func, "rounding is not linear")
     total = func(plain(input), plain(other), **kwargs)
+    if isinstance(input, DecomposedTensor) and isinstance(other, DecomposedTensor):
+        return bilinear_rule(session, total, input, other, torch.mul)
     carried, factor = (input, other) if isinstance(input, DecomposedTensor) else (other, input)
     parts = scale_parts(carried, factor, total.dim(), divide).to(total.dtype)
     return session.make(total, parts.expand(-1, *total.shape), carried.rows)
@@ -151,13 +152,18 @@ def scale(session: Session, func: Any, input: Any, other: Any, **kwargs: Any) ->
     inplace=True,
 )
 def scale_(session: Session, func: Any, input: DecomposedTensor, other: Any, **kwargs: Any) -> Any:
-    """input *= constant, input /= constant."""
-    if isinstance(other, DecomposedTensor):
-        raise session.refuse(func, product_refused())
+    """input *= factor, input /= constant."""
+    divide = "div" in func.__name__
+    if divide and isinstance(other, DecomposedTensor):
+        raise session.refuse(func, "the divisor carries parts; a quotient is not linear in it")
     if kwargs.get("rounding_mode") is not None:
         raise session.refuse(func, "rounding is not linear")
     session.own(input)
-    parts = scale_parts(input, other, input.total.dim(), "div" in func.__name__)
+    if isinstance(other, DecomposedTensor):
+        parts, rows = bilinear(session, input.total * other.total, input, other, torch.mul)
+        func(input.total, other.total)
+        return session.assign(input, parts, rows)
+    parts = scale_parts(input, other, input.total.dim(), divide)
     func(input.total, other, **kwargs)
     return session.assign(input, parts, input.rows)
 

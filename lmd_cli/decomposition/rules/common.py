@@ -29,6 +29,22 @@ def stack_like(x: DecomposedTensor, rows: tuple[int, ...], ndim: int) -> Tensor:
     return parts.reshape(parts.shape[0], *(1,) * missing, *x.total.shape) if missing else parts
 
 
+def insert_row(
+    parts: Tensor, rows: tuple[int, ...], row: int, value: Tensor
+) -> tuple[Tensor, tuple[int, ...]]:
+    """A stack ``(rows, *shape)`` with one more row, ``value`` (*shape), at its place."""
+    at = sum(present < row for present in rows)
+    stack = torch.cat([parts[:at], value.unsqueeze(0), parts[at:]])
+    return stack, (*rows[:at], row, *rows[at:])
+
+
+def add_terms(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    """a + b, where ``None`` is zero."""
+    if a is None or b is None:
+        return b if a is None else a
+    return a + b
+
+
 def add_to_bias(parts: Tensor, rows: tuple[int, ...], layout: Layout, constant: Tensor) -> None:
     """Adds a plain constant to the bias row, in place; ``rows`` must contain the bias."""
     parts[rows.index(layout.bias)] += constant
@@ -59,6 +75,23 @@ def join(session: Session, total: Any, stacks: Any, rows: tuple[int, ...]) -> An
     return type(total)(joined) if type(total) in (tuple, list) else tuple(joined)
 
 
+def two_factors(args: tuple[Any, ...]) -> tuple[int, int] | None:
+    """Positions of exactly two decomposed arguments, or ``None``."""
+    slots = [i for i, a in enumerate(args) if isinstance(a, DecomposedTensor)]
+    return (slots[0], slots[1]) if len(slots) == 2 else None
+
+
+def replacing(func: Any, args: tuple[Any, ...], slots: tuple[int, int], kwargs: Any) -> Any:
+    """The call as a function of the two arguments at ``slots``."""
+    first, second = slots
+
+    def call(a: Tensor, b: Tensor) -> Any:
+        between = args[first + 1 : second]
+        return func(*args[:first], a, *between, b, *args[second + 1 :], **kwargs)
+
+    return call
+
+
 def only_decomposed(
     session: Session, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> tuple[DecomposedTensor, Callable[[Tensor], Any]]:
@@ -81,7 +114,7 @@ def product_refused() -> str:
     """Why a call with several decomposed factors has no rule."""
     return (
         "this multiplies decomposed tensors with each other (or an argument other than the input "
-        "carries parts); products of two decomposed tensors have no rule here"
+        "carries parts); it has a rule for one decomposed argument only"
     )
 
 

@@ -13,12 +13,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lmd_cli.decomposition.frozen import FrozenConstant
 from lmd_cli.decomposition.registry import aliases, register_rule
+from lmd_cli.decomposition.rules.bilinear import bilinear_rule
 from lmd_cli.decomposition.rules.common import (
     add_to_bias,
+    insert_row,
     only_decomposed,
     per_part,
+    replacing,
     require_plain,
+    two_factors,
     union_rows,
 )
 from lmd_cli.decomposition.tensor import DecomposedTensor, Piece
@@ -50,8 +55,8 @@ def with_bias(
         return session.make(total, parts, rows)
     layout = session.layout
     if layout.bias not in rows:
-        row = bias.to(parts.dtype).expand_as(total).unsqueeze(0)
-        return session.make(total, torch.cat([parts, row]), (*rows, layout.bias))
+        row = bias.to(parts.dtype).expand_as(total)
+        return session.make(total, *insert_row(parts, rows, layout.bias, row))
     add_to_bias(parts, rows, layout, bias)
     return session.make(total, parts, rows)
 
@@ -166,8 +171,14 @@ def pad(
 def grid_sample(
     session: Session, func: Any, input: Any, grid: Tensor, *args: Any, **kwargs: Any
 ) -> Any:
-    """Sampling at constant locations; the parts ride as channels."""
-    require_plain(session, func, grid=grid)
+    """Sampling; the parts ride as channels. Locations that depend on the inputs (deformable
+    attention) are constants of the operating point."""
+    if isinstance(grid, DecomposedTensor):
+        grid = grid.total
+        session.freeze(FrozenConstant.of(grid))
+    if not isinstance(input, DecomposedTensor):
+        total = func(input, grid, *args, **kwargs)
+        return session.make(total, total.clone().unsqueeze(0), (session.layout.bias,))
     total = func(input.total, grid, *args, **kwargs)
     channels = input.parts.transpose(0, 1).flatten(1, 2)  # (B, rows * C, ...)
     sampled = func(channels, grid, *args, **kwargs).unflatten(1, (len(input.rows), -1))
@@ -182,17 +193,27 @@ def grid_sample(
     equation="eq. 13",
 )
 def matrix_product(session: Session, func: Any, *args: Any, **kwargs: Any) -> Any:
-    """A matrix product with constants, part by part."""
+    """A matrix product, part by part; of two decomposed factors see :mod:`.bilinear`."""
+    slots = two_factors(args)
+    if slots:
+        product = replacing(func, args, slots, kwargs)
+        total = product(args[slots[0]].total, args[slots[1]].total)
+        return bilinear_rule(session, total, args[slots[0]], args[slots[1]], product)
     x, run = only_decomposed(session, func, args, kwargs)
     return per_part(session, x, run)
 
 
 @register_rule(torch.einsum, kind="product", equation="eq. 13")
 def einsum(session: Session, func: Any, equation: Any, *operands: Any) -> Any:
-    """Einstein summation with one decomposed operand."""
+    """Einstein summation with one or two decomposed operands."""
     flat = (
         operands[0] if len(operands) == 1 and isinstance(operands[0], (list, tuple)) else operands
     )
+    slots = two_factors((equation, *flat))
+    if slots:
+        a, b = flat[slots[0] - 1], flat[slots[1] - 1]
+        product = replacing(func, (equation, *flat), slots, {})
+        return bilinear_rule(session, product(a.total, b.total), a, b, product)
     x, run = only_decomposed(session, func, (equation, *flat), {})
     return per_part(session, x, run)
 

@@ -43,9 +43,9 @@ def affine(
     layout = session.layout
     if split == "identity":
         return with_bias(session, total, x.parts * scale, x.rows, constant)
-    rows = layout.all_rows
+    rows = layout.all_with(x.rows)
     parts = x.expand_rows(rows) * scale
-    parts += layout.uniform_share * constant
+    parts[: layout.bias + 1] += layout.uniform_share * constant
     return session.make(total, parts, rows)
 
 
