@@ -12,6 +12,7 @@ import numpy as np
 from lmd_cli.build import build_grid
 from lmd_cli.data.database import CAMERAS
 from lmd_cli.decomposition import OperationRecord
+from lmd_cli.decomposition.layout import INTERACTION
 from lmd_cli.evaluation.results import csv_lines, disk_errors, write_atomically
 from lmd_cli.report.figures import Scene, decomposition_png
 from lmd_cli.single import SampleDecomposition
@@ -52,11 +53,17 @@ def parts_npz(split: SampleDecomposition) -> bytes:
 
 
 def layers_csv(operations: list[OperationRecord], parts: list[str]) -> bytes:
-    """One row for each operation: conservation, and each part's share of the L2 norms."""
-    header = (*LAYER_FIELDS, *(f"share_{name}" for name in parts))
+    """One row for each operation: conservation, and each part's share of the L2 norms.
+
+    ``share_interaction`` is there if different modalities were multiplied anywhere, whichever
+    part it is reported in.
+    """
+    multiplied = any(INTERACTION in record.shares for record in operations)
+    names = [*parts, INTERACTION] if multiplied and INTERACTION not in parts else parts
+    header = (*LAYER_FIELDS, *(f"share_{name}" for name in names))
     rows = [
-        (*(getattr(record, name) for name in LAYER_FIELDS), *(record.shares[p] for p in parts))
-        for record in operations
+        (*(getattr(r, name) for name in LAYER_FIELDS), *(r.shares.get(p, 0.0) for p in names))
+        for r in operations
     ]
     return csv_lines([header, *rows])
 
