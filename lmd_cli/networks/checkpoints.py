@@ -19,6 +19,8 @@ from lmd_cli.errors import CheckpointError
 
 #: Where a published checkpoint keeps the weights, beside the optimiser's state.
 STATE_KEY = "model_state_dict"
+#: Where Lightning keeps them, with every name behind this prefix.
+LIGHTNING_KEY, LIGHTNING_PREFIX = "state_dict", "model."
 #: How many keys of each kind an error names.
 NAMED = 5
 
@@ -28,7 +30,8 @@ def load_checkpoint(path: Path | str, module: nn.Module) -> str:
 
     Args:
         path: ``.safetensors``, or a PyTorch file that holds a state dict, by itself or under
-            ``model_state_dict`` as published SimpleBEV checkpoints (``model-*.pth``) do.
+            ``model_state_dict`` as published SimpleBEV checkpoints (``model-*.pth``) do, or under
+            ``state_dict`` with names behind ``model.``, as Lightning does.
         module: changed in place, and only if everything fits.
 
     Returns:
@@ -82,8 +85,9 @@ def reading_failed(path: Path, error: Exception) -> str:
     if isinstance(error, pickle.UnpicklingError) and refused:
         return (
             f"checkpoint {path} was refused: it holds {refused[1]}, and only tensors are loaded, "
-            "because anything else could run code. Save the weights alone: "
-            "torch.save(model.state_dict(), path)"
+            "because anything else could run code. Make a clean copy: "
+            f"lmd convert {path} {path.with_suffix('.safetensors').name}; or save the weights "
+            "alone: torch.save(model.state_dict(), path)"
         )
     known = isinstance(error, SafetensorError | RuntimeError | OSError)
     quotable = known and "weights_only" not in str(error)
@@ -98,7 +102,9 @@ def state_of(content: Any, path: Path) -> dict[str, Tensor]:
     """Find the state dict in what a PyTorch file holds."""
     if isinstance(content, Mapping) and STATE_KEY in content:
         content = content[STATE_KEY]
-    expected = f"expected tensors by name, or a dict with {STATE_KEY!r}"
+    elif isinstance(content, Mapping) and isinstance(content.get(LIGHTNING_KEY), Mapping):
+        content = without_prefix(content[LIGHTNING_KEY])
+    expected = f"expected tensors by name, or a dict with {STATE_KEY!r} or {LIGHTNING_KEY!r}"
     if not isinstance(content, Mapping):
         kind = type(content).__name__
         raise CheckpointError(f"checkpoint {path} holds {kind}, not a state dict: {expected}")
@@ -109,6 +115,13 @@ def state_of(content: Any, path: Path) -> dict[str, Tensor]:
                 f"checkpoint {path}: {name!r} is {kind}, not a dense tensor: {expected}"
             )
     return {str(name): value for name, value in content.items()}
+
+
+def without_prefix(state: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Lightning's state dict without ``model.``, if every name has it."""
+    if not all(str(name).startswith(LIGHTNING_PREFIX) for name in state):
+        return dict(state)
+    return {str(name).removeprefix(LIGHTNING_PREFIX): value for name, value in state.items()}
 
 
 def check_fits(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> None:

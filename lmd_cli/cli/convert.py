@@ -1,0 +1,26 @@
+"""``lmd convert``: a clean copy of a checkpoint that the safe loader refuses."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lmd_cli.cli import options
+
+
+def command(
+    checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A PyTorch file.")],
+    output: Annotated[Path, typer.Argument(metavar="OUT.safetensors", help="A new file.")],
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
+    debug: options.Debug = False,
+) -> None:
+    """Copy a checkpoint's tensors, and nothing else, into a safetensors file."""
+    from lmd_cli.networks.conversion import convert
+
+    done = convert(checkpoint, output, overwrite=overwrite)
+    typer.echo(f"{done.tensors} tensors written to {output}")
+    typer.echo(f"left out (not built): {', '.join(done.left_out) or 'nothing'}")
+    typer.echo(f"sha256 of {checkpoint}: {done.source_sha256}")
+    typer.echo(f"sha256 of {output}: {done.sha256}")
