@@ -22,5 +22,6 @@ def command(
     done = convert(checkpoint, output, overwrite=overwrite)
     typer.echo(f"{done.tensors} tensors written to {output}")
     typer.echo(f"left out (not built): {', '.join(done.left_out) or 'nothing'}")
+    typer.echo(f"entries that are not weights: {', '.join(done.skipped) or 'none'}")
     typer.echo(f"sha256 of {checkpoint}: {done.source_sha256}")
     typer.echo(f"sha256 of {output}: {done.sha256}")

@@ -5,8 +5,10 @@ from __future__ import annotations
 import hashlib
 import pickle
 import re
+import shlex
 import warnings
-from collections.abc import Mapping
+import zipfile
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,8 @@ from lmd_cli.errors import CheckpointError
 STATE_KEY = "model_state_dict"
 #: Where Lightning keeps them, with every name behind this prefix.
 LIGHTNING_KEY, LIGHTNING_PREFIX = "state_dict", "model."
+#: What can be loaded, for error messages.
+EXPECTED = f"tensors by name, or a dict with {STATE_KEY!r} or {LIGHTNING_KEY!r}"
 #: How many keys of each kind an error names.
 NAMED = 5
 
@@ -32,7 +36,9 @@ def load_checkpoint(path: Path | str, module: nn.Module) -> str:
         path: ``.safetensors``, or a PyTorch file that holds a state dict, by itself or under
             ``model_state_dict`` as published SimpleBEV checkpoints (``model-*.pth``) do, or under
             ``state_dict`` with names behind ``model.``, as Lightning does.
-        module: changed in place, and only if everything fits.
+        module: changed in place, and only if everything fits. It may have a method
+            ``explain_mismatch(state)`` that says, or returns ``None``, what a state dict that does
+            not fit is: "these are weights of a ResNet-18, the config says 50".
 
     Returns:
         the file's SHA-256, hexadecimal.
@@ -48,7 +54,8 @@ def load_checkpoint(path: Path | str, module: nn.Module) -> str:
             f"checkpoint {path} {what}: give a .safetensors or .pth file, or 'random'"
         )
     state = read_state(path)
-    check_fits(state, module.state_dict(), path)
+    explain = getattr(module, "explain_mismatch", None)
+    check_fits(state, module.state_dict(), path, explain)
     module.load_state_dict(state, strict=True)
     return file_sha256(path)
 
@@ -81,12 +88,13 @@ def reading_failed(path: Path, error: Exception) -> str:
 
     PyTorch's own text recommends to switch the safe loading off, so it is not passed on.
     """
-    refused = re.search(r"GLOBAL (\S+)", str(error))
-    if isinstance(error, pickle.UnpicklingError) and refused:
+    refused = refused_content(path, error)
+    if refused:
+        target = shlex.quote(path.with_suffix(".safetensors").name)
         return (
-            f"checkpoint {path} was refused: it holds {refused[1]}, and only tensors are loaded, "
+            f"checkpoint {path} was refused: it holds {refused}, and only tensors are loaded, "
             "because anything else could run code. Make a clean copy: "
-            f"lmd convert {path} {path.with_suffix('.safetensors').name}; or save the weights "
+            f"lmd convert {shlex.quote(str(path))} {target}; or save the weights "
             "alone: torch.save(model.state_dict(), path)"
         )
     known = isinstance(error, SafetensorError | RuntimeError | OSError)
@@ -98,13 +106,34 @@ def reading_failed(path: Path, error: Exception) -> str:
     )
 
 
-def state_of(content: Any, path: Path) -> dict[str, Tensor]:
-    """Find the state dict in what a PyTorch file holds."""
+def refused_content(path: Path, error: Exception) -> str | None:
+    """What in a file made the safe loader refuse it; ``None`` if it is damaged instead."""
+    if not isinstance(error, pickle.UnpicklingError):
+        return None
+    named = re.search(r"GLOBAL (\S+)", str(error))
+    if named:
+        return named[1]
+    # An intact archive, but with instructions that the safe loader does not know.
+    return "a pickle that is more than tensors" if zipfile.is_zipfile(path) else None
+
+
+def find_state(content: Any) -> Any:
+    """Where in a file's content the weights should be: below a known key, or all of it."""
     if isinstance(content, Mapping) and STATE_KEY in content:
-        content = content[STATE_KEY]
-    elif isinstance(content, Mapping) and isinstance(content.get(LIGHTNING_KEY), Mapping):
-        content = without_prefix(content[LIGHTNING_KEY])
-    expected = f"expected tensors by name, or a dict with {STATE_KEY!r} or {LIGHTNING_KEY!r}"
+        return content[STATE_KEY]
+    if isinstance(content, Mapping) and isinstance(content.get(LIGHTNING_KEY), Mapping):
+        return without_prefix(content[LIGHTNING_KEY])
+    return content
+
+
+def state_of(content: Any, path: Path) -> dict[str, Tensor]:
+    """The state dict in what a PyTorch file holds.
+
+    Raises:
+        CheckpointError: it holds something else.
+    """
+    content = find_state(content)
+    expected = f"expected {EXPECTED}"
     if not isinstance(content, Mapping):
         kind = type(content).__name__
         raise CheckpointError(f"checkpoint {path} holds {kind}, not a state dict: {expected}")
@@ -124,8 +153,19 @@ def without_prefix(state: Mapping[Any, Any]) -> dict[Any, Any]:
     return {str(name).removeprefix(LIGHTNING_PREFIX): value for name, value in state.items()}
 
 
-def check_fits(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> None:
+def check_fits(
+    state: Mapping[str, Tensor],
+    expected: Mapping[str, Tensor],
+    path: Path,
+    explain: Callable[[Mapping[str, Tensor]], str | None] | None = None,
+) -> None:
     """Refuse a state dict whose keys or shapes are not exactly those expected.
+
+    Args:
+        state: from the file.
+        expected: the network's own.
+        path: for the message.
+        explain: what a state dict that does not fit is, in a sentence that the error begins with.
 
     Raises:
         CheckpointError: counts the missing, unexpected and misshapen keys and names the first
@@ -143,8 +183,10 @@ def check_fits(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], path
     }
     if any(problems.values()):
         lines = [f"  {describe(kind, names)}" for kind, names in problems.items()]
+        sentence = explain(state) if explain else None
+        told = f"{sentence.rstrip('.')}.\n" if sentence else ""
         raise CheckpointError(
-            f"checkpoint {path} belongs to another architecture than the configured one "
+            f"{told}checkpoint {path} belongs to another architecture than the configured one "
             f"({len(state)} keys, {len(expected)} expected):\n" + "\n".join(lines)
         )
 
