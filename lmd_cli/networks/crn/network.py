@@ -174,11 +174,19 @@ class CRN(nn.Module):
         kinds = ("heatmap", "probability")
         return [*(f"{kind}.{name}" for kind in kinds for name in classes), *branches]
 
-    def _branch(self, output: str) -> tuple[int, str, int | None]:
-        """Task, branch and (for one class's map) channel of an output."""
+    def require_output(self, output: str) -> None:
+        """Refuse an output that is not there.
+
+        Raises:
+            ConfigError: names those that are.
+        """
         if output not in self.output_names():
             known = ", ".join(self.output_names())
             raise ConfigError(f"CRN has no output {output!r}: choose one of {known}")
+
+    def _branch(self, output: str) -> tuple[int, str, int | None]:
+        """Task, branch and (for one class's map) channel of an output."""
+        self.require_output(output)
         kind, _, name = output.partition(".")
         if kind.startswith("task"):
             return int(kind.removeprefix("task")), name, None

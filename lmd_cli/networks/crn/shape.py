@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from lmd_cli.errors import ConfigError
+
 Depth = Literal[18, 50]
 Task = tuple[str, ...]
 
@@ -41,6 +43,7 @@ class CRNShape:
         context: channels C of each sensor's half of the bird's-eye view.
         pillar: channels of the two pillar layers.
         pillar_points, max_pillars: points kept in a pillar, pillars kept in a view.
+        radar_slots: rows for the radar points of a view.
         radar_widths, radar_layers: channels of the radar backbone's three stages, and their
             convolutions behind the first.
         radar_neck: channels of each branch of the radar neck.
@@ -65,6 +68,7 @@ class CRNShape:
     pillar: tuple[int, int] = (32, 64)
     pillar_points: int = 8
     max_pillars: int = 1024
+    radar_slots: int = 1536
     radar_widths: tuple[int, int, int] = (64, 128, 256)
     radar_layers: tuple[int, int, int] = (3, 5, 5)
     radar_neck: int = 128
@@ -77,6 +81,32 @@ class CRNShape:
     head_neck: int = 64
     head: int = 64
     tasks: tuple[Task, ...] = PUBLISHED_TASKS
+
+    def __post_init__(self) -> None:
+        """Refuse what cannot be built, naming the key."""
+        first, last, step = self.depth
+        bins = (last - first) / step if step > 0 else 0.0
+        checks = {
+            "image_size": (not any(n % 32 for n in self.image_size), "multiples of 32"),
+            "depth": (
+                first >= 0 and bins >= 1 and abs(bins - round(bins)) < 1e-6,
+                "[first, end, step] with a whole number of steps from first to end",
+            ),
+            "cells": (self.cells % 8 == 0, "a multiple of 8"),
+            "pillar": (self.pillar[0] % 2 == 0, "two integers, the first even"),
+            "embed": (
+                self.embed % 2 == 0 and self.embed % self.heads == 0,
+                f"even and a multiple of heads ({self.heads})",
+            ),
+            "tasks": (self._known_tasks(), "lists of distinct class names, at least one in each"),
+        }
+        for name, (fits, expected) in checks.items():
+            if not fits:
+                raise ConfigError(f"CRN's {name} is {getattr(self, name)!r}: expected {expected}")
+
+    def _known_tasks(self) -> bool:
+        names = [name for task in self.tasks for name in task]
+        return bool(self.tasks) and all(self.tasks) and len(set(names)) == len(names)
 
     @classmethod
     def published(cls, backbone: Depth) -> CRNShape:
