@@ -61,20 +61,29 @@ class Window:
         return pixels[self.top : self.top + height, self.left : self.left + width]
 
 
-def load_normalised(path: Path, window: Window, *, token: str | None = None) -> Tensor:
-    """An image as CRN takes it, (3, H, W) float32.
-
-    Resized by Pillow's bicubic filter. Channels are blue, green, red, but take the means and
-    standard deviations of red, green, blue: CRN hands its normaliser RGB images and tells it they
-    are BGR. The published weights were trained so.
+def read_window(path: Path, window: Window, *, token: str | None = None) -> NDArray[np.uint8]:
+    """An RGB image, resized by Pillow's bicubic filter and cut to the window, (H, W, 3).
 
     Raises:
         DataError: the file is missing, truncated or not an image; names it and the sample.
     """
-    rgb = read_resized(path, window.size, Image.Resampling.BICUBIC, token=token)
-    bgr = window.cut(rgb)[..., ::-1]  # (H, W, 3)
-    planes = [_NORMALISED[c][bgr[..., c]] for c in range(3)]  # three of (H, W)
-    return torch.from_numpy(np.stack(planes))
+    return window.cut(read_resized(path, window.size, Image.Resampling.BICUBIC, token=token))
+
+
+def normalise(rgb: NDArray[np.uint8]) -> Tensor:
+    """Images (..., H, W, 3) as CRN's network takes them, (..., 3, H, W) float32.
+
+    Channels become blue, green, red, but take the means and standard deviations of red, green,
+    blue: CRN hands its normaliser RGB images and tells it they are BGR. The published weights
+    were trained so.
+    """
+    *leading, height, width, channels = rgb.shape
+    images = rgb.reshape(-1, height, width, channels)
+    out = np.empty((len(images), channels, height, width), dtype=np.float32)
+    for image, planes in zip(images, out, strict=True):  # one by one: what is read stays cached
+        for i, plane in enumerate(planes):
+            np.take(_NORMALISED[i], image[..., channels - 1 - i], out=plane, mode="clip")
+    return torch.from_numpy(out.reshape(*leading, channels, height, width))
 
 
 def _normalised() -> NDArray[np.float32]:

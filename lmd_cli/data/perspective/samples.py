@@ -9,10 +9,9 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch import Tensor
 
 from lmd_cli.data.database import SampleRecord
-from lmd_cli.data.perspective.images import Window, load_normalised
+from lmd_cli.data.perspective.images import Window, normalise, read_window
 from lmd_cli.data.perspective.matrices import intrinsics, ordered_cameras, sensor2ego
 from lmd_cli.data.perspective.radar import (
     PERSPECTIVE_FILTERS,
@@ -91,7 +90,8 @@ class KeyframeSamples(SplitSamples):
         self.extent = extent
         self.cells = cells
         self._view = RadarView(radar_slots, depth_bound)
-        self._first = [self.scenes.index(scene) for scene in self.scenes]
+        starts: dict[str, int] = {}
+        self._first = [starts.setdefault(scene, i) for i, scene in enumerate(self.scenes)]
         self.padded = {
             token: sum(frame < first for frame in self._wanted(i))
             for i, (token, first) in enumerate(zip(self.tokens, self._first, strict=True))
@@ -114,26 +114,28 @@ class KeyframeSamples(SplitSamples):
         read = self._reader(record.token)
         # A key frame that stands in several times is loaded once.
         loaded = {i: self._frame(self._records[i], record, read) for i in set(frames)}
-        tensors = {
-            name: torch.stack([loaded[i][name] for i in frames])  # (S, 6, ...)
+        arrays = {
+            name: np.stack([loaded[i][name] for i in frames])  # (S, 6, ...)
             for name in loaded[index]
         }
+        tensors = {"imgs": normalise(arrays.pop("imgs"))}  # (S, 6, 3, H, W)
+        tensors |= {name: torch.from_numpy(array) for name, array in arrays.items()}
         tensors["bda_mat"] = torch.eye(4)
         tensors |= map_truth(self.boxes(index), self.extent, self.cells)
         return Sample(record.token, record.scene, tensors)
 
     def _frame(
         self, record: SampleRecord, current: SampleRecord, read: Reader
-    ) -> dict[str, Tensor]:
-        """Tensors (6, ...) of one key frame, for a sample whose current one is ``current``."""
+    ) -> dict[str, NDArray]:
+        """Arrays (6, ...) of one key frame, for a sample whose current one is ``current``."""
         cameras = ordered_cameras(record)
         windows = [Window.covering(camera, self.image_size) for camera in cameras]
         images = [
-            load_normalised(self.dataroot / camera.filename, window, token=current.token)
+            read_window(self.dataroot / camera.filename, window, token=current.token)
             for camera, window in zip(cameras, windows, strict=True)
         ]
-        tensors = {
-            "imgs": torch.stack(images),  # (6, 3, H, W)
+        arrays: dict[str, NDArray] = {
+            "imgs": np.stack(images),  # (6, H, W, 3) uint8
             "sensor2ego_mats": _stack(map(sensor2ego, cameras, ordered_cameras(current))),
             "intrin_mats": _stack(map(intrinsics, cameras)),
             "ida_mats": _stack(window.matrix() for window in windows),  # (6, 4, 4)
@@ -142,8 +144,8 @@ class KeyframeSamples(SplitSamples):
             points = keyframe_points(record, read)
             seen = [camera_rows(points, record.lidar[0], camera) for camera in cameras]
             rows = (network_rows(k, w, self._view) for k, w in zip(seen, windows, strict=True))
-            tensors["pts_pv"] = _stack(rows)  # (6, P, 5)
-        return tensors
+            arrays["pts_pv"] = _stack(rows)  # (6, P, 5)
+        return arrays
 
     def _reader(self, token: str) -> Reader:
         """Reads each radar file that a sample needs once: key frames may share sweeps."""
@@ -156,5 +158,5 @@ class KeyframeSamples(SplitSamples):
         return ego_boxes(self._records[index])
 
 
-def _stack(arrays: Iterable[NDArray[np.float32]]) -> Tensor:
-    return torch.from_numpy(np.stack(list(arrays)))
+def _stack(arrays: Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:
+    return np.stack(list(arrays))
