@@ -25,7 +25,6 @@ from lmd_cli.networks import (
 from lmd_cli.progress import Progress, Silent, counter
 from lmd_cli.resources import first_file, listing, shipped
 
-
 #: What a config's samples can be.
 Samples = NuScenesSamples | KeyframeSamples
 
@@ -52,6 +51,16 @@ def build_grid(model: SimpleBEVConfig) -> Grid:
     return Grid(model.grid, model.bounds or PUBLISHED_BOUNDS)
 
 
+def ground_plane(model: SimpleBEVConfig | CRNConfig) -> Grid:
+    """Where output maps lie once their rows run forward and their columns right: a grid whose
+    z axis is forward and whose x axis is right (its height does not matter)."""
+    if isinstance(model, SimpleBEVConfig):
+        return build_grid(model)
+    shape = build_shape(model)
+    reach = (-shape.extent, shape.extent)
+    return Grid((shape.cells, 1, shape.cells), (*reach, -1.0, 1.0, *reach), (0.0, 0.0, 0.0))
+
+
 def build_shape(model: CRNConfig) -> CRNShape:
     """CRN's sizes: the published ones of its backbone, and what the config says instead.
 
@@ -60,9 +69,9 @@ def build_shape(model: CRNConfig) -> CRNShape:
     """
     published = CRNShape.published(18 if model.backbone == "r18" else 50)
     changed = model.sizes.model_dump(exclude_none=True)
-    return replace(
-        published, image_size=model.image_size, key_frames=model.key_frames, **changed
-    )
+    if "tasks" in changed:
+        changed["tasks"] = tuple(map(tuple, changed["tasks"]))
+    return replace(published, image_size=model.image_size, key_frames=model.key_frames, **changed)
 
 
 def build_dataset(config: RunConfig, progress: Progress | None = None) -> Samples:

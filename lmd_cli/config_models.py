@@ -186,7 +186,7 @@ class CRNSizesConfig(Section):
         "channels of each branch of the head's neck", "a positive integer", None
     )
     head: Channels | None = option("channels of the task heads", "a positive integer", None)
-    tasks: tuple[tuple[str, ...], ...] | None = option(
+    tasks: tuple[list[str], ...] | None = option(
         "detection classes of each task head", "a list of lists of names", None, strict=False
     )
 

@@ -27,9 +27,12 @@ class FusionNetwork(Protocol):
         """What ``fuse`` needs besides and that belongs to no modality (calibration, say)."""
 
     def fuse(
-        self, features: Features, outputs: Sequence[str], **constants: Any
+        self, features: Any, outputs: Sequence[str] = ..., **constants: Any
     ) -> dict[str, Tensor]:
         """Features to the outputs that are asked for."""
+
+    def forward_up(self, values: Tensor) -> Tensor:
+        """Output maps (..., rows, columns) turned so that rows run forward, columns right."""
 
 
 @runtime_checkable

@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from lmd_cli.data.database import LIDAR, SampleRecord, SensorFrame
+from lmd_cli.data.database import CAMERAS, LIDAR, SampleRecord, SensorFrame
 from lmd_cli.data.images import cam0_T_ego, camera_tensors
 from lmd_cli.data.lidar import lidar_for_network, lidar_points
 from lmd_cli.data.radar import RadarFilters, radar_for_network, radar_points
@@ -101,6 +103,11 @@ class NuScenesSamples(SplitSamples):
             xyz = lidar_for_network(lidar_points(self.dataroot, record), to_camera)
             tensors["lidar_xyz"] = torch.from_numpy(xyz)
         return tensors
+
+    def pictures(self, sample: Sample) -> dict[str, NDArray[np.float32]]:
+        """A sample's images for a reader, by camera (H, W, 3), red, green, blue in [0, 1]."""
+        images = (sample.tensors["images"] + 0.5).permute(0, 2, 3, 1).numpy()  # (6, H, W, 3)
+        return dict(zip(CAMERAS, images, strict=True))
 
     def boxes(self, index: int) -> list[Box3D]:
         """The sample's annotated vehicles in the reference camera's axes; opens no data file."""

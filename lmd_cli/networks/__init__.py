@@ -7,9 +7,9 @@ from lmd_cli.networks.widths import SimpleBEVWidths
 
 __all__ = [
     "CRN",
-    "CRNShape",
     "MODALITIES",
     "OUTPUTS",
+    "CRNShape",
     "SimpleBEV",
     "SimpleBEVWidths",
     "load_checkpoint",

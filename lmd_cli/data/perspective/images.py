@@ -94,3 +94,10 @@ def _normalised() -> NDArray[np.float32]:
 
 
 _NORMALISED = _normalised()
+
+
+def as_rgb(images: Tensor) -> Tensor:
+    """Undoes :func:`normalise`: (..., 3, H, W) to (..., H, W, 3) in [0, 1]."""
+    mean, std = (images.new_tensor(values)[:, None, None] for values in (MEAN, STD))
+    pixels = (images * std + mean) / 255.0
+    return pixels.flip(-3).movedim(-3, -1).clamp(0.0, 1.0)

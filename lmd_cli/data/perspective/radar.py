@@ -43,10 +43,12 @@ class RadarView:
     Attributes:
         slots: rows of points, P.
         depth_bound: points must be nearer than this, metres.
+        nsweeps: sweeps whose points are taken, the newest included.
     """
 
     slots: int
     depth_bound: float
+    nsweeps: int = PERSPECTIVE_SWEEPS
 
 
 def keyframe_points(record: SampleRecord, read: Reader) -> NDArray[np.float32]:
@@ -66,7 +68,7 @@ def keyframe_points(record: SampleRecord, read: Reader) -> NDArray[np.float32]:
     clouds = [
         _lidar_points(read(sweep.filename), sweep, number, lidar, lidar_T_global)
         for channel in PERSPECTIVE_RADARS
-        for number, sweep in enumerate(record.radars[channel][:PERSPECTIVE_SWEEPS])
+        for number, sweep in enumerate(record.radars[channel])
     ]
     points = np.concatenate(clouds, axis=1).T.astype(np.float32)  # (n, 7)
     distance = np.hypot(points[:, 0], points[:, 1])
@@ -127,7 +129,7 @@ def network_rows(rows: NDArray[np.float32], window: Window, view: RadarView) -> 
         view: number of slots and depth bound.
     """
     out = np.full((view.slots, 5), FREE, dtype=np.float32)
-    kept = _inside(rows, window, view.depth_bound)
+    kept = _inside(rows, window, view)
     if not len(kept):
         out[0] = 0.1, view.depth_bound - 1, 0.1, 0.0, 0.0
         return out
@@ -140,7 +142,7 @@ def network_rows(rows: NDArray[np.float32], window: Window, view: RadarView) -> 
     return out
 
 
-def _inside(rows: NDArray[np.float32], window: Window, depth_bound: float) -> NDArray[np.float32]:
+def _inside(rows: NDArray[np.float32], window: Window, view: RadarView) -> NDArray[np.float32]:
     """Rows with u, v in network pixels; only those in the window, the bound and the sweeps."""
     moved = rows.copy()
     moved[:, :2] = rows[:, :2] * np.float32(window.scale) - np.array(
@@ -150,4 +152,4 @@ def _inside(rows: NDArray[np.float32], window: Window, depth_bound: float) -> ND
     column, row = np.trunc(moved[:, 0]), np.trunc(moved[:, 1])
     height, width = window.shape
     inside = (column >= 0) & (column < width) & (row >= 0) & (row < height)
-    return moved[inside & (rows[:, 2] < depth_bound) & (rows[:, 6] < PERSPECTIVE_SWEEPS)]
+    return moved[inside & (rows[:, 2] < view.depth_bound) & (rows[:, 6] < view.nsweeps)]

@@ -11,8 +11,13 @@ import torch
 from numpy.typing import NDArray
 
 from lmd_cli.data.database import SampleRecord
-from lmd_cli.data.perspective.images import Window, normalise, read_window
-from lmd_cli.data.perspective.matrices import intrinsics, ordered_cameras, sensor2ego
+from lmd_cli.data.perspective.images import Window, as_rgb, normalise, read_window
+from lmd_cli.data.perspective.matrices import (
+    PERSPECTIVE_CAMERAS,
+    intrinsics,
+    ordered_cameras,
+    sensor2ego,
+)
 from lmd_cli.data.perspective.radar import (
     PERSPECTIVE_FILTERS,
     PERSPECTIVE_SWEEPS,
@@ -44,6 +49,7 @@ class KeyframeSamples(SplitSamples):
         version: e.g. ``v1.0-trainval``.
         split: e.g. ``val`` or ``mini_val``.
         modalities: of "camera", "radar". Images are always loaded.
+        nsweeps: sweeps of each radar around each key frame, the key frame's included.
         image_size: (H, W) of the network's images, pixels.
         key_frames: number of key frames S, the current one included.
         depth_bound: radar points of this depth and beyond are dropped, metres.
@@ -68,6 +74,7 @@ class KeyframeSamples(SplitSamples):
         split: str,
         *,
         modalities: Sequence[str] = MODALITIES,
+        nsweeps: int = PERSPECTIVE_SWEEPS,
         image_size: tuple[int, int] = (256, 704),
         key_frames: int = 4,
         depth_bound: float = 58.0,
@@ -76,11 +83,16 @@ class KeyframeSamples(SplitSamples):
         cells: int = 128,
     ) -> None:
         check_modalities(modalities, MODALITIES)
-        numbers = {"key_frames": key_frames, "radar_slots": radar_slots, "cells": cells}
+        numbers = {
+            "nsweeps": nsweeps,
+            "key_frames": key_frames,
+            "radar_slots": radar_slots,
+            "cells": cells,
+        }
         for name, number in numbers.items():
             if number < 1:
                 raise ValueError(f"{name} must be at least 1, not {number}")
-        sweeps = PERSPECTIVE_SWEEPS if "radar" in modalities else 0
+        sweeps = nsweeps if "radar" in modalities else 0
         super().__init__(
             dataroot, version, split, radar_sweeps=sweeps, lidar_sweeps=1, velocities=True
         )
@@ -89,7 +101,7 @@ class KeyframeSamples(SplitSamples):
         self.key_frames = key_frames
         self.extent = extent
         self.cells = cells
-        self._view = RadarView(radar_slots, depth_bound)
+        self._view = RadarView(radar_slots, depth_bound, nsweeps)
         starts: dict[str, int] = {}
         self._first = [starts.setdefault(scene, i) for i, scene in enumerate(self.scenes)]
         self.padded = {
@@ -152,6 +164,11 @@ class KeyframeSamples(SplitSamples):
         return functools.cache(
             lambda name: read_radar(self.dataroot / name, PERSPECTIVE_FILTERS, token=token)
         )
+
+    def pictures(self, sample: Sample) -> dict[str, NDArray[np.float32]]:
+        """The current frame's images for a reader, by camera (H, W, 3), RGB in [0, 1]."""
+        images = as_rgb(sample.tensors["imgs"][0])  # (6, H, W, 3)
+        return dict(zip(PERSPECTIVE_CAMERAS, images.numpy(), strict=True))
 
     def boxes(self, index: int) -> list[EgoBox]:
         """The sample's annotated vehicles in the ego frame; opens no data file."""

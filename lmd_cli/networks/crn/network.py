@@ -48,7 +48,7 @@ class CRN(nn.Module):
         ConfigError: a boundary that does not exist.
     """
 
-    modalities = ("camera", "radar")
+    modalities: tuple[str, ...] = ("camera", "radar")
 
     def __init__(self, shape: CRNShape | None = None, *, boundary: Boundary = "product"):
         super().__init__()
@@ -60,7 +60,7 @@ class CRN(nn.Module):
         self.fuser = Fuser(self.shape)
         self.head = DetectionHead(self.shape)
 
-    def forward(self, batch: Batch, outputs: Sequence[str] | None = None) -> dict[str, Tensor]:
+    def forward(self, batch: Batch, outputs: Sequence[str] = ()) -> dict[str, Tensor]:
         """Predict ``outputs`` (the first class's logits if none are named); see :meth:`fuse`."""
         return self.fuse(self.encode(batch), outputs, **self.constants(batch))
 
@@ -134,7 +134,7 @@ class CRN(nn.Module):
         return halves[0], halves[1]
 
     def fuse(
-        self, features: Features, outputs: Sequence[str] | None = None, **constants: Tensor
+        self, features: Features, outputs: Sequence[str] = (), **constants: Tensor
     ) -> dict[str, Tensor]:
         """Predictions from the sensors' features.
 
@@ -164,6 +164,10 @@ class CRN(nn.Module):
             value = value if index is None else value[:, index : index + 1]
             found[name] = torch.sigmoid(value) if name.startswith("probability.") else value
         return found
+
+    def forward_up(self, values: Tensor) -> Tensor:
+        """Maps (..., y to the left, x forward) as (..., forward, right)."""
+        return values.transpose(-1, -2).flip(-1)
 
     def output_names(self) -> list[str]:
         """``heatmap.CLASS`` (logits) and ``probability.CLASS``, and the branches of every task."""
