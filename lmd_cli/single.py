@@ -10,7 +10,8 @@ from torch import Tensor
 
 from lmd_cli.build import BuiltNetwork, build_dataset, build_network, resolve_device
 from lmd_cli.config import RunConfig
-from lmd_cli.data import Sample, collate, to_device
+from lmd_cli.data import NuScenesSamples, Sample, collate, to_device
+from lmd_cli.data.truth import Box3D
 from lmd_cli.decomposition import Decomposition, decompose
 from lmd_cli.networks import SimpleBEV
 from lmd_cli.progress import Progress
@@ -28,6 +29,8 @@ class SampleDecomposition:
         result: the decomposition of the output's tree, audited.
         total: the output (Z, X), and
         parts: for each modality and ``bias`` its part (Z, X), all on the CPU.
+        boxes: the sample's annotated vehicles.
+        description: its scene's, in the dataset's words.
     """
 
     config: RunConfig
@@ -37,6 +40,8 @@ class SampleDecomposition:
     result: Decomposition
     total: Tensor
     parts: Mapping[str, Tensor]
+    boxes: Sequence[Box3D] = ()
+    description: str = ""
 
     @property
     def ground_truth(self) -> Tensor:
@@ -67,24 +72,52 @@ def decompose_sample(
     Raises:
         LmdError: what :mod:`lmd_cli.build` raises, an unknown token, or damaged files.
     """
+    ready = make_ready(config, variant, progress)
+    return ready.decompose(0 if token is None else ready.dataset.index_of(token))
+
+
+@dataclass(frozen=True, eq=False)
+class Ready:
+    """A config's data and network, opened once to decompose any number of samples."""
+
+    config: RunConfig
+    variant: str
+    dataset: NuScenesSamples
+    built: BuiltNetwork
+    device: torch.device
+
+    def decompose(self, index: int) -> SampleDecomposition:
+        """One sample's prediction and its parts.
+
+        Raises:
+            DataError: a file is missing or damaged.
+        """
+        sample, output = self.dataset[index], self.config.model.output
+        features = encode(self.built.network, [sample], self.device)
+        result = split(self.built.network, features, output, self.variant)
+        found = result[output]
+        named = {**found.parts, "bias": found.bias}
+        return SampleDecomposition(
+            self.config,
+            self.variant,
+            self.built,
+            sample,
+            result,
+            total=found.total[0, 0].cpu(),
+            parts={name: part[0, 0].cpu() for name, part in named.items()},
+            boxes=self.dataset.boxes(index),
+            description=self.dataset.descriptions[index],
+        )
+
+
+def make_ready(
+    config: RunConfig, variant: str | None = None, progress: Progress | None = None
+) -> Ready:
+    """Opens data and network; see :func:`decompose_sample` for arguments and errors."""
     device = start(config)
     dataset = build_dataset(config, progress)
-    sample = dataset[0 if token is None else dataset.index_of(token)]
     built = build_network(config, device)
-    variant = variant or config.variants[0]
-    features = encode(built.network, [sample], device)
-    result = split(built.network, features, config.model.output, variant)
-    output = result[config.model.output]
-    named = {**output.parts, "bias": output.bias}
-    return SampleDecomposition(
-        config,
-        variant,
-        built,
-        sample,
-        result,
-        total=output.total[0, 0].cpu(),
-        parts={name: part[0, 0].cpu() for name, part in named.items()},
-    )
+    return Ready(config, variant or config.variants[0], dataset, built, device)
 
 
 def start(config: RunConfig) -> torch.device:

@@ -49,6 +49,7 @@ class NuScenesSamples(Dataset[Sample]):
     Attributes:
         tokens: sample tokens, in order.
         scenes: each sample's scene name, in the order of ``tokens``.
+        descriptions: each sample's scene's description, in the order of ``tokens``.
         scene_names: names of the scenes, in order, each once.
         absent_scenes: names of the split's scenes that the version does not hold, sorted.
 
@@ -86,6 +87,7 @@ class NuScenesSamples(Dataset[Sample]):
         )
         self.tokens = [record.token for record in self._records]
         self.scenes = [record.scene for record in self._records]
+        self.descriptions = [record.description for record in self._records]
         self.scene_names = list(dict.fromkeys(self.scenes))
         self.absent_scenes = sorted(absent)
         self._index = {token: i for i, token in enumerate(self.tokens)}
