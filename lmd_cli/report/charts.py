@@ -7,11 +7,13 @@ JavaScript the charts are still there.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
+#: From a value to its height on the chart.
+Scale = Callable[[float], float]
 #: Colour classes of ``page/style.css``; other names take the remaining ones in order.
 SLOTS = {"camera": 0, "radar": 1, "lidar": 2, "bias": 3, "interaction": 4}
 SLOT_COUNT = 8
@@ -83,7 +85,7 @@ def bars(
     return _svg(WIDTH, HEIGHT, label, body)
 
 
-def _bar(bar: Bar, x: float, width: float, y, slot: int) -> Markup:  # type: ignore[no-untyped-def]
+def _bar(bar: Bar, x: float, width: float, y: Scale, slot: int) -> Markup:
     assert bar.value is not None
     top, bottom = sorted((y(bar.value), y(0.0)))
     mark = Markup(
@@ -104,7 +106,7 @@ def _label(x: float, group: Group) -> Markup:
     return first + text.format(x, HEIGHT - BOTTOM + 31, group.note) if group.note else first
 
 
-def _axis(ticks: Sequence[float], y) -> Markup:  # type: ignore[no-untyped-def]
+def _axis(ticks: Sequence[float], y: Scale) -> Markup:
     """Horizontal lines with their values; zero is stronger."""
     line = Markup(
         '<path class="{}" d="M{} {:.1f}H{}"/>'
@@ -126,7 +128,7 @@ def layer_story(layers: Sequence[Sequence[object]], parts: Sequence[str]) -> Mar
         layers: (order, module, operation), then one share for each part, in order of execution.
         parts: their names.
     """
-    width, height, bottom = 880, 260, 34
+    width, height, bottom = 880, 300, 84
     pitch = (width - LEFT - RIGHT) / max(len(layers), 1)
     body: list[Markup] = []
     for number, (_, module, operation, *shares) in enumerate(layers):
@@ -153,8 +155,8 @@ def layer_story(layers: Sequence[Sequence[object]], parts: Sequence[str]) -> Mar
 
 
 def _stages(layers: Sequence[Sequence[object]], pitch: float, floor: float) -> list[Markup]:
-    """Names of the top-level blocks under their operations, where there is room."""
-    names = [".".join(str(module).split(".")[:2]) or "input" for _, module, *_ in layers]
+    """Names of the network's blocks under their operations, where there is room."""
+    names = [_stage(str(module)) for _, module, *_ in layers]
     found = []
     start = 0
     for end in range(1, len(names) + 1):
@@ -162,11 +164,21 @@ def _stages(layers: Sequence[Sequence[object]], pitch: float, floor: float) -> l
             continue
         left, right = LEFT + start * pitch, LEFT + end * pitch
         found.append(Markup('<path class="stage" d="M{:.1f} {}V{}"/>').format(left, TOP, floor + 6))
-        if len(names[start]) * 6.4 < right - left:
-            text = Markup('<text class="tick" x="{:.1f}" y="{}" text-anchor="middle">{}</text>')
-            found.append(text.format((left + right) / 2, floor + 20, names[start]))
+        if right - left > 24:
+            found.append(_slanted((left + right) / 2, floor + 16, names[start].rpartition(".")[2]))
         start = end
     return found
+
+
+def _slanted(x: float, y: float, text: str) -> Markup:
+    place = Markup('<text class="tick" text-anchor="end" transform="translate({:.1f} {}) ')
+    return place.format(x, y) + Markup('rotate(-32)">{}</text>').format(text)
+
+
+def _stage(module: str) -> str:
+    """The first two components of a module's name that are not numbers."""
+    named = [component for component in module.split(".") if not component.isdigit()]
+    return ".".join(named[:2])
 
 
 def _svg(width: int, height: int, label: str, body: Sequence[Markup]) -> Markup:

@@ -31,7 +31,7 @@ class ReportOptions:
         viewer: how many of the first samples can be looked at, beside those that disagree most.
         limit: survey only the first samples of the run.
         compute: decompose the samples again if there is no survey of them yet.
-        dataroot, checkpoint, device: where data and weights are now, if not where the run found them.
+        dataroot, checkpoint, device: where data and weights are now, if not where they were.
     """
 
     variant: str | None = None

@@ -17,12 +17,15 @@ from markupsafe import Markup
 
 from lmd_cli.errors import RunError
 from lmd_cli.report.charts import Bar, Group, bars, layer_story, slot
+from lmd_cli.report.objects import objects_values
 from lmd_cli.report.page_tables import PageTable, TableCell, cell, flat, page_table
 from lmd_cli.report.run_folder import RunResults, sequence_of
 from lmd_cli.report.survey import LAYER_FIELDS, Survey
 from lmd_cli.report.viewer import viewer_data
 
 SCRIPTS = ("tables.js", "charts.js", "viewer.js")
+#: Colours of variants: none of a sensor's.
+VARIANT_SLOTS = (7, 5, 6, 4)
 #: A page may not be larger than this, bytes.
 LARGEST = 15_000_000
 
@@ -83,6 +86,7 @@ def _run_values(run: RunResults) -> dict[str, Any]:
     sensors = config["model"]["modalities"]
     return {
         "title": f"Which sensor carried the predictions? {run.path.resolve().name}",
+        "subtitle": _subtitle(run),
         "sensors": " and ".join((", ".join(sensors[:-1]), sensors[-1])).removeprefix(" and "),
         "warnings": _warnings(run),
         "facts": _facts(run),
@@ -99,6 +103,15 @@ def _run_values(run: RunResults) -> dict[str, Any]:
     }
 
 
+def _subtitle(run: RunResults) -> str:
+    config = run.record["config"]
+    data, model = config.get("data", {}), config["model"]
+    known = [data.get(key) for key in ("dataroot", "version", "split")]
+    where = ", ".join(str(value) for value in known if value)
+    network = f"network {model.get('name', 'of your own')} with {', '.join(model['modalities'])}"
+    return f"Run {run.path.resolve().name}; {network}; data {where or 'of your own'}"
+
+
 def _warnings(run: RunResults) -> list[str]:
     lines = []
     total = run.record["samples"]["count"]
@@ -108,7 +121,9 @@ def _warnings(run: RunResults) -> list[str]:
             "on this page may still change."
         )
     if run.record["weights"]["random"]:
-        lines.append("The network has random weights: nothing here says anything about a trained one.")
+        lines.append(
+            "The network has random weights: nothing here says anything about a trained one."
+        )
     skipped = [row for row in run.samples if row["status"] != "ok"]
     if skipped:
         lines.append(f"{len(skipped)} samples could not be read and were left out.")
@@ -161,7 +176,7 @@ def _separation(run: RunResults) -> dict[str, Any] | None:
     if not len(run.table):
         return None
     variants = run.variants
-    slots = [(0, 1, 2, 3, 5, 6, 7)[i % 7] for i in range(len(variants))]
+    slots = [VARIANT_SLOTS[i % len(VARIANT_SLOTS)] for i in range(len(variants))]
     names = {"pcc": "correlation (PCC)", "mse": "mean squared error (MSE)"}
     charts = [
         {"svg": bars(_cells(run, kind), variants, label, slots=slots), "caption": label}
@@ -210,7 +225,7 @@ def _survey_values(found: Survey | None) -> dict[str, Any]:
     return {
         "viewer": viewer_data(found, found.shown),
         "story": _story(found),
-        "objects": None,
+        "objects": objects_values(found),
         "samples": _disagreeing(found),
     }
 

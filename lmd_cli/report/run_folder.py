@@ -131,7 +131,7 @@ def _pairs(folder: RunFolder, expected: int) -> pd.DataFrame:
 
 def _notes(folder: RunFolder) -> list[str]:
     path = folder.file("notes.txt")
-    return path.read_text().splitlines() if path.exists() else []
+    return path.read_text().removesuffix("\n").split("\n") if path.exists() else []
 
 
 def sequence_of(frame: pd.DataFrame) -> tuple[list[str], Sequence[Sequence[Any]]]:

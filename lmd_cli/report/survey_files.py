@@ -114,10 +114,12 @@ def _survey(folder: Path, record: Mapping[str, Any]) -> Survey:
 
 
 def _one(arrays: Mapping[str, Any], number: int, named: Sequence[Any]) -> Shown:
-    images = []
+    images: list[bytes] = []
     while (data := arrays.get(f"image_{number}_{len(images)}")) is not None:
         images.append(data.tobytes())
-    return Shown(*named, *(arrays[f"{name}_{number}"] for name in _ARRAYS), tuple(images))
+    index, token, scene, description = named
+    parts, truth, outlines = (arrays[f"{name}_{number}"] for name in _ARRAYS)
+    return Shown(index, token, scene, description, parts, truth, outlines, tuple(images))
 
 
 def _rows(path: Path) -> list[Sequence[Any]]:

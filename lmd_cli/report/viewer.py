@@ -41,17 +41,22 @@ def viewer_data(found: Survey, shown: list[Shown]) -> dict[str, Any]:
         "columns": plane.columns,
         "extent": plane.extent,
         "parts": [{"name": name, "slot": slot(name, found.parts)} for name in found.parts],
-        "limit": colour_limit(shown),
+        "limits": colour_limits(shown),
         "samples": [_sample(one) for one in shown],
     }
 
 
-def colour_limit(shown: list[Shown]) -> float:
-    """One symmetric colour scale for every map of every sample, in logits."""
-    if not shown:
-        return 1.0
-    totals = np.concatenate([np.abs(one.parts.sum(axis=0)).ravel() for one in shown])
-    return float(np.quantile(totals, QUANTILE)) or 1.0
+def colour_limits(shown: list[Shown]) -> dict[str, float]:
+    """Ends of the colour scales, each one for every map of every sample, in logits.
+
+    ``signed`` is symmetric; ``positive`` is for positive values alone.
+    """
+    totals = np.concatenate([one.parts.sum(axis=0).ravel() for one in shown] or [np.zeros(1)])
+    positive = totals[totals > 0]
+    return {
+        "signed": float(np.quantile(np.abs(totals), QUANTILE)) or 1.0,
+        "positive": float(np.quantile(positive, QUANTILE)) if positive.size else 1.0,
+    }
 
 
 def _sample(one: Shown) -> dict[str, Any]:

@@ -4,7 +4,7 @@
   const holder = document.getElementById("viewer-data");
   if (!holder) return;
   const data = JSON.parse(holder.textContent);
-  const { rows, columns, parts, limit } = data;
+  const { rows, columns, parts, limits } = data;
   const [left, right, back, front] = data.extent;
   const cells = rows * columns;
   const find = (id) => document.getElementById(id);
@@ -40,8 +40,8 @@
   const colour = (value, look, ink) => {
     const [towards, strength] =
       look === "probability" ? [ink.prob, sigmoid(value)]
-        : value >= 0 ? [ink.plus, value / limit]
-          : [ink.minus, look === "positive" ? 0 : -value / limit];
+        : value >= 0 ? [ink.plus, value / limits[look]]
+          : [ink.minus, look === "positive" ? 0 : -value / limits[look]];
     const t = Math.min(strength, 1);
     return ink.none.map((from, k) => from + (towards[k] - from) * t);
   };
@@ -168,7 +168,7 @@
   const drawScale = () => {
     const [pen, ink, look] = [fit(find("scale"), () => 13), palette(), style()];
     const width = find("scale").clientWidth || 100;
-    const ends = { signed: [-limit, limit], positive: [0, limit], probability: [-8, 8] }[look];
+    const ends = [look === "signed" ? -limits.signed : 0, limits[look]];
     for (let i = 0; i < width; i++) {
       // The probability's scale is linear in the probability, not in the logit.
       const t = (i + 0.5) / width;
