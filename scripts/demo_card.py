@@ -1,4 +1,4 @@
-"""The model card of the demo weights, from measured values."""
+"""The model card of demo weights, from measured values."""
 
 from __future__ import annotations
 
@@ -6,10 +6,14 @@ import importlib.metadata
 import platform
 from dataclasses import asdict, dataclass
 
-from demo_scoring import CLASSES, CONDITIONS, Score
+from demo_scoring import Score, classes, conditions
 from demo_training import Recipe
 
 _PACKAGES = ("torch", "numpy", "opencv-python-headless", "nuscenes-devkit", "safetensors")
+_BEYOND: dict[tuple[str, ...], str] = {
+    ("camera", "radar"): " LiDAR-only vehicles are beyond this network's sensors.",
+    ("camera", "lidar"): " Radar-only vehicles are beyond this network's sensors.",
+}
 
 
 @dataclass(frozen=True)
@@ -18,6 +22,7 @@ class Facts:
 
     Attributes:
         file: name of the weights' file.
+        modalities: the network's sensors.
         sha256, size: of that file; ``size`` in bytes.
         parameters: number of them.
         model: the configuration, key -> value, as in a YAML config.
@@ -30,6 +35,7 @@ class Facts:
     """
 
     file: str
+    modalities: tuple[str, ...]
     sha256: str
     size: int
     parameters: int
@@ -44,9 +50,10 @@ class Facts:
 
 def card(facts: Facts, recipe: Recipe, scores: dict[str, Score]) -> str:
     """The card in Markdown."""
+    sensors = " + ".join({"lidar": "LiDAR"}.get(name, name) for name in facts.modalities)
     parts = [
         f"# {facts.file}",
-        "A small SimpleBEV (camera + radar) for the demo and the tests. It knows the synthetic "
+        f"A small SimpleBEV ({sensors}) for the demo and the tests. It knows the synthetic "
         "world only: do not use it on real data.",
         _section("Weights", _weights(facts)),
         _section("Model", {key: f"`{value}`" for key, value in facts.model.items()}),
@@ -82,11 +89,11 @@ def _training(facts: Facts, recipe: Recipe) -> dict[str, object]:
 
 
 def _scores(facts: Facts, scores: dict[str, Score]) -> str:
-    names = [name for name in CLASSES.values() if scores[""].found[name]]
+    names = [name for name in classes(facts.modalities) if scores[""].found[name]]
     counts = [len(scores[""].found[name]) for name in names]
     head = "".join(f" recall, {n} ({k}) |" for n, k in zip(names, counts, strict=True))
     rows = [f"| | vehicle IoU |{head}", "|---|---|" + "---|" * len(names)]
-    for condition, title in CONDITIONS.items():
+    for condition, title in conditions(facts.modalities).items():
         score = scores[condition]
         recalls = "".join(f" {score.recall(name):.2f} |" for name in names)
         rows.append(f"| {title} | {score.iou:.3f} |{recalls}")
@@ -95,6 +102,6 @@ def _scores(facts: Facts, scores: dict[str, Score]) -> str:
         "unions summed over the split. Recall by the sensors that can see a vehicle (how many in "
         "brackets): found if the mean probability over its footprint's cells exceeds 0.5; "
         "visibility 1 left out. Zeroed: the sensor's encoded features are zero. BatchNorm in "
-        "evaluation mode. LiDAR-only vehicles are beyond this network's sensors."
+        f"evaluation mode.{_BEYOND.get(facts.modalities, '')}"
     )
     return f"## Scores on {facts.validation}\n" + "\n".join(rows) + f"\n\n{definitions}"

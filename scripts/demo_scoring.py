@@ -1,4 +1,4 @@
-"""How good the demo network is, and how much it owes to each sensor.
+"""How good a demo network is, and how much it owes to each sensor.
 
 IoU: at probability > 0.5 inside ``valid``, intersections and unions summed over the split.
 Recall: a vehicle counts as found if the mean probability over the cells of its footprint exceeds
@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import json
 from collections import defaultdict
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -19,19 +20,41 @@ import torch
 from torch import Tensor
 
 from lmd_cli.data import Box3D, NuScenesSamples, collate
+from lmd_cli.data.nuscenes import MODALITIES
 from lmd_cli.data.synthetic import EVIDENCE_FILE
 from lmd_cli.data.truth import footprint
 from lmd_cli.networks import SimpleBEV
 
-#: What is zeroed -> the name of the condition.
-CONDITIONS = {"": "both sensors", "camera": "camera zeroed", "radar": "radar zeroed"}
-#: (camera, radar) -> class of visibility.
-CLASSES = {
-    (True, True): "both",
-    (True, False): "camera only",
-    (False, True): "radar only",
-    (False, False): "neither (LiDAR only)",
-}
+_COUNTS = {2: "both", 3: "all"}
+
+
+def conditions(modalities: Sequence[str]) -> dict[str, str]:
+    """What is zeroed ("" for nothing) -> the name of the condition."""
+    everything = f"{_COUNTS[len(modalities)]} sensors"
+    return {"": everything, **{name: f"{_title(name)} zeroed" for name in modalities}}
+
+
+def classes(modalities: Sequence[str]) -> list[str]:
+    """Names of the classes of visibility, in the order of the card."""
+    several = {2: ["both"], 3: ["several"]}[len(modalities)]
+    return several + [f"{_title(name)} only" for name in modalities] + [_beyond(modalities)]
+
+
+def class_of(seen: dict[str, bool], modalities: Sequence[str]) -> str:
+    """The class of a vehicle, by which of the network's sensors can see it."""
+    names = [name for name in modalities if seen[name]]
+    if not names:
+        return _beyond(modalities)
+    return f"{_title(names[0])} only" if len(names) == 1 else classes(modalities)[0]
+
+
+def _beyond(modalities: Sequence[str]) -> str:
+    others = [_title(name) for name in MODALITIES if name not in modalities]
+    return f"neither ({' or '.join(others)} only)" if others else "none"
+
+
+def _title(modality: str) -> str:
+    return {"lidar": "LiDAR"}.get(modality, modality)
 
 
 @dataclass
@@ -60,17 +83,18 @@ class Score:
 
 
 def evaluate(network: SimpleBEV, data: NuScenesSamples) -> dict[str, Score]:
-    """Score ``network`` on a synthetic split under every condition of :data:`CONDITIONS`."""
+    """Score ``network`` on a synthetic split under every one of its :func:`conditions`."""
     table = data.dataroot / "v1.0-mini" / EVIDENCE_FILE
     evidence = json.loads(Path(table).read_text())
-    scores = {condition: Score() for condition in CONDITIONS}
+    scores = {condition: Score() for condition in conditions(network.modalities)}
     network.eval()
     for i in range(len(data)):
         sample, boxes = data[i], data.boxes(i)
         for condition, probability in predict(network, collate([sample])).items():
             scores[condition].add(probability, sample.tensors)
             for box in boxes:
-                _count(scores[condition], box, evidence[box.token], probability[0].numpy(), data)
+                name = class_of(evidence[box.token], network.modalities)
+                _count(scores[condition], box, name, probability[0].numpy(), data)
     return scores
 
 
@@ -79,17 +103,16 @@ def predict(network: SimpleBEV, batch: dict[str, Tensor | list[Tensor]]) -> dict
     """Probabilities (1, Z, X) of one sample under every condition."""
     features = network.encode(batch)
     found = {}
-    for condition in CONDITIONS:
+    for condition in conditions(network.modalities):
         kept = {n: torch.zeros_like(f) if n == condition else f for n, f in features.items()}
         found[condition] = network.fuse(kept)["segmentation"][0].sigmoid()
     return found
 
 
 def _count(
-    score: Score, box: Box3D, evidence: dict, probability: np.ndarray, data: NuScenesSamples
+    score: Score, box: Box3D, name: str, probability: np.ndarray, data: NuScenesSamples
 ) -> None:
     mask = np.zeros(probability.shape, dtype=np.uint8)
     cv2.fillPoly(mask, [footprint(box, data.grid)], (1,))
     if box.visibility > 1 and mask.any():
-        name = CLASSES[evidence["camera"], evidence["radar"]]
         score.found[name].append(bool(probability[mask > 0].mean() > 0.5))

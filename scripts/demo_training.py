@@ -1,4 +1,4 @@
-"""The training loop of the demo network: seeded, resumable after every epoch."""
+"""The training loop of the demo networks: seeded, resumable after every epoch."""
 
 from __future__ import annotations
 
@@ -17,6 +17,10 @@ from torch import Tensor
 from lmd_cli.networks import SimpleBEV
 
 OUTPUTS = ("segmentation", "instance_center", "instance_offset")
+#: Factor on the fusion layer's first weights. Raw radar fields are tens, camera features tenths:
+#: without it, InstanceNorm leaves the camera almost no share of the fused channels at the start.
+#: LiDAR voxels are 0 or 1, and few of them lie on vehicles.
+FUSION_SCALES = {"camera": 1.0, "radar": 0.1, "lidar": 4.0}
 Log = Callable[[str], None]
 
 
@@ -29,7 +33,7 @@ class Recipe:
         peak_rate: highest learning rate of the one-cycle schedule (AdamW).
         weight_decay: of AdamW.
         pos_weight: weight of vehicle cells in the cross-entropy, as upstream.
-        sensor_dropout: probability that a step zeroes one sensor's features, each half of it.
+        sensor_dropout: probability that a step zeroes one sensor's features, each equally often.
         seed: seeds weights, order, mirroring and dropout.
     """
 
@@ -43,20 +47,17 @@ class Recipe:
 
 
 def initialise(network: SimpleBEV, seed: int) -> None:
-    """PyTorch's own initialisation, seeded; radar enters the fusion layer ten times smaller.
-
-    Raw radar fields are tens, camera features tenths: without it, InstanceNorm leaves the camera
-    almost no share of the fused channels at the start.
-    """
+    """PyTorch's own initialisation, seeded; the fusion layer's by :data:`FUSION_SCALES`."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         for module in network.modules():
             reset = getattr(module, "reset_parameters", None)
             if callable(reset):
                 reset()
+    channels = network.channels()
+    scales = torch.cat([torch.full((n,), FUSION_SCALES[name]) for name, n in channels.items()])
     with torch.no_grad():
-        weight = network.get_parameter("bev_compressor.0.weight")
-        weight[:, network.channels()["camera"] :] *= 0.1
+        network.get_parameter("bev_compressor.0.weight").mul_(scales[:, None, None])
 
 
 def loss_of(
@@ -163,10 +164,9 @@ class Trainer:
         return total / self.steps
 
     def _step(self, batch: dict[str, Any], lift: Lift, drop: float) -> float:
-        camera = lift(self.network.image_features(batch["images"]))
-        features = {"camera": camera, "radar": self.network.encode_radar(batch)}
+        features = self._encode(batch, lift)
         if drop < self.recipe.sensor_dropout:
-            lost = "camera" if drop < self.recipe.sensor_dropout / 2 else "radar"
+            lost = list(features)[int(drop / self.recipe.sensor_dropout * len(features))]
             features[lost] = torch.zeros_like(features[lost])
         outputs = self.network.fuse(features, OUTPUTS)
         loss = loss_of(self.network, outputs, batch, self.recipe.pos_weight)
@@ -176,6 +176,14 @@ class Trainer:
         self.optimiser.step()
         self.schedule.step()
         return loss.item()
+
+    def _encode(self, batch: dict[str, Any], lift: Lift) -> dict[str, Tensor]:
+        features = {"camera": lift(self.network.image_features(batch["images"]))}
+        if "radar" in self.network.modalities:
+            features["radar"] = self.network.encode_radar(batch)
+        if "lidar" in self.network.modalities:
+            features["lidar"] = batch["lidar"]
+        return features
 
     def _save(self) -> None:
         state = {

@@ -21,6 +21,7 @@ from lmd_cli.networks.unprojection import unproject
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
 import demo_frames
+import demo_models
 import demo_scoring
 import demo_training
 import train_demo
@@ -29,9 +30,9 @@ SIZE, GRID = (32, 56), Grid((16, 4, 16))
 RECIPE = demo_training.Recipe(epochs=2, batch=2, sensor_dropout=0.5)
 
 
-def tiny_network() -> SimpleBEV:
+def tiny_network(modalities: tuple[str, ...] = ("camera", "radar")) -> SimpleBEV:
     widths = SimpleBEVWidths(4, 4, (1, 1, 1), 4, 4, (1, 1, 1))
-    return SimpleBEV(grid=GRID, encoder="res50", widths=widths)
+    return SimpleBEV(modalities, grid=GRID, encoder="res50", widths=widths)
 
 
 @pytest.fixture(scope="module")
@@ -182,8 +183,9 @@ def test_the_weights_and_card_are_written(loaded, data, tmp_path: Path, monkeypa
     run = trainer(loaded, tmp_path / "state")
     run.train(until=1)
     monkeypatch.setattr(train_demo, "demo_root", lambda *_: data.dataroot)
-    monkeypatch.setattr(train_demo, "NuScenesSamples", lambda *_, **__: data)
-    path = train_demo.write(run.network, run, Namespace(output=tmp_path / "models", cache=None))
+    monkeypatch.setattr(demo_models.Demo, "samples", lambda *_: data)
+    arguments = Namespace(output=tmp_path / "models", cache=None)
+    path = train_demo.write(demo_models.DEMOS["radar_cam"], run.network, run, arguments)
     text = path.with_suffix(".md").read_text()
     assert train_demo.file_sha256(path) in text
     assert f"parameters: {sum(p.numel() for p in run.network.parameters())}" in text
@@ -192,9 +194,10 @@ def test_the_weights_and_card_are_written(loaded, data, tmp_path: Path, monkeypa
     assert train_demo.load_checkpoint(path, again) == train_demo.file_sha256(path)
 
 
-def test_the_demo_network_fits_its_file() -> None:
-    network = train_demo.build()
+@pytest.mark.parametrize("key", demo_models.DEMOS)
+def test_a_demo_network_fits_its_file(key: str) -> None:
+    network = demo_models.DEMOS[key].build()
     assert sum(v.numel() * v.element_size() for v in network.state_dict().values()) < 2_900_000
-    published = SimpleBEV(grid=train_demo.GRID, encoder="res50")
+    published = SimpleBEV(network.modalities, grid=network.grid, encoder="res50")
     kinds = {type(module) for module in network.modules()}
     assert kinds == {type(module) for module in published.modules()}
