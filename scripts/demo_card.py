@@ -6,8 +6,9 @@ import importlib.metadata
 import platform
 from dataclasses import asdict, dataclass
 
-from demo_scoring import Score, classes, conditions
-from demo_training import Recipe
+from demo_classes import classes, conditions, title
+from demo_loop import Recipe
+from demo_scoring import Score
 
 _PACKAGES = ("torch", "numpy", "opencv-python-headless", "nuscenes-devkit", "safetensors")
 _BEYOND: dict[tuple[str, ...], str] = {
@@ -50,7 +51,7 @@ class Facts:
 
 def card(facts: Facts, recipe: Recipe, scores: dict[str, Score]) -> str:
     """The card in Markdown."""
-    sensors = " + ".join({"lidar": "LiDAR"}.get(name, name) for name in facts.modalities)
+    sensors = " + ".join(title(name) for name in facts.modalities)
     parts = [
         f"# {facts.file}",
         f"A small SimpleBEV ({sensors}) for the demo and the tests. It knows the synthetic "
@@ -93,10 +94,10 @@ def _scores(facts: Facts, scores: dict[str, Score]) -> str:
     counts = [len(scores[""].found[name]) for name in names]
     head = "".join(f" recall, {n} ({k}) |" for n, k in zip(names, counts, strict=True))
     rows = [f"| | vehicle IoU |{head}", "|---|---|" + "---|" * len(names)]
-    for condition, title in conditions(facts.modalities).items():
+    for condition, label in conditions(facts.modalities).items():
         score = scores[condition]
         recalls = "".join(f" {score.recall(name):.2f} |" for name in names)
-        rows.append(f"| {title} | {score.iou:.3f} |{recalls}")
+        rows.append(f"| {label} | {score.iou:.3f} |{recalls}")
     definitions = (
         "IoU: at probability > 0.5 inside `valid` (visibility 1 is left out), intersections and "
         "unions summed over the split. Recall by the sensors that can see a vehicle (how many in "

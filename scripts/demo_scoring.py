@@ -8,53 +8,18 @@ Recall: a vehicle counts as found if the mean probability over the cells of its 
 
 from __future__ import annotations
 
-import json
 from collections import defaultdict
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 import cv2
 import numpy as np
 import torch
+from demo_classes import class_of, conditions, read_evidence
 from torch import Tensor
 
 from lmd_cli.data import Box3D, NuScenesSamples, collate
-from lmd_cli.data.nuscenes import MODALITIES
-from lmd_cli.data.synthetic import EVIDENCE_FILE
 from lmd_cli.data.truth import footprint
 from lmd_cli.networks import SimpleBEV
-
-_COUNTS = {2: "both", 3: "all"}
-
-
-def conditions(modalities: Sequence[str]) -> dict[str, str]:
-    """What is zeroed ("" for nothing) -> the name of the condition."""
-    everything = f"{_COUNTS[len(modalities)]} sensors"
-    return {"": everything, **{name: f"{_title(name)} zeroed" for name in modalities}}
-
-
-def classes(modalities: Sequence[str]) -> list[str]:
-    """Names of the classes of visibility, in the order of the card."""
-    several = {2: ["both"], 3: ["several"]}[len(modalities)]
-    return several + [f"{_title(name)} only" for name in modalities] + [_beyond(modalities)]
-
-
-def class_of(seen: dict[str, bool], modalities: Sequence[str]) -> str:
-    """The class of a vehicle, by which of the network's sensors can see it."""
-    names = [name for name in modalities if seen[name]]
-    if not names:
-        return _beyond(modalities)
-    return f"{_title(names[0])} only" if len(names) == 1 else classes(modalities)[0]
-
-
-def _beyond(modalities: Sequence[str]) -> str:
-    others = [_title(name) for name in MODALITIES if name not in modalities]
-    return f"neither ({' or '.join(others)} only)" if others else "none"
-
-
-def _title(modality: str) -> str:
-    return {"lidar": "LiDAR"}.get(modality, modality)
 
 
 @dataclass
@@ -84,8 +49,7 @@ class Score:
 
 def evaluate(network: SimpleBEV, data: NuScenesSamples) -> dict[str, Score]:
     """Score ``network`` on a synthetic split under every one of its :func:`conditions`."""
-    table = data.dataroot / "v1.0-mini" / EVIDENCE_FILE
-    evidence = json.loads(Path(table).read_text())
+    evidence = read_evidence(data.dataroot)
     scores = {condition: Score() for condition in conditions(network.modalities)}
     network.eval()
     for i in range(len(data)):

@@ -16,10 +16,11 @@ from pathlib import Path
 
 import torch
 from demo_card import Facts, card
+from demo_classes import conditions
 from demo_frames import load_frames
 from demo_models import DEFAULT, DEMOS, GRID, IMAGE_SIZE, NSWEEPS, Demo
-from demo_scoring import conditions, evaluate
-from demo_training import Recipe, Trainer
+from demo_scoring import evaluate
+from demo_training import MapRecipe, Trainer
 from safetensors.torch import save_file
 
 from lmd_cli.data.synthetic import cached_root, demo_root
@@ -85,8 +86,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, default=models, help="folder for weights and card")
     parser.add_argument("--cache", type=Path, default=cache_folder(), help="folder for the data")
     parser.add_argument("--state", type=Path, default=None, help="checkpoint to go on from")
-    parser.add_argument("--epochs", type=int, default=Recipe.epochs)
-    parser.add_argument("--seed", type=int, default=Recipe.seed)
+    parser.add_argument("--epochs", type=int, default=MapRecipe.epochs)
+    parser.add_argument("--seed", type=int, default=MapRecipe.seed)
     parser.add_argument("--threads", type=int, default=2)
     return parser.parse_args(argv)
 
@@ -105,7 +106,7 @@ def main(argv: list[str] | None = None) -> int:
         modalities=demo.modalities,
     )
     network = demo.build()
-    recipe = Recipe(epochs=arguments.epochs, seed=arguments.seed)
+    recipe = MapRecipe(epochs=arguments.epochs, seed=arguments.seed)
     state = arguments.state or arguments.cache / f"{demo.name}-seed{recipe.seed}.training"
     trainer = Trainer(network, frames, calibration, recipe, state)
     trainer.resume()

@@ -27,7 +27,7 @@ import demo_training
 import train_demo
 
 SIZE, GRID = (32, 56), Grid((16, 4, 16))
-RECIPE = demo_training.Recipe(epochs=2, batch=2, sensor_dropout=0.5)
+RECIPE = demo_training.MapRecipe(epochs=2, batch=2, sensor_dropout=0.5)
 
 
 def tiny_network(modalities: tuple[str, ...] = ("camera", "radar")) -> SimpleBEV:
@@ -126,7 +126,9 @@ def test_two_steps_change_every_weight(loaded, tmp_path: Path) -> None:
 def test_training_reduces_the_loss(loaded, tmp_path: Path) -> None:
     lines: list[str] = []
     recipe = replace(RECIPE, epochs=8, sensor_dropout=0.0, peak_rate=1e-2)
-    run = demo_training.Trainer(tiny_network(), *loaded, recipe, tmp_path / "state", lines.append)
+    run = demo_training.Trainer(
+        tiny_network(), *loaded, recipe, tmp_path / "state", log=lines.append
+    )
     run.train()
     losses = [float(line.split("loss ")[1].split(",")[0]) for line in lines]
     assert losses[-1] < 0.8 * losses[0]
