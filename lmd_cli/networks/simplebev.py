@@ -119,6 +119,10 @@ class SimpleBEV(nn.Module):
         }
         return {name: encoders[name](batch) for name in self.modalities}
 
+    def constants(self, batch: Batch) -> dict[str, Tensor]:
+        """Nothing: calibration is used up in :meth:`encode`."""
+        return {}
+
     def encode_camera(self, batch: Batch) -> Tensor:
         """Camera features lifted into the grid: (B, latent * Y, Z, X)."""
         images = one_tensor(batch, "images")
