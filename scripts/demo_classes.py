@@ -1,14 +1,35 @@
-"""Conditions and classes of visibility that demo networks are scored by, for any set of sensors."""
+"""What scores of the demo networks share: conditions, and recall by who can see a vehicle."""
 
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
+from collections import defaultdict
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from lmd_cli.data.nuscenes import MODALITIES
 from lmd_cli.data.synthetic import EVIDENCE_FILE
+
+
+@dataclass
+class Tally(ABC):
+    """What was found in a split under one condition, by class of visibility."""
+
+    found: dict[str, list[bool]] = field(default_factory=lambda: defaultdict(list))
+
+    @property
+    @abstractmethod
+    def figure(self) -> float:
+        """The network's main score, 0 to 1."""
+
+    def recall(self, name: str) -> float:
+        """Share of a class's vehicles that were found."""
+        return float(np.mean(self.found[name])) if self.found[name] else float("nan")
 
 
 def read_evidence(dataroot: Path) -> dict[str, dict[str, Any]]:

@@ -10,7 +10,6 @@ are left out, and so are peaks within 2 m of one (unless a car that counts is ne
 from __future__ import annotations
 
 import math
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,8 +17,8 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
+from demo_classes import Tally, class_of, conditions, read_evidence
 from demo_crn_targets import BevMap
-from lmd_cli.data.perspective import EgoBox
 from numpy.typing import NDArray
 from nuscenes.eval.common.data_classes import EvalBoxes
 from nuscenes.eval.common.utils import center_distance
@@ -27,12 +26,23 @@ from nuscenes.eval.detection.algo import accumulate, calc_ap
 from nuscenes.eval.detection.data_classes import DetectionBox
 from torch import Tensor
 
+from lmd_cli.data import collate
+from lmd_cli.data.perspective import EgoBox, KeyframeSamples
+from lmd_cli.networks.crn import CRN
+
 #: A peak may lie this far from its car, metres.
 DISTANCE = 2.0
 #: Probability above which a peak counts as a find.
 FOUND = 0.3
 #: Peaks of a sample that are kept, highest first, as the published decoder does.
 MOST_PEAKS = 500
+DEFINITIONS = (
+    "AP: nuScenes' average precision of the heat map's peaks (cells that are highest within 3 x 3, "
+    f"at their centres) at a distance of {DISTANCE:g} m. Recall by the sensors that can see a car "
+    f"(how many in brackets): found if a peak of probability > {FOUND} is matched to it within "
+    f"{DISTANCE:g} m. Cars of visibility 1, and peaks beside them, are left out. Zeroed: the "
+    "sensor's encoded features are zero. BatchNorm in evaluation mode."
+)
 
 
 @dataclass(frozen=True)
@@ -54,12 +64,11 @@ def peaks(probability: Tensor, bev: BevMap, least: float = 0.01) -> list[Peak]:
 
 
 @dataclass
-class Detections:
+class Detections(Tally):
     """Peaks and cars of a split under one condition."""
 
     peaks: dict[str, list[Peak]] = field(default_factory=dict)
     cars: dict[str, list[EgoBox]] = field(default_factory=dict)
-    found: dict[str, list[bool]] = field(default_factory=lambda: defaultdict(list))
 
     def add(
         self, token: str, guesses: Sequence[Peak], cars: Sequence[EgoBox], names: Mapping[str, str]
@@ -80,7 +89,7 @@ class Detections:
             self.found[names[car.token]].append(i in matched)
 
     @property
-    def average_precision(self) -> float:
+    def figure(self) -> float:
         """nuScenes' average precision at 2 m, 0 to 1."""
         truth, guesses = EvalBoxes(), EvalBoxes()
         for token, found in self.cars.items():
@@ -88,10 +97,6 @@ class Detections:
             guesses.add_boxes(token, [_box(token, p.xy, p.score) for p in self.peaks[token]])
         data = accumulate(truth, guesses, "car", center_distance, DISTANCE)
         return float(calc_ap(data, min_recall=0.1, min_precision=0.1))
-
-    def recall(self, name: str) -> float:
-        """Share of a class's cars that were found."""
-        return float(np.mean(self.found[name])) if self.found[name] else float("nan")
 
 
 def match(guesses: Sequence[Peak], cars: Sequence[EgoBox]) -> set[int]:
@@ -126,12 +131,26 @@ def _box(token: str, xy: tuple[float, ...], score: float = -1.0) -> DetectionBox
     )
 
 
+def evaluate(network: CRN, data: KeyframeSamples) -> dict[str, Detections]:
+    """Score ``network`` on a synthetic split under every one of its conditions."""
+    evidence, bev = read_evidence(data.dataroot), BevMap(data.cells, data.extent)
+    scores = {condition: Detections() for condition in conditions(network.modalities)}
+    network.eval()
+    for i in range(len(data)):
+        sample = data[i]
+        cars = [box for box in data.boxes(i) if box.name == "car" and bev.holds(box)]
+        names = {car.token: class_of(evidence[car.token], network.modalities) for car in cars}
+        for condition, probability in predict(network, collate([sample])).items():
+            scores[condition].add(sample.token, peaks(probability, bev), cars, names)
+    return scores
+
+
 @torch.no_grad()
-def predict(network: Any, batch: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def predict(network: CRN, batch: Mapping[str, Any]) -> dict[str, Tensor]:
     """Probabilities of cars (ny, nx) of one sample under every condition."""
     features, constants = network.encode(batch), network.constants(batch)
     maps = {}
-    for condition in ("", *features):
+    for condition in conditions(network.modalities):
         kept = {
             modality: {
                 n: torch.zeros_like(v) if modality == condition else v for n, v in of.items()

@@ -12,8 +12,9 @@ from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
-from lmd_cli.data.perspective import EgoBox
 from torch import Tensor
+
+from lmd_cli.data.perspective import EgoBox
 
 #: Least overlap that a box displaced by the radius keeps with the true one; least radius, cells.
 OVERLAP, MIN_RADIUS = 0.1, 2

@@ -11,10 +11,12 @@ from typing import Any
 import torch
 from demo_crn_targets import BRANCHES, BevMap, box_loss, car_targets, focal_loss, mirrored
 from demo_loop import Loop, Recipe
+from torch import Tensor
+
 from lmd_cli.data.perspective import KeyframeSamples
 from lmd_cli.data.perspective.images import MEAN, STD
 from lmd_cli.networks.crn import CRN
-from torch import Tensor
+from lmd_cli.networks.crn.fuser import DeformableAttention
 
 HEATMAP = "heatmap.car"
 OUTPUTS = (HEATMAP, *(f"task0.{name}" for name in BRANCHES))
@@ -109,6 +111,7 @@ def initialise(network: CRN, seed: int) -> None:
     steps = torch.arange(1, points + 1).float()
     offsets = ways[:, None, None, :] * steps[None, None, :, None]  # (heads, 1, points, xy)
     for layer in network.fuser.attn_layers:
+        assert isinstance(layer, DeformableAttention)
         torch.nn.init.zeros_(layer.sampling_offsets.weight)
         torch.nn.init.zeros_(layer.attention_weights.weight)
         torch.nn.init.zeros_(layer.attention_weights.bias)
@@ -116,7 +119,7 @@ def initialise(network: CRN, seed: int) -> None:
             layer.sampling_offsets.bias.copy_(offsets.expand(-1, 2, -1, -1).flatten())
 
 
-class CarTrainer(Loop[KeyFrames]):
+class CarTrainer(Loop[CRN, KeyFrames, CarRecipe]):
     """Trains a CRN to find cars; past key frames are encoded without gradient, as upstream."""
 
     def __init__(
@@ -127,7 +130,6 @@ class CarTrainer(Loop[KeyFrames]):
         checkpoint: Path,
         **options: Any,
     ):
-        self.network, self.recipe = network, recipe
         initialise(network, recipe.seed)
         super().__init__(network, frames, recipe, checkpoint, **options)
 

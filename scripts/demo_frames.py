@@ -7,9 +7,8 @@ mirrored together.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -139,33 +138,16 @@ def _bilinear(points: Tensor, size: tuple[int, int]) -> Iterator[tuple[Tensor, T
             yield (row * width + column).long(), weight * inside
 
 
-def load_frames(
-    roots: Sequence[Path],
-    split: str,
-    *,
-    nsweeps: int,
-    image_size: tuple[int, int],
-    grid: Grid,
-    modalities: Sequence[str] = ("camera", "radar"),
-) -> tuple[list[Frame], Calibration]:
-    """All frames of a split of synthetic roots, decoded, and their common calibration."""
+def load_frames(data: Iterable[NuScenesSamples]) -> tuple[list[Frame], Calibration]:
+    """All frames of splits of synthetic roots, decoded, and their common calibration."""
     frames, calibration = [], None
-    for root in roots:
-        data = NuScenesSamples(
-            root,
-            "v1.0-mini",
-            split,
-            modalities=modalities,
-            nsweeps=nsweeps,
-            image_size=image_size,
-            grid=grid,
-        )
-        for i in range(len(data)):
-            tensors = data[i].tensors
+    for split in data:
+        for i in range(len(split)):
+            tensors = split[i].tensors
             calibration = calibration or Calibration(
-                tensors["pix_T_cams"], tensors["cam0_T_camXs"], image_size
+                tensors["pix_T_cams"], tensors["cam0_T_camXs"], split.image_size
             )
-            frames.append(_frame(tensors, data.boxes(i), grid))
+            frames.append(_frame(tensors, split.boxes(i), split.grid))
     assert calibration is not None
     return frames, calibration
 

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 Log = Callable[[str], None]
 FrameT = TypeVar("FrameT")
+NetworkT = TypeVar("NetworkT", bound=nn.Module)
 _say = partial(print, flush=True)
 
 
@@ -37,7 +38,10 @@ class Recipe:
     seed: int = 0
 
 
-class Loop(ABC, Generic[FrameT]):
+RecipeT = TypeVar("RecipeT", bound=Recipe)
+
+
+class Loop(ABC, Generic[NetworkT, FrameT, RecipeT]):
     """Trains ``network`` on ``frames``; state is kept in ``checkpoint`` after every epoch.
 
     What is random in an epoch is drawn from a generator seeded by (seed, epoch), so that a run
@@ -46,15 +50,15 @@ class Loop(ABC, Generic[FrameT]):
 
     def __init__(
         self,
-        network: nn.Module,
+        network: NetworkT,
         frames: Sequence[FrameT],
-        recipe: Recipe,
+        recipe: RecipeT,
         checkpoint: Path,
         log: Log = _say,
     ):
         self.frames, self.recipe = frames, recipe
         self.checkpoint, self.log = checkpoint, log
-        self._network = network
+        self.network = network
         self.optimiser = torch.optim.AdamW(
             network.parameters(), lr=recipe.peak_rate, weight_decay=recipe.weight_decay
         )
@@ -85,7 +89,7 @@ class Loop(ABC, Generic[FrameT]):
         state = torch.load(self.checkpoint, weights_only=True)
         if state["run"] != self._run():
             raise ValueError(f"{self.checkpoint} is of another run: {state['run']}")
-        self._network.load_state_dict(state["network"])
+        self.network.load_state_dict(state["network"])
         self.optimiser.load_state_dict(state["optimiser"])
         self.schedule.load_state_dict(state["schedule"])
         self.epoch, self.seconds = state["epoch"], state["seconds"]
@@ -111,7 +115,7 @@ class Loop(ABC, Generic[FrameT]):
     def _run_epoch(self) -> float:
         generator = torch.Generator().manual_seed(self.recipe.seed * 100_003 + self.epoch)
         order = torch.randperm(len(self.frames), generator=generator).tolist()
-        self._network.train()
+        self.network.train()
         total = 0.0
         for step in range(self.steps):
             mirror, drop = torch.rand(2, generator=generator).tolist()
@@ -122,7 +126,7 @@ class Loop(ABC, Generic[FrameT]):
     def _step(self, loss: Tensor) -> float:
         self.optimiser.zero_grad(set_to_none=True)
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(self._network.parameters(), 5.0)
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), 5.0)
         self.optimiser.step()
         self.schedule.step()
         return loss.item()
@@ -130,7 +134,7 @@ class Loop(ABC, Generic[FrameT]):
     def _save(self) -> None:
         state = {
             "run": self._run(),
-            "network": self._network.state_dict(),
+            "network": self.network.state_dict(),
             "optimiser": self.optimiser.state_dict(),
             "schedule": self.schedule.state_dict(),
             "epoch": self.epoch,
@@ -140,3 +144,7 @@ class Loop(ABC, Generic[FrameT]):
         draft = self.checkpoint.with_suffix(".draft")
         torch.save(state, draft)
         draft.replace(self.checkpoint)
+
+
+#: A loop of any network.
+AnyLoop = Loop[Any, Any, Any]

@@ -1,4 +1,4 @@
-"""How good a demo network is, and how much it owes to each sensor.
+"""How good a small SimpleBEV is, and how much it owes to each sensor.
 
 IoU: at probability > 0.5 inside ``valid``, intersections and unions summed over the split.
 Recall: a vehicle counts as found if the mean probability over the cells of its footprint exceeds
@@ -8,36 +8,38 @@ Recall: a vehicle counts as found if the mean probability over the cells of its 
 
 from __future__ import annotations
 
-from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import torch
-from demo_classes import class_of, conditions, read_evidence
+from demo_classes import Tally, class_of, conditions, read_evidence
 from torch import Tensor
 
 from lmd_cli.data import Box3D, NuScenesSamples, collate
 from lmd_cli.data.truth import footprint
 from lmd_cli.networks import SimpleBEV
 
+DEFINITIONS = (
+    "IoU: at probability > 0.5 inside `valid` (visibility 1 is left out), intersections and "
+    "unions summed over the split. Recall by the sensors that can see a vehicle (how many in "
+    "brackets): found if the mean probability over its footprint's cells exceeds 0.5; "
+    "visibility 1 left out. Zeroed: the sensor's encoded features are zero. BatchNorm in "
+    "evaluation mode."
+)
+
 
 @dataclass
-class Score:
+class Score(Tally):
     """Sums over a split under one condition."""
 
     intersection: float = 0.0
     union: float = 0.0
-    found: dict[str, list[bool]] = field(default_factory=lambda: defaultdict(list))
 
     @property
-    def iou(self) -> float:
+    def figure(self) -> float:
         """Intersection over union, 0 to 1."""
         return self.intersection / self.union
-
-    def recall(self, name: str) -> float:
-        """Share of a class's vehicles that were found."""
-        return float(np.mean(self.found[name])) if self.found[name] else float("nan")
 
     def add(self, probability: Tensor, tensors: dict[str, Tensor]) -> None:
         """Count one map (1, Z, X)."""

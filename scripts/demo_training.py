@@ -76,7 +76,7 @@ def _balanced_square(prediction: Tensor, truth: Tensor) -> Tensor:
     return 0.5 * (means[0] + means[1])
 
 
-class Trainer(Loop[Frame]):
+class Trainer(Loop[SimpleBEV, Frame, MapRecipe]):
     """Trains a SimpleBEV; the cameras' ``calibration`` is the same in all ``frames``."""
 
     def __init__(
@@ -88,7 +88,6 @@ class Trainer(Loop[Frame]):
         checkpoint: Path,
         **options: Any,
     ):
-        self.network, self.recipe = network, recipe
         size = calibration.image_size[0] // 8, calibration.image_size[1] // 8
         self.lifts = [Lift(c, network.grid, size) for c in (calibration, calibration.mirrored())]
         initialise(network, recipe.seed)

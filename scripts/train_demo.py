@@ -17,15 +17,12 @@ from pathlib import Path
 import torch
 from demo_card import Facts, card
 from demo_classes import conditions
-from demo_frames import load_frames
-from demo_models import DEFAULT, DEMOS, GRID, IMAGE_SIZE, NSWEEPS, Demo
-from demo_scoring import evaluate
-from demo_training import MapRecipe, Trainer
+from demo_loop import AnyLoop
+from demo_models import DEFAULT, DEMOS, Demo
 from safetensors.torch import save_file
 
 from lmd_cli.data.synthetic import cached_root, demo_root
-from lmd_cli.data.synthetic.root import cache_folder
-from lmd_cli.networks import SimpleBEV
+from lmd_cli.data.synthetic.root import DEMO_SAMPLES, cache_folder
 from lmd_cli.networks.checkpoints import file_sha256, load_checkpoint
 
 #: Worlds (seeds) and keyframes per scene: 4 x 8 x 16 = 512 frames.
@@ -44,37 +41,41 @@ def _progress(done: int, total: int) -> None:
     print(f"\rmaking data: {done} of {total}", end="\n" if done == total else "", flush=True)
 
 
-def write(demo: Demo, network: SimpleBEV, trainer: Trainer, arguments: argparse.Namespace) -> Path:
+def write(demo: Demo, trainer: AnyLoop, arguments: argparse.Namespace) -> Path:
     """Save the weights, score them as they were saved, and write the card."""
     path = Path(arguments.output) / f"{demo.name}.safetensors"
     path.parent.mkdir(parents=True, exist_ok=True)
+    network = trainer.network
     save_file({k: v.contiguous() for k, v in network.state_dict().items()}, path)
     path.chmod(0o644)  # safetensors leaves it to its owner alone
     load_checkpoint(path, network)
-    data = demo.samples(demo_root(arguments.cache, _progress), "mini_val")
-    scores = evaluate(network, data)
-    text = card(_facts(demo, path, network, trainer, len(data)), trainer.recipe, scores)
+    scores = demo.evaluate(network, demo_root(arguments.cache, _progress))
+    text = card(_facts(demo, path, trainer), trainer.recipe, scores)
     path.with_suffix(".md").write_text(text)
     for condition, title in conditions(demo.modalities).items():
-        print(f"{title}: IoU {scores[condition].iou:.3f}")
+        print(f"{title}: {demo.metric} {scores[condition].figure:.3f}")
     return path
 
 
-def _facts(demo: Demo, path: Path, network: SimpleBEV, trainer: Trainer, samples: int) -> Facts:
+def _facts(demo: Demo, path: Path, trainer: AnyLoop) -> Facts:
     return Facts(
         file=path.name,
+        network=demo.network,
         modalities=demo.modalities,
         sha256=file_sha256(path),
         size=path.stat().st_size,
-        parameters=sum(p.numel() for p in network.parameters()),
+        parameters=sum(p.numel() for p in trainer.network.parameters()),
         model=demo.describe(),
         data=f"synthetic `mini_train`, 8 scenes x {SAMPLES} samples, worlds of seed "
         f"{SEEDS[0]} to {SEEDS[-1]}",
+        loss=demo.loss,
         frames=len(trainer.frames),
         minutes=trainer.seconds / 60,
         threads=torch.get_num_threads(),
         command=demo.command,
-        validation=f"synthetic `mini_val`, {samples} samples, seed 0",
+        validation=f"synthetic `mini_val`, {2 * DEMO_SAMPLES} samples, seed 0",
+        metric=demo.metric,
+        definitions=demo.definitions,
     )
 
 
@@ -86,8 +87,8 @@ def parse(argv: list[str] | None = None) -> argparse.Namespace:
     parser.add_argument("--output", type=Path, default=models, help="folder for weights and card")
     parser.add_argument("--cache", type=Path, default=cache_folder(), help="folder for the data")
     parser.add_argument("--state", type=Path, default=None, help="checkpoint to go on from")
-    parser.add_argument("--epochs", type=int, default=MapRecipe.epochs)
-    parser.add_argument("--seed", type=int, default=MapRecipe.seed)
+    parser.add_argument("--epochs", type=int, default=None, help="default: the model's own")
+    parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--threads", type=int, default=2)
     return parser.parse_args(argv)
 
@@ -97,21 +98,12 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parse(argv)
     demo = DEMOS[arguments.model]
     torch.set_num_threads(arguments.threads)
-    frames, calibration = load_frames(
-        training_roots(arguments.cache),
-        "mini_train",
-        nsweeps=NSWEEPS,
-        image_size=IMAGE_SIZE,
-        grid=GRID,
-        modalities=demo.modalities,
-    )
-    network = demo.build()
-    recipe = MapRecipe(epochs=arguments.epochs, seed=arguments.seed)
-    state = arguments.state or arguments.cache / f"{demo.name}-seed{recipe.seed}.training"
-    trainer = Trainer(network, frames, calibration, recipe, state)
+    state = arguments.state or arguments.cache / f"{demo.name}-seed{arguments.seed}.training"
+    roots = training_roots(arguments.cache)
+    trainer = demo.trainer(roots, arguments.epochs or demo.epochs, arguments.seed, state)
     trainer.resume()
     trainer.train()
-    print(f"wrote {write(demo, network, trainer, arguments)}")
+    print(f"wrote {write(demo, trainer, arguments)}")
     return 0
 
 
