@@ -126,6 +126,7 @@ def _box(token: str, xy: tuple[float, ...], score: float = -1.0) -> DetectionBox
     return DetectionBox(
         sample_token=token,
         translation=(float(xy[0]), float(xy[1]), 0.0),
+        size=(1.0, 1.0, 1.0),
         detection_name="car",
         detection_score=score,
     )
