@@ -12,6 +12,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from lmd_cli.build import untrained
+from lmd_cli.config_file import load_config
 from lmd_cli.data import NuScenesSamples
 from lmd_cli.data.synthetic import synthesize
 from lmd_cli.geometry import Grid
@@ -267,3 +269,24 @@ def test_classes_go_by_the_sensors_of_the_network(
     evidence = {sensor: sensor in seen for sensor in ("camera", "radar", "lidar")}
     assert demo_classes.class_of(evidence, modalities) == name
     assert name in demo_classes.classes(modalities)
+
+
+@pytest.mark.parametrize(
+    ("config", "key"),
+    [
+        ("demo.yaml", "radar_cam"),
+        ("demo_lidar.yaml", "lidar_cam"),
+        ("demo_three.yaml", "radar_lidar_cam"),
+        ("demo_crn.yaml", "crn"),
+    ],
+)
+def test_a_config_describes_its_demo_network(config: str, key: str) -> None:
+    parsed = load_config(config)
+    demo = demo_models.DEMOS[key]
+    assert parsed.model.checkpoint == f"models/{demo.name}.safetensors"
+    network, built = demo.build(), untrained(parsed)
+    assert built.modalities == network.modalities
+    for name in ("grid", "shape", "radar"):
+        assert getattr(built, name, None) == getattr(network, name, None)
+    shapes = [{n: v.shape for n, v in net.state_dict().items()} for net in (network, built)]
+    assert shapes[0] == shapes[1]
