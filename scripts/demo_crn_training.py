@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from demo_classes import read_evidence
+from demo_crn_depth import depth_loss, depth_targets
 from demo_crn_targets import BRANCHES, BevMap, box_loss, car_targets, focal_loss, mirrored
 from demo_loop import Loop, Recipe
 from torch import Tensor
 
 from lmd_cli.data.perspective import KeyframeSamples
 from lmd_cli.data.perspective.images import MEAN, STD
-from lmd_cli.networks.crn import CRN
+from lmd_cli.networks.crn import CRN, CRNShape
 from lmd_cli.networks.crn.fuser import DeformableAttention
 
 HEATMAP = "heatmap.car"
@@ -30,10 +32,14 @@ class CarRecipe(Recipe):
 
     Attributes:
         box_weight: of the boxes' absolute errors, as upstream.
+        depth_weight: of the cross-entropy of depth probabilities.
+        radar_dropout: probability that a step zeroes the radar's features.
     """
 
     peak_rate: float = 2e-3
     box_weight: float = 0.25
+    depth_weight: float = 0.5
+    radar_dropout: float = 0.2
 
 
 @dataclass(frozen=True)
@@ -45,16 +51,18 @@ class KeyFrames:
         tensors: the matrices of :data:`MATRICES` (S, 6, 4, 4) and ``pts_pv`` (S, 6, P, 5).
         targets: for the sample and for its mirror image, see
             :func:`demo_crn_targets.car_targets`.
+        depth: (6, h, w) of the current frame, see :func:`demo_crn_depth.depth_targets`.
     """
 
     images: Tensor
     tensors: dict[str, Tensor]
     targets: tuple[dict[str, Tensor], dict[str, Tensor]]
+    depth: Tensor
 
 
-def load_key_frames(data: KeyframeSamples) -> list[KeyFrames]:
-    """All samples of a split, decoded."""
-    bev = BevMap(data.cells, data.extent)
+def load_key_frames(data: KeyframeSamples, shape: CRNShape) -> list[KeyFrames]:
+    """All samples of a synthetic root's split, decoded."""
+    bev, evidence = BevMap(data.cells, data.extent), read_evidence(data.dataroot)
     frames = []
     for i in range(len(data)):
         tensors = data[i].tensors
@@ -62,7 +70,10 @@ def load_key_frames(data: KeyframeSamples) -> list[KeyFrames]:
         targets = car_targets(cars, bev), car_targets([mirrored(car) for car in cars], bev)
         pixels = (tensors["imgs"] * _STD + _MEAN).round().to(torch.uint8)
         kept = {name: tensors[name] for name in (*MATRICES, "pts_pv")}
-        frames.append(KeyFrames(pixels, kept, targets))
+        current = {name: tensors[name][0] for name in MATRICES}
+        hidden = {box.token for box in data.boxes(i) if not evidence[box.token]["camera"]}
+        depth = depth_targets(data.boxes(i), hidden, current, shape)
+        frames.append(KeyFrames(pixels, kept, targets, depth))
     return frames
 
 
@@ -75,7 +86,9 @@ def make_batch(frames: Sequence[KeyFrames], mirror: bool) -> dict[str, Any]:
     identity = torch.eye(4).expand(len(frames), -1, -1)
     targets = [frame.targets[int(mirror)] for frame in frames]
     listed = {name: [target[name] for target in targets] for name in targets[0]}
-    return {"imgs": images, "bda_mat": identity, **batch, **listed}
+    depth = torch.stack([frame.depth for frame in frames])  # (B, 6, h, w)
+    depth = depth.flip(-1) if mirror else depth
+    return {"imgs": images, "bda_mat": identity, "depth": depth, **batch, **listed}
 
 
 def mirrored_views(batch: dict[str, Tensor], width: int) -> dict[str, Tensor]:
@@ -134,14 +147,19 @@ class CarTrainer(Loop[CRN, KeyFrames, CarRecipe]):
         super().__init__(network, frames, recipe, checkpoint, **options)
 
     def loss(self, chosen: Sequence[KeyFrames], mirror: bool, drop: float) -> Tensor:
-        """Focal loss of the heat map and absolute errors of the boxes."""
+        """Focal loss of the heat map, absolute errors of the boxes, cross-entropy of depth."""
         batch = make_batch(chosen, mirror)
         features = encode(self.network, batch)
+        current = features["camera"]["depth"][:, 0].flatten(0, 1)  # (B * 6, D, h, w)
+        depth = depth_loss(current, batch["depth"].flatten(0, 1))
+        if drop < self.recipe.radar_dropout:
+            features["radar"] = {n: torch.zeros_like(v) for n, v in features["radar"].items()}
         outputs = self.network.fuse(features, OUTPUTS, **self.network.constants(batch))
         heat, valid = torch.stack(batch["heat"]), torch.stack(batch["valid"])
         boxes = {name: outputs[f"task0.{name}"] for name in BRANCHES}
-        found = focal_loss(outputs[HEATMAP][:, 0], heat, valid)
-        return found + self.recipe.box_weight * box_loss(boxes, batch["cells"], batch["boxes"])
+        loss = focal_loss(outputs[HEATMAP][:, 0], heat, valid)
+        loss = loss + self.recipe.box_weight * box_loss(boxes, batch["cells"], batch["boxes"])
+        return loss + self.recipe.depth_weight * depth
 
 
 def encode(network: CRN, batch: dict[str, Tensor]) -> dict[str, dict[str, Tensor]]:

@@ -160,7 +160,10 @@ class CarDemo(Demo):
     """A small CRN."""
 
     network, metric = "CRN", "car AP at 2 m"
-    loss = "CRN's: Gaussian focal loss of the heat map, absolute errors of the boxes"
+    loss = (
+        "CRN's: Gaussian focal loss of the heat map, absolute errors of the boxes; and "
+        "cross-entropy of the depth probabilities"
+    )
     definitions = demo_crn_scoring.DEFINITIONS
 
     def build(self) -> CRN:
@@ -180,9 +183,8 @@ class CarDemo(Demo):
 
     def trainer(self, roots: Sequence[Path], epochs: int, seed: int, state: Path) -> CarTrainer:
         """A new network and what trains it on the ``mini_train`` of synthetic roots."""
-        frames = [
-            frame for root in roots for frame in load_key_frames(self.samples(root, "mini_train"))
-        ]
+        data = [self.samples(root, "mini_train") for root in roots]
+        frames = [frame for split in data for frame in load_key_frames(split, SHAPE)]
         recipe = CarRecipe(epochs=epochs, seed=seed)
         return CarTrainer(self.build(), frames, recipe, state)
 

@@ -85,7 +85,7 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> KeyframeSamples:
 
 @pytest.fixture(scope="module")
 def frames(data: KeyframeSamples) -> list[demo_crn_training.KeyFrames]:
-    return demo_crn_training.load_key_frames(data)
+    return demo_crn_training.load_key_frames(data, SHAPE)
 
 
 def trainer(frames, checkpoint: Path, **recipe) -> demo_crn_training.CarTrainer:  # type: ignore[no-untyped-def]
