@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import math
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,9 +15,11 @@ from lmd_cli.data import collate
 from lmd_cli.data.perspective import EgoBox, KeyframeSamples
 from lmd_cli.data.synthetic import synthesize
 from lmd_cli.networks.crn import CRN, CRNShape
+from lmd_cli.networks.crn.geometry import positions
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
+import demo_crn_depth
 import demo_crn_scoring
 import demo_crn_targets
 import demo_crn_training
@@ -280,3 +283,55 @@ def test_evaluation_runs_on_a_root(data: KeyframeSamples) -> None:
     cars = [box for i in range(len(data)) for box in data.boxes(i) if box.name == "car"]
     assert 0 < counted <= len(cars)
     assert all(0 <= score.figure <= 1 for score in scores.values())
+
+
+@pytest.fixture
+def camera() -> dict[str, torch.Tensor]:
+    """One camera 1.5 m above the ego origin, looking forward; its upper 4 rows are cut off."""
+    pose, intrinsics, image = (torch.eye(4)[None].clone() for _ in range(3))
+    pose[0, :3, :3] = torch.tensor([[0.0, 0, 1], [-1, 0, 0], [0, -1, 0]])
+    pose[0, 2, 3] = 1.5
+    intrinsics[0, :2, :3] = torch.tensor([[40.0, 0, 48], [0, 40, 12]])
+    image[0, 1, 3] = -4.0
+    return {"sensor2ego_mats": pose, "intrin_mats": intrinsics, "ida_mats": image}
+
+
+def test_depth_targets_by_hand(camera) -> None:  # type: ignore[no-untyped-def]
+    """32 x 96 pixels, horizon at row 8: two rows of features, of which the lower sees the road."""
+    straight = replace(car(10.0, 0.0, yaw=0.0), size=(4.0, 1.9, 1.6))
+    empty = demo_crn_depth.depth_targets([], [], camera, SHAPE)
+    assert empty.shape == (1, 2, 6)
+    # Rows 17.5 to 29.5 of the image, 9.5 to 21.5 below the horizon: ground at 1.5 * 40 / below.
+    ground = sum(1.5 * 40 / below for below in (9.5, 13.5, 17.5, 21.5)) / 4
+    assert (empty[0, 1] == int((ground - 2) / 2)).all()
+    assert (empty[0, 0] == demo_crn_depth.UNKNOWN).all()  # partly sky
+    seen = demo_crn_depth.depth_targets([straight], [], camera, SHAPE)
+    assert (seen[0, 0] == int((8.0 - 2) / 2)).nonzero().flatten().tolist() == [2, 3]
+    hidden = demo_crn_depth.depth_targets([straight], [straight.token], camera, SHAPE)
+    assert (hidden[0, 0] == demo_crn_depth.UNKNOWN).all()
+    far = demo_crn_depth.depth_targets(
+        [replace(straight, center=(25.0, 0, 0.8))], [], camera, SHAPE
+    )
+    assert (far[0, 0] == demo_crn_depth.UNKNOWN).all()
+    behind = demo_crn_depth.depth_targets(
+        [replace(straight, center=(-10.0, 0, 0.8))], [], camera, SHAPE
+    )
+    assert torch.equal(behind, empty)
+
+
+def test_rays_meet_what_the_geometry_meets(camera) -> None:  # type: ignore[no-untyped-def]
+    """A pixel's ray and CRN's frustum agree on where depth 9 lies."""
+    points = torch.tensor([17.5, 5.5, 9.0, 1.0]).reshape(1, 1, 1, 4)
+    matrices = [camera[n][None, None] for n in demo_crn_training.MATRICES]
+    expected = positions(points, *matrices, torch.eye(4)[None])[0, 0, 0, 0, 0, 0].float()
+    origin, direction = demo_crn_depth.rays(camera, SHAPE)
+    place = origin + 9.0 * direction
+    torch.testing.assert_close(place[0, 0, 1, 4], expected, atol=0.02, rtol=0)
+
+
+def test_depth_loss_is_cross_entropy_where_known() -> None:
+    depth = torch.randn(2, 5, 2, 3, generator=torch.Generator().manual_seed(0)).softmax(dim=1)
+    bins = torch.tensor([[[0, 4, -1], [2, 1, 3]], [[-1, -1, -1], [0, 0, -1]]])
+    expected = torch.nn.functional.nll_loss(depth.log(), bins, ignore_index=-1)
+    torch.testing.assert_close(demo_crn_depth.depth_loss(depth, bins), expected)
+    assert demo_crn_depth.depth_loss(depth, torch.full_like(bins, -1)) == 0
