@@ -4,15 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lmd_cli.build import BuiltNetwork, build_dataset, build_network, resolve_device
-from lmd_cli.config import RunConfig
+from lmd_cli.config import RunConfig, SimpleBEVConfig
+from lmd_cli.contract import FusionNetwork
 from lmd_cli.data import Sample, collate, to_device
 from lmd_cli.decomposition import Decomposition, decompose
-from lmd_cli.networks import SimpleBEV
+from lmd_cli.decomposition.layout import BIAS, INTERACTION
 from lmd_cli.progress import Progress
 
 
@@ -26,8 +30,10 @@ class SampleDecomposition:
         built: the network and where its weights come from.
         sample: the sample.
         result: the decomposition of the output's tree, audited.
-        total: the output (Z, X), and
-        parts: for each modality and ``bias`` its part (Z, X), all on the CPU.
+        total: the output, rows forward and columns right (Z, X), and
+        parts: for each modality and ``bias`` (and ``interaction``) its part (Z, X), on the CPU.
+        ground_truth: where the vehicles (of the output's class) are, (Z, X), 0 or 1.
+        pictures: the images by camera, (H, W, 3) in [0, 1].
     """
 
     config: RunConfig
@@ -37,11 +43,8 @@ class SampleDecomposition:
     result: Decomposition
     total: Tensor
     parts: Mapping[str, Tensor]
-
-    @property
-    def ground_truth(self) -> Tensor:
-        """Vehicle mask (Z, X), 0 or 1."""
-        return self.sample.tensors["segmentation"][0]
+    ground_truth: Tensor
+    pictures: Mapping[str, NDArray[np.float32]]
 
     @property
     def residual(self) -> float:
@@ -72,19 +75,35 @@ def decompose_sample(
     sample = dataset[0 if token is None else dataset.index_of(token)]
     built = build_network(config, device)
     variant = variant or config.variants[0]
-    features = encode(built.network, [sample], device)
-    result = split(built.network, features, config.model.output, variant)
+    features, constants = encode(built.network, [sample], device)
+    result = split(built, features, constants, config, variant)
     output = result[config.model.output]
-    named = {**output.parts, "bias": output.bias}
+    named = {**output.parts, BIAS: output.bias}
+    if config.bilinear == INTERACTION:
+        named[INTERACTION] = output.interaction
     return SampleDecomposition(
         config,
         variant,
         built,
         sample,
         result,
-        total=output.total[0, 0].cpu(),
-        parts={name: part[0, 0].cpu() for name, part in named.items()},
+        total=_shown(built.network, output.total),
+        parts={name: _shown(built.network, part) for name, part in named.items()},
+        ground_truth=_shown(built.network, sample.tensors[truth_name(config)][None]),
+        pictures=dataset.pictures(sample),
     )
+
+
+def _shown(network: FusionNetwork, maps: Tensor) -> Tensor:
+    """The first channel of (1, n, rows, columns), forward up, on the CPU."""
+    return network.forward_up(maps[0, 0]).contiguous().cpu()
+
+
+def truth_name(config: RunConfig) -> str:
+    """Which of a sample's maps shows what the output looks for."""
+    if isinstance(config.model, SimpleBEVConfig):
+        return "segmentation"
+    return "cars" if config.model.output.endswith(".car") else "vehicles"
 
 
 def start(config: RunConfig) -> torch.device:
@@ -99,37 +118,41 @@ def start(config: RunConfig) -> torch.device:
 
 
 def encode(
-    network: SimpleBEV, samples: Sequence[Sample], device: torch.device
-) -> dict[str, Tensor]:
-    """Each sensor's features of a batch of samples, (B, channels, Z, X), on ``device``."""
+    network: FusionNetwork, samples: Sequence[Sample], device: torch.device
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Each sensor's features of a batch of samples, and what ``fuse`` needs besides."""
     batch = to_device(collate(samples), device)
     with torch.no_grad():
-        return network.encode(batch)
+        return network.encode(batch), network.constants(batch)
 
 
 def split(
-    network: SimpleBEV,
-    features: Mapping[str, Tensor],
-    output: str,
+    built: BuiltNetwork,
+    features: Mapping[str, Any],
+    constants: Mapping[str, Any],
+    config: RunConfig,
     variant: str,
     *,
     keep_frozen: bool = False,
 ) -> Decomposition:
-    """The audited decomposition of one output of ``network.fuse`` at ``features``."""
+    """The audited decomposition of the config's output at ``features``."""
     return decompose(
-        fuse_function(network, output),
+        fuse_function(built.network, config.model.output, constants),
         features,
         variant,
-        root=network,
+        root=built.network,
         audit=True,
         keep_frozen=keep_frozen,
+        bilinear=config.bilinear,
     )
 
 
-def fuse_function(network: SimpleBEV, output: str) -> Callable[..., dict[str, Tensor]]:
+def fuse_function(
+    network: FusionNetwork, output: str, constants: Mapping[str, Any]
+) -> Callable[..., dict[str, Tensor]]:
     """``network.fuse`` to one output, called with the sensors' features by name."""
 
-    def fuse(**features: Tensor) -> dict[str, Tensor]:
-        return network.fuse(features, [output])
+    def fuse(**features: Any) -> dict[str, Tensor]:
+        return network.fuse(features, [output], **constants)
 
     return fuse

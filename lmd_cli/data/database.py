@@ -7,6 +7,7 @@ is kept here in plain values, so that loader workers can be given a copy.
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ RADARS = (
 LIDAR = "LIDAR_TOP"
 #: What the category of an annotation must contain to count as a vehicle.
 VEHICLE = "vehicle"
+UNKNOWN_VELOCITY = (math.nan, math.nan, math.nan)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,10 @@ class SensorFrame:
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """A box in the global frame: metres, quaternion (w, x, y, z); width, length, height."""
+    """A box in the global frame: metres, quaternion (w, x, y, z); width, length, height.
+
+    ``velocity`` in m/s along the global axes, NaN where it is unknown or was not asked for.
+    """
 
     token: str
     category: str
@@ -73,6 +78,7 @@ class Annotation:
     size: Sequence[float]
     num_lidar_pts: int
     num_radar_pts: int
+    velocity: Sequence[float] = UNKNOWN_VELOCITY
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +151,12 @@ def split_scenes(split: str, present: Iterable[str], version: str) -> tuple[set[
 
 
 def sample_records(
-    database: Any, scenes: set[str], *, radar_sweeps: int, lidar_sweeps: int
+    database: Any,
+    scenes: set[str],
+    *,
+    radar_sweeps: int,
+    lidar_sweeps: int,
+    velocities: bool = False,
 ) -> list[SampleRecord]:
     """Records of the scenes' samples, ordered by (scene token, timestamp).
 
@@ -154,6 +165,7 @@ def sample_records(
         scenes: names of the scenes.
         radar_sweeps: sweeps of each radar, the keyframe's included; 0 for no radar.
         lidar_sweeps: the same for the LiDAR; at least 1, as ground truth is in its frame.
+        velocities: whether to estimate the annotations' velocities, which takes longer.
 
     Raises:
         DataError: the tables lack a record that another one names.
@@ -165,7 +177,8 @@ def sample_records(
     for row in rows:
         scene = names[row["scene_token"]]
         try:
-            records.append(_record(database, row, scene, radar_sweeps, lidar_sweeps))
+            vehicles = _vehicles(database, row["anns"], velocities)
+            records.append(_record(database, row, scene, radar_sweeps, lidar_sweeps, vehicles))
         except KeyError as error:
             problem = (
                 f"the {database.version} tables lack {error}, which sample {row['token']} needs"
@@ -174,17 +187,23 @@ def sample_records(
     return records
 
 
-def _record(db: Any, row: dict, scene: str, radar_sweeps: int, lidar_sweeps: int) -> SampleRecord:
+def _record(
+    db: Any,
+    row: dict,
+    scene: str,
+    radar_sweeps: int,
+    lidar_sweeps: int,
+    vehicles: tuple[Annotation, ...],
+) -> SampleRecord:
     data = row["data"]
     radars = RADARS if radar_sweeps else ()
-    annotations = [db.get("sample_annotation", token) for token in row["anns"]]
     return SampleRecord(
         token=row["token"],
         scene=scene,
         cameras=tuple(_frame(db, db.get("sample_data", data[camera])) for camera in CAMERAS),
         radars={radar: _sweeps(db, data[radar], radar_sweeps) for radar in radars},
         lidar=_sweeps(db, data[LIDAR], lidar_sweeps),
-        vehicles=tuple(_annotation(a) for a in annotations if VEHICLE in a["category_name"]),
+        vehicles=vehicles,
     )
 
 
@@ -214,7 +233,17 @@ def _frame(db: Any, row: dict) -> SensorFrame:
     )
 
 
-def _annotation(row: dict) -> Annotation:
+def _vehicles(db: Any, tokens: Sequence[str], velocities: bool) -> tuple[Annotation, ...]:
+    """Those of the annotations that are vehicles, in order."""
+    rows = (db.get("sample_annotation", token) for token in tokens)
+    return tuple(
+        _annotation(row, db.box_velocity(row["token"]).tolist() if velocities else UNKNOWN_VELOCITY)
+        for row in rows
+        if VEHICLE in row["category_name"]
+    )
+
+
+def _annotation(row: dict, velocity: Sequence[float]) -> Annotation:
     return Annotation(
         token=row["token"],
         category=row["category_name"],
@@ -224,4 +253,5 @@ def _annotation(row: dict) -> Annotation:
         size=row["size"],
         num_lidar_pts=row["num_lidar_pts"],
         num_radar_pts=row["num_radar_pts"],
+        velocity=velocity,
     )
