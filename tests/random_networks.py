@@ -215,3 +215,12 @@ def cases(draw: st.DrawFn, max_blocks: int = 6) -> Case:
         inputs = {name: fresh(kind) for name, kind in kinds.items()}
         extras = {name: [fresh(kind)] for name, kind in kinds.items()}
     return Case(network, inputs, extras, variant)
+
+
+def differentiable(case: Case) -> bool:
+    """Whether autograd takes the network at all (it refuses to write to one of several views)."""
+    try:
+        case.network(**pytree.tree_map(torch.clone, case.inputs))
+    except RuntimeError:
+        return False
+    return True

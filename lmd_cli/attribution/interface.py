@@ -2,8 +2,8 @@
 
 All methods explain the same function ``fuse(**features)`` of a dict of modalities, each a tensor
 or nested dicts and lists of tensors. A :class:`ForwardMethod` splits the whole output into maps
-that mirror it; a :class:`BackwardMethod` splits numbers that are computed from it. Under both,
-the modalities and ``bias`` sum to what is explained.
+that mirror it; a :class:`BackwardMethod` splits numbers that are computed from it; a method may be
+both. The modalities and ``bias`` sum to what is explained.
 """
 
 from __future__ import annotations
@@ -84,9 +84,9 @@ def parts(method: Method, fuse: Fuse, features: Features) -> Maps:
 
 def scores(method: Method, fuse: Fuse, features: Features, target: Target) -> dict[str, Tensor]:
     """For each modality and ``bias``, its share (B, n) of ``target``, under any method."""
-    if isinstance(method, ForwardMethod):
-        return {name: target(tree) for name, tree in parts(method, fuse, features).items()}
-    return method.scores(fuse, features, target)
+    if isinstance(method, BackwardMethod):
+        return method.scores(fuse, features, target)
+    return {name: target(tree) for name, tree in parts(method, fuse, features).items()}
 
 
 @contextmanager

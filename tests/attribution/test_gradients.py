@@ -7,13 +7,19 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from random_networks import Case, cases
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+from random_networks import Case, cases, differentiable
+from rule_oracle import normal
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from lmd_cli.attribution import scores
-from lmd_cli.attribution.gradients import GradientTimesInput, IntegratedGradients
+from lmd_cli.attribution import parts, scores
+from lmd_cli.attribution.gradients import (
+    GradientTimesInput,
+    IntegratedGradients,
+    summed_by_modality,
+)
 from lmd_cli.attribution.lrp import Lrp
 from lmd_cli.errors import MethodError
 
@@ -68,6 +74,7 @@ def assert_complete(case: Case, found: dict[str, Tensor]) -> None:
 @RUNS
 @given(cases(max_blocks=4))
 def test_gradient_times_input_is_the_jacobians(case: Case) -> None:
+    assume(differentiable(case))
     x = pytree.tree_leaves(case.inputs)
     found = scores(GradientTimesInput(), case.network, case.inputs, two_numbers)
     compare(found, by_modality(case, jacobian_times(case, x, x)))
@@ -77,6 +84,7 @@ def test_gradient_times_input_is_the_jacobians(case: Case) -> None:
 @RUNS
 @given(cases(max_blocks=3))
 def test_integrated_gradients_are_the_quadrature_of_jacobians(case: Case) -> None:
+    assume(differentiable(case))
     x, steps = pytree.tree_leaves(case.inputs), 5
     nodes, weights = np.polynomial.legendre.leggauss(steps)
     sums = None
@@ -85,10 +93,51 @@ def test_integrated_gradients_are_the_quadrature_of_jacobians(case: Case) -> Non
         terms = [weight * p for p in products]
         sums = terms if sums is None else [a + b for a, b in zip(sums, terms, strict=True)]
     assert sums is not None
-    method = IntegratedGradients(steps=steps, batch=2)
+    method = IntegratedGradients(steps=steps)
     found = scores(method, case.network, case.inputs, two_numbers)
-    compare(found, by_modality(case, sums), CAPTUM_WEIGHTS)
+    compare(found, by_modality(case, sums))
     assert_complete(case, found)
+    maps = parts(method, case.network, case.inputs)
+    compare({name: two_numbers(tree) for name, tree in maps.items()}, found)
+
+
+@settings(max_examples=10, deadline=None, derandomize=True)
+@given(cases(max_blocks=3), st.sampled_from([GradientTimesInput(), IntegratedGradients(5)]))
+def test_forward_mode_and_captum_agree(case: Case, method: Any) -> None:
+    assume(differentiable(case))
+    found = scores(method, case.network, case.inputs, two_numbers)
+    captums = summed_by_modality(method.attribute, case.network, case.inputs, two_numbers)
+    compare({name: found[name] for name in captums}, captums, CAPTUM_WEIGHTS)
+
+
+def sampled(camera: Tensor, radar: Tensor) -> Tensor:
+    """Torch has no forward-mode derivative of grid sampling."""
+    grid = radar.permute(0, 2, 3, 1).tanh()  # (B, H, W, 2)
+    return torch.nn.functional.grid_sample(camera, grid, align_corners=False)
+
+
+SAMPLED = {"camera": normal(2, 3, 4, 5), "radar": normal(2, 2, 4, 5, seed=1)}
+
+
+def test_captum_takes_over_where_there_is_no_forward_mode() -> None:
+    leaves = {name: x.clone().requires_grad_() for name, x in SAMPLED.items()}
+    target = two_numbers(sampled(**leaves))
+    found = scores(GradientTimesInput(), sampled, SAMPLED, two_numbers)
+    for number in range(2):
+        gradients = torch.autograd.grad(
+            target[:, number].sum(), list(leaves.values()), retain_graph=True
+        )
+        for (name, x), gradient in zip(SAMPLED.items(), gradients, strict=True):
+            wanted = (gradient * x).flatten(1).sum(1)
+            torch.testing.assert_close(found[name][:, number], wanted)
+    torch.testing.assert_close(sum(found.values()), target.detach())
+    steps = scores(IntegratedGradients(4), sampled, SAMPLED, two_numbers)
+    torch.testing.assert_close(sum(steps.values()), target.detach())
+
+
+def test_without_forward_mode_there_is_no_map() -> None:
+    with pytest.raises(MethodError, match=r"gradient-x-input gives no map .* grid_sampler_2d"):
+        parts(GradientTimesInput(), sampled, SAMPLED)
 
 
 def test_integrated_gradients_of_a_smooth_function_are_complete() -> None:
@@ -103,19 +152,35 @@ def test_integrated_gradients_of_a_smooth_function_are_complete() -> None:
         float(method.completeness_error(fuse, features, lambda out: out).abs().max())
         < CAPTUM_WEIGHTS
     )
-    wanted = torch.full((2, 3), 0.3).double()
-    torch.testing.assert_close(found["bias"], wanted, rtol=0, atol=CAPTUM_WEIGHTS)
+    wanted = torch.full((2, 3), 0.3, dtype=torch.float64)
+    torch.testing.assert_close(found["bias"], wanted, rtol=0, atol=1e-9)
 
 
-@pytest.mark.parametrize("method", [GradientTimesInput(), IntegratedGradients(2), Lrp()])
-def test_writes_that_autograd_cannot_follow_are_told(method: Any) -> None:
-    def fuse(camera: Tensor) -> Tensor:
-        left, right = camera.chunk(2, 1)
-        left.mul_(2.0)
-        return left + right
+def chunked(camera: Tensor) -> Tensor:
+    """Autograd refuses to write to one of several views."""
+    left, right = camera.chunk(2, 1)
+    left.mul_(2.0)
+    return left + right
 
-    with pytest.raises(MethodError, match=f"{method.name} needs gradients, and the network writes"):
-        scores(method, fuse, {"camera": torch.randn(1, 4)}, lambda y: y)
+
+def test_forward_mode_follows_writes_to_views() -> None:
+    x = normal(1, 4)
+    found = scores(GradientTimesInput(), chunked, {"camera": x}, lambda y: y)
+    torch.testing.assert_close(found["camera"], chunked(x.clone()))
+
+
+def test_writes_that_autograd_cannot_follow_are_told() -> None:
+    features = {**SAMPLED, "camera": normal(2, 6, 4, 5)}
+
+    def fuse(camera: Tensor, radar: Tensor) -> Tensor:
+        return sampled(chunked(camera), radar)
+
+    with pytest.raises(MethodError, match="lrp needs gradients, and the network writes in place"):
+        scores(Lrp(), chunked, {"camera": normal(1, 4)}, lambda y: y)
+    with pytest.raises(
+        MethodError, match="gradient-x-input needs gradients, and the network writes"
+    ):
+        scores(GradientTimesInput(), fuse, features, two_numbers)
 
 
 @pytest.mark.parametrize("method", [GradientTimesInput(), IntegratedGradients(steps=2)])

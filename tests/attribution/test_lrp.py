@@ -9,7 +9,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import assume, given, settings
-from random_networks import Case, cases
+from random_networks import Case, cases, differentiable
 from rule_oracle import normal
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
@@ -114,15 +114,6 @@ def test_normalisation_with_constant_variance(layer: str) -> None:
     deviation = torch.sqrt(x.var(-1, correction=0, keepdim=True) + norm.eps)
     wanted = (centred / deviation * norm.weight).flatten(1)  # the share of y without the shift
     torch.testing.assert_close(found["image"], wanted.detach(), rtol=1e-8, atol=1e-9)
-
-
-def differentiable(case: Case) -> bool:
-    """Whether autograd takes the network at all (it refuses to write to one of several views)."""
-    try:
-        case.network(**pytree.tree_map(torch.clone, case.inputs))
-    except RuntimeError:
-        return False
-    return True
 
 
 @settings(max_examples=30, deadline=None, derandomize=True)

@@ -74,10 +74,9 @@ def test_network_and_features_stay(name: str, breaks: bool) -> None:
         assert value.grad is None
 
 
-@pytest.mark.parametrize("name", ["gradient-x-input", "integrated-gradients", "lrp"])
-def test_backward_methods_give_no_maps(name: str) -> None:
-    with pytest.raises(MethodError, match=f"{name} works backwards from single numbers"):
-        parts(method_named(name), lambda camera: camera, {"camera": normal(1, 2)})
+def test_a_backward_method_gives_no_maps() -> None:
+    with pytest.raises(MethodError, match="lrp works backwards from single numbers"):
+        parts(method_named("lrp"), lambda camera: camera, {"camera": normal(1, 2)})
 
 
 def test_unknown_methods_are_answered_with_near_names() -> None:
