@@ -13,7 +13,7 @@ from torch.utils import _pytree as pytree
 from lmd_cli.build import BuiltNetwork, Samples, build_dataset, build_network
 from lmd_cli.config import RunConfig
 from lmd_cli.contract import Features
-from lmd_cli.decomposition import Decomposition, DecompositionError
+from lmd_cli.decomposition import Decomposition, DecompositionError, Variant
 from lmd_cli.decomposition.replay import replay, replay_deviation
 from lmd_cli.errors import LmdError
 from lmd_cli.evaluation.schedule import Schedule
@@ -192,12 +192,16 @@ def _coverage(found: Preflight, result: Decomposition) -> None:
 def _conservation(
     found: Preflight, variant: str, result: Decomposition, dtype: torch.dtype
 ) -> None:
-    worst = max(result.operations, key=lambda record: record.residual)
+    # The secant slope of softmax makes parts many times the total, and rounding is the parts'.
+    name = "parts_residual" if Variant.parse(variant).softmax == "secant" else "residual"
+    residuals = {record.order: getattr(record, name) for record in result.operations}
+    worst = result.operations[max(residuals, key=residuals.__getitem__)]
     precision = str(dtype).removeprefix("torch.")
     found.add(
         f"conservation, {variant}, {precision}",
-        worst.residual < CONSERVATION[dtype],
-        f"largest residual {worst.residual:.1e} ({worst.operation} in {worst.module or 'fuse'}), "
+        residuals[worst.order] < CONSERVATION[dtype],
+        f"largest {name.replace('_', ' ')} {residuals[worst.order]:.1e} "
+        f"({worst.operation} in {worst.module or 'fuse'}), "
         f"limit {CONSERVATION[dtype]:.0e}, {len(result.operations)} operations",
     )
 

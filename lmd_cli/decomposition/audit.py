@@ -22,6 +22,8 @@ class OperationRecord:
         kind: kind of its rule; ``equation``: where the rule comes from.
         total_norm: L2 norm of the total.
         residual: max |total - sum of parts| / max |total|.
+        parts_residual: the same difference over max of the summed |parts|; the measure where parts
+            are many times the total (the secant slope of softmax), since rounding is theirs.
         shares: for each part, its L2 norm over the sum of the parts' L2 norms.
     """
 
@@ -32,6 +34,7 @@ class OperationRecord:
     equation: str
     total_norm: float
     residual: float
+    parts_residual: float
     shares: dict[str, float]
 
 
@@ -42,10 +45,18 @@ def residual(total: Tensor, parts: Tensor) -> float:
         total: any shape.
         parts: ``(P, *total.shape)``, the clean parts and the bias.
     """
+    return _relative(total, parts, total)
+
+
+def parts_residual(total: Tensor, parts: Tensor) -> float:
+    """max |total - sum of parts| / max sum of |parts| (absolute where the parts are zero)."""
+    return _relative(total, parts, parts.abs().sum(0))
+
+
+def _relative(total: Tensor, parts: Tensor, measure: Tensor) -> float:
     if total.numel() == 0:
         return 0.0
-    difference = (total - parts.sum(0)).abs().max()
-    scale = total.abs().max()
+    difference, scale = (total - parts.sum(0)).abs().max(), measure.abs().max()
     return float(difference / scale) if scale > 0 else float(difference)
 
 

@@ -15,7 +15,13 @@ from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lmd_cli.decomposition.aliasing import Memory
-from lmd_cli.decomposition.audit import OperationRecord, clean_stack, part_shares, residual
+from lmd_cli.decomposition.audit import (
+    OperationRecord,
+    clean_stack,
+    part_shares,
+    parts_residual,
+    residual,
+)
 from lmd_cli.decomposition.errors import DecompositionError, LeakError, NoRuleError
 from lmd_cli.decomposition.frozen import FrozenConstant, FrozenMap
 from lmd_cli.decomposition.layout import Layout
@@ -197,7 +203,15 @@ class Session:
             for x in decomposed_leaves(result):
                 self._record(path, func, rule, x)
 
+    def hold_constant(self, func: Any, what: str) -> None:
+        """Lists something that a rule takes as a constant of the operating point."""
+        rule = find_rule(func)
+        assert rule is not None
+        held = replace(rule, kind="constant", equation="operating point")
+        self.coverage.setdefault((self.tracker.path, f"{function_name(func)}: {what}"), held)
+
     def _record(self, path: str, func: Any, rule: Rule, x: DecomposedTensor) -> None:
+        clean = clean_stack(x, self.layout)
         self.records.append(
             OperationRecord(
                 order=len(self.records),
@@ -206,7 +220,8 @@ class Session:
                 kind=rule.kind,
                 equation=rule.equation,
                 total_norm=float(torch.linalg.vector_norm(x.total.double())),
-                residual=residual(x.total, clean_stack(x, self.layout)),
+                residual=residual(x.total, clean),
+                parts_residual=parts_residual(x.total, clean),
                 shares=part_shares(x, self.layout),
             )
         )

@@ -16,7 +16,7 @@ from lmd_cli.evaluation.results import csv_lines, disk_errors, write_atomically
 from lmd_cli.report.figures import Scene, decomposition_png
 from lmd_cli.single import SampleDecomposition
 
-LAYER_FIELDS = ("order", "module", "operation", "total_norm", "residual")
+LAYER_FIELDS = ("order", "module", "operation", "total_norm", "residual", "parts_residual")
 
 
 def write_sample(split: SampleDecomposition, folder: Path) -> list[Path]:
