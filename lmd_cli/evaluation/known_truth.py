@@ -19,9 +19,9 @@ from dataclasses import dataclass
 import numpy as np
 
 from lmd_cli.data.synthetic.evidence import Evidence
+from lmd_cli.decomposition.layout import BIAS
 from lmd_cli.evaluation.statistics import Array, Indices, Interval, auroc, bootstrap, spearman
 
-BIAS = "bias"
 #: The column of the side table that grades each sensor's evidence.
 GRADE = {"camera": "visible_pixels", "radar": "radar_returns", "lidar": "lidar_returns"}
 

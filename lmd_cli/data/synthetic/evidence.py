@@ -73,6 +73,20 @@ def read_evidence(tables: Path) -> dict[str, Evidence]:
         raise DataError(f"{path} is damaged: {error}; make the root again", path=path) from None
 
 
+def read_instances(tables: Path) -> dict[str, str]:
+    """For each annotation's token the token of its object, from a version's tables.
+
+    Raises:
+        DataError: the table is missing or damaged.
+    """
+    path = tables / "sample_annotation.json"
+    try:
+        rows = json.loads(path.read_text())
+        return {row["token"]: row["instance_token"] for row in rows}
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise DataError(f"{path} cannot be read: {error!r}", path=path) from None
+
+
 def gather_evidence(
     item: Placed,
     glimpses: dict[str, list[Glimpse]],
