@@ -11,10 +11,10 @@ import pytest
 from crn_preprocessing import camera
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from nuscenes.nuscenes import NuScenes
 from nuscenes.utils.data_classes import RadarPointCloud
 from nuscenes.utils.geometry_utils import transform_matrix, view_points
-from numpy.typing import NDArray
 from pyquaternion import Quaternion
 from tiny_nuscenes import VERSION, radar_table, write_radar
 
