@@ -28,7 +28,6 @@ from lmd_cli.attribution.interface import (
     autograd_followed,
     completed,
     run,
-    without,
 )
 from lmd_cli.attribution.removal import Accumulator, Plain
 from lmd_cli.decomposition.layout import BIAS
@@ -115,7 +114,7 @@ class IntegratedGradients(_Gradients):
     def completeness_error(self, fuse: Fuse, features: Features, target: Target) -> Tensor:
         """target(x) - target(0) - sum of the modalities' shares, (B, n): what the quadrature
         misses."""
-        nothing = target(run(fuse, without(features, frozenset(features))))
+        nothing = target(run(fuse, features, frozenset(features)))
         return self.scores(fuse, features, target)[BIAS] - nothing
 
     def attribute(

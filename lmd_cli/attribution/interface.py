@@ -12,12 +12,11 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any, Protocol, TypeAlias, runtime_checkable
 
-import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from lmd_cli.attribution.coalitions import Coalitions
 from lmd_cli.decomposition.layout import BIAS
-from lmd_cli.decomposition.tree import map_tensors
 from lmd_cli.errors import MethodError
 
 Fuse: TypeAlias = Callable[..., Any]
@@ -110,18 +109,16 @@ def autograd_followed(method: str) -> Iterator[None]:
 # -- trees --------------------------------------------------------------------------------
 
 
-def run(fuse: Fuse, features: Features) -> Any:
-    """``fuse`` without gradients, on copies that it may write to."""
-    with torch.no_grad():
-        return fuse(**{name: map_tensors(torch.clone, tree) for name, tree in features.items()})
+def run(fuse: Fuse, features: Features, absent: frozenset[str] = frozenset()) -> Any:
+    """``fuse`` without gradients, on copies that it may write to, some modalities zeroed."""
+    if isinstance(fuse, Coalitions):
+        return fuse.value(features, absent)
+    return Coalitions(fuse, broadcasts=False).value(features, absent)
 
 
-def without(features: Features, absent: frozenset[str]) -> dict[str, Any]:
-    """The features with those of some modalities zeroed."""
-    return {
-        name: map_tensors(torch.zeros_like, tree) if name in absent else tree
-        for name, tree in features.items()
-    }
+def remembering(fuse: Fuse, function: Fuse) -> Fuse:
+    """``function``, with a memory if ``fuse`` has one."""
+    return fuse.like(function) if isinstance(fuse, Coalitions) else function
 
 
 def combine(function: Callable[..., Tensor], *trees: Any) -> Any:

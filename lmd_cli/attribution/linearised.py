@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Literal
 
 import torch
+from torch.utils import _pytree as pytree
 
-from lmd_cli.attribution.interface import Explainer, Features, Fuse, Maps, combine
+from lmd_cli.attribution.interface import Explainer, Features, Fuse, Maps, combine, remembering, run
 from lmd_cli.attribution.removal import Plain, leave_one_out, require_few, shapley
 from lmd_cli.decomposition import Decomposition, Variant, decompose
 from lmd_cli.decomposition.layout import BIAS
@@ -54,10 +56,9 @@ class LmdExplainer:
     def parts(self, features: Features) -> Maps:
         """The clean parts, or those of a perturbed input that goes through the clean sample's
         linear network (eq. 14). The bias, and the interaction with it, stays the clean sample's."""
-        if features is self.clean:
-            return {**self.result.parts, BIAS: self.result.bias}
-        moved = replay(self.fuse, features, self.result)
-        return {**moved, BIAS: self.result.bias}
+        moved = [name for name, tree in features.items() if tree is not self.clean[name]]
+        replayed = replay(self.fuse, features, self.result, only=moved)
+        return {**self.result.parts, **replayed, BIAS: self.result.bias}
 
 
 class LmdShapley:
@@ -75,23 +76,47 @@ class LmdShapley:
     def at(self, fuse: Fuse, features: Features) -> Explainer:
         require_few(tuple(features))
         linear = Lmd(self.variant).at(fuse, features)
-        return _LmdShapleyExplainer(linear, self.variant)
+
+        def bias(**given: Any) -> Any:
+            return bias_part(fuse, given, self.variant)
+
+        return _LmdShapleyExplainer(linear, remembering(fuse, bias))
 
 
 @dataclass(frozen=True)
 class _LmdShapleyExplainer:
     linear: LmdExplainer
-    variant: Variant
+    bias: Fuse
 
     def parts(self, features: Features) -> Maps:
         own = self.linear.parts(features)
-        phi = shapley(self._bias, features)
-        return {name: combine(torch.add, own[name], phi[name]) for name in features} | {
-            BIAS: phi[BIAS]
-        }
+        phi = shapley(partial(run, self.bias), features)
+        shared = {name: combine(torch.add, own[name], phi[name]) for name in features}
+        return {**shared, BIAS: phi[BIAS]}
 
-    def _bias(self, features: dict[str, Any]) -> Any:
-        return decompose(self.linear.fuse, features, self.variant).bias
+
+def bias_part(fuse: Fuse, features: Features, variant: Variant) -> Any:
+    """The bias part of the network linearised at ``features``.
+
+    Under rules that hand no constants to modalities, zero features have zero parts, which need
+    not be carried along.
+    """
+    keeps_constants = (
+        variant.batch_norm == "identity"
+        and variant.norm != "uniform"
+        and variant.activation == "identity"
+    )
+    leaves = {name: pytree.tree_leaves(tree) for name, tree in features.items()}
+    zero = [name for name, tensors in leaves.items() if not any(t.any() for t in tensors)]
+    absent = {name: features[name] for name in zero} if keeps_constants else {}
+    present = {name: tree for name, tree in features.items() if name not in absent}
+    if not present:
+        return run(fuse, features)
+
+    def in_order(**given: Any) -> Any:  # a fuse may join its keywords in the order that they come
+        return fuse(**{name: given[name] for name in features})
+
+    return decompose(in_order, present, variant, constants=absent).bias
 
 
 class PartialLinearisation:
@@ -117,4 +142,4 @@ class PartialLinearisation:
 
     def at(self, fuse: Fuse, features: Features) -> Explainer:
         result = decompose(fuse, features, self.variant, keep_frozen=True)
-        return Plain(leave_one_out, PartiallyLinear(fuse, result, self.kinds))
+        return Plain(leave_one_out, remembering(fuse, PartiallyLinear(fuse, result, self.kinds)))

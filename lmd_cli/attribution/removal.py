@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import partial
 from itertools import combinations
 from math import factorial
 from typing import Any
@@ -21,10 +22,8 @@ from lmd_cli.attribution.interface import (
     combine,
     completed,
     run,
-    without,
 )
 from lmd_cli.decomposition.layout import BIAS
-from lmd_cli.decomposition.tree import map_tensors
 from lmd_cli.errors import MethodError
 
 #: Shapley values enumerate 2^M coalitions up to this M.
@@ -57,7 +56,7 @@ class Shapley:
     name = "shapley"
 
     def at(self, fuse: Fuse, features: Features) -> Explainer:
-        return Plain(lambda g, x: shapley(lambda coalition: run(g, coalition), x), fuse)
+        return Plain(lambda g, x: shapley(partial(run, g), x), fuse)
 
 
 def leave_one_out(fuse: Fuse, features: Features) -> Maps:
@@ -67,18 +66,18 @@ def leave_one_out(fuse: Fuse, features: Features) -> Maps:
     """
     total = run(fuse, features)
     maps = {
-        name: combine(torch.sub, total, run(fuse, without(features, frozenset({name}))))
-        for name in features
+        name: combine(torch.sub, total, run(fuse, features, frozenset({name}))) for name in features
     }
     return completed(total, maps)
 
 
-def shapley(value: Callable[[dict[str, Any]], Any], features: Features) -> Maps:
+def shapley(value: Callable[[Features, frozenset[str]], Any], features: Features) -> Maps:
     """Shapley values by enumeration: phi_m = sum over S without m of w(|S|) (v(S + m) - v(S)).
 
     Args:
-        value: v; called once for each of the 2^M coalitions with the others' features zeroed.
-        features: M modalities.
+        value: v; called once for each of the 2^M coalitions, with the features and the names of
+            those that are absent.
+        features: of M modalities.
 
     Returns:
         phi_m for each modality, and v of the empty coalition as ``bias``; they sum to v(all).
@@ -89,7 +88,7 @@ def shapley(value: Callable[[dict[str, Any]], Any], features: Features) -> Maps:
     names, found = tuple(features), Accumulator()
     require_few(names)
     for coalition in coalitions(names):
-        v = value(without(features, frozenset(names) - coalition))
+        v = value(features, frozenset(names) - coalition)
         for name in names:
             found.add(name, v, shapley_weight(name in coalition, len(coalition), len(names)))
         if not coalition:
@@ -132,8 +131,7 @@ class Accumulator:
 
     def add(self, name: str, tree: Any, weight: float) -> None:
         """Adds ``weight * tree``."""
-        if name not in self.sums:
-            self.sums[name] = map_tensors(torch.zeros_like, tree)
-        self.sums[name] = combine(
-            lambda total, term: total.add_(term, alpha=weight), self.sums[name], tree
-        )
+        if name in self.sums:  # out of place: trees of batch 1 and of larger batches meet
+            self.sums[name] = combine(lambda a, b: a + weight * b, self.sums[name], tree)
+        else:
+            self.sums[name] = combine(lambda term: weight * term, tree)

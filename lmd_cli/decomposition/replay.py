@@ -9,7 +9,7 @@ alone: they cannot depend on any other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -45,6 +45,7 @@ def replay(
     decomposition: Decomposition,
     *,
     constants: Mapping[str, Any] | None = None,
+    only: Iterable[str] | None = None,
 ) -> dict[str, Any]:
     """Every part by literal replay.
 
@@ -54,6 +55,7 @@ def replay(
             (perturbed inputs at the same operating point).
         decomposition: made with ``keep_frozen=True``.
         constants: as in ``decompose``.
+        only: the modalities that are wanted; all, and the bias, if not given.
 
     Returns:
         For each modality, and ``bias`` (without the interaction, which no modality alone makes),
@@ -66,11 +68,17 @@ def replay(
     zeros = {name: map_tensors(torch.zeros_like, tree) for name, tree in inputs.items()}
     bias = Stream(None, layout.uniform_share, {})
     run = Runner(function, tape, dict(constants or {}))
-    outputs = {BIAS: run(zeros, bias)}
-    for index, name in enumerate(layout.modalities):
-        stream = Stream(index, layout.uniform_share, bias.bias_inputs)
+    outputs = {BIAS: run(zeros, bias)} if only is None or needs_bias(tape) else {}
+    wanted = layout.modalities if only is None else tuple(only)
+    for name in wanted:
+        stream = Stream(layout.modalities.index(name), layout.uniform_share, bias.bias_inputs)
         outputs[name] = run({**zeros, name: inputs[name]}, stream)
-    return {name: outputs[name] for name in (*layout.modalities, BIAS)}
+    return {name: outputs[name] for name in (*wanted, *((BIAS,) if only is None else ()))}
+
+
+def needs_bias(tape: list[FrozenMap]) -> bool:
+    """Whether a modality's stream meets the bias's: in activation splits, and in products."""
+    return any(isinstance(m, FrozenProduct) or getattr(m, "shares", None) is not None for m in tape)
 
 
 def _tape(decomposition: Decomposition) -> list[FrozenMap]:
@@ -99,9 +107,7 @@ class Linearised:
         self._layout, tape = decomposition.layout, _tape(decomposition)
         self._run = Runner(lambda x: function(x), tape, {})
         self._bias = bias
-        self._needs_bias = any(
-            isinstance(m, FrozenProduct) or getattr(m, "shares", None) is not None for m in tape
-        )
+        self._needs_bias = needs_bias(tape)
         self._bias_inputs: dict[int, Tensor] = {}
 
     def part(self, modality: str, x: Tensor) -> Any:

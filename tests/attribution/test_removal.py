@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import permutations
 from typing import Any
 
@@ -108,9 +109,9 @@ def test_each_coalition_is_run_once(count: int) -> None:
 def test_ten_modalities_are_enumerated_and_eleven_refused() -> None:
     calls = []
 
-    def value(features: dict[str, Tensor]) -> Tensor:
+    def value(features: Mapping[str, Tensor], absent: frozenset[str]) -> Tensor:
         calls.append(1)
-        return torch.stack(list(features.values())).sum(0)
+        return sum((features[name] for name in features if name not in absent), torch.zeros(1))
 
     features = {f"m{i}": normal(1) for i in range(10)}
     found = shapley(value, features)
