@@ -134,6 +134,14 @@ def footprint(box: Box3D, grid: Grid) -> NDArray[np.int32]:
     return mem[order].astype(np.int32)
 
 
+def footprint_mask(box: Box3D, grid: Grid) -> NDArray[np.bool_]:
+    """The cells (Z, X) that a box's footprint covers, whatever lies above it."""
+    depth, _, width = grid.size
+    mask = np.zeros((depth, width), dtype=np.uint8)
+    cv2.fillPoly(mask, [footprint(box, grid)], (1,))
+    return mask > 0
+
+
 def _center_and_offset(
     boxes: Sequence[Box3D], vehicle: Tensor, grid: Grid
 ) -> tuple[Tensor, Tensor]:

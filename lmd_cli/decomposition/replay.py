@@ -9,7 +9,7 @@ alone: they cannot depend on any other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -26,6 +26,7 @@ from lmd_cli.decomposition.frozen import (
     Stream,
 )
 from lmd_cli.decomposition.layout import BIAS
+from lmd_cli.decomposition.marks import MarkedTensor, count_marked, mark, unmark, unmark_tensor
 from lmd_cli.decomposition.registry import Rule, find_rule, function_name
 from lmd_cli.decomposition.result import Decomposition
 from lmd_cli.decomposition.rules.arithmetic import add_
@@ -34,10 +35,8 @@ from lmd_cli.decomposition.rules.linear import add_product, convolution, grid_sa
 from lmd_cli.decomposition.tree import map_tensors
 
 _FROZEN_KINDS = ("activation", "softmax", "normalisation", "selection")
-
-
-class ReplayTensor(torch.Tensor):
-    """Marks what depends on the inputs, so that constants can be told from it."""
+#: Kinds of operations whose result at the operating point the maps know.
+LINEARISED_KINDS = frozenset((*_FROZEN_KINDS, "constant"))
 
 
 def replay(
@@ -46,6 +45,7 @@ def replay(
     decomposition: Decomposition,
     *,
     constants: Mapping[str, Any] | None = None,
+    only: Iterable[str] | None = None,
 ) -> dict[str, Any]:
     """Every part by literal replay.
 
@@ -55,6 +55,7 @@ def replay(
             (perturbed inputs at the same operating point).
         decomposition: made with ``keep_frozen=True``.
         constants: as in ``decompose``.
+        only: the modalities that are wanted; all, and the bias, if not given.
 
     Returns:
         For each modality, and ``bias`` (without the interaction, which no modality alone makes),
@@ -66,12 +67,18 @@ def replay(
     layout, tape = decomposition.layout, _tape(decomposition)
     zeros = {name: map_tensors(torch.zeros_like, tree) for name, tree in inputs.items()}
     bias = Stream(None, layout.uniform_share, {})
-    run = _Runner(function, tape, dict(constants or {}))
-    outputs = {BIAS: run(zeros, bias)}
-    for index, name in enumerate(layout.modalities):
-        stream = Stream(index, layout.uniform_share, bias.bias_inputs)
+    run = Runner(function, tape, dict(constants or {}))
+    outputs = {BIAS: run(zeros, bias)} if only is None or needs_bias(tape) else {}
+    wanted = layout.modalities if only is None else tuple(only)
+    for name in wanted:
+        stream = Stream(layout.modalities.index(name), layout.uniform_share, bias.bias_inputs)
         outputs[name] = run({**zeros, name: inputs[name]}, stream)
-    return {name: outputs[name] for name in (*layout.modalities, BIAS)}
+    return {name: outputs[name] for name in (*wanted, *((BIAS,) if only is None else ()))}
+
+
+def needs_bias(tape: list[FrozenMap]) -> bool:
+    """Whether a modality's stream meets the bias's: in activation splits, and in products."""
+    return any(isinstance(m, FrozenProduct) or getattr(m, "shares", None) is not None for m in tape)
 
 
 def _tape(decomposition: Decomposition) -> list[FrozenMap]:
@@ -98,11 +105,9 @@ class Linearised:
         bias: Tensor | None = None,
     ):
         self._layout, tape = decomposition.layout, _tape(decomposition)
-        self._run = _Runner(lambda x: function(x), tape, {})
+        self._run = Runner(lambda x: function(x), tape, {})
         self._bias = bias
-        self._needs_bias = any(
-            isinstance(m, FrozenProduct) or getattr(m, "shares", None) is not None for m in tape
-        )
+        self._needs_bias = needs_bias(tape)
         self._bias_inputs: dict[int, Tensor] = {}
 
     def part(self, modality: str, x: Tensor) -> Any:
@@ -131,18 +136,31 @@ def replay_deviation(replayed: Mapping[str, Any], decomposition: Decomposition) 
     return worst / scale if scale else worst
 
 
-class _Runner:
-    """Runs the function on one stream's inputs."""
+class Runner:
+    """Runs the function on one stream's inputs.
 
-    def __init__(self, function: Any, tape: list[FrozenMap], constants: dict[str, Any]):
+    Args:
+        function, constants: as in :func:`replay`.
+        tape: the maps of the operating point, in order.
+        kinds: which kinds of operations are replaced by their maps; the others run as they are.
+    """
+
+    def __init__(
+        self,
+        function: Any,
+        tape: list[FrozenMap],
+        constants: dict[str, Any],
+        kinds: frozenset[str] = LINEARISED_KINDS,
+    ):
         self._function, self._tape, self._constants = function, tape, constants
+        self._kinds = kinds
 
     def __call__(self, inputs: Mapping[str, Any], stream: Stream) -> Any:
         marked = {
-            name: map_tensors(lambda t: t.clone().as_subclass(ReplayTensor), tree)
+            name: map_tensors(lambda t: t.clone().as_subclass(MarkedTensor), tree)
             for name, tree in inputs.items()
         }
-        mode = _ReplayMode(self._tape, stream)
+        mode = _ReplayMode(self._tape, stream, self._kinds)
         with torch.no_grad(), mode:
             output = self._function(**marked, **self._constants)
         if mode.position != len(self._tape):
@@ -150,41 +168,20 @@ class _Runner:
                 f"the replay met {mode.position} nonlinear operations, the clean pass "
                 f"{len(self._tape)}: the function does not run the same way on other inputs"
             )
-        return map_tensors(_plain, output)
-
-
-def _plain(value: Any) -> Any:
-    if not isinstance(value, ReplayTensor):
-        return value
-    with torch._C.DisableTorchFunctionSubclass():
-        return value.as_subclass(Tensor)
-
-
-def _unmark(tree: Any) -> Any:
-    return pytree.tree_map(_plain, tree)
-
-
-def _mark(tree: Any) -> Any:
-    return pytree.tree_map(
-        lambda v: (
-            v.as_subclass(ReplayTensor) if isinstance(v, Tensor) and v.is_floating_point() else v
-        ),
-        tree,
-    )
+        return map_tensors(unmark_tensor, output)
 
 
 class _ReplayMode(TorchFunctionMode):
     """Replaces nonlinear operations by their maps, and withholds constants from modalities."""
 
-    def __init__(self, tape: list[FrozenMap], stream: Stream):
+    def __init__(self, tape: list[FrozenMap], stream: Stream, kinds: frozenset[str]):
         super().__init__()
-        self._tape, self._stream = tape, stream
+        self._tape, self._stream, self._kinds = tape, stream, kinds
         self.position = 0
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        leaves = pytree.tree_leaves((args, kwargs))
-        if not any(isinstance(leaf, ReplayTensor) for leaf in leaves):
+        if not count_marked(args, kwargs):
             return func(*args, **kwargs)
         rule = find_rule(func)
         if rule is None:
@@ -193,20 +190,21 @@ class _ReplayMode(TorchFunctionMode):
             with self:
                 return COMPOSED[func](*args, **kwargs)
         with torch._C.DisableTorchFunctionSubclass():
-            if rule.kind == "product" and _factors(args, kwargs) == 2:
+            if rule.kind == "product" and count_marked(args, kwargs) == 2:
                 return self._product(func, args, kwargs)
             if rule.kind in _FROZEN_KINDS:
-                return self._frozen(func, args, kwargs)
+                run = self._frozen if rule.kind in self._kinds else self._live
+                return run(func, args, kwargs)
             if rule.apply is grid_sample:
                 args, kwargs = self._kept_grid(args, kwargs)
             if not self._stream.is_bias:
                 args, kwargs = _without_constants(func, rule, args, kwargs)
-            result = func(*_unmark(args), **_unmark(kwargs))
+            result = func(*unmark(args), **unmark(kwargs))
         if rule.kind == "metadata" or result is None:
             return result
         if rule.kind == "constant" or not _has_floats(result):
-            return self._next()(result, self._stream, self.position)
-        return _mark(result)
+            return self._kept(result)
+        return mark(result)
 
     def _next(self) -> FrozenMap:
         """The next kept map.
@@ -219,14 +217,28 @@ class _ReplayMode(TorchFunctionMode):
         self.position += 1
         return self._tape[self.position - 1]
 
+    def _kept(self, value: Any) -> Any:
+        """What a constant was at the operating point, or what it is here if constants run live."""
+        kept = self._next()
+        return kept(value, self._stream, 0) if "constant" in self._kinds else value
+
+    def _live(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """A nonlinear operation that runs as it is."""
+        self._next()
+        return mark(func(*unmark(args), **unmark(kwargs)))
+
     def _kept_grid(self, args: Any, kwargs: Any) -> tuple[Any, Any]:
         """Sampling locations that depend on the inputs are those of the clean pass."""
         grid = kwargs.get("grid", args[1] if len(args) > 1 else None)
-        if not isinstance(grid, ReplayTensor):
+        if not isinstance(grid, MarkedTensor):
             return args, kwargs
-        kept = self._next()(grid, self._stream, self.position)
+        kept = (
+            self._next()(grid, self._stream, 0)
+            if "constant" in self._kinds
+            else unmark_tensor(grid)
+        )
         image = args[0] if args else kwargs["input"]
-        if not isinstance(image, ReplayTensor) and not self._stream.is_bias:
+        if not isinstance(image, MarkedTensor) and not self._stream.is_bias:
             image = torch.zeros_like(image)
         rest = {k: v for k, v in kwargs.items() if k not in ("input", "grid")}
         return (image, kept, *args[2:]), rest
@@ -234,20 +246,20 @@ class _ReplayMode(TorchFunctionMode):
     def _product(self, func: Any, args: Any, kwargs: Any) -> Any:
         linear_map, index = self._next(), self.position - 1
         leaves = pytree.tree_leaves((args, kwargs))
-        pair = [_plain(x) for x in leaves if isinstance(x, ReplayTensor)]
+        pair = [unmark_tensor(x) for x in leaves if isinstance(x, MarkedTensor)]
         if self._stream.is_bias:
-            self._stream.bias_inputs[index] = (pair[0].clone(), pair[1].clone())
+            self._stream.remember(index, lambda: (pair[0].clone(), pair[1].clone()))
         out = linear_map(pair, self._stream, index)  # type: ignore[arg-type]
         if func.__name__.endswith("_") or func.__name__ in ("__imul__", "__itruediv__"):
             args[0].copy_(out)
             return args[0]
-        return out.as_subclass(ReplayTensor)
+        return out.as_subclass(MarkedTensor)
 
     def _frozen(self, func: Any, args: Any, kwargs: Any) -> Any:
         linear_map, index = self._next(), self.position - 1
-        h = _plain(args[0] if args else kwargs["input"])
+        h = unmark_tensor(args[0] if args else kwargs["input"])
         if self._stream.is_bias:
-            self._stream.bias_inputs[index] = h.clone()
+            self._stream.remember(index, h.clone)
         overwrite = func.__name__.endswith("_") or bool(kwargs.get("inplace"))
         if overwrite and isinstance(linear_map, FrozenSlope) and linear_map.plain:
             h.mul_(linear_map.slope)
@@ -256,12 +268,8 @@ class _ReplayMode(TorchFunctionMode):
         if overwrite:
             h.copy_(out)
             return args[0]
-        out = out.as_subclass(ReplayTensor)
+        out = out.as_subclass(MarkedTensor)
         return linear_map.finish(out) if isinstance(linear_map, FrozenSelection) else out
-
-
-def _factors(args: Any, kwargs: Any) -> int:
-    return sum(isinstance(leaf, ReplayTensor) for leaf in pytree.tree_leaves((args, kwargs)))
 
 
 def _has_floats(tree: Any) -> bool:
@@ -291,7 +299,7 @@ def _without_constants(func: Any, rule: Rule, args: Any, kwargs: Any) -> tuple[A
 
 def _zeroed(tree: Any, numbers: bool) -> Any:
     def zero(value: Any) -> Any:
-        if isinstance(value, ReplayTensor):
+        if isinstance(value, MarkedTensor):
             return value
         if isinstance(value, Tensor) and value.is_floating_point():
             return torch.zeros_like(value)
