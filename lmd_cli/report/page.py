@@ -18,6 +18,7 @@ from markupsafe import Markup
 from lmd_cli.errors import RunError
 from lmd_cli.report.charts import Bar, Group, bars, layer_story, slot
 from lmd_cli.report.objects import objects_values
+from lmd_cli.report.page_figures import page_figures
 from lmd_cli.report.page_tables import PageTable, TableCell, cell, flat, page_table
 from lmd_cli.report.run_folder import RunResults, sequence_of
 from lmd_cli.report.survey import LAYER_FIELDS, Survey
@@ -221,9 +222,10 @@ def _evaluated(run: RunResults) -> PageTable:
 
 def _survey_values(found: Survey | None) -> dict[str, Any]:
     if found is None or not found.samples:
-        return {"viewer": None, "story": None, "objects": None, "samples": None}
+        return dict.fromkeys(("viewer", "figures", "story", "objects", "samples"))
     return {
         "viewer": viewer_data(found, found.shown),
+        "figures": page_figures(found),
         "story": _story(found),
         "objects": objects_values(found),
         "samples": _disagreeing(found),
