@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from lmd_cli.build import BuiltNetwork, build_dataset, build_network, resolve_device
@@ -140,6 +142,11 @@ def make_ready(
     dataset = build_dataset(config, progress)
     built = build_network(config, device)
     return Ready(config, variant or config.variants[0], dataset, built, device)
+
+
+def camera_images(split: SampleDecomposition) -> NDArray[np.float32]:
+    """The sample's images as the network got them, (6, H, W, 3) in [0, 1]; reference first."""
+    return (split.sample.tensors["images"] + 0.5).permute(0, 2, 3, 1).numpy()
 
 
 def start(config: RunConfig) -> torch.device:

@@ -16,7 +16,6 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lmd_cli.attribution.cam import ActivationMaps, Method, activation_maps, on_grid
-from lmd_cli.build import build_grid
 from lmd_cli.config import RunConfig
 from lmd_cli.errors import ConfigError
 from lmd_cli.evaluation.results import disk_errors, write_atomically
@@ -30,7 +29,7 @@ from lmd_cli.report.drawing import (
     own_settings,
 )
 from lmd_cli.report.looks import Map, from_white, positive_normalised
-from lmd_cli.report.plane import Array, Plane
+from lmd_cli.report.plane import Array, Plane, plane_of
 from lmd_cli.report.regions import rectangle, vehicle
 from lmd_cli.report.sample import scene_of
 from lmd_cli.report.scene import Scene
@@ -75,7 +74,7 @@ def write_gradcam(
     _require(request, config)
     ready = make_ready(config, None, progress)
     split = ready.decompose(0 if token is None else ready.dataset.index_of(token))
-    plane = Plane.of_grid(build_grid(config))
+    plane = plane_of(config)
     corners = _corners(request, split, plane)
     region = plane.mask(corners) if corners is not None else np.ones(split.total.shape, bool)
     maps = _maps(split, request, region, ready.device)

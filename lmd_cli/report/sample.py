@@ -12,7 +12,6 @@ from typing import Any, get_args
 
 import numpy as np
 
-from lmd_cli.build import build_grid
 from lmd_cli.data.database import CAMERAS
 from lmd_cli.decomposition import OperationRecord
 from lmd_cli.decomposition.layout import INTERACTION
@@ -22,11 +21,11 @@ from lmd_cli.report.drawing import Format
 from lmd_cli.report.figures import decomposition_figure, grid_figure
 from lmd_cli.report.layers_figure import layers_figure
 from lmd_cli.report.looks import STYLES, Style
-from lmd_cli.report.plane import Plane
+from lmd_cli.report.plane import plane_of
 from lmd_cli.report.projection import sample_overlays
 from lmd_cli.report.scene import Scene
 from lmd_cli.report.vehicles import outline
-from lmd_cli.single import SampleDecomposition
+from lmd_cli.single import SampleDecomposition, camera_images
 
 LAYER_FIELDS = ("order", "module", "operation", "total_norm", "residual")
 
@@ -173,14 +172,13 @@ def part_norm_shares(split: SampleDecomposition) -> dict[str, float]:
 
 def scene_of(split: SampleDecomposition) -> Scene:
     """What the picture shows: the images as the network got them, and the maps."""
-    images = (split.sample.tensors["images"] + 0.5).permute(0, 2, 3, 1).numpy()  # (6, H, W, 3)
     warning = f"{split.built.checkpoint}: the maps mean nothing" if split.built.random else ""
     parts = {name: part.numpy() for name, part in split.parts.items()}
-    plane = Plane.of_grid(build_grid(split.config))
+    plane = plane_of(split.config)
     outlines = [outline(box) for box in split.boxes]
     tensors = {name: value.numpy() for name, value in split.sample.tensors.items()}
     return Scene(
-        images=dict(zip(CAMERAS, images, strict=True)),
+        images=dict(zip(CAMERAS, camera_images(split), strict=True)),
         ground_truth=split.ground_truth.numpy(),
         total=split.total.numpy(),
         parts=parts,

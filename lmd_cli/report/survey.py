@@ -20,7 +20,7 @@ from lmd_cli.decomposition import OperationRecord
 from lmd_cli.progress import Progress, Silent
 from lmd_cli.report.plane import Plane
 from lmd_cli.report.vehicles import Weather, conflict, object_rows, outline
-from lmd_cli.single import Ready, SampleDecomposition
+from lmd_cli.single import Ready, SampleDecomposition, camera_images
 
 #: Samples where the sensors disagree most that are always shown.
 DISAGREEING = 10
@@ -145,8 +145,7 @@ def _add(found: Survey, split: SampleDecomposition) -> float:
 
 def _shown(split: SampleDecomposition, index: int) -> Shown:
     outlines = [outline(box) for box in split.boxes]
-    images = split.sample.tensors["images"]  # (6, 3, H, W)
-    pixels = ((images + 0.5).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).numpy()
+    pixels = (camera_images(split).clip(0, 1) * 255).round().astype(np.uint8)  # (6, H, W, 3)
     return Shown(
         index,
         split.sample.token,

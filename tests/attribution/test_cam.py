@@ -55,7 +55,7 @@ def test_gradcam_is_its_definition(network: Fusion, features: dict[str, Tensor])
     torch.testing.assert_close(found.weights, alpha)
     expected = (alpha[:, None, None] * before[0].detach()).sum(0).clamp(min=0)
     torch.testing.assert_close(found.whole, expected)
-    assert found.score == pytest.approx(float(score))
+    assert found.score == pytest.approx(float(score.detach()))
     assert found.whole.any()
 
 
