@@ -25,6 +25,14 @@ def command(
     checkpoint: options.Checkpoint = None,
     device: options.Device = None,
     output: options.Output = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--method",
+            metavar="NAME",
+            help="A method of attribution; repeatable (default: lmd, the config's variants).",
+        ),
+    ] = None,
     limit: Annotated[
         int | None, typer.Option(min=1, metavar="K", help="Only the first K samples of the cycle.")
     ] = None,
@@ -55,6 +63,7 @@ def command(
         summary = evaluate(
             run,
             folder,
+            methods=method or (),
             limit=limit,
             resume=resume,
             overwrite=overwrite,
