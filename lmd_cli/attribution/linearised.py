@@ -57,7 +57,7 @@ class LmdExplainer:
         """The clean parts, or those of a perturbed input that goes through the clean sample's
         linear network (eq. 14). The bias, and the interaction with it, stays the clean sample's."""
         moved = [name for name, tree in features.items() if tree is not self.clean[name]]
-        replayed = replay(self.fuse, features, self.result, only=moved)
+        replayed = replay(self.fuse, features, self.result, only=moved) if moved else {}
         return {**self.result.parts, **replayed, BIAS: self.result.bias}
 
 

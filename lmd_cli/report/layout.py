@@ -15,7 +15,13 @@ from lmd_cli.evaluation.cells import Cell
 from lmd_cli.report.tables import Metric, TableSpec
 
 TITLES = {"pcc": "Pearson Correlation", "mse": "Mean Squared Error"}
-_ESCAPES = {"\\": r"\textbackslash{}", **{c: f"\\{c}" for c in "&%$#_{}"}, "✓": r"$\checkmark$"}
+_ESCAPES = {
+    "\\": r"\textbackslash{}",
+    **{c: f"\\{c}" for c in "&%$#_{}"},
+    "✓": r"$\checkmark$",
+    "√": r"$\surd$",
+    "^": r"\textasciicircum{}",
+}
 #: Mean and standard deviation by row, metric and column title.
 Figures = Mapping[tuple[str, str, str], tuple[float, float]]
 

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 from lmd_cli.config import CRNConfig, RunConfig
 from lmd_cli.errors import MethodError
 from lmd_cli.evaluation import RunSummary, evaluate
 from lmd_cli.evaluation.cells import table_cells
-from lmd_cli.evaluation.results import write_atomically
+from lmd_cli.evaluation.results import disk_errors, write_atomically
 from lmd_cli.evaluation.runner import Progress
+from lmd_cli.report import costs
 from lmd_cli.report.layout import WRITERS, Table, columns_of, figures_of, lay_out, modality_label
 from lmd_cli.report.paper_figures import paper_tables
 from lmd_cli.report.tables import TABLES, TableSpec, refusal
@@ -41,11 +41,12 @@ def table_numbers(text: str) -> list[int]:
     Raises:
         MethodError: no such table.
     """
+    known = sorted((*TABLES, costs.PASSES, costs.LRP_OR_LMD))
     if text == "all":
-        return list(TABLES)
-    if text.isdigit() and int(text) in TABLES:
+        return known
+    if text.isdigit() and int(text) in known:
         return [int(text)]
-    listed = ", ".join(map(str, TABLES))
+    listed = ", ".join(map(str, known))
     raise MethodError(f"there is no table {text!r} to make: choose one of {listed}, or all")
 
 
@@ -76,11 +77,14 @@ def reproduce(
         MethodError: a table that does not apply to the model, with the reason.
         LmdError: what ``evaluate`` raises.
     """
-    specs = [TABLES[number] for number in numbers]
+    specs = [TABLES[number] for number in numbers if number in TABLES]
     reasons = {spec.number: why for spec in specs if (why := _refusal(spec, config)) is not None}
     wanted = [spec for spec in specs if spec.number not in reasons]
-    if reasons and (strict or not wanted):
+    if reasons and strict:
         raise MethodError(_refused(reasons, config))
+    measured = _measured_tables(numbers, config, reasons, strict)
+    if not wanted:
+        return Reproduced(measured, _write_all(measured, folder), reasons)
     run = evaluate(
         config,
         folder / "run",
@@ -90,9 +94,27 @@ def reproduce(
         overwrite=overwrite,
         progress=progress,
     )
-    tables = {spec.number: _table(spec, config, run) for spec in wanted}
-    files = [path for spec in wanted for path in _write(spec, tables[spec.number], folder)]
-    return Reproduced(tables, files, reasons, run)
+    tables = measured | {spec.number: _table(spec, config, run) for spec in wanted}
+    tables = dict(sorted(tables.items()))
+    return Reproduced(tables, _write_all(tables, folder), reasons, run)
+
+
+def _measured_tables(
+    numbers: Sequence[int], config: RunConfig, reasons: dict[int, str], strict: bool
+) -> dict[int, Table]:
+    """Tables 3 and 11, from one measurement; what cannot be measured goes to ``reasons``."""
+    makers = {costs.PASSES: costs.cost_table, costs.LRP_OR_LMD: costs.comparison_table}
+    wanted = [number for number in numbers if number in makers]
+    if not wanted:
+        return {}
+    try:
+        measured = costs.measure_costs(config)
+    except MethodError as error:
+        if strict:
+            raise
+        reasons |= {number: f"table {number}: {error}" for number in wanted}
+        return {}
+    return {number: makers[number](measured, config.name) for number in wanted}
 
 
 def _refusal(spec: TableSpec, config: RunConfig) -> str | None:
@@ -101,7 +123,7 @@ def _refusal(spec: TableSpec, config: RunConfig) -> str | None:
 
 def _refused(reasons: dict[int, str], config: RunConfig) -> str:
     fitting = [number for number, spec in TABLES.items() if _refusal(spec, config) is None]
-    listed = ", ".join(map(str, fitting))
+    listed = ", ".join(map(str, sorted((*fitting, costs.PASSES, costs.LRP_OR_LMD))))
     return f"{'; '.join(reasons.values())}. Tables for this model: {listed}"
 
 
@@ -114,15 +136,18 @@ def _table(spec: TableSpec, config: RunConfig, run: RunSummary) -> Table:
     return lay_out(spec, figures, columns, caption, notes, modality_label(modalities))
 
 
-def _write(spec: TableSpec, table: Table, folder: Path) -> list[Path]:
-    """The table in every format, and the paper's own."""
-    stem = f"table{spec.number}"
-    found: list[tuple[str, Any]] = [
-        (f"{stem}.{kind}", write(table)) for kind, write in WRITERS.items()
-    ]
-    papers = paper_tables(spec)
-    for kind, write in WRITERS.items():
-        found.append((f"{stem}_paper.{kind}", "\n".join(map(write, papers))))
-    for name, text in found:
+def _write_all(tables: dict[int, Table], folder: Path) -> list[Path]:
+    """Each table in every format, and the paper's own."""
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    texts: dict[str, str] = {}
+    for number, table in tables.items():
+        papers = (
+            paper_tables(TABLES[number]) if number in TABLES else costs.paper_cost_tables(number)
+        )
+        for kind, write in WRITERS.items():
+            texts[f"table{number}.{kind}"] = write(table)
+            texts[f"table{number}_paper.{kind}"] = "\n".join(map(write, papers))
+    for name, text in texts.items():
         write_atomically(folder / name, text.encode())
-    return [folder / name for name, _ in found]
+    return [folder / name for name in texts]

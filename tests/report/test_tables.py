@@ -208,8 +208,8 @@ def test_tables_that_do_not_apply_say_why() -> None:
 
 
 def test_numbers() -> None:
-    assert table_numbers("all") == list(TABLES)
+    assert table_numbers("all") == [1, 2, 3, 4, 6, 7, 8, 9, 10, 11]
     assert table_numbers("7") == [7]
     for text in ("5", "two", "-1", ""):
-        with pytest.raises(MethodError, match=r"there is no table .* choose one of 1, 2, 4, 6"):
+        with pytest.raises(MethodError, match=r"there is no table .* choose one of 1, 2, 3, 4, 6"):
             table_numbers(text)
