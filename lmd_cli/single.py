@@ -11,10 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lmd_cli.build import BuiltNetwork, build_dataset, build_network, resolve_device
+from lmd_cli.build import BuiltNetwork, Samples, build_dataset, build_network, resolve_device
 from lmd_cli.config import RunConfig, SimpleBEVConfig
 from lmd_cli.contract import FusionNetwork
 from lmd_cli.data import Sample, collate, to_device
+from lmd_cli.data.truth import Box3D
 from lmd_cli.decomposition import Decomposition, decompose
 from lmd_cli.decomposition.layout import BIAS, INTERACTION
 from lmd_cli.progress import Progress
@@ -34,6 +35,9 @@ class SampleDecomposition:
         parts: for each modality and ``bias`` (and ``interaction``) its part (Z, X), on the CPU.
         ground_truth: where the vehicles (of the output's class) are, (Z, X), 0 or 1.
         pictures: the images by camera, (H, W, 3) in [0, 1].
+        boxes: the sample's annotated vehicles, axes x right, y down, z forward, in metres from
+            the origin of the maps.
+        description: its scene's, in the dataset's words.
     """
 
     config: RunConfig
@@ -45,6 +49,8 @@ class SampleDecomposition:
     parts: Mapping[str, Tensor]
     ground_truth: Tensor
     pictures: Mapping[str, NDArray[np.float32]]
+    boxes: Sequence[Box3D] = ()
+    description: str = ""
 
     @property
     def residual(self) -> float:
@@ -70,28 +76,56 @@ def decompose_sample(
     Raises:
         LmdError: what :mod:`lmd_cli.build` raises, an unknown token, or damaged files.
     """
+    ready = make_ready(config, variant, progress)
+    return ready.decompose(0 if token is None else ready.dataset.index_of(token))
+
+
+@dataclass(frozen=True, eq=False)
+class Ready:
+    """A config's data and network, opened once to decompose any number of samples."""
+
+    config: RunConfig
+    variant: str
+    dataset: Samples
+    built: BuiltNetwork
+    device: torch.device
+
+    def decompose(self, index: int) -> SampleDecomposition:
+        """One sample's prediction and its parts.
+
+        Raises:
+            DataError: a file is missing or damaged.
+        """
+        config, network, sample = self.config, self.built.network, self.dataset[index]
+        features, constants = encode(network, [sample], self.device)
+        result = split(self.built, features, constants, config, self.variant)
+        output = result[config.model.output]
+        named = {**output.parts, BIAS: output.bias}
+        if config.bilinear == INTERACTION:
+            named[INTERACTION] = output.interaction
+        return SampleDecomposition(
+            config,
+            self.variant,
+            self.built,
+            sample,
+            result,
+            total=_shown(network, output.total),
+            parts={name: _shown(network, part) for name, part in named.items()},
+            ground_truth=_shown(network, sample.tensors[truth_name(config)][None]),
+            pictures=self.dataset.pictures(sample),
+            boxes=self.dataset.boxes_on_map(index),
+            description=self.dataset.descriptions[index],
+        )
+
+
+def make_ready(
+    config: RunConfig, variant: str | None = None, progress: Progress | None = None
+) -> Ready:
+    """Opens data and network; see :func:`decompose_sample` for arguments and errors."""
     device = start(config)
     dataset = build_dataset(config, progress)
-    sample = dataset[0 if token is None else dataset.index_of(token)]
     built = build_network(config, device)
-    variant = variant or config.variants[0]
-    features, constants = encode(built.network, [sample], device)
-    result = split(built, features, constants, config, variant)
-    output = result[config.model.output]
-    named = {**output.parts, BIAS: output.bias}
-    if config.bilinear == INTERACTION:
-        named[INTERACTION] = output.interaction
-    return SampleDecomposition(
-        config,
-        variant,
-        built,
-        sample,
-        result,
-        total=_shown(built.network, output.total),
-        parts={name: _shown(built.network, part) for name, part in named.items()},
-        ground_truth=_shown(built.network, sample.tensors[truth_name(config)][None]),
-        pictures=dataset.pictures(sample),
-    )
+    return Ready(config, variant or config.variants[0], dataset, built, device)
 
 
 def _shown(network: FusionNetwork, maps: Tensor) -> Tensor:

@@ -6,7 +6,17 @@ from typing import Annotated
 
 import typer
 
-from lmd_cli.cli import check, convert, decompose, evaluate, samples, score, synthesize, table
+from lmd_cli.cli import (
+    check,
+    convert,
+    decompose,
+    evaluate,
+    report,
+    samples,
+    score,
+    synthesize,
+    table,
+)
 from lmd_cli.cli.errors import handled
 
 app = typer.Typer(
@@ -18,7 +28,17 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (evaluate, decompose, check, table, score, convert, samples, synthesize):
+for module in (
+    evaluate,
+    table,
+    score,
+    report,
+    decompose,
+    check,
+    convert,
+    samples,
+    synthesize,
+):
     app.command(module.__name__.rpartition(".")[2])(handled(module.command))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -67,7 +67,7 @@ class SensorFrame:
 class Annotation:
     """A box in the global frame: metres, quaternion (w, x, y, z); width, length, height.
 
-    ``velocity`` in m/s along the global axes, NaN where it is unknown or was not asked for.
+    ``velocity`` in m/s along the global axes, NaN where it is unknown.
     """
 
     token: str
@@ -80,10 +80,18 @@ class Annotation:
     num_radar_pts: int
     velocity: Sequence[float] = UNKNOWN_VELOCITY
 
+    @property
+    def speed(self) -> float:
+        """On the ground, m/s; NaN where it is unknown."""
+        return float(np.linalg.norm(self.velocity[:2]))
+
 
 @dataclass(frozen=True, slots=True)
 class SampleRecord:
-    """One keyframe: six cameras in the order of :data:`CAMERAS`; sweeps from the newest back."""
+    """One keyframe: six cameras in the order of :data:`CAMERAS`; sweeps from the newest back.
+
+    ``description`` is the scene's, in nuScenes' own words (``Night, rain, ...``).
+    """
 
     token: str
     scene: str
@@ -91,6 +99,7 @@ class SampleRecord:
     radars: dict[str, tuple[SensorFrame, ...]]
     lidar: tuple[SensorFrame, ...]
     vehicles: tuple[Annotation, ...]
+    description: str = ""
 
 
 def open_database(dataroot: Path | str, version: str) -> Any:
@@ -156,7 +165,6 @@ def sample_records(
     *,
     radar_sweeps: int,
     lidar_sweeps: int,
-    velocities: bool = False,
 ) -> list[SampleRecord]:
     """Records of the scenes' samples, ordered by (scene token, timestamp).
 
@@ -165,20 +173,20 @@ def sample_records(
         scenes: names of the scenes.
         radar_sweeps: sweeps of each radar, the keyframe's included; 0 for no radar.
         lidar_sweeps: the same for the LiDAR; at least 1, as ground truth is in its frame.
-        velocities: whether to estimate the annotations' velocities, which takes longer.
 
     Raises:
         DataError: the tables lack a record that another one names.
     """
     names = {scene["token"]: scene["name"] for scene in database.scene}
+    described = {scene["name"]: str(scene.get("description", "")) for scene in database.scene}
     rows = [row for row in database.sample if names[row["scene_token"]] in scenes]
     rows.sort(key=lambda row: (row["scene_token"], row["timestamp"]))
     records = []
     for row in rows:
         scene = names[row["scene_token"]]
         try:
-            vehicles = _vehicles(database, row["anns"], velocities)
-            records.append(_record(database, row, scene, radar_sweeps, lidar_sweeps, vehicles))
+            record = _record(database, row, scene, radar_sweeps, lidar_sweeps)
+            records.append(replace(record, description=described[scene]))
         except KeyError as error:
             problem = (
                 f"the {database.version} tables lack {error}, which sample {row['token']} needs"
@@ -187,23 +195,17 @@ def sample_records(
     return records
 
 
-def _record(
-    db: Any,
-    row: dict,
-    scene: str,
-    radar_sweeps: int,
-    lidar_sweeps: int,
-    vehicles: tuple[Annotation, ...],
-) -> SampleRecord:
+def _record(db: Any, row: dict, scene: str, radar_sweeps: int, lidar_sweeps: int) -> SampleRecord:
     data = row["data"]
     radars = RADARS if radar_sweeps else ()
+    annotations = [db.get("sample_annotation", token) for token in row["anns"]]
     return SampleRecord(
         token=row["token"],
         scene=scene,
         cameras=tuple(_frame(db, db.get("sample_data", data[camera])) for camera in CAMERAS),
         radars={radar: _sweeps(db, data[radar], radar_sweeps) for radar in radars},
         lidar=_sweeps(db, data[LIDAR], lidar_sweeps),
-        vehicles=vehicles,
+        vehicles=tuple(_annotation(db, a) for a in annotations if VEHICLE in a["category_name"]),
     )
 
 
@@ -233,17 +235,7 @@ def _frame(db: Any, row: dict) -> SensorFrame:
     )
 
 
-def _vehicles(db: Any, tokens: Sequence[str], velocities: bool) -> tuple[Annotation, ...]:
-    """Those of the annotations that are vehicles, in order."""
-    rows = (db.get("sample_annotation", token) for token in tokens)
-    return tuple(
-        _annotation(row, db.box_velocity(row["token"]).tolist() if velocities else UNKNOWN_VELOCITY)
-        for row in rows
-        if VEHICLE in row["category_name"]
-    )
-
-
-def _annotation(row: dict, velocity: Sequence[float]) -> Annotation:
+def _annotation(db: Any, row: dict) -> Annotation:
     return Annotation(
         token=row["token"],
         category=row["category_name"],
@@ -253,5 +245,14 @@ def _annotation(row: dict, velocity: Sequence[float]) -> Annotation:
         size=row["size"],
         num_lidar_pts=row["num_lidar_pts"],
         num_radar_pts=row["num_radar_pts"],
-        velocity=velocity,
+        velocity=_velocity(db, row["token"]),
     )
+
+
+def _velocity(db: Any, token: str) -> Sequence[float]:
+    """The devkit's estimate; NaN too where a neighbour is missing (tables cut to a few samples)."""
+    try:
+        velocity: list[float] = db.box_velocity(token).tolist()
+    except KeyError:
+        return UNKNOWN_VELOCITY
+    return velocity

@@ -41,6 +41,7 @@ class NuScenesSamples(SplitSamples):
     Attributes:
         tokens: sample tokens, in order.
         scenes: each sample's scene name, in the order of ``tokens``.
+        descriptions: each sample's scene's description, in the order of ``tokens``.
         scene_names: names of the scenes, in order, each once.
         absent_scenes: names of the split's scenes that the version does not hold, sorted.
 
@@ -113,6 +114,10 @@ class NuScenesSamples(SplitSamples):
         """The sample's annotated vehicles in the reference camera's axes; opens no data file."""
         record = self._records[index]
         return camera_boxes(record, cam0_T_ego(record.cameras))
+
+    def boxes_on_map(self, index: int) -> list[Box3D]:
+        """:meth:`boxes`, whose axes are those of the maps: x right, z forward."""
+        return self.boxes(index)
 
     def _opened(self, record: SampleRecord) -> Iterator[tuple[str, SensorFrame]]:
         yield from super()._opened(record)

@@ -31,12 +31,12 @@ class SplitSamples(Dataset[Sample]):
         split: e.g. ``val`` or ``mini_val``.
         radar_sweeps: sweeps of each radar, the keyframe's included; 0 for no radar.
         lidar_sweeps: the same for the LiDAR; at least 1.
-        velocities: whether annotations hold velocities.
 
     Attributes:
         dataroot: the nuScenes root.
         tokens: sample tokens, in order.
         scenes: each sample's scene name, in the order of ``tokens``.
+        descriptions: each sample's scene's description.
         scene_names: names of the scenes, in order, each once.
         absent_scenes: names of the split's scenes that the version does not hold, sorted.
 
@@ -53,7 +53,6 @@ class SplitSamples(Dataset[Sample]):
         *,
         radar_sweeps: int,
         lidar_sweeps: int,
-        velocities: bool = False,
     ) -> None:
         self.dataroot = Path(dataroot).expanduser()
         database = open_database(self.dataroot, version)
@@ -63,10 +62,10 @@ class SplitSamples(Dataset[Sample]):
             present,
             radar_sweeps=radar_sweeps,
             lidar_sweeps=lidar_sweeps,
-            velocities=velocities,
         )
         self.tokens = [record.token for record in self._records]
         self.scenes = [record.scene for record in self._records]
+        self.descriptions = [record.description for record in self._records]
         self.scene_names = list(dict.fromkeys(self.scenes))
         self.absent_scenes = sorted(absent)
         self._index = {token: i for i, token in enumerate(self.tokens)}

@@ -23,7 +23,6 @@ from lmd_cli.data.database import CAMERAS, SampleRecord
 from lmd_cli.data.perspective.images import Window
 from lmd_cli.data.perspective.radar import (
     PERSPECTIVE_FILTERS,
-    PERSPECTIVE_RADARS,
     RadarView,
     camera_rows,
     keyframe_points,
@@ -32,6 +31,8 @@ from lmd_cli.data.perspective.radar import (
 from lmd_cli.data.radar import read_radar
 
 WINDOW = Window.covering(camera(), (256, 704))
+RADARS = [f"RADAR_{place}" for place in ("FRONT", "FRONT_LEFT", "FRONT_RIGHT")]
+RADARS += ["RADAR_BACK_LEFT", "RADAR_BACK_RIGHT"]
 VALID = [0, 4, 8, 9, 10, 11, 12, 15, 16, 17]
 
 
@@ -57,7 +58,7 @@ def devkit_points(devkit: NuScenes, token: str) -> NDArray[np.float64]:
     mount = devkit.get("calibrated_sensor", lidar["calibrated_sensor_token"])
     pose = devkit.get("ego_pose", lidar["ego_pose_token"])
     clouds = []
-    for channel in PERSPECTIVE_RADARS:
+    for channel in RADARS:
         radar, sweep = devkit.get("sample_data", row["data"][channel]), 0
         while sweep < 6:
             cloud = RadarPointCloud.from_file(
@@ -154,7 +155,7 @@ def test_still_points_land_where_the_devkit_draws_them(tiny_root: Path, tmp_path
         for name, frame in zip(CAMERAS, record.cameras, strict=True):
             theirs = [
                 devkit.explorer.map_pointcloud_to_image(data[radar], data[name], min_dist=0.1)
-                for radar in PERSPECTIVE_RADARS
+                for radar in RADARS
             ]
             expected = np.concatenate([np.column_stack([p[:2].T, d]) for p, d, _ in theirs])
             ours = camera_rows(current, record.lidar[0], frame)[:, :3]

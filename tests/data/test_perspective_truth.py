@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,7 +19,7 @@ from tiny_nuscenes import OBJECTS, VERSION
 
 from lmd_cli.data import EgoBox, KeyframeSamples
 from lmd_cli.data.perspective import covered
-from lmd_cli.data.perspective.truth import map_truth
+from lmd_cli.data.perspective.truth import ego_boxes, map_truth
 
 
 def box(x: float, y: float, yaw: float = 0.0, name: str | None = "car", **size: float) -> EgoBox:
@@ -50,6 +51,22 @@ def test_boxes_equal_the_devkits(drive: KeyframeSamples, drive_devkit: NuScenes)
             assert mine.yaw == pytest.approx(math.atan2(forward[1], forward[0]), abs=1e-9)
             known += not math.isnan(mine.velocity[0])
     assert known > 5
+
+
+def test_boxes_are_seen_from_the_mean_of_the_cameras_poses(drive: KeyframeSamples) -> None:
+    """Cameras 0 to 5 m further along the map's x: 2.5 m in the mean."""
+    record = drive._records[3]
+    moved = []
+    for i, camera in enumerate(record.cameras):
+        x, y, z = camera.ego_translation
+        moved.append(replace(camera, ego_translation=[x + i, y, z]))
+    ego_T_global = record.cameras[0].global_T_ego()[:3, :3].T
+    shift = ego_T_global @ [-2.5, 0.0, 0.0]
+    before, after = drive.boxes(3), ego_boxes(replace(record, cameras=tuple(moved)))
+    assert len(before) > 3
+    for old, new in zip(before, after, strict=True):
+        np.testing.assert_allclose(np.subtract(new.center, old.center), shift, atol=1e-9)
+        assert new.yaw == old.yaw
 
 
 def test_boxes_hold_what_was_annotated(tiny_root: Path) -> None:

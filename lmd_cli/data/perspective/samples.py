@@ -27,10 +27,11 @@ from lmd_cli.data.perspective.radar import (
     keyframe_points,
     network_rows,
 )
-from lmd_cli.data.perspective.truth import EgoBox, ego_boxes, map_truth
+from lmd_cli.data.perspective.truth import EgoBox, ego_boxes, map_truth, turned
 from lmd_cli.data.radar import read_radar
 from lmd_cli.data.sample import Sample
 from lmd_cli.data.split import SplitSamples, check_modalities
+from lmd_cli.data.truth import Box3D
 
 MODALITIES = ("camera", "radar")
 #: CRN takes every second key frame, one second apart.
@@ -93,9 +94,7 @@ class KeyframeSamples(SplitSamples):
             if number < 1:
                 raise ValueError(f"{name} must be at least 1, not {number}")
         sweeps = nsweeps if "radar" in modalities else 0
-        super().__init__(
-            dataroot, version, split, radar_sweeps=sweeps, lidar_sweeps=1, velocities=True
-        )
+        super().__init__(dataroot, version, split, radar_sweeps=sweeps, lidar_sweeps=1)
         self.modalities = tuple(modalities)
         self.image_size = image_size
         self.key_frames = key_frames
@@ -173,6 +172,10 @@ class KeyframeSamples(SplitSamples):
     def boxes(self, index: int) -> list[EgoBox]:
         """The sample's annotated vehicles in the ego frame; opens no data file."""
         return ego_boxes(self._records[index])
+
+    def boxes_on_map(self, index: int) -> list[Box3D]:
+        """The same boxes for maps turned forward up: axes x right, y down, z forward."""
+        return [turned(box) for box in self.boxes(index)]
 
 
 def _stack(arrays: Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,6 +15,11 @@ from torch import Tensor
 from lmd_cli.data.database import Annotation, SampleRecord
 from lmd_cli.data.frames import Matrix, invert_rigid, rigid
 from lmd_cli.data.perspective.matrices import global_T_mean_ego
+from lmd_cli.data.truth import Box3D
+
+#: Corners by front and back, within that left and right, within that top and bottom, as a
+#: :class:`~lmd_cli.data.truth.Box3D` has them.
+_SIGNS = np.array(list(itertools.product((1, -1), repeat=3)))
 
 
 @dataclass(frozen=True)
@@ -73,6 +79,27 @@ def _box(annotation: Annotation, ego_T_global: Matrix) -> EgoBox:
         velocity=(vx, vy),
         num_lidar_pts=annotation.num_lidar_pts,
         num_radar_pts=annotation.num_radar_pts,
+    )
+
+
+def turned(box: EgoBox) -> Box3D:
+    """The box in axes x right, y down, z forward with the same origin."""
+    forward, left, up = box.center
+    half = np.array(box.size) / 2 * _SIGNS  # (8, 3): along, across, upwards
+    cos, sin = math.cos(box.yaw), math.sin(box.yaw)
+    x, y = cos * half[:, 0] - sin * half[:, 1], sin * half[:, 0] + cos * half[:, 1]
+    corners = np.stack([-(left + y), -(up + half[:, 2]), forward + x], axis=1)
+    return Box3D(
+        token=box.token,
+        category=box.category,
+        visibility=box.visibility,
+        corners=corners.astype(np.float32),
+        center=np.array([-left, -up, forward], dtype=np.float32),
+        size=box.size,
+        yaw=math.atan2(cos, -sin),
+        num_lidar_pts=box.num_lidar_pts,
+        num_radar_pts=box.num_radar_pts,
+        speed=float(np.hypot(*box.velocity)),
     )
 
 
