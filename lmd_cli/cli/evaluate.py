@@ -11,6 +11,13 @@ import typer
 from lmd_cli.cli import options
 
 
+class OperatingPoint(StrEnum):
+    """Where LMD linearises the network when it looks at a perturbed input."""
+
+    CLEAN = "clean"
+    PERTURBED = "perturbed"
+
+
 class OnError(StrEnum):
     """What to do with a sample whose files cannot be read."""
 
@@ -33,6 +40,13 @@ def command(
             help="A method of attribution; repeatable (default: lmd, the config's variants).",
         ),
     ] = None,
+    operating_point: Annotated[
+        OperatingPoint,
+        typer.Option(
+            help="Where LMD linearises for a perturbed input: at the clean sample as the paper, or "
+            "anew at the perturbed input (how stable are the parts?)."
+        ),
+    ] = OperatingPoint.CLEAN,
     limit: Annotated[
         int | None, typer.Option(min=1, metavar="K", help="Only the first K samples of the cycle.")
     ] = None,
@@ -64,6 +78,7 @@ def command(
             run,
             folder,
             methods=method or (),
+            relinearise=operating_point is OperatingPoint.PERTURBED,
             limit=limit,
             resume=resume,
             overwrite=overwrite,

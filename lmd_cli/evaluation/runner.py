@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 
 from lmd_cli.attribution import ForwardMethod, method_named, require_maps
-from lmd_cli.attribution.linearised import Lmd
+from lmd_cli.attribution.linearised import Lmd, Relinearised
 from lmd_cli.build import BuiltNetwork, build_dataset, build_network, resolve_device
 from lmd_cli.config import RunConfig
 from lmd_cli.data import collate
@@ -103,6 +103,7 @@ def evaluate(
     output: Path,
     *,
     methods: Sequence[str] = (),
+    relinearise: bool = False,
     limit: int | None = None,
     resume: bool = True,
     overwrite: bool = False,
@@ -115,6 +116,7 @@ def evaluate(
         config: the resolved configuration.
         output: the run's folder; a run that was cut off there goes on.
         methods: what to evaluate instead of the config's variants, which are ``lmd``.
+        relinearise: linearise LMD anew at each perturbed input, not at the clean sample.
         limit: only the first samples of the cycle (N and the stride stay).
         resume: go on from results that are there.
         overwrite: replace results that are there.
@@ -128,7 +130,7 @@ def evaluate(
             would lose.
         RunError: the disk is full.
     """
-    run = prepare(config, progress, methods)
+    run = prepare(config, progress, methods, relinearise)
     folder = RunFolder(output)
     with folder.locked():
         _claim(folder, run, resume, overwrite)
@@ -137,10 +139,15 @@ def evaluate(
 
 
 def prepare(
-    config: RunConfig, progress: Progress | None = None, methods: Sequence[str] = ()
+    config: RunConfig,
+    progress: Progress | None = None,
+    methods: Sequence[str] = (),
+    relinearise: bool = False,
 ) -> Run:
     """Opens the data and the network and resolves methods, threads, device and schedule."""
     variants, rivals = resolve_methods(methods or ("lmd",), config.variants)
+    if relinearise:
+        variants, rivals = [], [*map(Relinearised, variants), *rivals]
     threads = config.threads or available_cores()
     torch.set_num_threads(threads)
     device = resolve_device(config.device)
@@ -295,6 +302,11 @@ def notes(run: Run, record: dict[str, Any]) -> list[str]:
         lines.append(
             f"{whose} that keep their sensor are 1 and 0 by construction, replay deviation "
             f"{_scientific(record['replay_deviation'])}."
+        )
+    if any(isinstance(method, Relinearised) for method in run.rivals):
+        lines.append(
+            "Rows @perturbed are linearised anew at each perturbed input: their cells that keep "
+            "their sensor show how much its part moves when only another sensor was replaced."
         )
     if run.schedule.samples < 1000:
         lines.append(

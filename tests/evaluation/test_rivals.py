@@ -14,6 +14,7 @@ from lmd_cli.build import build_dataset, build_network
 from lmd_cli.config import RunConfig
 from lmd_cli.config_file import load_config
 from lmd_cli.data import collate
+from lmd_cli.decomposition import decompose
 from lmd_cli.errors import MethodError, ResultsError
 from lmd_cli.evaluation import evaluate
 from lmd_cli.evaluation.metrics import mse, pcc
@@ -120,6 +121,40 @@ def test_lmd_means_the_configs_variants(config: RunConfig, tmp_path: Path) -> No
     evaluate(config, named, methods=["lmd"], limit=1)
     for name in ("pairs.csv", "run.json"):
         assert (plain / name).read_bytes() == (named / name).read_bytes()
+
+
+def test_linearised_anew_at_the_perturbed_input(config: RunConfig, tmp_path: Path) -> None:
+    """Against a decomposition of whole perturbed features; nothing holds by construction."""
+    evaluate(config, tmp_path, relinearise=True, limit=1)
+    found = pairs(tmp_path)
+    assert list(found.variant.unique()) == [
+        "identity-ratio@perturbed",
+        "uniform-identity@perturbed",
+    ]
+    kept = found[found.perturbed != found.target]
+    assert (kept.pcc < 0.9999).all()
+    assert (kept.mse > 0).all()
+    dataset = build_dataset(config)
+    network = build_network(config, torch.device("cpu")).network
+    row = next(found[found.variant == "identity-ratio@perturbed"].itertuples())
+
+    def parts(clean: str, replaced: str | None) -> dict[str, Tensor]:
+        with torch.no_grad():
+            features = network.encode(collate([dataset[dataset.index_of(clean)]]))
+            other = network.encode(collate([dataset[dataset.index_of(row.perturbed_token)]]))
+        if replaced:
+            features[replaced] = other[replaced]
+        return dict(
+            decompose(lambda **f: network.fuse(f, ["segmentation"])["segmentation"], features).parts
+        )
+
+    before = parts(row.sample_token, None)[row.target]
+    after = parts(row.sample_token, row.perturbed)[row.target]
+    assert row.pcc == pytest.approx(pcc(after, before), abs=2e-4)
+    assert row.mse == pytest.approx(mse(after, before), rel=2e-3)
+    notes = (tmp_path / "notes.txt").read_text()
+    assert "linearised anew" in notes
+    assert "by construction" not in notes
 
 
 def test_methods_are_resolved() -> None:
