@@ -38,14 +38,17 @@ class OperationRecord:
 def residual(total: Tensor, parts: Tensor) -> float:
     """max |total - sum of parts| / max |total| (absolute where the total is zero).
 
+    Infinite elements (masked logits) count where the parts' sum is not the same infinity.
+
     Args:
         total: any shape.
         parts: ``(P, *total.shape)``, the clean parts and the bias.
     """
     if total.numel() == 0:
         return 0.0
-    difference = (total - parts.sum(0)).abs().max()
-    scale = total.abs().max()
+    found, finite = parts.sum(0), torch.isfinite(total)
+    difference = torch.where(total == found, 0.0, (total - found).abs()).max()
+    scale = torch.where(finite, total, 0.0).abs().max()
     return float(difference / scale) if scale > 0 else float(difference)
 
 

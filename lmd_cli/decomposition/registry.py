@@ -15,6 +15,8 @@ KINDS = {
     "linear": "applied to each part; an own bias goes to the bias part",
     "sum": "joins several tensors; plain constants go to the bias part",
     "product": "by constants, each part; of two decomposed factors as in appendix D.2",
+    "quotient": "the divisor is a constant of the operating point, as the deviation in eq. 11",
+    "statistic": "a divisor, constant as the deviation in eq. 11; all of it is bias",
     "activation": "slope at the total (eq. 9), bias split as in Appendix C",
     "softmax": "constant weights, eq. 1, or guarded eq. 9 (appendix D.2)",
     "composite": "made of operations that have rules; each is applied in turn",
@@ -77,8 +79,20 @@ def unregister_rule(function: Any) -> None:
 
 
 def find_rule(function: Any) -> Rule | None:
-    """The rule of a function, or ``None``."""
-    return _RULES.get(function)
+    """The rule of a function, or ``None``; an overload of an operator has its packet's rule."""
+    rule = _RULES.get(function)
+    return rule if rule is not None else _RULES.get(canonical(function))
+
+
+def canonical(function: Any) -> Any:
+    """The function that rules know: ``torch.relu`` for ``torch.ops.aten.relu.default``."""
+    packet = getattr(function, "overloadpacket", function)
+    if function in _RULES or not isinstance(packet, torch._ops.OpOverloadPacket):
+        return function
+    space, _, name = str(packet).rpartition(".")
+    homes = (torch, torch._C._nn, torch.Tensor, F) if space == "aten" else ()
+    found = (getattr(home, name, None) for home in homes)
+    return next((f for f in found if f in _RULES), packet)
 
 
 def registered_functions() -> Iterable[Any]:
@@ -97,7 +111,7 @@ def function_name(function: Any) -> str:
 
 def aliases(*names: str) -> tuple[Any, ...]:
     """Every public torch function of these names (``torch``, ``Tensor``, ``nn.functional``)."""
-    homes = (torch, torch.Tensor, F, torch._C._nn, torch.special, torch.fft)
+    homes = (torch, torch.Tensor, F, torch._C._nn, torch.special, torch.fft, torch.linalg)
     found = (getattr(home, name, None) for name in names for home in homes)
     return tuple(dict.fromkeys(f for f in found if callable(f)))
 

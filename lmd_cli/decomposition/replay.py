@@ -26,14 +26,15 @@ from lmd_cli.decomposition.frozen import (
     Stream,
 )
 from lmd_cli.decomposition.layout import BIAS
-from lmd_cli.decomposition.registry import Rule, find_rule, function_name
+from lmd_cli.decomposition.registry import Rule, canonical, find_rule, function_name
 from lmd_cli.decomposition.result import Decomposition
 from lmd_cli.decomposition.rules.arithmetic import add_
-from lmd_cli.decomposition.rules.attention import COMPOSED
-from lmd_cli.decomposition.rules.linear import add_product, convolution, grid_sample, linear, pad
+from lmd_cli.decomposition.rules.composite import COMPOSED, is_composed
+from lmd_cli.decomposition.rules.linear import convolution, grid_sample, linear, pad
+from lmd_cli.decomposition.rules.quotient import fraction
 from lmd_cli.decomposition.tree import map_tensors
 
-_FROZEN_KINDS = ("activation", "softmax", "normalisation", "selection")
+_FROZEN_KINDS = ("activation", "softmax", "normalisation", "selection", "statistic")
 
 
 class ReplayTensor(torch.Tensor):
@@ -166,9 +167,7 @@ def _unmark(tree: Any) -> Any:
 
 def _mark(tree: Any) -> Any:
     return pytree.tree_map(
-        lambda v: (
-            v.as_subclass(ReplayTensor) if isinstance(v, Tensor) and v.is_floating_point() else v
-        ),
+        lambda v: v.as_subclass(ReplayTensor) if isinstance(v, Tensor) and _is_continuous(v) else v,
         tree,
     )
 
@@ -189,14 +188,14 @@ class _ReplayMode(TorchFunctionMode):
         rule = find_rule(func)
         if rule is None:
             raise NoRuleError(f"replay: no rule for {function_name(func)}")
-        if rule.kind == "composite":
-            with self:
-                return COMPOSED[func](*args, **kwargs)
+        func = canonical(func)
+        if is_composed(func, rule.kind, args, kwargs):
+            return self._composite(func, rule, args, kwargs)
         with torch._C.DisableTorchFunctionSubclass():
-            if rule.kind == "product" and _factors(args, kwargs) == 2:
-                return self._product(func, args, kwargs)
-            if rule.kind in _FROZEN_KINDS:
-                return self._frozen(func, args, kwargs)
+            if rule.kind in _FROZEN_KINDS or rule.kind in ("product", "quotient"):
+                result = self._replaced(func, rule, args, kwargs)
+                if result is not NotImplemented:
+                    return result
             if rule.apply is grid_sample:
                 args, kwargs = self._kept_grid(args, kwargs)
             if not self._stream.is_bias:
@@ -208,6 +207,15 @@ class _ReplayMode(TorchFunctionMode):
             return self._next()(result, self._stream, self.position)
         return _mark(result)
 
+    def _replaced(self, func: Any, rule: Rule, args: Any, kwargs: Any) -> Any:
+        """What the kept map gives, if the call is one that has a map."""
+        if rule.kind == "product":
+            pair = _factors(args, kwargs) == 2
+            return self._product(rule, args, kwargs) if pair else NotImplemented
+        if rule.kind == "quotient":
+            return self._quotient(func, rule, args, kwargs)
+        return self._frozen(rule, args, kwargs)
+
     def _next(self) -> FrozenMap:
         """The next kept map.
 
@@ -218,6 +226,29 @@ class _ReplayMode(TorchFunctionMode):
             raise DecompositionError("the replay met more nonlinear operations than the clean pass")
         self.position += 1
         return self._tape[self.position - 1]
+
+    def _composite(self, func: Any, rule: Rule, args: Any, kwargs: Any) -> Any:
+        """What the function is made of, one after the other."""
+        with self:
+            out = COMPOSED[func](*args, **kwargs)
+        if not rule.inplace:
+            return out
+        with torch._C.DisableTorchFunctionSubclass():
+            args[0].copy_(_plain(out))
+        return args[0]
+
+    def _quotient(self, func: Any, rule: Rule, args: Any, kwargs: Any) -> Any:
+        """Divisors that depend on the inputs are those of the clean pass."""
+        numerator, divisor = fraction(func, args, kwargs)
+        if isinstance(divisor, ReplayTensor):
+            divisor = self._next()(divisor, self._stream, self.position)
+        constant = not isinstance(numerator, ReplayTensor)
+        out = torch.div(_plain(numerator), divisor)
+        out = torch.zeros_like(out) if constant and not self._stream.is_bias else out
+        if rule.inplace:
+            args[0].copy_(out)
+            return args[0]
+        return out.as_subclass(ReplayTensor)
 
     def _kept_grid(self, args: Any, kwargs: Any) -> tuple[Any, Any]:
         """Sampling locations that depend on the inputs are those of the clean pass."""
@@ -231,24 +262,23 @@ class _ReplayMode(TorchFunctionMode):
         rest = {k: v for k, v in kwargs.items() if k not in ("input", "grid")}
         return (image, kept, *args[2:]), rest
 
-    def _product(self, func: Any, args: Any, kwargs: Any) -> Any:
+    def _product(self, rule: Rule, args: Any, kwargs: Any) -> Any:
         linear_map, index = self._next(), self.position - 1
-        leaves = pytree.tree_leaves((args, kwargs))
-        pair = [_plain(x) for x in leaves if isinstance(x, ReplayTensor)]
+        pair = [_plain(x) for x in _marked(args, kwargs)]
         if self._stream.is_bias:
             self._stream.bias_inputs[index] = (pair[0].clone(), pair[1].clone())
         out = linear_map(pair, self._stream, index)  # type: ignore[arg-type]
-        if func.__name__.endswith("_") or func.__name__ in ("__imul__", "__itruediv__"):
+        if rule.inplace:
             args[0].copy_(out)
             return args[0]
         return out.as_subclass(ReplayTensor)
 
-    def _frozen(self, func: Any, args: Any, kwargs: Any) -> Any:
+    def _frozen(self, rule: Rule, args: Any, kwargs: Any) -> Any:
         linear_map, index = self._next(), self.position - 1
-        h = _plain(args[0] if args else kwargs["input"])
+        h = _plain(_marked(args, kwargs)[0])
         if self._stream.is_bias:
             self._stream.bias_inputs[index] = h.clone()
-        overwrite = func.__name__.endswith("_") or bool(kwargs.get("inplace"))
+        overwrite = rule.inplace or bool(kwargs.get("inplace"))
         if overwrite and isinstance(linear_map, FrozenSlope) and linear_map.plain:
             h.mul_(linear_map.slope)
             return args[0]
@@ -260,13 +290,22 @@ class _ReplayMode(TorchFunctionMode):
         return linear_map.finish(out) if isinstance(linear_map, FrozenSelection) else out
 
 
+def _marked(args: Any, kwargs: Any) -> list[Tensor]:
+    """The arguments that depend on the inputs, in order."""
+    return [v for v in pytree.tree_leaves((args, kwargs)) if isinstance(v, ReplayTensor)]
+
+
 def _factors(args: Any, kwargs: Any) -> int:
-    return sum(isinstance(leaf, ReplayTensor) for leaf in pytree.tree_leaves((args, kwargs)))
+    return len(_marked(args, kwargs))
 
 
 def _has_floats(tree: Any) -> bool:
     leaves = pytree.tree_leaves(tree)
-    return any(isinstance(leaf, Tensor) and leaf.is_floating_point() for leaf in leaves)
+    return any(isinstance(leaf, Tensor) and _is_continuous(leaf) for leaf in leaves)
+
+
+def _is_continuous(x: Tensor) -> bool:
+    return x.is_floating_point() or x.is_complex()
 
 
 def _without_constants(func: Any, rule: Rule, args: Any, kwargs: Any) -> tuple[Any, Any]:
@@ -278,8 +317,6 @@ def _without_constants(func: Any, rule: Rule, args: Any, kwargs: Any) -> tuple[A
         return (*args[:3], *(0.0 for _ in args[3:])), {
             k: 0.0 if k == "value" and v is not None else v for k, v in kwargs.items()
         }
-    if rule.apply is add_product:
-        return (torch.zeros_like(args[0]), *args[1:]), kwargs
     if rule.kind != "sum":
         return args, kwargs
     if func is torch.Tensor.__setitem__:
@@ -293,7 +330,7 @@ def _zeroed(tree: Any, numbers: bool) -> Any:
     def zero(value: Any) -> Any:
         if isinstance(value, ReplayTensor):
             return value
-        if isinstance(value, Tensor) and value.is_floating_point():
+        if isinstance(value, Tensor) and _is_continuous(value):
             return torch.zeros_like(value)
         if isinstance(value, float) or (numbers and isinstance(value, int)):
             return 0.0

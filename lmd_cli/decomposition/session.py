@@ -20,7 +20,7 @@ from lmd_cli.decomposition.errors import DecompositionError, LeakError, NoRuleEr
 from lmd_cli.decomposition.frozen import FrozenConstant, FrozenMap
 from lmd_cli.decomposition.layout import Layout
 from lmd_cli.decomposition.modules import ModuleTracker
-from lmd_cli.decomposition.registry import Rule, find_rule, function_name
+from lmd_cli.decomposition.registry import Rule, canonical, find_rule, function_name
 from lmd_cli.decomposition.tensor import DecomposedTensor
 from lmd_cli.decomposition.tree import carries_parts, decomposed_leaves
 from lmd_cli.decomposition.variant import Variant
@@ -130,6 +130,7 @@ class Session:
         rule = find_rule(func)
         if rule is None:
             raise NoRuleError(self._no_rule(func))
+        func = canonical(func)
         self._refuse_custom_function()
         self._refuse_plain_target(func, rule, args, kwargs)
         self.refuse_hidden_writes(function_name(func), (args, kwargs))
