@@ -127,6 +127,8 @@ def replay_deviation(replayed: Mapping[str, Any], decomposition: Decomposition) 
     worst = scale = 0.0
     for name, tree in parts.items():
         for a, b in zip(pytree.tree_leaves(tree), pytree.tree_leaves(replayed[name]), strict=True):
+            if a.numel() == 0 or not _is_continuous(a):
+                continue  # indices are the same in every part
             worst = max(worst, float((a - b).abs().max()))
             scale = max(scale, float(a.abs().max()))
     return worst / scale if scale else worst
@@ -151,7 +153,14 @@ class _Runner:
                 f"the replay met {mode.position} nonlinear operations, the clean pass "
                 f"{len(self._tape)}: the function does not run the same way on other inputs"
             )
-        return map_tensors(_plain, output)
+        return map_tensors(
+            lambda t: _plain(t) if _belongs(t, stream) else torch.zeros_like(t), output
+        )
+
+
+def _belongs(t: Tensor, stream: Stream) -> bool:
+    """Whether a stream carries an output: those that are constants are the bias's."""
+    return stream.is_bias or isinstance(t, ReplayTensor) or not _is_continuous(t)
 
 
 def _plain(value: Any) -> Any:
@@ -319,11 +328,16 @@ def _without_constants(func: Any, rule: Rule, args: Any, kwargs: Any) -> tuple[A
         }
     if rule.kind != "sum":
         return args, kwargs
-    if func is torch.Tensor.__setitem__:
-        return (*args[:2], _zeroed(args[2], True)), kwargs
+    at = _VALUES.get(func.__name__, len(args))
+    args = (*args[:at], *(_zeroed(value, True) for value in args[at:]))
+    kwargs = {**kwargs, "value": _zeroed(kwargs["value"], True)} if "value" in kwargs else kwargs
     numbers = rule.apply.__module__ == add_.__module__
     factors = {name: value for name, value in kwargs.items() if name == "alpha"}
     return _zeroed(args, numbers), {**_zeroed(kwargs, False), **factors}
+
+
+#: Where functions take a number that they write, as opposed to a dimension or a size.
+_VALUES = {"__setitem__": 2, "masked_fill": 2, "masked_fill_": 2, "scatter": 3, "scatter_": 3}
 
 
 def _zeroed(tree: Any, numbers: bool) -> Any:

@@ -15,6 +15,7 @@ from rule_oracle import (
     MODALITIES,
     Sample,
     affine_rows,
+    assert_replayed,
     assert_rows,
     assert_total,
     functions_of_kind,
@@ -40,9 +41,11 @@ def check(function: Callable[..., Any], sample: Sample) -> None:
     plain = function(**{name: x.clone() for name, x in sample.parts.items()})
     rows = affine_rows(function, sample.parts, sample.extras)
     for audit in (False, True):
-        result = decompose(function, sample.parts, extras=sample.extras, audit=audit)
+        options: dict[str, Any] = {"extras": sample.extras, "audit": audit, "keep_frozen": True}
+        result = decompose(function, sample.parts, **options)
         assert_total(result, plain)
         assert_rows(result, rows)
+    assert_replayed(function, sample.parts, result)
 
 
 @pytest.mark.parametrize("function", ELEMENTWISE, ids=function_name)
