@@ -14,6 +14,7 @@ from lmd_cli.decomposition import rules as _rules  # noqa: F401  (registers the 
 from lmd_cli.decomposition.errors import InputError, LeakError
 from lmd_cli.decomposition.layout import Layout
 from lmd_cli.decomposition.modules import find_root
+from lmd_cli.decomposition.overrides import ModuleRules, VariantByModule
 from lmd_cli.decomposition.result import Decomposition, Parts
 from lmd_cli.decomposition.session import Session
 from lmd_cli.decomposition.tensor import DecomposedTensor
@@ -30,11 +31,12 @@ def decompose(
     extras: Mapping[str, Sequence[Any]] | None = None,
     layers: Iterable[str] | Literal["all"] = (),
     root: nn.Module | None = None,
-    audit: bool = False,
+    audit: bool | Literal["raise"] = False,
     keep_frozen: bool = False,
     plain_modules: Iterable[str] = (),
     grad: bool = False,
     bilinear: Literal["bias", "interaction"] = "bias",
+    rules: ModuleRules | None = None,
 ) -> Decomposition:
     """Runs ``function(**inputs, **constants)`` once and splits its output into parts.
 
@@ -50,15 +52,20 @@ def decompose(
             along at the operating point of ``inputs`` and come back as ``result.extras``.
         layers: qualified module names (or ``"all"``) whose output's parts are wanted too.
         root: the module that names are relative to; guessed from ``function`` if not given.
-        audit: record conservation and shares at every operation (``result.operations``).
+        audit: record conservation and shares at every operation (``result.operations``);
+            ``"raise"``: an operation that breaks conservation is an error that names it.
         keep_frozen: keep the linearised maps for a replay (``result.tape``).
         plain_modules: names of modules that may return plain tensors for decomposed inputs.
         grad: let gradients flow through the parts.
         bilinear: where products of different modalities are reported: in ``result.bias`` (the
             paper's choice), or in ``result.interaction`` alone. No other part depends on it.
+        rules: other fields of the variant for modules whose qualified name matches a pattern:
+            ``{"decoder.layer3.*": {"activation": "taylor"}}``.
 
     Raises:
-        InputError: inputs that are not floating tensors, unknown layers, a bad variant name.
+        InputError: inputs that are not floating tensors, unknown layers, a bad variant name, rules
+            for no module.
+        ConservationError: with ``audit="raise"``, a rule whose parts do not sum to the total.
         NoRuleError: an operation without a rule; it names the operation and its module.
         LeakError: an operation that would drop parts silently.
     """
@@ -69,7 +76,7 @@ def decompose(
     recorder = LayerRecorder(layers, layout, root, bilinear == "bias")
     session = Session(
         layout,
-        _parse(variant),
+        VariantByModule(parse_variant(variant), rules, root),
         root=root,
         audit=audit,
         keep_frozen=keep_frozen,
@@ -127,7 +134,7 @@ def decompose_onward(
     rows = layout.all_rows if bias is not None else layout.all_rows[:-1]
     stack += [bias] if bias is not None else []
     session = Session(
-        layout, _parse(variant), root=root or find_root(function), keep_frozen=keep_frozen
+        layout, parse_variant(variant), root=root or find_root(function), keep_frozen=keep_frozen
     )
     with torch.no_grad():
         x = DecomposedTensor.wrap(total, torch.stack(stack), rows)
@@ -138,7 +145,7 @@ def decompose_onward(
     return Decomposition(output, layout, {}, session.records, session.coverage, session.tape)
 
 
-def _parse(variant: str | Variant) -> Variant:
+def parse_variant(variant: str | Variant) -> Variant:
     try:
         return Variant.parse(variant)
     except ValueError as error:

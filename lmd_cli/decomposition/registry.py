@@ -46,16 +46,42 @@ class Rule:
 
 
 _RULES: dict[Any, Rule] = {}
+_REPLACED: dict[Any, list[Rule]] = {}
 
 
 def register_rule(
-    *functions: Any, kind: str = "linear", equation: str = "", inplace: bool = False
+    *functions: Any,
+    kind: str = "linear",
+    equation: str = "",
+    inplace: bool = False,
+    override: bool = False,
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Registers a rule for torch functions (or any overridable callable).
+    """Registers a rule: how parts go through a function.
 
-    The decorated function is called as ``rule(session, func, *args, **kwargs)``; arguments that
-    carry parts are :class:`~.tensor.DecomposedTensor`; it returns plain results (constants) or
-    what ``session.make(total, parts, rows)`` gives.
+    The decorated function is called as ``rule(session, func, *args, **kwargs)``. Arguments that
+    carry parts are :class:`~.tensor.DecomposedTensor`, with ``x.total``, ``x.parts`` of shape
+    ``(len(x.rows), *x.total.shape)`` and ``x.rows``; it returns what
+    ``session.make(total, parts, rows)`` gives, or a plain result if it is a constant
+    (``kind="constant"``). The parts' sum must be the total: ``decompose(..., audit="raise")`` names
+    the operation where it is not. For a custom autograd function, register its class::
+
+        class Double(torch.autograd.Function): ...
+
+        @register_rule(Double, kind="linear", equation="2 h")
+        def double(session, func, x):
+            return session.make(func.apply(x.total), 2 * x.parts, x.rows)
+
+    A compiled or Triton operation takes part once it is a ``torch.library.custom_op``: register
+    ``torch.ops.my_library.my_operation``.
+
+    Args:
+        functions: torch functions, custom autograd functions, operators, or any function that
+            takes part in torch's override protocol.
+        kind: one of :data:`KINDS`. A rule of a nonlinear kind also gives the linear map to
+            ``session.freeze(...)``, which a replay runs.
+        equation: where the rule comes from, for coverage tables.
+        inplace: the function writes into its first argument.
+        override: replace a rule that is there already.
 
     Raises:
         ValueError: an unknown kind, or a function that has a rule already.
@@ -65,8 +91,12 @@ def register_rule(
 
     def decorate(apply: Callable[..., Any]) -> Callable[..., Any]:
         for function in functions:
+            if function in _RULES and not override:
+                raise ValueError(
+                    f"{function_name(function)} has a rule already; override=True replaces it"
+                )
             if function in _RULES:
-                raise ValueError(f"{function_name(function)} has a rule already")
+                _REPLACED.setdefault(function, []).append(_RULES[function])
             _RULES[function] = Rule(apply, kind, equation, inplace)
         return apply
 
@@ -74,8 +104,12 @@ def register_rule(
 
 
 def unregister_rule(function: Any) -> None:
-    """Takes a rule back, for tests and interactive work."""
-    _RULES.pop(function, None)
+    """Takes a rule back; the one that it replaced, if any, holds again."""
+    replaced = _REPLACED.get(function)
+    if replaced:
+        _RULES[function] = replaced.pop()
+    else:
+        _RULES.pop(function, None)
 
 
 def find_rule(function: Any) -> Rule | None:

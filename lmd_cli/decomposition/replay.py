@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
+from lmd_cli.decomposition.custom import custom_functions
 from lmd_cli.decomposition.errors import DecompositionError, NoRuleError
 from lmd_cli.decomposition.frozen import (
     FrozenMap,
@@ -146,7 +147,7 @@ class _Runner:
             for name, tree in inputs.items()
         }
         mode = _ReplayMode(self._tape, stream)
-        with torch.no_grad(), mode:
+        with torch.no_grad(), mode, custom_functions(mode.custom):
             output = self._function(**marked, **self._constants)
         if mode.position != len(self._tape):
             raise DecompositionError(
@@ -235,6 +236,12 @@ class _ReplayMode(TorchFunctionMode):
             raise DecompositionError("the replay met more nonlinear operations than the clean pass")
         self.position += 1
         return self._tape[self.position - 1]
+
+    def custom(self, function: Any, args: Any, kwargs: Any) -> Any:
+        """A custom autograd function, which the mode does not see."""
+        if not _marked(args, kwargs):
+            return NotImplemented
+        return self.__torch_function__(function, (), args, kwargs)
 
     def _composite(self, func: Any, rule: Rule, args: Any, kwargs: Any) -> Any:
         """What the function is made of, one after the other."""
