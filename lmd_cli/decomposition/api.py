@@ -8,7 +8,6 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from lmd_cli.decomposition import rules as _rules  # noqa: F401  (registers the rules)
 from lmd_cli.decomposition.errors import InputError, LeakError
@@ -18,7 +17,14 @@ from lmd_cli.decomposition.overrides import ModuleRules, VariantByModule
 from lmd_cli.decomposition.result import Decomposition, Parts
 from lmd_cli.decomposition.session import Session
 from lmd_cli.decomposition.tensor import DecomposedTensor
-from lmd_cli.decomposition.tree import carries_parts, map_tensors, named_leaves
+from lmd_cli.decomposition.tree import (
+    carries_parts,
+    leaves,
+    map_tensors,
+    named_leaves,
+    paths,
+    with_leaves,
+)
 from lmd_cli.decomposition.variant import Variant
 
 
@@ -45,7 +51,8 @@ def decompose(
 
     Args:
         function: a module, a bound method, or any function of tensors.
-        inputs: for each modality its tensor, or nested dicts and lists of tensors.
+        inputs: for each modality its tensor, or nested dicts, lists, (named) tuples and
+            dataclasses of tensors.
         variant: linearisation rules, BN-NORM[-ACT].
         constants: other arguments; they belong to no modality, and what they add is bias.
         extras: for each modality, alternatives of the same structure as its input; they ride
@@ -171,20 +178,19 @@ def lift(layout: Layout, modality: str, tree: Any, extras: Sequence[Any] = ()) -
                 f"input {modality!r}{path}: expected a floating-point tensor, got {what}; pass "
                 "what is not a modality in constants="
             )
-    structure = pytree.tree_structure(tree)
-    others = [_leaves_like(extra, structure, modality, i) for i, extra in enumerate(extras)]
+    others = [_leaves_like(extra, paths(tree), modality, i) for i, extra in enumerate(extras)]
     rows = (layout.modalities.index(modality), *layout.extra_rows(modality))
-    leaves = [
+    lifted = [
         _lift_leaf(leaf, [o[i] for o in others], rows, f"{modality!r}")
-        for i, leaf in enumerate(pytree.tree_leaves(tree))
+        for i, leaf in enumerate(leaves(tree))
     ]
-    return pytree.tree_unflatten(leaves, structure)
+    return with_leaves(tree, lifted)
 
 
-def _leaves_like(extra: Any, structure: Any, modality: str, index: int) -> list[Any]:
-    if pytree.tree_structure(extra) != structure:
+def _leaves_like(extra: Any, structure: list[str], modality: str, index: int) -> list[Any]:
+    if paths(extra) != structure:
         raise InputError(f"extra {index} of {modality!r} has another structure than the input")
-    return pytree.tree_leaves(extra)
+    return leaves(extra)
 
 
 def _lift_leaf(leaf: Tensor, extras: list[Tensor], rows: tuple[int, ...], name: str) -> Tensor:

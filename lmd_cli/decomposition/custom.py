@@ -23,6 +23,11 @@ def is_custom(function: Any) -> bool:
     return isinstance(function, type) and issubclass(function, torch.autograd.Function)
 
 
+def caller(function: Any) -> Any:
+    """What is called to run a function: ``apply`` of a custom autograd function."""
+    return function.apply if is_custom(function) else function
+
+
 @contextmanager
 def custom_functions(handle: Handle) -> Iterator[None]:
     """Shows every ``Function.apply`` of this thread to ``handle`` until the end of the block.
@@ -46,9 +51,9 @@ def _change_count(by: int) -> None:
     with _LOCK:
         _open_blocks += by
         if by > 0 and _open_blocks == 1:
-            _SingleLevelFunction.apply = classmethod(_apply)  # type: ignore[assignment,method-assign]
+            setattr(_SingleLevelFunction, "apply", classmethod(_apply))  # noqa: B010
         elif _open_blocks == 0:
-            del _SingleLevelFunction.apply  # the inherited one is back
+            delattr(_SingleLevelFunction, "apply")  # the inherited one is back
 
 
 def _apply(cls: Any, *args: Any, **kwargs: Any) -> Any:

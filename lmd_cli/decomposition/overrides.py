@@ -29,7 +29,9 @@ class VariantByModule:
         InputError: a pattern that matches no module, an unknown field or value.
     """
 
-    def __init__(self, variant: Variant, rules: ModuleRules | None, root: nn.Module | None):
+    def __init__(
+        self, variant: Variant, rules: ModuleRules | None = None, root: nn.Module | None = None
+    ):
         self.base, self._rules = variant, dict(rules or {})
         self._known: dict[str, Variant] = {}
         names = [name for name, _ in root.named_modules()] if root is not None else []

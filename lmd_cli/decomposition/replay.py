@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
-from lmd_cli.decomposition.custom import custom_functions
+from lmd_cli.decomposition.custom import caller, custom_functions
 from lmd_cli.decomposition.errors import DecompositionError, NoRuleError
 from lmd_cli.decomposition.frozen import (
     FrozenMap,
@@ -33,7 +33,7 @@ from lmd_cli.decomposition.rules.arithmetic import add_
 from lmd_cli.decomposition.rules.composite import COMPOSED, is_composed
 from lmd_cli.decomposition.rules.linear import convolution, grid_sample, linear, pad
 from lmd_cli.decomposition.rules.quotient import fraction
-from lmd_cli.decomposition.tree import map_tensors
+from lmd_cli.decomposition.tree import leaves, map_tensors
 
 _FROZEN_KINDS = ("activation", "softmax", "normalisation", "selection", "statistic")
 
@@ -127,7 +127,7 @@ def replay_deviation(replayed: Mapping[str, Any], decomposition: Decomposition) 
     parts = {**decomposition.parts, BIAS: decomposition.own_bias}
     worst = scale = 0.0
     for name, tree in parts.items():
-        for a, b in zip(pytree.tree_leaves(tree), pytree.tree_leaves(replayed[name]), strict=True):
+        for a, b in zip(leaves(tree), leaves(replayed[name]), strict=True):
             if a.numel() == 0 or not _is_continuous(a):
                 continue  # indices are the same in every part
             worst = max(worst, float((a - b).abs().max()))
@@ -210,7 +210,7 @@ class _ReplayMode(TorchFunctionMode):
                 args, kwargs = self._kept_grid(args, kwargs)
             if not self._stream.is_bias:
                 args, kwargs = _without_constants(func, rule, args, kwargs)
-            result = func(*_unmark(args), **_unmark(kwargs))
+            result = caller(func)(*_unmark(args), **_unmark(kwargs))
         if rule.kind == "metadata" or result is None:
             return result
         if rule.kind == "constant" or not _has_floats(result):

@@ -10,7 +10,6 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lmd_cli.decomposition.aliasing import Memory
@@ -35,7 +34,7 @@ from lmd_cli.decomposition.modules import ModuleTracker
 from lmd_cli.decomposition.overrides import VariantByModule
 from lmd_cli.decomposition.registry import Rule, canonical, find_rule, function_name
 from lmd_cli.decomposition.tensor import DecomposedTensor
-from lmd_cli.decomposition.tree import carries_parts, decomposed_leaves
+from lmd_cli.decomposition.tree import carries_parts, decomposed_leaves, leaves
 from lmd_cli.decomposition.variant import Variant
 
 OnLayer = Callable[[str, nn.Module, Any], None]
@@ -68,8 +67,9 @@ class Session:
         plain_modules: frozenset[str] = frozenset(),
     ):
         self.layout = layout
-        by_module = isinstance(variant, VariantByModule)
-        self._variants = variant if by_module else VariantByModule(variant, None, root)
+        self._variants = (
+            variant if isinstance(variant, VariantByModule) else VariantByModule(variant)
+        )
         self.tracker = ModuleTracker(root, self._module_done)
         self.records: list[OperationRecord] = []
         self.coverage: dict[tuple[str, str], Rule] = {}
@@ -235,9 +235,10 @@ class Session:
 
     def _record(self, path: str, func: Any, rule: Rule, x: DecomposedTensor) -> None:
         if self._audit == "raise" and is_broken(x.total, clean_stack(x, self.layout)):
+            value = residual(x.total, clean_stack(x, self.layout))
             raise ConservationError(
                 f"{function_name(func)} {self.tracker.describe()} breaks conservation: "
-                f"max |total - sum of parts| is {residual(x.total, clean_stack(x, self.layout)):.1e}"
+                f"max |total - sum of parts| is {value:.1e}"
                 f" of max |total| (rule of kind {rule.kind!r}, {rule.equation or 'no equation'})"
             )
         self.records.append(
@@ -259,17 +260,27 @@ class Session:
         if not carries_parts(inputs):
             return None
         if name not in self._plain_modules and _drops_parts(inputs, output):
-            raise LeakError(
+            leak = LeakError(
                 f"module {name or '(root)'!r} ({type(module).__name__}) took a decomposed tensor "
                 "and returned a plain one: its parts were dropped inside (scripted, compiled, C++ "
                 "or numpy code, or .detach()); register a rule, or name it in plain_modules if its "
                 "output does not depend on the input's values"
             )
+            return self.dropped(name, module, output, leak)
         if may_be_fused(module) and not any(map(may_be_fused, self.tracker.running)):
             self._take_fused_totals(module, inputs, output)
         if self._on_layer is not None and carries_parts(output):
             self._on_layer(name, module, output)
         return None
+
+    def dropped(self, name: str, module: nn.Module, output: Any, leak: LeakError) -> Any:
+        """A module lost the parts: an error, except where gaps are being listed."""
+        raise leak
+
+    def below_the_door(self, func: Any, args: Any, kwargs: Any, leak: LeakError) -> Any:
+        """An operation below torch's functions met parts: likewise."""
+        self.leak = leak
+        raise leak
 
     def _take_fused_totals(self, module: nn.Module, inputs: Any, output: Any) -> None:
         fused = plain_result(module, *inputs)
@@ -280,13 +291,13 @@ class Session:
 
 def _drops_parts(inputs: Any, output: Any) -> bool:
     """Whether an output has a plain floating tensor that is neither a parameter nor an input."""
-    known = {id(leaf) for leaf in pytree.tree_leaves(inputs)}
+    known = {id(leaf) for leaf in leaves(inputs)}
     return any(
         isinstance(leaf, Tensor)
         and not isinstance(leaf, (DecomposedTensor, nn.Parameter))
         and (leaf.dtype.is_floating_point or leaf.dtype.is_complex)
         and id(leaf) not in known
-        for leaf in pytree.tree_leaves(output)
+        for leaf in leaves(output)
     )
 
 
@@ -313,9 +324,9 @@ class _LeakGuard(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if carries_parts(args, kwargs or {}):
-            self._session.leak = LeakError(
+            leak = LeakError(
                 f"{func} {self._session.tracker.describe()} met a decomposed tensor below the "
                 "level of torch functions (scripted, compiled, C++): its parts would be dropped"
             )
-            raise self._session.leak
+            return self._session.below_the_door(func, args, kwargs or {}, leak)
         return func(*args, **(kwargs or {}))
