@@ -192,8 +192,7 @@ class _ReplayMode(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        leaves = pytree.tree_leaves((args, kwargs))
-        if not any(isinstance(leaf, ReplayTensor) for leaf in leaves):
+        if not _marked(args, kwargs):
             return func(*args, **kwargs)
         rule = find_rule(func)
         if rule is None:
@@ -316,8 +315,8 @@ def _factors(args: Any, kwargs: Any) -> int:
 
 
 def _has_floats(tree: Any) -> bool:
-    leaves = pytree.tree_leaves(tree)
-    return any(isinstance(leaf, Tensor) and _is_continuous(leaf) for leaf in leaves)
+    found = pytree.tree_leaves(tree)
+    return any(isinstance(leaf, Tensor) and _is_continuous(leaf) for leaf in found)
 
 
 def _is_continuous(x: Tensor) -> bool:

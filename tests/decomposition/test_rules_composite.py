@@ -92,7 +92,7 @@ def test_closed_form(function: Any, index: int) -> None:
     check(lambda x, y: case.call(function, x, y), case)
 
 
-@pytest.mark.parametrize("name", ["remainder_", "fmod_", "floor_divide_"])
+@pytest.mark.parametrize("name", ["remainder_", "fmod_", "floor_divide_", "hypot_"])
 def test_closed_form_in_place(name: str) -> None:
     function = getattr(Tensor, name)
     for case in CLOSED_FORMS[name.removesuffix("_")]:

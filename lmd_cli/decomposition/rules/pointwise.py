@@ -77,6 +77,11 @@ def fmod(input: Any, other: Any) -> Tensor:
     return input - torch.trunc(torch.true_divide(input, other)) * other
 
 
+def hypot(input: Tensor, other: Tensor) -> Tensor:
+    """sqrt(x^2 + y^2)."""
+    return torch.sqrt(torch.square(input) + torch.square(other))
+
+
 _WITH_TWINS: dict[str, tuple[Callable[..., Any], str]] = {
     "nan_to_num": (nan_to_num, "eq. 6"),
     "lerp": (lerp, "eq. 6, App. D.2"),
@@ -85,6 +90,7 @@ _WITH_TWINS: dict[str, tuple[Callable[..., Any], str]] = {
     "floor_divide": (floor_divide, "eq. 9"),
     "remainder": (remainder, "eq. 9"),
     "fmod": (fmod, "eq. 9"),
+    "hypot": (hypot, "eq. 9"),
 }
 for _name, (_made_of, _equation) in _WITH_TWINS.items():
     composed(*aliases(_name), equation=_equation)(_made_of)
@@ -92,12 +98,6 @@ for _name, (_made_of, _equation) in _WITH_TWINS.items():
 
 composed(torch.Tensor.__floordiv__, equation="eq. 9")(floor_divide)
 composed(torch.Tensor.__mod__, equation="eq. 9")(remainder)
-
-
-@composed(*aliases("hypot"), equation="eq. 9")
-def hypot(input: Tensor, other: Tensor) -> Tensor:
-    """sqrt(x^2 + y^2)."""
-    return torch.sqrt(torch.square(input) + torch.square(other))
 
 
 @composed(*aliases("glu"), equation="eq. 9, App. D.2")
