@@ -40,16 +40,21 @@ ROUNDING = {torch.float64: 1e-10, torch.float32: 1e-4}
 HALF_ROUNDING = 0.1
 
 
-def is_broken(total: Tensor, parts: Tensor) -> bool:
+def rounding(total: Tensor) -> float:
+    """The tolerance of a tensor's type."""
+    return ROUNDING.get(total.dtype.to_real(), HALF_ROUNDING)
+
+
+def is_broken(total: Tensor, parts: Tensor, tolerance: float) -> bool:
     """Whether total and parts differ by more than rounding (or are not numbers).
 
     Args:
         total: any shape.
         parts: ``(P, *total.shape)``, the clean parts and the bias.
+        tolerance: of the coarsest type that the run went through.
     """
     if total.numel() == 0:
         return False
-    tolerance = ROUNDING.get(total.dtype.to_real(), HALF_ROUNDING)
     size = torch.where(torch.isfinite(total), total, 0.0).abs().max()
     largest = float(parts.abs().sum(0).nan_to_num(posinf=0.0).max())
     allowed = tolerance * max(1.0, largest / max(float(size), torch.finfo(torch.float32).tiny))

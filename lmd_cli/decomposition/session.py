@@ -19,6 +19,7 @@ from lmd_cli.decomposition.audit import (
     is_broken,
     part_shares,
     residual,
+    rounding,
 )
 from lmd_cli.decomposition.custom import custom_functions, is_custom
 from lmd_cli.decomposition.errors import (
@@ -74,7 +75,7 @@ class Session:
         self.records: list[OperationRecord] = []
         self.coverage: dict[tuple[str, str], Rule] = {}
         self.tape: list[FrozenMap] | None = [] if keep_frozen else None
-        self._audit = audit
+        self._audit, self._tolerance = audit, 0.0
         self._on_layer, self._plain_modules = on_layer, plain_modules
         self._memory = Memory(self.tracker.describe)
         self.leak: LeakError | None = None
@@ -234,7 +235,11 @@ class Session:
             )
 
     def _record(self, path: str, func: Any, rule: Rule, x: DecomposedTensor) -> None:
-        if self._audit == "raise" and is_broken(x.total, clean_stack(x, self.layout)):
+        self._tolerance = max(self._tolerance, rounding(x.total))
+        broken = self._audit == "raise" and is_broken(
+            x.total, clean_stack(x, self.layout), self._tolerance
+        )
+        if broken:
             value = residual(x.total, clean_stack(x, self.layout))
             raise ConservationError(
                 f"{function_name(func)} {self.tracker.describe()} breaks conservation: "

@@ -287,10 +287,6 @@ REFUSED: dict[str, tuple[Callable[[Tensor], Any], str]] = {
         lambda x: F.scaled_dot_product_attention(x, x, x, dropout_p=0.5),
         "dropout is random",
     ),
-    "attention with grouped queries": (
-        lambda x: F.scaled_dot_product_attention(x, x, x, enable_gqa=True),
-        "enable_gqa has no rule",
-    ),
     "a recurrent layer": (
         lambda x: torch.lstm(x[0], (x[0], x[0]), [], False, 1, 0.0, False, False, False),
         "unroll it",
@@ -338,6 +334,15 @@ def test_arguments_that_are_not_linear(name: str) -> None:
     with pytest.raises(NoRuleError, match=why) as error:
         run(call)
     assert "neck.suspect" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("option", "name"), [("add_zero_attn", "add_zero_attn"), ("add_bias_kv", "bias_k")]
+)
+def test_attention_with_added_keys(option: str, name: str) -> None:
+    attention = nn.MultiheadAttention(3, 1, **{option: True}).double().eval()
+    with pytest.raises(NoRuleError, match=f"MultiheadAttention.*{name} has no rule"):
+        run(lambda x: attention(x[0], x[0], x[0])[0])
 
 
 def test_a_decomposed_tensor_is_useless_outside() -> None:

@@ -37,6 +37,9 @@ def attention(
     enable_gqa: bool = False,
 ) -> Tensor:
     """``softmax(q k^T scale + mask) v`` for (..., L, E), (..., S, E), (..., S, Ev)."""
+    if enable_gqa:  # (..., key heads, S, E): each serves several heads of the query
+        groups = query.shape[-3] // key.shape[-3]
+        key, value = (x.repeat_interleave(groups, -3) for x in (key, value))
     return attention_weights(query, key, attn_mask, is_causal, scale) @ value
 
 
@@ -141,7 +144,7 @@ def fused(session: Session, func: Any, *args: Any, **kwargs: Any) -> Any:
 
     Raises:
         NoRuleError: an option that changes what is computed and that has no rule (dropout,
-            grouped queries, added keys, static keys).
+            added keys, static keys).
     """
     _refuse_options(session, func, args, kwargs)
     return composite(session, func, *args, **kwargs)
@@ -152,7 +155,8 @@ def _refuse_options(session: Session, func: Any, args: Any, kwargs: Any) -> None
     dropout = names.get("dropout_p", 0.0) > 0 and names.get("training", True)
     if dropout:
         raise session.refuse(func, "dropout is random; call .eval() on the network")
-    absent = ("enable_gqa", "bias_k", "bias_v", "add_zero_attn", "static_k", "static_v")
+    absent = ("bias_k", "bias_v", "add_zero_attn", "static_k", "static_v")
     for name in absent:
-        if plain(names.get(name)) not in (None, False):
+        value = plain(names.get(name))
+        if value is not None and value is not False:
             raise session.refuse(func, f"{name} has no rule")

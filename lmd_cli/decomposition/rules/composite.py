@@ -11,6 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from torch import Tensor
+from torch.utils.checkpoint import CheckpointFunction
 
 from lmd_cli.decomposition.registry import register_rule
 from lmd_cli.decomposition.rules.common import call_plain
@@ -97,3 +98,18 @@ def with_total(session: Session, total: Tensor | None, made: Any) -> Any:
     if total is None or not isinstance(made, DecomposedTensor):
         return total
     return session.make(total, made.parts.to(total.dtype), made.rows)
+
+
+def checkpointed(run: Callable[..., Any], preserve_rng_state: bool, *args: Any) -> Any:
+    """``torch.utils.checkpoint`` with ``use_reentrant=True`` is the function that it runs."""
+    return run(*args)
+
+
+@register_rule(CheckpointFunction, kind="composite", equation="its own operations")
+def transparent(session: Session, func: Any, *args: Any) -> Any:
+    """The function's own operations, once."""
+    with session.reopened():
+        return checkpointed(*args)
+
+
+COMPOSED[CheckpointFunction] = checkpointed

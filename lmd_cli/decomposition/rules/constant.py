@@ -64,6 +64,7 @@ _OPERATORS = """
 @register_rule(
     *aliases(*_CONSTANTS.split()),
     *(getattr(torch.Tensor, name) for name in _OPERATORS.split()),
+    torch._nested_tensor_from_mask_left_aligned,
     kind="constant",
     equation="operating point",
 )
