@@ -2,21 +2,31 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, cast
 
 import torch
 
-from lmd_cli.config import RANDOM, SYNTHETIC, RunConfig
-from lmd_cli.data import NuScenesSamples
+from lmd_cli.config import RANDOM, SYNTHETIC, CRNConfig, RunConfig, SimpleBEVConfig
+from lmd_cli.data import KeyframeSamples, NuScenesSamples
 from lmd_cli.data.synthetic import cached_root
 from lmd_cli.data.synthetic.root import DEMO_SAMPLES, cache_folder
 from lmd_cli.errors import CheckpointError, ConfigError
 from lmd_cli.geometry import PUBLISHED_BOUNDS, Grid
-from lmd_cli.networks import SimpleBEV, SimpleBEVWidths, load_checkpoint, random_weights
+from lmd_cli.networks import (
+    CRN,
+    CRNShape,
+    SimpleBEV,
+    SimpleBEVWidths,
+    load_checkpoint,
+    random_weights,
+)
 from lmd_cli.progress import Progress, Silent, counter
 from lmd_cli.resources import first_file, listing, shipped
+
+#: What a config's samples can be.
+Samples = NuScenesSamples | KeyframeSamples
 
 
 @dataclass(frozen=True)
@@ -30,32 +40,69 @@ class BuiltNetwork:
         random: the weights are random: what it predicts means nothing.
     """
 
-    network: SimpleBEV
+    network: SimpleBEV | CRN
     checkpoint: str
     sha256: str | None
     random: bool
 
 
-def build_grid(config: RunConfig) -> Grid:
-    """The config's voxels."""
-    return Grid(config.model.grid, config.model.bounds or PUBLISHED_BOUNDS)
+def build_grid(model: SimpleBEVConfig) -> Grid:
+    """SimpleBEV's voxels."""
+    return Grid(model.grid, model.bounds or PUBLISHED_BOUNDS)
 
 
-def build_dataset(config: RunConfig, progress: Progress | None = None) -> NuScenesSamples:
+def ground_plane(model: SimpleBEVConfig | CRNConfig) -> Grid:
+    """Where output maps lie once their rows run forward and their columns right: a grid whose
+    z axis is forward and whose x axis is right (its height does not matter)."""
+    if isinstance(model, SimpleBEVConfig):
+        return build_grid(model)
+    shape = build_shape(model)
+    reach = (-shape.extent, shape.extent)
+    return Grid((shape.cells, 1, shape.cells), (*reach, -1.0, 1.0, *reach), (0.0, 0.0, 0.0))
+
+
+def build_shape(model: CRNConfig) -> CRNShape:
+    """CRN's sizes: the published ones of its backbone, and what the config says instead.
+
+    Raises:
+        ConfigError: sizes that cannot be built.
+    """
+    published = CRNShape.published(18 if model.backbone == "r18" else 50)
+    changed = model.sizes.model_dump(exclude_none=True)
+    if "tasks" in changed:
+        changed["tasks"] = tuple(map(tuple, changed["tasks"]))
+    return replace(published, image_size=model.image_size, key_frames=model.key_frames, **changed)
+
+
+def build_dataset(config: RunConfig, progress: Progress | None = None) -> Samples:
     """The config's samples; makes the synthetic root if it is asked for and not there.
 
     Raises:
         ConfigError: the synthetic root has no such split.
         DataError: data root, version or split not found.
     """
+    data, model = config.data, config.model
+    shape = build_shape(model) if isinstance(model, CRNConfig) else None
+    where = (data_root(config, progress or Silent()), data.version, data.split)
+    if shape is not None:
+        return KeyframeSamples(
+            *where,
+            modalities=model.modalities,
+            nsweeps=data.nsweeps,
+            image_size=shape.image_size,
+            key_frames=shape.key_frames,
+            depth_bound=shape.depth[1],
+            radar_slots=shape.radar_slots,
+            extent=shape.extent,
+            cells=shape.cells,
+        )
+    assert isinstance(model, SimpleBEVConfig)
     return NuScenesSamples(
-        data_root(config, progress or Silent()),
-        config.data.version,
-        config.data.split,
-        modalities=config.model.modalities,
-        nsweeps=config.data.nsweeps,
-        image_size=config.model.image_size,
-        grid=build_grid(config),
+        *where,
+        modalities=model.modalities,
+        nsweeps=data.nsweeps,
+        image_size=model.image_size,
+        grid=build_grid(model),
     )
 
 
@@ -84,24 +131,39 @@ def build_network(config: RunConfig, device: torch.device) -> BuiltNetwork:
     """The config's network with its weights.
 
     Raises:
+        ConfigError: sizes that cannot be built, or an output that the network does not have.
         CheckpointError: the weights are missing, damaged or of another architecture.
     """
+    network = untrained(config)
+    checkpoint = config.model.checkpoint
+    if checkpoint == RANDOM:
+        random_weights(network, config.seed)
+        origin, sha256 = f"random weights (seed {config.seed})", None
+    else:
+        path = find_checkpoint(checkpoint, config.source)
+        origin, sha256 = str(path), load_checkpoint(path, network)
+    network.eval().requires_grad_(False).to(device)
+    return BuiltNetwork(network, origin, sha256, random=sha256 is None)
+
+
+def untrained(config: RunConfig) -> SimpleBEV | CRN:
+    """The config's network without weights.
+
+    Raises:
+        ConfigError: see :func:`build_network`.
+    """
     model = config.model
-    network = SimpleBEV(
+    if isinstance(model, CRNConfig):
+        network = CRN(build_shape(model), boundary=model.boundary)
+        network.require_output(model.output)
+        return network
+    return SimpleBEV(
         model.modalities,
-        grid=build_grid(config),
+        grid=build_grid(model),
         encoder=model.encoder,
         radar=model.radar,
         widths=SimpleBEVWidths(**model.widths.model_dump()),
     )
-    if model.checkpoint == RANDOM:
-        random_weights(network, config.seed)
-        origin, sha256 = f"random weights (seed {config.seed})", None
-    else:
-        path = find_checkpoint(model.checkpoint, config.source)
-        origin, sha256 = str(path), load_checkpoint(path, network)
-    network.eval().requires_grad_(False).to(device)
-    return BuiltNetwork(network, origin, sha256, random=sha256 is None)
 
 
 def find_checkpoint(name: str, config_file: Path | None = None) -> Path:

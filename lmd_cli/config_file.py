@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from lmd_cli.config import RunConfig
+from lmd_cli.config_models import MODELS, network_of
 from lmd_cli.errors import ConfigError
 from lmd_cli.resources import first_file, listing, shipped
 
@@ -128,7 +129,7 @@ def _explain(error: ValidationError, values: Any, origins: Mapping[Key, str], pa
     """One line for each problem, led by the file or the ``--set`` it comes from."""
     lines: dict[str, None] = {}  # an ordered set: one value can break several rules
     for detail in error.errors(include_url=False):
-        key, field = _known(detail["loc"])
+        key, field = _known(detail["loc"], values)
         lines.setdefault(f"{_origin(key, origins, path)}: {_problem(detail, key, field, values)}")
     return "\n".join(lines)
 
@@ -146,8 +147,8 @@ def _origin(key: Key, origins: Mapping[Key, str], path: str) -> str:
 def _problem(detail: Any, key: Key, field: FieldInfo | None, values: Any) -> str:
     name = ".".join(key)
     if detail["type"] == "extra_forbidden":
-        return f"unknown key {name}{_nearest(key)}"
-    expected = _expected(field)
+        return f"unknown key {name}{_nearest(key, values)}"
+    expected = _expected(field, values)
     value = _value_at(values, key)
     if value is _ABSENT:
         return f"missing key {name}: expected {expected}"
@@ -156,39 +157,47 @@ def _problem(detail: Any, key: Key, field: FieldInfo | None, values: Any) -> str
     return f"{name} is {_short(value)}: expected {expected}"
 
 
-def _known(location: Sequence[Any]) -> tuple[Key, FieldInfo | None]:
+def _known(location: Sequence[Any], values: Any) -> tuple[Key, FieldInfo | None]:
     """The dotted key of a pydantic location and its declaration (none if unknown).
 
-    What follows a declared key (indices in its value, alternatives of a union) is left out.
+    What follows a declared key (indices in its value, alternatives of a union) is left out, and
+    so is the network's name behind ``model``.
     """
-    model: type[BaseModel] | None = RunConfig
+    section: type[BaseModel] | None = RunConfig
     key: list[str] = []
     field = None
     for piece in location:
-        if model is None:
+        if section is None:
             break
+        if key == ["model"] and piece in MODELS and piece not in section.model_fields:
+            continue
         key.append(str(piece))
-        field = model.model_fields.get(str(piece))
-        model = _section(field)
+        field = section.model_fields.get(str(piece))
+        section = _section(field, values)
     return tuple(key), field
 
 
-def _section(field: FieldInfo | None) -> type[BaseModel] | None:
-    kind = None if field is None else field.annotation
+def _section(field: FieldInfo | None, values: Any) -> type[BaseModel] | None:
+    """The schema below a key; that of ``model`` is the one of the network it names."""
+    if field is None:
+        return None
+    if field is RunConfig.model_fields["model"]:
+        return MODELS[network_of(values.get("model") if isinstance(values, dict) else None)]
+    kind = field.annotation
     return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 
 
-def _expected(field: FieldInfo | None) -> str:
-    section = _section(field)
+def _expected(field: FieldInfo | None, values: Any) -> str:
+    section = _section(field, values)
     if section is not None:
         return f"a mapping with the keys {', '.join(section.model_fields)}"
     extra = field.json_schema_extra if field is not None else None
     return str(extra["expected"]) if isinstance(extra, dict) else "another value"
 
 
-def _nearest(key: Key) -> str:
+def _nearest(key: Key, values: Any) -> str:
     """``; did you mean model.encoder?``: by its place first, then by its own name anywhere."""
-    known = {".".join(path): path[-1] for path in _all_keys(RunConfig)}
+    known = {".".join(path): path[-1] for path in _all_keys(RunConfig, values)}
     name = ".".join(key)
     siblings = [path for path in known if path.rpartition(".")[0] == name.rpartition(".")[0]]
     near = get_close_matches(name, siblings, n=1, cutoff=0.75)
@@ -199,12 +208,12 @@ def _nearest(key: Key) -> str:
     return f"; known here: {', '.join(siblings)}"
 
 
-def _all_keys(model: type[BaseModel], prefix: Key = ()) -> Iterator[Key]:
+def _all_keys(model: type[BaseModel], values: Any, prefix: Key = ()) -> Iterator[Key]:
     for name, field in model.model_fields.items():
         yield (*prefix, name)
-        section = _section(field)
+        section = _section(field, values)
         if section is not None:
-            yield from _all_keys(section, (*prefix, name))
+            yield from _all_keys(section, values, (*prefix, name))
 
 
 _ABSENT = object()

@@ -45,3 +45,7 @@ class RunError(LmdError):
     """A failure at run time that input did not cause, such as a full disk (exit code 1)."""
 
     exit_code = 1
+
+
+class MethodError(LmdError):
+    """A method of attribution that cannot explain this network or this output."""

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
-from torch import Tensor
+from torch.utils import _pytree as pytree
 
-from lmd_cli.build import BuiltNetwork, build_dataset, build_network
+from lmd_cli.build import BuiltNetwork, Samples, build_dataset, build_network
 from lmd_cli.config import RunConfig
-from lmd_cli.data import NuScenesSamples
-from lmd_cli.decomposition import Decomposition, DecompositionError
+from lmd_cli.contract import Features
+from lmd_cli.decomposition import Decomposition, DecompositionError, Variant
 from lmd_cli.decomposition.replay import replay, replay_deviation
 from lmd_cli.errors import LmdError
 from lmd_cli.evaluation.schedule import Schedule
-from lmd_cli.networks import SimpleBEV
 from lmd_cli.progress import Progress, Silent
 from lmd_cli.single import encode, fuse_function, split, start
 
@@ -27,7 +26,6 @@ CONSERVATION = {torch.float32: 1e-4, torch.float64: 1e-12}
 REPLAY = 1e-9
 
 Status = Literal["ok", "note", "FAIL"]
-Features = Mapping[str, Tensor]
 T = TypeVar("T")
 
 
@@ -104,11 +102,11 @@ def preflight(config: RunConfig, progress: Progress | None = None) -> Preflight:
     if sample is not None:
         found.add("first sample", True, f"{sample.token} of {sample.scene} is readable")
     if device is not None and built is not None and sample is not None:
-        _rules(found, config, built.network, encode(built.network, [sample], device), progress)
+        _rules(found, config, built, encode(built.network, [sample], device), progress)
     return found
 
 
-def _data(found: Preflight, config: RunConfig, dataset: NuScenesSamples) -> None:
+def _data(found: Preflight, config: RunConfig, dataset: Samples) -> None:
     scenes = len(dataset.scene_names)
     what = f"{len(dataset)} samples in {scenes} scenes of {config.data.split}"
     found.add("data", True, f"{what} ({config.data.version}, {dataset.dataroot})")
@@ -151,27 +149,32 @@ def _checkpoint(found: Preflight, built: BuiltNetwork) -> None:
 def _rules(
     found: Preflight,
     config: RunConfig,
-    network: SimpleBEV,
-    features: Features,
+    built: BuiltNetwork,
+    encoded: tuple[Features, Features],
     progress: Progress,
 ) -> None:
     """Coverage, conservation in both precisions, and replay, for every variant."""
     progress.start(2 * len(config.variants), "decomposing the first sample")
-    output, name = config.model.output, "rules"
+    name = "rules"
     for variant in config.variants:
-        result = found.attempt(name, lambda v=variant: split(network, features, output, v))  # type: ignore[misc]
+        result = found.attempt(name, lambda v=variant: split(built, *encoded, config, v))  # type: ignore[misc]
         if result is None:
             return progress.close()
         if not found.coverage:
             _coverage(found, result)
         _conservation(found, variant, result, torch.float32)
         progress.advance(note=f"{variant} float32")
-    network.double()
-    doubles = {name: value.double() for name, value in features.items()}
+    built.network.double()
+    features, constants = (pytree.tree_map(_doubled, tree) for tree in encoded)
     for variant in config.variants:
-        _double_precision(found, network, doubles, output, variant)
+        _double_precision(found, config, built, (features, constants), variant)
         progress.advance(note=f"{variant} float64")
     return progress.close()
+
+
+def _doubled(value: Any) -> Any:
+    floating = isinstance(value, torch.Tensor) and value.is_floating_point()
+    return value.double() if floating else value
 
 
 def _coverage(found: Preflight, result: Decomposition) -> None:
@@ -189,23 +192,33 @@ def _coverage(found: Preflight, result: Decomposition) -> None:
 def _conservation(
     found: Preflight, variant: str, result: Decomposition, dtype: torch.dtype
 ) -> None:
-    worst = max(result.operations, key=lambda record: record.residual)
+    # The secant slope of softmax makes parts many times the total, and rounding is the parts'.
+    name = "parts_residual" if Variant.parse(variant).softmax == "secant" else "residual"
+    residuals = {record.order: getattr(record, name) for record in result.operations}
+    worst = result.operations[max(residuals, key=residuals.__getitem__)]
     precision = str(dtype).removeprefix("torch.")
     found.add(
         f"conservation, {variant}, {precision}",
-        worst.residual < CONSERVATION[dtype],
-        f"largest residual {worst.residual:.1e} ({worst.operation} in {worst.module or 'fuse'}), "
+        residuals[worst.order] < CONSERVATION[dtype],
+        f"largest {name.replace('_', ' ')} {residuals[worst.order]:.1e} "
+        f"({worst.operation} in {worst.module or 'fuse'}), "
         f"limit {CONSERVATION[dtype]:.0e}, {len(result.operations)} operations",
     )
 
 
 def _double_precision(
-    found: Preflight, network: SimpleBEV, features: Features, output: str, variant: str
+    found: Preflight,
+    config: RunConfig,
+    built: BuiltNetwork,
+    encoded: tuple[Features, Features],
+    variant: str,
 ) -> None:
-    result = split(network, features, output, variant, keep_frozen=True)
+    features, constants = encoded
+    result = split(built, features, constants, config, variant, keep_frozen=True)
     _conservation(found, variant, result, torch.float64)
     name = f"replay of eq. 14, {variant}"
-    again = found.attempt(name, lambda: replay(fuse_function(network, output), features, result))
+    fuse = fuse_function(built.network, config.model.output, constants)
+    again = found.attempt(name, lambda: replay(fuse, features, result))
     if again is not None:
         deviation = replay_deviation(again, result)
         found.add(

@@ -4,15 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
-from lmd_cli.build import BuiltNetwork, build_dataset, build_network, resolve_device
-from lmd_cli.config import RunConfig
+from lmd_cli.build import BuiltNetwork, Samples, build_dataset, build_network, resolve_device
+from lmd_cli.config import RunConfig, SimpleBEVConfig
+from lmd_cli.contract import FusionNetwork
 from lmd_cli.data import Sample, collate, to_device
+from lmd_cli.data.truth import Box3D
 from lmd_cli.decomposition import Decomposition, decompose
-from lmd_cli.networks import SimpleBEV
+from lmd_cli.decomposition.layout import BIAS, INTERACTION
 from lmd_cli.progress import Progress
 
 
@@ -26,8 +31,13 @@ class SampleDecomposition:
         built: the network and where its weights come from.
         sample: the sample.
         result: the decomposition of the output's tree, audited.
-        total: the output (Z, X), and
-        parts: for each modality and ``bias`` its part (Z, X), all on the CPU.
+        total: the output, rows forward and columns right (Z, X), and
+        parts: for each modality and ``bias`` (and ``interaction``) its part (Z, X), on the CPU.
+        ground_truth: where the vehicles (of the output's class) are, (Z, X), 0 or 1.
+        pictures: the images by camera, (H, W, 3) in [0, 1].
+        boxes: the sample's annotated vehicles, axes x right, y down, z forward, in metres from
+            the origin of the maps.
+        description: its scene's, in the dataset's words.
     """
 
     config: RunConfig
@@ -37,11 +47,10 @@ class SampleDecomposition:
     result: Decomposition
     total: Tensor
     parts: Mapping[str, Tensor]
-
-    @property
-    def ground_truth(self) -> Tensor:
-        """Vehicle mask (Z, X), 0 or 1."""
-        return self.sample.tensors["segmentation"][0]
+    ground_truth: Tensor
+    pictures: Mapping[str, NDArray[np.float32]]
+    boxes: Sequence[Box3D] = ()
+    description: str = ""
 
     @property
     def residual(self) -> float:
@@ -67,24 +76,68 @@ def decompose_sample(
     Raises:
         LmdError: what :mod:`lmd_cli.build` raises, an unknown token, or damaged files.
     """
+    ready = make_ready(config, variant, progress)
+    return ready.decompose(0 if token is None else ready.dataset.index_of(token))
+
+
+@dataclass(frozen=True, eq=False)
+class Ready:
+    """A config's data and network, opened once to decompose any number of samples."""
+
+    config: RunConfig
+    variant: str
+    dataset: Samples
+    built: BuiltNetwork
+    device: torch.device
+
+    def decompose(self, index: int) -> SampleDecomposition:
+        """One sample's prediction and its parts.
+
+        Raises:
+            DataError: a file is missing or damaged.
+        """
+        config, network, sample = self.config, self.built.network, self.dataset[index]
+        features, constants = encode(network, [sample], self.device)
+        result = split(self.built, features, constants, config, self.variant)
+        output = result[config.model.output]
+        named = {**output.parts, BIAS: output.bias}
+        if config.bilinear == INTERACTION:
+            named[INTERACTION] = output.interaction
+        return SampleDecomposition(
+            config,
+            self.variant,
+            self.built,
+            sample,
+            result,
+            total=_shown(network, output.total),
+            parts={name: _shown(network, part) for name, part in named.items()},
+            ground_truth=_shown(network, sample.tensors[truth_name(config)][None]),
+            pictures=self.dataset.pictures(sample),
+            boxes=self.dataset.boxes_on_map(index),
+            description=self.dataset.descriptions[index],
+        )
+
+
+def make_ready(
+    config: RunConfig, variant: str | None = None, progress: Progress | None = None
+) -> Ready:
+    """Opens data and network; see :func:`decompose_sample` for arguments and errors."""
     device = start(config)
     dataset = build_dataset(config, progress)
-    sample = dataset[0 if token is None else dataset.index_of(token)]
     built = build_network(config, device)
-    variant = variant or config.variants[0]
-    features = encode(built.network, [sample], device)
-    result = split(built.network, features, config.model.output, variant)
-    output = result[config.model.output]
-    named = {**output.parts, "bias": output.bias}
-    return SampleDecomposition(
-        config,
-        variant,
-        built,
-        sample,
-        result,
-        total=output.total[0, 0].cpu(),
-        parts={name: part[0, 0].cpu() for name, part in named.items()},
-    )
+    return Ready(config, variant or config.variants[0], dataset, built, device)
+
+
+def _shown(network: FusionNetwork, maps: Tensor) -> Tensor:
+    """The first channel of (1, n, rows, columns), forward up, on the CPU."""
+    return network.forward_up(maps[0, 0]).contiguous().cpu()
+
+
+def truth_name(config: RunConfig) -> str:
+    """Which of a sample's maps shows what the output looks for."""
+    if isinstance(config.model, SimpleBEVConfig):
+        return "segmentation"
+    return "cars" if config.model.output.endswith(".car") else "vehicles"
 
 
 def start(config: RunConfig) -> torch.device:
@@ -99,37 +152,41 @@ def start(config: RunConfig) -> torch.device:
 
 
 def encode(
-    network: SimpleBEV, samples: Sequence[Sample], device: torch.device
-) -> dict[str, Tensor]:
-    """Each sensor's features of a batch of samples, (B, channels, Z, X), on ``device``."""
+    network: FusionNetwork, samples: Sequence[Sample], device: torch.device
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Each sensor's features of a batch of samples, and what ``fuse`` needs besides."""
     batch = to_device(collate(samples), device)
     with torch.no_grad():
-        return network.encode(batch)
+        return network.encode(batch), network.constants(batch)
 
 
 def split(
-    network: SimpleBEV,
-    features: Mapping[str, Tensor],
-    output: str,
+    built: BuiltNetwork,
+    features: Mapping[str, Any],
+    constants: Mapping[str, Any],
+    config: RunConfig,
     variant: str,
     *,
     keep_frozen: bool = False,
 ) -> Decomposition:
-    """The audited decomposition of one output of ``network.fuse`` at ``features``."""
+    """The audited decomposition of the config's output at ``features``."""
     return decompose(
-        fuse_function(network, output),
+        fuse_function(built.network, config.model.output, constants),
         features,
         variant,
-        root=network,
+        root=built.network,
         audit=True,
         keep_frozen=keep_frozen,
+        bilinear=config.bilinear,
     )
 
 
-def fuse_function(network: SimpleBEV, output: str) -> Callable[..., dict[str, Tensor]]:
+def fuse_function(
+    network: FusionNetwork, output: str, constants: Mapping[str, Any]
+) -> Callable[..., dict[str, Tensor]]:
     """``network.fuse`` to one output, called with the sensors' features by name."""
 
-    def fuse(**features: Tensor) -> dict[str, Tensor]:
-        return network.fuse(features, [output])
+    def fuse(**features: Any) -> dict[str, Tensor]:
+        return network.fuse(features, [output], **constants)
 
     return fuse

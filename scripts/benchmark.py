@@ -153,8 +153,10 @@ def unprojection(bench: Bench, repeats: int) -> Comparison:
 
 def decomposition(bench: Bench, repeats: int) -> Comparison:
     """The decoder with 2 + 24 parts and the bias against a plain batch of 28."""
-    sample = bench.visit.sample
-    assert isinstance(sample, Encoding)
+    encoding = bench.visit.sample
+    assert isinstance(encoding, Encoding)
+    assert encoding.fused is not None
+    sample = encoding.fused
     extras = {name: [part] * OFFSETS for name, part in sample.parts.items()}
     parts = len(sample.parts) * (1 + OFFSETS) + 1
     batch = sample.total.repeat(parts + 1, 1, 1, 1)

@@ -1,13 +1,16 @@
-"""The model card of the demo weights, from measured values."""
+"""The model card of demo weights, from measured values."""
 
 from __future__ import annotations
 
 import importlib.metadata
 import platform
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-from demo_scoring import CLASSES, CONDITIONS, Score
-from demo_training import Recipe
+from demo_classes import Tally, classes, conditions, title
+from demo_loop import Recipe
+
+from lmd_cli.data.nuscenes import MODALITIES
 
 _PACKAGES = ("torch", "numpy", "opencv-python-headless", "nuscenes-devkit", "safetensors")
 
@@ -18,35 +21,46 @@ class Facts:
 
     Attributes:
         file: name of the weights' file.
+        network: what it is, in words.
+        modalities: the network's sensors.
         sha256, size: of that file; ``size`` in bytes.
         parameters: number of them.
         model: the configuration, key -> value, as in a YAML config.
         data: the training data, in words.
+        loss: in words.
         frames: number of training frames.
         minutes: training alone, without making and loading the data.
         threads: CPU threads.
         command: how to make it again.
         validation: the validation data, in words.
+        metric: name of the main score.
+        definitions: of the scores, in words.
     """
 
     file: str
+    network: str
+    modalities: tuple[str, ...]
     sha256: str
     size: int
     parameters: int
     model: dict[str, object]
     data: str
+    loss: str
     frames: int
     minutes: float
     threads: int
     command: str
     validation: str
+    metric: str
+    definitions: str
 
 
-def card(facts: Facts, recipe: Recipe, scores: dict[str, Score]) -> str:
+def card(facts: Facts, recipe: Recipe, scores: Mapping[str, Tally]) -> str:
     """The card in Markdown."""
+    sensors = " + ".join(title(name) for name in facts.modalities)
     parts = [
         f"# {facts.file}",
-        "A small SimpleBEV (camera + radar) for the demo and the tests. It knows the synthetic "
+        f"A small {facts.network} ({sensors}) for the demo and the tests. It knows the synthetic "
         "world only: do not use it on real data.",
         _section("Weights", _weights(facts)),
         _section("Model", {key: f"`{value}`" for key, value in facts.model.items()}),
@@ -75,26 +89,22 @@ def _training(facts: Facts, recipe: Recipe) -> dict[str, object]:
         "data": f"{facts.data} ({facts.frames} frames, half of the steps on their mirror images)",
         "command": f"`{facts.command}`",
         "recipe": ", ".join(f"{key} {value}" for key, value in asdict(recipe).items()),
-        "loss": "upstream's: cross-entropy inside `valid`, centre and offset, learnt weights",
+        "loss": facts.loss,
         "time": f"{facts.minutes:.0f} minutes on a CPU, {facts.threads} thread(s)",
         "versions": f"Python {platform.python_version()}, {versions}",
     }
 
 
-def _scores(facts: Facts, scores: dict[str, Score]) -> str:
-    names = [name for name in CLASSES.values() if scores[""].found[name]]
+def _scores(facts: Facts, scores: Mapping[str, Tally]) -> str:
+    names = [name for name in classes(facts.modalities) if scores[""].found[name]]
     counts = [len(scores[""].found[name]) for name in names]
     head = "".join(f" recall, {n} ({k}) |" for n, k in zip(names, counts, strict=True))
-    rows = [f"| | vehicle IoU |{head}", "|---|---|" + "---|" * len(names)]
-    for condition, title in CONDITIONS.items():
+    rows = [f"| | {facts.metric} |{head}", "|---|---|" + "---|" * len(names)]
+    for condition, label in conditions(facts.modalities).items():
         score = scores[condition]
         recalls = "".join(f" {score.recall(name):.2f} |" for name in names)
-        rows.append(f"| {title} | {score.iou:.3f} |{recalls}")
-    definitions = (
-        "IoU: at probability > 0.5 inside `valid` (visibility 1 is left out), intersections and "
-        "unions summed over the split. Recall by the sensors that can see a vehicle (how many in "
-        "brackets): found if the mean probability over its footprint's cells exceeds 0.5; "
-        "visibility 1 left out. Zeroed: the sensor's encoded features are zero. BatchNorm in "
-        "evaluation mode. LiDAR-only vehicles are beyond this network's sensors."
-    )
-    return f"## Scores on {facts.validation}\n" + "\n".join(rows) + f"\n\n{definitions}"
+        rows.append(f"| {label} | {score.figure:.3f} |{recalls}")
+    beyond = [title(name) for name in MODALITIES if name not in facts.modalities]
+    note = f" {beyond[0]}-only vehicles are beyond this network's sensors." if beyond else ""
+    note = note.replace(" radar", " Radar")
+    return f"## Scores on {facts.validation}\n" + "\n".join(rows) + f"\n\n{facts.definitions}{note}"

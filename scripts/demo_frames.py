@@ -1,15 +1,14 @@
 """Training frames of the demo: decoded once, kept in memory, optionally mirrored.
 
 Decoding JPEG files in every epoch would take longer than training does. The mirror image of a
-frame (left and right swapped) is a second frame: images, radar, calibration and truth are mirrored
-together.
+frame (left and right swapped) is a second frame: images, points, calibration and truth are
+mirrored together.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -19,6 +18,7 @@ from lmd_cli.data import Box3D, NuScenesSamples
 from lmd_cli.data.truth import vehicle_truth
 from lmd_cli.geometry import Grid
 from lmd_cli.networks.unprojection import Projection, project, scaled_projection
+from lmd_cli.networks.voxels import occupancy
 
 #: Columns of the radar features (the devkit's fields from the fourth on) that point sideways.
 _SIDEWAYS = (4, 6)  # vy, vy_comp
@@ -31,14 +31,16 @@ class Frame:
 
     Attributes:
         images: (6, 3, H, W) uint8.
-        radar_xyz, radar_features: (n, 3) and (n, 16).
         truth: for the frame and for its mirror image: segmentation, valid, center, offset.
+        radar: (n, 3) positions and (n, 16) features; None without the radar.
+        lidar: for the frame and for its mirror image: occupied voxels (Y, Z, X), bool, which
+            takes less time and room than their points; None without the LiDAR.
     """
 
     images: Tensor
-    radar_xyz: Tensor
-    radar_features: Tensor
     truth: tuple[dict[str, Tensor], dict[str, Tensor]]
+    radar: tuple[Tensor, Tensor] | None = None
+    lidar: tuple[Tensor, Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -136,27 +138,16 @@ def _bilinear(points: Tensor, size: tuple[int, int]) -> Iterator[tuple[Tensor, T
             yield (row * width + column).long(), weight * inside
 
 
-def load_frames(
-    roots: Sequence[Path], split: str, *, nsweeps: int, image_size: tuple[int, int], grid: Grid
-) -> tuple[list[Frame], Calibration]:
-    """All frames of a split of synthetic roots, decoded, and their common calibration."""
+def load_frames(data: Iterable[NuScenesSamples]) -> tuple[list[Frame], Calibration]:
+    """All frames of splits of synthetic roots, decoded, and their common calibration."""
     frames, calibration = [], None
-    for root in roots:
-        data = NuScenesSamples(
-            root,
-            "v1.0-mini",
-            split,
-            modalities=("camera", "radar"),
-            nsweeps=nsweeps,
-            image_size=image_size,
-            grid=grid,
-        )
-        for i in range(len(data)):
-            tensors = data[i].tensors
+    for split in data:
+        for i in range(len(split)):
+            tensors = split[i].tensors
             calibration = calibration or Calibration(
-                tensors["pix_T_cams"], tensors["cam0_T_camXs"], image_size
+                tensors["pix_T_cams"], tensors["cam0_T_camXs"], split.image_size
             )
-            frames.append(_frame(tensors, data.boxes(i), grid))
+            frames.append(_frame(tensors, split.boxes(i), split.grid))
     assert calibration is not None
     return frames, calibration
 
@@ -166,25 +157,40 @@ def _frame(tensors: dict[str, Tensor], boxes: list[Box3D], grid: Grid) -> Frame:
     mirrored = [
         replace(box, corners=box.corners * sideways, center=box.center * sideways) for box in boxes
     ]
+    radar = lidar = None
+    if "radar_xyz" in tensors:
+        radar = tensors["radar_xyz"], tensors["radar_features"]
+    if "lidar_xyz" in tensors:
+        xyz = tensors["lidar_xyz"]
+        lidar = occupancy(xyz, grid).bool(), occupancy(_mirrored(xyz), grid).bool()
     return Frame(
         images=((tensors["images"] + 0.5) * 255).round().to(torch.uint8),
-        radar_xyz=tensors["radar_xyz"],
-        radar_features=tensors["radar_features"],
         truth=({n: tensors[n] for n in _TRUTH}, vehicle_truth(mirrored, grid)),
+        radar=radar,
+        lidar=lidar,
     )
 
 
 def make_batch(frames: Sequence[Frame], mirror: bool) -> dict[str, Tensor | list[Tensor]]:
-    """Collate frames, all of them mirrored or none."""
+    """Collate frames, all of them mirrored or none.
+
+    As :func:`lmd_cli.data.collate` does it, but the LiDAR comes as ``lidar``, (B, Y, Z, X) voxels.
+    """
     images = torch.stack([frame.images for frame in frames]).float() / 255 - 0.5
-    xyz = [frame.radar_xyz for frame in frames]
-    features = [frame.radar_features for frame in frames]
-    if mirror:
-        images = images.flip(-1)
-        xyz = [points * torch.tensor([-1.0, 1.0, 1.0]) for points in xyz]
-        features = [_turned(values) for values in features]
     truth = {n: torch.stack([frame.truth[int(mirror)][n] for frame in frames]) for n in _TRUTH}
-    return {"images": images, "radar_xyz": xyz, "radar_features": features, **truth}
+    batch: dict[str, Tensor | list[Tensor]] = {"images": images.flip(-1) if mirror else images}
+    radar = [frame.radar for frame in frames if frame.radar is not None]
+    if radar:
+        batch["radar_xyz"] = [_mirrored(xyz) if mirror else xyz for xyz, _ in radar]
+        batch["radar_features"] = [_turned(values) if mirror else values for _, values in radar]
+    lidar = [frame.lidar[int(mirror)] for frame in frames if frame.lidar is not None]
+    if lidar:
+        batch["lidar"] = torch.stack(lidar).float()
+    return {**batch, **truth}
+
+
+def _mirrored(xyz: Tensor) -> Tensor:
+    return xyz * torch.tensor([-1.0, 1.0, 1.0])
 
 
 def _turned(features: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""How good the demo network is, and how much it owes to each sensor.
+"""How good a small SimpleBEV is, and how much it owes to each sensor.
 
 IoU: at probability > 0.5 inside ``valid``, intersections and unions summed over the split.
 Recall: a vehicle counts as found if the mean probability over the cells of its footprint exceeds
@@ -8,48 +8,38 @@ Recall: a vehicle counts as found if the mean probability over the cells of its 
 
 from __future__ import annotations
 
-import json
-from collections import defaultdict
-from dataclasses import dataclass, field
-from pathlib import Path
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 import torch
+from demo_classes import Tally, class_of, conditions, read_evidence
 from torch import Tensor
 
 from lmd_cli.data import Box3D, NuScenesSamples, collate
-from lmd_cli.data.synthetic import EVIDENCE_FILE
 from lmd_cli.data.truth import footprint
 from lmd_cli.networks import SimpleBEV
 
-#: What is zeroed -> the name of the condition.
-CONDITIONS = {"": "both sensors", "camera": "camera zeroed", "radar": "radar zeroed"}
-#: (camera, radar) -> class of visibility.
-CLASSES = {
-    (True, True): "both",
-    (True, False): "camera only",
-    (False, True): "radar only",
-    (False, False): "neither (LiDAR only)",
-}
+DEFINITIONS = (
+    "IoU: at probability > 0.5 inside `valid` (visibility 1 is left out), intersections and "
+    "unions summed over the split. Recall by the sensors that can see a vehicle (how many in "
+    "brackets): found if the mean probability over its footprint's cells exceeds 0.5; "
+    "visibility 1 left out. Zeroed: the sensor's encoded features are zero. BatchNorm in "
+    "evaluation mode."
+)
 
 
 @dataclass
-class Score:
+class Score(Tally):
     """Sums over a split under one condition."""
 
     intersection: float = 0.0
     union: float = 0.0
-    found: dict[str, list[bool]] = field(default_factory=lambda: defaultdict(list))
 
     @property
-    def iou(self) -> float:
+    def figure(self) -> float:
         """Intersection over union, 0 to 1."""
         return self.intersection / self.union
-
-    def recall(self, name: str) -> float:
-        """Share of a class's vehicles that were found."""
-        return float(np.mean(self.found[name])) if self.found[name] else float("nan")
 
     def add(self, probability: Tensor, tensors: dict[str, Tensor]) -> None:
         """Count one map (1, Z, X)."""
@@ -60,17 +50,17 @@ class Score:
 
 
 def evaluate(network: SimpleBEV, data: NuScenesSamples) -> dict[str, Score]:
-    """Score ``network`` on a synthetic split under every condition of :data:`CONDITIONS`."""
-    table = data.dataroot / "v1.0-mini" / EVIDENCE_FILE
-    evidence = json.loads(Path(table).read_text())
-    scores = {condition: Score() for condition in CONDITIONS}
+    """Score ``network`` on a synthetic split under every one of its :func:`conditions`."""
+    evidence = read_evidence(data.dataroot)
+    scores = {condition: Score() for condition in conditions(network.modalities)}
     network.eval()
     for i in range(len(data)):
         sample, boxes = data[i], data.boxes(i)
         for condition, probability in predict(network, collate([sample])).items():
             scores[condition].add(probability, sample.tensors)
             for box in boxes:
-                _count(scores[condition], box, evidence[box.token], probability[0].numpy(), data)
+                name = class_of(evidence[box.token], network.modalities)
+                _count(scores[condition], box, name, probability[0].numpy(), data)
     return scores
 
 
@@ -79,17 +69,16 @@ def predict(network: SimpleBEV, batch: dict[str, Tensor | list[Tensor]]) -> dict
     """Probabilities (1, Z, X) of one sample under every condition."""
     features = network.encode(batch)
     found = {}
-    for condition in CONDITIONS:
+    for condition in conditions(network.modalities):
         kept = {n: torch.zeros_like(f) if n == condition else f for n, f in features.items()}
         found[condition] = network.fuse(kept)["segmentation"][0].sigmoid()
     return found
 
 
 def _count(
-    score: Score, box: Box3D, evidence: dict, probability: np.ndarray, data: NuScenesSamples
+    score: Score, box: Box3D, name: str, probability: np.ndarray, data: NuScenesSamples
 ) -> None:
     mask = np.zeros(probability.shape, dtype=np.uint8)
     cv2.fillPoly(mask, [footprint(box, data.grid)], (1,))
     if box.visibility > 1 and mask.any():
-        name = CLASSES[evidence["camera"], evidence["radar"]]
         score.found[name].append(bool(probability[mask > 0].mean() > 0.5))

@@ -12,26 +12,43 @@ import pytest
 import torch
 from torch import Tensor
 
+from lmd_cli.build import untrained
+from lmd_cli.config_file import load_config
 from lmd_cli.data import NuScenesSamples
 from lmd_cli.data.synthetic import synthesize
 from lmd_cli.geometry import Grid
 from lmd_cli.networks import SimpleBEV, SimpleBEVWidths
+from lmd_cli.networks.crn import CRN, CRNShape
 from lmd_cli.networks.unprojection import unproject
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
+import demo_classes
 import demo_frames
+import demo_models
 import demo_scoring
 import demo_training
 import train_demo
 
 SIZE, GRID = (32, 56), Grid((16, 4, 16))
-RECIPE = demo_training.Recipe(epochs=2, batch=2, sensor_dropout=0.5)
+RECIPE = demo_training.MapRecipe(epochs=2, batch=2, sensor_dropout=0.5)
 
 
-def tiny_network() -> SimpleBEV:
+def tiny_network(modalities: tuple[str, ...] = ("camera", "radar")) -> SimpleBEV:
     widths = SimpleBEVWidths(4, 4, (1, 1, 1), 4, 4, (1, 1, 1))
-    return SimpleBEV(grid=GRID, encoder="res50", widths=widths)
+    return SimpleBEV(modalities, grid=GRID, encoder="res50", widths=widths)
+
+
+def samples(root: Path, modalities: tuple[str, ...]) -> NuScenesSamples:
+    return NuScenesSamples(
+        root,
+        "v1.0-mini",
+        "mini_val",
+        modalities=modalities,
+        nsweeps=2,
+        image_size=SIZE,
+        grid=GRID,
+    )
 
 
 @pytest.fixture(scope="module")
@@ -41,21 +58,13 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def loaded(root: Path) -> tuple[list[demo_frames.Frame], demo_frames.Calibration]:
-    return demo_frames.load_frames([root], "mini_val", nsweeps=2, image_size=SIZE, grid=GRID)
+def data(root: Path) -> NuScenesSamples:
+    return samples(root, ("camera", "radar"))
 
 
 @pytest.fixture(scope="module")
-def data(root: Path) -> NuScenesSamples:
-    return NuScenesSamples(
-        root,
-        "v1.0-mini",
-        "mini_val",
-        modalities=("camera", "radar"),
-        nsweeps=2,
-        image_size=SIZE,
-        grid=GRID,
-    )
+def loaded(data: NuScenesSamples) -> tuple[list[demo_frames.Frame], demo_frames.Calibration]:
+    return demo_frames.load_frames([data])
 
 
 def trainer(loaded, checkpoint: Path, recipe=RECIPE) -> demo_training.Trainer:
@@ -125,7 +134,9 @@ def test_two_steps_change_every_weight(loaded, tmp_path: Path) -> None:
 def test_training_reduces_the_loss(loaded, tmp_path: Path) -> None:
     lines: list[str] = []
     recipe = replace(RECIPE, epochs=8, sensor_dropout=0.0, peak_rate=1e-2)
-    run = demo_training.Trainer(tiny_network(), *loaded, recipe, tmp_path / "state", lines.append)
+    run = demo_training.Trainer(
+        tiny_network(), *loaded, recipe, tmp_path / "state", log=lines.append
+    )
     run.train()
     losses = [float(line.split("loss ")[1].split(",")[0]) for line in lines]
     assert losses[-1] < 0.8 * losses[0]
@@ -170,8 +181,8 @@ def test_scores_follow_their_definitions(data: NuScenesSamples) -> None:
             return {"segmentation": features["radar"] * 20 - 10}
 
     scores = demo_scoring.evaluate(Oracle(grid=GRID, encoder="res50"), data)
-    assert scores[""].iou == scores["camera"].iou == 1.0
-    assert scores["radar"].iou == 0.0
+    assert scores[""].figure == scores["camera"].figure == 1.0
+    assert scores["radar"].figure == 0.0
     for name, found in scores[""].found.items():
         assert found
         assert all(found), name
@@ -182,8 +193,9 @@ def test_the_weights_and_card_are_written(loaded, data, tmp_path: Path, monkeypa
     run = trainer(loaded, tmp_path / "state")
     run.train(until=1)
     monkeypatch.setattr(train_demo, "demo_root", lambda *_: data.dataroot)
-    monkeypatch.setattr(train_demo, "NuScenesSamples", lambda *_, **__: data)
-    path = train_demo.write(run.network, run, Namespace(output=tmp_path / "models", cache=None))
+    monkeypatch.setattr(demo_models.MapDemo, "samples", lambda *_: data)
+    arguments = Namespace(output=tmp_path / "models", cache=None)
+    path = train_demo.write(demo_models.DEMOS["radar_cam"], run, arguments)
     text = path.with_suffix(".md").read_text()
     assert train_demo.file_sha256(path) in text
     assert f"parameters: {sum(p.numel() for p in run.network.parameters())}" in text
@@ -192,9 +204,89 @@ def test_the_weights_and_card_are_written(loaded, data, tmp_path: Path, monkeypa
     assert train_demo.load_checkpoint(path, again) == train_demo.file_sha256(path)
 
 
-def test_the_demo_network_fits_its_file() -> None:
-    network = train_demo.build()
-    assert sum(v.numel() * v.element_size() for v in network.state_dict().values()) < 2_900_000
-    published = SimpleBEV(grid=train_demo.GRID, encoder="res50")
-    kinds = {type(module) for module in network.modules()}
-    assert kinds == {type(module) for module in published.modules()}
+@pytest.mark.parametrize("key", demo_models.DEMOS)
+def test_a_demo_network_fits_its_file(key: str) -> None:
+    network = demo_models.DEMOS[key].build()
+    assert sum(v.numel() * v.element_size() for v in network.state_dict().values()) < 2_980_000
+
+
+@pytest.mark.parametrize("key", demo_models.DEMOS)
+def test_a_demo_network_has_every_layer_type(key: str) -> None:
+    network = demo_models.DEMOS[key].build()
+    published = (
+        CRN(CRNShape.published(18))
+        if isinstance(network, CRN)
+        else SimpleBEV(network.modalities, grid=network.grid, encoder="res50")
+    )
+    assert {type(m) for m in network.modules()} == {type(m) for m in published.modules()}
+
+
+@pytest.mark.parametrize("modalities", [("camera", "lidar"), ("camera", "radar", "lidar")])
+def test_any_sensor_set_trains(root: Path, modalities: tuple[str, ...], tmp_path: Path) -> None:
+    """One epoch; every fusion weight of every sensor that has anything in the frames moves."""
+    frames = demo_frames.load_frames([samples(root, modalities)])
+    network = tiny_network(modalities)
+    run = demo_training.Trainer(network, *frames, RECIPE, tmp_path / "state", log=lambda line: None)
+    layer = network.get_parameter("bev_compressor.0.weight")
+    before = layer.detach().clone()
+    run.train(until=1)
+    assert run.steps == 2
+    sizes = list(network.channels().values())
+    for part, old in zip(layer.split(sizes, dim=1), before.split(sizes, dim=1), strict=True):
+        assert not torch.equal(part, old)
+
+
+def test_lidar_voxels_are_those_of_the_network(root: Path) -> None:
+    data = samples(root, ("camera", "lidar"))
+    frames, _ = demo_frames.load_frames([data])
+    network = tiny_network(("camera", "lidar"))
+    plain, mirrored = (demo_frames.make_batch(frames, mirror)["lidar"] for mirror in (False, True))
+    assert isinstance(plain, Tensor)
+    assert isinstance(mirrored, Tensor)
+    for i in range(len(data)):
+        expected = network.encode_lidar({"lidar_xyz": [data[i].tensors["lidar_xyz"]]})
+        assert torch.equal(plain[i], expected[0])
+        flipped = data[i].tensors["lidar_xyz"] * torch.tensor([-1.0, 1.0, 1.0])
+        assert torch.equal(mirrored[i], network.encode_lidar({"lidar_xyz": [flipped]})[0])
+    assert 0 < plain.mean() < 0.5
+
+
+@pytest.mark.parametrize(
+    ("modalities", "seen", "name"),
+    [
+        (("camera", "radar"), ("camera", "radar", "lidar"), "both"),
+        (("camera", "radar"), ("radar", "lidar"), "radar only"),
+        (("camera", "radar"), ("lidar",), "neither (LiDAR only)"),
+        (("camera", "lidar"), ("radar",), "neither (radar only)"),
+        (("camera", "lidar"), ("radar", "lidar"), "LiDAR only"),
+        (("camera", "radar", "lidar"), ("camera", "lidar"), "several"),
+        (("camera", "radar", "lidar"), ("lidar",), "LiDAR only"),
+    ],
+)
+def test_classes_go_by_the_sensors_of_the_network(
+    modalities: tuple[str, ...], seen: tuple[str, ...], name: str
+) -> None:
+    evidence = {sensor: sensor in seen for sensor in ("camera", "radar", "lidar")}
+    assert demo_classes.class_of(evidence, modalities) == name
+    assert name in demo_classes.classes(modalities)
+
+
+@pytest.mark.parametrize(
+    ("config", "key"),
+    [
+        ("demo.yaml", "radar_cam"),
+        ("demo_lidar.yaml", "lidar_cam"),
+        ("demo_three.yaml", "radar_lidar_cam"),
+        ("demo_crn.yaml", "crn"),
+    ],
+)
+def test_a_config_describes_its_demo_network(config: str, key: str) -> None:
+    parsed = load_config(config)
+    demo = demo_models.DEMOS[key]
+    assert parsed.model.checkpoint == f"models/{demo.name}.safetensors"
+    network, built = demo.build(), untrained(parsed)
+    assert built.modalities == network.modalities
+    for name in ("grid", "shape", "radar"):
+        assert getattr(built, name, None) == getattr(network, name, None)
+    shapes = [{n: v.shape for n, v in net.state_dict().items()} for net in (network, built)]
+    assert shapes[0] == shapes[1]

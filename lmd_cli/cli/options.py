@@ -35,6 +35,12 @@ Output = Annotated[
     Path | None,
     typer.Option(metavar="DIR", file_okay=False, help="Where files go (default: results/...)."),
 ]
+Methods = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--method", metavar="NAME", help="A method of attribution; repeatable (default: all)."
+    ),
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 
 

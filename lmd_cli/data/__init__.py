@@ -1,8 +1,18 @@
 """nuScenes, real or synthetic, as named tensors."""
 
 from lmd_cli.data.nuscenes import NuScenesSamples
+from lmd_cli.data.perspective import EgoBox, KeyframeSamples
 from lmd_cli.data.radar import RadarFilters
 from lmd_cli.data.sample import Sample, collate, to_device
 from lmd_cli.data.truth import Box3D
 
-__all__ = ["Box3D", "NuScenesSamples", "RadarFilters", "Sample", "collate", "to_device"]
+__all__ = [
+    "Box3D",
+    "EgoBox",
+    "KeyframeSamples",
+    "NuScenesSamples",
+    "RadarFilters",
+    "Sample",
+    "collate",
+    "to_device",
+]

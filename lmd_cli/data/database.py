@@ -7,8 +7,9 @@ is kept here in plain values, so that loader workers can be given a copy.
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ RADARS = (
 LIDAR = "LIDAR_TOP"
 #: What the category of an annotation must contain to count as a vehicle.
 VEHICLE = "vehicle"
+UNKNOWN_VELOCITY = (math.nan, math.nan, math.nan)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +65,10 @@ class SensorFrame:
 
 @dataclass(frozen=True, slots=True)
 class Annotation:
-    """A box in the global frame: metres, quaternion (w, x, y, z); width, length, height."""
+    """A box in the global frame: metres, quaternion (w, x, y, z); width, length, height.
+
+    ``velocity`` in m/s along the global axes, NaN where it is unknown.
+    """
 
     token: str
     category: str
@@ -73,11 +78,20 @@ class Annotation:
     size: Sequence[float]
     num_lidar_pts: int
     num_radar_pts: int
+    velocity: Sequence[float] = UNKNOWN_VELOCITY
+
+    @property
+    def speed(self) -> float:
+        """On the ground, m/s; NaN where it is unknown."""
+        return float(np.linalg.norm(self.velocity[:2]))
 
 
 @dataclass(frozen=True, slots=True)
 class SampleRecord:
-    """One keyframe: six cameras in the order of :data:`CAMERAS`; sweeps from the newest back."""
+    """One keyframe: six cameras in the order of :data:`CAMERAS`; sweeps from the newest back.
+
+    ``description`` is the scene's, in nuScenes' own words (``Night, rain, ...``).
+    """
 
     token: str
     scene: str
@@ -85,6 +99,7 @@ class SampleRecord:
     radars: dict[str, tuple[SensorFrame, ...]]
     lidar: tuple[SensorFrame, ...]
     vehicles: tuple[Annotation, ...]
+    description: str = ""
 
 
 def open_database(dataroot: Path | str, version: str) -> Any:
@@ -145,7 +160,11 @@ def split_scenes(split: str, present: Iterable[str], version: str) -> tuple[set[
 
 
 def sample_records(
-    database: Any, scenes: set[str], *, radar_sweeps: int, lidar_sweeps: int
+    database: Any,
+    scenes: set[str],
+    *,
+    radar_sweeps: int,
+    lidar_sweeps: int,
 ) -> list[SampleRecord]:
     """Records of the scenes' samples, ordered by (scene token, timestamp).
 
@@ -159,13 +178,15 @@ def sample_records(
         DataError: the tables lack a record that another one names.
     """
     names = {scene["token"]: scene["name"] for scene in database.scene}
+    described = {scene["name"]: str(scene.get("description", "")) for scene in database.scene}
     rows = [row for row in database.sample if names[row["scene_token"]] in scenes]
     rows.sort(key=lambda row: (row["scene_token"], row["timestamp"]))
     records = []
     for row in rows:
         scene = names[row["scene_token"]]
         try:
-            records.append(_record(database, row, scene, radar_sweeps, lidar_sweeps))
+            record = _record(database, row, scene, radar_sweeps, lidar_sweeps)
+            records.append(replace(record, description=described[scene]))
         except KeyError as error:
             problem = (
                 f"the {database.version} tables lack {error}, which sample {row['token']} needs"
@@ -184,7 +205,7 @@ def _record(db: Any, row: dict, scene: str, radar_sweeps: int, lidar_sweeps: int
         cameras=tuple(_frame(db, db.get("sample_data", data[camera])) for camera in CAMERAS),
         radars={radar: _sweeps(db, data[radar], radar_sweeps) for radar in radars},
         lidar=_sweeps(db, data[LIDAR], lidar_sweeps),
-        vehicles=tuple(_annotation(a) for a in annotations if VEHICLE in a["category_name"]),
+        vehicles=tuple(_annotation(db, a) for a in annotations if VEHICLE in a["category_name"]),
     )
 
 
@@ -214,7 +235,7 @@ def _frame(db: Any, row: dict) -> SensorFrame:
     )
 
 
-def _annotation(row: dict) -> Annotation:
+def _annotation(db: Any, row: dict) -> Annotation:
     return Annotation(
         token=row["token"],
         category=row["category_name"],
@@ -224,4 +245,14 @@ def _annotation(row: dict) -> Annotation:
         size=row["size"],
         num_lidar_pts=row["num_lidar_pts"],
         num_radar_pts=row["num_radar_pts"],
+        velocity=_velocity(db, row["token"]),
     )
+
+
+def _velocity(db: Any, token: str) -> Sequence[float]:
+    """The devkit's estimate; NaN too where a neighbour is missing (tables cut to a few samples)."""
+    try:
+        velocity: list[float] = db.box_velocity(token).tolist()
+    except KeyError:
+        return UNKNOWN_VELOCITY
+    return velocity

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -23,17 +24,33 @@ def load_image(path: Path | str, size: tuple[int, int], *, token: str | None = N
     Raises:
         DataError: the file is missing, truncated or not an image.
     """
+    pixels = read_resized(path, size, Image.Resampling.NEAREST, token=token)  # (H, W, 3)
+    planes = torch.from_numpy(pixels).permute(2, 0, 1)  # (3, H, W)
+    return planes.contiguous().float().div(255).sub(0.5)
+
+
+def read_resized(
+    path: Path | str,
+    size: tuple[int, int],
+    resampling: Image.Resampling,
+    *,
+    token: str | None = None,
+) -> NDArray[np.uint8]:
+    """An RGB image resized to ``size`` (H, W) by Pillow, (H, W, 3).
+
+    Raises:
+        DataError: the file is missing, truncated or not an image.
+    """
     path = Path(path)
     try:
         with Image.open(path) as image:
-            resized = image.resize(size[::-1], Image.Resampling.NEAREST).convert("RGB")
+            rgb = image if image.mode == "RGB" else image.convert("RGB")
+            return np.array(rgb.resize(size[::-1], resampling))
     except FileNotFoundError:
         raise file_error(path, "file not found", token) from None
     except (OSError, SyntaxError, ValueError) as error:
         # Pillow reports broken streams under all three.
         raise file_error(path, f"truncated or not an image: {error}", token) from error
-    pixels = torch.from_numpy(np.array(resized))  # (H, W, 3) uint8
-    return pixels.permute(2, 0, 1).contiguous().float().div(255).sub(0.5)
 
 
 def pix_T_cam(frame: SensorFrame, size: tuple[int, int]) -> Matrix:

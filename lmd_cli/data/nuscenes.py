@@ -2,35 +2,27 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from lmd_cli.data.database import (
-    CAMERAS,
-    LIDAR,
-    SampleRecord,
-    SensorFrame,
-    open_database,
-    sample_records,
-    split_scenes,
-)
+from lmd_cli.data.database import CAMERAS, LIDAR, SampleRecord, SensorFrame
 from lmd_cli.data.images import cam0_T_ego, camera_tensors
 from lmd_cli.data.lidar import lidar_for_network, lidar_points
 from lmd_cli.data.radar import RadarFilters, radar_for_network, radar_points
 from lmd_cli.data.sample import Sample
+from lmd_cli.data.split import SplitSamples, check_modalities
 from lmd_cli.data.truth import Box3D, camera_boxes, vehicle_truth
-from lmd_cli.errors import DataError
 from lmd_cli.geometry import Grid
 
 MODALITIES = ("camera", "radar", "lidar")
 
 
-class NuScenesSamples(Dataset[Sample]):
+class NuScenesSamples(SplitSamples):
     """The keyframes of a split, ordered by (scene token, timestamp).
 
     Loads what SimpleBEV's own loader yields at validation. Holds plain values only, so it can be
@@ -49,6 +41,7 @@ class NuScenesSamples(Dataset[Sample]):
     Attributes:
         tokens: sample tokens, in order.
         scenes: each sample's scene name, in the order of ``tokens``.
+        descriptions: each sample's scene's description, in the order of ``tokens``.
         scene_names: names of the scenes, in order, each once.
         absent_scenes: names of the split's scenes that the version does not hold, sorted.
 
@@ -70,29 +63,20 @@ class NuScenesSamples(Dataset[Sample]):
         grid: Grid,
         radar_filters: RadarFilters | None = None,
     ) -> None:
-        _check(modalities, nsweeps)
-        self.dataroot = Path(dataroot).expanduser()
+        check_modalities(modalities, MODALITIES)
+        if nsweeps < 1:
+            raise ValueError(f"nsweeps must be at least 1, not {nsweeps}")
+        super().__init__(
+            dataroot,
+            version,
+            split,
+            radar_sweeps=nsweeps if "radar" in modalities else 0,
+            lidar_sweeps=nsweeps if "lidar" in modalities else 1,
+        )
         self.modalities = tuple(modalities)
         self.image_size = image_size
         self.grid = grid
         self.radar_filters = radar_filters
-        database = open_database(self.dataroot, version)
-        present, absent = split_scenes(split, [row["name"] for row in database.scene], version)
-        self._records = sample_records(
-            database,
-            present,
-            radar_sweeps=nsweeps if "radar" in modalities else 0,
-            lidar_sweeps=nsweeps if "lidar" in modalities else 1,
-        )
-        self.tokens = [record.token for record in self._records]
-        self.scenes = [record.scene for record in self._records]
-        self.scene_names = list(dict.fromkeys(self.scenes))
-        self.absent_scenes = sorted(absent)
-        self._index = {token: i for i, token in enumerate(self.tokens)}
-        self._source = f"split {split} of {version} in {self.dataroot}"
-
-    def __len__(self) -> int:
-        return len(self._records)
 
     def __getitem__(self, index: int) -> Sample:
         """One sample.
@@ -121,48 +105,21 @@ class NuScenesSamples(Dataset[Sample]):
             tensors["lidar_xyz"] = torch.from_numpy(xyz)
         return tensors
 
+    def pictures(self, sample: Sample) -> dict[str, NDArray[np.float32]]:
+        """A sample's images for a reader, by camera (H, W, 3), red, green, blue in [0, 1]."""
+        images = (sample.tensors["images"] + 0.5).permute(0, 2, 3, 1).numpy()  # (6, H, W, 3)
+        return dict(zip(CAMERAS, images, strict=True))
+
     def boxes(self, index: int) -> list[Box3D]:
         """The sample's annotated vehicles in the reference camera's axes; opens no data file."""
         record = self._records[index]
         return camera_boxes(record, cam0_T_ego(record.cameras))
 
-    def index_of(self, token: str) -> int:
-        """Index of a sample.
+    def boxes_on_map(self, index: int) -> list[Box3D]:
+        """:meth:`boxes`, whose axes are those of the maps: x right, z forward."""
+        return self.boxes(index)
 
-        Raises:
-            DataError: the split has no such sample; says how to list those it has.
-        """
-        if token not in self._index:
-            listing = "list its samples with: lmd samples --config CONFIG"
-            raise DataError(f"sample {token} is not in {self._source}; {listing}", token=token)
-        return self._index[token]
-
-    def missing_files(self) -> dict[str, int]:
-        """Number of files that do not exist, for every channel that samples are loaded from.
-
-        Sweeps are included; a file that several samples need counts once.
-        """
-        needed: dict[str, set[str]] = {}
-        for channel, frame in self._frames():
-            needed.setdefault(channel, set()).add(frame.filename)
-        return {
-            channel: sum(not os.path.exists(self.dataroot / name) for name in names)
-            for channel, names in needed.items()
-        }
-
-    def _frames(self) -> Iterator[tuple[str, SensorFrame]]:
-        """Every file that loading the split opens, with its channel."""
-        for record in self._records:
-            yield from zip(CAMERAS, record.cameras, strict=True)
-            for channel, sweeps in record.radars.items():
-                yield from ((channel, sweep) for sweep in sweeps)
-            if "lidar" in self.modalities:
-                yield from ((LIDAR, sweep) for sweep in record.lidar)
-
-
-def _check(modalities: Sequence[str], nsweeps: int) -> None:
-    unknown = [name for name in modalities if name not in MODALITIES]
-    if unknown:
-        raise ValueError(f"unknown modality {unknown[0]!r}; there are {', '.join(MODALITIES)}")
-    if nsweeps < 1:
-        raise ValueError(f"nsweeps must be at least 1, not {nsweeps}")
+    def _opened(self, record: SampleRecord) -> Iterator[tuple[str, SensorFrame]]:
+        yield from super()._opened(record)
+        if "lidar" in self.modalities:
+            yield from ((LIDAR, sweep) for sweep in record.lidar)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -38,6 +39,7 @@ class Box3D:
         yaw: heading on the ground plane, radians, from x (right) towards z (forward).
         num_lidar_pts: LiDAR points inside the box, as annotated.
         num_radar_pts: radar points inside the box, as annotated.
+        speed: on the ground, m/s; NaN where it is not known.
     """
 
     token: str
@@ -49,6 +51,7 @@ class Box3D:
     yaw: float
     num_lidar_pts: int
     num_radar_pts: int
+    speed: float = math.nan
 
 
 def camera_boxes(record: SampleRecord, cam0_T_ego: Matrix) -> list[Box3D]:
@@ -80,6 +83,7 @@ def _box(annotation: Annotation, ego_T_global: Matrix, cam0_T_ego: Matrix) -> Bo
         yaw=float(np.arctan2(forward, right)),
         num_lidar_pts=annotation.num_lidar_pts,
         num_radar_pts=annotation.num_radar_pts,
+        speed=annotation.speed,
     )
 
 
@@ -128,6 +132,14 @@ def footprint(box: Box3D, grid: Grid) -> NDArray[np.int32]:
     around = mem - mem.mean(axis=0)
     order = np.argsort(np.arctan2(around[:, 1], around[:, 0]))
     return mem[order].astype(np.int32)
+
+
+def footprint_mask(box: Box3D, grid: Grid) -> NDArray[np.bool_]:
+    """The cells (Z, X) that a box's footprint covers, whatever lies above it."""
+    depth, _, width = grid.size
+    mask = np.zeros((depth, width), dtype=np.uint8)
+    cv2.fillPoly(mask, [footprint(box, grid)], (1,))
+    return mask > 0
 
 
 def _center_and_offset(

@@ -22,6 +22,8 @@ class OperationRecord:
         kind: kind of its rule; ``equation``: where the rule comes from.
         total_norm: L2 norm of the total.
         residual: max |total - sum of parts| / max |total|.
+        parts_residual: the same difference over max of the summed |parts|; the measure where parts
+            are many times the total (the secant slope of softmax), since rounding is theirs.
         shares: for each part, its L2 norm over the sum of the parts' L2 norms.
     """
 
@@ -32,10 +34,11 @@ class OperationRecord:
     equation: str
     total_norm: float
     residual: float
+    parts_residual: float
     shares: dict[str, float]
 
 
-#: Largest difference, relative to the largest value among total and parts, that is rounding.
+#: Largest difference, relative to the summed |parts|, that is rounding.
 ROUNDING = {torch.float64: 1e-10, torch.float32: 1e-4}
 HALF_ROUNDING = 0.1
 
@@ -53,12 +56,7 @@ def is_broken(total: Tensor, parts: Tensor, tolerance: float) -> bool:
         parts: ``(P, *total.shape)``, the clean parts and the bias.
         tolerance: of the coarsest type that the run went through.
     """
-    if total.numel() == 0:
-        return False
-    size = torch.where(torch.isfinite(total), total, 0.0).abs().max()
-    largest = float(parts.abs().sum(0).nan_to_num(posinf=0.0).max())
-    allowed = tolerance * max(1.0, largest / max(float(size), torch.finfo(torch.float32).tiny))
-    return not residual(total, parts) <= allowed
+    return not parts_residual(total, parts) <= tolerance
 
 
 def residual(total: Tensor, parts: Tensor) -> float:
@@ -70,11 +68,20 @@ def residual(total: Tensor, parts: Tensor) -> float:
         total: any shape.
         parts: ``(P, *total.shape)``, the clean parts and the bias.
     """
+    return _relative(total, parts, total)
+
+
+def parts_residual(total: Tensor, parts: Tensor) -> float:
+    """max |total - sum of parts| / max sum of |parts| (absolute where the parts are zero)."""
+    return _relative(total, parts, parts.abs().sum(0))
+
+
+def _relative(total: Tensor, parts: Tensor, measure: Tensor) -> float:
     if total.numel() == 0:
         return 0.0
-    found, finite = parts.sum(0), torch.isfinite(total)
+    found, finite = parts.sum(0), torch.isfinite(measure)
     difference = torch.where(total == found, 0.0, (total - found).abs()).max()
-    scale = torch.where(finite, total, 0.0).abs().max()
+    scale = torch.where(finite, measure, 0.0).abs().max()
     return float(difference / scale) if scale > 0 else float(difference)
 
 

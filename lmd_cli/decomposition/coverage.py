@@ -138,7 +138,8 @@ class _Explaining(Session):
 
     def rows(self) -> Iterator[CoverageRow]:
         """Everything that was met, in order."""
-        for (module, operation), calls in self._calls.items():
+        held = {key: 1 for key in self.coverage if key not in self._calls}
+        for (module, operation), calls in (self._calls | held).items():
             rule = self.coverage.get((module, operation))
             reason, register = self._gaps.get((module, operation), ("", ""))
             if reason:

@@ -25,16 +25,23 @@ class Stream:
         uniform_share: 1 / (M + 1).
         bias_inputs: what the bias stream fed to the map at each index; activation splits and
             products need it.
+        keep: whether the bias stream fills ``bias_inputs``.
     """
 
     modality: int | None
     uniform_share: float
     bias_inputs: dict[int, Any]
+    keep: bool = True
 
     @property
     def is_bias(self) -> bool:
         """Whether this stream carries the constants."""
         return self.modality is None
+
+    def remember(self, index: int, value: Callable[[], Any]) -> None:
+        """Keeps what the bias stream feeds to the map at ``index``."""
+        if self.keep:
+            self.bias_inputs[index] = value()
 
     def constant_share(self, split: str) -> float:
         """Share of a constant under ``identity`` or ``uniform``."""

@@ -9,7 +9,7 @@ alone: they cannot depend on any other.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
@@ -27,6 +27,15 @@ from lmd_cli.decomposition.frozen import (
     Stream,
 )
 from lmd_cli.decomposition.layout import BIAS
+from lmd_cli.decomposition.marks import (
+    MarkedTensor,
+    count_marked,
+    is_continuous,
+    mark,
+    marked,
+    unmark,
+    unmark_tensor,
+)
 from lmd_cli.decomposition.registry import Rule, canonical, find_rule, function_name
 from lmd_cli.decomposition.result import Decomposition
 from lmd_cli.decomposition.rules.arithmetic import add_
@@ -36,10 +45,8 @@ from lmd_cli.decomposition.rules.quotient import fraction
 from lmd_cli.decomposition.tree import leaves, map_tensors
 
 _FROZEN_KINDS = ("activation", "softmax", "normalisation", "selection", "statistic")
-
-
-class ReplayTensor(torch.Tensor):
-    """Marks what depends on the inputs, so that constants can be told from it."""
+#: Kinds of operations whose result at the operating point the maps know.
+LINEARISED_KINDS = frozenset((*_FROZEN_KINDS, "constant", "quotient"))
 
 
 def replay(
@@ -48,6 +55,7 @@ def replay(
     decomposition: Decomposition,
     *,
     constants: Mapping[str, Any] | None = None,
+    only: Iterable[str] | None = None,
 ) -> dict[str, Any]:
     """Every part by literal replay.
 
@@ -57,6 +65,7 @@ def replay(
             (perturbed inputs at the same operating point).
         decomposition: made with ``keep_frozen=True``.
         constants: as in ``decompose``.
+        only: the modalities that are wanted; all, and the bias, if not given.
 
     Returns:
         For each modality, and ``bias`` (without the interaction, which no modality alone makes),
@@ -68,12 +77,18 @@ def replay(
     layout, tape = decomposition.layout, _tape(decomposition)
     zeros = {name: map_tensors(torch.zeros_like, tree) for name, tree in inputs.items()}
     bias = Stream(None, layout.uniform_share, {})
-    run = _Runner(function, tape, dict(constants or {}))
-    outputs = {BIAS: run(zeros, bias)}
-    for index, name in enumerate(layout.modalities):
-        stream = Stream(index, layout.uniform_share, bias.bias_inputs)
+    run = Runner(function, tape, dict(constants or {}))
+    outputs = {BIAS: run(zeros, bias)} if only is None or needs_bias(tape) else {}
+    wanted = layout.modalities if only is None else tuple(only)
+    for name in wanted:
+        stream = Stream(layout.modalities.index(name), layout.uniform_share, bias.bias_inputs)
         outputs[name] = run({**zeros, name: inputs[name]}, stream)
-    return {name: outputs[name] for name in (*layout.modalities, BIAS)}
+    return {name: outputs[name] for name in (*wanted, *((BIAS,) if only is None else ()))}
+
+
+def needs_bias(tape: list[FrozenMap]) -> bool:
+    """Whether a modality's stream meets the bias's: in activation splits, and in products."""
+    return any(isinstance(m, FrozenProduct) or getattr(m, "shares", None) is not None for m in tape)
 
 
 def _tape(decomposition: Decomposition) -> list[FrozenMap]:
@@ -100,11 +115,9 @@ class Linearised:
         bias: Tensor | None = None,
     ):
         self._layout, tape = decomposition.layout, _tape(decomposition)
-        self._run = _Runner(lambda x: function(x), tape, {})
+        self._run = Runner(lambda x: function(x), tape, {})
         self._bias = bias
-        self._needs_bias = any(
-            isinstance(m, FrozenProduct) or getattr(m, "shares", None) is not None for m in tape
-        )
+        self._needs_bias = needs_bias(tape)
         self._bias_inputs: dict[int, Tensor] = {}
 
     def part(self, modality: str, x: Tensor) -> Any:
@@ -128,71 +141,66 @@ def replay_deviation(replayed: Mapping[str, Any], decomposition: Decomposition) 
     worst = scale = 0.0
     for name, tree in parts.items():
         for a, b in zip(leaves(tree), leaves(replayed[name]), strict=True):
-            if a.numel() == 0 or not _is_continuous(a):
+            if a.numel() == 0 or not is_continuous(a):
                 continue  # indices are the same in every part
             worst = max(worst, float((a - b).abs().max()))
             scale = max(scale, float(a.abs().max()))
     return worst / scale if scale else worst
 
 
-class _Runner:
-    """Runs the function on one stream's inputs."""
+class Runner:
+    """Runs the function on one stream's inputs.
 
-    def __init__(self, function: Any, tape: list[FrozenMap], constants: dict[str, Any]):
+    Args:
+        function, constants: as in :func:`replay`.
+        tape: the maps of the operating point, in order.
+        kinds: which kinds of operations are replaced by their maps; the others run as they are.
+    """
+
+    def __init__(
+        self,
+        function: Any,
+        tape: list[FrozenMap],
+        constants: dict[str, Any],
+        kinds: frozenset[str] = LINEARISED_KINDS,
+    ):
         self._function, self._tape, self._constants = function, tape, constants
+        self._kinds = kinds
 
     def __call__(self, inputs: Mapping[str, Any], stream: Stream) -> Any:
-        marked = {
-            name: map_tensors(lambda t: t.clone().as_subclass(ReplayTensor), tree)
+        streams = {
+            name: map_tensors(lambda t: t.clone().as_subclass(MarkedTensor), tree)
             for name, tree in inputs.items()
         }
-        mode = _ReplayMode(self._tape, stream)
+        mode = _ReplayMode(self._tape, stream, self._kinds)
         with torch.no_grad(), mode, custom_functions(mode.custom):
-            output = self._function(**marked, **self._constants)
+            output = self._function(**streams, **self._constants)
         if mode.position != len(self._tape):
             raise DecompositionError(
                 f"the replay met {mode.position} nonlinear operations, the clean pass "
                 f"{len(self._tape)}: the function does not run the same way on other inputs"
             )
         return map_tensors(
-            lambda t: _plain(t) if _belongs(t, stream) else torch.zeros_like(t), output
+            lambda t: unmark_tensor(t) if _belongs(t, stream) else torch.zeros_like(t), output
         )
 
 
 def _belongs(t: Tensor, stream: Stream) -> bool:
     """Whether a stream carries an output: those that are constants are the bias's."""
-    return stream.is_bias or isinstance(t, ReplayTensor) or not _is_continuous(t)
-
-
-def _plain(value: Any) -> Any:
-    if not isinstance(value, ReplayTensor):
-        return value
-    with torch._C.DisableTorchFunctionSubclass():
-        return value.as_subclass(Tensor)
-
-
-def _unmark(tree: Any) -> Any:
-    return pytree.tree_map(_plain, tree)
-
-
-def _mark(tree: Any) -> Any:
-    return pytree.tree_map(
-        lambda v: v.as_subclass(ReplayTensor) if isinstance(v, Tensor) and _is_continuous(v) else v,
-        tree,
-    )
+    return stream.is_bias or isinstance(t, MarkedTensor) or not is_continuous(t)
 
 
 class _ReplayMode(TorchFunctionMode):
     """Replaces nonlinear operations by their maps, and withholds constants from modalities."""
 
-    def __init__(self, tape: list[FrozenMap], stream: Stream):
+    def __init__(self, tape: list[FrozenMap], stream: Stream, kinds: frozenset[str]):
         super().__init__()
-        self._tape, self._stream = tape, stream
+        self._tape, self._stream, self._kinds = tape, stream, kinds
         self.position = 0
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
-        if not _marked(args, kwargs):
+        if not count_marked(args, kwargs):
             return func(*args, **kwargs)
         rule = find_rule(func)
         if rule is None:
@@ -201,29 +209,47 @@ class _ReplayMode(TorchFunctionMode):
         if is_composed(func, rule.kind, args, kwargs):
             return self._composite(func, rule, args, kwargs)
         with torch._C.DisableTorchFunctionSubclass():
-            if rule.kind in _FROZEN_KINDS or rule.kind in ("product", "quotient"):
-                result = self._replaced(func, rule, args, kwargs)
-                if result is not NotImplemented:
-                    return result
+            replaced = self._replaced(func, rule, args, kwargs)
+            if replaced is not NotImplemented:
+                return replaced
             if rule.apply is grid_sample:
                 args, kwargs = self._kept_grid(args, kwargs)
             if not self._stream.is_bias:
                 args, kwargs = _without_constants(func, rule, args, kwargs)
-            result = caller(func)(*_unmark(args), **_unmark(kwargs))
+            result = caller(func)(*unmark(args), **unmark(kwargs))
         if rule.kind == "metadata" or result is None:
             return result
         if rule.kind == "constant" or not _has_floats(result):
-            return self._next()(result, self._stream, self.position)
-        return _mark(result)
+            return self._kept(result)
+        return mark(result)
+
+    def custom(self, function: Any, args: Any, kwargs: Any) -> Any:
+        """A custom autograd function, which the mode does not see."""
+        if not count_marked(args, kwargs):
+            return NotImplemented
+        return self.__torch_function__(function, (), args, kwargs)
+
+    def _composite(self, func: Any, rule: Rule, args: Any, kwargs: Any) -> Any:
+        """What the function is made of, one after the other."""
+        with self:
+            out = COMPOSED[func](*args, **kwargs)
+        if not rule.inplace:
+            return out
+        with torch._C.DisableTorchFunctionSubclass():
+            args[0].copy_(unmark_tensor(out))
+        return args[0]
 
     def _replaced(self, func: Any, rule: Rule, args: Any, kwargs: Any) -> Any:
         """What the kept map gives, if the call is one that has a map."""
-        if rule.kind == "product":
-            pair = _factors(args, kwargs) == 2
-            return self._product(rule, args, kwargs) if pair else NotImplemented
+        if rule.kind == "product" and count_marked(args, kwargs) == 2:
+            return self._product(rule, args, kwargs)
         if rule.kind == "quotient":
             return self._quotient(func, rule, args, kwargs)
-        return self._frozen(rule, args, kwargs)
+        if rule.kind not in _FROZEN_KINDS:
+            return NotImplemented
+        if rule.kind in self._kinds:
+            return self._frozen(rule, args, kwargs)
+        return self._live(func, args, kwargs)
 
     def _next(self) -> FrozenMap:
         """The next kept map.
@@ -236,63 +262,62 @@ class _ReplayMode(TorchFunctionMode):
         self.position += 1
         return self._tape[self.position - 1]
 
-    def custom(self, function: Any, args: Any, kwargs: Any) -> Any:
-        """A custom autograd function, which the mode does not see."""
-        if not _marked(args, kwargs):
-            return NotImplemented
-        return self.__torch_function__(function, (), args, kwargs)
+    def _kept(self, value: Any) -> Any:
+        """What a constant was at the operating point, or what it is here if constants run live."""
+        kept = self._next()
+        return kept(value, self._stream, 0) if "constant" in self._kinds else value
 
-    def _composite(self, func: Any, rule: Rule, args: Any, kwargs: Any) -> Any:
-        """What the function is made of, one after the other."""
-        with self:
-            out = COMPOSED[func](*args, **kwargs)
-        if not rule.inplace:
-            return out
-        with torch._C.DisableTorchFunctionSubclass():
-            args[0].copy_(_plain(out))
-        return args[0]
+    def _live(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """A nonlinear operation that runs as it is."""
+        self._next()
+        return mark(caller(func)(*unmark(args), **unmark(kwargs)))
 
     def _quotient(self, func: Any, rule: Rule, args: Any, kwargs: Any) -> Any:
         """Divisors that depend on the inputs are those of the clean pass."""
         numerator, divisor = fraction(func, args, kwargs)
-        if isinstance(divisor, ReplayTensor):
-            divisor = self._next()(divisor, self._stream, self.position)
-        constant = not isinstance(numerator, ReplayTensor)
-        out = torch.div(_plain(numerator), divisor)
+        if isinstance(divisor, MarkedTensor):
+            kept, live = self._next(), unmark_tensor(divisor)
+            divisor = kept(live, self._stream, 0) if "quotient" in self._kinds else live
+        constant = not isinstance(numerator, MarkedTensor)
+        out = torch.div(unmark_tensor(numerator), divisor)
         out = torch.zeros_like(out) if constant and not self._stream.is_bias else out
         if rule.inplace:
             args[0].copy_(out)
             return args[0]
-        return out.as_subclass(ReplayTensor)
+        return out.as_subclass(MarkedTensor)
 
     def _kept_grid(self, args: Any, kwargs: Any) -> tuple[Any, Any]:
         """Sampling locations that depend on the inputs are those of the clean pass."""
         grid = kwargs.get("grid", args[1] if len(args) > 1 else None)
-        if not isinstance(grid, ReplayTensor):
+        if not isinstance(grid, MarkedTensor):
             return args, kwargs
-        kept = self._next()(grid, self._stream, self.position)
+        kept = (
+            self._next()(grid, self._stream, 0)
+            if "constant" in self._kinds
+            else unmark_tensor(grid)
+        )
         image = args[0] if args else kwargs["input"]
-        if not isinstance(image, ReplayTensor) and not self._stream.is_bias:
+        if not isinstance(image, MarkedTensor) and not self._stream.is_bias:
             image = torch.zeros_like(image)
         rest = {k: v for k, v in kwargs.items() if k not in ("input", "grid")}
         return (image, kept, *args[2:]), rest
 
     def _product(self, rule: Rule, args: Any, kwargs: Any) -> Any:
         linear_map, index = self._next(), self.position - 1
-        pair = [_plain(x) for x in _marked(args, kwargs)]
+        pair = [unmark_tensor(x) for x in marked(args, kwargs)]
         if self._stream.is_bias:
-            self._stream.bias_inputs[index] = (pair[0].clone(), pair[1].clone())
+            self._stream.remember(index, lambda: (pair[0].clone(), pair[1].clone()))
         out = linear_map(pair, self._stream, index)  # type: ignore[arg-type]
         if rule.inplace:
             args[0].copy_(out)
             return args[0]
-        return out.as_subclass(ReplayTensor)
+        return out.as_subclass(MarkedTensor)
 
     def _frozen(self, rule: Rule, args: Any, kwargs: Any) -> Any:
         linear_map, index = self._next(), self.position - 1
-        h = _plain(_marked(args, kwargs)[0])
+        h = unmark_tensor(marked(args, kwargs)[0])
         if self._stream.is_bias:
-            self._stream.bias_inputs[index] = h.clone()
+            self._stream.remember(index, h.clone)
         overwrite = rule.inplace or bool(kwargs.get("inplace"))
         if overwrite and isinstance(linear_map, FrozenSlope) and linear_map.plain:
             h.mul_(linear_map.slope)
@@ -301,26 +326,12 @@ class _ReplayMode(TorchFunctionMode):
         if overwrite:
             h.copy_(out)
             return args[0]
-        out = out.as_subclass(ReplayTensor)
+        out = out.as_subclass(MarkedTensor)
         return linear_map.finish(out) if isinstance(linear_map, FrozenSelection) else out
 
 
-def _marked(args: Any, kwargs: Any) -> list[Tensor]:
-    """The arguments that depend on the inputs, in order."""
-    return [v for v in pytree.tree_leaves((args, kwargs)) if isinstance(v, ReplayTensor)]
-
-
-def _factors(args: Any, kwargs: Any) -> int:
-    return len(_marked(args, kwargs))
-
-
 def _has_floats(tree: Any) -> bool:
-    found = pytree.tree_leaves(tree)
-    return any(isinstance(leaf, Tensor) and _is_continuous(leaf) for leaf in found)
-
-
-def _is_continuous(x: Tensor) -> bool:
-    return x.is_floating_point() or x.is_complex()
+    return any(isinstance(x, Tensor) and is_continuous(x) for x in pytree.tree_leaves(tree))
 
 
 def _without_constants(func: Any, rule: Rule, args: Any, kwargs: Any) -> tuple[Any, Any]:
@@ -348,9 +359,9 @@ _VALUES = {"__setitem__": 2, "masked_fill": 2, "masked_fill_": 2, "scatter": 3, 
 
 def _zeroed(tree: Any, numbers: bool) -> Any:
     def zero(value: Any) -> Any:
-        if isinstance(value, ReplayTensor):
+        if isinstance(value, MarkedTensor):
             return value
-        if isinstance(value, Tensor) and _is_continuous(value):
+        if isinstance(value, Tensor) and is_continuous(value):
             return torch.zeros_like(value)
         if isinstance(value, float) or (numbers and isinstance(value, int)):
             return 0.0

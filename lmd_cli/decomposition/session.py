@@ -18,6 +18,7 @@ from lmd_cli.decomposition.audit import (
     clean_stack,
     is_broken,
     part_shares,
+    parts_residual,
     residual,
     rounding,
 )
@@ -234,17 +235,21 @@ class Session:
                 'tensor for a decomposed one; return session.make(...), or register kind="constant"'
             )
 
+    def hold_constant(self, func: Any, what: str) -> None:
+        """Lists something that a rule takes as a constant of the operating point."""
+        rule = find_rule(func)
+        assert rule is not None
+        held = replace(rule, kind="constant", equation="operating point")
+        self.coverage.setdefault((self.tracker.path, f"{function_name(func)}: {what}"), held)
+
     def _record(self, path: str, func: Any, rule: Rule, x: DecomposedTensor) -> None:
+        clean = clean_stack(x, self.layout)
         self._tolerance = max(self._tolerance, rounding(x.total))
-        broken = self._audit == "raise" and is_broken(
-            x.total, clean_stack(x, self.layout), self._tolerance
-        )
-        if broken:
-            value = residual(x.total, clean_stack(x, self.layout))
+        if self._audit == "raise" and is_broken(x.total, clean, self._tolerance):
             raise ConservationError(
                 f"{function_name(func)} {self.tracker.describe()} breaks conservation: "
-                f"max |total - sum of parts| is {value:.1e}"
-                f" of max |total| (rule of kind {rule.kind!r}, {rule.equation or 'no equation'})"
+                f"max |total - sum of parts| is {residual(x.total, clean):.1e} of max |total| "
+                f"(rule of kind {rule.kind!r}, {rule.equation or 'no equation'})"
             )
         self.records.append(
             OperationRecord(
@@ -254,7 +259,8 @@ class Session:
                 kind=rule.kind,
                 equation=rule.equation,
                 total_norm=float(torch.linalg.vector_norm(x.total.double())),
-                residual=residual(x.total, clean_stack(x, self.layout)),
+                residual=residual(x.total, clean),
+                parts_residual=parts_residual(x.total, clean),
                 shares=part_shares(x, self.layout),
             )
         )

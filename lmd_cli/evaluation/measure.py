@@ -6,11 +6,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from lmd_cli.contract import FusionNetwork
 from lmd_cli.evaluation.cells import Cell
 from lmd_cli.evaluation.metrics import mse, pcc, vehicle_counts
 from lmd_cli.evaluation.predict import Prediction, predict, verify_by_replay
 from lmd_cli.evaluation.schedule import Schedule
-from lmd_cli.evaluation.walk import Encoding, FusionNetwork, Skipped, Visit
+from lmd_cli.evaluation.walk import Encoding, Skipped, Visit
 
 #: The first samples of the walk whose parts are compared with a literal replay.
 VERIFIED = 2

@@ -3,20 +3,25 @@ check by literal replay."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils import _pytree as pytree
 
-from lmd_cli.decomposition import decompose, decompose_onward
+from lmd_cli.contract import FusionNetwork, LinearFusion
+from lmd_cli.decomposition import Decomposition, decompose, decompose_onward
 from lmd_cli.decomposition.replay import Linearised, replay, replay_deviation
-from lmd_cli.evaluation.walk import Encoding, FusionNetwork, Skipped, Visit
+from lmd_cli.evaluation.walk import Encoding, Fused, Skipped, Visit
 
 #: Partners go through the linear network in batches of about this size after the fusion layer:
 #: larger tensors are fetched from the system and given back at every operation, which takes
 #: longer than the arithmetic.
 CHUNK_BYTES = 24 * 2**20
+#: Where partners ride along as parts instead, as many at a time as have this much of features.
+RIDING_BYTES = 2**30
 
 
 @dataclass(frozen=True)
@@ -45,31 +50,93 @@ def predict(network: FusionNetwork, visit: Visit, variant: str, output: str) -> 
     """
     sample = visit.sample
     assert isinstance(sample, Encoding)
+    if sample.fused is not None and isinstance(network, LinearFusion):
+        return _from_fusion_layer(network, sample.fused, visit.partners, variant, output)
+    return _riding(network, sample, visit.partners, variant, output)
 
-    def tail(fused: Tensor) -> Tensor:
-        return network.tail(fused, [output])[output]
+
+def _from_fusion_layer(
+    network: LinearFusion,
+    fused: Fused,
+    partners: Sequence[Encoding | Skipped],
+    variant: str,
+    output: str,
+) -> Prediction:
+    """The clean sample decomposed from the fusion layer on; partners as plain batches."""
+
+    def tail(x: Tensor) -> Tensor:
+        return network.tail(x, [output])[output]
 
     result = decompose_onward(
         tail,
-        sample.total,
-        sample.parts,
+        fused.total,
+        fused.parts,
         variant,
-        bias=sample.bias,
+        bias=fused.bias,
         root=as_module(network),
         keep_frozen=True,
     )
-    linear = Linearised(tail, result, sample.bias)
-    readable = [p for p in visit.partners if isinstance(p, Encoding)]
+    linear = Linearised(tail, result, fused.bias)
+    readable = [p.fused for p in partners if isinstance(p, Encoding) and p.fused is not None]
     found = {
-        name: _through(linear, name, [p.parts[name] for p in readable])
+        name: _through(linear, name, [p.parts[name] for p in readable]) for name in fused.parts
+    }
+    perturbed = {name: _spread(partners, maps) for name, maps in found.items()}
+    return Prediction(result.total, dict(result.parts), perturbed, result.residual)
+
+
+def _riding(
+    network: FusionNetwork,
+    sample: Encoding,
+    partners: Sequence[Encoding | Skipped],
+    variant: str,
+    output: str,
+) -> Prediction:
+    """Partners ride along as parts, as many in a pass as :data:`RIDING_BYTES` allows."""
+    assert sample.features is not None
+    readable = [p for p in partners if isinstance(p, Encoding)]
+    size = max(1, RIDING_BYTES // tree_bytes(sample.features))
+    chunks = [readable[i : i + size] for i in range(0, len(readable), size)] or [[]]
+    results = [_decompose_with(network, sample, chunk, variant, output) for chunk in chunks]
+    first = results[0]
+    perturbed = {
+        name: _spread(partners, [part for result in results for part in result.extras[name]])
         for name in network.modalities
     }
-    return Prediction(
-        result.total,
-        dict(result.parts),
-        {name: _spread(visit.partners, maps) for name, maps in found.items()},
-        result.residual,
+    return Prediction(first.total, dict(first.parts), perturbed, first.residual)
+
+
+def _decompose_with(
+    network: FusionNetwork,
+    sample: Encoding,
+    partners: Sequence[Encoding],
+    variant: str,
+    output: str,
+    *,
+    keep_frozen: bool = False,
+) -> Decomposition:
+    """All of ``fuse`` at a sample's features; the partners' features are extras."""
+    features = [p.features for p in partners if p.features is not None]
+    assert sample.features is not None
+    return decompose(
+        fuse_function(network, output, sample.constants),
+        sample.features,
+        variant,
+        extras={name: [f[name] for f in features] for name in network.modalities},
+        root=as_module(network),
+        keep_frozen=keep_frozen,
     )
+
+
+def fuse_function(
+    network: FusionNetwork, output: str, constants: Mapping[str, Any]
+) -> Callable[..., Tensor]:
+    """One output of ``fuse`` as a function of the modalities' features."""
+
+    def fuse(**features: Any) -> Tensor:
+        return network.fuse(features, [output], **constants)[output]
+
+    return fuse
 
 
 def _through(linear: Linearised, modality: str, inputs: list[Tensor]) -> list[Tensor]:
@@ -82,9 +149,15 @@ def _through(linear: Linearised, modality: str, inputs: list[Tensor]) -> list[Te
     return [part for chunk in maps for part in chunk.split(1)]
 
 
-def as_module(network: FusionNetwork) -> nn.Module | None:
+def as_module(network: object) -> nn.Module | None:
     """The network as a module, for the names in error messages."""
     return network if isinstance(network, nn.Module) else None
+
+
+def tree_bytes(features: Any) -> int:
+    """Size of nested tensors; at least 1."""
+    leaves = [x for x in pytree.tree_leaves(features) if isinstance(x, Tensor)]
+    return max(1, sum(x.element_size() * x.numel() for x in leaves))
 
 
 def _spread(partners: Sequence[Encoding | Skipped], found: Sequence[Tensor]) -> list[Tensor | None]:
@@ -107,24 +180,15 @@ def verify_by_replay(
     sample, partner = visit.sample, visit.partners[0]
     assert isinstance(sample, Encoding)
     assert sample.features is not None
-
-    def fuse(**features: Tensor) -> Tensor:
-        return network.fuse(features, [output])[output]
-
-    moved = partner.features if isinstance(partner, Encoding) else None
-    kept = decompose(
-        fuse,
-        sample.features,
-        variant,
-        extras={} if moved is None else {m: [x] for m, x in moved.items()},
-        root=as_module(network),
-        keep_frozen=True,
-    )
+    moved = [partner] if isinstance(partner, Encoding) else []
+    fuse = fuse_function(network, output, sample.constants)
+    kept = _decompose_with(network, sample, moved, variant, output, keep_frozen=True)
     clean = replay(fuse, sample.features, kept)
     deviations = [replay_deviation(clean, kept), _deviation(clean, prediction.parts)]
-    if moved is not None:
+    for other in moved:
+        assert other.features is not None
         expected = {m: t for m, (t, *_) in prediction.perturbed.items() if t is not None}
-        deviations.append(_deviation(replay(fuse, moved, kept), expected))
+        deviations.append(_deviation(replay(fuse, other.features, kept), expected))
         deviations.append(_deviation({m: x[0] for m, x in kept.extras.items()}, expected))
     return max(deviations)
 

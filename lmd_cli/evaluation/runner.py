@@ -203,6 +203,7 @@ def finish(run: Run, folder: RunFolder) -> RunSummary:
         **run.record(),
         "evaluated": len(samples),
         "vehicle_iou": _iou(samples),
+        "padded": padding(run.dataset),
         "conservation_residual": _largest(samples, "residual"),
         "replay_deviation": _largest(samples, "replay_deviation"),
         "skipped": [row["sample_token"] for row in samples if row["status"] != "ok"],
@@ -213,6 +214,14 @@ def finish(run: Run, folder: RunFolder) -> RunSummary:
     write_atomically(folder.file("notes.txt"), "".join(f"{n}\n" for n in remarks).encode())
     files = [folder.file(name) for name in FILES if folder.file(name).exists()]
     return RunSummary(table, metrics, files, remarks, record)
+
+
+def padding(dataset: Any) -> dict[str, int]:
+    """For each sample before which there are too few key frames, how many are repeated.
+
+    As upstream does, the scene's first key frame stands in for those before it.
+    """
+    return {token: count for token, count in getattr(dataset, "padded", {}).items() if count}
 
 
 def _iou(samples: list[dict[str, str]]) -> float | None:
@@ -244,6 +253,11 @@ def notes(run: Run, record: dict[str, Any]) -> list[str]:
     if run.schedule.samples < 1000:
         lines.append(
             "With so few samples many partners come from the same scenes and are not uncorrelated."
+        )
+    if record["padded"]:
+        lines.append(
+            f"{len(record['padded'])} samples have fewer previous key frames in their scene than "
+            "the network fuses; the scene's first stands in for them (run.json lists the samples)."
         )
     if record["skipped"] or record["missing_partners"]:
         tokens = sorted({*record["skipped"], *record["missing_partners"]})

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor
 
+from lmd_cli.contract import FusionNetwork, LinearFusion
 from lmd_cli.data import to_device
 from lmd_cli.decomposition import decompose
 from lmd_cli.errors import DataError
@@ -17,45 +18,40 @@ from lmd_cli.evaluation.schedule import Schedule
 from lmd_cli.evaluation.stopwatch import Stopwatch
 
 
-class FusionNetwork(Protocol):
-    """What the evaluation needs of a network: ``fuse = tail(fusion_layer(features))``."""
+@dataclass(frozen=True)
+class Fused:
+    """A sample's parts behind a linear fusion layer.
 
-    modalities: tuple[str, ...]
+    Attributes:
+        total: output of the fusion layer ``(1, C, Z, X)``.
+        parts: each modality's part of it, same shape.
+        bias: the bias part, same shape, or ``None`` if the layer has no bias.
+    """
 
-    def encode(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        """Features of each modality alone."""
-
-    def fusion_layer(self, features: Mapping[str, Tensor]) -> Tensor:
-        """The layer where the modalities meet; linear, so that its parts can be kept."""
-
-    def tail(self, fused: Tensor, outputs: Sequence[str]) -> dict[str, Tensor]:
-        """Everything after it; only the outputs that are asked for."""
-
-    def fuse(self, features: Mapping[str, Tensor], outputs: Sequence[str]) -> dict[str, Tensor]:
-        """Features to outputs."""
+    total: Tensor
+    parts: dict[str, Tensor]
+    bias: Tensor | None
 
 
 @dataclass(frozen=True)
 class Encoding:
-    """One sample after the fusion layer.
+    """One sample, encoded.
 
     Attributes:
         index: of the sample in the dataset.
         token: its ``sample_token``.
-        total: output of the fusion layer ``(1, C, Z, X)``.
-        parts: each modality's part of it, same shape.
-        bias: the bias part, same shape, or ``None`` if the layer has no bias.
-        tensors: the sample's other tensors (ground truth).
-        features: the encoded features, kept only for samples that are replayed.
+        fused: its parts behind the fusion layer; ``None`` if the network has none that is linear.
+        features: the encoded features; ``None`` where ``fused`` is all that is needed.
+        constants: what ``fuse`` needs besides.
+        tensors: the sample's ground truth.
     """
 
     index: int
     token: str
-    total: Tensor
-    parts: dict[str, Tensor]
-    bias: Tensor | None
+    fused: Fused | None
+    features: dict[str, Any] | None
+    constants: dict[str, Any] = field(default_factory=dict)
     tensors: dict[str, Tensor] = field(default_factory=dict)
-    features: dict[str, Tensor] | None = None
 
 
 @dataclass(frozen=True)
@@ -90,7 +86,7 @@ def walk(
         encode: called as ``encode(sample index, keep features)``, once for each sample of an arc
             and once for each of the ``count`` samples behind its end.
         first, last: positions.
-        keep_features: indices of the samples whose features are needed.
+        keep_features: indices of the samples whose features are needed in any case.
     """
     for arc in schedule.arcs(first, last):
         ring: deque[Encoding | Skipped] = deque(maxlen=schedule.count + 1)
@@ -141,16 +137,15 @@ def _encoding(
 ) -> Encoding:
     with torch.no_grad():
         features = network.encode(batch)
-    # The fusion layer is linear, so one rule set serves all variants.
-    fused = decompose(lambda **f: network.fusion_layer(f), features)
-    bias = fused.bias
+        constants = network.constants(batch)
+    fused = fused_parts(network, features) if isinstance(network, LinearFusion) else None
     truth = {name: batch[name] for name in ("segmentation", "valid") if name in batch}
-    return Encoding(
-        index,
-        token,
-        fused.total,
-        dict(fused.parts),
-        bias if bool(bias.any()) else None,
-        truth,
-        features if keep else None,
-    )
+    kept = features if keep or fused is None else None
+    return Encoding(index, token, fused, kept, constants, truth)
+
+
+def fused_parts(network: LinearFusion, features: Mapping[str, Tensor]) -> Fused:
+    """The parts behind the fusion layer; it is linear, so one rule set serves all variants."""
+    found = decompose(lambda **f: network.fusion_layer(f), features)
+    bias = found.bias
+    return Fused(found.total, dict(found.parts), bias if bool(bias.any()) else None)

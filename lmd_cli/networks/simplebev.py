@@ -119,6 +119,10 @@ class SimpleBEV(nn.Module):
         }
         return {name: encoders[name](batch) for name in self.modalities}
 
+    def constants(self, batch: Batch) -> dict[str, Tensor]:
+        """Nothing: calibration is used up in :meth:`encode`."""
+        return {}
+
     def encode_camera(self, batch: Batch) -> Tensor:
         """Camera features lifted into the grid: (B, latent * Y, Z, X)."""
         images = one_tensor(batch, "images")
@@ -147,10 +151,17 @@ class SimpleBEV(nn.Module):
         return torch.stack([occupancy(xyz, self.grid) for xyz in batch["lidar_xyz"]])
 
     def fuse(
-        self, features: Mapping[str, Tensor], outputs: Sequence[str] = ("segmentation",)
+        self,
+        features: Mapping[str, Tensor],
+        outputs: Sequence[str] = ("segmentation",),
+        **constants: Tensor,
     ) -> dict[str, Tensor]:
         """Predictions from the sensors' features: :meth:`tail` after :meth:`fusion_layer`."""
         return self.tail(self.fusion_layer(features), outputs)
+
+    def forward_up(self, values: Tensor) -> Tensor:
+        """Maps (..., Z, X) as they are: rows run forward, columns to the right."""
+        return values
 
     def fusion_layer(self, features: Mapping[str, Tensor]) -> Tensor:
         """Concatenate the sensors and convolve: linear, no bias, to (B, latent, Z, X)."""

@@ -9,15 +9,14 @@ from typing import Any
 
 import numpy as np
 
-from lmd_cli.build import build_grid
-from lmd_cli.data.database import CAMERAS
+from lmd_cli.build import ground_plane
 from lmd_cli.decomposition import OperationRecord
 from lmd_cli.decomposition.layout import INTERACTION
 from lmd_cli.evaluation.results import csv_lines, disk_errors, write_atomically
 from lmd_cli.report.figures import Scene, decomposition_png
 from lmd_cli.single import SampleDecomposition
 
-LAYER_FIELDS = ("order", "module", "operation", "total_norm", "residual")
+LAYER_FIELDS = ("order", "module", "operation", "total_norm", "residual", "parts_residual")
 
 
 def write_sample(split: SampleDecomposition, folder: Path) -> list[Path]:
@@ -107,14 +106,13 @@ def part_norm_shares(split: SampleDecomposition) -> dict[str, float]:
 
 def scene_of(split: SampleDecomposition) -> Scene:
     """What the picture shows: the images as the network got them, and the maps."""
-    images = (split.sample.tensors["images"] + 0.5).permute(0, 2, 3, 1).numpy()  # (6, H, W, 3)
     warning = f"{split.built.checkpoint}: the maps mean nothing" if split.built.random else ""
     return Scene(
-        images=dict(zip(CAMERAS, images, strict=True)),
+        images=split.pictures,
         ground_truth=split.ground_truth.numpy(),
         total=split.total.numpy(),
         parts={name: part.numpy() for name, part in split.parts.items()},
-        grid=build_grid(split.config),
+        grid=ground_plane(split.config.model),
         title=f"{split.sample.scene}, sample {split.sample.token}, rules {split.variant}",
         warning=warning,
     )

@@ -21,7 +21,7 @@ RANDOM = "random weights (seed 0)"
 def test_help_names_every_command(lmd: Lmd):
     result = lmd("--help")
     assert result.exit_code == 0
-    for command in ("evaluate", "decompose", "check", "convert", "samples", "synthesize"):
+    for command in ("evaluate", "decompose", "check", "score", "convert", "samples", "synthesize"):
         assert f"  {command} " in result.stdout
     assert lmd("--version").stdout.startswith("lmd-cli ")
 
@@ -59,7 +59,7 @@ def test_layers_csv_has_a_row_for_each_operation(lmd: Lmd, tiny_config: Path):
     lmd("decompose", "-c", tiny_config, "--output", "out")
     layers = pd.read_csv("out/layers.csv", keep_default_na=False)
     assert list(layers.columns) == [
-        *("order", "module", "operation", "total_norm", "residual"),
+        *("order", "module", "operation", "total_norm", "residual", "parts_residual"),
         *("share_camera", "share_radar", "share_bias"),
     ]
     assert list(layers.order) == list(range(len(layers)))

@@ -8,7 +8,8 @@ import pytest
 from nuscenes.nuscenes import NuScenes
 from tiny_nuscenes import VERSION, open_samples, write_tiny_root
 
-from lmd_cli.data import NuScenesSamples
+from lmd_cli.data import KeyframeSamples, NuScenesSamples
+from lmd_cli.data.synthetic import synthesize
 
 
 @pytest.fixture(scope="session")
@@ -24,3 +25,20 @@ def devkit(tiny_root: Path) -> NuScenes:
 @pytest.fixture(scope="session")
 def samples(tiny_root: Path) -> NuScenesSamples:
     return open_samples(tiny_root)
+
+
+@pytest.fixture(scope="session")
+def drive_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A synthetic root with scenes long enough for CRN's key frames: two of eight samples."""
+    root = tmp_path_factory.mktemp("drive") / "root"
+    return synthesize(root, split="mini_val", scenes=2, samples=8, image_size=(64, 114))
+
+
+@pytest.fixture(scope="session")
+def drive(drive_root: Path) -> KeyframeSamples:
+    return KeyframeSamples(drive_root, VERSION, "mini_val", image_size=(32, 88), radar_slots=128)
+
+
+@pytest.fixture(scope="session")
+def drive_devkit(drive_root: Path) -> NuScenes:
+    return NuScenes(VERSION, str(drive_root), verbose=False)

@@ -122,6 +122,20 @@ def test_lidar_points_in_boxes_are_those_annotated(devkit: NuScenes) -> None:
             assert inside == note["num_lidar_pts"], note["category_name"]
 
 
+def test_lidar_has_no_trace_of_what_it_cannot_see(scene: Scene) -> None:
+    """Not even a gap in the rings on the ground: the points are the same without the vehicle."""
+    for time in (0.0, 1.5):
+        placed = scene.placed(time)
+        unseen = [item for item in placed if item.actor.annotated and not item.actor.seen.lidar]
+        assert len(unseen) > 5
+        without = [item for item in placed if item.actor.seen.lidar]
+        found = sensors.lidar_returns(scene, time, placed)
+        assert np.array_equal(found.xyz, sensors.lidar_returns(scene, time, without).xyz)
+        ground = found.xyz[found.owner < 0]
+        assert any(item.footprint_contains(ground[:, :2]).any() for item in unseen)
+        assert (ground[:, 2] < 0).all()  # in no box
+
+
 def test_radar_points_in_boxes_are_those_annotated(devkit: NuScenes) -> None:
     total = 0
     for sample in devkit.sample:

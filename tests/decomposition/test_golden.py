@@ -20,6 +20,7 @@ import torch
 from reference_inputs import GOLDENS, SMALL, fill_reference, reference_batch
 from torch import Tensor
 
+from lmd_cli.attribution import method_named
 from lmd_cli.decomposition import Decomposition, decompose
 from lmd_cli.networks import SimpleBEV
 
@@ -133,3 +134,28 @@ def test_perturbed_mse_is_the_same_within_a_family(
         parts = [results[v]["segmentation"] for v in family]
         found = [pcc_and_mse(p.parts[name], p.extras[name][0])["mse"] for p in parts]
         assert found == pytest.approx([found[0]] * len(found), rel=1e-11)
+
+
+@pytest.mark.parametrize(
+    ("stored", "method"),
+    [
+        ("baseline", "leave-one-out"),
+        ("shap", "shapley"),
+        ("identity-ratio-identity", "lmd"),
+        ("identity-ratio-identity", "partial-everything"),
+    ],
+)
+def test_metrics_through_the_interface(reference: Reference, stored: str, method: str) -> None:
+    """Each sensor replaced in turn, as in the perturbation protocol."""
+
+    def fuse(**features: Tensor) -> Tensor:
+        return reference.network.fuse(features)["segmentation"]
+
+    explainer = method_named(method).at(fuse, reference.clean)
+    clean = explainer.parts(reference.clean)
+    for replaced, cell in (("camera", "Cp"), ("radar", "Rp")):
+        moved = explainer.parts({**reference.clean, replaced: reference.other[replaced]})
+        for target, letter in (("camera", "C"), ("radar", "R")):
+            found = pcc_and_mse(moved[target], clean[target])
+            wanted = METRICS[stored][f"{cell}/{letter}"]
+            assert found == pytest.approx(wanted, rel=0, abs=1e-5)

@@ -5,7 +5,12 @@ get of them, ``evidence`` the side table, ``tables`` and ``write`` nuScenes' for
 making, checking and caching of whole roots.
 """
 
-from lmd_cli.data.synthetic.evidence import EVIDENCE_FILE, Evidence
+from lmd_cli.data.synthetic.evidence import (
+    EVIDENCE_FILE,
+    Evidence,
+    read_evidence,
+    read_instances,
+)
 from lmd_cli.data.synthetic.root import (
     cached_root,
     check_root,
@@ -20,6 +25,8 @@ __all__ = [
     "cached_root",
     "check_root",
     "demo_root",
+    "read_evidence",
+    "read_instances",
     "scene_names",
     "synthesize",
 ]

@@ -5,12 +5,15 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from lmd_cli.data.synthetic.cameras import Glimpse
 from lmd_cli.data.synthetic.world import Placed
+from lmd_cli.errors import DataError
 
 EVIDENCE_FILE = "synthetic_evidence.json"
 
@@ -46,6 +49,42 @@ class Evidence:
         for name in ("visible_pixels", "free_share", "fog"):
             row[name] = round(row[name], 4)
         return row
+
+
+def read_evidence(tables: Path) -> dict[str, Evidence]:
+    """The side table of a synthetic root, by the annotations' tokens.
+
+    Args:
+        tables: the folder of the version, e.g. ``ROOT/v1.0-mini``.
+
+    Raises:
+        DataError: there is none (the root is not synthetic), or it cannot be read.
+    """
+    path = tables / EVIDENCE_FILE
+    if not path.is_file():
+        raise DataError(
+            f"{path} not found: what each sensor had to go by is known in the synthetic world only "
+            "(data.dataroot: synthetic, or a root made by lmd synthesize)",
+            path=path,
+        )
+    try:
+        return {token: Evidence(**row) for token, row in json.loads(path.read_text()).items()}
+    except (ValueError, TypeError, AttributeError) as error:
+        raise DataError(f"{path} is damaged: {error}; make the root again", path=path) from None
+
+
+def read_instances(tables: Path) -> dict[str, str]:
+    """For each annotation's token the token of its object, from a version's tables.
+
+    Raises:
+        DataError: the table is missing or damaged.
+    """
+    path = tables / "sample_annotation.json"
+    try:
+        rows = json.loads(path.read_text())
+        return {row["token"]: row["instance_token"] for row in rows}
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        raise DataError(f"{path} cannot be read: {error!r}", path=path) from None
 
 
 def gather_evidence(

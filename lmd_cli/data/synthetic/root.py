@@ -20,7 +20,7 @@ from lmd_cli.data.synthetic.write import VERSION, write_world
 from lmd_cli.errors import DataError
 
 #: Raised whenever the same parameters give other bytes.
-FORMAT = 2
+FORMAT = 3
 MANIFEST = "synthetic.json"
 DEMO_SAMPLES = 20
 DEMO_IMAGE_SIZE = (450, 800)

@@ -4,7 +4,8 @@ Radar returns lie on the faces of a vehicle that look towards the sensor. Their 
 with a mean that falls with distance and differs per vehicle; every sweep draws its own. Added to
 them: false returns anywhere, ghosts (a place where false returns persist) and poles. None falls
 into the footprint of an annotated actor, so a vehicle that the sensor cannot see has no return.
-LiDAR: the same, with more points, and rings on the ground. Actors do not hide each other here.
+LiDAR: the same, with more points, and rings on the ground, which go on below a vehicle that it
+cannot see: a gap there would give the vehicle away. Actors do not hide each other here.
 """
 
 from __future__ import annotations
@@ -126,11 +127,13 @@ def _false_returns(rng: np.random.Generator, ego: Pose) -> Returns:
     return Returns(ego.to_global(xyz), velocity, np.full(count, -1), rng.normal(1.0, 5.0, count))
 
 
-def _gather(parts: list[Returns], stray: Returns, placed: list[Placed]) -> Returns:
-    """Join the returns; those of no annotated actor stay out of every annotated footprint."""
+def _gather(
+    parts: list[Returns], stray: Returns, placed: list[Placed], solid: list[Placed]
+) -> Returns:
+    """Join the returns; those of no annotated actor keep off the footprints of ``solid`` ones."""
     joined = _joined([*parts, stray])
     annotated = np.array([item.actor.annotated for item in placed] + [False])  # [-1]: no owner
-    return joined.keep(annotated[joined.owner] | _outside(joined.xyz, placed, 1.0))
+    return joined.keep(annotated[joined.owner] | _outside(joined.xyz, solid, 1.0))
 
 
 def radar_returns(scene: Scene, time: float, placed: list[Placed], key: bool) -> Returns:
@@ -142,7 +145,7 @@ def radar_returns(scene: Scene, time: float, placed: list[Placed], key: bool) ->
         for i, item in enumerate(placed)
         if item.actor.seen.radar
     ]
-    return _gather(parts, _false_returns(rng, ego), placed)
+    return _gather(parts, _false_returns(rng, ego), placed, placed)
 
 
 def split_by_radar(found: Returns, ego: Pose) -> dict[str, NDArray[np.int64]]:
@@ -242,7 +245,7 @@ def _ground_rings(rng: np.random.Generator, ego: Pose) -> Returns:
     n = len(radius)
     angle = np.tile(np.linspace(-math.pi, math.pi, 90, endpoint=False), 14)
     angle, radius = angle + rng.uniform(-0.03, 0.03, n), radius * (1 + rng.normal(0, 0.005, n))
-    height = rng.normal(0.0, 0.015, n)
+    height = -0.005 - np.abs(rng.normal(0.0, 0.015, n))  # below every box
     xyz = np.column_stack([radius * np.cos(angle), radius * np.sin(angle), height])
     none = np.full(n, -1)
     return Returns(ego.to_global(xyz), np.zeros((n, 2)), none, rng.uniform(1, 30, n))
@@ -252,10 +255,9 @@ def lidar_returns(scene: Scene, time: float, placed: list[Placed]) -> Returns:
     """All LiDAR returns of one sweep at ``time``."""
     rng = seeded(scene.seed, scene.name, "lidar", round(time * 1000))
     ego = scene.ego_pose(time)
-    parts = [
-        _actor_lidar(rng, i, item, ego) for i, item in enumerate(placed) if item.actor.seen.lidar
-    ]
-    return _gather(parts, _ground_rings(rng, ego), placed)
+    seen = {i: item for i, item in enumerate(placed) if item.actor.seen.lidar}
+    parts = [_actor_lidar(rng, i, item, ego) for i, item in seen.items()]
+    return _gather(parts, _ground_rings(rng, ego), placed, list(seen.values()))
 
 
 def lidar_bytes(found: Returns, ego: Pose) -> bytes:

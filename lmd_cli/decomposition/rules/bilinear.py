@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lmd_cli.decomposition.frozen import FrozenProduct
 from lmd_cli.decomposition.layout import Layout
-from lmd_cli.decomposition.rules.common import add_terms
+from lmd_cli.decomposition.rules.common import add_terms, over_rows
 from lmd_cli.decomposition.tensor import DecomposedTensor
 
 if TYPE_CHECKING:
@@ -44,6 +44,8 @@ def bilinear(
     layout = session.layout
     constant = [set(x.rows) <= {layout.bias} for x in (a, b)]
     session.freeze(FrozenProduct(product, *constant))
+    if any(constant):
+        return _with_constant(product, a, b, constant[0])
     bias_a, bias_b = _row(a, layout.bias), _row(b, layout.bias)
     found: dict[int, Tensor] = {}
     for row in range(layout.bias):
@@ -57,6 +59,16 @@ def bilinear(
     if not found:  # the factors' rows never meet: the product is zero
         found[layout.bias] = torch.zeros_like(total)
     return torch.stack([found[row] for row in sorted(found)]), tuple(sorted(found))
+
+
+def _with_constant(
+    product: Product, a: DecomposedTensor, b: DecomposedTensor, first: bool
+) -> tuple[Tensor, tuple[int, ...]]:
+    """One factor has no part but the bias (frozen attention weights): the product is linear in
+    the other, so each of its rows meets that bias, the interaction too."""
+    factor, other = (a.parts[0], b) if first else (b.parts[0], a)
+    run = (lambda h: product(factor, h)) if first else (lambda h: product(h, factor))
+    return over_rows(run, other.parts), other.rows
 
 
 def own_terms(

@@ -177,6 +177,7 @@ def grid_sample(
     if isinstance(grid, DecomposedTensor):
         grid = grid.total
         session.freeze(FrozenConstant.of(grid))
+        session.hold_constant(func, "sampling locations")
     if not isinstance(input, DecomposedTensor):
         total = func(input, grid, *args, **kwargs)
         return session.make(total, total.clone().unsqueeze(0), (session.layout.bias,))

@@ -40,6 +40,7 @@ def _freeze_divisor(session: Session, func: Any, divisor: Any, rounding: Any) ->
         raise session.refuse(func, "rounding is not linear; use torch.floor(x / y) or trunc")
     if isinstance(divisor, DecomposedTensor):
         session.freeze(FrozenConstant.of(divisor.total))
+        session.hold_constant(func, "divisor")
     return plain(divisor)
 
 

@@ -67,6 +67,7 @@ def softmax(
     frozen = FrozenJacobian(total.clone(), along, rule == "frozen", input.total.clone())
     session.freeze(frozen)
     if rule == "frozen":
+        session.hold_constant(func, "attention weights")
         return session.make(total, total.clone().unsqueeze(0), (session.layout.bias,))
     parts = frozen.jacobian(input.parts)
     return with_bias(session, total, parts, input.rows, frozen.remainder)

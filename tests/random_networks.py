@@ -215,3 +215,14 @@ def cases(draw: st.DrawFn, max_blocks: int = 6) -> Case:
         inputs = {name: fresh(kind) for name, kind in kinds.items()}
         extras = {name: [fresh(kind)] for name, kind in kinds.items()}
     return Case(network, inputs, extras, variant)
+
+
+def differentiable(case: Case) -> bool:
+    """Whether autograd takes the network at all: it refuses some writes in place."""
+    inputs = pytree.tree_map(lambda x: x.clone().requires_grad_(), case.inputs)
+    try:
+        outputs = pytree.tree_leaves(case.network(**pytree.tree_map(torch.clone, inputs)))
+        sum(x.sum() for x in outputs).backward(inputs=pytree.tree_leaves(inputs))
+    except RuntimeError:
+        return False
+    return True

@@ -1,0 +1,14 @@
+"""What LMD is compared with, behind one interface (see :mod:`.interface`)."""
+
+from lmd_cli.attribution.interface import BackwardMethod, ForwardMethod, Method, parts, scores
+from lmd_cli.attribution.methods import METHODS, method_named
+
+__all__ = [
+    "METHODS",
+    "BackwardMethod",
+    "ForwardMethod",
+    "Method",
+    "method_named",
+    "parts",
+    "scores",
+]

@@ -1,0 +1,145 @@
+"""Methods that linearise: LMD, LMD + Shapley (table 4), and partial linearisation (table 1)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from torch.utils import _pytree as pytree
+
+from lmd_cli.attribution.interface import Explainer, Features, Fuse, Maps, combine, remembering, run
+from lmd_cli.attribution.removal import Plain, leave_one_out, require_few, shapley
+from lmd_cli.decomposition import Decomposition, Variant, decompose
+from lmd_cli.decomposition.layout import BIAS
+from lmd_cli.decomposition.partial import ACTIVATIONS, NORMALISATIONS, PartiallyLinear
+from lmd_cli.decomposition.replay import replay
+
+#: What is linearised, by the name of table 1's columns.
+FROZEN = {
+    "activations": ACTIVATIONS,
+    "normalisations": NORMALISATIONS,
+    "everything": ACTIVATIONS | NORMALISATIONS,
+}
+
+
+class Lmd:
+    """The parts of a decomposition.
+
+    Args:
+        variant: linearisation rules.
+    """
+
+    def __init__(self, variant: str | Variant = "identity-ratio"):
+        self.variant = Variant.parse(variant)
+        self.name = f"lmd:{self.variant.name}"
+
+    def at(self, fuse: Fuse, features: Features) -> LmdExplainer:
+        result = decompose(fuse, features, self.variant, keep_frozen=True)
+        return LmdExplainer(fuse, features, result)
+
+
+@dataclass(frozen=True)
+class LmdExplainer:
+    """LMD at one operating point.
+
+    Attributes:
+        clean: the operating point's features.
+        result: their decomposition, with its maps.
+    """
+
+    fuse: Fuse
+    clean: Features
+    result: Decomposition
+
+    def parts(self, features: Features) -> Maps:
+        """The clean parts, or those of a perturbed input that goes through the clean sample's
+        linear network (eq. 14). The bias, and the interaction with it, stays the clean sample's."""
+        moved = [name for name, tree in features.items() if tree is not self.clean[name]]
+        replayed = replay(self.fuse, features, self.result, only=moved)
+        return {**self.result.parts, **replayed, BIAS: self.result.bias}
+
+
+class LmdShapley:
+    """LMD whose bias part is shared out among the modalities (table 4).
+
+    Modality m's part is h_m + phi_m, phi the Shapley values of v(S) = the bias part of the
+    network linearised at x_S. Under perturbation h_m goes through the clean sample's linear
+    network, and phi_m is worked out again at the perturbed input. The bias is v of none.
+    """
+
+    def __init__(self, variant: str | Variant = "identity-ratio"):
+        self.variant = Variant.parse(variant)
+        self.name = f"lmd-shapley:{self.variant.name}"
+
+    def at(self, fuse: Fuse, features: Features) -> Explainer:
+        require_few(tuple(features))
+        linear = Lmd(self.variant).at(fuse, features)
+
+        def bias(**given: Any) -> Any:
+            return bias_part(fuse, given, self.variant)
+
+        return _LmdShapleyExplainer(linear, remembering(fuse, bias))
+
+
+@dataclass(frozen=True)
+class _LmdShapleyExplainer:
+    linear: LmdExplainer
+    bias: Fuse
+
+    def parts(self, features: Features) -> Maps:
+        own = self.linear.parts(features)
+        phi = shapley(partial(run, self.bias), features)
+        shared = {name: combine(torch.add, own[name], phi[name]) for name in features}
+        return {**shared, BIAS: phi[BIAS]}
+
+
+def bias_part(fuse: Fuse, features: Features, variant: Variant) -> Any:
+    """The bias part of the network linearised at ``features``.
+
+    Under rules that hand no constants to modalities, zero features have zero parts, which need
+    not be carried along.
+    """
+    keeps_constants = (
+        variant.batch_norm == "identity"
+        and variant.norm != "uniform"
+        and variant.activation == "identity"
+    )
+    leaves = {name: pytree.tree_leaves(tree) for name, tree in features.items()}
+    zero = [name for name, tensors in leaves.items() if not any(t.any() for t in tensors)]
+    absent = {name: features[name] for name in zero} if keeps_constants else {}
+    present = {name: tree for name, tree in features.items() if name not in absent}
+    if not present:
+        return run(fuse, features)
+
+    def in_order(**given: Any) -> Any:  # a fuse may join its keywords in the order that they come
+        return fuse(**{name: given[name] for name in features})
+
+    return decompose(in_order, present, variant, constants=absent).bias
+
+
+class PartialLinearisation:
+    """Leave-one-out on a network that is linear in part: G(x) - G(x with m zeroed).
+
+    G has only its activations, only its norms, or both linearised at the clean sample. The paper
+    does not define its baselines' predictions; under this definition the two ends are leave-one-
+    out and LMD itself.
+
+    Args:
+        what: a key of :data:`FROZEN`.
+        norm: how the norms are linearised: each input centred by its own mean (eq. 11), or the
+            clean sample's statistics.
+    """
+
+    def __init__(
+        self,
+        what: Literal["activations", "normalisations", "everything"],
+        norm: Literal["ratio", "identity"] = "ratio",
+    ):
+        self.kinds, self.variant = FROZEN[what], Variant("identity", norm)
+        self.name = f"partial-{what}" + ("" if norm == "ratio" else f":{norm}")
+
+    def at(self, fuse: Fuse, features: Features) -> Explainer:
+        result = decompose(fuse, features, self.variant, keep_frozen=True)
+        return Plain(leave_one_out, remembering(fuse, PartiallyLinear(fuse, result, self.kinds)))

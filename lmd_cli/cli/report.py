@@ -1,0 +1,51 @@
+"""``lmd report``: a run as one page to look at and to hand over."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lmd_cli.cli import options
+
+
+def command(
+    run: Annotated[
+        Path, typer.Argument(metavar="RUN_FOLDER", help="The folder that lmd evaluate wrote.")
+    ],
+    output: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", dir_okay=False, help="The page (default: in RUN_FOLDER)."),
+    ] = None,
+    variant: Annotated[
+        str | None,
+        typer.Option(metavar="BN-NORM[-ACT]", help="Rules of the maps; the run's first if none."),
+    ] = None,
+    viewer: Annotated[
+        int,
+        typer.Option(min=1, metavar="K", help="Samples to look at, beside the ten that disagree."),
+    ] = 6,
+    limit: Annotated[
+        int | None, typer.Option(min=1, metavar="K", help="Survey only the run's first K samples.")
+    ] = None,
+    survey: Annotated[
+        bool,
+        typer.Option("--survey/--no-survey", help="Decompose the samples if not done before."),
+    ] = True,
+    dataroot: options.Dataroot = None,
+    checkpoint: options.Checkpoint = None,
+    device: options.Device = None,
+    debug: options.Debug = False,
+) -> None:
+    """Make one HTML page of a run: tables, maps to switch and slide, charts, caveats.
+
+    The first time, the run's samples are decomposed once more for maps, layers and vehicles, which
+    are kept in RUN_FOLDER/survey.
+    """
+    from lmd_cli.progress import make_progress
+    from lmd_cli.report.make import ReportOptions, make_report
+
+    chosen = ReportOptions(variant, viewer, limit, survey, dataroot, checkpoint, device)
+    page = make_report(run, output, chosen, make_progress())
+    typer.echo(f"page: {page} ({page.stat().st_size / 1e6:.1f} MB); open it in a browser")

@@ -1,0 +1,65 @@
+"""``lmd score``: which method tells what each sensor saw?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lmd_cli.cli import options
+
+if TYPE_CHECKING:
+    from lmd_cli.evaluation.score import ScoreSummary
+
+
+def command(
+    config: options.Config,
+    settings: options.Settings = None,
+    dataroot: options.Dataroot = None,
+    checkpoint: options.Checkpoint = None,
+    device: options.Device = None,
+    output: options.Output = None,
+    method: options.Methods = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, metavar="K", help="Only the first K samples.")
+    ] = None,
+    resamples: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Resamples of the bootstrap intervals.")
+    ] = 1000,
+    debug: options.Debug = False,
+) -> None:
+    """Score methods of attribution against what each sensor could see (synthetic data only).
+
+    Writes score.csv, score.png, vehicles.csv and times.csv to results/<config name>/score.
+    """
+    from lmd_cli.cli import show
+
+    run = options.load(config, settings, dataroot, checkpoint, device)
+    folder = output or Path("results") / run.name / "score"
+    from lmd_cli.evaluation.score import score
+    from lmd_cli.progress import make_progress
+
+    progress = make_progress()
+    try:
+        found = score(
+            run, folder, method or (), limit=limit, resamples=resamples, progress=progress
+        )
+    finally:
+        progress.close()
+    picture = _picture(found, folder)
+    from lmd_cli.report.scores import score_table
+
+    header, rows = score_table(found.scores, found.seconds, found.plain_seconds)
+    show.table(header, rows)
+    show.lines(found.notes)
+    show.files([*found.files, picture])
+
+
+def _picture(found: ScoreSummary, folder: Path) -> Path:
+    from lmd_cli.evaluation.results import write_atomically
+    from lmd_cli.report.scores import score_png
+
+    path = folder / "score.png"
+    write_atomically(path, score_png(found.scores))
+    return path

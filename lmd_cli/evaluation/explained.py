@@ -1,0 +1,50 @@
+"""The function of a sample's features that every method of attribution explains."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from torch import Tensor
+
+from lmd_cli.contract import FusionNetwork, LinearFusion
+from lmd_cli.evaluation.predict import fuse_function
+from lmd_cli.evaluation.walk import fused_parts
+
+
+@dataclass(frozen=True)
+class Explained:
+    """``fuse(**features)`` is one output of the network.
+
+    Attributes:
+        fuse: from the modalities' features to the output map (B, channels, rows, columns).
+        features: of the sample, by modality.
+    """
+
+    fuse: Callable[..., Tensor]
+    features: Mapping[str, Any]
+
+
+def explained(
+    network: FusionNetwork, output: str, features: Mapping[str, Any], constants: Mapping[str, Any]
+) -> Explained:
+    """What is explained at a sample.
+
+    Where the modalities meet in a linear layer, it is what stands behind: each modality's features
+    are its part of that layer's output, which every method treats as it would the features
+    themselves (zero features give a zero part; gradient times features is linear in them).
+    """
+    if not isinstance(network, LinearFusion):
+        return Explained(fuse_function(network, output, constants), features)
+    fused = fused_parts(network, features)
+    bias, tail = fused.bias, network.tail
+
+    def fuse(**parts: Tensor) -> Tensor:
+        first, *others = parts.values()
+        total = first
+        for part in others:
+            total = total + part
+        return tail(total if bias is None else total + bias, [output])[output]
+
+    return Explained(fuse, fused.parts)

@@ -1,0 +1,134 @@
+"""How far to trust a method: its parts against what each sensor could see (synthetic world).
+
+Every vehicle's parts are its parts' means over the footprint. Two questions:
+
+- Over vehicles that one sensor alone could see, does d_m = part of m - mean of the other sensors'
+  parts tell m's own vehicles from the others'? AUROC, for detected vehicles and for all. This
+  truth is a removal, which favours methods that remove.
+- Over all vehicles, does a sensor's part rank them as the evidence that it had does (visible
+  pixels through the fog, number of returns)? Spearman's correlation.
+
+Intervals resample whole objects, since one object is seen in many samples.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from lmd_cli.data.synthetic.evidence import Evidence
+from lmd_cli.decomposition.layout import BIAS
+from lmd_cli.evaluation.statistics import Array, Indices, Interval, auroc, bootstrap, spearman
+
+#: The column of the side table that grades each sensor's evidence.
+GRADE = {"camera": "visible_pixels", "radar": "radar_returns", "lidar": "lidar_returns"}
+
+
+@dataclass(frozen=True)
+class Vehicle:
+    """One annotated vehicle in one sample, under one method.
+
+    Attributes:
+        token: the annotation's.
+        instance: the object's; what intervals resample.
+        evidence: what each sensor had to go by.
+        detected: whether the mean probability over its footprint exceeds 0.5.
+        parts: for each modality and ``bias``, its part's mean over the footprint.
+    """
+
+    token: str
+    instance: str
+    evidence: Evidence
+    detected: bool
+    parts: Mapping[str, float]
+
+    def sees(self, modality: str) -> bool:
+        """Whether a sensor could see it."""
+        return bool(getattr(self.evidence, modality))
+
+    def grade(self, modality: str) -> float:
+        """How much evidence a sensor had."""
+        return float(getattr(self.evidence, GRADE[modality]))
+
+
+@dataclass(frozen=True)
+class Score:
+    """One number of ``score.csv``.
+
+    Attributes:
+        name: ``auroc_all``, ``auroc_detected``, ``rank_correlation`` or ``bias_share``.
+        modality: whose; empty where it is nobody's.
+        interval: the estimate and its bootstrap interval; NaN where it does not exist.
+        vehicles: how many vehicles it is made of.
+    """
+
+    name: str
+    modality: str
+    interval: Interval
+    vehicles: int
+
+
+def truth_scores(
+    vehicles: Sequence[Vehicle],
+    modalities: Sequence[str],
+    *,
+    seed: int = 0,
+    resamples: int = 1000,
+    level: float = 0.95,
+) -> list[Score]:
+    """Every score of one method, in a fixed order.
+
+    With two modalities d_1 = -d_2, and one AUROC says all: it is given for the first.
+    """
+
+    def interval(chosen: Sequence[Vehicle], statistic: Callable[[Indices], float]) -> Interval:
+        groups = [v.instance for v in chosen]
+        return bootstrap(
+            statistic, len(chosen), seed=seed, resamples=resamples, level=level, groups=groups
+        )
+
+    found = []
+    single = [v for v in vehicles if sum(map(v.sees, modalities)) == 1]
+    detected = [v for v in single if v.detected]
+    for name, chosen in (("auroc_all", single), ("auroc_detected", detected)):
+        for modality in modalities if len(modalities) > 2 else modalities[:1]:
+            statistic = _auroc_of(chosen, modality, modalities)
+            found.append(Score(name, modality, interval(chosen, statistic), len(chosen)))
+    for modality in modalities:
+        statistic = _correlation_of(vehicles, modality)
+        found.append(
+            Score("rank_correlation", modality, interval(vehicles, statistic), len(vehicles))
+        )
+    some = [v for v in vehicles if any(v.parts.values())]
+    shares = bias_shares(some)
+    mean = interval(some, lambda chosen: float(shares[chosen].mean()))
+    return [*found, Score("bias_share", "", mean, len(some))]
+
+
+def separation(vehicle: Vehicle, modality: str, modalities: Sequence[str]) -> float:
+    """d_m: a modality's part less the mean of the others'."""
+    others = [vehicle.parts[name] for name in modalities if name != modality]
+    return vehicle.parts[modality] - sum(others) / len(others)
+
+
+def bias_shares(vehicles: Sequence[Vehicle]) -> Array:
+    """For each vehicle |bias| over the sum of its parts' magnitudes: evidence no sensor gets."""
+    totals = [sum(map(abs, vehicle.parts.values())) for vehicle in vehicles]
+    biases = [abs(vehicle.parts[BIAS]) for vehicle in vehicles]
+    return np.array(biases, dtype=np.float64) / np.array(totals, dtype=np.float64)
+
+
+def _auroc_of(
+    vehicles: Sequence[Vehicle], modality: str, modalities: Sequence[str]
+) -> Callable[[Indices], float]:
+    d = np.array([separation(v, modality, modalities) for v in vehicles])
+    own = np.array([v.sees(modality) for v in vehicles], dtype=bool)
+    return lambda chosen: auroc(d[chosen], own[chosen])
+
+
+def _correlation_of(vehicles: Sequence[Vehicle], modality: str) -> Callable[[Indices], float]:
+    part = np.array([v.parts[modality] for v in vehicles])
+    grade = np.array([v.grade(modality) for v in vehicles])
+    return lambda chosen: spearman(part[chosen], grade[chosen])

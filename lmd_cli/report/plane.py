@@ -1,0 +1,64 @@
+"""Where a map lies on the ground, whatever network it comes from."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from lmd_cli.geometry import Grid
+
+Array = NDArray[np.floating]
+
+
+@dataclass(frozen=True)
+class Plane:
+    """Extent of a bird's-eye-view map whose rows run forward and whose columns run to the right.
+
+    Row 0 is the rearmost, column 0 the leftmost. A network with other axes turns its maps first.
+
+    Attributes:
+        rows, columns: cells forward and to the right.
+        left, right, back, front: edges in metres, from the origin that the boxes are measured from.
+    """
+
+    rows: int
+    columns: int
+    left: float
+    right: float
+    back: float
+    front: float
+
+    @classmethod
+    def of_grid(cls, grid: Grid) -> Plane:
+        """The ground plane of SimpleBEV's voxels, whose maps are (Z, X)."""
+        depth, _, width = grid.size
+        x, _, z = grid.lower
+        across, _, along = grid.voxel
+        return cls(depth, width, x, x + width * across, z, z + depth * along)
+
+    @property
+    def extent(self) -> tuple[float, float, float, float]:
+        """(left, right, back, front), as matplotlib takes it with ``origin="lower"``."""
+        return self.left, self.right, self.back, self.front
+
+    @property
+    def cell(self) -> tuple[float, float]:
+        """Width and depth of a cell, metres."""
+        return (self.right - self.left) / self.columns, (self.front - self.back) / self.rows
+
+    def to_cells(self, points: Array) -> Array:
+        """Points (..., 2), metres (right, forward), to (column, row); cell centres are integers."""
+        corner = np.array([self.left, self.back])
+        return (np.asarray(points) - corner) / np.array(self.cell) - 0.5
+
+    def mask(self, outline: Array) -> NDArray[np.bool_]:
+        """Cells (rows, columns) inside a convex outline (n, 2), metres (right, forward).
+
+        Corners are truncated to whole cells as the ground truth's are.
+        """
+        filled = np.zeros((self.rows, self.columns), dtype=np.uint8)
+        cv2.fillPoly(filled, [self.to_cells(outline).astype(np.int32)], (1,))
+        return filled.astype(bool)

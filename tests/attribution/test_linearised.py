@@ -1,0 +1,188 @@
+"""LMD behind the interface, LMD + Shapley, and partial linearisation."""
+
+from __future__ import annotations
+
+from itertools import permutations
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+from hypothesis import assume, given, settings
+from random_networks import Case, cases
+from rule_oracle import normal
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from lmd_cli.attribution import parts
+from lmd_cli.attribution.linearised import Lmd, LmdShapley, PartialLinearisation
+from lmd_cli.attribution.removal import LeaveOneOut
+from lmd_cli.decomposition import DecompositionError, decompose
+from lmd_cli.decomposition.partial import ACTIVATIONS, NORMALISATIONS, PartiallyLinear
+
+RUNS = settings(max_examples=25, deadline=None, derandomize=True)
+
+
+def leaves(tree: Any) -> list[Tensor]:
+    return pytree.tree_leaves(tree)
+
+
+def close(found: Any, wanted: Any, tolerance: float = 1e-11) -> None:
+    for a, b in zip(leaves(found), leaves(wanted), strict=True):
+        scale = max(1.0, float(b.abs().max()))
+        torch.testing.assert_close(a, b, rtol=0, atol=tolerance * scale)
+
+
+def perturbed(case: Case) -> dict[str, Any]:
+    return {name: values[0] for name, values in case.extras.items()}
+
+
+@RUNS
+@given(cases())
+def test_lmd_gives_the_parts_clean_and_perturbed(case: Case) -> None:
+    explainer = Lmd(case.variant).at(case.network, case.inputs)
+    wanted = decompose(case.network, case.inputs, case.variant, extras=case.extras)
+    clean, moved = explainer.parts(case.inputs), explainer.parts(perturbed(case))
+    for name in case.inputs:
+        close(clean[name], wanted.parts[name])
+        close(moved[name], wanted.extras[name][0])
+    close(clean["bias"], wanted.bias)
+    close(moved["bias"], wanted.bias)
+
+
+@pytest.mark.parametrize("norm", ["ratio", "identity"])
+@RUNS
+@given(case=cases())
+def test_with_everything_linearised_leave_one_out_is_lmd(norm: Any, case: Case) -> None:
+    method = PartialLinearisation("everything", norm)
+    wanted = decompose(case.network, case.inputs, f"identity-{norm}", extras=case.extras)
+    explainer = method.at(case.network, case.inputs)
+    clean, moved = explainer.parts(case.inputs), explainer.parts(perturbed(case))
+    for name in case.inputs:
+        close(clean[name], wanted.parts[name])
+        close(moved[name], wanted.extras[name][0])
+    close(clean["bias"], wanted.bias)
+
+
+@RUNS
+@given(cases())
+def test_with_nothing_linearised_it_is_the_network(case: Case) -> None:
+    result = decompose(case.network, case.inputs, "identity-ratio", keep_frozen=True)
+    bare = PartiallyLinear(case.network, result, frozenset())
+    with torch.no_grad():
+        wanted = case.network(**pytree.tree_map(torch.clone, perturbed(case)))
+    close(bare(**perturbed(case)), wanted)
+
+
+@pytest.mark.parametrize("what", ["activations", "normalisations", "everything"])
+@RUNS
+@given(case=cases())
+def test_at_the_operating_point_it_is_the_network(what: Any, case: Case) -> None:
+    found = parts(PartialLinearisation(what), case.network, case.inputs)
+    with torch.no_grad():
+        total = case.network(**pytree.tree_map(torch.clone, case.inputs))
+    sums = [sum(values) for values in zip(*map(leaves, found.values()), strict=True)]
+    close(sums, total)
+
+
+class Small(nn.Module):
+    """Convolution, InstanceNorm, ReLU, twice; written out below for each baseline."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(2, 4, 3), nn.Conv2d(4, 1, 3)
+        self.norm = nn.InstanceNorm2d(4, affine=True)
+
+    def forward(self, camera: Tensor, radar: Tensor) -> Tensor:
+        return self.second(F.relu(self.norm(self.first(torch.cat([camera, radar], 1)))))
+
+
+@pytest.fixture
+def small() -> Small:
+    network = Small().double()
+    with torch.no_grad():
+        network.norm.weight.uniform_(0.5, 2.0)
+        network.norm.bias.normal_()
+    return network
+
+
+CLEAN = {"camera": normal(1, 1, 7, 8), "radar": normal(1, 1, 7, 8, seed=1)}
+MOVED = {"camera": normal(3, 1, 7, 8, seed=2), "radar": normal(3, 1, 7, 8, seed=3)}
+
+
+def by_hand(network: Small, what: str, camera: Tensor, radar: Tensor) -> Tensor:
+    """The network with its mask, or its variance, that of the clean sample."""
+    first = network.first(torch.cat([CLEAN["camera"], CLEAN["radar"]], 1))
+    variance, mask = first.var((2, 3), correction=0, keepdim=True), network.norm(first) > 0
+    h = network.first(torch.cat([camera, radar], 1))
+    if what == "normalisations":
+        deviation = torch.sqrt(variance + network.norm.eps)
+        weight, bias = (p.reshape(1, -1, 1, 1) for p in (network.norm.weight, network.norm.bias))
+        h = (h - h.mean((2, 3), keepdim=True)) / deviation * weight + bias
+        return network.second(F.relu(h))
+    return network.second(network.norm(h) * mask)
+
+
+@pytest.mark.parametrize("what", ["activations", "normalisations"])
+def test_partly_linear_networks_written_out(small: Small, what: Any) -> None:
+    found = PartialLinearisation(what).at(small, CLEAN).parts(MOVED)
+    zero = torch.zeros_like(MOVED["camera"])
+    with torch.no_grad():
+        total = by_hand(small, what, **MOVED)
+        close(found["camera"], total - by_hand(small, what, zero, MOVED["radar"]))
+        close(found["radar"], total - by_hand(small, what, MOVED["camera"], zero))
+
+
+def test_the_baselines_differ(small: Small) -> None:
+    """Otherwise the tests above could not tell them apart."""
+    methods = [LeaveOneOut(), *map(PartialLinearisation, ("activations", "normalisations"))]
+    found = [m.at(small, CLEAN).parts(MOVED)["camera"] for m in [*methods, Lmd()]]
+    distances = [float((a - b).abs().max()) for i, a in enumerate(found) for b in found[:i]]
+    assert min(distances) > 0.05
+
+
+def test_statistics_shared_out_among_modalities_are_refused(small: Small) -> None:
+    for variant in ("identity-uniform", "identity-ratio-sum"):
+        result = decompose(small, CLEAN, variant, keep_frozen=True)
+        with pytest.raises(DecompositionError, match="decompose with identity-ratio or"):
+            PartiallyLinear(small, result, ACTIVATIONS)
+    with pytest.raises(DecompositionError, match="keep_frozen=True"):
+        PartiallyLinear(small, decompose(small, CLEAN), NORMALISATIONS)
+
+
+def lmd_shapley_by_hand(case: Case, features: dict[str, Any]) -> dict[str, list[Tensor]]:
+    """h_m of the clean sample's linear network, and phi_m over all orders of arrival."""
+
+    def bias(present: set[str]) -> list[Tensor]:
+        inputs = {
+            name: pytree.tree_map(torch.clone if name in present else torch.zeros_like, tree)
+            for name, tree in features.items()
+        }
+        return leaves(decompose(case.network, inputs, case.variant).bias)
+
+    extras = {name: [tree] for name, tree in features.items()}
+    linear = decompose(case.network, case.inputs, case.variant, extras=extras)
+    orders = list(permutations(features))
+    found = {}
+    for name in features:
+        gains = []
+        for order in orders:
+            before = set(order[: order.index(name)])
+            gains.append([a - b for a, b in zip(bias(before | {name}), bias(before), strict=True)])
+        phi = [torch.stack(column).mean(0) for column in zip(*gains, strict=True)]
+        found[name] = [h + p for h, p in zip(leaves(linear.extras[name][0]), phi, strict=True)]
+    return found
+
+
+@settings(max_examples=12, deadline=None, derandomize=True)
+@given(cases(max_blocks=3))
+def test_lmd_shapley_is_its_definition(case: Case) -> None:
+    assume(len(case.inputs) <= 3)
+    explainer = LmdShapley(case.variant).at(case.network, case.inputs)
+    clean, moved = explainer.parts(case.inputs), explainer.parts(perturbed(case))
+    for features, found in ((case.inputs, clean), (perturbed(case), moved)):
+        for name, wanted in lmd_shapley_by_hand(case, features).items():
+            close(found[name], wanted)
+    with torch.no_grad():
+        total = case.network(**pytree.tree_map(torch.clone, case.inputs))
+    close([sum(values) for values in zip(*map(leaves, clean.values()), strict=True)], total)

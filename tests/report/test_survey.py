@@ -1,0 +1,125 @@
+"""The second pass over a run's samples, its files, and the page made of them."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import made_up
+import numpy as np
+import pytest
+
+from lmd_cli.build import build_grid
+from lmd_cli.config_file import load_config
+from lmd_cli.decomposition import OperationRecord
+from lmd_cli.errors import ConfigError, ResultsError
+from lmd_cli.evaluation import evaluate
+from lmd_cli.report import make
+from lmd_cli.report.make import ReportOptions, make_report
+from lmd_cli.report.plane import Plane
+from lmd_cli.report.survey import LayerMeans, survey
+from lmd_cli.report.survey_files import read_survey, write_survey
+from lmd_cli.single import make_ready
+
+
+@pytest.fixture(scope="module")
+def run(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run")
+    evaluate(load_config(str(tiny_config)), folder, limit=3)
+    return folder
+
+
+def test_a_survey_agrees_with_decomposing_each_sample(tiny_config: Path):
+    config = load_config(str(tiny_config))
+    ready = make_ready(config)
+    tokens = [ready.dataset.tokens[i] for i in (4, 1, 2)]
+    found = survey(ready, tokens, Plane.of_grid(build_grid(config.model)), viewer=1)
+    assert [row[0] for row in found.samples] == tokens
+    assert [one.index for one in found.shown] == [1, 2, 4]  # all: fewer than the ten
+    single = ready.decompose(1)
+    np.testing.assert_array_equal(
+        found.shown[0].parts, np.stack([part.numpy() for part in single.parts.values()])
+    )
+    assert found.shown[0].truth.any()
+    assert len(found.objects) == sum(len(ready.dataset.boxes(i)) for i in (4, 1, 2))
+    shares = np.array([row[3:] for row in found.layers])
+    np.testing.assert_allclose(shares.sum(axis=1), 1.0, atol=1e-9)
+    assert len(found.shown[0].images) == 6
+
+
+def test_layer_shares_are_averaged_over_samples():
+    means = LayerMeans()
+    for camera in (0.2, 0.6):
+        shares = {"camera": camera, "bias": 1 - camera}
+        record = OperationRecord(0, "a", "torch.relu", "activation", "eq. 9", 1.0, 0.0, 0.0, shares)
+        means.add([record])
+    assert means.names == ["camera", "bias"]
+    assert means.rows() == [(0, "a", "torch.relu", pytest.approx(0.4), pytest.approx(0.6))]
+
+
+def test_files_hold_the_survey(tmp_path: Path):
+    found, identity = made_up.survey(made_up.HOSTILE), {"variant": ("a", 1)}
+    write_survey(found, identity, tmp_path / "survey")
+    assert read_survey(tmp_path / "survey", {"variant": ("b", 1)}) is None
+    read = read_survey(tmp_path / "survey", identity)
+    assert read is not None
+    assert (read.plane, read.parts, read.layers) == (found.plane, found.parts, found.layers)
+    assert read.objects == found.objects
+    assert read.samples == found.samples
+    assert [one.token for one in read.shown] == [one.token for one in found.shown]
+    np.testing.assert_array_equal(read.shown[1].parts, found.shown[1].parts)
+    np.testing.assert_array_equal(read.shown[2].truth, found.shown[2].truth)
+
+
+def test_a_damaged_survey_is_named(tmp_path: Path):
+    write_survey(made_up.survey(), {}, tmp_path / "survey")
+    (tmp_path / "survey" / "maps.npz").write_bytes(b"PK broken")
+    with pytest.raises(ResultsError, match=r"survey is damaged .*remove it and try again"):
+        read_survey(tmp_path / "survey", {})
+
+
+def test_a_page_leaves_the_evaluation_as_it_was_and_comes_again_the_same(run: Path):
+    before = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
+    first = make_report(run).read_bytes()
+    assert {name: (run / name).read_bytes() for name in before} == before
+    objects = (run / "survey" / "objects.csv").read_bytes()
+    times = {path: path.stat().st_mtime_ns for path in (run / "survey").iterdir()}
+    assert make_report(run).read_bytes() == first
+    assert {path: path.stat().st_mtime_ns for path in times} == times  # not computed again
+    for path in times:
+        path.unlink()
+    assert make_report(run).read_bytes() == first
+    assert (run / "survey" / "objects.csv").read_bytes() == objects
+    rows = list(csv.DictReader(objects.decode().splitlines()))
+    assert {row["scene"] for row in rows} <= {"scene-0103", "scene-0916"}
+    assert "not finished" in first.decode()  # three of six samples
+
+
+def test_without_a_survey_nothing_is_computed(run: Path, tmp_path: Path, monkeypatch):
+    monkeypatch.setattr(make, "_compute", None)
+    monkeypatch.setattr(make, "SURVEY", "none")
+    page = make_report(run, tmp_path / "page.html", ReportOptions(compute=False))
+    assert 'id="viewer-data"' not in page.read_text()
+
+
+def test_a_variant_that_the_run_does_not_have(run: Path):
+    with pytest.raises(ConfigError, match="not among the run's: identity-ratio, uniform-identity"):
+        make_report(run, options=ReportOptions(variant="identity-identity"))
+
+
+def test_weights_and_samples_must_be_the_runs(run: Path, tmp_path: Path):
+    copy = tmp_path / "copy"
+    copy.mkdir()
+    for path in run.iterdir():
+        if path.is_file():
+            (copy / path.name).write_bytes(path.read_bytes())
+    record = json.loads((copy / "run.json").read_text())
+    record["samples"]["sha256"] = "0" * 64
+    (copy / "run.json").write_text(json.dumps(record))
+    with pytest.raises(ResultsError, match="the samples of the split are not those of the run"):
+        make_report(copy)
+    record["config"]["model"]["encoder"] = "res9"
+    (copy / "run.json").write_text(json.dumps(record))
+    with pytest.raises(ResultsError, match="this version cannot read"):
+        make_report(copy)
