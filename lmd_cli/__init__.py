@@ -11,9 +11,23 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from lmd_cli.config import RunConfig
     from lmd_cli.config_file import load_config
-    from lmd_cli.decomposition import Decomposition, Variant, decompose, register_rule
+    from lmd_cli.decomposition import (
+        Decomposition,
+        Variant,
+        decompose,
+        explain_coverage,
+        register_rule,
+    )
 
-__all__ = ["Decomposition", "RunConfig", "Variant", "decompose", "load_config", "register_rule"]
+__all__ = [
+    "Decomposition",
+    "RunConfig",
+    "Variant",
+    "decompose",
+    "explain_coverage",
+    "load_config",
+    "register_rule",
+]
 
 
 def __getattr__(name: str) -> Any:

@@ -11,6 +11,7 @@ from torch.utils import _pytree as pytree
 
 from lmd_cli.decomposition import Decomposition, decompose
 from lmd_cli.decomposition.registry import function_name, registered_functions
+from lmd_cli.decomposition.replay import replay, replay_deviation
 
 #: Rounding of float64 sums over a few hundred terms of order 1.
 TOLERANCE = 1e-12
@@ -57,12 +58,22 @@ class Sample:
         return {**self.parts, **extras, BIAS: self.bias}
 
     def through(self, operation: Callable[[Tensor], Any], variant: str) -> Decomposition:
-        """Decomposes ``operation(camera + radar + bias)``."""
+        """Decomposes ``operation(camera + radar + bias)``, and replays it (eq. 14)."""
 
         def function(camera: Tensor, radar: Tensor) -> Any:
             return operation(camera + radar + self.bias)
 
-        return decompose(function, self.parts, variant, extras=self.extras, audit=True)
+        options: dict[str, Any] = {"extras": self.extras, "audit": True, "keep_frozen": True}
+        result = decompose(function, self.parts, variant, **options)
+        assert_replayed(function, self.parts, result)
+        return result
+
+
+def assert_replayed(
+    function: Callable[..., Any], inputs: Mapping[str, Any], result: Decomposition
+) -> None:
+    """The linearised network, run on one modality at a time, gives the parts."""
+    assert replay_deviation(replay(function, inputs, result), result) < 10 * TOLERANCE
 
 
 def rows_of(result: Decomposition) -> dict[str, list[Tensor]]:

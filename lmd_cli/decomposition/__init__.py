@@ -5,7 +5,9 @@
 
 from lmd_cli.decomposition.api import decompose, decompose_onward
 from lmd_cli.decomposition.audit import OperationRecord
+from lmd_cli.decomposition.coverage import Coverage, CoverageRow, explain_coverage
 from lmd_cli.decomposition.errors import (
+    ConservationError,
     DecompositionError,
     InputError,
     LeakError,
@@ -18,6 +20,9 @@ from lmd_cli.decomposition.tensor import DecomposedTensor
 from lmd_cli.decomposition.variant import Variant, variant_names
 
 __all__ = [
+    "ConservationError",
+    "Coverage",
+    "CoverageRow",
     "DecomposedTensor",
     "Decomposition",
     "DecompositionError",
@@ -31,6 +36,7 @@ __all__ = [
     "Variant",
     "decompose",
     "decompose_onward",
+    "explain_coverage",
     "find_rule",
     "register_rule",
     "unregister_rule",

@@ -8,16 +8,23 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from lmd_cli.decomposition import rules as _rules  # noqa: F401  (registers the rules)
 from lmd_cli.decomposition.errors import InputError, LeakError
 from lmd_cli.decomposition.layout import Layout
 from lmd_cli.decomposition.modules import find_root
+from lmd_cli.decomposition.overrides import ModuleRules, VariantByModule
 from lmd_cli.decomposition.result import Decomposition, Parts
 from lmd_cli.decomposition.session import Session
 from lmd_cli.decomposition.tensor import DecomposedTensor
-from lmd_cli.decomposition.tree import carries_parts, map_tensors, named_leaves
+from lmd_cli.decomposition.tree import (
+    carries_parts,
+    leaves,
+    map_tensors,
+    named_leaves,
+    paths,
+    with_leaves,
+)
 from lmd_cli.decomposition.variant import Variant
 
 
@@ -30,11 +37,12 @@ def decompose(
     extras: Mapping[str, Sequence[Any]] | None = None,
     layers: Iterable[str] | Literal["all"] = (),
     root: nn.Module | None = None,
-    audit: bool = False,
+    audit: bool | Literal["raise"] = False,
     keep_frozen: bool = False,
     plain_modules: Iterable[str] = (),
     grad: bool = False,
     bilinear: Literal["bias", "interaction"] = "bias",
+    rules: ModuleRules | None = None,
 ) -> Decomposition:
     """Runs ``function(**inputs, **constants)`` once and splits its output into parts.
 
@@ -43,22 +51,28 @@ def decompose(
 
     Args:
         function: a module, a bound method, or any function of tensors.
-        inputs: for each modality its tensor, or nested dicts and lists of tensors.
+        inputs: for each modality its tensor, or nested dicts, lists, (named) tuples and
+            dataclasses of tensors.
         variant: linearisation rules, BN-NORM[-ACT].
         constants: other arguments; they belong to no modality, and what they add is bias.
         extras: for each modality, alternatives of the same structure as its input; they ride
             along at the operating point of ``inputs`` and come back as ``result.extras``.
         layers: qualified module names (or ``"all"``) whose output's parts are wanted too.
         root: the module that names are relative to; guessed from ``function`` if not given.
-        audit: record conservation and shares at every operation (``result.operations``).
+        audit: record conservation and shares at every operation (``result.operations``);
+            ``"raise"``: an operation that breaks conservation is an error that names it.
         keep_frozen: keep the linearised maps for a replay (``result.tape``).
         plain_modules: names of modules that may return plain tensors for decomposed inputs.
         grad: let gradients flow through the parts.
         bilinear: where products of different modalities are reported: in ``result.bias`` (the
             paper's choice), or in ``result.interaction`` alone. No other part depends on it.
+        rules: other fields of the variant for modules whose qualified name matches a pattern:
+            ``{"decoder.layer3.*": {"activation": "taylor"}}``.
 
     Raises:
-        InputError: inputs that are not floating tensors, unknown layers, a bad variant name.
+        InputError: inputs that are not floating tensors, unknown layers, a bad variant name, rules
+            for no module.
+        ConservationError: with ``audit="raise"``, a rule whose parts do not sum to the total.
         NoRuleError: an operation without a rule; it names the operation and its module.
         LeakError: an operation that would drop parts silently.
     """
@@ -69,7 +83,7 @@ def decompose(
     recorder = LayerRecorder(layers, layout, root, bilinear == "bias")
     session = Session(
         layout,
-        _parse(variant),
+        VariantByModule(parse_variant(variant), rules, root),
         root=root,
         audit=audit,
         keep_frozen=keep_frozen,
@@ -127,7 +141,7 @@ def decompose_onward(
     rows = layout.all_rows if bias is not None else layout.all_rows[:-1]
     stack += [bias] if bias is not None else []
     session = Session(
-        layout, _parse(variant), root=root or find_root(function), keep_frozen=keep_frozen
+        layout, parse_variant(variant), root=root or find_root(function), keep_frozen=keep_frozen
     )
     with torch.no_grad():
         x = DecomposedTensor.wrap(total, torch.stack(stack), rows)
@@ -138,7 +152,7 @@ def decompose_onward(
     return Decomposition(output, layout, {}, session.records, session.coverage, session.tape)
 
 
-def _parse(variant: str | Variant) -> Variant:
+def parse_variant(variant: str | Variant) -> Variant:
     try:
         return Variant.parse(variant)
     except ValueError as error:
@@ -164,20 +178,19 @@ def lift(layout: Layout, modality: str, tree: Any, extras: Sequence[Any] = ()) -
                 f"input {modality!r}{path}: expected a floating-point tensor, got {what}; pass "
                 "what is not a modality in constants="
             )
-    structure = pytree.tree_structure(tree)
-    others = [_leaves_like(extra, structure, modality, i) for i, extra in enumerate(extras)]
+    others = [_leaves_like(extra, paths(tree), modality, i) for i, extra in enumerate(extras)]
     rows = (layout.modalities.index(modality), *layout.extra_rows(modality))
-    leaves = [
+    lifted = [
         _lift_leaf(leaf, [o[i] for o in others], rows, f"{modality!r}")
-        for i, leaf in enumerate(pytree.tree_leaves(tree))
+        for i, leaf in enumerate(leaves(tree))
     ]
-    return pytree.tree_unflatten(leaves, structure)
+    return with_leaves(tree, lifted)
 
 
-def _leaves_like(extra: Any, structure: Any, modality: str, index: int) -> list[Any]:
-    if pytree.tree_structure(extra) != structure:
+def _leaves_like(extra: Any, structure: list[str], modality: str, index: int) -> list[Any]:
+    if paths(extra) != structure:
         raise InputError(f"extra {index} of {modality!r} has another structure than the input")
-    return pytree.tree_leaves(extra)
+    return leaves(extra)
 
 
 def _lift_leaf(leaf: Tensor, extras: list[Tensor], rows: tuple[int, ...], name: str) -> Tensor:

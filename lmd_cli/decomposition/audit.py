@@ -38,8 +38,31 @@ class OperationRecord:
     shares: dict[str, float]
 
 
+#: Largest difference, relative to the summed |parts|, that is rounding.
+ROUNDING = {torch.float64: 1e-10, torch.float32: 1e-4}
+HALF_ROUNDING = 0.1
+
+
+def rounding(total: Tensor) -> float:
+    """The tolerance of a tensor's type."""
+    return ROUNDING.get(total.dtype.to_real(), HALF_ROUNDING)
+
+
+def is_broken(total: Tensor, parts: Tensor, tolerance: float) -> bool:
+    """Whether total and parts differ by more than rounding (or are not numbers).
+
+    Args:
+        total: any shape.
+        parts: ``(P, *total.shape)``, the clean parts and the bias.
+        tolerance: of the coarsest type that the run went through.
+    """
+    return not parts_residual(total, parts) <= tolerance
+
+
 def residual(total: Tensor, parts: Tensor) -> float:
     """max |total - sum of parts| / max |total| (absolute where the total is zero).
+
+    Infinite elements (masked logits) count where the parts' sum is not the same infinity.
 
     Args:
         total: any shape.
@@ -56,7 +79,9 @@ def parts_residual(total: Tensor, parts: Tensor) -> float:
 def _relative(total: Tensor, parts: Tensor, measure: Tensor) -> float:
     if total.numel() == 0:
         return 0.0
-    difference, scale = (total - parts.sum(0)).abs().max(), measure.abs().max()
+    found, finite = parts.sum(0), torch.isfinite(measure)
+    difference = torch.where(total == found, 0.0, (total - found).abs()).max()
+    scale = torch.where(finite, measure, 0.0).abs().max()
     return float(difference / scale) if scale > 0 else float(difference)
 
 

@@ -15,5 +15,9 @@ class LeakError(DecompositionError):
     """Parts would have been dropped silently (their value would then count as bias)."""
 
 
+class ConservationError(DecompositionError):
+    """Total and parts differ after an operation: its rule is wrong (``audit="raise"``)."""
+
+
 class InputError(DecompositionError):
     """An input, constant or option of :func:`lmd_cli.decompose` that cannot be used."""

@@ -27,15 +27,23 @@ def unmark(tree: Any) -> Any:
 
 
 def mark(tree: Any) -> Any:
-    """The same structure with every floating tensor marked."""
+    """The same structure with every floating or complex tensor marked."""
     return pytree.tree_map(
-        lambda v: (
-            v.as_subclass(MarkedTensor) if isinstance(v, Tensor) and v.is_floating_point() else v
-        ),
+        lambda v: v.as_subclass(MarkedTensor) if isinstance(v, Tensor) and is_continuous(v) else v,
         tree,
     )
 
 
+def is_continuous(x: Tensor) -> bool:
+    """Whether a tensor can carry parts: it is floating or complex."""
+    return x.is_floating_point() or x.is_complex()
+
+
+def marked(*trees: Any) -> list[MarkedTensor]:
+    """The marked tensors of (possibly nested) arguments, in order."""
+    return [leaf for leaf in pytree.tree_leaves(trees) if isinstance(leaf, MarkedTensor)]
+
+
 def count_marked(*trees: Any) -> int:
     """How many tensors of (possibly nested) arguments are marked."""
-    return sum(isinstance(leaf, MarkedTensor) for leaf in pytree.tree_leaves(trees))
+    return len(marked(*trees))

@@ -18,7 +18,8 @@ from torch.nn.modules.module import (
 
 from lmd_cli.decomposition.errors import NoRuleError
 
-OnOutput = Callable[[str, nn.Module, Any, Any], None]
+#: Called as ``on_output(name, module, (args, kwargs), output)``; gives the output to go on with.
+OnOutput = Callable[[str, nn.Module, Any, Any], Any]
 
 
 def find_root(function: Any) -> nn.Module | None:
@@ -62,6 +63,17 @@ class ModuleTracker:
         """Name of the innermost running module; empty outside any module and in the root."""
         return self.name(self._stack[-1]) if self._stack else ""
 
+    @property
+    def named_path(self) -> str:
+        """Name of the innermost running module that the root knows."""
+        known = (self._names.get(id(module)) for module in reversed(self._stack))
+        return next((name for name in known if name is not None), "")
+
+    @property
+    def running(self) -> tuple[nn.Module, ...]:
+        """The running modules, the innermost last."""
+        return tuple(self._stack)
+
     def describe(self) -> str:
         """The innermost running module for an error message."""
         if not self._stack:
@@ -98,10 +110,11 @@ class ModuleTracker:
                 f"BatchNorm is in training mode {self.describe()}; call .eval() on the network"
             )
 
-    def _leave(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> None:
+    def _leave(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
         if self._elsewhere():
-            return
+            return None
         while self._stack and self._stack.pop() is not module:
             pass  # a call that raised before its hooks ran leaves its entry behind
-        if output is not None:
-            self._on_output(self.name(module), module, (args, kwargs), output)
+        if output is None:  # also after an exception
+            return None
+        return self._on_output(self.name(module), module, (args, kwargs), output)

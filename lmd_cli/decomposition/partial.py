@@ -15,7 +15,8 @@ from lmd_cli.decomposition.frozen import Stream
 from lmd_cli.decomposition.replay import LINEARISED_KINDS, Runner
 from lmd_cli.decomposition.result import Decomposition
 
-NORMALISATIONS = frozenset({"normalisation"})
+#: With the divisors of norms that a network writes itself.
+NORMALISATIONS = frozenset({"normalisation", "statistic", "quotient"})
 #: Every other operation that is not linear: slopes, attention weights, selected elements, and
 #: comparisons and sampling locations, which decide as an activation's sign does.
 ACTIVATIONS = LINEARISED_KINDS - NORMALISATIONS

@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
+from lmd_cli.decomposition.custom import caller, custom_functions
 from lmd_cli.decomposition.errors import DecompositionError, NoRuleError
 from lmd_cli.decomposition.frozen import (
     FrozenMap,
@@ -26,17 +27,26 @@ from lmd_cli.decomposition.frozen import (
     Stream,
 )
 from lmd_cli.decomposition.layout import BIAS
-from lmd_cli.decomposition.marks import MarkedTensor, count_marked, mark, unmark, unmark_tensor
-from lmd_cli.decomposition.registry import Rule, find_rule, function_name
+from lmd_cli.decomposition.marks import (
+    MarkedTensor,
+    count_marked,
+    is_continuous,
+    mark,
+    marked,
+    unmark,
+    unmark_tensor,
+)
+from lmd_cli.decomposition.registry import Rule, canonical, find_rule, function_name
 from lmd_cli.decomposition.result import Decomposition
 from lmd_cli.decomposition.rules.arithmetic import add_
-from lmd_cli.decomposition.rules.attention import COMPOSED
-from lmd_cli.decomposition.rules.linear import add_product, convolution, grid_sample, linear, pad
-from lmd_cli.decomposition.tree import map_tensors
+from lmd_cli.decomposition.rules.composite import COMPOSED, is_composed
+from lmd_cli.decomposition.rules.linear import convolution, grid_sample, linear, pad
+from lmd_cli.decomposition.rules.quotient import fraction
+from lmd_cli.decomposition.tree import leaves, map_tensors
 
-_FROZEN_KINDS = ("activation", "softmax", "normalisation", "selection")
+_FROZEN_KINDS = ("activation", "softmax", "normalisation", "selection", "statistic")
 #: Kinds of operations whose result at the operating point the maps know.
-LINEARISED_KINDS = frozenset((*_FROZEN_KINDS, "constant"))
+LINEARISED_KINDS = frozenset((*_FROZEN_KINDS, "constant", "quotient"))
 
 
 def replay(
@@ -130,7 +140,9 @@ def replay_deviation(replayed: Mapping[str, Any], decomposition: Decomposition) 
     parts = {**decomposition.parts, BIAS: decomposition.own_bias}
     worst = scale = 0.0
     for name, tree in parts.items():
-        for a, b in zip(pytree.tree_leaves(tree), pytree.tree_leaves(replayed[name]), strict=True):
+        for a, b in zip(leaves(tree), leaves(replayed[name]), strict=True):
+            if a.numel() == 0 or not is_continuous(a):
+                continue  # indices are the same in every part
             worst = max(worst, float((a - b).abs().max()))
             scale = max(scale, float(a.abs().max()))
     return worst / scale if scale else worst
@@ -156,19 +168,26 @@ class Runner:
         self._kinds = kinds
 
     def __call__(self, inputs: Mapping[str, Any], stream: Stream) -> Any:
-        marked = {
+        streams = {
             name: map_tensors(lambda t: t.clone().as_subclass(MarkedTensor), tree)
             for name, tree in inputs.items()
         }
         mode = _ReplayMode(self._tape, stream, self._kinds)
-        with torch.no_grad(), mode:
-            output = self._function(**marked, **self._constants)
+        with torch.no_grad(), mode, custom_functions(mode.custom):
+            output = self._function(**streams, **self._constants)
         if mode.position != len(self._tape):
             raise DecompositionError(
                 f"the replay met {mode.position} nonlinear operations, the clean pass "
                 f"{len(self._tape)}: the function does not run the same way on other inputs"
             )
-        return map_tensors(unmark_tensor, output)
+        return map_tensors(
+            lambda t: unmark_tensor(t) if _belongs(t, stream) else torch.zeros_like(t), output
+        )
+
+
+def _belongs(t: Tensor, stream: Stream) -> bool:
+    """Whether a stream carries an output: those that are constants are the bias's."""
+    return stream.is_bias or isinstance(t, MarkedTensor) or not is_continuous(t)
 
 
 class _ReplayMode(TorchFunctionMode):
@@ -186,25 +205,51 @@ class _ReplayMode(TorchFunctionMode):
         rule = find_rule(func)
         if rule is None:
             raise NoRuleError(f"replay: no rule for {function_name(func)}")
-        if rule.kind == "composite":
-            with self:
-                return COMPOSED[func](*args, **kwargs)
+        func = canonical(func)
+        if is_composed(func, rule.kind, args, kwargs):
+            return self._composite(func, rule, args, kwargs)
         with torch._C.DisableTorchFunctionSubclass():
-            if rule.kind == "product" and count_marked(args, kwargs) == 2:
-                return self._product(func, args, kwargs)
-            if rule.kind in _FROZEN_KINDS:
-                run = self._frozen if rule.kind in self._kinds else self._live
-                return run(func, args, kwargs)
+            replaced = self._replaced(func, rule, args, kwargs)
+            if replaced is not NotImplemented:
+                return replaced
             if rule.apply is grid_sample:
                 args, kwargs = self._kept_grid(args, kwargs)
             if not self._stream.is_bias:
                 args, kwargs = _without_constants(func, rule, args, kwargs)
-            result = func(*unmark(args), **unmark(kwargs))
+            result = caller(func)(*unmark(args), **unmark(kwargs))
         if rule.kind == "metadata" or result is None:
             return result
         if rule.kind == "constant" or not _has_floats(result):
             return self._kept(result)
         return mark(result)
+
+    def custom(self, function: Any, args: Any, kwargs: Any) -> Any:
+        """A custom autograd function, which the mode does not see."""
+        if not count_marked(args, kwargs):
+            return NotImplemented
+        return self.__torch_function__(function, (), args, kwargs)
+
+    def _composite(self, func: Any, rule: Rule, args: Any, kwargs: Any) -> Any:
+        """What the function is made of, one after the other."""
+        with self:
+            out = COMPOSED[func](*args, **kwargs)
+        if not rule.inplace:
+            return out
+        with torch._C.DisableTorchFunctionSubclass():
+            args[0].copy_(unmark_tensor(out))
+        return args[0]
+
+    def _replaced(self, func: Any, rule: Rule, args: Any, kwargs: Any) -> Any:
+        """What the kept map gives, if the call is one that has a map."""
+        if rule.kind == "product" and count_marked(args, kwargs) == 2:
+            return self._product(rule, args, kwargs)
+        if rule.kind == "quotient":
+            return self._quotient(func, rule, args, kwargs)
+        if rule.kind not in _FROZEN_KINDS:
+            return NotImplemented
+        if rule.kind in self._kinds:
+            return self._frozen(rule, args, kwargs)
+        return self._live(func, args, kwargs)
 
     def _next(self) -> FrozenMap:
         """The next kept map.
@@ -225,7 +270,21 @@ class _ReplayMode(TorchFunctionMode):
     def _live(self, func: Any, args: Any, kwargs: Any) -> Any:
         """A nonlinear operation that runs as it is."""
         self._next()
-        return mark(func(*unmark(args), **unmark(kwargs)))
+        return mark(caller(func)(*unmark(args), **unmark(kwargs)))
+
+    def _quotient(self, func: Any, rule: Rule, args: Any, kwargs: Any) -> Any:
+        """Divisors that depend on the inputs are those of the clean pass."""
+        numerator, divisor = fraction(func, args, kwargs)
+        if isinstance(divisor, MarkedTensor):
+            kept, live = self._next(), unmark_tensor(divisor)
+            divisor = kept(live, self._stream, 0) if "quotient" in self._kinds else live
+        constant = not isinstance(numerator, MarkedTensor)
+        out = torch.div(unmark_tensor(numerator), divisor)
+        out = torch.zeros_like(out) if constant and not self._stream.is_bias else out
+        if rule.inplace:
+            args[0].copy_(out)
+            return args[0]
+        return out.as_subclass(MarkedTensor)
 
     def _kept_grid(self, args: Any, kwargs: Any) -> tuple[Any, Any]:
         """Sampling locations that depend on the inputs are those of the clean pass."""
@@ -239,24 +298,23 @@ class _ReplayMode(TorchFunctionMode):
         rest = {k: v for k, v in kwargs.items() if k not in ("input", "grid")}
         return (image, kept, *args[2:]), rest
 
-    def _product(self, func: Any, args: Any, kwargs: Any) -> Any:
+    def _product(self, rule: Rule, args: Any, kwargs: Any) -> Any:
         linear_map, index = self._next(), self.position - 1
-        leaves = pytree.tree_leaves((args, kwargs))
-        pair = [unmark_tensor(x) for x in leaves if isinstance(x, MarkedTensor)]
+        pair = [unmark_tensor(x) for x in marked(args, kwargs)]
         if self._stream.is_bias:
             self._stream.remember(index, lambda: (pair[0].clone(), pair[1].clone()))
         out = linear_map(pair, self._stream, index)  # type: ignore[arg-type]
-        if func.__name__.endswith("_") or func.__name__ in ("__imul__", "__itruediv__"):
+        if rule.inplace:
             args[0].copy_(out)
             return args[0]
         return out.as_subclass(MarkedTensor)
 
-    def _frozen(self, func: Any, args: Any, kwargs: Any) -> Any:
+    def _frozen(self, rule: Rule, args: Any, kwargs: Any) -> Any:
         linear_map, index = self._next(), self.position - 1
-        h = unmark_tensor(args[0] if args else kwargs["input"])
+        h = unmark_tensor(marked(args, kwargs)[0])
         if self._stream.is_bias:
             self._stream.remember(index, h.clone)
-        overwrite = func.__name__.endswith("_") or bool(kwargs.get("inplace"))
+        overwrite = rule.inplace or bool(kwargs.get("inplace"))
         if overwrite and isinstance(linear_map, FrozenSlope) and linear_map.plain:
             h.mul_(linear_map.slope)
             return args[0]
@@ -269,8 +327,7 @@ class _ReplayMode(TorchFunctionMode):
 
 
 def _has_floats(tree: Any) -> bool:
-    leaves = pytree.tree_leaves(tree)
-    return any(isinstance(leaf, Tensor) and leaf.is_floating_point() for leaf in leaves)
+    return any(isinstance(x, Tensor) and is_continuous(x) for x in pytree.tree_leaves(tree))
 
 
 def _without_constants(func: Any, rule: Rule, args: Any, kwargs: Any) -> tuple[Any, Any]:
@@ -282,22 +339,25 @@ def _without_constants(func: Any, rule: Rule, args: Any, kwargs: Any) -> tuple[A
         return (*args[:3], *(0.0 for _ in args[3:])), {
             k: 0.0 if k == "value" and v is not None else v for k, v in kwargs.items()
         }
-    if rule.apply is add_product:
-        return (torch.zeros_like(args[0]), *args[1:]), kwargs
     if rule.kind != "sum":
         return args, kwargs
-    if func is torch.Tensor.__setitem__:
-        return (*args[:2], _zeroed(args[2], True)), kwargs
+    at = _VALUES.get(func.__name__, len(args))
+    args = (*args[:at], *(_zeroed(value, True) for value in args[at:]))
+    kwargs = {**kwargs, "value": _zeroed(kwargs["value"], True)} if "value" in kwargs else kwargs
     numbers = rule.apply.__module__ == add_.__module__
     factors = {name: value for name, value in kwargs.items() if name == "alpha"}
     return _zeroed(args, numbers), {**_zeroed(kwargs, False), **factors}
+
+
+#: Where functions take a number that they write, as opposed to a dimension or a size.
+_VALUES = {"__setitem__": 2, "masked_fill": 2, "masked_fill_": 2, "scatter": 3, "scatter_": 3}
 
 
 def _zeroed(tree: Any, numbers: bool) -> Any:
     def zero(value: Any) -> Any:
         if isinstance(value, MarkedTensor):
             return value
-        if isinstance(value, Tensor) and value.is_floating_point():
+        if isinstance(value, Tensor) and is_continuous(value):
             return torch.zeros_like(value)
         if isinstance(value, float) or (numbers and isinstance(value, int)):
             return 0.0

@@ -2,36 +2,43 @@
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
-from torch.utils import _pytree as pytree
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lmd_cli.decomposition.aliasing import Memory
 from lmd_cli.decomposition.audit import (
     OperationRecord,
     clean_stack,
+    is_broken,
     part_shares,
     parts_residual,
     residual,
+    rounding,
 )
-from lmd_cli.decomposition.errors import DecompositionError, LeakError, NoRuleError
+from lmd_cli.decomposition.custom import custom_functions, is_custom
+from lmd_cli.decomposition.errors import (
+    ConservationError,
+    DecompositionError,
+    LeakError,
+    NoRuleError,
+)
+from lmd_cli.decomposition.fastpath import may_be_fused, plain_result, with_fused_totals
 from lmd_cli.decomposition.frozen import FrozenConstant, FrozenMap
 from lmd_cli.decomposition.layout import Layout
 from lmd_cli.decomposition.modules import ModuleTracker
-from lmd_cli.decomposition.registry import Rule, find_rule, function_name
+from lmd_cli.decomposition.overrides import VariantByModule
+from lmd_cli.decomposition.registry import Rule, canonical, find_rule, function_name
 from lmd_cli.decomposition.tensor import DecomposedTensor
-from lmd_cli.decomposition.tree import carries_parts, decomposed_leaves
+from lmd_cli.decomposition.tree import carries_parts, decomposed_leaves, leaves
 from lmd_cli.decomposition.variant import Variant
 
-_FUNCTION_APPLY = torch.autograd.Function.apply.__func__.__code__  # type: ignore[attr-defined]
 OnLayer = Callable[[str, nn.Module, Any], None]
 
 
@@ -40,9 +47,10 @@ class Session:
 
     Args:
         layout: rows of the parts' stack.
-        variant: linearisation rules.
+        variant: linearisation rules, or which ones hold in which module.
         root: module whose qualified names are used in errors and records.
-        audit: measure conservation and shares at every operation (:attr:`records`).
+        audit: measure conservation and shares at every operation (:attr:`records`); ``"raise"``
+            makes an operation that breaks conservation an error.
         keep_frozen: keep every linearised map in order (:attr:`tape`), for the replay of eq. 14.
         on_layer: called as ``on_layer(name, module, output)`` after every module whose output
             carries parts.
@@ -52,23 +60,32 @@ class Session:
     def __init__(
         self,
         layout: Layout,
-        variant: Variant,
+        variant: Variant | VariantByModule,
         *,
         root: nn.Module | None = None,
-        audit: bool = False,
+        audit: bool | Literal["raise"] = False,
         keep_frozen: bool = False,
         on_layer: OnLayer | None = None,
         plain_modules: frozenset[str] = frozenset(),
     ):
-        self.layout, self.variant = layout, variant
+        self.layout = layout
+        self._variants = (
+            variant if isinstance(variant, VariantByModule) else VariantByModule(variant)
+        )
         self.tracker = ModuleTracker(root, self._module_done)
         self.records: list[OperationRecord] = []
         self.coverage: dict[tuple[str, str], Rule] = {}
         self.tape: list[FrozenMap] | None = [] if keep_frozen else None
-        self._audit = audit
+        self._audit, self._tolerance = audit, 0.0
         self._on_layer, self._plain_modules = on_layer, plain_modules
         self._memory = Memory(self.tracker.describe)
         self.leak: LeakError | None = None
+
+    @property
+    def variant(self) -> Variant:
+        """The linearisation rules that hold in the running module."""
+        variants = self._variants
+        return variants.at(self.tracker.named_path) if variants else variants.base
 
     @contextmanager
     def open(self) -> Iterator[Session]:
@@ -77,6 +94,7 @@ class Session:
             stack.enter_context(self.tracker.active())
             stack.enter_context(_LeakGuard(self))
             stack.enter_context(_Door(self))
+            stack.enter_context(custom_functions(self._custom))
             try:
                 yield self
             except RuntimeError as error:
@@ -93,7 +111,17 @@ class Session:
     # -- making tensors -------------------------------------------------------------------
 
     def make(self, total: Tensor, parts: Tensor, rows: tuple[int, ...]) -> DecomposedTensor:
-        """A decomposed tensor from a total and its rows ``(len(rows), *total.shape)``."""
+        """A decomposed tensor from a total and its rows ``(len(rows), *total.shape)``.
+
+        Raises:
+            DecompositionError: a rule gave parts of another shape.
+        """
+        if parts.shape[1:] != total.shape or len(parts) != len(rows):
+            raise DecompositionError(
+                f"a rule gave parts of shape {tuple(parts.shape)} for a total of shape "
+                f"{tuple(total.shape)} and rows {rows} {self.tracker.describe()}; parts are "
+                "(len(rows), *total.shape)"
+            )
         return self.remember(DecomposedTensor.wrap(total, parts, rows))
 
     def remember(self, x: DecomposedTensor) -> DecomposedTensor:
@@ -136,7 +164,7 @@ class Session:
         rule = find_rule(func)
         if rule is None:
             raise NoRuleError(self._no_rule(func))
-        self._refuse_custom_function()
+        func = canonical(func)
         self._refuse_plain_target(func, rule, args, kwargs)
         self.refuse_hidden_writes(function_name(func), (args, kwargs))
         result = rule.apply(self, func, *args, **kwargs)
@@ -149,22 +177,17 @@ class Session:
 
     def _no_rule(self, func: Any) -> str:
         name = function_name(func)
+        what = f"the custom autograd function {name}" if is_custom(func) else name
         return (
-            f"no rule for {name}, called {self.tracker.describe()}; register one with "
+            f"no rule for {what}, called {self.tracker.describe()}; register one with "
             f"@register_rule({name}) (see lmd_cli.decomposition.registry.register_rule)"
         )
 
-    def _refuse_custom_function(self) -> None:
-        """A custom autograd.Function would hand back a plain tensor."""
-        frame = sys._getframe(2)
-        while frame is not None:
-            if frame.f_code is _FUNCTION_APPLY:
-                name = getattr(frame.f_locals.get("cls"), "__qualname__", "autograd.Function")
-                raise NoRuleError(
-                    f"no rule for the custom autograd function {name}, called "
-                    f"{self.tracker.describe()}; it would drop the parts"
-                )
-            frame = frame.f_back  # type: ignore[assignment]
+    def _custom(self, function: Any, args: Any, kwargs: Any) -> Any:
+        """A custom autograd function, which the door does not see."""
+        if not carries_parts(args, kwargs):
+            return NotImplemented
+        return self.call(function, args, kwargs)
 
     def _refuse_plain_target(self, func: Any, rule: Rule, args: Any, kwargs: Any) -> None:
         out = kwargs.get("out")
@@ -194,6 +217,7 @@ class Session:
     def _note(self, func: Any, rule: Rule, args: Any, result: Any) -> None:
         path = self.tracker.path
         if result is not None and carries_parts(args[:1]) and not carries_parts(result):
+            self._refuse_dropped_parts(func, rule, result)
             rule = replace(rule, kind="metadata" if rule.kind == "metadata" else "constant")
             if rule.kind == "constant" and self.tape is not None:
                 self.freeze(FrozenConstant.of(result))
@@ -202,6 +226,14 @@ class Session:
         if self._audit:
             for x in decomposed_leaves(result):
                 self._record(path, func, rule, x)
+
+    def _refuse_dropped_parts(self, func: Any, rule: Rule, result: Any) -> None:
+        """A rule that gives a plain tensor, and is not one of constants, has lost the parts."""
+        if rule.kind not in ("constant", "metadata") and _drops_parts((), result):
+            raise LeakError(
+                f"the rule of {function_name(func)} {self.tracker.describe()} returned a plain "
+                'tensor for a decomposed one; return session.make(...), or register kind="constant"'
+            )
 
     def hold_constant(self, func: Any, what: str) -> None:
         """Lists something that a rule takes as a constant of the operating point."""
@@ -212,6 +244,13 @@ class Session:
 
     def _record(self, path: str, func: Any, rule: Rule, x: DecomposedTensor) -> None:
         clean = clean_stack(x, self.layout)
+        self._tolerance = max(self._tolerance, rounding(x.total))
+        if self._audit == "raise" and is_broken(x.total, clean, self._tolerance):
+            raise ConservationError(
+                f"{function_name(func)} {self.tracker.describe()} breaks conservation: "
+                f"max |total - sum of parts| is {residual(x.total, clean):.1e} of max |total| "
+                f"(rule of kind {rule.kind!r}, {rule.equation or 'no equation'})"
+            )
         self.records.append(
             OperationRecord(
                 order=len(self.records),
@@ -228,29 +267,48 @@ class Session:
 
     # -- modules --------------------------------------------------------------------------
 
-    def _module_done(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+    def _module_done(self, name: str, module: nn.Module, inputs: Any, output: Any) -> Any:
         if not carries_parts(inputs):
-            return
+            return None
         if name not in self._plain_modules and _drops_parts(inputs, output):
-            raise LeakError(
+            leak = LeakError(
                 f"module {name or '(root)'!r} ({type(module).__name__}) took a decomposed tensor "
                 "and returned a plain one: its parts were dropped inside (scripted, compiled, C++ "
                 "or numpy code, or .detach()); register a rule, or name it in plain_modules if its "
                 "output does not depend on the input's values"
             )
+            return self.dropped(name, module, output, leak)
+        if may_be_fused(module) and not any(map(may_be_fused, self.tracker.running)):
+            self._take_fused_totals(module, inputs, output)
         if self._on_layer is not None and carries_parts(output):
             self._on_layer(name, module, output)
+        return None
+
+    def dropped(self, name: str, module: nn.Module, output: Any, leak: LeakError) -> Any:
+        """A module lost the parts: an error, except where gaps are being listed."""
+        raise leak
+
+    def below_the_door(self, func: Any, args: Any, kwargs: Any, leak: LeakError) -> Any:
+        """An operation below torch's functions met parts: likewise."""
+        self.leak = leak
+        raise leak
+
+    def _take_fused_totals(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        fused = plain_result(module, *inputs)
+        where = f"{type(module).__name__} {self.tracker.describe()}"
+        for x, total in with_fused_totals(output, fused, where):
+            x.replace(x.total.copy_(total), x.parts, x.rows)
 
 
 def _drops_parts(inputs: Any, output: Any) -> bool:
     """Whether an output has a plain floating tensor that is neither a parameter nor an input."""
-    known = {id(leaf) for leaf in pytree.tree_leaves(inputs)}
+    known = {id(leaf) for leaf in leaves(inputs)}
     return any(
         isinstance(leaf, Tensor)
         and not isinstance(leaf, (DecomposedTensor, nn.Parameter))
         and (leaf.dtype.is_floating_point or leaf.dtype.is_complex)
         and id(leaf) not in known
-        for leaf in pytree.tree_leaves(output)
+        for leaf in leaves(output)
     )
 
 
@@ -277,9 +335,9 @@ class _LeakGuard(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         if carries_parts(args, kwargs or {}):
-            self._session.leak = LeakError(
+            leak = LeakError(
                 f"{func} {self._session.tracker.describe()} met a decomposed tensor below the "
                 "level of torch functions (scripted, compiled, C++): its parts would be dropped"
             )
-            raise self._session.leak
+            return self._session.below_the_door(func, args, kwargs or {}, leak)
         return func(*args, **(kwargs or {}))

@@ -10,6 +10,7 @@ from itertools import product
 BATCH_NORM_RULES = ("identity", "uniform")
 NORM_RULES = ("ratio", "identity", "uniform")
 ACTIVATION_SPLITS = ("identity", "sum", "ratio")
+ACTIVATION_RULES = (*ACTIVATION_SPLITS, "taylor")
 SOFTMAX_RULES = ("frozen", "taylor", "secant")
 
 
@@ -22,8 +23,9 @@ class Variant:
             modality and the bias in equal shares (``uniform``, section 4.2.4).
         norm: LayerNorm, InstanceNorm and GroupNorm: ``ratio`` (eq. 11, each part is centred by
             its own mean), or eq. 10 with the clean statistics, ``identity`` or ``uniform``.
-        activation: Appendix C's splitting of the bias part in activations: none (``identity``,
-            eq. 9), ``sum`` (C.1) or ``ratio`` (C.2).
+        activation: eq. 9's slope, output / input, with Appendix C's splitting of the bias part:
+            none (``identity``), ``sum`` (C.1) or ``ratio`` (C.2); or ``taylor``, the derivative
+            at the operating point, what it misses of the output to the bias (eq. 1).
         softmax: attention weights are constants of the operating point (``frozen``), go through
             the derivative there (``taylor``), or through eq. 9's slope (``secant``, the paper's,
             guarded where a logit is near zero).
@@ -35,7 +37,7 @@ class Variant:
     softmax: str = SOFTMAX_RULES[0]
 
     def __post_init__(self) -> None:
-        allowed = (BATCH_NORM_RULES, NORM_RULES, ACTIVATION_SPLITS, SOFTMAX_RULES)
+        allowed = (BATCH_NORM_RULES, NORM_RULES, ACTIVATION_RULES, SOFTMAX_RULES)
         fields = ("batch_norm", "norm", "activation", "softmax")
         for field, choices in zip(fields, allowed, strict=True):
             if getattr(self, field) not in choices:
@@ -45,6 +47,9 @@ class Variant:
     @classmethod
     def parse(cls, name: str | Variant) -> Variant:
         """Reads a name such as ``identity-ratio`` or ``uniform-identity-sum``.
+
+        ``taylor`` as the third of three words is the softmax rule; for activations it is spelt
+        with the softmax rule behind it, ``identity-ratio-taylor-frozen``.
 
         Raises:
             ValueError: the name is not a variant; the nearest one is suggested.
@@ -63,17 +68,18 @@ class Variant:
         raise ValueError(
             f"{name!r} is not a variant{hint} (BN-NORM[-ACT][-SOFTMAX]: "
             f"BN {'|'.join(BATCH_NORM_RULES)}, "
-            f"NORM {'|'.join(NORM_RULES)}, ACT {'|'.join(ACTIVATION_SPLITS)}, "
+            f"NORM {'|'.join(NORM_RULES)}, ACT {'|'.join(ACTIVATION_RULES)}, "
             f"SOFTMAX {'|'.join(SOFTMAX_RULES)})"
         )
 
     @property
     def name(self) -> str:
         """The paper's name; the activation rule is left out where it is ``identity``, the
-        softmax rule where it is the default."""
+        softmax rule where it is the default (unless activations are ``taylor``)."""
         words = [self.batch_norm, self.norm]
         words += [] if self.activation == "identity" else [self.activation]
-        words += [] if self.softmax == SOFTMAX_RULES[0] else [self.softmax]
+        plain_softmax = self.softmax == SOFTMAX_RULES[0] and self.activation != "taylor"
+        words += [] if plain_softmax else [self.softmax]
         return "-".join(words)
 
     def __str__(self) -> str:
@@ -81,7 +87,7 @@ class Variant:
 
 
 def variant_names() -> list[str]:
-    """Names of all variants with the default softmax rule, the default first."""
+    """Names of the paper's variants (with the default softmax rule), the default first."""
     return [
         Variant(*rules).name for rules in product(BATCH_NORM_RULES, NORM_RULES, ACTIVATION_SPLITS)
     ]

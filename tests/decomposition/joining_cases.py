@@ -101,7 +101,7 @@ SUM: dict[str, list[Case]] = {
     ],
     **{
         name: [lambda f, c, r: f([c, r]), lambda f, c, r: f((PLAIN, fresh(c, r)))]
-        for name in ("hstack", "vstack", "dstack", "column_stack")
+        for name in ("hstack", "vstack", "dstack", "column_stack", "row_stack")
     },
     "torch.where": [
         lambda f, c, r: f(MASK, c, r),
@@ -226,7 +226,7 @@ PRODUCT: dict[str, list[Case]] = {
     **{name: inplace(lambda c, r: ()) for name in ("neg_", "negative_")},
     **{
         name: [lambda f, c, r: f(fresh(c, r), normal(4, 5)), lambda f, c, r: f(normal(2, 6, 3), c)]
-        for name in ("matmul", "__matmul__")
+        for name in ("matmul", "__matmul__", "torch.linalg.matmul")
     },
     "__rmatmul__": [lambda f, c, r: f(fresh(c, r), normal(2, 6, 3))],
     **{
@@ -240,10 +240,17 @@ PRODUCT: dict[str, list[Case]] = {
     "mv": [lambda f, c, r: f(fresh(c, r)[0], normal(4)), lambda f, c, r: f(normal(5, 4), c[0, 0])],
     "dot": [lambda f, c, r: f(fresh(c, r)[0, 0], normal(4)), lambda f, c, r: f(normal(4), c[0, 0])],
     "inner": [lambda f, c, r: f(fresh(c, r), normal(5, 4)), lambda f, c, r: f(normal(5, 4), c)],
-    "outer": [
-        lambda f, c, r: f(fresh(c, r)[0, 0], normal(3)),
-        lambda f, c, r: f(normal(3), c[0, 0]),
-    ],
+    **{
+        name: [
+            lambda f, c, r: f(fresh(c, r)[0, 0], normal(3)),
+            lambda f, c, r: f(normal(3), c[0, 0]),
+        ]
+        for name in ("outer", "ger")
+    },
+    "cross": [lambda f, c, r: f(fresh(c, r), PLAIN, 1), lambda f, c, r: f(PLAIN, c, dim=1)],
+    "linalg_cross": [lambda f, c, r: f(fresh(c, r), PLAIN, dim=1)],
+    "linalg_vecdot": [lambda f, c, r: f(fresh(c, r), PLAIN), lambda f, c, r: f(PLAIN, c, dim=0)],
+    "vdot": [lambda f, c, r: f(fresh(c, r)[0, 0], normal(4))],
     "tensordot": [
         lambda f, c, r: f(fresh(c, r), normal(3, 4, 2), dims=([1, 2], [0, 1])),
         lambda f, c, r: f(normal(5, 2), c, dims=1),
@@ -258,16 +265,97 @@ PRODUCT: dict[str, list[Case]] = {
         lambda f, c, r: f("bij,jk", [c, normal(4, 2)]),
         lambda f, c, r: f("bii->bi", fresh(c, r)[:, :, :3]),
     ],
-    "addmm": [
-        lambda f, c, r: f(normal(3, 5), fresh(c, r)[0], normal(4, 5)),
-        lambda f, c, r: f(normal(5), c[0], normal(4, 5), beta=0.5, alpha=2),
-        lambda f, c, r: f(normal(5, 4), normal(5, 3), r[0]),
-    ],
-    "baddbmm": [
-        lambda f, c, r: f(normal(2, 3, 5), fresh(c, r), normal(2, 4, 5), alpha=3),
-        lambda f, c, r: f(normal(1, 5, 4), normal(2, 5, 3), r, beta=2),
-    ],
-    "addbmm": [lambda f, c, r: f(normal(3, 5), fresh(c, r), normal(2, 4, 5), beta=0.5, alpha=2)],
 }  # fmt: skip
 
-CASES = {**SUM, **SCATTER, **PRODUCT}
+
+def accumulated(shape: Callable[[Tensor], Tensor], *products: Callable[[Tensor, Tensor], Any]):  # type: ignore[no-untyped-def]
+    """``f(input, a, b)`` with a decomposed or plain input, and with decomposed or plain factors."""
+    cases: list[Case] = []
+    for make in products:
+        cases += [
+            lambda f, c, r, m=make: f(shape(PLAIN), *m(fresh(c, r), PLAIN)),
+            lambda f, c, r, m=make: f(shape(r), *m(PLAIN, c), beta=0.5, alpha=2),
+            lambda f, c, r, m=make: f(shape(fresh(c, r)), *m(PLAIN, OFFSET), alpha=-1),
+        ]
+    return cases
+
+
+def written(cases: list[Case]) -> list[Case]:
+    """The same in place; a plain target is refused, so every target is made decomposed."""
+
+    def case(make: Case) -> Case:
+        def run(f: Any, c: Tensor, r: Tensor) -> Any:
+            def onto(x: Tensor, *args: Any, **kwargs: Any) -> Any:
+                return f(x + 0.0 * c.sum(), *args, **kwargs)
+
+            return make(onto, c, r)
+
+        return run
+
+    return [case(make) for make in cases]
+
+
+ACCUMULATED: dict[str, list[Case]] = {
+    "addmm": accumulated(lambda x: x[0, :, :3], lambda a, b: (a[0], b[1].mT)),
+    "baddbmm": accumulated(lambda x: x[..., :3], lambda a, b: (a, b.mT)),
+    "addbmm": accumulated(lambda x: x[0, :, :3], lambda a, b: (a, b.mT)),
+    "addmv": accumulated(lambda x: x[0, :, 0], lambda a, b: (a[0], b[0, 1])),
+    "addr": accumulated(lambda x: x[0], lambda a, b: (a[0, :, 0], b[0, 1])),
+    "addcmul": [
+        lambda f, c, r: f(c, r, PLAIN, value=0.3),
+        lambda f, c, r: f(PLAIN, OFFSET, fresh(c, r)),
+        lambda f, c, r: f(fresh(c, r), PLAIN, OFFSET[0]),
+    ],
+    "addcdiv": [
+        lambda f, c, r: f(c, r, PLAIN, value=0.3),
+        lambda f, c, r: f(PLAIN, fresh(c, r), OFFSET),
+        lambda f, c, r: f(fresh(c, r), PLAIN, OFFSET[0]),
+    ],
+    "lerp": [
+        lambda f, c, r: f(c, r, 0.3),
+        lambda f, c, r: f(fresh(c, r), PLAIN, OFFSET),
+        lambda f, c, r: f(PLAIN, c, 0.7),
+        lambda f, c, r: f(PLAIN, OFFSET, r),
+    ],
+    "nan_to_num": [lambda f, c, r: f(fresh(c, r))],
+    "index_fill": [
+        lambda f, c, r: f(c, 1, ROWS, 0.3),
+        lambda f, c, r: f(fresh(c, r), 0, ROWS[:1], 2),
+        lambda f, c, r: f(c, 1, ROWS, r[0, 0, 0]),
+    ],
+    "index_put": [
+        lambda f, c, r: f(c, (ROWS,), r[:1].expand(3, 3, 4), True),
+        lambda f, c, r: f(c, (ROWS[:2], ROWS[:2]), PLAIN[0, :2]),
+        lambda f, c, r: f(fresh(c, r), (MASK.expand(2, 3, 4),), torch.tensor(0.3).double()),
+        lambda f, c, r: f(PLAIN, (ROWS[:2],), r, accumulate=False),
+    ],
+    "scatter_reduce": [
+        lambda f, c, r: f(c, 1, CUBE_INDEX[:, :3], r, "sum"),
+        lambda f, c, r: f(fresh(c, r), 1, CUBE_INDEX[:, :3], PLAIN, reduce="mean"),
+        lambda f, c, r: f(PLAIN, 1, CUBE_INDEX[:, :3], r, "mean", include_self=False),
+    ],
+}
+NEW: dict[str, list[Case]] = {
+    **ACCUMULATED,
+    **{f"{name}_": written(cases) for name, cases in ACCUMULATED.items()},
+    "masked_select": [
+        lambda f, c, r: f(fresh(c, r), MASK),
+        lambda f, c, r: f(c[:, :, :1], PLAIN > 0),
+    ],
+    "complex": [lambda f, c, r: torch.view_as_real(f(c, fresh(c, r))),
+                lambda f, c, r: torch.view_as_real(f(PLAIN, c) * torch.complex(PLAIN, OFFSET))],
+    "block_diag": [lambda f, c, r: f(c[0], PLAIN[0, 0], fresh(c, r)[1], torch.ones(()).double())],
+    "broadcast_tensors": [lambda f, c, r: f(c[:, :1], r[0], PLAIN[..., :1])],
+    "meshgrid": [
+        lambda f, c, r: f(c[0, 0], r[0, :, 0], PLAIN[:, 0, 0], indexing="ij"),
+        lambda f, c, r: f([c[0, 0], r[0, :, 0]], indexing="xy"),
+    ],
+    "linalg_multi_dot": [lambda f, c, r: f([PLAIN[0], fresh(c, r)[0].mT, OFFSET[1]])],
+    "chain_matmul": [lambda f, c, r: f(PLAIN[0], fresh(c, r)[0].mT, OFFSET[1])],
+    "bilinear": [
+        lambda f, c, r: f(fresh(c, r), PLAIN, normal(5, 4, 4), normal(5)),
+        lambda f, c, r: f(OFFSET, c, normal(5, 4, 4)),
+    ],
+}  # fmt: skip
+
+CASES = {**SUM, **SCATTER, **PRODUCT, **NEW}

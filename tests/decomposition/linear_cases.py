@@ -138,6 +138,103 @@ STRUCTURE: dict[str, list[Case]] = {
 }  # fmt: skip
 
 
+def written(*calls: tuple[Any, ...]) -> list[Case]:
+    """In-place twins, on a copy."""
+    return [by((2, 4, 4), lambda f, x, a=a: f(x * 1.0, *a)) for a in calls]
+
+
+STRUCTURE |= {
+    "nanmean": cubes((), (1,), ((0, 2), True)),
+    **dict.fromkeys(("deg2rad", "rad2deg"), cubes(())),
+    **dict.fromkeys(("deg2rad_", "rad2deg_"), written(())),
+    **{key: [on((3,)), on((2, 3))] for key in ("atleast_1d", "atleast_2d", "atleast_3d")},
+    "trace": [on((3, 4))],
+    "diag": [on((3, 4)), on((3,), 1)],
+    "diagflat": [on((2, 3)), on((3,), -1)],
+    "sum_to_size": cubes(((1, 4),), (2, 1, 4)),
+    "unsafe_chunk": cubes((2,), (3, 2)),
+    "unsafe_split": cubes((2, 2)),
+    "unsafe_split_with_sizes": cubes(((1, 2), 1)),
+    "affine_grid": [on((2, 2, 3), (2, 1, 3, 4), False), on((1, 3, 4), [1, 1, 2, 2, 3], True)],
+    "torch.nn.functional.embedding": [by((5, 3), lambda f, x: f(ROWS + 2, x))],
+    "embedding": [by((5, 3), lambda f, x: f(x, ROWS))],
+    "tril_": written((), (-1,)),
+    "triu_": written((), (1,)),
+    "cumsum_": written((1,), (-1,)),
+    "torch.linalg.diagonal": [by(CUBE, lambda f, x: f(x, offset=1, dim1=1, dim2=2))],
+}
+
+
+def reals(z: Tensor) -> Tensor:
+    """Complex results as pairs of real numbers."""
+    return torch.view_as_real(z.resolve_conj()) if z.is_complex() else z
+
+
+def pairs(x: Tensor) -> Tensor:
+    """A complex tensor that depends on x."""
+    return torch.complex(x, 0.5 * x.flip(-1) - 0.3)
+
+
+def transforms(shape: tuple[int, ...], *calls: tuple[Any, ...]) -> list[Case]:
+    """Fourier transforms of real and of complex tensors."""
+    return [by(shape, lambda f, x, a=a: reals(f(x, *a))) for a in calls] + [
+        by(shape, lambda f, x, a=a: reals(f(pairs(x), *a))) for a in calls
+    ]
+
+
+def of_reals(shape: tuple[int, ...], *calls: tuple[Any, ...]) -> list[Case]:
+    return transforms(shape, *calls)[: len(calls)]
+
+
+SIGNAL = (2, 24)
+WINDOW = torch.hann_window(8, dtype=torch.float64)
+
+
+def short_time(f: Any, x: Tensor) -> Tensor:
+    return reals(f(x, 8, 4, window=WINDOW, return_complex=True))
+
+
+def short_time_inverse(f: Any, x: Tensor) -> Tensor:
+    z = torch.stft(x, 8, 4, window=WINDOW, return_complex=True)
+    return f(z * (1.0 + 0.5j), 8, 4, window=WINDOW)
+
+
+SPECTRAL: dict[str, list[Case]] = {
+    **{f"fft_{n}": transforms(CUBE, (), (None, -2, "ortho")) for n in ("fft", "ifft")},
+    **{f"fft_{n}": transforms(CUBE, (), (None, (0, 1))) for n in ("fft2", "ifft2")},
+    **{f"fft_{n}": transforms(CUBE, (), (None, (0, 2))) for n in ("fftn", "ifftn")},
+    **{f"fft_{n}": of_reals(CUBE, (), (6, 1)) for n in ("rfft", "ihfft")},
+    **{f"fft_{n}": of_reals(CUBE, (), ((2, 4), (0, 2))) for n in ("rfft2", "rfftn")},
+    **{f"fft_{n}": of_reals(CUBE, ()) for n in ("ihfft2", "ihfftn")},
+    **{f"fft_{n}": transforms(CUBE, (), (5, 1)) for n in ("irfft", "hfft")},
+    **{f"fft_{n}": transforms(CUBE, ()) for n in ("irfft2", "irfftn", "hfft2", "hfftn")},
+    **{f"fft_{n}": cubes((), (1,)) for n in ("fftshift", "ifftshift")},
+    "stft": [by(SIGNAL, short_time)],
+    "istft": [by(SIGNAL, short_time_inverse)],
+    **{
+        name: [by(CUBE, lambda f, x: reals(f(pairs(x))))]
+        for name in (
+            *("real", "imag", "view_as_real", "conj", "conj_physical"),
+            *("resolve_conj", "resolve_neg", "torch.Tensor.real.__get__"),
+            "torch.Tensor.imag.__get__",
+        )
+    },
+    "view_as_complex": [by((2, 3, 2), lambda f, x: reals(f(x)))],
+}
+SPECTRAL |= {
+    f"max_unpool{n}d": [
+        by((2, 3, *(2,) * n), lambda f, x, n=n: f(x, unpooled_places(n), 2)),
+    ]
+    for n in (1, 2, 3)
+}
+
+
+def unpooled_places(n: int) -> Tensor:
+    """Positions that max-pooling of (2, 3, 4, ..) with windows of 2 found."""
+    pool = getattr(torch.nn.functional, f"max_pool{n}d")
+    return pool(normal(2, 3, *(4,) * n, seed=8), 2, return_indices=True)[1]
+
+
 def convolutions(n: int) -> list[Case]:
     """Stride, padding, dilation, groups; batched or not."""
     size = (0, 6, 5, 3)[n]
@@ -162,6 +259,7 @@ def transposed(n: int) -> list[Case]:
 
 
 LINEAR: dict[str, list[Case]] = {
+    **SPECTRAL,
     **{f"conv{n}d": convolutions(n) for n in (1, 2, 3)},
     **{f"conv_transpose{n}d": transposed(n) for n in (1, 2, 3)},
     "linear": [on((2, 3, 4), normal(5, 4), normal(5)), on((4,), normal(5, 4))],

@@ -215,9 +215,6 @@ def test_function_whose_output_carries_no_parts() -> None:
 
 WEIGHT = normal(4, 3, seed=9)
 PRODUCTS: dict[str, tuple[Callable[[Tensor], Any], str]] = {
-    "/": (lambda x: x / x.exp(), "div"),
-    "three factors": (lambda x: torch.einsum("bchw,bdhw,bchw->bcd", x, x, x), "einsum"),
-    "quotient in place": (lambda x: x.clone().div_(x), "div_"),
     "linear": (lambda x: F.linear(x, x[0, 0]), "linear"),
     "conv2d": (lambda x: F.conv2d(x, x), "conv2d"),
     "batch_norm": (
@@ -227,7 +224,6 @@ PRODUCTS: dict[str, tuple[Callable[[Tensor], Any], str]] = {
     "layer_norm": (lambda x: F.layer_norm(x, (3,), x[0, 0, 0]), "layer_norm"),
     "prelu": (lambda x: F.prelu(x, x[0, :, 0, 0]), "prelu"),
     "clamp": (lambda x: x.clamp(max=x.mean()), "clamp"),
-    "divisor": (lambda x: torch.div(torch.ones_like(x), x), "div"),
 }
 
 
@@ -241,13 +237,9 @@ def test_products_of_two_decomposed_tensors(name: str) -> None:
 
 
 NO_RULE: dict[str, tuple[Callable[[Tensor], Any], str]] = {
-    "log_softmax": (lambda x: F.log_softmax(x, 1), "log_softmax"),
-    "pow": (lambda x: x**2, "pow"),
-    "reciprocal": (lambda x: 1.0 / x, "__rtruediv__"),
     "cumprod": (lambda x: x.cumprod(1), "cumprod"),
-    "sort": (lambda x: x.sort(1), "sort"),
-    "fft": (lambda x: torch.fft.fft(x), "fft"),
     "as_strided": (lambda x: x.as_strided((2, 2), (1, 2)), "as_strided"),
+    "lgamma": (lambda x: x.lgamma(), "lgamma"),
     "bincount": (lambda x: torch.bincount(INDEX, x[0, 0, 0, :2]), "bincount"),
 }
 
@@ -285,17 +277,52 @@ REFUSED: dict[str, tuple[Callable[[Tensor], Any], str]] = {
         lambda x: x.diff(prepend=torch.zeros(2, 4, 3, 1).double()),
         "prepend",
     ),
-    "batch statistics": (lambda x: F.batch_norm(x, None, None, training=True), r"\.eval\(\)"),
+    "batch statistics": (
+        lambda x: F.batch_norm(x, torch.zeros(4).double(), torch.ones(4).double(), training=True),
+        r"\.eval\(\)",
+    ),
     "dropout while training": (lambda x: F.dropout(x, 0.5, training=True), r"\.eval\(\)"),
     "RReLU while training": (lambda x: F.rrelu(x, training=True), r"\.eval\(\)"),
     "attention with dropout": (
         lambda x: F.scaled_dot_product_attention(x, x, x, dropout_p=0.5),
         "dropout is random",
     ),
-    "attention with grouped queries": (
-        lambda x: F.scaled_dot_product_attention(x, x, x, enable_gqa=True),
-        "enable_gqa has no rule",
+    "a recurrent layer": (
+        lambda x: torch.lstm(x[0], (x[0], x[0]), [], False, 1, 0.0, False, False, False),
+        "unroll it",
     ),
+    "a recurrent cell": (
+        lambda x: torch.gru_cell(x[0, 0], x[0, 0], x[0, 0], x[0, 0]),
+        "unroll it",
+    ),
+    "noise": (lambda x: torch.bernoulli(x.sigmoid()), "random"),
+    "an inverse": (lambda x: torch.linalg.inv(x), "not linear in the matrix"),
+    "eigenvalues": (lambda x: torch.linalg.eigh(x), "not linear in the matrix"),
+    "a loss": (lambda x: F.mse_loss(x, torch.zeros_like(x)), "not part of a prediction"),
+    "another shape in place": (lambda x: x.unsqueeze_(0), "out-of-place form"),
+    "an angle": (lambda x: torch.atan2(x, x.flip(0)), "no linear part"),
+    "a matrix norm": (lambda x: torch.linalg.norm(x[0, 0], 2), "matrix norm 2 has no rule"),
+    "a nuclear norm": (lambda x: x[0, 0].norm("nuc"), "nuclear norm has no rule"),
+    "a norm of order 0": (lambda x: x.norm(0, 1), "norm of order 0"),
+    "two powers": (lambda x: x**x, "both the base and the exponent"),
+    "mixed exponents": (
+        lambda x: x ** torch.tensor([-1.0, 0.5, 2.0]).double(),
+        "both sides of 0 or 1",
+    ),
+    "exponents of another shape": (
+        lambda x: x[0, 0, 0] ** torch.full((2, 3), 2.0).double(),
+        "expand the base",
+    ),
+    "a product while reducing": (
+        lambda x: x.scatter_reduce(0, torch.zeros(1, 4, 3, 3).long(), x, "prod"),
+        "reduce='prod' is not linear",
+    ),
+    "a product while reducing in place": (
+        lambda x: x.clone().scatter_reduce_(0, torch.zeros(1, 4, 3, 3).long(), x, "amax"),
+        "reduce='amax' is not linear",
+    ),
+    "an activation of complex numbers": (lambda x: torch.tanh(torch.fft.fft(x)), "complex"),
+    "log_softmax along a guessed dimension": (lambda x: F.log_softmax(x), "guessed dimension"),
     "softmax along a guessed dimension": (lambda x: F.softmax(x), "give the dimension"),
     "a decomposed index": (lambda x: torch.zeros(3)[x], "index carries parts"),
 }
@@ -307,6 +334,15 @@ def test_arguments_that_are_not_linear(name: str) -> None:
     with pytest.raises(NoRuleError, match=why) as error:
         run(call)
     assert "neck.suspect" in str(error.value)
+
+
+@pytest.mark.parametrize(
+    ("option", "name"), [("add_zero_attn", "add_zero_attn"), ("add_bias_kv", "bias_k")]
+)
+def test_attention_with_added_keys(option: str, name: str) -> None:
+    attention = nn.MultiheadAttention(3, 1, **{option: True}).double().eval()
+    with pytest.raises(NoRuleError, match=f"MultiheadAttention.*{name} has no rule"):
+        run(lambda x: attention(x[0], x[0], x[0])[0])
 
 
 def test_a_decomposed_tensor_is_useless_outside() -> None:

@@ -15,6 +15,7 @@ from rule_oracle import BIAS, Sample, assert_rows, assert_total, functions_of_ki
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from lmd_cli.decomposition import decompose
 from lmd_cli.decomposition.registry import find_rule, function_name
 from lmd_cli.decomposition.rules.activation import SECANT_GUARD
 
@@ -33,7 +34,16 @@ LIMITS = {
     "selu": 1.0507009873554805 * 1.6732632423543772,
     "mish": math.tanh(math.log(2)),
     "erf": 2 / math.sqrt(math.pi),
+    "erfinv": math.sqrt(math.pi) / 2,
+    **dict.fromkeys(("square", "round", "trunc", "fix"), 0),
+    **dict.fromkeys(("log1p", "sinh", "asinh", "arcsinh", "asin", "arcsin"), 1),
+    **dict.fromkeys(("atanh", "arctanh", "tan", "frac"), 1),
 }
+#: Activations that have tests of their own.
+ELSEWHERE = ("threshold", "pow")
+#: Activations that are defined, or far from a pole, in (-1, 1) only; in (0, 1) only.
+NARROW = ("log1p", "asin", "arcsin", "acos", "arccos", "atanh", "arctanh", "tan", "erfinv")
+POSITIVE = ("sqrt", "log", "log2", "log10", "logit")
 
 
 def sigmoid(x: Array) -> Array:
@@ -49,6 +59,18 @@ DERIVATIVES: dict[str, Callable[[Array], Array]] = {
     "hardsigmoid": lambda x: np.where(np.abs(x) < 3, np.float32(1) / np.float32(6), 0.0),  # torch's
     "log_sigmoid": lambda x: sigmoid(-x),
     "cos": lambda x: -np.sin(x),
+    "exp2": lambda x: math.log(2) * 2**x,
+    "cosh": np.sinh,
+    **dict.fromkeys(("acos", "arccos"), lambda x: -1 / np.sqrt(1 - x**2)),
+    "erfc": lambda x: -2 / math.sqrt(math.pi) * np.exp(-(x**2)),
+    "sinc": lambda x: np.where(x == 0, 0, np.cos(np.pi * x) / x - np.sinc(x) / x),
+    **dict.fromkeys(("floor", "ceil", "sign", "sgn"), np.zeros_like),
+    # Those with a pole at 0: the derivative at the guard.
+    "sqrt": lambda x: np.full_like(x, 0.5 / math.sqrt(SECANT_GUARD)),
+    "log": lambda x: np.full_like(x, 1 / SECANT_GUARD),
+    "log2": lambda x: np.full_like(x, 1 / (SECANT_GUARD * math.log(2))),
+    "log10": lambda x: np.full_like(x, 1 / (SECANT_GUARD * math.log(10))),
+    "logit": lambda x: np.full_like(x, 1 / (SECANT_GUARD * (1 - SECANT_GUARD))),
 }
 #: Arguments that a call needs, or that change the slope: (args, kwargs, the limit at 0).
 OPTIONS: dict[str, list[tuple[tuple[Any, ...], dict[str, Any], float]]] = {
@@ -65,6 +87,7 @@ OPTIONS: dict[str, list[tuple[tuple[Any, ...], dict[str, Any], float]]] = {
     "clip": [((), {"min": -0.3}, 1.0)],
     "clamp_min": [((-0.3,), {}, 1.0), ((0.0,), {}, 0.0)],
     "clamp_max": [((0.7,), {}, 1.0)],
+    "round": [((), {"decimals": 1}, 0.0)],
 }
 
 
@@ -85,6 +108,20 @@ def sample_with_zeros() -> Sample:
     return sample
 
 
+def sample_for(name: str) -> Sample:
+    """A sample whose totals lie where the function is defined, some of them below the guard."""
+    sample = sample_with_zeros()
+    if name in POSITIVE:
+        size = sample.total.abs() + 0.01
+        sample.bias += size - sample.total
+    if name in NARROW + POSITIVE:
+        scale = 0.9 / float(sample.total.abs().max())
+        sample.parts = {name: scale * part for name, part in sample.parts.items()}
+        sample.bias *= scale
+    assert (sample.total.abs() < SECANT_GUARD).any()
+    return sample
+
+
 def calls(function: Any) -> list[tuple[Callable[[Tensor], Tensor], float | None]]:
     """The function with its default and with other arguments, and the limit of each at 0."""
     name = bare_name(function)
@@ -100,7 +137,7 @@ def _named(name: str) -> Any:
 
 def activations(inplace: bool) -> list[Any]:
     functions = functions_of_kind("activation")
-    functions = [f for f in functions if "threshold" not in f.__name__]
+    functions = [f for f in functions if not any(n in f.__name__ for n in ELSEWHERE)]
     return [f for f in functions if find_rule(f).inplace == inplace]  # type: ignore[union-attr]
 
 
@@ -140,7 +177,7 @@ def expected_rows(
 def test_slope(function: Any, split: str) -> None:
     name = bare_name(function)
     for call, limit in calls(function):
-        sample = sample_with_zeros()
+        sample = sample_for(name)
         output = call(sample.total)
         result = sample.through(call, f"identity-ratio-{split}")
         assert_total(result, output)
@@ -152,7 +189,7 @@ def test_slope(function: Any, split: str) -> None:
 def test_slope_in_place(function: Any, split: str) -> None:
     name = bare_name(function)
     for call, limit in calls(function):
-        sample = sample_with_zeros()
+        sample = sample_for(name)
 
         def written(x: Tensor) -> Tensor:
             assert call(x) is x  # noqa: B023
@@ -162,6 +199,35 @@ def test_slope_in_place(function: Any, split: str) -> None:
         result = sample.through(written, f"identity-ratio-{split}")
         assert_total(result, output)
         assert_rows(result, expected_rows(sample, output, name, limit, split))
+
+
+def smooth(x: Tensor) -> Tensor:
+    """Away from the kinks at 0, where a derivative is a matter of taste."""
+    return torch.where(x == 0, 0.03, x)
+
+
+@pytest.mark.parametrize("function", activations(inplace=False), ids=function_name)
+def test_taylor_is_the_derivative_with_the_rest_in_the_bias(function: Any) -> None:
+    for call, _ in calls(function):
+        sample = sample_for(bare_name(function))
+        sample.bias += smooth(sample.total) - sample.total
+        x = sample.total.clone().requires_grad_()
+        y = call(x)
+        (slope,) = torch.autograd.grad(y.sum(), x)
+        rows = {name: [slope * part] for name, part in sample.rows().items()}
+        rows[BIAS][0] = rows[BIAS][0] + y.detach() - slope * sample.total
+        result = sample.through(call, "identity-ratio-taylor-frozen")
+        assert_total(result, call(sample.total))
+        assert_rows(result, rows)
+
+
+def test_taylor_has_no_slope_at_a_pole() -> None:
+    zero = torch.zeros(2, 3).double()
+    result = decompose(
+        lambda camera: camera.sqrt(), {"camera": zero}, "identity-ratio-taylor-frozen"
+    )
+    assert not result.parts["camera"].any()
+    assert not result.bias.any()
 
 
 @pytest.mark.parametrize(

@@ -293,3 +293,22 @@ def test_multi_head_attention(batch_first: bool, padding: bool, kdim: int | None
     assert float(result.parts["radar"][0].abs().max()) > 1e-3
     # The camera meets the keys' bias alone, which shifts all logits of a row: nothing changes.
     assert float(result.parts["camera"][0].abs().max()) < 1e-12
+
+
+def test_grouped_queries_share_keys_and_values() -> None:
+    def fused(camera: Tensor, radar: Tensor) -> Tensor:
+        query = torch.stack([camera, radar, camera + radar, 0.5 * radar], 1)  # (B, 4, n, E)
+        key, value = torch.stack([radar, camera], 1), torch.stack([camera, radar + B], 1)
+        return F.scaled_dot_product_attention(query, key, value, enable_gqa=True)
+
+    def single(camera: Tensor, radar: Tensor) -> Tensor:
+        keys, values = (radar, radar, camera, camera), (camera, camera, radar + B, radar + B)
+        queries = (camera, radar, camera + radar, 0.5 * radar)
+        heads = zip(queries, keys, values, strict=True)
+        return torch.stack([attend(q, k, v, None) for q, k, v in heads], 1)
+
+    result, apart = decompose(fused, INPUTS, audit="raise"), decompose(single, INPUTS)
+    assert torch.equal(result.total, fused(**INPUTS))
+    for name in INPUTS:
+        torch.testing.assert_close(result.parts[name], apart.parts[name], rtol=0, atol=1e-13)
+    torch.testing.assert_close(result.bias, apart.bias, rtol=0, atol=1e-13)

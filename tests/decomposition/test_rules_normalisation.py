@@ -194,7 +194,7 @@ def test_normalize_scales_every_part_alike(p: float, dim: int) -> None:
     assert_rows(result, {k: [h / torch.from_numpy(length)] for k, h in sample.rows().items()})
 
 
-def test_every_norm_has_a_test_here() -> None:
+def test_every_norm_has_a_test() -> None:
     tests = dict.fromkeys(("batch_norm", "instance_norm", "group_norm", "layer_norm", "rms_norm"))
     for function in functions_of_kind("normalisation"):
-        lookup({**tests, "normalize": None}, function)
+        lookup({**tests, "normalize": None, "local_response_norm": None}, function)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from rule_oracle import Sample, assert_rows, assert_total, functions_of_kind, lookup
+from rule_oracle import Sample, assert_rows, assert_total, functions_of_kind, lookup, rows_of
 from torch import Tensor
 
 from lmd_cli.decomposition.registry import function_name
@@ -115,8 +115,21 @@ def test_pool_without_a_batch() -> None:
     assert_rows(result, rows)
 
 
-EXTREMA = [f for f in functions_of_kind("selection") if "pool" not in function_name(f)]
+OTHERS = [f for f in functions_of_kind("selection") if "pool" not in function_name(f)]
 NAMES = dict.fromkeys(("max", "min", "amax", "amin"))
+EXTREMA = [f for f in OTHERS if f.__name__ in NAMES]
+#: Functions that order or pick along one dimension, and their calls.
+ORDERED: dict[str, list[tuple[tuple[Any, ...], dict[str, Any], int]]] = {
+    "topk": [((2,), {}, -1), ((3, 0, False), {}, 0), ((2,), {"dim": 1, "sorted": False}, 1)],
+    "sort": [((), {}, -1), ((1,), {"descending": True}, 1), ((), {"dim": 0, "stable": True}, 0)],
+    "kthvalue": [((2,), {}, -1), ((3, 1, True), {}, 1)],
+    "mode": [((), {}, -1), ((0,), {"keepdim": True}, 0)],
+    "cummax": [((1,), {}, 1)],
+    "cummin": [((), {"dim": 0}, 0)],
+    "median": [((1,), {}, 1), ((0, True), {}, 0), ((), {"dim": -1, "keepdim": True}, -1)],
+    "nanmedian": [((1,), {}, 1)],
+    "msort": [((), {}, 0)],
+}
 
 
 @pytest.mark.parametrize("function", EXTREMA, ids=function_name)
@@ -158,11 +171,92 @@ def test_equals_are_read_where_torch_says(keep: bool) -> None:
     assert torch.equal(result.parts["camera"].values, camera if keep else camera.squeeze(1))
 
 
-def test_several_dimensions_and_two_tensors_are_refused() -> None:
-    from lmd_cli.decomposition import NoRuleError
+@pytest.mark.parametrize("name", ["amax", "amin"])
+@pytest.mark.parametrize("dims", [(1, 2), (0, -1), (-2,), ()])
+@pytest.mark.parametrize("keepdim", [False, True])
+def test_extremum_over_several_dimensions(name: str, dims: tuple[int, ...], keepdim: bool) -> None:
+    sample, function = Sample(3, 4, 5), getattr(torch, name)
+    over = [d % 3 for d in dims] or [0, 1, 2]
+    kept = [d for d in range(3) if d not in over]
+    shape = [1 if d in over else n for d, n in enumerate((3, 4, 5))]
 
-    sample = Sample(2, 3, 4)
-    with pytest.raises(NoRuleError, match="one at a time"):
-        sample.through(lambda x: x.amax((1, 2)), "identity-ratio")
-    with pytest.raises(NoRuleError, match="two tensors"):
-        sample.through(lambda x: torch.max(x, torch.zeros_like(x)), "identity-ratio")
+    def rows(h: Tensor) -> Tensor:
+        return h.permute(*kept, *over).reshape(*(h.shape[d] for d in kept), -1)
+
+    best = (torch.argmax if name == "amax" else torch.argmin)(rows(sample.total), -1)
+    found = {k: rows(h).gather(-1, best.unsqueeze(-1))[..., 0] for k, h in sample.rows().items()}
+    wanted = {k: [h.reshape(shape) if keepdim else h] for k, h in found.items()}
+    result = sample.through(lambda x: function(x, dims, keepdim), "identity-ratio")
+    assert_total(result, function(sample.total, dims, keepdim))
+    assert_rows(result, wanted)
+
+
+def read_at(total: Tensor, values: Tensor, part: Tensor, dim: int) -> Tensor:
+    """``part`` where ``total`` has each of ``values`` along ``dim`` (all are different)."""
+    lines, wanted = total.movedim(dim, -1), values.movedim(dim, -1)
+    where = (lines.unsqueeze(-2) == wanted.unsqueeze(-1)).long().argmax(-1)
+    return part.movedim(dim, -1).gather(-1, where).movedim(-1, dim)
+
+
+@pytest.mark.parametrize("function", [f for f in OTHERS if f not in EXTREMA], ids=function_name)
+def test_ordered_values_are_read_where_they_were(function: Any) -> None:
+    for args, kwargs, dim in lookup(ORDERED, function):
+        sample = Sample(3, 4, 5)
+        plain = function(sample.total, *args, **kwargs)
+        values = plain if isinstance(plain, Tensor) else plain.values
+        reduced = values.dim() < 3
+        full = values.unsqueeze(dim) if reduced else values
+        rows = {k: read_at(sample.total, full, h, dim) for k, h in sample.rows().items()}
+        wanted = {k: [h.squeeze(dim) if reduced else h] for k, h in rows.items()}
+        result = sample.through(lambda x: function(x, *args, **kwargs), "identity-ratio")  # noqa: B023
+        assert_total(result, plain)
+        assert_rows(result, wanted)
+        if not isinstance(plain, Tensor):
+            assert torch.equal(result.total.indices, plain.indices)
+
+
+@pytest.mark.parametrize("name", ["median", "nanmedian"])
+def test_median_of_all(name: str) -> None:
+    sample = Sample(3, 4, 5)
+    place = sample.total.flatten().argsort()[29]  # the lower of the two in the middle of 60
+    result = sample.through(lambda x: getattr(x, name)(), "identity-ratio")
+    assert_rows(result, {k: [h.flatten()[place]] for k, h in sample.rows().items()})
+
+
+TWO = ["maximum", "minimum", "fmax", "fmin", "max", "min"]
+
+
+@pytest.mark.parametrize("name", TWO)
+@pytest.mark.parametrize("constant", [False, True])
+def test_extremum_of_two_tensors(name: str, constant: bool) -> None:
+    sample, other = Sample(3, 4, 5), Sample(4, 5, seed=7)
+    value = other.total if constant else None
+    first = sample.total > other.total
+    first = first if "max" in name else ~first
+    function = getattr(torch, name)
+
+    def both(x: Tensor) -> Tensor:
+        return function(x, value if constant else 0.5 * x[:1] + other.total)
+
+    if not constant:
+        second = 0.5 * sample.total[:1] + other.total
+        first = sample.total > second if "max" in name else sample.total < second
+    rows = {
+        k: [torch.where(first, h, 0.0 if constant else 0.5 * h[:1])]
+        for k, h in sample.rows().items()
+    }
+    rows["bias"] = [rows["bias"][0] + torch.where(first, 0.0, other.total)]
+    result = sample.through(both, "identity-ratio")
+    assert_total(result, both(sample.total))
+    assert_rows(result, rows)
+    plain_first = sample.through(
+        lambda x: function(other.total.expand(3, 4, 5), x), "identity-ratio"
+    )
+    assert plain_first.residual < 1e-14
+
+
+def test_the_larger_of_a_tensor_and_a_constant_is_relu() -> None:
+    sample = Sample(3, 4, 5)
+    zero = torch.zeros(()).double()
+    clipped = sample.through(lambda x: torch.maximum(x, zero), "identity-ratio")
+    assert_rows(sample.through(torch.relu, "identity-ratio"), rows_of(clipped))

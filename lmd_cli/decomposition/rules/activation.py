@@ -2,13 +2,17 @@
 
 Where f(0) != 0 (sigmoid, exp, softplus) the secant output / input has a pole at 0. Below
 |x| = :data:`SECANT_GUARD` the derivative takes its place, and what is missing to the total,
-f(x) - slope * x, goes to the bias, so that eq. 8 holds to rounding.
+f(x) - slope * x, goes to the bias, so that eq. 8 holds to rounding. Roots and logarithms, whose
+derivative has a pole at 0 too, take the derivative at the guard. Under ``taylor`` the slope is the
+derivative everywhere.
 """
 
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -61,16 +65,37 @@ THROUGH_ORIGIN: dict[str, Slope] = {
     "clip": slopes.clamp,
     "clamp_min": slopes.clamp,
     "clamp_max": slopes.clamp,
+    "square": slopes.square,
+    "log1p": slopes.through_origin(torch.log1p, 1.0),
+    "sinh": slopes.through_origin(torch.sinh, 1.0),
+    "asinh": slopes.through_origin(torch.asinh, 1.0),
+    "arcsinh": slopes.through_origin(torch.asinh, 1.0),
+    "asin": slopes.through_origin(torch.asin, 1.0),
+    "arcsin": slopes.through_origin(torch.asin, 1.0),
+    "atanh": slopes.through_origin(torch.atanh, 1.0),
+    "arctanh": slopes.through_origin(torch.atanh, 1.0),
+    "tan": slopes.through_origin(torch.tan, 1.0),
+    "erfinv": slopes.through_origin(torch.erfinv, math.sqrt(math.pi) / 2.0),
+    "round": slopes.through_origin(torch.round, 0.0),
+    "trunc": slopes.through_origin(torch.trunc, 0.0),
+    "fix": slopes.through_origin(torch.trunc, 0.0),
+    "frac": slopes.through_origin(torch.frac, 1.0),
 }
 
-#: Activations with f(0) != 0.
-OFF_ORIGIN = ("sigmoid", "expit", "exp", "softplus", "hardsigmoid", "logsigmoid", "cos")
+#: Activations with f(0) != 0, or with steps at 0 (whose derivative is 0).
+OFF_ORIGIN = (
+    *("sigmoid", "expit", "exp", "exp2", "softplus", "hardsigmoid", "logsigmoid", "cos", "cosh"),
+    *("acos", "arccos", "erfc", "sinc", "floor", "ceil", "sign", "sgn"),
+)
+
+#: Activations whose derivative has a pole at 0 too: the guard takes the derivative at its edge.
+STEEP = ("sqrt", "log", "log2", "log10", "logit")
 
 
 def bias_shares(session: Session, x: DecomposedTensor) -> Tensor | None:
     """Appendix C's shares ``(M, *shape)`` for the clean parts of ``x``, or ``None``."""
     split, layout = session.variant.activation, session.layout
-    if split == "identity" or layout.bias not in x.rows:
+    if split in ("identity", "taylor") or layout.bias not in x.rows:
         return None
     modalities = torch.stack([x.row(row) for row in range(len(layout.modalities))])
     shares = sum_shares if split == "sum" else ratio_shares
@@ -120,20 +145,56 @@ def linearised(
     return parts, rows
 
 
-def guarded_secant(function: Callable[[Tensor], Tensor], x: Tensor) -> tuple[Tensor, Tensor]:
+Elementwise = Callable[[Tensor], Tensor]
+ClosedForm = Callable[[Tensor], Tensor | None]
+
+
+def guarded_secant(function: Elementwise, x: Tensor, steep: bool = False) -> tuple[Tensor, Tensor]:
     """Slope and remainder of a function with f(0) != 0.
 
     Args:
         function: elementwise.
         x: the total, any shape.
+        steep: the derivative has a pole at 0; the one at :data:`SECANT_GUARD` takes its place.
 
     Returns:
         f(x) / x, or f'(x) where |x| < :data:`SECANT_GUARD`; and f(x) - slope * x there, else 0.
     """
-    y, derivative = torch.func.jvp(function, (x,), (torch.ones_like(x),))[:2]
+    y, within = value_and_derivative(function, x)
+    if steep:
+        within = value_and_derivative(function, torch.full_like(x, SECANT_GUARD))[1]
     near = x.abs() < SECANT_GUARD
-    slope = torch.where(near, derivative, y / torch.where(near, 1.0, x))
+    slope = torch.where(near, within, y / torch.where(near, 1.0, x))
     return slope, torch.where(near, y - slope * x, 0.0)
+
+
+def value_and_derivative(function: Elementwise, x: Tensor) -> tuple[Tensor, Tensor]:
+    """f(x) and f'(x), any shape."""
+    return torch.func.jvp(function, (x,), (torch.ones_like(x),))[:2]
+
+
+def tangent(function: Elementwise, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Eq. 1: f'(x), and f(x) - f'(x) x for the bias; no slope where the derivative has a pole."""
+    y, slope = value_and_derivative(function, x)
+    slope = torch.where(torch.isfinite(slope), slope, 0.0)
+    return slope, y - slope * x
+
+
+def linear_map(
+    session: Session, slope: ClosedForm | None, function: Elementwise, x: Tensor, steep: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Slope and remainder under the variant's rule.
+
+    Args:
+        slope: the closed form of f(x) / x; ``None``, or a result of ``None``, if there is none.
+        function: f, elementwise and out of place.
+        x: the total.
+        steep: as in :func:`guarded_secant`.
+    """
+    if session.variant.activation == "taylor":
+        return tangent(function, x)
+    closed = None if slope is None else slope(x)
+    return guarded_secant(function, x, steep) if closed is None else (closed, None)
 
 
 def activate(session: Session, func: Any, slope: Slope | None, x: Any, args: Any, kw: Any) -> Any:
@@ -149,32 +210,30 @@ def activate(session: Session, func: Any, slope: Slope | None, x: Any, args: Any
         isinstance(value, DecomposedTensor) for value in options.values()
     ):
         raise session.refuse(func, "only the activation's input may carry parts")
+    if x.total.is_complex():
+        raise session.refuse(func, "of a complex tensor it has no slope; use .real and .imag")
     if options.get("training"):
         raise session.refuse(func, "its slope is random in training mode; call .eval()")
     inplace = func.__name__.endswith("_") or bool(options.pop("inplace", False))
     if inplace:
         session.own(x)
-    closed, remainder = _slope_at(func, slope, x.total, options)
+    closed = None if slope is None else partial(slope, **options)
+    function, steep = partial(_out_of_place(func), **options), _bare_name(func) in STEEP
+    factor, remainder = linear_map(session, closed, function, x.total, steep)
     reuse = inplace and not torch.is_grad_enabled()
-    parts, rows = linearised(session, x, closed, remainder, reuse)
+    parts, rows = linearised(session, x, factor, remainder, reuse)
     total = func(x.total, *args, **kw)
     return session.assign(x, parts, rows) if inplace else session.make(total, parts, rows)
 
 
-def _slope_at(
-    func: Any, slope: Slope | None, x: Tensor, options: dict[str, Any]
-) -> tuple[Tensor, Tensor | None]:
-    closed = None if slope is None else slope(x, **options)
-    if closed is not None:
-        return closed, None
-    twin = _out_of_place(func)
-    return guarded_secant(lambda v: twin(v, **options), x)
+def _bare_name(func: Any) -> str:
+    return func.__name__.removesuffix("_").removeprefix("special_")
 
 
 def _out_of_place(func: Any) -> Any:
     if not func.__name__.endswith("_"):
         return func
-    name = func.__name__.removesuffix("_")
+    name = _bare_name(func)
     return getattr(torch, name, None) or getattr(F, name)
 
 
@@ -194,6 +253,7 @@ _NATIVE_ARGUMENTS = {
     "gelu": ("approximate",),
     "celu": ("alpha",),
     "rrelu": ("lower", "upper", "training"),
+    "logit": ("eps",),
 }
 
 
@@ -202,7 +262,7 @@ def _options(session: Session, func: Any, x: Any, args: Any, kw: Any) -> dict[st
     if inspect.isfunction(func):
         bound = inspect.signature(func).bind(x, *args, **kw).arguments
         return dict(list(bound.items())[1:])
-    names = _NATIVE_ARGUMENTS.get(func.__name__.removesuffix("_"), ())
+    names = _NATIVE_ARGUMENTS.get(_bare_name(func), ())
     if len(args) > len(names):
         raise session.refuse(func, f"of its arguments only the input and {names} have a meaning")
     return {**dict(zip(names, args, strict=False)), **kw}
@@ -220,7 +280,7 @@ def _register(name: str, slope: Slope | None) -> None:
 
 for _name, _slope in THROUGH_ORIGIN.items():
     _register(_name, _slope)
-for _name in OFF_ORIGIN:
+for _name in (*OFF_ORIGIN, *STEEP):
     _register(_name, None)
 
 

@@ -114,57 +114,39 @@ def add_(
     return session.assign(input, parts, rows)
 
 
-def scale_parts(x: DecomposedTensor, factor: Any, ndim: int, divide: bool = False) -> Tensor:
-    """Parts times (or over) a constant that may have more dimensions than the total."""
-    parts = stack_like(x, x.rows, ndim)
-    return parts / factor if divide else parts * factor
-
-
 @register_rule(
-    *aliases("mul", "multiply", "div", "divide", "true_divide"),
+    *aliases("mul", "multiply"),
     Tensor_.__mul__,
     Tensor_.__rmul__,
-    Tensor_.__truediv__,
     kind="product",
     equation="eq. 13",
 )
-def scale(session: Session, func: Any, input: Any, other: Any, **kwargs: Any) -> Any:
-    """A product, or a quotient by a constant; of two decomposed factors see :mod:`.bilinear`."""
-    divide = "div" in func.__name__
-    if divide and isinstance(other, DecomposedTensor):
-        raise session.refuse(func, "the divisor carries parts; a quotient is not linear in it")
-    if kwargs.get("rounding_mode") is not None:
-        raise session.refuse(func, "rounding is not linear")
-    total = func(plain(input), plain(other), **kwargs)
+def scale(session: Session, func: Any, input: Any, other: Any) -> Any:
+    """A product by a constant; of two decomposed factors see :mod:`.bilinear`."""
+    total = func(plain(input), plain(other))
     if isinstance(input, DecomposedTensor) and isinstance(other, DecomposedTensor):
         return bilinear_rule(session, total, input, other, torch.mul)
     carried, factor = (input, other) if isinstance(input, DecomposedTensor) else (other, input)
-    parts = scale_parts(carried, factor, total.dim(), divide).to(total.dtype)
+    parts = (stack_like(carried, carried.rows, total.dim()) * factor).to(total.dtype)
     return session.make(total, parts.expand(-1, *total.shape), carried.rows)
 
 
 @register_rule(
-    *inplace_aliases("mul", "multiply", "div", "divide", "true_divide"),
+    *inplace_aliases("mul", "multiply"),
     Tensor_.__imul__,
-    Tensor_.__itruediv__,
     kind="product",
     equation="eq. 13",
     inplace=True,
 )
-def scale_(session: Session, func: Any, input: DecomposedTensor, other: Any, **kwargs: Any) -> Any:
-    """input *= factor, input /= constant."""
-    divide = "div" in func.__name__
-    if divide and isinstance(other, DecomposedTensor):
-        raise session.refuse(func, "the divisor carries parts; a quotient is not linear in it")
-    if kwargs.get("rounding_mode") is not None:
-        raise session.refuse(func, "rounding is not linear")
+def scale_(session: Session, func: Any, input: DecomposedTensor, other: Any) -> Any:
+    """input *= factor."""
     session.own(input)
     if isinstance(other, DecomposedTensor):
         parts, rows = bilinear(session, input.total * other.total, input, other, torch.mul)
         func(input.total, other.total)
         return session.assign(input, parts, rows)
-    parts = scale_parts(input, other, input.total.dim(), divide)
-    func(input.total, other, **kwargs)
+    parts = stack_like(input, input.rows, input.total.dim()) * other
+    func(input.total, other)
     return session.assign(input, parts, input.rows)
 
 

@@ -16,8 +16,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lmd_cli.decomposition.registry import register_rule
-from lmd_cli.decomposition.rules.common import call_plain
-from lmd_cli.decomposition.tensor import DecomposedTensor, plain
+from lmd_cli.decomposition.rules.composite import COMPOSED, composite
+from lmd_cli.decomposition.tensor import plain
 
 if TYPE_CHECKING:
     from lmd_cli.decomposition.session import Session
@@ -37,6 +37,9 @@ def attention(
     enable_gqa: bool = False,
 ) -> Tensor:
     """``softmax(q k^T scale + mask) v`` for (..., L, E), (..., S, E), (..., S, Ev)."""
+    if enable_gqa:  # (..., key heads, S, E): each serves several heads of the query
+        groups = query.shape[-3] // key.shape[-3]
+        key, value = (x.repeat_interleave(groups, -3) for x in (key, value))
     return attention_weights(query, key, attn_mask, is_causal, scale) @ value
 
 
@@ -128,42 +131,32 @@ def _additive(mask: Tensor, like: Tensor) -> Tensor:
     return mask.clamp(min=MASKED)
 
 
-#: What each fused function is made of; the replay runs these too.
-COMPOSED: dict[Any, Callable[..., Any]] = {
+_FUSED: dict[Any, Callable[..., Any]] = {
     F.scaled_dot_product_attention: attention,
     F.multi_head_attention_forward: multi_head,
 }
+COMPOSED.update(_FUSED)
 
 
-@register_rule(*COMPOSED, kind="composite", equation="App. D.2")
-def composite(session: Session, func: Any, *args: Any, **kwargs: Any) -> Any:
+@register_rule(*_FUSED, kind="composite", equation="App. D.2")
+def fused(session: Session, func: Any, *args: Any, **kwargs: Any) -> Any:
     """Fused attention: the plain call for the total, its single operations for the parts.
 
     Raises:
         NoRuleError: an option that changes what is computed and that has no rule (dropout,
-            grouped queries, added keys, static keys).
+            added keys, static keys).
     """
     _refuse_options(session, func, args, kwargs)
-    total = call_plain(func, args, kwargs)
-    with session.reopened():
-        made = COMPOSED[func](*args, **kwargs)
-    if isinstance(total, Tensor):
-        return _with_total(session, total, made)
-    return tuple(_with_total(session, t, m) for t, m in zip(total, made, strict=True))
-
-
-def _with_total(session: Session, total: Tensor | None, made: Any) -> Any:
-    if total is None or not isinstance(made, DecomposedTensor):
-        return total
-    return session.make(total, made.parts, made.rows)
+    return composite(session, func, *args, **kwargs)
 
 
 def _refuse_options(session: Session, func: Any, args: Any, kwargs: Any) -> None:
-    names = inspect.signature(COMPOSED[func]).bind(*args, **kwargs).arguments
+    names = inspect.signature(_FUSED[func]).bind(*args, **kwargs).arguments
     dropout = names.get("dropout_p", 0.0) > 0 and names.get("training", True)
     if dropout:
         raise session.refuse(func, "dropout is random; call .eval() on the network")
-    absent = ("enable_gqa", "bias_k", "bias_v", "add_zero_attn", "static_k", "static_v")
+    absent = ("bias_k", "bias_v", "add_zero_attn", "static_k", "static_v")
     for name in absent:
-        if plain(names.get(name)) not in (None, False):
+        value = plain(names.get(name))
+        if value is not None and value is not False:
             raise session.refuse(func, f"{name} has no rule")

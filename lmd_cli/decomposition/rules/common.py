@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from lmd_cli.decomposition.custom import caller
 from lmd_cli.decomposition.layout import Layout
 from lmd_cli.decomposition.tensor import DecomposedTensor
 from lmd_cli.decomposition.tree import plain_tree
@@ -131,4 +132,4 @@ def require_plain(session: Session, func: Any, **arguments: Any) -> None:
 
 def call_plain(func: Any, args: Any, kwargs: Any) -> Any:
     """The plain network's call, bit for bit."""
-    return func(*plain_tree(args), **plain_tree(kwargs))
+    return caller(func)(*plain_tree(args), **plain_tree(kwargs))

@@ -26,6 +26,7 @@ _FILLED = ("full_like", "new_full", "new_tensor")
 _GETTERS = """
     shape dtype device ndim layout requires_grad is_cuda is_cpu is_meta is_sparse is_quantized
     is_leaf itemsize nbytes names grad_fn is_mps is_nested is_mkldnn is_xpu grad
+    is_xla is_ipu is_mtia is_maia is_sparse_csr is_vulkan name output_nr retains_grad _version
 """
 
 
@@ -50,10 +51,12 @@ _CONSTANTS = """
     eq ne lt le gt ge equal not_equal less less_equal greater greater_equal isclose allclose
     isnan isinf isfinite isposinf isneginf isreal logical_not logical_and logical_or logical_xor
     signbit argmax argmin argsort argwhere nonzero count_nonzero searchsorted bucketize
-    any all detach item is_nonzero long int bool
+    any all detach item is_nonzero long int bool byte char short
+    isin histc unravel_index
 """
 _OPERATORS = """
     __eq__ __ne__ __lt__ __le__ __gt__ __ge__ __bool__ __float__ __int__ __index__
+    __nonzero__ __long__ __contains__
     __repr__ __format__
 """
 
@@ -61,6 +64,7 @@ _OPERATORS = """
 @register_rule(
     *aliases(*_CONSTANTS.split()),
     *(getattr(torch.Tensor, name) for name in _OPERATORS.split()),
+    torch._nested_tensor_from_mask_left_aligned,
     kind="constant",
     equation="operating point",
 )

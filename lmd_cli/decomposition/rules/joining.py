@@ -84,7 +84,9 @@ def _pieces(tensors: Sequence[Any], dim: int) -> list[Piece]:
 
 
 @register_rule(
-    *aliases("stack", "hstack", "vstack", "dstack", "column_stack"), kind="sum", equation="eq. 5"
+    *aliases("stack", "hstack", "vstack", "dstack", "column_stack", "row_stack"),
+    kind="sum",
+    equation="eq. 5",
 )
 def stack(session: Session, func: Any, tensors: Any, *args: Any, **kwargs: Any) -> Any:
     """Stacking along a new or a fixed dimension."""

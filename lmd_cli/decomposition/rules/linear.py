@@ -24,8 +24,9 @@ from lmd_cli.decomposition.rules.common import (
     replacing,
     require_plain,
     two_factors,
-    union_rows,
 )
+from lmd_cli.decomposition.rules.composite import composite
+from lmd_cli.decomposition.rules.contraction import several_factors
 from lmd_cli.decomposition.tensor import DecomposedTensor, Piece
 
 if TYPE_CHECKING:
@@ -188,6 +189,7 @@ def grid_sample(
 
 @register_rule(
     *aliases("matmul", "mm", "bmm", "mv", "dot", "inner", "outer", "tensordot", "kron"),
+    *aliases("ger", "cross", "vecdot", "vdot"),
     torch.Tensor.__matmul__,
     torch.Tensor.__rmatmul__,
     kind="product",
@@ -206,7 +208,9 @@ def matrix_product(session: Session, func: Any, *args: Any, **kwargs: Any) -> An
 
 @register_rule(torch.einsum, kind="product", equation="eq. 13")
 def einsum(session: Session, func: Any, equation: Any, *operands: Any) -> Any:
-    """Einstein summation with one or two decomposed operands."""
+    """Einstein summation with one or two decomposed operands; more are taken pair by pair."""
+    if several_factors((equation, *operands), {}):
+        return composite(session, func, equation, *operands)
     flat = (
         operands[0] if len(operands) == 1 and isinstance(operands[0], (list, tuple)) else operands
     )
@@ -217,22 +221,3 @@ def einsum(session: Session, func: Any, equation: Any, *operands: Any) -> Any:
         return bilinear_rule(session, product(a.total, b.total), a, b, product)
     x, run = only_decomposed(session, func, (equation, *flat), {})
     return per_part(session, x, run)
-
-
-@register_rule(*aliases("addmm", "baddbmm", "addbmm"), kind="sum", equation="eq. 3, 13")
-def add_product(
-    session: Session, func: Any, input: Any, a: Any, b: Any, *, beta: Any = 1, alpha: Any = 1
-) -> Any:
-    """beta * input + alpha * a @ b, with one decomposed matrix and a constant input."""
-    require_plain(session, func, input=input)
-    x, _ = only_decomposed(session, func, (a, b), {})
-    left = isinstance(a, DecomposedTensor)
-    total = func(input, x.total if left else a, b if left else x.total, beta=beta, alpha=alpha)
-    zero = torch.zeros_like(total)
-
-    def run(h: Tensor) -> Tensor:
-        return func(zero, h if left else a, b if left else h, beta=0, alpha=alpha)
-
-    parts = torch.vmap(run)(x.parts)
-    rows = union_rows([x])
-    return with_bias(session, total, parts, rows, beta * input)

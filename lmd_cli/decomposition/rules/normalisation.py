@@ -114,12 +114,15 @@ def batch_norm(
     """BatchNorm in evaluation mode: a constant affine map.
 
     Raises:
-        NoRuleError: it is in training mode (it would use the batch and change the model).
+        NoRuleError: it is in training mode (it would use the batch and change the model). Without
+            running statistics it is a norm with those of its own input, in either mode.
     """
-    if training or running_mean is None or running_var is None:
+    if training and running_mean is not None:
         raise session.refuse(func, "BatchNorm uses batch statistics; call .eval() on the network")
     require_plain(session, func, weight=weight, bias=bias)
     total = func(input.total, running_mean, running_var, weight, bias, training, momentum, eps)
+    if running_mean is None or running_var is None:
+        return _batch_statistics(session, input, total, (weight, bias), eps)
     scale = torch.rsqrt(running_var + eps)
     scale = scale if weight is None else scale * weight
     constant = -running_mean * scale if bias is None else bias - running_mean * scale
@@ -132,6 +135,16 @@ def batch_norm(
         constant.reshape(shape),
         session.variant.batch_norm,
     )
+
+
+def _batch_statistics(
+    session: Session, x: DecomposedTensor, total: Tensor, parameters: Any, eps: float
+) -> Any:
+    """BatchNorm that keeps no running statistics: those of its own input, in evaluation too."""
+    ndim = x.total.dim()
+    over = tuple(d - ndim for d in range(ndim) if d != 1)
+    weight, bias = (_per_channel(value, ndim) for value in parameters)
+    return own_statistics(session, x, total, _means_over(over), (weight, bias), eps)
 
 
 @register_rule(F.instance_norm, kind="normalisation", equation="eq. 11")
@@ -249,5 +262,24 @@ def normalize(
     """Division by the norm of the total, a frozen statistic."""
     total = func(input.total, p, dim, eps)
     scale = 1.0 / torch.linalg.vector_norm(input.total, p, dim, keepdim=True).clamp_min(eps)
+    session.freeze(FrozenAffine(scale, torch.zeros_like(scale), "identity"))
+    return session.make(total, input.parts * scale, input.rows)
+
+
+@register_rule(F.local_response_norm, kind="normalisation", equation="eq. 11 without centring")
+def local_response_norm(
+    session: Session,
+    func: Any,
+    input: DecomposedTensor,
+    size: int,
+    alpha: float = 1e-4,
+    beta: float = 0.75,
+    k: float = 1.0,
+) -> Any:
+    """Division by a power of the neighbouring channels' mean square, a frozen statistic."""
+    total = func(input.total, size, alpha, beta, k)
+    squares = input.total.square().transpose(1, -1)  # (B, ..., C): channels last
+    padded = F.pad(squares, (size // 2, (size - 1) // 2)).unfold(-1, size, 1).mean(-1)
+    scale = (k + alpha * padded.transpose(1, -1)) ** -beta
     session.freeze(FrozenAffine(scale, torch.zeros_like(scale), "identity"))
     return session.make(total, input.parts * scale, input.rows)

@@ -8,6 +8,7 @@ division by ``x + eps``. The others (f(0) != 0) have no secant near 0; see :mod:
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -151,3 +152,13 @@ def clamp(x: Tensor, min: Any = None, max: Any = None) -> Tensor | None:
         return None
     inside = 0.0 if min == 0 or max == 0 else 1.0
     return ratio(x.clamp(min, max), x, inside)
+
+
+def through_origin(function: Callable[..., Tensor], limit: float) -> Callable[..., Tensor]:
+    """The slope f(x) / x of any function with f(0) = 0, ``limit`` at 0."""
+    return lambda x, **options: ratio(function(x, **options), x, limit)
+
+
+def square(x: Tensor) -> Tensor:
+    """x. (A product x * x is two factors that are decomposed, appendix D.2.)"""
+    return x.clone()

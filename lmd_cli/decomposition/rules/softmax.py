@@ -36,6 +36,14 @@ def secant_slope(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return slope, torch.where(near, y - slope * x, 0.0)
 
 
+def without_masked(session: Session, x: DecomposedTensor) -> DecomposedTensor:
+    """Logits of minus infinity (a mask) as zeros: their weight is 0, and 0 x inf is not."""
+    masked = torch.isinf(x.total)
+    if not masked.any():
+        return x
+    return session.make(x.total.masked_fill(masked, 0.0), x.parts.masked_fill(masked, 0.0), x.rows)
+
+
 @register_rule(*aliases("softmax"), kind="softmax", equation="eq. 9, App. D.2")
 def softmax(
     session: Session,
@@ -50,6 +58,8 @@ def softmax(
         raise session.refuse(func, "give the dimension: torch guesses it from the shape")
     total = func(input.total, dim, *args, **kwargs)
     rule = session.variant.softmax
+    if rule != "frozen":
+        input = without_masked(session, input)
     if rule == "secant":
         slope, missing = secant_slope(input.total.to(total.dtype), total)
         return session.make(total, *linearised(session, input, slope, missing))

@@ -26,8 +26,10 @@ _NAMES = """
     repeat_interleave roll flip fliplr flipud rot90 chunk split split_with_sizes tensor_split
     hsplit vsplit dsplit unbind narrow select index_select gather take_along_dim take diagonal
     diag_embed tril triu adjoint
-    sum mean nansum cumsum pixel_shuffle pixel_unshuffle channel_shuffle
-    positive neg negative
+    sum mean nansum nanmean cumsum pixel_shuffle pixel_unshuffle channel_shuffle
+    positive neg negative deg2rad rad2deg
+    atleast_1d atleast_2d atleast_3d trace diag diagflat sum_to_size
+    unsafe_chunk unsafe_split unsafe_split_with_sizes affine_grid embedding
 """
 
 
@@ -106,11 +108,11 @@ def getitem(session: Session, func: Any, x: Any, index: Any) -> Any:
     """Indexing by constants; a Boolean mask is read as the positions that it selects."""
     if not isinstance(x, DecomposedTensor):
         raise session.refuse(func, "an index carries parts")
-    index = _without_masks(index)
+    index = without_masks(index)
     return per_part(session, x, lambda h: h[index])
 
 
-def _without_masks(index: Any) -> Any:
+def without_masks(index: Any) -> Any:
     entries = index if isinstance(index, tuple) else (index,)
     positions: list[Any] = []
     for entry in entries:

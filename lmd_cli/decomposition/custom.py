@@ -1,0 +1,65 @@
+"""Custom ``torch.autograd.Function``s, which torch's override protocol does not see."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch.autograd.function import _SingleLevelFunction
+
+#: Called as ``handle(function class, args, kwargs)``; ``NotImplemented`` leaves it to torch.
+Handle = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
+
+_LOCK = threading.Lock()
+_HERE = threading.local()
+_open_blocks = 0
+
+
+def is_custom(function: Any) -> bool:
+    """Whether a function is a custom autograd function's class."""
+    return isinstance(function, type) and issubclass(function, torch.autograd.Function)
+
+
+def caller(function: Any) -> Any:
+    """What is called to run a function: ``apply`` of a custom autograd function."""
+    return function.apply if is_custom(function) else function
+
+
+@contextmanager
+def custom_functions(handle: Handle) -> Iterator[None]:
+    """Shows every ``Function.apply`` of this thread to ``handle`` until the end of the block.
+
+    ``Function.apply`` looks its implementation up in a base class at every call; while a block is
+    open, in whatever thread, ours stands there, so that an ``apply`` that was stored somewhere
+    is seen too.
+    """
+    _change_count(1)
+    handles = _HERE.__dict__.setdefault("handles", [])
+    handles.append(handle)
+    try:
+        yield
+    finally:
+        handles.pop()
+        _change_count(-1)
+
+
+def _change_count(by: int) -> None:
+    global _open_blocks
+    with _LOCK:
+        _open_blocks += by
+        if by > 0 and _open_blocks == 1:
+            setattr(_SingleLevelFunction, "apply", classmethod(_apply))  # noqa: B010
+        elif _open_blocks == 0:
+            delattr(_SingleLevelFunction, "apply")  # the inherited one is back
+
+
+def _apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
+    handles = _HERE.__dict__.get("handles")
+    if handles:
+        result = handles[-1](cls, args, kwargs)
+        if result is not NotImplemented:
+            return result
+    return super(_SingleLevelFunction, cls).apply(*args, **kwargs)

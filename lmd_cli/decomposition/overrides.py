@@ -1,0 +1,74 @@
+"""Rules of one's own for some modules: other fields of the variant, by the modules' names."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import fields, replace
+from difflib import get_close_matches
+from fnmatch import fnmatchcase
+
+from torch import nn
+
+from lmd_cli.decomposition.errors import InputError
+from lmd_cli.decomposition.variant import Variant
+
+ModuleRules = Mapping[str, Mapping[str, str]]
+
+
+class VariantByModule:
+    """The variant that holds in each module.
+
+    Args:
+        variant: where no pattern matches.
+        rules: pattern to fields, such as ``{"decoder.layer3.*": {"activation": "taylor"}}``. A
+            pattern is matched against the qualified name of the innermost module that runs (``*``
+            matches dots too: all that is inside); of several that match, later ones win.
+        root: the module that names are relative to.
+
+    Raises:
+        InputError: a pattern that matches no module, an unknown field or value.
+    """
+
+    def __init__(
+        self, variant: Variant, rules: ModuleRules | None = None, root: nn.Module | None = None
+    ):
+        self.base, self._rules = variant, dict(rules or {})
+        self._known: dict[str, Variant] = {}
+        names = [name for name, _ in root.named_modules()] if root is not None else []
+        for pattern, changes in self._rules.items():
+            _check_pattern(pattern, names)
+            _changed(variant, pattern, changes)
+
+    def __bool__(self) -> bool:
+        return bool(self._rules)
+
+    def at(self, name: str) -> Variant:
+        """The variant in the module of this qualified name."""
+        if name not in self._known:
+            variant = self.base
+            for pattern, changes in self._rules.items():
+                if fnmatchcase(name, pattern):
+                    variant = _changed(variant, pattern, changes)
+            self._known[name] = variant
+        return self._known[name]
+
+
+def _check_pattern(pattern: str, names: list[str]) -> None:
+    if not names:
+        raise InputError(f"rules: {pattern!r} names modules, but there is no module; give root=")
+    if any(fnmatchcase(name, pattern) for name in names):
+        return
+    near = get_close_matches(pattern, names, n=3)
+    hint = f"; near: {', '.join(near)}" if near else ""
+    raise InputError(f"rules: {pattern!r} matches no module{hint}")
+
+
+def _changed(variant: Variant, pattern: str, changes: Mapping[str, str]) -> Variant:
+    known = [field.name for field in fields(Variant)]
+    for field in changes:
+        if field not in known:
+            raise InputError(f"rules: {pattern!r} sets {field!r}; there are {', '.join(known)}")
+    try:
+        return replace(variant, **changes)
+    except ValueError as error:
+        raise InputError(f"rules: {pattern!r}: {error}") from None
