@@ -12,7 +12,7 @@ from lmd_cli.attribution import ForwardMethod
 from lmd_cli.contract import FusionNetwork
 from lmd_cli.evaluation.cells import Cell
 from lmd_cli.evaluation.metrics import mse, pcc, vehicle_counts
-from lmd_cli.evaluation.predict import Prediction, predict, verify_by_replay
+from lmd_cli.evaluation.predict import Prediction, predict_variants, verify_by_replay
 from lmd_cli.evaluation.rivals import Rivals
 from lmd_cli.evaluation.schedule import Schedule
 from lmd_cli.evaluation.walk import Encoding, Skipped, Visit
@@ -53,8 +53,7 @@ def measure(
     by_offset: dict[int, list[tuple[Any, ...]]] = {}
     deviations, residuals = [], []
     counts: tuple[int | None, int | None] = (None, None)
-    for variant in variants:
-        prediction = predict(network, visit, variant, output)
+    for variant, prediction in predict_variants(network, visit, variants, output):
         residuals.append(prediction.residual)
         if visit.position < VERIFIED:
             deviations.append(verify_by_replay(network, visit, variant, output, prediction))
