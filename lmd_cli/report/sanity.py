@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable, Sequence
 from dataclasses import astuple, dataclass, fields
 from pathlib import Path
 from typing import Any, cast
 
-import matplotlib
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
@@ -20,7 +17,9 @@ from lmd_cli.evaluation.predict import fuse_function
 from lmd_cli.evaluation.results import csv_lines, disk_errors, write_atomically
 from lmd_cli.evaluation.runner import Progress
 from lmd_cli.evaluation.sanity import SanityRow, mean_rows, sanity_rows
-from lmd_cli.report.figures import COLOURS, DPI, OUTLINE, STYLE
+from lmd_cli.report.drawing import DPI, figure_bytes, own_settings
+from lmd_cli.report.looks import COLOURS
+from lmd_cli.report.scores import OUTLINE
 from lmd_cli.single import encode, start
 
 
@@ -95,9 +94,7 @@ def sanity_table(rows: Sequence[SanityRow]) -> tuple[list[str], list[list[str]]]
 
 def sanity_png(rows: Sequence[SanityRow]) -> bytes:
     """PCC (lines) and rank correlation of magnitudes (dashed) of each part over the steps."""
-    settings: dict[Any, Any] = dict(matplotlib.rcParamsDefault)  # not the user's own
-    settings.update(STYLE)
-    with matplotlib.rc_context(settings):
+    with own_settings():
         figure = Figure(figsize=(8.0, 4.2), dpi=DPI, layout="constrained")
         axes = figure.subplots()
         for part in dict.fromkeys(row.part for row in rows):
@@ -110,6 +107,4 @@ def sanity_png(rows: Sequence[SanityRow]) -> bytes:
         axes.set(xlabel="layers randomised, from the output", ylim=(-0.6, 1.05))
         axes.set_ylabel("correlation with the trained network's map\n(dashed: ranks of magnitudes)")
         axes.legend(frameon=False)
-        buffer = io.BytesIO()
-        FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
-    return buffer.getvalue()
+        return figure_bytes(figure, "png")
