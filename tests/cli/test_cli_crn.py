@@ -69,7 +69,7 @@ def test_the_output_is_turned_forward_up(lmd: Lmd, config: Path):
     assert np.array_equal(np.load("out/parts.npz")["ground_truth"], cars.T[:, ::-1])
 
 
-REFUSED = {
+REFUSED = {  # setting -> what is said
     "model.backbone=r101": "model.backbone is 'r101': expected r18 or r50",
     "model.sizes.embd=8": "unknown key model.sizes.embd; did you mean model.sizes.embed?",
     "model.encoder=res50": "unknown key model.encoder",
@@ -85,7 +85,7 @@ REFUSED = {
 }
 
 
-@pytest.mark.parametrize("setting", [s for s in REFUSED if "image_size" not in s])
+@pytest.mark.parametrize("setting", REFUSED)
 def test_settings_that_do_not_fit(lmd: Lmd, config: Path, setting: str):
     result = lmd("decompose", "-c", config, "--set", setting)
     assert result.exit_code == 2, result.output
@@ -112,3 +112,25 @@ def test_weights_of_another_network(lmd: Lmd, config: Path, setting: str, said: 
     bad = lmd("decompose", "-c", config, "--checkpoint", "weights.ckpt", "--set", setting)
     assert bad.exit_code == 2
     assert said in bad.stderr
+
+
+SMALLER = {
+    "radar_cam": ["model.image_size=[64, 112]", "model.grid=[24, 4, 24]"],
+    "lidar_cam": ["model.image_size=[64, 112]", "model.grid=[24, 4, 24]"],
+    "radar_lidar_cam": ["model.image_size=[64, 112]", "model.grid=[24, 4, 24]"],
+    "crn": ["model.backbone=r18", "model.image_size=[64, 160]", "model.sizes.cells=16"],
+}
+
+
+@pytest.mark.parametrize("network", SMALLER)
+def test_shipped_configs_evaluate_on_the_synthetic_root(lmd: Lmd, tiny_root: Path, network: str):
+    """Published widths with random weights, on smaller images and maps for speed."""
+    common = ["data.version=v1.0-mini", "data.split=mini_val", "perturbation.count=1"]
+    chosen = [*common, "perturbation.stride=auto", "threads=1", *SMALLER[network]]
+    given = [word for setting in chosen for word in ("--set", setting)]
+    result = lmd(
+        *("evaluate", "-c", network, "--dataroot", tiny_root, "--checkpoint", "random"),
+        *(*given, "--output", "out", "--limit", "1"),
+    )
+    assert result.exit_code == 0, result.output
+    assert json.loads(Path("out/run.json").read_text())["conservation_residual"] < 1e-4
