@@ -7,7 +7,6 @@ import re
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -43,14 +42,7 @@ def test_the_first_commands_are_the_installation() -> None:
     assert "pip install --quiet -c constraints.txt -e '.[test]' && pytest" in ci
 
 
-def grouped(command: str) -> Any:
-    """Commands that build on each other's files share a worker."""
-    names = {"my-nuscenes": "README data", "benchmark": "README benchmark"}
-    group = next((group for word, group in names.items() if word in command), "README demo")
-    return pytest.param(command, marks=pytest.mark.xdist_group(group))
-
-
-@pytest.mark.parametrize("command", [grouped(c) for c in commands() if c != "pytest"])
+@pytest.mark.parametrize("command", [c for c in commands() if c != "pytest"])
 def test_command_runs(command: str, workspace: Path) -> None:
     binaries = str(Path(sys.executable).parent)
     environment = {**os.environ, "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}"}
