@@ -18,6 +18,7 @@ from lmd_cli.data import Sample, collate, to_device
 from lmd_cli.data.truth import Box3D
 from lmd_cli.decomposition import Decomposition, decompose
 from lmd_cli.decomposition.layout import BIAS, INTERACTION
+from lmd_cli.errors import ConfigError
 from lmd_cli.progress import Progress
 
 
@@ -116,6 +117,27 @@ class Ready:
             boxes=self.dataset.boxes_on_map(index),
             description=self.dataset.descriptions[index],
         )
+
+
+def decompose_several(
+    config: RunConfig, wanted: Sequence[str], *, progress: Progress | None = None
+) -> list[SampleDecomposition]:
+    """Decomposes several samples with one network.
+
+    Args:
+        wanted: tokens; or one number, for the first samples of the split.
+
+    Raises:
+        LmdError: as :func:`decompose_sample`; or a number that the split does not have.
+    """
+    ready = make_ready(config, None, progress)
+    tokens, dataset = [token.strip() for token in wanted], ready.dataset
+    if len(tokens) == 1 and tokens[0].isdigit() and tokens[0] not in dataset.tokens:
+        count = int(tokens[0])
+        if not 1 <= count <= len(dataset):
+            raise ConfigError(f"{count} samples asked for; the split has {len(dataset)}")
+        return [ready.decompose(index) for index in range(count)]
+    return [ready.decompose(index) for index in map(dataset.index_of, tokens)]
 
 
 def make_ready(

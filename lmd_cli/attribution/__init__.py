@@ -1,6 +1,13 @@
 """What LMD is compared with, behind one interface (see :mod:`.interface`)."""
 
-from lmd_cli.attribution.interface import BackwardMethod, ForwardMethod, Method, parts, scores
+from lmd_cli.attribution.interface import (
+    BackwardMethod,
+    ForwardMethod,
+    Method,
+    parts,
+    require_maps,
+    scores,
+)
 from lmd_cli.attribution.methods import METHODS, method_named
 
 __all__ = [
@@ -10,5 +17,6 @@ __all__ = [
     "Method",
     "method_named",
     "parts",
+    "require_maps",
     "scores",
 ]

@@ -73,12 +73,21 @@ def parts(method: Method, fuse: Fuse, features: Features) -> Maps:
     Raises:
         MethodError: the method attributes numbers, not maps.
     """
+    return require_maps(method).at(fuse, features).parts(features)
+
+
+def require_maps(method: Method) -> ForwardMethod:
+    """The method, if it splits whole outputs.
+
+    Raises:
+        MethodError: it attributes numbers, not maps.
+    """
     if not isinstance(method, ForwardMethod):
         raise MethodError(
             f"{method.name} works backwards from single numbers and gives no map of the output; "
-            "use scores(), or a method that works forwards"
+            "use scores() (lmd score), or a method that works forwards"
         )
-    return method.at(fuse, features).parts(features)
+    return method
 
 
 def scores(method: Method, fuse: Fuse, features: Features, target: Target) -> dict[str, Tensor]:

@@ -57,8 +57,28 @@ class LmdExplainer:
         """The clean parts, or those of a perturbed input that goes through the clean sample's
         linear network (eq. 14). The bias, and the interaction with it, stays the clean sample's."""
         moved = [name for name, tree in features.items() if tree is not self.clean[name]]
-        replayed = replay(self.fuse, features, self.result, only=moved)
+        replayed = replay(self.fuse, features, self.result, only=moved) if moved else {}
         return {**self.result.parts, **replayed, BIAS: self.result.bias}
+
+
+class Relinearised:
+    """LMD linearised anew at whatever it is asked about: how stable a modality's part is when only
+    another one was replaced. Its "keep" cells are not 1 by construction.
+
+    Args:
+        variant: linearisation rules.
+    """
+
+    def __init__(self, variant: str | Variant = "identity-ratio"):
+        self.variant = Variant.parse(variant)
+        self.name = f"{self.variant.name}@perturbed"
+
+    def at(self, fuse: Fuse, features: Features) -> Explainer:
+        return Plain(self._split, fuse)
+
+    def _split(self, fuse: Fuse, features: Features) -> Maps:
+        result = decompose(fuse, features, self.variant)
+        return {**result.parts, BIAS: result.bias}
 
 
 class LmdShapley:

@@ -7,7 +7,12 @@ from difflib import get_close_matches
 
 from lmd_cli.attribution.gradients import GradientTimesInput, IntegratedGradients
 from lmd_cli.attribution.interface import Method
-from lmd_cli.attribution.linearised import Lmd, LmdShapley, PartialLinearisation
+from lmd_cli.attribution.linearised import (
+    Lmd,
+    LmdShapley,
+    PartialLinearisation,
+    Relinearised,
+)
 from lmd_cli.attribution.lrp import Lrp
 from lmd_cli.attribution.removal import LeaveOneOut, Shapley
 from lmd_cli.decomposition import Variant
@@ -15,6 +20,7 @@ from lmd_cli.errors import MethodError
 
 METHODS: dict[str, Callable[[], Method]] = {
     "lmd": Lmd,
+    "lmd-perturbed": Relinearised,
     "lmd-shapley": LmdShapley,
     "leave-one-out": LeaveOneOut,
     "partial-activations": lambda: PartialLinearisation("activations"),
@@ -25,11 +31,15 @@ METHODS: dict[str, Callable[[], Method]] = {
     "integrated-gradients": IntegratedGradients,
     "lrp": Lrp,
 }
-_WITH_VARIANT: dict[str, Callable[[Variant], Method]] = {"lmd": Lmd, "lmd-shapley": LmdShapley}
+_WITH_VARIANT: dict[str, Callable[[Variant], Method]] = {
+    "lmd": Lmd,
+    "lmd-perturbed": Relinearised,
+    "lmd-shapley": LmdShapley,
+}
 
 
 def method_named(name: str) -> Method:
-    """A method by name: one of :data:`METHODS`, ``lmd:VARIANT`` or ``lmd-shapley:VARIANT``.
+    """A method by name: one of :data:`METHODS`; those of LMD also with rules, ``lmd:VARIANT``.
 
     Raises:
         MethodError: there is none of that name; the nearest is suggested.
@@ -45,6 +55,6 @@ def method_named(name: str) -> Method:
     near = get_close_matches(name, METHODS, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise MethodError(
-        f"no method {name!r}{hint} (methods: {', '.join(METHODS)}; lmd and lmd-shapley take a "
+        f"no method {name!r}{hint} (methods: {', '.join(METHODS)}; those of lmd take a "
         "variant, as in lmd:identity-identity)"
     )

@@ -6,7 +6,19 @@ from typing import Annotated
 
 import typer
 
-from lmd_cli.cli import check, convert, decompose, evaluate, report, samples, score, synthesize
+from lmd_cli.cli import (
+    check,
+    convert,
+    decompose,
+    evaluate,
+    gradcam,
+    report,
+    samples,
+    sanity,
+    score,
+    synthesize,
+    table,
+)
 from lmd_cli.cli.errors import handled
 
 app = typer.Typer(
@@ -18,7 +30,19 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for module in (evaluate, decompose, score, report, check, convert, samples, synthesize):
+for module in (
+    evaluate,
+    table,
+    score,
+    sanity,
+    report,
+    decompose,
+    gradcam,
+    check,
+    convert,
+    samples,
+    synthesize,
+):
     app.command(module.__name__.rpartition(".")[2])(handled(module.command))
 
 

@@ -2,12 +2,29 @@
 
 from __future__ import annotations
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from lmd_cli.cli import options
+
+
+class Style(StrEnum):
+    """The paper's figures 2, 3 and 4."""
+
+    POSITIVE = "positive"
+    SIGMOID = "sigmoid"
+    SIGNED = "signed"
+
+
+class Form(StrEnum):
+    """Kinds of image files."""
+
+    PNG = "png"
+    SVG = "svg"
+    PDF = "pdf"
 
 
 def command(
@@ -25,22 +42,44 @@ def command(
     checkpoint: options.Checkpoint = None,
     device: options.Device = None,
     output: options.Output = None,
+    samples: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TOKENS|K",
+            help="Several in one figure: tokens with commas between, or the first K.",
+        ),
+    ] = None,
+    style: Annotated[
+        list[Style] | None,
+        typer.Option(help="Figure 2 (positive, the default), 3 (sigmoid), 4 (signed); repeatable."),
+    ] = None,
+    form: Annotated[
+        list[Form] | None,
+        typer.Option("--format", help="Of the figures, PNG if none; repeatable."),
+    ] = None,
     debug: options.Debug = False,
 ) -> None:
     """Split one sample's prediction into its sensors' parts and the bias.
 
-    Writes parts.npz, layers.csv and decomposition.png to results/<config name>/decompose/<token>.
+    Writes parts.npz, layers.csv, layers.png and decomposition.png to
+    results/<config name>/decompose/<token>; with --samples, grid.png.
     """
     from lmd_cli.cli import show
 
     chosen = [f"variants=[{variant}]"] if variant is not None else []
     run = options.load(config, [*(settings or []), *chosen], dataroot, checkpoint, device)
     from lmd_cli.progress import make_progress
-    from lmd_cli.report.sample import summary, write_sample
-    from lmd_cli.single import decompose_sample
+    from lmd_cli.report.sample import Pictures, summary, write_grid, write_sample
+    from lmd_cli.single import decompose_sample, decompose_several
 
+    styles = [one.value for one in style or [Style.POSITIVE]]
+    pictures = Pictures.named(styles, [one.value for one in form or [Form.PNG]])
+    results = Path("results") / run.name / "decompose"
+    if samples is not None:
+        several = decompose_several(run, samples.split(","), progress=make_progress())
+        show.files(write_grid(several, output or results / "grid", pictures))
+        return
     split = decompose_sample(run, sample_token, progress=make_progress())
-    folder = output or Path("results") / run.name / "decompose" / split.sample.token
-    files = write_sample(split, folder)
+    files = write_sample(split, output or results / split.sample.token, pictures)
     show.lines(summary(split))
     show.files(files)

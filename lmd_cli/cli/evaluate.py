@@ -11,6 +11,13 @@ import typer
 from lmd_cli.cli import options
 
 
+class OperatingPoint(StrEnum):
+    """Where LMD linearises the network when it looks at a perturbed input."""
+
+    CLEAN = "clean"
+    PERTURBED = "perturbed"
+
+
 class OnError(StrEnum):
     """What to do with a sample whose files cannot be read."""
 
@@ -25,6 +32,21 @@ def command(
     checkpoint: options.Checkpoint = None,
     device: options.Device = None,
     output: options.Output = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--method",
+            metavar="NAME",
+            help="A method of attribution; repeatable (default: lmd, the config's variants).",
+        ),
+    ] = None,
+    operating_point: Annotated[
+        OperatingPoint,
+        typer.Option(
+            help="Where LMD linearises for a perturbed input: at the clean sample as the paper, or "
+            "anew at the perturbed input (how stable are the parts?)."
+        ),
+    ] = OperatingPoint.CLEAN,
     limit: Annotated[
         int | None, typer.Option(min=1, metavar="K", help="Only the first K samples of the cycle.")
     ] = None,
@@ -55,6 +77,8 @@ def command(
         summary = evaluate(
             run,
             folder,
+            methods=method or (),
+            relinearise=operating_point is OperatingPoint.PERTURBED,
             limit=limit,
             resume=resume,
             overwrite=overwrite,

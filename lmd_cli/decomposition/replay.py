@@ -291,11 +291,7 @@ class _ReplayMode(TorchFunctionMode):
         grid = kwargs.get("grid", args[1] if len(args) > 1 else None)
         if not isinstance(grid, MarkedTensor):
             return args, kwargs
-        kept = (
-            self._next()(grid, self._stream, 0)
-            if "constant" in self._kinds
-            else unmark_tensor(grid)
-        )
+        kept = self._kept(unmark_tensor(grid))
         image = args[0] if args else kwargs["input"]
         if not isinstance(image, MarkedTensor) and not self._stream.is_bias:
             image = torch.zeros_like(image)

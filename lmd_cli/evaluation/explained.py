@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lmd_cli.contract import FusionNetwork, LinearFusion
 from lmd_cli.evaluation.predict import fuse_function
-from lmd_cli.evaluation.walk import fused_parts
+from lmd_cli.evaluation.walk import Encoding, Fused, fused_parts
 
 
 @dataclass(frozen=True)
@@ -37,12 +37,23 @@ def explained(
     """
     if not isinstance(network, LinearFusion):
         return Explained(fuse_function(network, output, constants), features)
-    fused = fused_parts(network, features)
+    return _behind(network, output, fused_parts(network, features))
+
+
+def explained_encoding(network: FusionNetwork, output: str, sample: Encoding) -> Explained:
+    """The same for a sample of the evaluation's walk."""
+    if sample.fused is not None and isinstance(network, LinearFusion):
+        return _behind(network, output, sample.fused)
+    assert sample.features is not None
+    return Explained(fuse_function(network, output, sample.constants), sample.features)
+
+
+def _behind(network: LinearFusion, output: str, fused: Fused) -> Explained:
+    """What stands behind a linear fusion layer, as a function of the modalities' parts."""
     bias, tail = fused.bias, network.tail
 
     def fuse(**parts: Tensor) -> Tensor:
-        first, *others = parts.values()
-        total = first
+        total, *others = parts.values()
         for part in others:
             total = total + part
         return tail(total if bias is None else total + bias, [output])[output]

@@ -6,10 +6,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from torch import Tensor
+
+from lmd_cli.attribution import ForwardMethod
 from lmd_cli.contract import FusionNetwork
 from lmd_cli.evaluation.cells import Cell
 from lmd_cli.evaluation.metrics import mse, pcc, vehicle_counts
-from lmd_cli.evaluation.predict import Prediction, predict, verify_by_replay
+from lmd_cli.evaluation.predict import Prediction, predict_variants, verify_by_replay
+from lmd_cli.evaluation.rivals import Rivals
 from lmd_cli.evaluation.schedule import Schedule
 from lmd_cli.evaluation.walk import Encoding, Skipped, Visit
 
@@ -38,8 +42,10 @@ def measure(
     variants: Sequence[str],
     cells: Sequence[Cell],
     output: str,
+    rivals: Sequence[ForwardMethod] = (),
 ) -> Rows:
-    """Decomposes a sample under every variant and compares clean with perturbed parts."""
+    """Decomposes a sample under every variant, and by every rival method, and compares clean with
+    perturbed parts."""
     if isinstance(visit.sample, Skipped):
         reason = " ".join(visit.sample.reason.split())
         status = f"skipped: {reason}"
@@ -47,23 +53,29 @@ def measure(
     by_offset: dict[int, list[tuple[Any, ...]]] = {}
     deviations, residuals = [], []
     counts: tuple[int | None, int | None] = (None, None)
-    for variant in variants:
-        prediction = predict(network, visit, variant, output)
+    for variant, prediction in predict_variants(network, visit, variants, output):
         residuals.append(prediction.residual)
         if visit.position < VERIFIED:
             deviations.append(verify_by_replay(network, visit, variant, output, prediction))
-        counts = _counts(visit.sample, prediction)
+        counts = _counts(visit.sample, prediction.total)
         for m, rows in _compare(visit, variant, cells, prediction).items():
             by_offset.setdefault(m, []).extend(rows)
+    if rivals:
+        shared = Rivals(network, visit, output)
+        counts = _counts(visit.sample, shared.total)
+        for method in rivals:
+            for m, found in shared.measure(method, cells).items():
+                rows = [_row(visit, m, method.name, cell, found[cell]) for cell in cells]
+                by_offset.setdefault(m, []).extend(rows)
     pairs = [row for m in sorted(by_offset) for row in by_offset[m]]
     return Rows(pairs, _sample_row(visit, len(pairs), counts, residuals, deviations))
 
 
-def _counts(sample: Encoding, prediction: Prediction) -> tuple[int | None, int | None]:
+def _counts(sample: Encoding, total: Tensor) -> tuple[int | None, int | None]:
     truth = sample.tensors.get("segmentation")
-    if truth is None or truth.shape != prediction.total.shape:
+    if truth is None or truth.shape != total.shape:
         return None, None
-    return vehicle_counts(prediction.total, truth, sample.tensors["valid"])
+    return vehicle_counts(total, truth, sample.tensors["valid"])
 
 
 def _sample_row(
@@ -72,7 +84,7 @@ def _sample_row(
     missing = " ".join(p.token for p in visit.partners if isinstance(p, Skipped))
     deviation = max(deviations) if deviations else None
     status = (visit.position, visit.sample.token, "ok", pairs, missing)
-    return (*status, *counts, max(residuals), deviation)
+    return (*status, *counts, max(residuals, default=None), deviation)
 
 
 def _compare(
@@ -93,15 +105,7 @@ def _compare(
             name: _both(clean[name], maps[m - 1]) for name, maps in prediction.perturbed.items()
         }
         rows[m] = [
-            (
-                visit.sample.token,
-                partner.token,
-                m,
-                variant,
-                cell.perturbed_name,
-                cell.target,
-                *(moved if cell.expected == "change" else kept)[cell.target],
-            )
+            _row(visit, m, variant, cell, (moved if _moves(cell) else kept)[cell.target])
             for cell in cells
         ]
     return rows
@@ -109,3 +113,15 @@ def _compare(
 
 def _both(clean: Any, perturbed: Any) -> tuple[float, float]:
     return pcc(perturbed, clean), mse(perturbed, clean)
+
+
+def _moves(cell: Cell) -> bool:
+    return cell.expected == "change"
+
+
+def _row(
+    visit: Visit, m: int, name: str, cell: Cell, values: tuple[float, float]
+) -> tuple[Any, ...]:
+    """One line of ``pairs.csv``."""
+    tokens = (visit.sample.token, visit.partners[m - 1].token)
+    return (*tokens, m, name, cell.perturbed_name, cell.target, *values)

@@ -3,8 +3,8 @@ check by literal replay."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,7 +12,8 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from lmd_cli.contract import FusionNetwork, LinearFusion
-from lmd_cli.decomposition import Decomposition, decompose, decompose_onward
+from lmd_cli.decomposition import Decomposition, Variant, decompose, decompose_onward
+from lmd_cli.decomposition.frozen import FrozenProduct
 from lmd_cli.decomposition.replay import Linearised, replay, replay_deviation
 from lmd_cli.evaluation.walk import Encoding, Fused, Skipped, Visit
 
@@ -34,12 +35,14 @@ class Prediction:
         perturbed: for each modality, its part when it is replaced by partner m = 1..count;
             ``None`` where the partner could not be read.
         residual: conservation, max |total - sum of parts| / max |total|.
+        affine: whether a part is an affine function of its modality's features (no products).
     """
 
     total: Tensor
     parts: dict[str, Tensor]
     perturbed: dict[str, list[Tensor | None]]
     residual: float
+    affine: bool = False
 
 
 def predict(network: FusionNetwork, visit: Visit, variant: str, output: str) -> Prediction:
@@ -55,6 +58,65 @@ def predict(network: FusionNetwork, visit: Visit, variant: str, output: str) -> 
     return _riding(network, sample, visit.partners, variant, output)
 
 
+def predict_variants(
+    network: FusionNetwork, visit: Visit, variants: Sequence[str], output: str
+) -> Iterator[tuple[str, Prediction]]:
+    """:func:`predict` under several variants; partners go through the network once for a family.
+
+    Variants with the same slopes and scales differ only in where constants go, so replacing a
+    modality moves its part by the same map under all of them. A variant's prediction does not
+    depend on which others are asked for: the family's map is always worked out under
+    :func:`family`.
+    """
+    known: dict[str, Prediction] = {}
+    for variant in variants:
+        base = family(variant)
+        if base not in known:
+            known[base] = predict(network, visit, base, output)
+        fused = visit.sample.fused if isinstance(visit.sample, Encoding) else None
+        if variant == base:
+            yield variant, known[base]
+        elif known[base].affine and fused is not None and isinstance(network, LinearFusion):
+            yield variant, _moved_as(network, fused, variant, output, known[base])
+        else:
+            yield variant, predict(network, visit, variant, output)
+
+
+def family(variant: str) -> str:
+    """The variant of the same slopes and scales whose constants all go to the bias."""
+    own = Variant.parse(variant)
+    norm = "ratio" if own.norm == "ratio" else "identity"
+    return replace(own, batch_norm="identity", norm=norm, activation="identity").name
+
+
+def _moved_as(
+    network: LinearFusion, fused: Fused, variant: str, output: str, base: Prediction
+) -> Prediction:
+    """The clean sample decomposed under a variant; its parts move as those of its family do."""
+    result = _onward(network, fused, variant, output, keep_frozen=False)
+    parts = dict(result.parts)
+    perturbed = {
+        name: [None if m is None else parts[name] + (m - base.parts[name]) for m in maps]
+        for name, maps in base.perturbed.items()
+    }
+    return Prediction(result.total, parts, perturbed, result.residual, affine=True)
+
+
+def _onward(
+    network: LinearFusion, fused: Fused, variant: str, output: str, *, keep_frozen: bool
+) -> Decomposition:
+    """The clean sample decomposed from the fusion layer on."""
+    return decompose_onward(
+        lambda x: network.tail(x, [output])[output],
+        fused.total,
+        fused.parts,
+        variant,
+        bias=fused.bias,
+        root=as_module(network),
+        keep_frozen=keep_frozen,
+    )
+
+
 def _from_fusion_layer(
     network: LinearFusion,
     fused: Fused,
@@ -67,22 +129,15 @@ def _from_fusion_layer(
     def tail(x: Tensor) -> Tensor:
         return network.tail(x, [output])[output]
 
-    result = decompose_onward(
-        tail,
-        fused.total,
-        fused.parts,
-        variant,
-        bias=fused.bias,
-        root=as_module(network),
-        keep_frozen=True,
-    )
+    result = _onward(network, fused, variant, output, keep_frozen=True)
     linear = Linearised(tail, result, fused.bias)
     readable = [p.fused for p in partners if isinstance(p, Encoding) and p.fused is not None]
     found = {
         name: _through(linear, name, [p.parts[name] for p in readable]) for name in fused.parts
     }
     perturbed = {name: _spread(partners, maps) for name, maps in found.items()}
-    return Prediction(result.total, dict(result.parts), perturbed, result.residual)
+    affine = not any(isinstance(m, FrozenProduct) for m in result.tape or [])
+    return Prediction(result.total, dict(result.parts), perturbed, result.residual, affine)
 
 
 def _riding(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -10,6 +11,8 @@ from typing import Any, Protocol
 import pandas as pd
 import torch
 
+from lmd_cli.attribution import ForwardMethod, method_named, require_maps
+from lmd_cli.attribution.linearised import Lmd, Relinearised
 from lmd_cli.build import BuiltNetwork, build_dataset, build_network, resolve_device
 from lmd_cli.config import RunConfig
 from lmd_cli.data import collate
@@ -67,13 +70,21 @@ class Run:
     device: torch.device
     schedule: Schedule
     variants: list[str]
+    rivals: list[ForwardMethod]
     cells: list[Cell]
     threads: int
 
+    @property
+    def names(self) -> list[str]:
+        """Of the table's rows: variants of LMD, then other methods."""
+        return [*self.variants, *(method.name for method in self.rivals)]
+
     def record(self) -> dict[str, Any]:
         """The part of ``run.json`` that identifies the run."""
+        asked = {"rows": self.names} if self.names != list(self.config.variants) else {}
         return {
             "config": self.config.model_dump(mode="json"),
+            **asked,
             "checkpoint": self.built.checkpoint,
             "weights": {"sha256": self.built.sha256, "random": self.built.random},
             "samples": {
@@ -91,6 +102,8 @@ def evaluate(
     config: RunConfig,
     output: Path,
     *,
+    methods: Sequence[str] = (),
+    relinearise: bool = False,
     limit: int | None = None,
     resume: bool = True,
     overwrite: bool = False,
@@ -102,6 +115,8 @@ def evaluate(
     Args:
         config: the resolved configuration.
         output: the run's folder; a run that was cut off there goes on.
+        methods: what to evaluate instead of the config's variants, which are ``lmd``.
+        relinearise: linearise LMD anew at each perturbed input, not at the clean sample.
         limit: only the first samples of the cycle (N and the stride stay).
         resume: go on from results that are there.
         overwrite: replace results that are there.
@@ -110,11 +125,12 @@ def evaluate(
 
     Raises:
         ConfigError, CheckpointError, DataError: bad input.
+        MethodError: an unknown method, or one that gives no maps of this network.
         ResultsError: the folder holds another run's results, or results that ``resume=False``
             would lose.
         RunError: the disk is full.
     """
-    run = prepare(config, progress)
+    run = prepare(config, progress, methods, relinearise)
     folder = RunFolder(output)
     with folder.locked():
         _claim(folder, run, resume, overwrite)
@@ -122,19 +138,52 @@ def evaluate(
         return finish(run, folder)
 
 
-def prepare(config: RunConfig, progress: Progress | None = None) -> Run:
-    """Opens the data and the network and resolves threads, device and schedule."""
+def prepare(
+    config: RunConfig,
+    progress: Progress | None = None,
+    methods: Sequence[str] = (),
+    relinearise: bool = False,
+) -> Run:
+    """Opens the data and the network and resolves methods, threads, device and schedule."""
+    variants, rivals = resolve_methods(methods or ("lmd",), config.variants)
+    if relinearise:
+        variants, rivals = [], [*map(Relinearised, variants), *rivals]
     threads = config.threads or available_cores()
     torch.set_num_threads(threads)
     device = resolve_device(config.device)
-    variants = [Variant.parse(name).name for name in config.variants]
     # Weights first: what is wrong with them shows before a synthetic root is made.
     built = build_network(config, device)
     dataset = build_dataset(config, progress)
     settings = config.perturbation
     schedule = Schedule.resolve(len(dataset), settings.stride, settings.count)
     cells = measured_cells(built.network.modalities)
-    return Run(config, dataset, built, device, schedule, variants, cells, threads)
+    return Run(config, dataset, built, device, schedule, variants, rivals, cells, threads)
+
+
+def resolve_methods(
+    methods: Sequence[str], configured: Sequence[str]
+) -> tuple[list[str], list[ForwardMethod]]:
+    """The variants of LMD and the other methods that are meant.
+
+    Args:
+        methods: names; ``lmd`` stands for the configured variants.
+        configured: variants.
+
+    Raises:
+        MethodError: an unknown method, or one that gives no maps.
+    """
+    variants: list[str] = []
+    rivals: dict[str, ForwardMethod] = {}
+    for name in methods:
+        if name == "lmd":
+            variants += [Variant.parse(each).name for each in configured]
+            continue
+        method = method_named(name)
+        if isinstance(method, Lmd):
+            variants.append(method.variant.name)
+        else:
+            rivals[method.name] = require_maps(method)
+    return list(dict.fromkeys(variants)), list(rivals.values())
 
 
 def available_cores() -> int:
@@ -176,9 +225,8 @@ def _walk(
         progress.start(max(last - done, 0), "evaluate")
     try:
         for visit in walk(run.schedule, encode, done, last, keep):
-            rows = measure(
-                run.built.network, visit, run.variants, run.cells, run.config.model.output
-            )
+            output = run.config.model.output
+            rows = measure(run.built.network, visit, run.variants, run.cells, output, run.rivals)
             folder.append("pairs.csv", rows.pairs)
             folder.append("samples.csv", [rows.sample])
             folder.append_timing((visit.sample.token, *stopwatch.lap()))
@@ -192,7 +240,7 @@ def _walk(
 def finish(run: Run, folder: RunFolder) -> RunSummary:
     """Tables and ``run.json`` from the rows on disk."""
     samples = folder.finished_samples()
-    metrics = summarise(read_pairs(folder.file("pairs.csv")), run.variants, run.cells)
+    metrics = summarise(read_pairs(folder.file("pairs.csv")), run.names, run.cells)
     table = paper_table(metrics, table_cells(run.built.network.modalities))
     for name, frame in (("metrics.csv", metrics), ("table.csv", table)):
         rows = [list(frame.columns), *frame.itertuples(index=False, name=None)]
@@ -247,9 +295,19 @@ def notes(run: Run, record: dict[str, Any]) -> list[str]:
         )
     lines.append(
         f"Perturbed with the {run.schedule.count} samples at multiples of {run.schedule.stride} "
-        f"samples (N = {run.schedule.samples}); cells that keep their sensor are 1 and 0 by "
-        f"construction, replay deviation {_scientific(record['replay_deviation'])}."
+        f"samples (N = {run.schedule.samples})."
     )
+    if run.variants:
+        whose = "LMD's cells" if run.rivals else "Cells"
+        lines.append(
+            f"{whose} that keep their sensor are 1 and 0 by construction, replay deviation "
+            f"{_scientific(record['replay_deviation'])}."
+        )
+    if any(isinstance(method, Relinearised) for method in run.rivals):
+        lines.append(
+            "Rows @perturbed are linearised anew at each perturbed input: their cells that keep "
+            "their sensor show how much its part moves when only another sensor was replaced."
+        )
     if run.schedule.samples < 1000:
         lines.append(
             "With so few samples many partners come from the same scenes and are not uncorrelated."

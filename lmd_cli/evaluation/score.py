@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 
-from lmd_cli.attribution import Method, method_named, scores
+from lmd_cli.attribution import ForwardMethod, Method, method_named, parts, scores
 from lmd_cli.build import BuiltNetwork, build_dataset, build_network, resolve_device
 from lmd_cli.config import RunConfig
 from lmd_cli.data import collate, to_device
@@ -177,7 +177,7 @@ def _sample(
         if found.method.name in left_out:
             continue
         try:
-            shares = _timed(found, what, means)
+            shares = _timed(found, what, means, maps_only=not strict)
         except (MethodError, DecompositionError) as error:
             if strict:
                 raise
@@ -187,9 +187,20 @@ def _sample(
     return plain
 
 
-def _timed(found: Found, what: Explained, means: FootprintMeans) -> dict[str, list[float]]:
+def _timed(
+    found: Found, what: Explained, means: FootprintMeans, *, maps_only: bool
+) -> dict[str, list[float]]:
+    """Each part's shares of the vehicles.
+
+    Args:
+        maps_only: a method that can give maps must (number by number it may take minutes).
+    """
     started = time.perf_counter()
-    shares = scores(found.method, what.fuse, what.features, means)
+    if maps_only and isinstance(found.method, ForwardMethod):
+        trees = parts(found.method, what.fuse, what.features)
+        shares = {name: means(tree) for name, tree in trees.items()}
+    else:
+        shares = scores(found.method, what.fuse, what.features, means)
     numbers = {name: values[0].double().tolist() for name, values in shares.items()}
     found.seconds.append(time.perf_counter() - started)
     return numbers
@@ -264,12 +275,12 @@ def vehicle_rows(kept: list[Found], modalities: Sequence[str]) -> Iterable[tuple
     """``vehicles.csv`` with its header: every vehicle under every method."""
     seen = tuple(f"seen_by_{m}" for m in modalities)
     grades = tuple(GRADE[m] for m in modalities)
-    parts = (*modalities, BIAS)
-    yield ("method", "annotation_token", "instance_token", "detected", *seen, *grades, *parts)
+    columns = (*modalities, BIAS)
+    yield ("method", "annotation_token", "instance_token", "detected", *seen, *grades, *columns)
     for found in kept:
         for v in found.vehicles:
             truth = (*(int(v.sees(m)) for m in modalities), *map(v.grade, modalities))
-            values = (v.parts[name] for name in parts)
+            values = (v.parts[name] for name in columns)
             yield (found.method.name, v.token, v.instance, int(v.detected), *truth, *values)
 
 
@@ -305,5 +316,7 @@ def _notes(setting: Setting, kept: list[Found], left_out: dict[str, str]) -> lis
         "those that one sensor alone could see. That truth is itself a removal, which favours "
         "methods that remove a sensor; rank correlation with graded evidence does not."
     )
-    lines += [f"{name} was left out: {why}" for name, why in left_out.items()]
+    lines += [
+        f"{name} was left out (ask for it with --method): {why}" for name, why in left_out.items()
+    ]
     return lines

@@ -156,7 +156,7 @@ def layer_story(layers: Sequence[Sequence[object]], parts: Sequence[str]) -> Mar
 
 def _stages(layers: Sequence[Sequence[object]], pitch: float, floor: float) -> list[Markup]:
     """Names of the network's blocks under their operations, where there is room."""
-    names = [_stage(str(module)) for _, module, *_ in layers]
+    names = [stage_of(str(module)) for _, module, *_ in layers]
     found = []
     start = 0
     for end in range(1, len(names) + 1):
@@ -175,7 +175,7 @@ def _slanted(x: float, y: float, text: str) -> Markup:
     return place.format(x, y) + Markup('rotate(-32)">{}</text>').format(text)
 
 
-def _stage(module: str) -> str:
+def stage_of(module: str) -> str:
     """The first two components of a module's name that are not numbers."""
     named = [component for component in module.split(".") if not component.isdigit()]
     return ".".join(named[:2])

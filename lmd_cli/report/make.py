@@ -13,7 +13,7 @@ from lmd_cli.evaluation.record import sample_list_sha256
 from lmd_cli.evaluation.results import disk_errors, write_atomically
 from lmd_cli.progress import Progress
 from lmd_cli.report.page import build_page
-from lmd_cli.report.plane import Plane
+from lmd_cli.report.plane import plane_of
 from lmd_cli.report.run_folder import RunResults, read_run
 from lmd_cli.report.survey import Survey, survey
 from lmd_cli.report.survey_files import read_survey, write_survey
@@ -112,7 +112,6 @@ def _compute(
     options: ReportOptions,
     progress: Progress | None,
 ) -> Survey:
-    from lmd_cli.build import ground_plane
     from lmd_cli.single import make_ready
 
     config = run_config(run, options)
@@ -120,8 +119,7 @@ def _compute(
     _require(ready.built.sha256, run.record["weights"]["sha256"], "the weights", run.path)
     listed = sample_list_sha256(ready.dataset.tokens)
     _require(listed, run.record["samples"]["sha256"], "the samples of the split", run.path)
-    plane = Plane.of_grid(ground_plane(config.model))
-    return survey(ready, tokens, plane, viewer=options.viewer, progress=progress)
+    return survey(ready, tokens, plane_of(config), viewer=options.viewer, progress=progress)
 
 
 def run_config(run: RunResults, options: ReportOptions) -> RunConfig:

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 
 from lmd_cli.decomposition.layout import BIAS, INTERACTION
 from lmd_cli.report.charts import SLOTS, Bar, Group, bars, slot
+from lmd_cli.report.decisive import sufficient
 from lmd_cli.report.survey import Survey
 from lmd_cli.report.vehicles import object_fields
 
@@ -124,17 +125,6 @@ def evidence_shares(logits: Sequence[float]) -> list[float] | None:
     positive = np.clip(np.asarray(logits, dtype=np.float64), 0.0, None)
     total = positive.sum()
     return list(positive / total) if total > 0 else None
-
-
-def sufficient(means: Mapping[str, float], sensors: Sequence[str]) -> list[str]:
-    """Sensors whose part alone, with what belongs to no sensor, stays above zero.
-
-    Args:
-        means: each part's mean logit in a footprint.
-        sensors: the parts that are sensors'; the others are added to each.
-    """
-    rest = sum(value for name, value in means.items() if name not in sensors)
-    return [name for name in sensors if means[name] + rest > 0]
 
 
 def _decisive_values(vehicle: Vehicle, sensors: Sequence[str]) -> list[float] | None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import hashlib
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import yaml
@@ -18,9 +19,10 @@ from markupsafe import Markup
 from lmd_cli.errors import RunError
 from lmd_cli.report.charts import Bar, Group, bars, layer_story, slot
 from lmd_cli.report.objects import objects_values
+from lmd_cli.report.page_figures import page_figures
 from lmd_cli.report.page_tables import PageTable, TableCell, cell, flat, page_table
 from lmd_cli.report.run_folder import RunResults, sequence_of
-from lmd_cli.report.survey import LAYER_FIELDS, Survey
+from lmd_cli.report.survey import LAYER_FIELDS, Shown, Survey
 from lmd_cli.report.viewer import viewer_data
 
 SCRIPTS = ("tables.js", "charts.js", "viewer.js")
@@ -38,7 +40,8 @@ def build_page(run: RunResults, found: Survey | None) -> bytes:
         found: the survey of its samples; without it there are no maps, layers and vehicles.
 
     Raises:
-        RunError: the page would be larger than :data:`LARGEST`.
+        RunError: the page would be larger than :data:`LARGEST` with the maps of one sample. Of
+            more, as many are left out as must be; the page says so.
     """
     environment = Environment(
         loader=PackageLoader("lmd_cli.report", "page"),
@@ -48,15 +51,18 @@ def build_page(run: RunResults, found: Survey | None) -> bytes:
     )
     css, *scripts = (_own(environment, name) for name in ("style.css", *SCRIPTS))
     template = environment.get_template("page.html.j2")
-    values = {**_run_values(run), **_survey_values(found)}
-    page = template.render(css=css, scripts=scripts, policy=_policy(css, scripts), **values)
-    data = page.encode()
-    if len(data) > LARGEST:
-        raise RunError(
-            f"the page would be {len(data) / 1e6:.1f} MB, more than {LARGEST / 1e6:.0f}; "
-            "show fewer samples with --viewer"
-        )
-    return data
+    own = {"css": css, "scripts": scripts, "policy": _policy(css, scripts)}
+    said, kept = _run_values(run), 0 if found is None else len(found.shown)
+    while True:
+        data = template.render(**own, **said, **_survey_values(found, kept)).encode()
+        if len(data) <= LARGEST:
+            return data
+        if kept < 2:
+            raise RunError(
+                f"the page would be {len(data) / 1e6:.1f} MB, more than {LARGEST / 1e6:.0f}; "
+                "make one without maps with --no-survey"
+            )
+        kept = int(kept * min(0.9, LARGEST / len(data)))
 
 
 def _own(environment: Environment, name: str) -> Markup:
@@ -219,15 +225,27 @@ def _evaluated(run: RunResults) -> PageTable:
 # -- what the survey says ---------------------------------------------------------------------
 
 
-def _survey_values(found: Survey | None) -> dict[str, Any]:
+def _survey_values(found: Survey | None, kept: int) -> dict[str, Any]:
+    """With the maps of the ``kept`` samples that disagree most."""
     if found is None or not found.samples:
-        return {"viewer": None, "story": None, "objects": None, "samples": None}
+        return dict.fromkeys(("viewer", "left_out", "figures", "story", "objects", "samples"))
+    left_out = len(found.shown) - kept
+    found = replace(found, shown=_most_conflict(found, kept))
     return {
         "viewer": viewer_data(found, found.shown),
+        "left_out": left_out,
+        "figures": page_figures(found),
         "story": _story(found),
         "objects": objects_values(found),
         "samples": _disagreeing(found),
     }
+
+
+def _most_conflict(found: Survey, kept: int) -> list[Shown]:
+    """In the order of showing."""
+    conflict = {row[0]: row[4] for row in found.samples}
+    ranked = sorted(found.shown, key=lambda one: -conflict.get(one.token, 0.0))[:kept]
+    return sorted(ranked, key=lambda one: one.index)
 
 
 def _story(found: Survey) -> dict[str, Any]:

@@ -8,6 +8,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from lmd_cli.build import ground_plane
+from lmd_cli.config import RunConfig
 from lmd_cli.geometry import Grid
 
 Array = NDArray[np.floating]
@@ -62,3 +64,8 @@ class Plane:
         filled = np.zeros((self.rows, self.columns), dtype=np.uint8)
         cv2.fillPoly(filled, [self.to_cells(outline).astype(np.int32)], (1,))
         return filled.astype(bool)
+
+
+def plane_of(config: RunConfig) -> Plane:
+    """Where the maps of a config's output lie."""
+    return Plane.of_grid(ground_plane(config.model))

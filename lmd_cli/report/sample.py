@@ -4,25 +4,60 @@ from __future__ import annotations
 
 import io
 import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, get_args
 
 import numpy as np
 
-from lmd_cli.build import ground_plane
 from lmd_cli.decomposition import OperationRecord
 from lmd_cli.decomposition.layout import INTERACTION
 from lmd_cli.evaluation.results import csv_lines, disk_errors, write_atomically
-from lmd_cli.report.figures import Scene, decomposition_png
+from lmd_cli.report.decisive import decisive_places
+from lmd_cli.report.drawing import Format
+from lmd_cli.report.figures import decomposition_figure, grid_figure
+from lmd_cli.report.layers_figure import layers_figure
+from lmd_cli.report.looks import STYLES, Style
+from lmd_cli.report.plane import plane_of
+from lmd_cli.report.projection import sample_overlays
+from lmd_cli.report.scene import Scene
+from lmd_cli.report.vehicles import outline
 from lmd_cli.single import SampleDecomposition
 
 LAYER_FIELDS = ("order", "module", "operation", "total_norm", "residual", "parts_residual")
 
 
-def write_sample(split: SampleDecomposition, folder: Path) -> list[Path]:
-    """Writes ``parts.npz``, ``layers.csv``, ``decomposition.png`` and ``decomposition.json``.
+@dataclass(frozen=True)
+class Pictures:
+    """Which figures to draw: one for each style and form."""
 
-    Everything is computed before the first file is replaced.
+    styles: Sequence[Style] = ("positive",)
+    forms: Sequence[Format] = ("png",)
+
+    @classmethod
+    def named(cls, styles: Sequence[str], forms: Sequence[str]) -> Pictures:
+        """From plain strings, each once.
+
+        Raises:
+            ValueError: one that does not exist.
+        """
+        known: tuple[Format, ...] = get_args(Format)
+        for name, choices in (*((s, STYLES) for s in styles), *((f, known) for f in forms)):
+            if name not in choices:
+                raise ValueError(f"{name!r} is none of {', '.join(choices)}")
+        return cls([s for s in STYLES if s in styles], [f for f in known if f in forms])
+
+
+def write_sample(
+    split: SampleDecomposition, folder: Path, pictures: Pictures | None = None
+) -> list[Path]:
+    """Writes arrays, tables, figures, and where they come from.
+
+    ``parts.npz``, ``layers.csv`` and ``layers.png``, ``decomposition.png`` (the style positive;
+    ``decomposition_signed.png`` and so on for the others) and ``decomposition.json``. Everything is
+    computed before the first file is replaced.
 
     Returns:
         the files.
@@ -30,12 +65,42 @@ def write_sample(split: SampleDecomposition, folder: Path) -> list[Path]:
     Raises:
         RunError: the disk is full or the folder cannot be written.
     """
+    pictures, scene = pictures or Pictures(), scene_of(split)
     contents = {
         "parts.npz": parts_npz(split),
         "layers.csv": layers_csv(split.result.operations, list(split.parts)),
-        "decomposition.png": decomposition_png(scene_of(split)),
-        "decomposition.json": json.dumps(provenance(split), indent=2).encode() + b"\n",
     }
+    for form in pictures.forms:
+        contents[f"layers.{form}"] = layers_figure(split.result.operations, scene.title, form)
+    contents |= _figures("decomposition", pictures, partial(decomposition_figure, scene))
+    contents["decomposition.json"] = json.dumps(provenance(split), indent=2).encode() + b"\n"
+    return _write(contents, folder)
+
+
+def write_grid(
+    splits: Sequence[SampleDecomposition], folder: Path, pictures: Pictures | None = None
+) -> list[Path]:
+    """Writes ``grid.png`` (``grid_signed.png``, ...): several samples in one figure.
+
+    Raises:
+        RunError: the disk is full or the folder cannot be written.
+    """
+    scenes = [scene_of(split) for split in splits]
+    return _write(_figures("grid", pictures or Pictures(), partial(grid_figure, scenes)), folder)
+
+
+def _figures(
+    name: str, pictures: Pictures, draw: Callable[[Style, Format], bytes]
+) -> dict[str, bytes]:
+    """One file for each style and form; the paper's first style goes without a suffix."""
+    return {
+        f"{name}{'' if style == 'positive' else f'_{style}'}.{form}": draw(style, form)
+        for style in pictures.styles
+        for form in pictures.forms
+    }
+
+
+def _write(contents: Mapping[str, bytes], folder: Path) -> list[Path]:
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     for name, data in contents.items():
@@ -107,12 +172,19 @@ def part_norm_shares(split: SampleDecomposition) -> dict[str, float]:
 def scene_of(split: SampleDecomposition) -> Scene:
     """What the picture shows: the images as the network got them, and the maps."""
     warning = f"{split.built.checkpoint}: the maps mean nothing" if split.built.random else ""
+    parts = {name: part.numpy() for name, part in split.parts.items()}
+    plane = plane_of(split.config)
+    outlines = [outline(box) for box in split.boxes]
+    tensors = {name: value.numpy() for name, value in split.sample.tensors.items()}
     return Scene(
         images=split.pictures,
         ground_truth=split.ground_truth.numpy(),
         total=split.total.numpy(),
-        parts={name: part.numpy() for name, part in split.parts.items()},
-        grid=ground_plane(split.config.model),
+        parts=parts,
+        plane=plane,
         title=f"{split.sample.scene}, sample {split.sample.token}, rules {split.variant}",
         warning=warning,
+        outlines=outlines,
+        overlays=sample_overlays(split.boxes, tensors),
+        marks=decisive_places(parts, split.config.model.modalities, plane, outlines),
     )

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-import io
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any
 
-import matplotlib
 from matplotlib.axes import Axes
-from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from lmd_cli.evaluation.known_truth import Score
-from lmd_cli.report.figures import COLOURS, DPI, OUTLINE, STYLE
+from lmd_cli.report.drawing import DPI, figure_bytes, own_settings
+from lmd_cli.report.looks import COLOURS
 
 TITLES = {
     "auroc_all": "AUROC, all",
@@ -23,6 +20,7 @@ TITLES = {
 }
 #: What a method without any knowledge gets.
 CHANCE = {"auroc_all": 0.5, "auroc_detected": 0.5, "rank_correlation": 0.0}
+OUTLINE = "#8a8a8a"
 LMD = COLOURS["camera"]
 RIVAL = COLOURS["radar"]
 
@@ -79,13 +77,8 @@ def score_png(scores: Scores) -> bytes:
     Returns:
         a PNG: the same bytes for the same scores.
     """
-    settings: dict[Any, Any] = dict(matplotlib.rcParamsDefault)  # not the user's own
-    settings.update(STYLE)
-    with matplotlib.rc_context(settings):
-        figure = _draw(scores)
-        buffer = io.BytesIO()
-        FigureCanvasAgg(figure).print_png(buffer, metadata={"Software": None})
-    return buffer.getvalue()
+    with own_settings():
+        return figure_bytes(_draw(scores), "png")
 
 
 def _draw(scores: Scores) -> Figure:

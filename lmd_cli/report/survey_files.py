@@ -5,7 +5,6 @@ from __future__ import annotations
 import csv
 import io
 import json
-import shutil
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -56,8 +55,8 @@ def write_survey(found: Survey, identity: Mapping[str, Any], folder: Path) -> li
         "survey.json": json.dumps(record, indent=2, ensure_ascii=False).encode() + b"\n",
     }
     with disk_errors(folder):
-        shutil.rmtree(folder, ignore_errors=True)
-        folder.mkdir(parents=True)
+        folder.mkdir(parents=True, exist_ok=True)
+        (folder / "survey.json").unlink(missing_ok=True)
     for name, data in contents.items():
         write_atomically(folder / name, data)
     return [folder / name for name in FILES]

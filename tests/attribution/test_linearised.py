@@ -133,6 +133,53 @@ def test_partly_linear_networks_written_out(small: Small, what: Any) -> None:
         close(found["radar"], total - by_hand(small, what, MOVED["camera"], zero))
 
 
+class Attending(nn.Module):
+    """Deformable sampling at places that the features choose, and attention weights."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.places, self.weights = nn.Conv2d(3, 2, 1), nn.Conv2d(3, 4, 1)
+        self.values, self.norm = nn.Conv2d(3, 4, 1), nn.LayerNorm(4)
+
+    def forward(self, camera: Tensor, radar: Tensor) -> Tensor:
+        query = camera + radar
+        grid = self.places(query).permute(0, 2, 3, 1).tanh()  # (B, H, W, 2)
+        sampled = F.grid_sample(self.values(radar), grid, align_corners=False)
+        mixed = torch.softmax(self.weights(query), 1) * sampled
+        return self.norm(mixed.permute(0, 2, 3, 1)).relu()
+
+
+@pytest.mark.parametrize("what", ["activations", "normalisations", "everything"])
+def test_attention_and_sampling_are_frozen_with_the_activations(what: Any) -> None:
+    network = Attending().double().eval()
+    clean = {"camera": normal(1, 3, 4, 5), "radar": normal(1, 3, 4, 5, seed=1)}
+    moved = {"camera": normal(1, 3, 4, 5, seed=2), "radar": normal(1, 3, 4, 5, seed=3)}
+    found = PartialLinearisation(what).at(network, clean).parts(moved)
+
+    def by_hand(camera: Tensor, radar: Tensor) -> Tensor:
+        """Every frozen quantity is worked out at the clean sample."""
+        frozen, query = clean["camera"] + clean["radar"], camera + radar
+        deciding = query if what == "normalisations" else frozen
+        grid = network.places(deciding).permute(0, 2, 3, 1).tanh()
+        sampled = F.grid_sample(network.values(radar), grid, align_corners=False)
+        mixed = torch.softmax(network.weights(deciding), 1) * sampled
+        out = mixed.permute(0, 2, 3, 1)  # (B, H, W, 4)
+        at = network.places(frozen).permute(0, 2, 3, 1).tanh()
+        source = F.grid_sample(network.values(clean["radar"]), at, align_corners=False)
+        source = (torch.softmax(network.weights(frozen), 1) * source).permute(0, 2, 3, 1)
+        if what == "activations":
+            return network.norm(out) * (network.norm(source) > 0)
+        deviation = torch.sqrt(source.var(-1, correction=0, keepdim=True) + network.norm.eps)
+        out = (out - out.mean(-1, keepdim=True)) / deviation
+        return out.relu() if what == "normalisations" else out * (network.norm(source) > 0)
+
+    zero = torch.zeros_like(moved["camera"])
+    with torch.no_grad():
+        total = by_hand(**moved)
+        close(found["camera"], total - by_hand(zero, moved["radar"]))
+        close(found["radar"], total - by_hand(moved["camera"], zero))
+
+
 def test_the_baselines_differ(small: Small) -> None:
     """Otherwise the tests above could not tell them apart."""
     methods = [LeaveOneOut(), *map(PartialLinearisation, ("activations", "normalisations"))]

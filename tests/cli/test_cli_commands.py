@@ -21,7 +21,16 @@ RANDOM = "random weights (seed 0)"
 def test_help_names_every_command(lmd: Lmd):
     result = lmd("--help")
     assert result.exit_code == 0
-    for command in ("evaluate", "decompose", "check", "score", "convert", "samples", "synthesize"):
+    for command in (
+        "evaluate",
+        "decompose",
+        "check",
+        "table",
+        "score",
+        "convert",
+        "samples",
+        "synthesize",
+    ):
         assert f"  {command} " in result.stdout
     assert lmd("--version").stdout.startswith("lmd-cli ")
 

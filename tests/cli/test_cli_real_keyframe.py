@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from calling import Lmd
+from repeated_keyframe import repeat_keyframe
 
 
 @pytest.fixture(scope="module")
@@ -38,3 +39,36 @@ def test_check(lmd: Lmd, arguments: list[str]):
     assert result.exit_code == 0, result.output
     assert "none missing, 11 channels" in result.stdout
     assert "7 scenes of mini_train are not in v1.0-mini" in result.stdout
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A root of four samples with real images, LiDAR, calibration and annotations."""
+    root = os.environ.get("LMD_REAL_KEYFRAME")
+    if root is None:
+        pytest.skip("LMD_REAL_KEYFRAME is not set: no real nuScenes keyframe to test on")
+    return repeat_keyframe(Path(root), tmp_path_factory.mktemp("real") / "root", 4)
+
+
+@pytest.mark.parametrize("network", ["lidar_cam", "radar_lidar_cam", "crn"])
+def test_evaluate_on_real_images(lmd: Lmd, several: Path, tmp_path: Path, network: str):
+    """The shipped configs on real data: smaller sizes for SimpleBEV and CRN alike, for speed."""
+    smaller = {
+        "lidar_cam": ["model.image_size=[64, 112]", "model.grid=[40, 8, 40]"],
+        "radar_lidar_cam": ["model.image_size=[64, 112]", "model.grid=[40, 8, 40]"],
+        "crn": ["model.backbone=r18", "model.image_size=[96, 256]", "model.sizes.cells=32"],
+    }[network]
+    common = ["data.version=v1.0-mini", "data.split=mini_train", "perturbation.count=2"]
+    chosen = [*common, "perturbation.stride=auto", "threads=1", *smaller]
+    given = [word for setting in chosen for word in ("--set", setting)]
+    result = lmd(
+        *("evaluate", "-c", network, "--dataroot", several, "--checkpoint", "random"),
+        *(*given, "--output", "out", "--limit", "2"),
+    )
+    assert result.exit_code == 0, result.output
+    record = json.loads(Path("out/run.json").read_text())
+    assert record["evaluated"] == 2
+    assert record["conservation_residual"] < 1e-4
+    assert record["replay_deviation"] < 1e-3
+    if network == "crn":
+        assert sorted(record["padded"].values()) == [2, 2, 3, 3]

@@ -19,7 +19,7 @@ PARTS = ["camera", "radar", "bias"]
 #: Would run, load or close something if it were not escaped.
 HOSTILE = (
     '</script><script>window.broken = 1</script><img src=x onerror="window.broken = 2">'
-    "<!--<script>\u2028'\"{{ 7 * 7 }}{% raw %}&amp;]]>"
+    "<!--<script>\u2028'\"{{ 7 * 7 }}{% raw %}&amp;]]> $\\frac{"
 )
 VARIANTS = ["identity-ratio", "uniform-identity"]
 

@@ -10,9 +10,14 @@ import pytest
 from PIL import Image
 
 from lmd_cli.geometry import Grid
-from lmd_cli.report.figures import ROWS, Scene, decomposition_png, positive_normalised
+from lmd_cli.report.decisive import Decisive
+from lmd_cli.report.drawing import Format
+from lmd_cli.report.figures import decomposition_figure, grid_figure
+from lmd_cli.report.looks import Style, make_look, positive_normalised
+from lmd_cli.report.plane import Plane
+from lmd_cli.report.scene import ROWS, Scene
 
-GRID = Grid((40, 4, 40))
+PLANE = Plane.of_grid(Grid((40, 4, 40)))
 #: The darkest camera blue, 0.45 times #0072b2.
 PEAK = np.array([0, 51, 80])
 
@@ -21,11 +26,13 @@ def scene(part: np.ndarray) -> Scene:
     grey = {camera: np.full((16, 28, 3), 0.5) for row in ROWS for camera in row}
     parts = {"camera": part, "radar": np.zeros_like(part), "bias": -np.ones_like(part)}
     truth = np.zeros_like(part)
-    return Scene(grey, truth, sum(parts.values()), parts, GRID, "a title")
+    return Scene(grey, truth, sum(parts.values()), parts, PLANE, "a title")
 
 
 def pixels(shown: Scene) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(decomposition_png(shown))).convert("RGB")).astype(int)
+    return np.asarray(Image.open(io.BytesIO(decomposition_figure(shown))).convert("RGB")).astype(
+        int
+    )
 
 
 def peak(z: slice, x: slice) -> tuple[float, float]:
@@ -50,9 +57,9 @@ def test_the_same_scene_gives_the_same_bytes_whatever_the_users_settings():
     import matplotlib
 
     part = np.random.default_rng(0).standard_normal((40, 40))
-    first = decomposition_png(scene(part))
+    first = decomposition_figure(scene(part))
     with matplotlib.rc_context({"font.size": 20, "axes.facecolor": "red"}):
-        assert decomposition_png(scene(part)) == first
+        assert decomposition_figure(scene(part)) == first
     assert b"Software" not in first
     assert b"Creation" not in first
 
@@ -83,11 +90,71 @@ def test_a_warning_is_red():
 
 def test_any_number_of_parts_and_any_shape_of_grid():
     part = np.zeros((20, 40))
-    wide = Grid((20, 4, 40), bounds=(-50.0, 50.0, -5.0, 5.0, -25.0, 25.0))
+    wide = Plane(20, 40, -50.0, 50.0, -25.0, 25.0)
     names = ("camera", "radar", "lidar", "bias")
     many = replace(
-        scene(part), parts=dict.fromkeys(names, part), grid=wide, ground_truth=part + 1.0
+        scene(part), parts=dict.fromkeys(names, part), plane=wide, ground_truth=part + 1.0
     )
-    few = replace(scene(part), parts=dict.fromkeys(("camera", "bias"), part), grid=wide)
+    few = replace(scene(part), parts=dict.fromkeys(("camera", "bias"), part), plane=wide)
     assert pixels(many).shape[1] == pixels(few).shape[1]
     assert pixels(many).shape[0] < pixels(few).shape[0]  # more panels, each smaller
+
+
+@pytest.mark.parametrize("form", ["png", "svg", "pdf"])
+@pytest.mark.parametrize("style", ["sigmoid", "signed"])
+def test_files_are_the_same_every_time_and_carry_their_fonts(form: Format, style: Style):
+    part = np.random.default_rng(0).standard_normal((40, 40))
+    first = decomposition_figure(scene(part), style, form)
+    assert decomposition_figure(scene(part), style, form) == first
+    kinds = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
+    assert first.startswith(kinds[form])
+    if form == "pdf":
+        assert b"/FontFile2" in first
+    if form == "svg":
+        assert b"<text" not in first  # letters are outlines
+        assert b"font-family" not in first
+
+
+def test_signed_maps_share_one_symmetric_scale():
+    maps = [np.linspace(-4, 4, 1001), np.linspace(-1, 9, 1001)]
+    look = make_look("signed", maps)
+    assert look.low == -look.high
+    assert look.high == pytest.approx(np.quantile(np.abs(np.concatenate(maps)), 0.999))
+    low, middle, high = (np.array(look.colours("radar")(v)[:3]) for v in (0.0, 0.5, 1.0))
+    assert low[0] > low[2]  # brown against
+    assert high[1] > high[0]  # teal for
+    assert middle.min() > 0.9
+
+
+def test_sigmoid_shows_probabilities_on_one_scale():
+    look = make_look("sigmoid", [])
+    values, note = look.values(np.array([-np.inf, 0.0, np.log(3.0)]))
+    np.testing.assert_allclose(values, [0.0, 0.5, 0.75])
+    assert (look.low, look.high, note) == (0.0, 1.0, "")
+
+
+def test_a_grid_has_a_row_for_each_sample():
+    part = np.random.default_rng(0).standard_normal((40, 40))
+    heights = [
+        np.asarray(Image.open(io.BytesIO(grid_figure([scene(part)] * n)))).shape[0]
+        for n in (1, 2, 3)
+    ]
+    assert heights[1] - heights[0] == pytest.approx(heights[2] - heights[1], abs=2)
+    assert heights[1] > heights[0] + 100
+
+
+def test_marks_are_green_in_the_prediction_and_in_the_sensors_panel():
+    plain = scene(np.zeros((40, 40)))
+
+    def green(marks: list[Decisive]) -> np.ndarray:
+        found = pixels(replace(plain, marks=marks))
+        near = np.abs(found - [0x12, 0xB8, 0x12]).max(axis=-1) <= 30
+        return np.flatnonzero(near.any(axis=0))
+
+    assert not len(green([]))
+    columns = green([Decisive("radar", 0.0, 0.0, True)])
+    groups = np.split(columns, np.flatnonzero(np.diff(columns) > 100) + 1)
+    assert len(groups) == 2
+    width = pixels(plain).shape[1]
+    panel = [int(group.mean() / width * 5) for group in groups]
+    assert panel == [1, 3]  # ground truth, prediction, camera, radar, bias

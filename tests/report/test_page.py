@@ -51,7 +51,8 @@ def test_hostile_texts_add_no_element_and_no_handler(tmp_path: Path):
     hostile = Elements(hostile_text)
     assert hostile.tags == calm.tags
     assert not [name for name, _ in hostile.attributes if name.startswith("on")]
-    assert not [value for name, value in hostile.attributes if name == "src"]
+    sources = [str(value) for name, value in hostile.attributes if name == "src"]
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
     said = "".join(hostile.words)
     assert made_up.HOSTILE in said  # shown as it is, not swallowed
     assert "window.broken" not in re.sub(r"\\u003c|&lt;", "", hostile_text).split("<script>")[-1]
@@ -127,8 +128,16 @@ def test_a_page_without_a_survey(tmp_path: Path):
 
 
 def test_a_page_that_would_be_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "a").mkdir()
+    whole = page(tmp_path / "a")
+    assert "left out to keep" not in whole
+    monkeypatch.setattr(page_module, "LARGEST", len(whole) - 2_000)
+    (tmp_path / "b").mkdir()
+    less = page(tmp_path / "b")
+    assert len(less.encode()) <= len(whole) - 2_000
+    assert "1 more samples were left out" in less
     monkeypatch.setattr(page_module, "LARGEST", 10_000)
-    with pytest.raises(RunError, match="fewer samples with --viewer"):
+    with pytest.raises(RunError, match="without maps with --no-survey"):
         page(tmp_path)
 
 

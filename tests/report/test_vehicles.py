@@ -11,13 +11,13 @@ from scipy import stats
 
 from lmd_cli.data.truth import Box3D, vehicle_truth
 from lmd_cli.geometry import Grid
+from lmd_cli.report.decisive import sufficient
 from lmd_cli.report.objects import (
     GROUPINGS,
     evidence_shares,
     mean_interval,
     measures,
     objects_values,
-    sufficient,
 )
 from lmd_cli.report.plane import Plane
 from lmd_cli.report.vehicles import Weather, conflict, distance, object_fields, object_rows, outline

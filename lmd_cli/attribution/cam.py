@@ -1,0 +1,191 @@
+"""Class activation maps of a layer, and of one modality's part of it (appendix E.3).
+
+The map of a layer is ReLU(sum_k alpha_k A_k) (eq. 18) with a weight alpha_k for each channel; the
+modality's is the same with its part of the activations in place of A (eq. 20), which is what the
+layer of the linearised network holds for that modality alone, without the bias. The weights come
+from the original network, for the score sum over R of the output (Seg-Grad-CAM, eq. 21):
+
+- ``gradcam``: the mean gradient of the score by the channel (eq. 19)
+- ``gradcam++``: positive gradients, weighted by g^2 / (2 g^2 + g^3 sum A) (Chattopadhay et al.)
+- ``scorecam``: no gradient: the score when the features are masked by the channel's normalised
+  activation, through a softmax over the channels (Wang et al.)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from difflib import get_close_matches
+from typing import Any, Literal, get_args
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import interpolate
+from torch.utils import _pytree as pytree
+
+from lmd_cli.decomposition import decompose
+from lmd_cli.errors import ConfigError
+
+Method = Literal["gradcam", "gradcam++", "scorecam"]
+METHODS: tuple[Method, ...] = get_args(Method)
+Fuse = Callable[..., Tensor]
+
+
+@dataclass(frozen=True, eq=False)
+class ActivationMaps:
+    """Maps of one layer, (h, w) each, not negative.
+
+    Attributes:
+        whole: of the layer's activations.
+        parts: for each modality, of its part; ``bias``, of what belongs to none. Before the ReLU
+            they sum to ``whole``.
+        weights: alpha (K,).
+        score: sum of the output over the region.
+    """
+
+    whole: Tensor
+    parts: Mapping[str, Tensor]
+    weights: Tensor
+    score: float
+
+
+def activation_maps(
+    fuse: Fuse,
+    features: Mapping[str, Any],
+    network: nn.Module,
+    layer: str,
+    region: Tensor,
+    *,
+    method: Method = "gradcam",
+    variant: str = "identity-ratio",
+) -> ActivationMaps:
+    """Maps of a layer for the score over a region.
+
+    The network has no hook and no other gradient when this returns, also after an error.
+
+    Args:
+        fuse: features to one output (1, 1, Z, X).
+        features: each modality's, (1, C, Z, X), or nested tensors (not for ``scorecam``).
+        network: whose module ``layer`` is.
+        layer: its qualified name.
+        region: bool (Z, X), the output's cells that are explained.
+        method: where the weights come from.
+        variant: rules of the decomposition.
+
+    Raises:
+        ConfigError: no such layer (names near ones), or one that ``fuse`` does not run exactly
+            once or whose output has no channels and two spatial axes.
+    """
+    require_layer(network, layer)
+    activation, gradient, score = _activation(fuse, features, network, layer, region)
+    weights = {
+        "gradcam": lambda: gradient.mean(dim=(1, 2)),
+        "gradcam++": lambda: plus_plus(activation, gradient),
+        "scorecam": lambda: _score_weights(fuse, features, activation, region),
+    }[method]()
+    found = decompose(fuse, features, variant, layers=[layer], root=network).layers[layer]
+    parts = {**found.parts, "bias": found.bias}
+    return ActivationMaps(
+        weighted(weights, activation),
+        {name: weighted(weights, part[0]) for name, part in parts.items()},
+        weights,
+        score,
+    )
+
+
+def weighted(weights: Tensor, activation: Tensor) -> Tensor:
+    """ReLU(sum_k alpha_k A_k), eq. 18: (K,) and (K, h, w) to (h, w)."""
+    return torch.einsum("k,khw->hw", weights, activation).clamp(min=0.0)
+
+
+def plus_plus(activation: Tensor, gradient: Tensor) -> Tensor:
+    """Weights of Grad-CAM++ (K,) from activations and gradients (K, h, w)."""
+    square = gradient.square()
+    below = 2 * square + square * gradient * activation.sum(dim=(1, 2), keepdim=True)
+    share = torch.where(below != 0, square / below, torch.zeros_like(below))
+    return (share * gradient.clamp(min=0.0)).sum(dim=(1, 2))
+
+
+def require_layer(network: nn.Module, layer: str) -> None:
+    """Refuses a module that the network does not have.
+
+    Raises:
+        ConfigError: names the nearest.
+    """
+    names = [name for name, _ in network.named_modules() if name]
+    if layer not in names:
+        near = get_close_matches(layer, names, n=3, cutoff=0.4)
+        near = near or [name for name in names if layer and layer in name][:3]
+        hint = f"; near: {', '.join(near)}" if near else f"; the first: {', '.join(names[:5])}"
+        raise ConfigError(f"the network has no layer {layer!r}{hint}")
+
+
+def _activation(
+    fuse: Fuse, features: Mapping[str, Any], network: nn.Module, layer: str, region: Tensor
+) -> tuple[Tensor, Tensor, float]:
+    """The layer's output (K, h, w), the score's gradient by it, and the score."""
+    leaves = pytree.tree_map(lambda value: value.detach().requires_grad_(), dict(features))
+    with torch.enable_grad(), _kept(network.get_submodule(layer)) as outputs:
+        score = _score(fuse(**leaves), region)
+        if len(outputs) != 1 or not _is_map(outputs[0]):
+            raise ConfigError(
+                f"layer {layer!r} ran {len(outputs)} times after the sensors met; a layer that "
+                "runs once and gives channels on one grid is needed"
+            )
+        (gradient,) = torch.autograd.grad(score, outputs[0])
+    return outputs[0].detach()[0], gradient[0], float(score.detach())
+
+
+def _is_map(output: object) -> bool:
+    return isinstance(output, Tensor) and output.ndim == 4 and output.shape[0] == 1
+
+
+@contextmanager
+def _kept(module: nn.Module) -> Iterator[list[Tensor]]:
+    """Collects the module's outputs; those that come after work on copies, as some do in place."""
+    outputs: list[Tensor] = []
+
+    def keep(_module: nn.Module, _inputs: object, output: Tensor) -> Tensor | None:
+        outputs.append(output)
+        return output.clone() if isinstance(output, Tensor) else None
+
+    handle = module.register_forward_hook(keep)
+    try:
+        yield outputs
+    finally:
+        handle.remove()
+
+
+def _score(output: Tensor, region: Tensor) -> Tensor:
+    return output[0, 0][region].sum()
+
+
+def _score_weights(
+    fuse: Fuse, features: Mapping[str, Any], activation: Tensor, region: Tensor
+) -> Tensor:
+    """Softmax over the channels of the score with the features masked by each."""
+    if not all(_is_map(value) for value in features.values()):
+        raise ConfigError(
+            "scorecam masks the sensors' features on the map's grid, and this network's features "
+            "do not lie there; use gradcam or gradcam++"
+        )
+    low, high = activation.amin(dim=(1, 2)), activation.amax(dim=(1, 2))
+    scores = []
+    with torch.no_grad():
+        nothing = _score(fuse(**{n: torch.zeros_like(v) for n, v in features.items()}), region)
+        for channel, bottom, top in zip(activation, low, high, strict=True):
+            mask = (channel - bottom) / (top - bottom).clamp(min=1e-12)  # (h, w) in [0, 1]
+            masked = {name: value * _on(mask, value.shape[-2:]) for name, value in features.items()}
+            scores.append(_score(fuse(**masked), region) - nothing)
+    return torch.softmax(torch.stack(scores), dim=0)
+
+
+def _on(values: Tensor, size: tuple[int, ...]) -> Tensor:
+    """A map (h, w) on another grid, bilinear."""
+    return interpolate(values[None, None], size=tuple(size), mode="bilinear")[0, 0]
+
+
+def on_grid(values: Tensor, size: tuple[int, int]) -> Tensor:
+    """A map (h, w) on the output's cells (Z, X), to be drawn over it."""
+    return _on(values, size)

@@ -1,0 +1,66 @@
+"""``lmd gradcam``: which activations of a layer, and whose, make a prediction."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, cast
+
+import typer
+
+from lmd_cli.cli import options
+
+
+class CamMethod(StrEnum):
+    """Where the channels' weights come from."""
+
+    GRADCAM = "gradcam"
+    PLUS = "gradcam++"
+    SCORECAM = "scorecam"
+
+
+def command(
+    config: options.Config,
+    layer: Annotated[str, typer.Option(metavar="NAME", help="A module after the sensors meet.")],
+    sample_token: Annotated[
+        str | None, typer.Option(metavar="TOKEN", help="Which sample; the first if none.")
+    ] = None,
+    modality: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Draw only this sensor's map.")
+    ] = None,
+    region: Annotated[
+        str | None, typer.Option(metavar="X0,Y0,X1,Y1", help="Metres to the right, and forward.")
+    ] = None,
+    target: Annotated[
+        str | None, typer.Option("--object", metavar="TOKEN", help="An annotated vehicle.")
+    ] = None,
+    method: Annotated[CamMethod, typer.Option(help="How channels are weighted.")] = (
+        CamMethod.GRADCAM
+    ),
+    settings: options.Settings = None,
+    dataroot: options.Dataroot = None,
+    checkpoint: options.Checkpoint = None,
+    device: options.Device = None,
+    output: options.Output = None,
+    debug: options.Debug = False,
+) -> None:
+    """Draw a layer's class activation map for a region, in all and for each sensor's part.
+
+    With a region or an object it is Seg-Grad-CAM and its kin; with a sensor's part, Radar-GradCAM.
+    """
+    from lmd_cli.cli import show
+
+    run = options.load(config, settings, dataroot, checkpoint, device)
+    from lmd_cli.attribution.cam import Method
+    from lmd_cli.progress import make_progress
+    from lmd_cli.report.gradcam import CamRequest, write_gradcam
+
+    request = CamRequest(layer, region, target, cast(Method, method.value), modality)
+    folder = output or Path("results") / run.name / "gradcam"
+    files, maps = write_gradcam(run, sample_token, request, folder, make_progress())
+    strengths = {"the layer": maps.whole, **maps.parts}
+    typer.echo(
+        f"score {maps.score:.4g}; largest value of "
+        + ", ".join(f"{name} {float(values.max()):.3g}" for name, values in strengths.items())
+    )
+    show.files(files)

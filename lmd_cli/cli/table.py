@@ -1,0 +1,81 @@
+"""``lmd table``: the paper's tables for a model."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lmd_cli.cli import options
+
+if TYPE_CHECKING:
+    from lmd_cli.report.layout import Table
+
+
+def command(
+    number: Annotated[
+        str, typer.Argument(metavar="NUMBER|all", help="The paper's number, or all.")
+    ],
+    config: options.Config,
+    settings: options.Settings = None,
+    dataroot: options.Dataroot = None,
+    checkpoint: options.Checkpoint = None,
+    device: options.Device = None,
+    output: options.Output = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, metavar="K", help="Only the first K samples of the cycle.")
+    ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume/--no-resume", help="Go on from rows that are there.")
+    ] = True,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Start again over results that are there.")
+    ] = False,
+    debug: options.Debug = False,
+) -> None:
+    """Make a table of the paper for your model and data, or all that apply to it.
+
+    Writes CSV, Markdown and LaTeX, the paper's own figures beside them, to
+    results/<config name>/table<NUMBER>, or .../tables.
+    """
+    from lmd_cli.cli import show
+
+    run = options.load(config, settings, dataroot, checkpoint, device)
+    from lmd_cli.progress import make_progress
+    from lmd_cli.report.reproduce import reproduce, table_numbers
+
+    numbers = table_numbers(number)
+    folder = output or Path("results") / run.name / (
+        "tables" if number == "all" else f"table{number}"
+    )
+    progress = make_progress()
+    try:
+        made = reproduce(
+            run,
+            numbers,
+            folder,
+            strict=number != "all",
+            limit=limit,
+            resume=resume,
+            overwrite=overwrite,
+            progress=progress,
+        )
+    finally:
+        progress.close()
+    for table in made.tables.values():
+        _show(table)
+    show.lines(f"not made: {why}" for why in made.left_out.values())
+    show.files(made.files)
+
+
+def _show(table: Table) -> None:
+    from lmd_cli.cli import show
+
+    names = [name for name, width in table.groups for _ in range(width)]
+    short = {"Pearson Correlation": "PCC ", "Mean Squared Error": "MSE "}
+    header = [short.get(n, "") + h for n, h in zip(names, table.header, strict=True)]
+    typer.echo(table.caption)
+    show.table(header, [[e.text + ("*" if e.best else "") for e in row] for row in table.rows])
+    show.lines(table.notes)
+    typer.echo("")

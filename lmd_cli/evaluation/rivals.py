@@ -1,0 +1,90 @@
+"""Methods other than LMD under the perturbation protocol.
+
+Each is taken at the clean sample; then one set of modalities after the other is replaced by each
+partner's. Nothing holds by construction here: the parts of a modality that was kept are worked
+out anew with the others replaced.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lmd_cli.attribution.coalitions import Coalitions
+from lmd_cli.attribution.interface import Explainer, ForwardMethod
+from lmd_cli.contract import FusionNetwork, LinearFusion
+from lmd_cli.evaluation.cells import Cell
+from lmd_cli.evaluation.explained import explained_encoding
+from lmd_cli.evaluation.metrics import mse, pcc
+from lmd_cli.evaluation.predict import CHUNK_BYTES, tree_bytes
+from lmd_cli.evaluation.walk import Encoding, Visit
+
+#: PCC and MSE of each cell, by the partner's offset.
+Measured = dict[int, dict[Cell, tuple[float, float]]]
+
+
+class Rivals:
+    """All methods at one visit; they share the passes of the network that they have in common.
+
+    Args:
+        network: whose prediction is explained.
+        visit: the clean sample and its partners.
+        output: the prediction's name.
+    """
+
+    def __init__(self, network: FusionNetwork, visit: Visit, output: str):
+        assert isinstance(visit.sample, Encoding)
+        what = explained_encoding(network, output, visit.sample)
+        self._fuse = Coalitions(what.fuse, broadcasts=isinstance(network, LinearFusion))
+        self._clean = dict(what.features)
+        partners = [
+            (m, explained_encoding(network, output, p).features)
+            for m, p in enumerate(visit.partners, start=1)
+            if isinstance(p, Encoding)
+        ]
+        size = max(1, CHUNK_BYTES // tree_bytes(self._clean)) if self._fuse.broadcasts else 1
+        self._chunks = [_joined(partners[i : i + size]) for i in range(0, len(partners), size)]
+
+    @property
+    def total(self) -> Tensor:
+        """The network's prediction at the clean sample."""
+        return self._fuse.value(self._clean, frozenset())
+
+    def measure(self, method: ForwardMethod, cells: Sequence[Cell]) -> Measured:
+        """PCC and MSE between the clean parts and those with modalities replaced."""
+        explainer = method.at(self._fuse, self._clean)
+        clean = explainer.parts(self._clean)
+        found: Measured = {m: {} for offsets, _ in self._chunks for m in offsets}
+        for perturbed in dict.fromkeys(cell.perturbed for cell in cells):
+            watched = [cell for cell in cells if cell.perturbed == perturbed]
+            for m, maps in self._perturbed(explainer, perturbed):
+                for cell in watched:
+                    a, b = maps[cell.target], clean[cell.target]
+                    found[m][cell] = (pcc(a, b), mse(a, b))
+        return found
+
+    def _perturbed(
+        self, explainer: Explainer, perturbed: tuple[str, ...]
+    ) -> Iterator[tuple[int, dict[str, Tensor]]]:
+        """For each partner's offset the parts with these modalities replaced by its."""
+        for offsets, features in self._chunks:
+            replaced = {name: features[name] for name in perturbed}
+            parts = explainer.parts({**self._clean, **replaced})
+            for i, m in enumerate(offsets):
+                yield m, {name: _entry(part, i) for name, part in parts.items()}
+
+
+def _joined(partners: list[tuple[int, Mapping[str, Any]]]) -> tuple[list[int], dict[str, Any]]:
+    """Partners as one batch, if they are several (features are single tensors then)."""
+    offsets, features = zip(*partners, strict=True)
+    if len(offsets) == 1:
+        return [offsets[0]], dict(features[0])
+    return list(offsets), {name: torch.cat([f[name] for f in features]) for name in features[0]}
+
+
+def _entry(part: Tensor, index: int) -> Tensor:
+    """One of a batch, or the only one."""
+    return part[index : index + 1] if len(part) > 1 else part

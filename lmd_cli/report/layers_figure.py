@@ -1,0 +1,46 @@
+"""The layer story of one sample as a figure: whose signal it is after each operation."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from lmd_cli.decomposition import OperationRecord
+from lmd_cli.report.charts import stage_of
+from lmd_cli.report.drawing import DPI, Format, figure_bytes, own_settings
+from lmd_cli.report.looks import COLOURS, OTHER
+
+
+def layers_figure(operations: Sequence[OperationRecord], title: str, form: Format = "png") -> bytes:
+    """Stacked shares of the parts' L2 norms, from the fusion (left) to the output (right)."""
+    names = list(dict.fromkeys(name for record in operations for name in record.shares))
+    shares = np.array([[r.shares.get(name, 0.0) for r in operations] for name in names])
+    with own_settings():
+        figure = Figure(figsize=(11.0, 3.6), dpi=DPI, facecolor="white")
+        axes = figure.add_axes((0.05, 0.25, 0.94, 0.6))
+        floor = np.zeros(len(operations))
+        for name, row in zip(names, shares, strict=True):
+            colour = COLOURS.get(name, OTHER)
+            axes.bar(range(len(row)), row, 1.0, floor, color=colour, label=name, linewidth=0)
+            floor += row
+        axes.set_xlim(-0.5, len(operations) - 0.5)
+        axes.set_ylim(0.0, 1.0)
+        axes.set_ylabel("share of the parts' norms")
+        _stages(axes, [stage_of(record.module) for record in operations])
+        figure.legend(loc="upper right", ncols=len(names), frameon=False, fontsize=9)
+        figure.text(0.05, 0.965, title, va="top", fontsize=9.5, parse_math=False)
+        return figure_bytes(figure, form)
+
+
+def _stages(axes: Axes, names: Sequence[str]) -> None:
+    """A tick under each block of the network, a line between two."""
+    starts = [i for i in range(len(names)) if i == 0 or names[i] != names[i - 1]]
+    ends = [*starts[1:], len(names)]
+    for start in starts[1:]:
+        axes.axvline(start - 0.5, color="white", linewidth=0.8)
+    wide = [(a, b) for a, b in zip(starts, ends, strict=True) if b - a > 1]
+    labels = [names[a].rpartition(".")[2] or "input" for a, _ in wide]
+    axes.set_xticks([(a + b - 1) / 2 for a, b in wide], labels, rotation=25, ha="right")

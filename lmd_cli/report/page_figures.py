@@ -1,0 +1,64 @@
+"""The paper's figures for the page, of the samples where the sensors disagree most."""
+
+from __future__ import annotations
+
+import base64
+import io
+
+import numpy as np
+from PIL import Image
+
+from lmd_cli.data.database import CAMERAS
+from lmd_cli.decomposition.layout import BIAS, INTERACTION
+from lmd_cli.report.decisive import decisive_places
+from lmd_cli.report.figures import grid_figure
+from lmd_cli.report.looks import Style
+from lmd_cli.report.scene import Scene
+from lmd_cli.report.survey import Shown, Survey
+
+#: Rows of each figure.
+ROWS = 3
+CAPTIONS: dict[Style, str] = {
+    "positive": "What speaks for a vehicle (as figure 2 of the paper)",
+    "signed": "What speaks for and against (as figure 4 of the paper)",
+}
+
+
+def page_figures(found: Survey) -> list[dict[str, str]]:
+    """Each as ``src`` (a PNG's data address) and ``caption``."""
+    ranked = [row[0] for row in sorted(found.samples, key=lambda row: -row[4])]
+    shown = {one.token: one for one in found.shown}
+    chosen = [shown[token] for token in ranked if token in shown][:ROWS]
+    scenes = [scene_of_shown(one, found) for one in chosen]
+    return [
+        {"src": _address(grid_figure(scenes, style)), "caption": caption}
+        for style, caption in CAPTIONS.items()
+        if scenes
+    ]
+
+
+def scene_of_shown(one: Shown, found: Survey) -> Scene:
+    """A surveyed sample as a figure's scene, its images as they are kept."""
+    parts = dict(zip(found.parts, one.parts, strict=True))
+    sensors = [name for name in found.parts if name not in (BIAS, INTERACTION)]
+    outlines = list(one.outlines)
+    pixels = [np.asarray(Image.open(io.BytesIO(data))) / 255.0 for data in one.images]
+    return Scene(
+        images=dict(zip(CAMERAS, pixels, strict=False)),
+        ground_truth=one.truth.astype(np.float32),
+        total=one.parts.sum(axis=0),
+        parts=parts,
+        plane=found.plane,
+        title=_plain(f"{one.scene}, sample {one.token}"),
+        outlines=outlines,
+        marks=decisive_places(parts, sensors, found.plane, outlines),
+    )
+
+
+def _plain(text: str) -> str:
+    """One line, however long the text."""
+    return " ".join(text.split())[:120]
+
+
+def _address(data: bytes) -> str:
+    return f"data:image/png;base64,{base64.b64encode(data).decode('ascii')}"

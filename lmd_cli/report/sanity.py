@@ -1,0 +1,110 @@
+"""The sanity check of a config's model: its rows, a table and a picture."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import astuple, dataclass, fields
+from pathlib import Path
+from typing import Any, cast
+
+from matplotlib.figure import Figure
+from torch import Tensor, nn
+
+from lmd_cli.build import build_dataset, build_network
+from lmd_cli.config import RunConfig
+from lmd_cli.contract import FusionNetwork
+from lmd_cli.evaluation.predict import fuse_function
+from lmd_cli.evaluation.results import csv_lines, disk_errors, write_atomically
+from lmd_cli.evaluation.runner import Progress
+from lmd_cli.evaluation.sanity import SanityRow, mean_rows, sanity_rows
+from lmd_cli.report.drawing import DPI, figure_bytes, own_settings
+from lmd_cli.report.looks import COLOURS
+from lmd_cli.report.scores import OUTLINE
+from lmd_cli.single import encode, start
+
+
+@dataclass(frozen=True)
+class Sanity:
+    """What ``lmd sanity`` found: rows (means over samples), notes and files."""
+
+    rows: list[SanityRow]
+    notes: list[str]
+    files: list[Path]
+
+
+def run_sanity(
+    config: RunConfig, folder: Path, limit: int, progress: Progress | None = None
+) -> Sanity:
+    """Runs the check with the config's first variant on its first samples.
+
+    Raises:
+        LmdError: what the building of data and network raises.
+    """
+    device = start(config)
+    built = build_network(config, device)
+    dataset = build_dataset(config, progress)
+    count = min(limit, len(dataset))
+    if progress is not None:
+        progress.start(count, "sanity")
+    found = []
+    for index in range(count):
+        features, constants = encode(built.network, [dataset[index]], device)
+
+        def fuse_of(network: nn.Module, constants: Any = constants) -> Callable[..., Tensor]:
+            return fuse_function(cast(FusionNetwork, network), config.model.output, constants)
+
+        found.append(
+            list(
+                sanity_rows(built.network, fuse_of, features, config.variants[0], seed=config.seed)
+            )
+        )
+        if progress is not None:
+            progress.advance(note=dataset.tokens[index])
+    rows = mean_rows(found)
+    notes = [
+        f"{config.variants[0]}, means over {count} samples; each layer's parameters are shuffled, "
+        "from the output on, and stay so.",
+        "A map that still resembles the trained network's with its weights random does not "
+        "depend on them (Adebayo et al., 2018).",
+    ]
+    if built.random:
+        notes.append("Random weights: the numbers say nothing about a trained network.")
+    return Sanity(rows, notes, _write(rows, folder))
+
+
+def _write(rows: Sequence[SanityRow], folder: Path) -> list[Path]:
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    header = tuple(f.name for f in fields(SanityRow))
+    write_atomically(folder / "sanity.csv", csv_lines([header, *map(astuple, rows)]))
+    write_atomically(folder / "sanity.png", sanity_png(rows))
+    return [folder / "sanity.csv", folder / "sanity.png"]
+
+
+def sanity_table(rows: Sequence[SanityRow]) -> tuple[list[str], list[list[str]]]:
+    """One line for each step: the PCC of every part."""
+    names = list(dict.fromkeys(row.part for row in rows))
+    lines = []
+    for step in dict.fromkeys(row.step for row in rows):
+        here = {row.part: row for row in rows if row.step == step}
+        layer = here[names[0]].layer or "(trained)"
+        lines.append([str(step), layer, *(f"{here[name].pcc:.2f}" for name in names)])
+    return ["step", "layer", *(f"PCC {name}" for name in names)], lines
+
+
+def sanity_png(rows: Sequence[SanityRow]) -> bytes:
+    """PCC (lines) and rank correlation of magnitudes (dashed) of each part over the steps."""
+    with own_settings():
+        figure = Figure(figsize=(8.0, 4.2), dpi=DPI, layout="constrained")
+        axes = figure.subplots()
+        for part in dict.fromkeys(row.part for row in rows):
+            mine = [row for row in rows if row.part == part]
+            colour = COLOURS.get("prediction" if part == "total" else part, OUTLINE)
+            steps = [row.step for row in mine]
+            axes.plot(steps, [row.pcc for row in mine], color=colour, label=part)
+            axes.plot(steps, [row.rank for row in mine], color=colour, lw=0.9, ls="--")
+        axes.axhline(0.0, color=OUTLINE, lw=0.8)
+        axes.set(xlabel="layers randomised, from the output", ylim=(-0.6, 1.05))
+        axes.set_ylabel("correlation with the trained network's map\n(dashed: ranks of magnitudes)")
+        axes.legend(frameon=False)
+        return figure_bytes(figure, "png")

@@ -1,0 +1,49 @@
+"""What a figure shows of one sample, whatever network and data set it comes from."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmd_cli.report.decisive import Decisive
+from lmd_cli.report.plane import Plane
+from lmd_cli.report.projection import Overlay
+
+Map = NDArray[np.floating]
+
+#: The cameras' usual arrangement: what lies ahead above, what lies behind below.
+ROWS = (
+    ("CAM_FRONT_LEFT", "CAM_FRONT", "CAM_FRONT_RIGHT"),
+    ("CAM_BACK_LEFT", "CAM_BACK", "CAM_BACK_RIGHT"),
+)
+
+
+@dataclass(frozen=True, eq=False)
+class Scene:
+    """One sample. Maps have rows forward and columns to the right, see :class:`Plane`.
+
+    Attributes:
+        images: by camera, (H, W, 3) in [0, 1].
+        ground_truth: vehicle mask (rows, columns).
+        total: the fused prediction, logits (rows, columns).
+        parts: by name, (rows, columns); they sum to ``total``.
+        plane: where the maps lie.
+        title: first line; ``warning``: a line in red, if any.
+        outlines: annotated vehicles from above, (4, 2) metres (right, forward) each.
+        overlays: by camera, what is drawn over its image.
+        marks: where one sensor alone is decisive.
+    """
+
+    images: Mapping[str, Map]
+    ground_truth: Map
+    total: Map
+    parts: Mapping[str, Map]
+    plane: Plane
+    title: str
+    warning: str = ""
+    outlines: Sequence[Map] = ()
+    overlays: Mapping[str, Overlay] = field(default_factory=dict)
+    marks: Sequence[Decisive] = ()

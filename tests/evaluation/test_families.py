@@ -1,0 +1,95 @@
+"""Variants that share their partners' passes give what each gives alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor
+
+from lmd_cli.build import build_dataset, build_network
+from lmd_cli.config_file import load_config
+from lmd_cli.data import collate
+from lmd_cli.decomposition import variant_names
+from lmd_cli.evaluation.predict import Prediction, family, predict, predict_variants
+from lmd_cli.evaluation.walk import Encoding, Skipped, Visit, fused_parts
+
+
+@pytest.fixture(scope="module")
+def setting(tiny_config: Path) -> tuple[Any, Visit]:
+    """A network in float64 and a visit with two partners and one that could not be read."""
+    config = load_config(str(tiny_config))
+    network: Any = build_network(config, torch.device("cpu")).network.double()
+    dataset = build_dataset(config)
+
+    def encoding(index: int) -> Encoding:
+        batch = collate([dataset[index]])
+        wide = {**batch, "images": batch["images"].double()}  # type: ignore[union-attr]
+        wide["radar_features"] = [f.double() for f in batch["radar_features"]]
+        with torch.no_grad():
+            features = network.encode(wide)
+        return Encoding(index, dataset.tokens[index], fused_parts(network, features), features)
+
+    partners = [encoding(1), Skipped(2, "gone", "unreadable"), encoding(3)]
+    return network, Visit(0, encoding(0), partners)
+
+
+def close(found: Tensor, wanted: Tensor, scale: float) -> None:
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-11 * scale)
+
+
+def same(found: Prediction, wanted: Prediction) -> None:
+    scale = max(float(part.abs().max()) for part in wanted.parts.values())
+    assert torch.equal(found.total, wanted.total)
+    for name, part in wanted.parts.items():
+        close(found.parts[name], part, scale)
+        assert found.perturbed[name][1] is None
+        for a, b in zip(found.perturbed[name], wanted.perturbed[name], strict=True):
+            if a is not None and b is not None:
+                close(a, b, scale)
+
+
+def test_every_variant_is_as_by_itself(setting: tuple[Any, Visit]) -> None:
+    network, visit = setting
+    found = dict(predict_variants(network, visit, variant_names(), "segmentation"))
+    assert list(found) == variant_names()
+    for variant, prediction in found.items():
+        same(prediction, predict(network, visit, variant, "segmentation"))
+
+
+def test_a_variant_does_not_depend_on_the_company_it_keeps(setting: tuple[Any, Visit]) -> None:
+    network, visit = setting
+    names = ["uniform-identity", "identity-uniform", "identity-identity"]
+    together = dict(predict_variants(network, visit, names, "segmentation"))
+    for name in names:
+        ((_, alone),) = predict_variants(network, visit, [name], "segmentation")
+        for part, maps in alone.perturbed.items():
+            for a, b in zip(maps, together[name].perturbed[part], strict=True):
+                assert (a is None) == (b is None)
+                assert a is None or torch.equal(a, b)
+
+
+def test_partners_go_through_once_for_a_family(
+    setting: tuple[Any, Visit], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network, visit = setting
+    batches: list[int] = []
+    tail = network.tail
+
+    def counted(fused: Tensor, outputs: Any) -> Any:
+        batches.append(len(fused))
+        return tail(fused, outputs)
+
+    monkeypatch.setattr(network, "tail", counted)
+    two = ["uniform-identity", "identity-identity", "identity-uniform", "identity-ratio"]
+    list(predict_variants(network, visit, two, "segmentation"))
+    clean, partners = batches.count(1), [b for b in batches if b > 1]
+    assert clean == 4  # one decomposition for each variant
+    assert partners == [2] * 4  # two families, two modalities, two readable partners
+
+
+def test_families() -> None:
+    assert {family(name) for name in variant_names()} == {"identity-ratio", "identity-identity"}
+    assert family("uniform-uniform-sum-taylor") == "identity-identity-taylor"
