@@ -34,11 +34,12 @@ from lmd_cli.attribution.interface import Features, Fuse, Target, autograd_follo
 from lmd_cli.decomposition import Layout, NoRuleError, Rule, Variant, find_rule
 from lmd_cli.decomposition.frozen import FrozenMap, Stream
 from lmd_cli.decomposition.layout import BIAS
-from lmd_cli.decomposition.marks import count_marked, mark, unmark, unmark_tensor
+from lmd_cli.decomposition.marks import MarkedTensor, count_marked, mark, unmark, unmark_tensor
 from lmd_cli.decomposition.modules import find_root
 from lmd_cli.decomposition.registry import function_name
 from lmd_cli.decomposition.rules.arithmetic import add_
-from lmd_cli.decomposition.rules.attention import COMPOSED
+from lmd_cli.decomposition.rules.composite import COMPOSED, is_composed
+from lmd_cli.decomposition.rules.quotient import fraction
 from lmd_cli.decomposition.session import Session
 from lmd_cli.decomposition.tensor import DecomposedTensor
 from lmd_cli.decomposition.tree import map_tensors
@@ -132,7 +133,9 @@ class _RelevanceMode(TorchFunctionMode):
         if not marked:
             return func(*args, **kwargs)
         rule = self._rule(func)
-        if rule.kind == "composite":
+        if is_composed(func, rule.kind, args, kwargs):
+            if rule.inplace:
+                raise MethodError(f"lrp has no rule for {function_name(func)} in place")
             with self:
                 return COMPOSED[func](*args, **kwargs)
         with torch._C.DisableTorchFunctionSubclass():
@@ -149,15 +152,29 @@ class _RelevanceMode(TorchFunctionMode):
 
     def _plain(self, rule: Rule, func: Any, args: Any, kwargs: Any, marked: int) -> Any:
         """What is linear runs as it is; its derivative is stabilised."""
+        if rule.kind == "quotient" and isinstance(fraction(func, args, kwargs)[1], MarkedTensor):
+            return self._quotient(rule, func, args, kwargs)
         out = func(*unmark(args), **unmark(kwargs))
         if rule.kind in ("metadata", "constant") or out is None:
             return out
-        if rule.kind == "softmax":
+        if rule.kind in ("softmax", "statistic"):
             return out.detach()
+        if isinstance(out, Tensor) and out.is_complex():
+            where = self._session.tracker.describe()
+            raise MethodError(f"lrp has no rule for complex numbers: {function_name(func)} {where}")
         share = 0.5 if rule.kind == "product" and marked == 2 else 1.0
         if isinstance(out, Tensor) and (_sums_terms(rule) or share < 1.0):
             self._stabilise(out, rule.inplace, share)
         return mark(out)
+
+    def _quotient(self, rule: Rule, func: Any, args: Any, kwargs: Any) -> Any:
+        """The divisor is a constant, as a norm's deviation is."""
+        numerator, divisor = unmark(fraction(func, args, kwargs))
+        out = torch.div(numerator, divisor.detach())
+        if not rule.inplace:
+            return mark(out)
+        unmark(args[0]).copy_(out)
+        return args[0]
 
     def _stabilise(self, z: Tensor, inplace: bool, share: float = 1.0) -> None:
         """Multiplies the coefficient that comes back to ``z`` by share * z / (z + eps sign z)."""

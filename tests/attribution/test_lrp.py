@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import captum.attr
@@ -153,12 +154,45 @@ def test_attention_weights_are_constants() -> None:
 def test_an_operation_without_a_rule_is_named() -> None:
     class Odd(nn.Module):
         def forward(self, camera: Tensor) -> Tensor:
+            return torch.lgamma(camera)
+
+    with pytest.raises(MethodError, match=r"lrp has no rule for torch\.lgamma.*Odd"):
+        scores(Lrp(), Odd(), {"camera": normal(1, 4)}, lambda y: y)
+
+
+def test_complex_numbers_are_refused() -> None:
+    class Spectrum(nn.Module):
+        def forward(self, camera: Tensor) -> Tensor:
             return torch.fft.rfft(camera).real
 
-    with pytest.raises(
-        MethodError, match=r"lrp has no rule for torch\.fft.*fft_rfft.*Odd|rfft.*Odd"
+    with pytest.raises(MethodError, match=r"complex numbers: torch\.fft\.rfft.*Spectrum"):
+        scores(Lrp(), Spectrum(), {"camera": normal(1, 4)}, lambda y: y)
+
+
+def test_composites_in_place_are_refused() -> None:
+    with pytest.raises(MethodError, match=r"lrp has no rule for torch\.Tensor\.lerp_ in place"):
+        scores(
+            Lrp(),
+            lambda camera: (camera * 1.0).lerp_(camera, 0.5),
+            {"camera": normal(1, 4)},
+            lambda y: y,
+        )
+
+
+def test_a_norm_written_by_hand_is_the_norm() -> None:
+    """Its divisor is a constant however it is spelt."""
+    x = {"camera": normal(1, 6)}
+
+    def score(norm: Callable[[Tensor], Tensor]) -> Tensor:
+        return scores(Lrp(1e-12), norm, x, lambda y: y[:, :2])["camera"]
+
+    wanted = score(lambda camera: camera * (camera.detach().square().mean(-1, True) + 1e-5).rsqrt())
+    for by_hand in (
+        lambda camera: camera / (camera.pow(2).mean(-1, keepdim=True) + 1e-5).sqrt(),
+        lambda camera: camera * 1.0 / (camera.pow(2).mean(-1, keepdim=True) + 1e-5) ** 0.5,
+        lambda camera: (camera * 1.0).div_((camera.pow(2).mean(-1, keepdim=True) + 1e-5).sqrt()),
     ):
-        scores(Lrp(), Odd(), {"camera": normal(1, 4)}, lambda y: y)
+        torch.testing.assert_close(score(by_hand), wanted, rtol=1e-9, atol=1e-9)
 
 
 def test_batch_statistics_are_refused_before_they_change() -> None:
