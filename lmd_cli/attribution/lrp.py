@@ -163,9 +163,8 @@ class _RelevanceMode(TorchFunctionMode):
         """Multiplies the coefficient that comes back to ``z`` by share * z / (z + eps sign z)."""
         if not z.requires_grad:
             return
-        value = z.detach()
-        away = torch.where(value < 0, value - self._epsilon, value + self._epsilon)
-        factor = share * value / away
+        size = z.detach().abs()  # |z| / (|z| + eps) is z / (z + eps sign z)
+        factor = share * size / (size + self._epsilon)
         if inplace:  # whoever reads the tensor that was written to must meet the factor
             z.copy_(_scaled_coefficient(z, factor))
         else:
