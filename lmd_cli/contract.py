@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
@@ -48,3 +48,14 @@ class LinearFusion(Protocol):
 
     def tail(self, fused: Tensor, outputs: Sequence[str]) -> dict[str, Tensor]:
         """Everything after it; only the outputs that are asked for."""
+
+
+def fuse_function(
+    network: FusionNetwork, output: str, constants: Mapping[str, Any]
+) -> Callable[..., Tensor]:
+    """One output of ``fuse`` as a function of the modalities' features."""
+
+    def fuse(**features: Any) -> Tensor:
+        return network.fuse(features, [output], **constants)[output]
+
+    return fuse

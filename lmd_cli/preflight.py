@@ -12,13 +12,13 @@ from torch.utils import _pytree as pytree
 
 from lmd_cli.build import BuiltNetwork, Samples, build_dataset, build_network
 from lmd_cli.config import RunConfig
-from lmd_cli.contract import Features
+from lmd_cli.contract import Features, fuse_function
 from lmd_cli.decomposition import Decomposition, DecompositionError, Variant
 from lmd_cli.decomposition.replay import replay, replay_deviation
 from lmd_cli.errors import LmdError
 from lmd_cli.evaluation.schedule import Schedule
 from lmd_cli.progress import Progress, Silent
-from lmd_cli.single import encode, fuse_function, split, start
+from lmd_cli.single import encode, split, start
 
 #: Largest |total - sum of parts| over max |total| at any operation, by precision.
 CONSERVATION = {torch.float32: 1e-4, torch.float64: 1e-12}

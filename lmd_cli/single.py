@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lmd_cli.build import BuiltNetwork, Samples, build_dataset, build_network, resolve_device
 from lmd_cli.config import RunConfig, SimpleBEVConfig
-from lmd_cli.contract import FusionNetwork
+from lmd_cli.contract import FusionNetwork, fuse_function
 from lmd_cli.data import Sample, collate, to_device
 from lmd_cli.data.truth import Box3D
 from lmd_cli.decomposition import Decomposition, decompose
@@ -31,7 +31,7 @@ class SampleDecomposition:
         variant: the rules' name.
         built: the network and where its weights come from.
         sample: the sample.
-        result: the decomposition of the output's tree, audited.
+        result: the decomposition of the output, audited.
         total: the output, rows forward and columns right (Z, X), and
         parts: for each modality and ``bias`` (and ``interaction``) its part (Z, X), on the CPU.
         ground_truth: where the vehicles (of the output's class) are, (Z, X), 0 or 1.
@@ -56,7 +56,7 @@ class SampleDecomposition:
     @property
     def residual(self) -> float:
         """max |total - sum of parts| / max |total| of the output."""
-        return self.result[self.config.model.output].residual
+        return self.result.residual
 
 
 def decompose_sample(
@@ -100,17 +100,16 @@ class Ready:
         config, network, sample = self.config, self.built.network, self.dataset[index]
         features, constants = encode(network, [sample], self.device)
         result = split(self.built, features, constants, config, self.variant)
-        output = result[config.model.output]
-        named = {**output.parts, BIAS: output.bias}
+        named = {**result.parts, BIAS: result.bias}
         if config.bilinear == INTERACTION:
-            named[INTERACTION] = output.interaction
+            named[INTERACTION] = result.interaction
         return SampleDecomposition(
             config,
             self.variant,
             self.built,
             sample,
             result,
-            total=_shown(network, output.total),
+            total=_shown(network, result.total),
             parts={name: _shown(network, part) for name, part in named.items()},
             ground_truth=_shown(network, sample.tensors[truth_name(config)][None]),
             pictures=self.dataset.pictures(sample),
@@ -201,14 +200,3 @@ def split(
         keep_frozen=keep_frozen,
         bilinear=config.bilinear,
     )
-
-
-def fuse_function(
-    network: FusionNetwork, output: str, constants: Mapping[str, Any]
-) -> Callable[..., dict[str, Tensor]]:
-    """``network.fuse`` to one output, called with the sensors' features by name."""
-
-    def fuse(**features: Any) -> dict[str, Tensor]:
-        return network.fuse(features, [output], **constants)
-
-    return fuse

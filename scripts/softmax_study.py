@@ -24,11 +24,11 @@ from torch import Tensor, nn
 from lmd_cli.build import build_dataset, build_network
 from lmd_cli.config import RunConfig
 from lmd_cli.config_file import load_config
+from lmd_cli.contract import fuse_function
 from lmd_cli.decomposition import Decomposition, decompose
 from lmd_cli.decomposition.layout import INTERACTION
 from lmd_cli.decomposition.rules import softmax
 from lmd_cli.evaluation.metrics import mse, pcc
-from lmd_cli.evaluation.predict import fuse_function
 from lmd_cli.single import encode
 
 #: The paper's slope with no guard but the smallest that avoids a division by zero.

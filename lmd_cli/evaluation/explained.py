@@ -8,8 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lmd_cli.contract import FusionNetwork, LinearFusion
-from lmd_cli.evaluation.predict import fuse_function
+from lmd_cli.contract import FusionNetwork, LinearFusion, fuse_function
 from lmd_cli.evaluation.walk import Encoding, Fused, fused_parts
 
 

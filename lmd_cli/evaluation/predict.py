@@ -3,7 +3,7 @@ check by literal replay."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +11,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from lmd_cli.contract import FusionNetwork, LinearFusion
+from lmd_cli.contract import FusionNetwork, LinearFusion, fuse_function
 from lmd_cli.decomposition import Decomposition, Variant, decompose, decompose_onward
 from lmd_cli.decomposition.frozen import FrozenProduct
 from lmd_cli.decomposition.replay import Linearised, replay, replay_deviation
@@ -181,17 +181,6 @@ def _decompose_with(
         root=as_module(network),
         keep_frozen=keep_frozen,
     )
-
-
-def fuse_function(
-    network: FusionNetwork, output: str, constants: Mapping[str, Any]
-) -> Callable[..., Tensor]:
-    """One output of ``fuse`` as a function of the modalities' features."""
-
-    def fuse(**features: Any) -> Tensor:
-        return network.fuse(features, [output], **constants)[output]
-
-    return fuse
 
 
 def _through(linear: Linearised, modality: str, inputs: list[Tensor]) -> list[Tensor]:

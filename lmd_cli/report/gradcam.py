@@ -17,6 +17,7 @@ from torch import Tensor
 
 from lmd_cli.attribution.cam import ActivationMaps, Method, activation_maps, on_grid
 from lmd_cli.config import RunConfig
+from lmd_cli.contract import fuse_function
 from lmd_cli.errors import ConfigError
 from lmd_cli.evaluation.results import disk_errors, write_atomically
 from lmd_cli.progress import Progress
@@ -33,7 +34,7 @@ from lmd_cli.report.plane import Array, Plane, plane_of
 from lmd_cli.report.regions import rectangle, vehicle
 from lmd_cli.report.sample import scene_of
 from lmd_cli.report.scene import Scene
-from lmd_cli.single import SampleDecomposition, encode, fuse_function, make_ready
+from lmd_cli.single import SampleDecomposition, encode, make_ready
 
 Mask = NDArray[np.bool_]
 WIDTH = 13.0
@@ -109,9 +110,9 @@ def _maps(
 ) -> ActivationMaps:
     network, output = split.built.network, split.config.model.output
     features, constants = encode(network, [split.sample], device)
-    outputs = fuse_function(network, output, constants)
+    fuse = fuse_function(network, output, constants)
     found = activation_maps(
-        lambda **features: network.forward_up(outputs(**features)[output]),
+        lambda **features: network.forward_up(fuse(**features)),
         features,
         network,
         request.layer,

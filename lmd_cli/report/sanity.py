@@ -12,8 +12,7 @@ from torch import Tensor, nn
 
 from lmd_cli.build import build_dataset, build_network
 from lmd_cli.config import RunConfig
-from lmd_cli.contract import FusionNetwork
-from lmd_cli.evaluation.predict import fuse_function
+from lmd_cli.contract import FusionNetwork, fuse_function
 from lmd_cli.evaluation.results import csv_lines, disk_errors, write_atomically
 from lmd_cli.evaluation.runner import Progress
 from lmd_cli.evaluation.sanity import SanityRow, mean_rows, sanity_rows
