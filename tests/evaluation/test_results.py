@@ -23,13 +23,16 @@ def sample(position: int, pairs: int) -> tuple[object, ...]:
     return (position, f"s{position}", "ok", pairs, "", 1, 2, 1e-7, None)
 
 
+def add(run: RunFolder, position: int) -> None:
+    run.rows().append([pair(f"s{position}", m) for m in (1, 2)], sample(position, 2))
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> RunFolder:
     run = RunFolder(tmp_path / "run")
-    run.start_or_resume()
+    run.rows().trim()
     for position in range(3):
-        run.append("pairs.csv", [pair(f"s{position}", m) for m in (1, 2)])
-        run.append("samples.csv", [sample(position, 2)])
+        add(run, position)
     return run
 
 
@@ -46,7 +49,7 @@ def test_floats_read_back_exactly_and_undefined_is_empty() -> None:
 
 def test_whole_results_stay(folder: RunFolder) -> None:
     before = contents(folder)
-    assert folder.start_or_resume() == 3
+    assert folder.rows().trim() == 3
     assert contents(folder) == before
 
 
@@ -58,10 +61,9 @@ def test_any_cut_through_the_files_ends_with_the_same_bytes(folder: RunFolder, c
         path = folder.file(name)
         data = path.read_bytes()
         path.write_bytes(data[: len(data) - cut] if name == "samples.csv" else data + data[-cut:-3])
-    done = folder.start_or_resume()
+    done = folder.rows().trim()
     for position in range(done, 3):
-        folder.append("pairs.csv", [pair(f"s{position}", m) for m in (1, 2)])
-        folder.append("samples.csv", [sample(position, 2)])
+        add(folder, position)
     assert contents(folder) == before
 
 
@@ -69,7 +71,7 @@ def test_fewer_pairs_than_counted_is_refused(folder: RunFolder) -> None:
     path = folder.file("pairs.csv")
     path.write_bytes(b"\n".join(path.read_bytes().split(b"\n")[:4]) + b"\n")
     with pytest.raises(ResultsError, match=r"3 of the 6 rows that samples.csv counts"):
-        folder.start_or_resume()
+        folder.rows().trim()
 
 
 def test_a_second_run_is_locked_out_and_a_dead_one_is_not(tmp_path: Path) -> None:
@@ -103,9 +105,9 @@ def test_a_full_disk_is_said_so(folder: RunFolder, monkeypatch: pytest.MonkeyPat
     with pytest.raises(RunError, match="the disk is full"):
         write_atomically(folder.file("table.csv"), b"x")
     with pytest.raises(RunError, match="the disk is full"):
-        folder.append("pairs.csv", [pair("s3", 1)])
+        add(folder, 3)
     monkeypatch.undo()
-    assert folder.start_or_resume() == 3
+    assert folder.rows().trim() == 3
     assert contents(folder) == before
     assert RunError.exit_code == 1
 
