@@ -11,7 +11,7 @@ in order.
 from __future__ import annotations
 
 import csv
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -76,20 +76,35 @@ class Stretch:
     def trim(self) -> int:
         """Cuts off what was not finished and returns how many samples are done.
 
+        A sample is finished if its line is whole and so are its pairs, whichever file lost its end.
+
         Raises:
-            ResultsError: the rows do not fit together.
+            ResultsError: a file has other columns than this version writes.
         """
-        done = self.finished()
         with disk_errors(self.samples.parent):
             self.samples.parent.mkdir(exist_ok=True)
-        # Samples first: what they count must never be more than the pairs that are there.
-        lines = _cut(self.samples, SAMPLE_FIELDS, len(done))
-        keep = _pairs(done)
-        pairs = _cut(self.pairs, PAIR_FIELDS, keep)
-        if lines != len(done) or pairs != keep:
-            raise self._lacking(pairs, keep)
-        _cut(self.timings, TIMING_FIELDS, None)
-        return len(done)
+        _start(self.samples, SAMPLE_FIELDS)
+        _start(self.pairs, PAIR_FIELDS)
+        _start(self.timings, TIMING_FIELDS, strict=False)
+        done, end = self._backed()
+        _truncate(self.samples, done)
+        _truncate(self.timings)
+        with disk_errors(self.pairs), open(self.pairs, "ab") as file:
+            file.truncate(end)
+        return done
+
+    def _backed(self) -> tuple[int, int]:
+        """How many samples have all their pairs, and where these end in the pairs file."""
+        with open(self.pairs, "rb") as file:
+            done, end = 0, len(file.readline())
+            for row in self.finished():
+                begins = csv_lines([[row["sample_token"]]])[:-1] + b","
+                lines = list(islice(file, int(row["pairs"])))
+                whole = all(line.startswith(begins) and line.endswith(b"\n") for line in lines)
+                if len(lines) < int(row["pairs"]) or not whole:
+                    break
+                done, end = done + 1, end + sum(map(len, lines))
+        return done, end
 
     def append(
         self,
@@ -105,34 +120,18 @@ class Stretch:
                 file.write(csv_lines([timing]))
 
     def absorb(self, other: Stretch, skip: int) -> None:
-        """Appends the finished rows of another stretch but for its first ``skip`` samples.
-
-        Raises:
-            ResultsError: it has fewer pairs than its samples count.
-        """
+        """Appends the rows of another stretch, which is trimmed, but for its first samples."""
         rows = other.finished()
-        before, more = (
-            sum(int(row["pairs"]) for row in part) for part in (rows[:skip], rows[skip:])
-        )
-        lines = list(_lines(other.pairs, 1 + before, more))
-        if len(lines) < more:
-            raise other._lacking(before + len(lines), before + more)
-        append_synced(self.pairs, b"".join(lines))
+        before, more = _pairs(rows[:skip]), _pairs(rows[skip:])
+        append_synced(self.pairs, _lines(other.pairs, 1 + before, more))
         for ours, theirs in ((self.samples, other.samples), (self.timings, other.timings)):
-            append_synced(ours, b"".join(_lines(theirs, 1 + skip, len(rows) - skip)))
+            append_synced(ours, _lines(theirs, 1 + skip, len(rows) - skip))
 
     def remove(self) -> None:
         """Deletes the files: the samples first, so that no pairs are missed in between."""
         for path in (self.samples, self.pairs, self.timings):
             with disk_errors(path):
                 path.unlink(missing_ok=True)
-
-    def _lacking(self, found: int, expected: int) -> ResultsError:
-        return ResultsError(
-            f"{self.folder}: {self.pairs.relative_to(self.folder)} has {found} of the {expected} "
-            f"rows that {self.samples.relative_to(self.folder)} counts; the files were changed. "
-            "Use --overwrite to start again"
-        )
 
 
 def stretches(folder: Path) -> list[Stretch]:
@@ -150,12 +149,12 @@ def merge(folder: Path) -> int:
         How many samples the run's own files have.
 
     Raises:
-        ResultsError: the rows do not fit together.
+        ResultsError: a file has other columns than this version writes.
     """
     main = Stretch(folder, own=True)
     done = main.trim()
     for stretch in sorted(stretches(folder), key=lambda each: each.first):
-        rows = len(stretch.finished())
+        rows = stretch.trim()
         end = stretch.first + rows
         if stretch.first <= done < end:
             main.absorb(stretch, done - stretch.first)
@@ -229,40 +228,43 @@ def _whole(row: dict[Any, Any]) -> bool:
     return set(row) == set(SAMPLE_FIELDS) and None not in row.values() and row["pairs"].isdecimal()
 
 
-def _lines(path: Path, skip: int, count: int) -> Iterator[bytes]:
-    """Whole lines of a file; none if it is not there."""
-    if path.exists():
-        with open(path, "rb") as file:
-            yield from (line for line in islice(file, skip, skip + count) if line.endswith(b"\n"))
+def _lines(path: Path, skip: int, count: int) -> bytes:
+    """Lines of a file; none if it is not there."""
+    if not path.exists():
+        return b""
+    with open(path, "rb") as file:
+        return b"".join(islice(file, skip, skip + count))
 
 
-def _cut(path: Path, fields: Sequence[str], rows: int | None) -> int:
-    """Truncates a file to its header and ``rows`` whole lines.
-
-    With ``None`` for the rows, all that are whole stay, and a file with other columns is emptied.
-
-    Returns:
-        How many there are.
+def _start(path: Path, fields: Sequence[str], *, strict: bool = True) -> None:
+    """Gives a file its header if it has none, or a torn one.
 
     Raises:
-        ResultsError: the file has another header.
+        ResultsError: it has another header (if ``strict``, else it is emptied).
     """
     expected = csv_lines([fields])
     with disk_errors(path), open(path, "ab+") as file:
         file.seek(0)
         header = file.readline()
-        if header != expected:
-            if rows is not None and not expected.startswith(header):
-                raise ResultsError(
-                    f"{path} has other columns than this version writes: "
-                    f"{header.decode(errors='replace').strip()}; use another --output, or "
-                    "--overwrite to start again"
-                )
-            file.truncate(0)
-            file.write(expected)
-            return 0
-        count, end = 0, file.tell()
-        while (rows is None or count < rows) and file.readline().endswith(b"\n"):
-            count, end = count + 1, file.tell()
+        if header == expected:
+            return
+        if strict and not expected.startswith(header):
+            raise ResultsError(
+                f"{path} has other columns than this version writes: "
+                f"{header.decode(errors='replace').strip()}; use another --output, or --overwrite "
+                "to start again"
+            )
+        file.truncate(0)
+        file.write(expected)
+
+
+def _truncate(path: Path, rows: int | None = None) -> None:
+    """Cuts a file to its header and ``rows`` whole lines (``None``: all that are whole)."""
+    with disk_errors(path), open(path, "ab+") as file:
+        file.seek(0)
+        end = len(file.readline())
+        for count, line in enumerate(file):
+            if count == rows or not line.endswith(b"\n"):
+                break
+            end += len(line)
         file.truncate(end)
-        return count

@@ -53,25 +53,43 @@ def test_whole_results_stay(folder: RunFolder) -> None:
     assert contents(folder) == before
 
 
-@pytest.mark.parametrize("cut", range(1, 60, 3))
-def test_any_cut_through_the_files_ends_with_the_same_bytes(folder: RunFolder, cut: int) -> None:
-    """A kill can lose the end of either file: the rest is made again."""
+@pytest.mark.parametrize("name", ["samples.csv", "pairs.csv"])
+def test_a_file_cut_at_any_byte_ends_with_the_same_bytes(folder: RunFolder, name: str) -> None:
+    """What the shorter file lacks is made again, whichever of the two it is."""
+    before = contents(folder)
+    whole = folder.file(name).read_bytes()
+    for end in range(len(whole)):
+        folder.file(name).write_bytes(whole[:end])
+        for position in range(folder.rows().trim(), 3):
+            add(folder, position)
+        assert contents(folder) == before, end
+
+
+def test_a_torn_line_with_more_behind_it_is_cut_off(folder: RunFolder) -> None:
     before = contents(folder)
     for name in ("samples.csv", "pairs.csv"):
-        path = folder.file(name)
-        data = path.read_bytes()
-        path.write_bytes(data[: len(data) - cut] if name == "samples.csv" else data + data[-cut:-3])
-    done = folder.rows().trim()
-    for position in range(done, 3):
-        add(folder, position)
+        with open(folder.file(name), "ab") as file:
+            file.write(b"3,s3\n" + b"\0" * 40 + b"\nmore\n")
+    assert folder.rows().trim() == 3
     assert contents(folder) == before
 
 
-def test_fewer_pairs_than_counted_is_refused(folder: RunFolder) -> None:
+def test_a_lost_line_in_the_middle_is_noticed(folder: RunFolder) -> None:
+    """The pairs behind it are other samples' than the lines say, so they are made again."""
     path = folder.file("pairs.csv")
-    path.write_bytes(b"\n".join(path.read_bytes().split(b"\n")[:4]) + b"\n")
-    with pytest.raises(ResultsError, match=r"3 of the 6 rows that samples.csv counts"):
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:3] + lines[4:]))
+    assert folder.rows().trim() == 1
+    assert path.read_bytes() == b"".join(lines[:3])
+
+
+def test_other_columns_are_refused_and_kept(folder: RunFolder) -> None:
+    path = folder.file("pairs.csv")
+    path.write_bytes(path.read_bytes().replace(b"pcc,mse", b"r,mse"))
+    before = contents(folder)
+    with pytest.raises(ResultsError, match=r"pairs.csv has other columns.*--overwrite"):
         folder.rows().trim()
+    assert contents(folder) == before
 
 
 def test_a_second_run_is_locked_out_and_a_dead_one_is_not(tmp_path: Path) -> None:
