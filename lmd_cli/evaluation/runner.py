@@ -34,7 +34,7 @@ class Progress(Protocol):
     def start(self, total: int, description: str) -> None:
         """Begins a task of ``total`` steps."""
 
-    def advance(self, n: int = 1, note: str = "") -> None:
+    def advance(self, n: int = 1, note: str = "", waiting: float | None = None) -> None:
         """Counts finished steps."""
 
     def close(self) -> None:
@@ -231,7 +231,7 @@ def _walk(
             folder.append("samples.csv", [rows.sample])
             folder.append_timing((visit.sample.token, *stopwatch.lap()))
             if progress is not None:
-                progress.advance(note=visit.sample.token)
+                progress.advance(note=visit.sample.token, waiting=stopwatch.waiting_share)
     finally:
         if progress is not None:
             progress.close()
