@@ -277,7 +277,7 @@ def _work(
     folder: RunFolder,
     share: Sequence[range],
     skip: bool,
-    tell: Callable[[str], None] | None = None,
+    tell: Callable[[str, float], None] | None = None,
     done: int = -1,
 ) -> None:
     """Measures ranges of positions and writes their rows.
@@ -285,7 +285,7 @@ def _work(
     Args:
         share: the ranges.
         skip: skip samples that cannot be read.
-        tell: called with each finished sample's token.
+        tell: called with each finished sample's token and the share of time spent waiting for data.
         done: samples in the run's own files, which the range that begins there goes on with.
     """
     stopwatch = Stopwatch()
@@ -300,4 +300,4 @@ def _work(
             token = visit.sample.token
             stretch.append(rows.pairs, rows.sample, (token, *stopwatch.lap()))
             if tell is not None:
-                tell(token)
+                tell(token, stopwatch.waiting_share)

@@ -18,7 +18,7 @@ class Progress(Protocol):
     def start(self, total: int, description: str) -> None:
         """Begins a task of ``total`` steps."""
 
-    def advance(self, n: int = 1, note: str = "") -> None:
+    def advance(self, n: int = 1, note: str = "", waiting: float | None = None) -> None:
         """Counts finished steps."""
 
     def close(self) -> None:
@@ -36,10 +36,10 @@ class Tally:
         if progress is not None:
             progress.start(sum(len(part) for share in shares for part in share), "evaluate")
 
-    def advance(self, token: str) -> None:
+    def advance(self, token: str, waiting: float) -> None:
         """One more here, and what the others have done."""
         if self._progress is not None:
-            self._progress.advance(1 + self._watch.news(), note=token)
+            self._progress.advance(1 + self._watch.news(), note=token, waiting=waiting)
 
     def look(self) -> None:
         """What the others have done."""
