@@ -204,6 +204,11 @@ class Meeting:
             )
             self._store = PrefixStore(f"lmd/{me.attempt}", store)
 
+    @property
+    def size(self) -> int:
+        """Number of processes."""
+        return self._me.size
+
     def publish(self, plan: Plan) -> None:
         """Rank 0 tells the plan."""
         with _meaning("the plan cannot be told to the other ranks"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import platform
 from collections.abc import Mapping, Sequence
@@ -20,7 +21,8 @@ IDENTITY = (
 )
 
 
-def package_versions() -> dict[str, str]:
+@functools.cache
+def package_versions() -> Mapping[str, str]:
     """Versions of what computes the results."""
     found = {"python": platform.python_version()}
     for name in _PACKAGES:

@@ -117,23 +117,35 @@ def evaluate(
     with folder.locked() as job:
         _claim(folder, run, resume, overwrite)
         last = min(limit or run.schedule.samples, run.schedule.samples)
-        done = merge(folder.path)
-        todo = missing(folder.path, done, last)
-        shares = divide(todo, 1 if rank is None else rank.size)
-        if meeting is not None:
-            meeting.publish(Plan(job, run.record(), shares))
-        tally = Tally(progress, folder, shares)
-        try:
-            _work(run, folder, shares[0], on_error == "skip", tally.advance, done)
-            if meeting is not None:
-                wait_for_ranks(
-                    folder, meeting, [r for r, share in enumerate(shares) if r and share], tally
-                )
-        finally:
-            tally.close()
-        if todo:
-            require_all(merge(folder.path), last)
+        _measure_missing(run, folder, job, last, on_error == "skip", progress, meeting)
         return finish(run, folder)
+
+
+def _measure_missing(
+    run: Run,
+    folder: RunFolder,
+    job: str,
+    last: int,
+    skip: bool,
+    progress: Progress | None,
+    meeting: Meeting | None,
+) -> None:
+    """Rank 0's part: divides what is missing, does its own share, waits, and merges."""
+    done = merge(folder.path)
+    todo = missing(folder.path, done, last)
+    shares = divide(todo, 1 if meeting is None else meeting.size)
+    if meeting is not None:
+        meeting.publish(Plan(job, run.record(), shares))
+    tally = Tally(progress, folder, shares)
+    try:
+        _work(run, folder, shares[0], skip, tally.advance, done)
+        if meeting is not None:
+            busy = [rank for rank, share in enumerate(shares) if rank and share]
+            wait_for_ranks(folder, meeting, busy, tally)
+    finally:
+        tally.close()
+    if todo:
+        require_all(merge(folder.path), last)
 
 
 def contribute(
