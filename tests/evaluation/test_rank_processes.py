@@ -222,9 +222,10 @@ def test_killed_at_random_again_and_again(
     out, chance, partial = tmp_path / "out", random.Random(seed), 0
     for _ in range(6):
         pids = ranks(arguments(tiny_config, out), chance.randint(1, 3), tmp_path)
-        sometimes(out, finished(out) + 1, chance.uniform(0.2, 3.0))
+        # At any time; or when there is one more row, and a moment later.
+        sometimes(out, finished(out) + 1, chance.choice([1.5 * chance.random(), 30.0, 30.0]))
         kill(chance.sample(pids, chance.randint(1, len(pids))))
-        time.sleep(chance.uniform(0.0, 0.2))
+        time.sleep(chance.choice([0.0, 0.0, 0.1]))
         kill(pids)
         ended(pids)
         partial += 0 < finished(out) < 6
@@ -242,5 +243,5 @@ def finished(out: Path) -> int:
 def sometimes(out: Path, goal: int, seconds: float) -> None:
     """Waits for that many finished samples, but not for long."""
     deadline = time.monotonic() + seconds
-    while finished(out) < goal and time.monotonic() < deadline:
+    while finished(out) < min(goal, 6) and time.monotonic() < deadline:
         time.sleep(0.001)
