@@ -19,6 +19,7 @@ __all__ = [
     "OwnModelConfig",
     "RunConfig",
     "SimpleBEVConfig",
+    "is_own",
 ]
 
 #: ``data.dataroot`` for the synthetic root in the user's cache folder, made on first use.

@@ -1,14 +1,21 @@
-"""How far a long task is: a bar on a terminal, a line now and then anywhere else."""
+"""How far a long task is: a bar on a terminal, a line now and then anywhere else.
+
+Both say the same: steps done, rate, time left, the share of the time spent waiting for data, and
+what the last step was.
+"""
 
 from __future__ import annotations
 
 import sys
 import time
 from collections.abc import Callable
-from typing import IO, Protocol
+from typing import IO, Any, Protocol
 
-#: Seconds between two lines.
-INTERVAL = 5.0
+#: Least and most seconds between two lines, and the share of the time passed that lies between.
+SHORTEST, LONGEST, GROWTH = 5.0, 60.0, 1 / 20
+#: Width of the bar, characters.
+BAR = 20
+Clock = Callable[[], float]
 
 
 class Progress(Protocol):
@@ -17,8 +24,14 @@ class Progress(Protocol):
     def start(self, total: int, description: str) -> None:
         """Begin a task of ``total`` steps, closing the one before."""
 
-    def advance(self, n: int = 1, note: str = "") -> None:
-        """``n`` more steps are done; ``note`` says what the last one was."""
+    def advance(self, n: int = 1, note: str = "", waiting: float | None = None) -> None:
+        """``n`` more steps are done.
+
+        Args:
+            n: how many.
+            note: what the last one was.
+            waiting: share of the time, from 0 to 1, that the task has waited for data so far.
+        """
 
     def close(self) -> None:
         """End the task, finished or not."""
@@ -30,37 +43,78 @@ class Silent:
     def start(self, total: int, description: str) -> None:
         """Nothing to show."""
 
-    def advance(self, n: int = 1, note: str = "") -> None:
+    def advance(self, n: int = 1, note: str = "", waiting: float | None = None) -> None:
         """Nothing to show."""
 
     def close(self) -> None:
         """Nothing to close."""
 
 
-class Lines:
-    """A line at the start, at most every few seconds or tenth of the task, and at the end."""
+class Meter:
+    """Counts steps and time. A clock that goes back stands still; one that jumps ahead counts."""
 
-    def __init__(self, stream: IO[str], clock: Callable[[], float] = time.monotonic):
+    def __init__(self, total: int, clock: Clock = time.monotonic):
+        self.total, self.done = total, 0
+        self._clock, self._latest, self._elapsed = clock, clock(), 0.0
+
+    def elapsed(self) -> float:
+        """Seconds since the start, never fewer than before."""
+        now = self._clock()
+        self._elapsed += max(now - self._latest, 0.0)
+        self._latest = now
+        return self._elapsed
+
+    def status(self, note: str = "", waiting: float | None = None) -> str:
+        """``0.5/s, 20 s left, 3 % waiting for data, NOTE``; what is not known is left out."""
+        seconds, pieces = self.elapsed(), []
+        if self.done and seconds > 0:
+            pieces.append(rate(self.done / seconds))
+        if self.done >= self.total:
+            pieces.append(f"{duration(seconds)} in all")
+        elif self.done:
+            pieces.append(f"{duration((self.total - self.done) * seconds / self.done)} left")
+        if waiting is not None:
+            pieces.append(f"{min(max(waiting, 0.0), 1.0):.0%} waiting for data")
+        return ", ".join([*pieces, *([note] if note else [])])
+
+
+def rate(steps: float) -> str:
+    """Steps a second, or seconds a step if it is slower than that."""
+    return f"{steps:.3g}/s" if steps >= 1 else f"{1 / steps:.3g} s each"
+
+
+def duration(seconds: float) -> str:
+    """``12 s``, ``3 min 5 s`` or ``2 h 10 min``."""
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3600:
+        return f"{whole // 60} min {whole % 60} s"
+    return f"{whole // 3600} h {whole % 3600 // 60} min"
+
+
+class Lines:
+    """A line at the start, every few seconds (every minute in a long task), and at the end."""
+
+    def __init__(self, stream: IO[str], clock: Clock = time.monotonic):
         self._stream, self._clock = stream, clock
-        self._total = 0
+        self._meter = Meter(0, clock)
 
     def start(self, total: int, description: str) -> None:
         """Begin a task of ``total`` steps."""
-        self._total, self._done, self._description = total, 0, description
-        self._shown, self._started = 0, self._clock()
-        self._time = self._started
+        self._meter, self._description = Meter(total, self._clock), description
+        self._due = SHORTEST
         self._write(f"{description}: {total} to do")
 
-    def advance(self, n: int = 1, note: str = "") -> None:
+    def advance(self, n: int = 1, note: str = "", waiting: float | None = None) -> None:
         """``n`` more steps are done."""
-        self._done += n
-        now = self._clock()
-        due = (self._done - self._shown) * 10 >= self._total or self._done >= self._total
-        if due and (now - self._time >= INTERVAL or self._done >= self._total):
-            self._shown, self._time = self._done, now
-            tail = f", {note}" if note else ""
-            seconds = now - self._started
-            self._write(f"{self._description}: {self._done}/{self._total}, {seconds:.0f} s{tail}")
+        meter = self._meter
+        before, meter.done = meter.done, meter.done + n
+        seconds, finished = meter.elapsed(), before < meter.total <= meter.done
+        if finished or seconds >= self._due:
+            self._due = seconds + min(max(SHORTEST, GROWTH * seconds), LONGEST)
+            status = meter.status(note, waiting)
+            self._write(f"{self._description}: {meter.done}/{meter.total}, {status}")
 
     def close(self) -> None:
         """Nothing to close."""
@@ -70,34 +124,43 @@ class Lines:
 
 
 class Bar:
-    """A bar with the time left, on standard error."""
+    """A bar with the same status beside it, on standard error."""
 
-    def __init__(self) -> None:
-        self._bar: object | None = None
+    def __init__(self, clock: Clock = time.monotonic) -> None:
+        self._clock = clock
+        self._bar: Any = None
 
     def start(self, total: int, description: str) -> None:
         """Begin a task of ``total`` steps."""
         from rich import progress
         from rich.console import Console
+        from rich.table import Column
 
         self.close()
+        plain = {"markup": False}
+        rest = Column(no_wrap=True, overflow="ellipsis")
         columns = (
-            *progress.Progress.get_default_columns(),
-            progress.TextColumn("{task.fields[note]}"),
+            progress.TextColumn("{task.description}", **plain),
+            progress.BarColumn(BAR),
+            progress.MofNCompleteColumn(),
+            progress.TextColumn("{task.fields[status]}", table_column=rest, **plain),
         )
-        self._bar = bar = progress.Progress(*columns, console=Console(stderr=True))
-        self._task = bar.add_task(description, total=total, note="")
-        bar.start()
+        self._meter = Meter(total, self._clock)
+        self._bar = progress.Progress(*columns, console=Console(stderr=True))
+        self._task = self._bar.add_task(description, total=total, status="")
+        self._bar.start()
 
-    def advance(self, n: int = 1, note: str = "") -> None:
+    def advance(self, n: int = 1, note: str = "", waiting: float | None = None) -> None:
         """``n`` more steps are done."""
         if self._bar is not None:
-            self._bar.update(self._task, advance=n, note=note)  # type: ignore[attr-defined]
+            self._meter.done += n
+            status = self._meter.status(note, waiting)
+            self._bar.update(self._task, completed=self._meter.done, status=status)
 
     def close(self) -> None:
         """Give the terminal back."""
         if self._bar is not None:
-            self._bar.stop()  # type: ignore[attr-defined]
+            self._bar.stop()
             self._bar = None
 
 

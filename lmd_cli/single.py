@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,7 @@ from lmd_cli.data.truth import Box3D
 from lmd_cli.decomposition import Decomposition, decompose
 from lmd_cli.decomposition.layout import BIAS, INTERACTION
 from lmd_cli.errors import ConfigError, ContractError
+from lmd_cli.evaluation.stopwatch import Stopwatch
 from lmd_cli.progress import Progress
 from lmd_cli.shown import shown
 
@@ -91,13 +92,17 @@ def decompose_sample(
 
 @dataclass(frozen=True, eq=False)
 class Ready:
-    """A config's data and network, opened once to decompose any number of samples."""
+    """A config's data and network, opened once to decompose any number of samples.
+
+    ``stopwatch`` counts the time spent reading samples.
+    """
 
     config: RunConfig
     variant: str
     dataset: Samples
     built: BuiltNetwork
     device: torch.device
+    stopwatch: Stopwatch = field(default_factory=Stopwatch)
 
     def decompose(self, index: int) -> SampleDecomposition:
         """One sample's prediction and its parts.
@@ -105,7 +110,9 @@ class Ready:
         Raises:
             DataError: a file is missing or damaged.
         """
-        config, network, sample = self.config, self.built.network, self.dataset[index]
+        config, network = self.config, self.built.network
+        with self.stopwatch.reading():
+            sample = self.dataset[index]
         features, constants = encode(network, [sample], self.device)
         result = split(self.built, features, constants, config, self.variant)
         named = {**result.parts, BIAS: result.bias}

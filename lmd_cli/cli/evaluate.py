@@ -94,4 +94,4 @@ def command(
     header = [str(name) for name in summary.table.columns]
     show.table(header, [[str(cell) for cell in row] for row in summary.table.to_numpy()])
     show.lines(summary.notes)
-    show.files(summary.files)
+    show.files(summary.files, "report", folder)

@@ -44,6 +44,20 @@ Methods = Annotated[
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 
 
+def again(
+    config: str,
+    settings: list[str] | None,
+    dataroot: str | None = None,
+    checkpoint: str | None = None,
+    device: str | None = None,
+) -> list[str]:
+    """The same options as arguments, for a command to run next."""
+    short = {"--dataroot": dataroot, "--checkpoint": checkpoint, "--device": device}
+    given = [word for name, value in short.items() if value is not None for word in (name, value)]
+    repeated = [word for setting in settings or [] for word in ("--set", setting)]
+    return ["--config", config, *repeated, *given]
+
+
 def load(
     config: str,
     settings: list[str] | None,

@@ -40,4 +40,5 @@ def command(
         progress.close()
     show.table(*sanity_table(found.rows))
     show.lines(found.notes)
-    show.files(found.files)
+    same = options.again(config, settings, dataroot, checkpoint, device)
+    show.files(found.files, "evaluate", *same)

@@ -53,7 +53,8 @@ def command(
     header, rows = score_table(found.scores, found.seconds, found.plain_seconds)
     show.table(header, rows)
     show.lines(found.notes)
-    show.files([*found.files, picture])
+    same = options.again(config, settings, dataroot, checkpoint, device)
+    show.files([*found.files, picture], "sanity", *same)
 
 
 def _picture(found: ScoreSummary, folder: Path) -> Path:

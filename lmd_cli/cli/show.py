@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -34,7 +35,15 @@ def lines(notes: Iterable[str]) -> None:
         typer.echo(note)
 
 
-def files(paths: Sequence[Path]) -> None:
-    """Where the results are."""
+def files(paths: Sequence[Path], *onwards: object) -> None:
+    """Which files there are; with a command to run next, where they are and what it is, last."""
     folder = paths[0].parent
     typer.echo(f"files in {folder}: {', '.join(path.name for path in paths)}")
+    if onwards:
+        ending(folder, *onwards)
+
+
+def ending(place: Path, *onwards: object) -> None:
+    """The last line of a long command: where the results are, and the command to run next."""
+    command = shlex.join(["lmd", *map(str, onwards)])
+    typer.echo(f"results: {place}; next: {command}")

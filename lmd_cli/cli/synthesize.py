@@ -32,6 +32,7 @@ def command(
     debug: options.Debug = False,
 ) -> None:
     """Write a synthetic nuScenes root (v1.0-mini) of any size."""
+    from lmd_cli.cli import show
     from lmd_cli.data.synthetic import synthesize
     from lmd_cli.progress import counter, make_progress
 
@@ -49,3 +50,5 @@ def command(
     finally:
         progress.close()
     typer.echo(f"synthetic nuScenes root: {root}")
+    train = ["--set", "data.split=mini_train"] if split is Split.MINI_TRAIN else []
+    show.ending(root, "check", "--config", "demo.yaml", "--dataroot", root, *train)

@@ -66,7 +66,9 @@ def command(
     for table in made.tables.values():
         _show(table)
     show.lines(f"not made: {why}" for why in made.left_out.values())
-    show.files(made.files)
+    same = options.again(config, settings, dataroot, checkpoint, device)
+    onwards = ["report", folder / "run"] if made.run is not None else ["evaluate", *same]
+    show.files(made.files, *onwards)
 
 
 def _show(table: Table) -> None:

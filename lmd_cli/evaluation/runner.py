@@ -14,7 +14,7 @@ import torch
 from lmd_cli.attribution import ForwardMethod, method_named, require_maps
 from lmd_cli.attribution.linearised import Lmd, Relinearised
 from lmd_cli.build import BuiltNetwork, build_dataset, build_network, resolve_device
-from lmd_cli.config import RunConfig
+from lmd_cli.config import RunConfig, is_own
 from lmd_cli.data import collate
 from lmd_cli.decomposition import Variant
 from lmd_cli.errors import ResultsError
@@ -34,7 +34,7 @@ class Progress(Protocol):
     def start(self, total: int, description: str) -> None:
         """Begins a task of ``total`` steps."""
 
-    def advance(self, n: int = 1, note: str = "") -> None:
+    def advance(self, n: int = 1, note: str = "", waiting: float | None = None) -> None:
         """Counts finished steps."""
 
     def close(self) -> None:
@@ -79,11 +79,18 @@ class Run:
         """Of the table's rows: variants of LMD, then other methods."""
         return [*self.variants, *(method.name for method in self.rivals)]
 
+    def _where(self) -> dict[str, str]:
+        """The config file, beside which a report looks for the targets' modules again."""
+        source = self.config.source
+        own = is_own(self.config.model) or is_own(self.config.data)
+        return {"config_file": str(source.resolve())} if own and source is not None else {}
+
     def record(self) -> dict[str, Any]:
         """The part of ``run.json`` that identifies the run."""
         asked = {"rows": self.names} if self.names != list(self.config.variants) else {}
         return {
             "config": self.config.model_dump(mode="json"),
+            **self._where(),
             **asked,
             "checkpoint": self.built.checkpoint,
             "weights": {"sha256": self.built.sha256, "random": self.built.random},
@@ -231,7 +238,7 @@ def _walk(
             folder.append("samples.csv", [rows.sample])
             folder.append_timing((visit.sample.token, *stopwatch.lap()))
             if progress is not None:
-                progress.advance(note=visit.sample.token)
+                progress.advance(note=visit.sample.token, waiting=stopwatch.waiting_share)
     finally:
         if progress is not None:
             progress.close()

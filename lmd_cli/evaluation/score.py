@@ -26,6 +26,7 @@ from lmd_cli.evaluation.known_truth import GRADE, Score, Vehicle, truth_scores
 from lmd_cli.evaluation.record import package_versions, sample_list_sha256
 from lmd_cli.evaluation.results import csv_lines, disk_errors, write_atomically
 from lmd_cli.evaluation.runner import Progress, available_cores
+from lmd_cli.evaluation.stopwatch import Stopwatch
 from lmd_cli.evaluation.vehicles import (
     Footprint,
     FootprintMeans,
@@ -96,6 +97,7 @@ class Setting:
     evidence: dict[str, Evidence]
     instances: dict[str, str]
     threads: int
+    stopwatch: Stopwatch = field(default_factory=Stopwatch)
 
     @property
     def output(self) -> str:
@@ -139,7 +141,8 @@ def score(
         for index in range(count):
             plain.append(_sample(setting, index, chosen, left_out, strict=bool(methods)))
             if progress is not None:
-                progress.advance(note=setting.dataset.tokens[index])
+                token, waiting = setting.dataset.tokens[index], setting.stopwatch.waiting_share
+                progress.advance(note=token, waiting=waiting)
     finally:
         if progress is not None:
             progress.close()
@@ -164,7 +167,9 @@ def _sample(
 ) -> float:
     """Every method at one sample; returns the time of a plain pass."""
     network = setting.built.network
-    batch = to_device(collate([setting.dataset[index]]), setting.device)
+    with setting.stopwatch.reading():
+        sample = setting.dataset[index]
+    batch = to_device(collate([sample]), setting.device)
     with torch.no_grad():
         features, constants = encode_batch(network, batch, setting.dataset.tokens[index])
         what = explained(network, setting.output, features, constants)

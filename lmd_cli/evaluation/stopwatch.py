@@ -12,6 +12,7 @@ class Stopwatch:
 
     def __init__(self) -> None:
         self._start, self._read = time.monotonic(), 0.0
+        self._begin, self._read_in_all = self._start, 0.0
 
     @contextmanager
     def reading(self) -> Iterator[None]:
@@ -20,7 +21,14 @@ class Stopwatch:
         try:
             yield
         finally:
-            self._read += time.monotonic() - begin
+            seconds = time.monotonic() - begin
+            self._read += seconds
+            self._read_in_all += seconds
+
+    @property
+    def waiting_share(self) -> float:
+        """Of the time since the start, the fraction that went into reading."""
+        return self._read_in_all / max(time.monotonic() - self._begin, 1e-9)
 
     def lap(self) -> tuple[float, float]:
         """Seconds (reading, computing) since the last lap."""

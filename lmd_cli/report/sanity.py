@@ -16,6 +16,7 @@ from lmd_cli.contract import FusionNetwork, fuse_function
 from lmd_cli.evaluation.results import csv_lines, disk_errors, write_atomically
 from lmd_cli.evaluation.runner import Progress
 from lmd_cli.evaluation.sanity import SanityRow, mean_rows, sanity_rows
+from lmd_cli.evaluation.stopwatch import Stopwatch
 from lmd_cli.report.drawing import DPI, figure_bytes, own_settings
 from lmd_cli.report.looks import COLOURS
 from lmd_cli.report.scores import OUTLINE
@@ -45,9 +46,11 @@ def run_sanity(
     count = min(limit, len(dataset))
     if progress is not None:
         progress.start(count, "sanity")
-    found = []
+    found, stopwatch = [], Stopwatch()
     for index in range(count):
-        features, constants = encode(built.network, [dataset[index]], device)
+        with stopwatch.reading():
+            sample = dataset[index]
+        features, constants = encode(built.network, [sample], device)
 
         def fuse_of(network: nn.Module, constants: Any = constants) -> Callable[..., Tensor]:
             return fuse_function(cast(FusionNetwork, network), config.model.output, constants)
@@ -58,7 +61,7 @@ def run_sanity(
             )
         )
         if progress is not None:
-            progress.advance(note=dataset.tokens[index])
+            progress.advance(note=dataset.tokens[index], waiting=stopwatch.waiting_share)
     rows = mean_rows(found)
     notes = [
         f"{config.variants[0]}, means over {count} samples; each layer's parameters are shuffled, "

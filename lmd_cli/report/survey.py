@@ -27,6 +27,8 @@ DISAGREEING = 10
 JPEG_QUALITY = 80
 SAMPLE_FIELDS = ("sample_token", "scene", "description", "vehicles", "conflict", "residual")
 LAYER_FIELDS = ("order", "module", "operation")
+#: Before the first sample has shown how large its maps are.
+NOWHERE = Plane(0, 0, 0.0, 0.0, 0.0, 0.0)
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,8 +59,9 @@ class Survey:
     """What the pass found.
 
     Attributes:
-        plane: where the maps lie.
+        plane: where the maps lie; in pixels if not on the ground, numbers are one row.
         variant: the rules.
+        ground: whether the maps lie on the ground around a vehicle.
         parts: names, in the order of ``Shown.parts``.
         shown: samples for the viewer, in the dataset's order.
         objects: rows of ``objects.csv``, see :func:`~.vehicles.object_fields`.
@@ -69,6 +72,7 @@ class Survey:
 
     plane: Plane
     variant: str
+    ground: bool = True
     parts: list[str] = field(default_factory=list)
     shown: list[Shown] = field(default_factory=list)
     objects: list[Sequence[Any]] = field(default_factory=list)
@@ -80,7 +84,7 @@ class Survey:
 def survey(
     ready: Ready,
     tokens: Sequence[str],
-    plane: Plane,
+    plane: Plane | None,
     *,
     viewer: int,
     progress: Progress | None = None,
@@ -90,14 +94,14 @@ def survey(
     Args:
         ready: data and network.
         tokens: samples, in the order of the evaluation.
-        plane: where the output's maps lie.
+        plane: where the output's maps lie; none if not on the ground.
         viewer: how many of the first samples to keep for the viewer, beside the
             :data:`DISAGREEING` where the sensors disagree most.
 
     Raises:
         DataError: a sample is unknown or its files are damaged.
     """
-    found = Survey(plane, ready.variant)
+    found = Survey(plane or NOWHERE, ready.variant, ground=plane is not None)
     layers = LayerMeans()
     first: list[Shown] = []
     ranked: list[tuple[float, int, Shown]] = []
@@ -132,8 +136,10 @@ def _add(found: Survey, split: SampleDecomposition) -> float:
     sample, total = split.sample, split.total.numpy()
     parts = {name: part.numpy() for name, part in split.parts.items()}
     found.parts = list(parts)
+    if not found.ground:
+        found.plane = _pixels(total)
     sensors = {name: parts[name] for name in split.config.model.modalities}
-    disagreement = conflict(sensors, (total > 0) | (split.ground_truth.numpy() > 0.5))
+    disagreement = conflict(sensors, _relevant(split, total))
     named = (sample.token, sample.scene)
     weather = Weather.of(split.description)
     found.objects += object_rows(named, weather, split.boxes, found.plane, total, parts)
@@ -143,16 +149,32 @@ def _add(found: Survey, split: SampleDecomposition) -> float:
     return disagreement
 
 
+def _pixels(total: NDArray[np.floating]) -> Plane:
+    rows, columns = np.atleast_2d(total).shape
+    return Plane(rows, columns, 0.0, float(columns), 0.0, float(rows))
+
+
+def _relevant(split: SampleDecomposition, total: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Where sensors can disagree: at vehicles; anywhere where the output is not about them."""
+    if not split.on_ground or split.ground_truth is None:
+        return np.ones(total.shape, dtype=bool)
+    return (total > 0) | (split.ground_truth.numpy() > 0.5)
+
+
 def _shown(split: SampleDecomposition, index: int) -> Shown:
     outlines = [outline(box) for box in split.boxes]
-    images = [np.clip(split.pictures[camera], 0, 1) for camera in CAMERAS]  # (H, W, 3) each
+    cameras = [camera for camera in CAMERAS if camera in split.pictures]
+    images = [np.clip(split.pictures[camera], 0, 1) for camera in cameras]  # (H, W, 3) each
+    parts = np.stack([np.atleast_2d(part.numpy()) for part in split.parts.values()])
+    truth = split.ground_truth
+    known = np.zeros(parts.shape[1:]) if truth is None else np.atleast_2d(truth.numpy())
     return Shown(
         index,
         split.sample.token,
         split.sample.scene,
         split.description,
-        np.stack([part.numpy() for part in split.parts.values()]).astype(np.float32),
-        split.ground_truth.numpy() > 0.5,
+        parts.astype(np.float32),
+        known > 0.5,
         np.array(outlines, dtype=np.float32).reshape(-1, 4, 2),
         tuple(_jpeg((image * 255).round().astype(np.uint8)) for image in images),
     )

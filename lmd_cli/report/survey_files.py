@@ -42,6 +42,7 @@ def write_survey(found: Survey, identity: Mapping[str, Any], folder: Path) -> li
         "identity": identity,
         "plane": asdict(found.plane),
         "variant": found.variant,
+        "ground": found.ground,
         "parts": found.parts,
         "layer_parts": found.layer_parts,
         "shown": [[s.index, s.token, s.scene, s.description] for s in found.shown],
@@ -103,6 +104,7 @@ def _survey(folder: Path, record: Mapping[str, Any]) -> Survey:
     return Survey(
         Plane(**record["plane"]),
         record["variant"],
+        record.get("ground", True),
         record["parts"],
         [_one(arrays, number, named) for number, named in enumerate(record["shown"])],
         _rows(folder / "objects.csv"),
