@@ -1,10 +1,11 @@
-"""Figures of outputs that do not lie on the ground: maps in their own pixels, or rows of numbers."""
+"""Figures of outputs that do not lie on the ground: maps in their own pixels, or numbers."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -175,7 +176,7 @@ def _bar(axes: Axes, name: str, values: Map, alias: str) -> None:
 
 
 def _title(figure: Figure, view: View, top: float, height: float) -> None:
-    line = {"ha": "center", "va": "top"}
+    line: dict[str, Any] = {"ha": "center", "va": "top"}
     figure.text(0.5, top - 0.1 / height, view.title, **line, fontsize=10.5, parse_math=False)
     if view.warning:
         figure.text(0.5, top - 0.32 / height, view.warning, **line, color="#c00000", fontsize=8.5)
