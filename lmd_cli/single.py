@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,7 @@ from torch import Tensor
 from lmd_cli.build import BuiltNetwork, Samples, build_dataset, build_network, resolve_device
 from lmd_cli.config import CRNConfig, OwnModelConfig, RunConfig
 from lmd_cli.contract import FusionNetwork, encode_batch, forward_up, fuse_function
-from lmd_cli.data import Sample, collate, to_device
+from lmd_cli.data import KeyframeSamples, Sample, collate, to_device
 from lmd_cli.data.truth import Box3D
 from lmd_cli.decomposition import Decomposition, decompose
 from lmd_cli.decomposition.layout import BIAS, INTERACTION
@@ -43,6 +44,8 @@ class SampleDecomposition:
         boxes: the sample's annotated vehicles, axes x right, y down, z forward, in metres from
             the origin of the maps.
         description: its scene's, in the dataset's words.
+        radar_in_images: reads where its radar points lie in the images, by camera (k, 3): u, v
+            (pixels), depth (m); none where the tensors hold them in space.
     """
 
     config: RunConfig
@@ -56,6 +59,7 @@ class SampleDecomposition:
     pictures: Mapping[str, NDArray[np.float32]]
     boxes: Sequence[Box3D] = ()
     description: str = ""
+    radar_in_images: Callable[[], Mapping[str, NDArray[np.float32]]] = dict
 
     @property
     def on_ground(self) -> bool:
@@ -130,6 +134,7 @@ class Ready:
             pictures=self.dataset.pictures(sample),
             boxes=self.dataset.boxes_on_map(index),
             description=self.dataset.descriptions[index],
+            radar_in_images=_radar_in_images(self.dataset, index),
         )
 
 
@@ -162,6 +167,15 @@ def make_ready(
     dataset = build_dataset(config, progress)
     built = build_network(config, device)
     return Ready(config, variant or config.variants[0], dataset, built, device)
+
+
+def _radar_in_images(
+    dataset: Samples, index: int
+) -> Callable[[], Mapping[str, NDArray[np.float32]]]:
+    """Read only when a figure wants it."""
+    if isinstance(dataset, KeyframeSamples):
+        return partial(dataset.radar_in_images, index)
+    return dict
 
 
 def _shown(network: FusionNetwork, config: RunConfig, maps: Tensor) -> Tensor:

@@ -15,7 +15,7 @@ import numpy as np
 from lmd_cli.decomposition import OperationRecord
 from lmd_cli.decomposition.layout import BIAS, INTERACTION
 from lmd_cli.evaluation.results import csv_lines, disk_errors, write_atomically
-from lmd_cli.report.decisive import decisive_places
+from lmd_cli.report.decisive import criterion_of, decisive_places
 from lmd_cli.report.drawing import Format
 from lmd_cli.report.figures import decomposition_figure, grid_figure
 from lmd_cli.report.layers_figure import layers_figure
@@ -25,7 +25,7 @@ from lmd_cli.report.plane import plane_of
 from lmd_cli.report.projection import sample_overlays
 from lmd_cli.report.scene import Scene
 from lmd_cli.report.vehicles import outline
-from lmd_cli.single import SampleDecomposition
+from lmd_cli.single import SampleDecomposition, truth_name
 
 LAYER_FIELDS = ("order", "module", "operation", "total_norm", "residual", "parts_residual")
 
@@ -200,6 +200,7 @@ def scene_of(split: SampleDecomposition) -> Scene:
     plane, ground_truth = plane_of(split.config), split.ground_truth
     assert ground_truth is not None  # on the ground it is always known
     outlines = [outline(box) for box in split.boxes]
+    criterion = criterion_of(split.config.model.output)
     tensors = {name: value.numpy() for name, value in split.sample.tensors.items()}
     return Scene(
         images=split.pictures,
@@ -210,6 +211,8 @@ def scene_of(split: SampleDecomposition) -> Scene:
         title=title_of(split),
         warning=warning,
         outlines=outlines,
-        overlays=sample_overlays(split.boxes, tensors),
-        marks=decisive_places(parts, split.config.model.modalities, plane, outlines),
+        overlays=sample_overlays(split.boxes, tensors, split.radar_in_images()),
+        truth=f"ground truth{' (cars)' if truth_name(split.config) == 'cars' else ''}",
+        marks=decisive_places(parts, split.config.model.modalities, plane, outlines, criterion),
+        criterion=criterion,
     )
