@@ -24,6 +24,7 @@ from lmd_cli.attribution.interface import (
 from lmd_cli.attribution.removal import Plain, leave_one_out, require_few, shapley
 from lmd_cli.decomposition import Decomposition, Variant, decompose, decompose_bias
 from lmd_cli.decomposition.layout import BIAS
+from lmd_cli.decomposition.modules import find_root
 from lmd_cli.decomposition.partial import ACTIVATIONS, NORMALISATIONS, PartiallyLinear
 from lmd_cli.decomposition.replay import needs_bias, replay
 
@@ -151,7 +152,8 @@ class LmdShapley:
         def in_order(**given: Any) -> Any:  # a fuse may join its keywords in the order they come
             return fuse(**{name: given[name] for name in features})
 
-        return decompose(in_order, present, self.variant, constants=absent)
+        root = find_root(fuse)
+        return decompose(in_order, present, self.variant, constants=absent, root=root)
 
 
 def _bias_beside(fuse: Fuse, bias: Callable[..., tuple[Any, Any]], key: str) -> Fuse:
