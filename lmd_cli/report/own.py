@@ -107,9 +107,7 @@ def _maps(views: Sequence[View], look: Look) -> Figure:
     return figure
 
 
-def _map(
-    figure: Figure, cell: SubplotSpec, name: str, values: Map, look: Look, alias: str
-) -> None:
+def _map(figure: Figure, cell: SubplotSpec, name: str, values: Map, look: Look, alias: str) -> None:
     axes = figure.add_subplot(cell)
     if name == TRUTH:
         coloured, note, colours, limits = values, "", from_white(""), (0.0, 1.0)
