@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -196,14 +196,18 @@ TABLES = {
 }
 
 
-def refusal(spec: TableSpec, modalities: Sequence[str], attention: bool) -> str | None:
-    """Why a table does not apply to a model; nothing if it does."""
+def refusal(spec: TableSpec, modalities: Sequence[str], attends: Callable[[], bool]) -> str | None:
+    """Why a table does not apply to a model; nothing if it does.
+
+    Args:
+        attends: whether the model has attention; asked only if it matters.
+    """
     wanted = {"two": 2, "three": 3}.get(spec.needs)
     if wanted is not None and len(modalities) != wanted:
         return (
             f"table {spec.number} compares {wanted} modalities, and the model has "
             f"{len(modalities)} ({', '.join(modalities)})"
         )
-    if spec.needs == "attention" and not attention:
+    if spec.needs == "attention" and not attends():
         return f"table {spec.number} is about attention, and the model has none behind its features"
     return None
