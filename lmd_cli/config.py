@@ -8,6 +8,7 @@ from typing import Literal
 from pydantic import PrivateAttr, field_validator
 
 from lmd_cli.config_base import Positive, Section, option
+from lmd_cli.config_compute import ComputeConfig
 from lmd_cli.config_models import RANDOM, CRNConfig, ModelConfig, SimpleBEVConfig
 
 __all__ = ["RANDOM", "SYNTHETIC", "CRNConfig", "RunConfig", "SimpleBEVConfig"]
@@ -80,6 +81,9 @@ class RunConfig(Section):
         "auto, cpu, cuda or cuda:N",
         "auto",
         pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$",
+    )
+    compute: ComputeConfig = option(
+        "precision and memory", "a mapping", default_factory=ComputeConfig
     )
     seed: int = option(
         "seed of random weights", "an integer from 0 to 2**31 - 1", 0, ge=0, lt=2**31

@@ -31,6 +31,8 @@ def command(
     dataroot: options.Dataroot = None,
     checkpoint: options.Checkpoint = None,
     device: options.Device = None,
+    precision: options.Precision = None,
+    memory: options.Memory = None,
     output: options.Output = None,
     method: Annotated[
         list[str] | None,
@@ -67,7 +69,7 @@ def command(
     """
     from lmd_cli.cli import show
 
-    run = options.load(config, settings, dataroot, checkpoint, device)
+    run = options.load(config, settings, dataroot, checkpoint, device, precision, memory)
     folder = output or Path("results") / run.name
     from lmd_cli.evaluation import evaluate
     from lmd_cli.progress import make_progress

@@ -12,7 +12,10 @@ from lmd_cli.errors import ResultsError
 
 _PACKAGES = ("lmd-cli", "torch", "numpy", "nuscenes-devkit", "pandas", "pillow")
 #: Entries of ``run.json`` that must agree for a run to go on in a folder.
-IDENTITY = ("config", "rows", "weights", "samples", "schedule", "threads", "device", "versions")
+IDENTITY = (
+    *("config", "rows", "weights", "samples", "schedule"),
+    *("threads", "compute", "device", "versions"),
+)
 
 
 def package_versions() -> dict[str, str]:

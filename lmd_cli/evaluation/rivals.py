@@ -19,7 +19,7 @@ from lmd_cli.contract import FusionNetwork, LinearFusion
 from lmd_cli.evaluation.cells import Cell
 from lmd_cli.evaluation.explained import explained_encoding
 from lmd_cli.evaluation.metrics import mse, pcc
-from lmd_cli.evaluation.predict import CHUNK_BYTES, tree_bytes
+from lmd_cli.evaluation.predict import tree_bytes
 from lmd_cli.evaluation.walk import Encoding, Visit
 
 #: PCC and MSE of each cell, by the partner's offset.
@@ -45,7 +45,9 @@ class Rivals:
             for m, p in enumerate(visit.partners, start=1)
             if isinstance(p, Encoding)
         ]
-        size = max(1, CHUNK_BYTES // tree_bytes(self._clean)) if self._fuse.broadcasts else 1
+        size = (
+            max(1, visit.chunks.linear // tree_bytes(self._clean)) if self._fuse.broadcasts else 1
+        )
         self._chunks = [_joined(partners[i : i + size]) for i in range(0, len(partners), size)]
 
     @property

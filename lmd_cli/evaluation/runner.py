@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -14,6 +14,7 @@ import torch
 from lmd_cli.attribution import ForwardMethod, method_named, require_maps
 from lmd_cli.attribution.linearised import Lmd, Relinearised
 from lmd_cli.build import BuiltNetwork, build_dataset, build_network, resolve_device
+from lmd_cli.compute import Compute, resolve_compute
 from lmd_cli.config import RunConfig
 from lmd_cli.data import collate
 from lmd_cli.decomposition import Variant
@@ -73,6 +74,7 @@ class Run:
     rivals: list[ForwardMethod]
     cells: list[Cell]
     threads: int
+    compute: Compute
 
     @property
     def names(self) -> list[str]:
@@ -93,6 +95,7 @@ class Run:
             },
             "schedule": {"stride": self.schedule.stride, "count": self.schedule.count},
             "threads": self.threads,
+            "compute": self.compute.record(),
             "device": str(self.device),
             "versions": package_versions(),
         }
@@ -130,8 +133,9 @@ def evaluate(
             would lose.
         RunError: the disk is full.
     """
-    run = prepare(config, progress, methods, relinearise)
     folder = RunFolder(output)
+    recorded = None if overwrite else folder.read_record()
+    run = prepare(config, progress, methods, relinearise, recorded=recorded)
     with folder.locked():
         _claim(folder, run, resume, overwrite)
         _walk(run, folder, limit, on_error == "skip", progress)
@@ -143,8 +147,14 @@ def prepare(
     progress: Progress | None = None,
     methods: Sequence[str] = (),
     relinearise: bool = False,
+    *,
+    recorded: Mapping[str, Any] | None = None,
 ) -> Run:
-    """Opens the data and the network and resolves methods, threads, device and schedule."""
+    """Opens the data and the network and resolves methods, threads, device and schedule.
+
+    Args:
+        recorded: the record of the run that this one goes on with, if any.
+    """
     variants, rivals = resolve_methods(methods or ("lmd",), config.variants)
     if relinearise:
         variants, rivals = [], [*map(Relinearised, variants), *rivals]
@@ -153,11 +163,13 @@ def prepare(
     device = resolve_device(config.device)
     # Weights first: what is wrong with them shows before a synthetic root is made.
     built = build_network(config, device)
+    compute = resolve_compute(config.compute, device, recorded)
+    compute.apply(built.network)
     dataset = build_dataset(config, progress)
     settings = config.perturbation
     schedule = Schedule.resolve(len(dataset), settings.stride, settings.count)
     cells = measured_cells(built.network.modalities)
-    return Run(config, dataset, built, device, schedule, variants, rivals, cells, threads)
+    return Run(config, dataset, built, device, schedule, variants, rivals, cells, threads, compute)
 
 
 def resolve_methods(
@@ -219,12 +231,14 @@ def _walk(
     done = folder.start_or_resume()
     last = run.schedule.samples if limit is None else min(limit, run.schedule.samples)
     stopwatch = Stopwatch()
-    encode = make_encoder(run.built.network, run.dataset, collate, run.device, skip, stopwatch)
+    encode = make_encoder(
+        run.built.network, run.dataset, collate, run.device, skip, stopwatch, run.compute.precision
+    )
     keep = verified_samples(run.schedule)
     if progress is not None:
         progress.start(max(last - done, 0), "evaluate")
     try:
-        for visit in walk(run.schedule, encode, done, last, keep):
+        for visit in walk(run.schedule, encode, done, last, keep, run.compute.chunks):
             output = run.config.model.output
             rows = measure(run.built.network, visit, run.variants, run.cells, output, run.rivals)
             folder.append("pairs.csv", rows.pairs)

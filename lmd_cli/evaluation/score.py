@@ -14,6 +14,7 @@ import torch
 
 from lmd_cli.attribution import ForwardMethod, Method, method_named, parts, scores
 from lmd_cli.build import BuiltNetwork, build_dataset, build_network, resolve_device
+from lmd_cli.compute import encode_features, set_switches
 from lmd_cli.config import RunConfig
 from lmd_cli.data import collate, to_device
 from lmd_cli.data.synthetic import Evidence, read_evidence, read_instances
@@ -154,6 +155,7 @@ def _prepare(config: RunConfig, progress: Progress | None) -> Setting:
     threads = config.threads or available_cores()
     torch.set_num_threads(threads)
     device = resolve_device(config.device)
+    set_switches(config.compute.tf32)
     built = build_network(config, device)
     dataset = build_dataset(config, progress)
     tables = dataset.dataroot / config.data.version
@@ -170,7 +172,8 @@ def _sample(
         sample = setting.dataset[index]
     batch = to_device(collate([sample]), setting.device)
     with torch.no_grad():
-        features, constants = network.encode(batch), network.constants(batch)
+        features = encode_features(network, batch, setting.config.compute.precision)
+        constants = network.constants(batch)
         what = explained(network, setting.output, features, constants)
         started = time.perf_counter()
         total = what.fuse(**what.features)
