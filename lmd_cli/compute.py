@@ -11,7 +11,6 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from lmd_cli.config_compute import ComputeConfig, Precision, parse_size
-from lmd_cli.contract import FusionNetwork
 from lmd_cli.errors import ConfigError
 
 #: What a pass holds at its peak, over what goes in: five times the input of SimpleBEV's linearised
@@ -66,7 +65,7 @@ class Compute:
         """For ``run.json``: what the config does not say by itself."""
         return {"channels_last": self.channels_last, "chunk_bytes": asdict(self.chunks)}
 
-    def apply(self, network: FusionNetwork) -> None:
+    def apply(self, network: Any) -> None:
         """Sets this process's switches and the memory format of the network's encoders.
 
         Raises:
@@ -144,7 +143,7 @@ def _per_pass(budget: int) -> int:
     return max(1, int(budget * PASS_SHARE) // PASS_FACTOR)
 
 
-def _encoders(network: FusionNetwork) -> list[nn.Module]:
+def _encoders(network: Any) -> list[nn.Module]:
     found = getattr(network, "encoders", None)
     if found is None:
         raise ConfigError(
@@ -156,8 +155,8 @@ def _encoders(network: FusionNetwork) -> list[nn.Module]:
 
 
 def encode_features(
-    network: FusionNetwork, batch: Mapping[str, Any], precision: Precision = "float32"
-) -> dict[str, Any]:
+    network: Any, batch: Mapping[str, Any], precision: Precision = "float32"
+) -> Any:
     """``network.encode(batch)`` in a precision; features come out as float32.
 
     Autocast picks the operations (convolutions, linear layers, matrix products); weights and
@@ -165,11 +164,12 @@ def encode_features(
     """
     if precision == "float32":
         return network.encode(batch)
-    device = next(x for x in pytree.tree_leaves(batch) if isinstance(x, Tensor)).device
-    with torch.autocast(device.type, dtype=_TYPES[precision], cache_enabled=False):
+    devices = [x.device.type for x in pytree.tree_leaves(batch) if isinstance(x, Tensor)]
+    with torch.autocast(
+        devices[0] if devices else "cpu", dtype=_TYPES[precision], cache_enabled=False
+    ):
         features = network.encode(batch)
-    widened: dict[str, Any] = pytree.tree_map(_widened, features)
-    return widened
+    return pytree.tree_map(_widened, features)
 
 
 def _widened(x: Any) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -50,6 +51,14 @@ Methods = Annotated[
     ),
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
+
+
+class Form(StrEnum):
+    """Kinds of image files."""
+
+    PNG = "png"
+    SVG = "svg"
+    PDF = "pdf"
 
 
 def again(

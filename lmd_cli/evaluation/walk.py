@@ -10,9 +10,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lmd_cli.compute import CPU_CHUNKS, Chunks, encode_features
+from lmd_cli.compute import CPU_CHUNKS, Chunks
 from lmd_cli.config_compute import Precision
-from lmd_cli.contract import FusionNetwork, LinearFusion
+from lmd_cli.contract import FusionNetwork, LinearFusion, encode_batch
 from lmd_cli.data import to_device
 from lmd_cli.decomposition import decompose
 from lmd_cli.errors import DataError
@@ -148,9 +148,7 @@ def _encoding(
     keep: bool,
     precision: Precision,
 ) -> Encoding:
-    with torch.no_grad():
-        features = encode_features(network, batch, precision)
-        constants = network.constants(batch)
+    features, constants = encode_batch(network, batch, token, precision)
     fused = fused_parts(network, features) if isinstance(network, LinearFusion) else None
     truth = {name: batch[name] for name in ("segmentation", "valid") if name in batch}
     kept = features if keep or fused is None else None

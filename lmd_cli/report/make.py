@@ -16,10 +16,11 @@ from lmd_cli.report.page import build_page
 from lmd_cli.report.plane import plane_of
 from lmd_cli.report.run_folder import RunResults, read_run
 from lmd_cli.report.survey import Survey, survey
+from lmd_cli.report.survey_draft import DraftFolder
 from lmd_cli.report.survey_files import read_survey, write_survey
 
-#: Folder inside the run's, and the page beside its tables.
-SURVEY, PAGE = "survey", "report.html"
+#: Folder inside the run's, one inside that while it is made, and the page beside the tables.
+SURVEY, DRAFT, PAGE = "survey", "unfinished", "report.html"
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ def make_report(
 ) -> Path:
     """Writes the page of a run, and first, if needed, the survey of its samples.
 
+    A survey that was cut off goes on, and ends with the same bytes.
+
     Args:
         path: the folder that ``lmd evaluate`` wrote.
         output: the page; ``report.html`` in that folder if none.
@@ -59,7 +62,8 @@ def make_report(
         the page.
 
     Raises:
-        ResultsError: not a run's folder, or data and weights are no longer the run's.
+        ResultsError: not a run's folder, or data and weights are no longer the run's, or another
+            process surveys it.
         LmdError: data or weights cannot be read.
         RunError: the disk is full.
     """
@@ -81,7 +85,10 @@ def _survey(run: RunResults, options: ReportOptions, progress: Progress | None) 
     identity = survey_identity(run, tokens, variant, options.viewer)
     found = read_survey(folder, identity if options.compute else None)
     if found is None and options.compute and tokens:
-        write_survey(_compute(run, tokens, variant, options, progress), identity, folder)
+        draft = DraftFolder(folder / DRAFT, identity)
+        with draft.held():
+            made = _compute(run, tokens, variant, options, draft, progress)
+            write_survey(made, identity, folder)
         found = read_survey(folder, identity)
     return found
 
@@ -110,6 +117,7 @@ def _compute(
     tokens: list[str],
     variant: str,
     options: ReportOptions,
+    draft: DraftFolder,
     progress: Progress | None,
 ) -> Survey:
     from lmd_cli.single import make_ready
@@ -119,7 +127,8 @@ def _compute(
     _require(ready.built.sha256, run.record["weights"]["sha256"], "the weights", run.path)
     listed = sample_list_sha256(ready.dataset.tokens)
     _require(listed, run.record["samples"]["sha256"], "the samples of the split", run.path)
-    return survey(ready, tokens, plane_of(config), viewer=options.viewer, progress=progress)
+    where = plane_of(config)
+    return survey(ready, tokens, where, viewer=options.viewer, progress=progress, keeper=draft)
 
 
 def run_config(run: RunResults, options: ReportOptions) -> RunConfig:

@@ -18,7 +18,8 @@ from markupsafe import Markup
 
 from lmd_cli.errors import RunError
 from lmd_cli.report.charts import Bar, Group, bars, layer_story, slot
-from lmd_cli.report.objects import objects_values
+from lmd_cli.report.decisive import criterion_of
+from lmd_cli.report.objects import found_vehicles, objects_values
 from lmd_cli.report.page_figures import page_figures
 from lmd_cli.report.page_tables import PageTable, TableCell, cell, flat, page_table
 from lmd_cli.report.run_folder import RunResults, sequence_of
@@ -53,6 +54,7 @@ def build_page(run: RunResults, found: Survey | None) -> bytes:
     template = environment.get_template("page.html.j2")
     own = {"css": css, "scripts": scripts, "policy": _policy(css, scripts)}
     said, kept = _run_values(run), 0 if found is None else len(found.shown)
+    said["facts"][2:2] = _found_fact(found)
     while True:
         data = template.render(**own, **said, **_survey_values(found, kept)).encode()
         if len(data) <= LARGEST:
@@ -138,17 +140,12 @@ def _warnings(run: RunResults) -> list[str]:
 
 def _facts(run: RunResults) -> list[dict[str, str]]:
     record = run.record
-    iou = record.get("vehicle_iou")
     variants = record["config"]["variants"]
     return [
         _fact("Samples", str(len(run.tokens)), f"of {record['samples']['count']} in the split"),
+        _iou_fact(record.get("vehicle_iou"), str(record["config"]["model"].get("output", ""))),
         _fact(
-            "Vehicle IoU",
-            "not known" if iou is None else f"{iou:.3f}",
-            "of the unmodified network: 1 is perfect",
-        ),
-        _fact(
-            "Parts add up to",
+            "Parts add up within",
             _scientific(record.get("conservation_residual")),
             "largest deviation, relative to the prediction",
         ),
@@ -159,6 +156,24 @@ def _facts(run: RunResults) -> list[dict[str, str]]:
         ),
         _fact("Rules", variants[0], f"and {len(variants) - 1} more" if variants[1:] else ""),
     ]
+
+
+def _iou_fact(iou: float | None, output: str) -> dict[str, str]:
+    if iou is not None:
+        return _fact("Vehicle IoU", f"{iou:.3f}", "of the unmodified network: 1 is perfect")
+    if criterion_of(output).peak:
+        note = "a detection head marks centres, not the cells that a vehicle covers"
+        return _fact("Vehicle IoU", "not defined", note)
+    return _fact("Vehicle IoU", "not known", "this run has not measured it")
+
+
+def _found_fact(found: Survey | None) -> list[dict[str, str]]:
+    """Of the survey, how many vehicles the network finds."""
+    count, vehicles = found_vehicles(found) if found is not None else (0, 0)
+    if found is None or not vehicles:
+        return []
+    words = criterion_of(found.output).words
+    return [_fact("Vehicles found", f"{count} of {vehicles}", f"{words} in the footprint")]
 
 
 def _fact(name: str, value: str, note: str) -> dict[str, str]:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from lmd_cli.data.database import CAMERAS
 from lmd_cli.decomposition.layout import BIAS, INTERACTION
-from lmd_cli.report.decisive import decisive_places
+from lmd_cli.report.decisive import criterion_of, decisive_places
 from lmd_cli.report.figures import grid_figure
 from lmd_cli.report.looks import Style
 from lmd_cli.report.scene import Scene
@@ -41,7 +41,7 @@ def scene_of_shown(one: Shown, found: Survey) -> Scene:
     """A surveyed sample as a figure's scene, its images as they are kept."""
     parts = dict(zip(found.parts, one.parts, strict=True))
     sensors = [name for name in found.parts if name not in (BIAS, INTERACTION)]
-    outlines = list(one.outlines)
+    outlines, criterion = list(one.outlines), criterion_of(found.output)
     pixels = [np.asarray(Image.open(io.BytesIO(data))) / 255.0 for data in one.images]
     return Scene(
         images=dict(zip(CAMERAS, pixels, strict=False)),
@@ -51,7 +51,8 @@ def scene_of_shown(one: Shown, found: Survey) -> Scene:
         plane=found.plane,
         title=_plain(f"{one.scene}, sample {one.token}"),
         outlines=outlines,
-        marks=decisive_places(parts, sensors, found.plane, outlines),
+        marks=decisive_places(parts, sensors, found.plane, outlines, criterion),
+        criterion=criterion,
     )
 
 

@@ -77,7 +77,11 @@ def throughput(samples: int) -> list[Throughput]:
             _run([*_launcher(processes), "-m", "lmd_cli", *arguments])
             seconds = _timed_seconds(Path(folder))
         rate = processes * samples / seconds
-        found.append(Throughput(processes, samples, rate, rate / (found or [None])[0].per_second if found else 1.0))  # type: ignore[union-attr]
+        found.append(
+            Throughput(
+                processes, samples, rate, rate / (found or [None])[0].per_second if found else 1.0
+            )
+        )  # type: ignore[union-attr]
     return found
 
 

@@ -18,6 +18,7 @@ from lmd_cli.evaluation.walk import Visit, make_encoder
 from lmd_cli.networks import SimpleBEV
 from lmd_cli.networks.unprojection import unproject
 
+
 def unprojection(bench: Bench, repeats: int) -> Comparison:
     """Visible (voxel, camera) pairs against all pairs."""
     images = bench.batch["images"]
@@ -136,5 +137,3 @@ def _encode_densely(network: SimpleBEV, batch: Any) -> dict[str, Tensor]:
     cameras = (batch["pix_T_cams"], batch["cam0_T_camXs"])
     lifted = unproject(features, *cameras, network.grid, size, dense=True)
     return {"camera": lifted, "radar": network.encode_radar(batch)}
-
-

@@ -101,6 +101,4 @@ class Flops:
         """13 encodings, the clean linearisation, and a pass for each part."""
         passes = 2 * (1 + OFFSETS) + 1
         linearising = 2 * self.fusion + 4 * self.decoder
-        return (
-            (1 + OFFSETS) * self.encoder + linearising + passes * (self.fusion + self.decoder)
-        )
+        return (1 + OFFSETS) * self.encoder + linearising + passes * (self.fusion + self.decoder)
