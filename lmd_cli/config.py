@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, PrivateAttr, Tag, field_validator
 
 from lmd_cli.config_base import Positive, Section, option
+from lmd_cli.config_compute import ComputeConfig
 from lmd_cli.config_models import RANDOM, CRNConfig, ModelConfig, SimpleBEVConfig
 from lmd_cli.config_own import OWN, OwnDataConfig, OwnModelConfig, is_own
 
@@ -111,6 +112,9 @@ class RunConfig(Section):
         "auto, cpu, cuda or cuda:N",
         "auto",
         pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$",
+    )
+    compute: ComputeConfig = option(
+        "precision and memory", "a mapping", default_factory=ComputeConfig
     )
     seed: int = option(
         "seed of random weights", "an integer from 0 to 2**31 - 1", 0, ge=0, lt=2**31

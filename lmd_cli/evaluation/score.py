@@ -14,6 +14,7 @@ import torch
 
 from lmd_cli.attribution import ForwardMethod, Method, method_named, parts, scores
 from lmd_cli.build import BuiltNetwork, build_dataset, build_network, resolve_device
+from lmd_cli.compute import set_switches
 from lmd_cli.config import RunConfig
 from lmd_cli.contract import encode_batch
 from lmd_cli.data import collate, to_device
@@ -148,6 +149,7 @@ def _prepare(config: RunConfig, progress: Progress | None) -> Setting:
     threads = config.threads or available_cores()
     torch.set_num_threads(threads)
     device = resolve_device(config.device)
+    set_switches(config.compute.tf32)
     built = build_network(config, device)
     dataset = build_dataset(config, progress)
     return Setting(config, built, dataset, device, truth_of(config, dataset), threads)
@@ -162,7 +164,9 @@ def _sample(
         sample = setting.dataset[index]
     batch = to_device(collate([sample]), setting.device)
     with torch.no_grad():
-        features, constants = encode_batch(network, batch, setting.dataset.tokens[index])
+        features, constants = encode_batch(
+            network, batch, setting.dataset.tokens[index], setting.config.compute.precision
+        )
         what = explained(network, setting.output, features, constants)
         started = time.perf_counter()
         total = what.fuse(**what.features)
