@@ -13,6 +13,7 @@ from lmd_cli.attribution.interface import Explainer, Features, Fuse, Maps, combi
 from lmd_cli.attribution.removal import Plain, leave_one_out, require_few, shapley
 from lmd_cli.decomposition import Decomposition, Variant, decompose
 from lmd_cli.decomposition.layout import BIAS
+from lmd_cli.decomposition.modules import find_root
 from lmd_cli.decomposition.partial import ACTIVATIONS, NORMALISATIONS, PartiallyLinear
 from lmd_cli.decomposition.replay import replay
 
@@ -136,7 +137,8 @@ def bias_part(fuse: Fuse, features: Features, variant: Variant) -> Any:
     def in_order(**given: Any) -> Any:  # a fuse may join its keywords in the order that they come
         return fuse(**{name: given[name] for name in features})
 
-    return decompose(in_order, present, variant, constants=absent).bias
+    root = find_root(fuse)
+    return decompose(in_order, present, variant, constants=absent, root=root).bias
 
 
 class PartialLinearisation:

@@ -14,6 +14,7 @@ from lmd_cli.decomposition.errors import (
     NoRuleError,
 )
 from lmd_cli.decomposition.layout import Layout
+from lmd_cli.decomposition.overrides import module_rules, set_module_rules
 from lmd_cli.decomposition.registry import Rule, find_rule, register_rule, unregister_rule
 from lmd_cli.decomposition.result import Decomposition, Parts
 from lmd_cli.decomposition.tensor import DecomposedTensor
@@ -38,7 +39,9 @@ __all__ = [
     "decompose_onward",
     "explain_coverage",
     "find_rule",
+    "module_rules",
     "register_rule",
+    "set_module_rules",
     "unregister_rule",
     "variant_names",
 ]

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lmd_cli.attribution import ForwardMethod
@@ -75,7 +76,8 @@ def _counts(sample: Encoding, total: Tensor) -> tuple[int | None, int | None]:
     truth = sample.tensors.get("segmentation")
     if truth is None or truth.shape != total.shape:
         return None, None
-    return vehicle_counts(total, truth, sample.tensors["valid"])
+    valid = sample.tensors.get("valid")
+    return vehicle_counts(total, truth, torch.ones_like(truth) if valid is None else valid)
 
 
 def _sample_row(

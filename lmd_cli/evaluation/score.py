@@ -15,6 +15,7 @@ import torch
 from lmd_cli.attribution import ForwardMethod, Method, method_named, parts, scores
 from lmd_cli.build import BuiltNetwork, build_dataset, build_network, resolve_device
 from lmd_cli.config import RunConfig
+from lmd_cli.contract import encode_batch
 from lmd_cli.data import collate, to_device
 from lmd_cli.data.synthetic import Evidence, read_evidence, read_instances
 from lmd_cli.decomposition import DecompositionError
@@ -170,7 +171,7 @@ def _sample(
         sample = setting.dataset[index]
     batch = to_device(collate([sample]), setting.device)
     with torch.no_grad():
-        features, constants = network.encode(batch), network.constants(batch)
+        features, constants = encode_batch(network, batch, setting.dataset.tokens[index])
         what = explained(network, setting.output, features, constants)
         started = time.perf_counter()
         total = what.fuse(**what.features)

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lmd_cli.contract import FusionNetwork, LinearFusion
+from lmd_cli.contract import FusionNetwork, LinearFusion, encode_batch
 from lmd_cli.data import to_device
 from lmd_cli.decomposition import decompose
 from lmd_cli.errors import DataError
@@ -135,9 +135,7 @@ def make_encoder(
 def _encoding(
     network: FusionNetwork, index: int, token: str, batch: Mapping[str, Any], keep: bool
 ) -> Encoding:
-    with torch.no_grad():
-        features = network.encode(batch)
-        constants = network.constants(batch)
+    features, constants = encode_batch(network, batch, token)
     fused = fused_parts(network, features) if isinstance(network, LinearFusion) else None
     truth = {name: batch[name] for name in ("segmentation", "valid") if name in batch}
     kept = features if keep or fused is None else None

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lmd_cli.attribution.cam import ActivationMaps, Method, activation_maps, on_grid
 from lmd_cli.config import RunConfig
-from lmd_cli.contract import fuse_function
+from lmd_cli.contract import forward_up, fuse_function
 from lmd_cli.errors import ConfigError
 from lmd_cli.evaluation.results import disk_errors, write_atomically
 from lmd_cli.progress import Progress
@@ -107,7 +107,7 @@ def _maps(
     features, constants = encode(network, [split.sample], device)
     fuse = fuse_function(network, output, constants)
     found = activation_maps(
-        lambda **features: network.forward_up(fuse(**features)),
+        lambda **features: forward_up(network, fuse(**features)),
         features,
         network,
         request.layer,
@@ -115,8 +115,8 @@ def _maps(
         method=request.method,
         variant=split.variant,
     )
-    turned = {name: network.forward_up(part) for name, part in found.parts.items()}
-    return replace(found, whole=network.forward_up(found.whole), parts=turned)
+    turned = {name: forward_up(network, part) for name, part in found.parts.items()}
+    return replace(found, whole=forward_up(network, found.whole), parts=turned)
 
 
 def _npz(maps: ActivationMaps, region: Mask) -> bytes:

@@ -78,7 +78,7 @@ def reproduce(
         LmdError: what ``evaluate`` raises.
     """
     specs = [TABLES[number] for number in numbers if number in TABLES]
-    reasons = {spec.number: why for spec in specs if (why := _refusal(spec, config)) is not None}
+    reasons = refusals(numbers, config)
     wanted = [spec for spec in specs if spec.number not in reasons]
     if reasons and strict:
         raise MethodError(_refused(reasons, config))
@@ -88,7 +88,7 @@ def reproduce(
     run = evaluate(
         config,
         folder / "run",
-        methods=list(dict.fromkeys(row.method for spec in wanted for row in spec.rows)),
+        methods=table_methods([spec.number for spec in wanted]),
         limit=limit,
         resume=resume,
         overwrite=overwrite,
@@ -115,6 +115,18 @@ def _measured_tables(
         reasons |= {number: f"table {number}: {error}" for number in wanted}
         return {}
     return {number: makers[number](measured, config.name) for number in wanted}
+
+
+def table_methods(numbers: Sequence[int]) -> list[str]:
+    """The methods that the tables' rows show, each once."""
+    rows = [row for number in numbers for row in TABLES[number].rows]
+    return list(dict.fromkeys(row.method for row in rows))
+
+
+def refusals(numbers: Sequence[int], config: RunConfig) -> dict[int, str]:
+    """Why tables do not apply to the config's model, of those that do not."""
+    specs = [TABLES[number] for number in numbers if number in TABLES]
+    return {spec.number: why for spec in specs if (why := _refusal(spec, config)) is not None}
 
 
 def _refusal(spec: TableSpec, config: RunConfig) -> str | None:
