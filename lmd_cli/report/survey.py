@@ -151,7 +151,7 @@ class Draft:
         parts = {name: part.numpy() for name, part in split.parts.items()}
         sensors = {name: parts[name] for name in split.config.model.modalities}
         predicted = total > criterion_of(output).threshold
-        disagreement = conflict(sensors, predicted | (split.ground_truth.numpy() > 0.5))
+        disagreement = conflict(sensors, predicted | _truth(split))
         named, weather = (sample.token, sample.scene), Weather.of(split.description)
         self.shown[len(self.samples)] = _shown(split, index)
         self.parts = list(parts)
@@ -234,6 +234,13 @@ def survey(
     return draft.survey(plane, ready.variant, ready.config.model.output)
 
 
+def _truth(split: SampleDecomposition) -> NDArray[np.bool_]:
+    """Cells that hold what the output looks for; none where that is not known."""
+    if split.ground_truth is None:
+        return np.zeros(tuple(split.total.shape), dtype=bool)
+    return split.ground_truth.numpy() > 0.5
+
+
 def _shown(split: SampleDecomposition, index: int) -> Shown:
     outlines = [outline(box) for box in split.boxes]
     images = [np.clip(split.pictures[camera], 0, 1) for camera in CAMERAS]  # (H, W, 3) each
@@ -243,7 +250,7 @@ def _shown(split: SampleDecomposition, index: int) -> Shown:
         split.sample.scene,
         split.description,
         np.stack([part.numpy() for part in split.parts.values()]).astype(np.float32),
-        split.ground_truth.numpy() > 0.5,
+        _truth(split),
         np.array(outlines, dtype=np.float32).reshape(-1, 4, 2),
         tuple(_jpeg((image * 255).round().astype(np.uint8)) for image in images),
     )
