@@ -15,6 +15,8 @@ from lmd_cli.report.looks import COLOURS, OTHER
 
 #: Shares of the figure's width: a narrower block has no line before it, or no name below it.
 NARROW, LABELLED = 0.01, 0.02
+#: Characters of a block's name.
+LONGEST = 18
 
 
 def layers_figure(operations: Sequence[OperationRecord], title: str, form: Format = "png") -> bytes:
@@ -47,5 +49,10 @@ def _stages(axes: Axes, names: Sequence[str]) -> None:
             axes.axvline(start - 0.5, color="white", linewidth=0.8)
     enough = max(LABELLED * len(names), 2)
     wide = [(a, b) for a, b in zip(starts, ends, strict=True) if b - a >= enough]
-    labels = [names[a].rpartition(".")[2] or "input" for a, _ in wide]
+    labels = [_short(names[a].rpartition(".")[2] or "input") for a, _ in wide]
     axes.set_xticks([(a + b - 1) / 2 for a, b in wide], labels, rotation=25, ha="right")
+
+
+def _short(name: str) -> str:
+    """A slanted label that does not leave the figure."""
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
