@@ -79,8 +79,9 @@ class Study:
     def __init__(self, config_name: str):
         self.config = load_config(config_name)
         self.network: Any = build_network(self.config, torch.device("cpu")).network
-        self.data = build_dataset(self.config)
-        tables = self.data.dataroot / self.config.data.version
+        self.data: Any = build_dataset(self.config)
+        nuscenes: Any = self.config.data
+        tables = self.data.dataroot / nuscenes.version
         self.evidence, self.instances = read_evidence(tables), read_instances(tables)
         self.last: Any = self.network.get_submodule(f"{BRANCH}.1")
         self.vehicles: dict[str, list[Vehicle]] = {}

@@ -33,6 +33,7 @@ def quantise(values: NDArray[np.floating]) -> tuple[NDArray[np.int16], float]:
 def viewer_data(found: Survey, shown: list[Shown]) -> dict[str, Any]:
     """Plain values for the page's JSON.
 
+    ``shifted`` says that the masks' corners were truncated to whole cells (SimpleBEV's are).
     ``samples[i].maps`` are the parts one after the other, rows from the rearmost; ``truth`` is one
     bit a cell, most significant first.
     """
@@ -47,6 +48,7 @@ def viewer_data(found: Survey, shown: list[Shown]) -> dict[str, Any]:
         "rows": plane.rows,
         "columns": plane.columns,
         "extent": plane.extent,
+        "shifted": found.output == "segmentation",
         "parts": [{"name": name, "slot": slot(name, found.parts)} for name in found.parts],
         "limits": colour_limits(shown),
         "samples": [_sample(one) for one in shown],

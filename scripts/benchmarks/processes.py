@@ -69,7 +69,7 @@ def _arguments(folder: Path, limit: int, settings: tuple[str, ...]) -> list[str]
 
 def throughput(samples: int) -> list[Throughput]:
     """One process and two, started by torchrun."""
-    found = []
+    found: list[Throughput] = []
     for processes in (1, 2):
         with tempfile.TemporaryDirectory() as folder:
             settings = ("variants=[identity-ratio]", "threads=1")
@@ -77,11 +77,8 @@ def throughput(samples: int) -> list[Throughput]:
             _run([*_launcher(processes), "-m", "lmd_cli", *arguments])
             seconds = _timed_seconds(Path(folder))
         rate = processes * samples / seconds
-        found.append(
-            Throughput(
-                processes, samples, rate, rate / (found or [None])[0].per_second if found else 1.0
-            )
-        )  # type: ignore[union-attr]
+        one = found[0].per_second if found else rate
+        found.append(Throughput(processes, samples, rate, rate / one))
     return found
 
 
