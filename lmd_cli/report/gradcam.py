@@ -15,8 +15,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lmd_cli.attribution.cam import ActivationMaps, Method, activation_maps, on_grid
-from lmd_cli.config import RunConfig
-from lmd_cli.contract import fuse_function
+from lmd_cli.config import OwnModelConfig, RunConfig
+from lmd_cli.contract import forward_up, fuse_function
 from lmd_cli.errors import ConfigError
 from lmd_cli.evaluation.results import disk_errors, write_atomically
 from lmd_cli.progress import Progress
@@ -88,6 +88,11 @@ def write_gradcam(
 
 def _require(request: CamRequest, config: RunConfig) -> None:
     names = config.model.modalities
+    if isinstance(config.model, OwnModelConfig):
+        raise ConfigError(
+            f"lmd gradcam draws maps on the ground, and {config.model.target} is not known to give "
+            "any; in Python, lmd_cli.attribution.cam.activation_maps takes any network"
+        )
     if request.region is not None and request.target is not None:
         raise ConfigError("give --region or --object, not both")
     if request.modality is not None and request.modality not in names:
@@ -107,7 +112,7 @@ def _maps(
     features, constants = encode(network, [split.sample], device)
     fuse = fuse_function(network, output, constants)
     found = activation_maps(
-        lambda **features: network.forward_up(fuse(**features)),
+        lambda **features: forward_up(network, fuse(**features)),
         features,
         network,
         request.layer,
@@ -115,8 +120,8 @@ def _maps(
         method=request.method,
         variant=split.variant,
     )
-    turned = {name: network.forward_up(part) for name, part in found.parts.items()}
-    return replace(found, whole=network.forward_up(found.whole), parts=turned)
+    turned = {name: forward_up(network, part) for name, part in found.parts.items()}
+    return replace(found, whole=forward_up(network, found.whole), parts=turned)
 
 
 def _npz(maps: ActivationMaps, region: Mask) -> bytes:
