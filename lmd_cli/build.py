@@ -83,10 +83,13 @@ def build_dataset(config: RunConfig, progress: Progress | None = None) -> Sample
     """
     data, model = config.data, config.model
     shape = build_shape(model) if isinstance(model, CRNConfig) else None
-    where = (data_root(config, progress or Silent()), data.version, data.split)
+    shown = progress or Silent()
+    where = (data_root(config, shown), data.version, data.split)
+    indexing = counter(shown, f"indexing {data.version} {data.split}, once")
     if shape is not None:
         return KeyframeSamples(
             *where,
+            progress=indexing,
             modalities=model.modalities,
             nsweeps=data.nsweeps,
             image_size=shape.image_size,
@@ -99,6 +102,7 @@ def build_dataset(config: RunConfig, progress: Progress | None = None) -> Sample
     assert isinstance(model, SimpleBEVConfig)
     return NuScenesSamples(
         *where,
+        progress=indexing,
         modalities=model.modalities,
         nsweeps=data.nsweeps,
         image_size=model.image_size,
