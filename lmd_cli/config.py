@@ -88,6 +88,16 @@ class RunConfig(Section):
         "CPU threads; none for as many as there are cores", "a positive integer", None
     )
 
+    workers: int | None = option(
+        "processes that read samples ahead; 0 to read in the main process, none for as many as "
+        "pay. No result depends on it, so it is not recorded",
+        "an integer from 0 to 256",
+        None,
+        ge=0,
+        le=256,
+        exclude=True,
+    )
+
     _name: str = PrivateAttr("run")
     _source: Path | None = PrivateAttr(None)
 

@@ -59,6 +59,7 @@ def command(
     on_error: Annotated[
         OnError, typer.Option(help="At a sample that cannot be read.")
     ] = OnError.STOP,
+    workers: options.Workers = None,
     debug: options.Debug = False,
 ) -> None:
     """Replace each sensor by another sample's: which parts change, and which keep still?
@@ -67,7 +68,7 @@ def command(
     """
     from lmd_cli.cli import show
 
-    run = options.load(config, settings, dataroot, checkpoint, device)
+    run = options.load(config, settings, dataroot, checkpoint, device, workers)
     folder = output or Path("results") / run.name
     from lmd_cli.evaluation import evaluate
     from lmd_cli.progress import make_progress

@@ -35,6 +35,10 @@ Output = Annotated[
     Path | None,
     typer.Option(metavar="DIR", file_okay=False, help="Where files go (default: results/...)."),
 ]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=0, metavar="N", help="Processes that read data (--set workers=N)."),
+]
 Methods = Annotated[
     list[str] | None,
     typer.Option(
@@ -64,10 +68,12 @@ def load(
     dataroot: str | None = None,
     checkpoint: str | None = None,
     device: str | None = None,
+    workers: int | None = None,
 ) -> RunConfig:
     """The config with the command line's values; the short options win over ``--set``."""
     from lmd_cli.config_file import load_config
 
-    short = {"data.dataroot": dataroot, "model.checkpoint": checkpoint, "device": device}
+    where = {"data.dataroot": dataroot, "model.checkpoint": checkpoint, "device": device}
+    short = {**where, "workers": workers}
     given = [f"{key}={json.dumps(value)}" for key, value in short.items() if value is not None]
     return load_config(config, [*(settings or []), *given])

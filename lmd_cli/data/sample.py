@@ -73,8 +73,15 @@ def _join(name: str, tensors: list[Tensor]) -> Tensor | list[Tensor]:
 
 
 def to_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    """A collated batch with every tensor, also those in lists, on ``device``."""
+    """A collated batch with every tensor, also those in lists, on ``device``.
+
+    Tensors in page-locked memory are copied to a GPU while the CPU goes on.
+    """
+
+    def moved(value: Tensor) -> Tensor:
+        return value.to(device, non_blocking=True)
+
     return {
-        name: [v.to(device) for v in value] if isinstance(value, list) else value.to(device)
+        name: [moved(v) for v in value] if isinstance(value, list) else moved(value)
         for name, value in batch.items()
     }

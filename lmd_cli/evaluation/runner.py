@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -15,7 +16,7 @@ from lmd_cli.attribution import ForwardMethod, method_named, require_maps
 from lmd_cli.attribution.linearised import Lmd, Relinearised
 from lmd_cli.build import BuiltNetwork, build_dataset, build_network, resolve_device
 from lmd_cli.config import RunConfig
-from lmd_cli.data import collate
+from lmd_cli.data import collate, default_workers, read_ahead
 from lmd_cli.decomposition import Variant
 from lmd_cli.errors import ResultsError
 from lmd_cli.evaluation.cells import Cell, measured_cells, table_cells
@@ -78,6 +79,14 @@ class Run:
     def names(self) -> list[str]:
         """Of the table's rows: variants of LMD, then other methods."""
         return [*self.variants, *(method.name for method in self.rivals)]
+
+    def reading(self, first: int, last: int) -> AbstractContextManager[Any]:
+        """A context that reads the samples of the walk's positions ``[first, last)``, in order."""
+        workers = self.config.workers
+        if workers is None:
+            workers = default_workers(available_cores(), self.device)
+        order = self.schedule.order(first, last)
+        return read_ahead(self.dataset, collate, order, workers, self.device.type == "cuda")
 
     def record(self) -> dict[str, Any]:
         """The part of ``run.json`` that identifies the run."""
@@ -219,19 +228,20 @@ def _walk(
     done = folder.start_or_resume()
     last = run.schedule.samples if limit is None else min(limit, run.schedule.samples)
     stopwatch = Stopwatch()
-    encode = make_encoder(run.built.network, run.dataset, collate, run.device, skip, stopwatch)
+    network, dataset, output = run.built.network, run.dataset, run.config.model.output
     keep = verified_samples(run.schedule)
     if progress is not None:
         progress.start(max(last - done, 0), "evaluate")
     try:
-        for visit in walk(run.schedule, encode, done, last, keep):
-            output = run.config.model.output
-            rows = measure(run.built.network, visit, run.variants, run.cells, output, run.rivals)
-            folder.append("pairs.csv", rows.pairs)
-            folder.append("samples.csv", [rows.sample])
-            folder.append_timing((visit.sample.token, *stopwatch.lap()))
-            if progress is not None:
-                progress.advance(note=visit.sample.token, waiting=stopwatch.waiting_share)
+        with run.reading(done, last) as read:
+            encode = make_encoder(network, dataset, collate, run.device, skip, stopwatch, read)
+            for visit in walk(run.schedule, encode, done, last, keep):
+                rows = measure(network, visit, run.variants, run.cells, output, run.rivals)
+                folder.append("pairs.csv", rows.pairs)
+                folder.append("samples.csv", [rows.sample])
+                folder.append_timing((visit.sample.token, *stopwatch.lap()))
+                if progress is not None:
+                    progress.advance(note=visit.sample.token, waiting=stopwatch.waiting_share)
     finally:
         if progress is not None:
             progress.close()
