@@ -194,7 +194,7 @@ class _Builder:
             calibration = self._calibration(row["calibrated_sensor_token"])
         except KeyError as error:
             return self._lacking(str(error.args[0]))
-        place = (tuple(pose["translation"]), tuple(pose["rotation"]))
+        place = (_numbers(pose["translation"], 3), _numbers(pose["rotation"], 4))
         size = (int(row["width"]), int(row["height"]))
         name = row["filename"].encode()
         self.frames.append((name, int(row["timestamp"]), *place, calibration, *size))
@@ -210,15 +210,16 @@ class _Builder:
         if token not in self.calibrations:
             row = self._db.get("calibrated_sensor", token)
             matrix = row["camera_intrinsic"]
-            intrinsic = matrix or np.zeros((3, 3)).tolist()
-            place = (tuple(row["translation"]), tuple(row["rotation"]))
-            values = (*place, np.asarray(intrinsic, dtype=float).reshape(3, 3), bool(matrix))
+            intrinsic = [_numbers(line, 3) for line in matrix or [(0.0, 0.0, 0.0)] * 3]
+            place = (_numbers(row["translation"], 3), _numbers(row["rotation"], 4))
+            values = (*place, intrinsic, bool(matrix))
             self.calibrations[token] = (len(self.calibrations), values)
         return self.calibrations[token][0]
 
     def _annotation(self, row: dict) -> tuple[Any, ...]:
         category = self.categories.setdefault(row["category_name"], len(self.categories))
-        box = (tuple(row[name]) for name in ("translation", "rotation", "size"))
+        sizes = {"translation": 3, "rotation": 4, "size": 3}
+        box = (_numbers(row[name], count) for name, count in sizes.items())
         points = (int(row["num_lidar_pts"]), int(row["num_radar_pts"]))
         visibility = int(row["visibility_token"])
         velocity = _velocity(self._db, row["token"])
@@ -250,6 +251,13 @@ def _table(rows: list[tuple[Any, ...]], name: str, fields: list[Any]) -> NDArray
     """Rows as an array; their first column is a name, as wide as the longest."""
     width = max((len(row[0]) for row in rows), default=1) or 1
     return np.array(rows, dtype=np.dtype([(name, f"S{width}"), *fields]))
+
+
+def _numbers(values: Iterable[float], count: int) -> tuple[float, ...]:
+    found = tuple(map(float, values))
+    if len(found) != count:
+        raise ValueError(f"{values} is not {count} numbers")
+    return found
 
 
 def _velocity(db: Any, token: str) -> tuple[float, ...]:
