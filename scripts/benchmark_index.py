@@ -118,8 +118,8 @@ def main() -> None:
     parser.add_argument("--step", choices=STEPS, help=argparse.SUPPRESS)
     arguments = parser.parse_args()
     if arguments.step:
-        step = dict(zip(STEPS, (make, open_it, workers), strict=True))[arguments.step]
-        print(json.dumps(step(arguments.root, arguments.split, arguments.workers)))
+        measure = dict(zip(STEPS, (make, open_it, workers), strict=True))[arguments.step]
+        print(json.dumps(measure(arguments.root, arguments.split, arguments.workers)))
         return
     figures: dict[str, float] = {}
     with tempfile.TemporaryDirectory() as cache:

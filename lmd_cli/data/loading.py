@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple
@@ -76,22 +77,25 @@ class Ahead:
     """
 
     def __init__(self, reader: Reader, order: Sequence[int], workers: int, pinned: bool) -> None:
-        self._loader = DataLoader(
-            reader,
-            batch_size=None,
-            sampler=order,  # type: ignore[arg-type]
-            num_workers=min(workers, max(len(order), 1)),
-            prefetch_factor=PREFETCH,
-            collate_fn=_as_it_is,  # type: ignore[arg-type]
-            pin_memory=pinned,
-            worker_init_fn=_settle,
+        self._options: dict[str, Any] = {
+            "dataset": reader,
+            "batch_size": None,
+            "sampler": order,
+            "num_workers": min(workers, max(len(order), 1)),
+            "prefetch_factor": PREFETCH,
+            "collate_fn": _as_it_is,
+            "pin_memory": pinned,
+            "worker_init_fn": _settle,
             # Without one it draws from torch's global numbers, which a run without workers keeps.
-            generator=torch.Generator(),
-        )
+            "generator": torch.Generator(),
+        }
         self._samples: Any = None
 
     def __enter__(self) -> Ahead:
-        self._samples = iter(self._loader)
+        with warnings.catch_warnings():
+            # More workers than cores were asked for; reading may well be bound by the disk.
+            warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)
+            self._samples = iter(DataLoader(**self._options))
         return self
 
     def __exit__(
@@ -100,12 +104,28 @@ class Ahead:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
+        died = self._samples is not None and self._death(error)
         # Not left to the iterator's end: the traceback of an interrupt keeps it alive.
         if self._samples is not None:
             self._samples._shutdown_workers()
         self._samples = None
+        if died:
+            raise RunError(died) from error
+
+    def _death(self, error: BaseException | None) -> str:
+        """What to say if the error is that of a dead worker: torch's own words, or, if it died
+        while it handed a tensor over, a broken connection."""
+        what = ""
         if isinstance(error, RuntimeError) and "DataLoader worker (pid" in str(error):
-            raise RunError(_died(str(error))) from error
+            what = str(error).strip().splitlines()[0].rstrip(".")
+        elif isinstance(error, (EOFError, OSError)):
+            dead = [worker.pid for worker in self._samples._workers if not worker.is_alive()]
+            what = f"process {dead[0]} exited unexpectedly" if dead else ""
+        return what and (
+            f"a process that reads data died ({what}), maybe because memory or shared memory "
+            "(/dev/shm) ran out. Finished rows are kept: the same command goes on from there; "
+            "fewer --workers need less memory, 0 reads without further processes"
+        )
 
     def __call__(self, index: int) -> Loaded | Unreadable:
         """The next sample.
@@ -157,12 +177,3 @@ def _settle(worker: int) -> None:
 
 def _as_it_is(found: Loaded | Unreadable) -> Loaded | Unreadable:
     return found
-
-
-def _died(message: str) -> str:
-    what = message.strip().splitlines()[0].rstrip(".")
-    return (
-        f"a process that reads data died ({what}), maybe because memory or shared memory "
-        "(/dev/shm) ran out. Finished rows are kept: the same command goes on from there; fewer "
-        "--workers need less memory, 0 reads without further processes"
-    )
