@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal, cast
+from typing import Any, Literal, cast
 
 import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
-from lmd_cli.config import RANDOM, SYNTHETIC, CRNConfig, RunConfig, SimpleBEVConfig
+from lmd_cli.config import (
+    RANDOM,
+    SYNTHETIC,
+    CRNConfig,
+    DataConfig,
+    OwnDataConfig,
+    OwnModelConfig,
+    RunConfig,
+    SimpleBEVConfig,
+)
+from lmd_cli.contract import require_network
 from lmd_cli.data import KeyframeSamples, NuScenesSamples
+from lmd_cli.data.own import OwnSamples
 from lmd_cli.data.synthetic import cached_root
 from lmd_cli.data.synthetic.root import DEMO_SAMPLES, cache_folder
+from lmd_cli.decomposition import InputError, set_module_rules
 from lmd_cli.errors import CheckpointError, ConfigError
 from lmd_cli.geometry import PUBLISHED_BOUNDS, Grid
 from lmd_cli.networks import (
@@ -24,9 +39,10 @@ from lmd_cli.networks import (
 )
 from lmd_cli.progress import Progress, Silent, counter
 from lmd_cli.resources import first_file, listing, shipped
+from lmd_cli.targets import blamed, make_target
 
 #: What a config's samples can be.
-Samples = NuScenesSamples | KeyframeSamples
+Samples = NuScenesSamples | KeyframeSamples | OwnSamples
 
 
 @dataclass(frozen=True)
@@ -34,13 +50,14 @@ class BuiltNetwork:
     """A network with its weights, in evaluation mode.
 
     Attributes:
-        network: on the device asked for.
+        network: on the device asked for; follows :mod:`lmd_cli.contract`.
         checkpoint: where its weights come from, in words.
-        sha256: the weight file's digest; none for random weights.
+        sha256: the digest of the weight file, or of the weights that a target gave; none for
+            random weights.
         random: the weights are random: what it predicts means nothing.
     """
 
-    network: SimpleBEV | CRN
+    network: Any
     checkpoint: str
     sha256: str | None
     random: bool
@@ -79,12 +96,51 @@ def build_dataset(config: RunConfig, progress: Progress | None = None) -> Sample
 
     Raises:
         ConfigError: the synthetic root has no such split.
+        ContractError: a target that cannot be imported or is no data set.
         DataError: data root, version or split not found.
     """
     data, model = config.data, config.model
+    if isinstance(data, OwnDataConfig):
+        return _own_samples(config, data)
+    if isinstance(model, OwnModelConfig):
+        raise ConfigError(
+            "data.dataroot stands for the samples of simplebev or crn; with model.target give "
+            "data: {target: nuscenes, options: {dataroot: ..., version: ..., split: ...}}, or a "
+            "target of your own"
+        )
+    return nuscenes_samples(data, model, progress)
+
+
+def _own_samples(config: RunConfig, data: OwnDataConfig) -> Samples:
+    made = make_target("data", data.target, data.options, config.source)
+    if isinstance(made, NuScenesSamples | KeyframeSamples):
+        return made
+    return OwnSamples(made, f"data.target {data.target!r}", blamed)
+
+
+def nuscenes(
+    dataroot: str,
+    version: str = "v1.0-trainval",
+    split: str = "val",
+    nsweeps: int = 5,
+    **sizes: Any,
+) -> Samples:
+    """The data target ``nuscenes``: named tensors as SimpleBEV takes them.
+
+    Args:
+        sizes: ``modalities``, ``image_size``, ``grid`` and ``bounds``, as in SimpleBEV's section.
+    """
+    data = DataConfig(dataroot=dataroot, version=version, split=split, nsweeps=nsweeps)
+    return nuscenes_samples(data, SimpleBEVConfig(checkpoint=RANDOM, **sizes))
+
+
+def nuscenes_samples(
+    data: DataConfig, model: SimpleBEVConfig | CRNConfig, progress: Progress | None = None
+) -> Samples:
+    """nuScenes as a network of ours takes it; see :func:`build_dataset`."""
     shape = build_shape(model) if isinstance(model, CRNConfig) else None
     shown = progress or Silent()
-    where = (data_root(config, shown), data.version, data.split)
+    where = (data_root(data, shown), data.version, data.split)
     indexing = counter(shown, f"indexing {data.version} {data.split}, once")
     if shape is not None:
         return KeyframeSamples(
@@ -110,15 +166,15 @@ def build_dataset(config: RunConfig, progress: Progress | None = None) -> Sample
     )
 
 
-def data_root(config: RunConfig, progress: Progress) -> Path:
+def data_root(data: DataConfig, progress: Progress) -> Path:
     """The folder that ``data.dataroot`` means.
 
     Raises:
         ConfigError: the synthetic root has no such split.
     """
-    if config.data.dataroot != SYNTHETIC:
-        return Path(config.data.dataroot).expanduser()
-    split = config.data.split
+    if data.dataroot != SYNTHETIC:
+        return Path(data.dataroot).expanduser()
+    split = data.split
     if split not in ("mini_val", "mini_train"):
         raise ConfigError(
             f"data.split is {split!r}: the synthetic root has the splits mini_val and mini_train"
@@ -135,32 +191,83 @@ def build_network(config: RunConfig, device: torch.device) -> BuiltNetwork:
     """The config's network with its weights.
 
     Raises:
-        ConfigError: sizes that cannot be built, or an output that the network does not have.
+        ConfigError: sizes that cannot be built, an output that the network does not have, or
+            ``rules`` for no module.
+        ContractError: a target that cannot be imported, or a network that does not follow the
+            contract.
         CheckpointError: the weights are missing, damaged or of another architecture.
     """
     network = untrained(config)
     checkpoint = config.model.checkpoint
     if checkpoint == RANDOM:
-        random_weights(network, config.seed)
+        _randomise(network, config)
         origin, sha256 = f"random weights (seed {config.seed})", None
+    elif checkpoint is None:
+        origin, sha256 = "the weights that the target gives", _digest(network)
     else:
         path = find_checkpoint(checkpoint, config.source)
         origin, sha256 = str(path), load_checkpoint(path, network)
     network.eval().requires_grad_(False).to(device)
+    try:
+        set_module_rules(network, config.rules)
+    except InputError as error:
+        raise ConfigError(str(error)) from None
     return BuiltNetwork(network, origin, sha256, random=sha256 is None)
 
 
-def untrained(config: RunConfig) -> SimpleBEV | CRN:
-    """The config's network without weights.
+def _randomise(network: nn.Module, config: RunConfig) -> None:
+    """Random weights; of a network that is not ours, no buffers but BatchNorm's: others hold
+    indices, masks and the like."""
+    if not isinstance(config.model, OwnModelConfig):
+        random_weights(network, config.seed)
+        return
+    kept = {name: value.clone() for name, value in network.named_buffers()}
+    random_weights(network, config.seed)
+    norms = [n for n, m in network.named_modules() if isinstance(m, _BatchNorm)]
+    for name, value in network.named_buffers():
+        if name.rpartition(".")[0] not in norms:
+            value.copy_(kept[name])
+
+
+def _digest(network: nn.Module) -> str:
+    """SHA-256 of all weights with their names."""
+    found = hashlib.sha256()
+    for name, value in network.state_dict().items():
+        data = value.detach().cpu().contiguous().flatten().view(torch.uint8)
+        found.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        found.update(data.numpy().tobytes())
+    return found.hexdigest()
+
+
+def untrained(config: RunConfig) -> Any:
+    """The config's network, before the config's weights are in.
+
+    Every network comes through :func:`~lmd_cli.targets.make_target`, ours by their names. Torch's
+    random numbers start from the config's seed meanwhile.
 
     Raises:
-        ConfigError: see :func:`build_network`.
+        ConfigError, ContractError: see :func:`build_network`.
     """
     model = config.model
-    if isinstance(model, CRNConfig):
-        network = CRN(build_shape(model), boundary=model.boundary)
-        network.require_output(model.output)
-        return network
+    target, options = _door(model)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        network = make_target("model", target, options, config.source)
+    if isinstance(model, OwnModelConfig):
+        require_network(network, f"model.target {target!r}", model.modalities)
+    return network
+
+
+def _door(model: SimpleBEVConfig | CRNConfig | OwnModelConfig) -> tuple[str, dict[str, Any]]:
+    """Target and options of a ``model`` section; ours are targets as well."""
+    if isinstance(model, OwnModelConfig):
+        return model.target, model.options
+    return model.name, {"section": model}
+
+
+def simplebev(section: SimpleBEVConfig | None = None, **options: Any) -> SimpleBEV:
+    """The model target ``simplebev``; its options are the keys of SimpleBEV's section."""
+    model = section or SimpleBEVConfig(**{"checkpoint": RANDOM, **options})
     return SimpleBEV(
         model.modalities,
         grid=build_grid(model),
@@ -168,6 +275,14 @@ def untrained(config: RunConfig) -> SimpleBEV | CRN:
         radar=model.radar,
         widths=SimpleBEVWidths(**model.widths.model_dump()),
     )
+
+
+def crn(section: CRNConfig | None = None, **options: Any) -> CRN:
+    """The model target ``crn``; its options are the keys of CRN's section."""
+    model = section or CRNConfig(**{"name": "crn", "checkpoint": RANDOM, **options})
+    network = CRN(build_shape(model), boundary=model.boundary)
+    network.require_output(model.output)
+    return network
 
 
 def find_checkpoint(name: str, config_file: Path | None = None) -> Path:

@@ -3,14 +3,25 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import PrivateAttr, field_validator
+from pydantic import Discriminator, PrivateAttr, Tag, field_validator
 
 from lmd_cli.config_base import Positive, Section, option
+from lmd_cli.config_compute import ComputeConfig
 from lmd_cli.config_models import RANDOM, CRNConfig, ModelConfig, SimpleBEVConfig
+from lmd_cli.config_own import OWN, OwnDataConfig, OwnModelConfig, is_own
 
-__all__ = ["RANDOM", "SYNTHETIC", "CRNConfig", "RunConfig", "SimpleBEVConfig"]
+__all__ = [
+    "RANDOM",
+    "SYNTHETIC",
+    "CRNConfig",
+    "OwnDataConfig",
+    "OwnModelConfig",
+    "RunConfig",
+    "SimpleBEVConfig",
+    "is_own",
+]
 
 #: ``data.dataroot`` for the synthetic root in the user's cache folder, made on first use.
 SYNTHETIC = "synthetic"
@@ -36,6 +47,21 @@ class DataConfig(Section):
     )
 
 
+#: The schema of each source of samples.
+SOURCES: dict[str, type[Section]] = {"nuscenes": DataConfig, OWN: OwnDataConfig}
+
+
+def source_of(section: Any) -> str:
+    """Which of :data:`SOURCES` a ``data`` section, parsed or not, belongs to."""
+    return OWN if is_own(section) else "nuscenes"
+
+
+SourceConfig = Annotated[
+    Annotated[DataConfig, Tag("nuscenes")] | Annotated[OwnDataConfig, Tag(OWN)],
+    Discriminator(source_of),
+]
+
+
 class PerturbationConfig(Section):
     """Which samples a sensor is replaced from: sample (k + stride * m) mod N, m = 1 to count."""
 
@@ -57,7 +83,7 @@ class PerturbationConfig(Section):
 class RunConfig(Section):
     """A run: data, network, variants, protocol."""
 
-    data: DataConfig = option("which samples", "a mapping")
+    data: SourceConfig = option("which samples", "a mapping")
     model: ModelConfig = option("which network", "a mapping")
     variants: tuple[str, ...] = option(
         "rules BN-NORM[-ACT][-SOFTMAX] of the decomposition, evaluated side by side",
@@ -75,22 +101,33 @@ class RunConfig(Section):
         "bias or interaction",
         "bias",
     )
+    rules: dict[str, dict[str, str]] = option(
+        "other rules for some modules: a pattern of their names to fields of the variant, such as "
+        "{decoder.layer3.*: {activation: taylor}}",
+        "a mapping of patterns to {batch_norm, norm, activation or softmax: rule}",
+        default_factory=dict,
+    )
     device: str = option(
         "where to compute; auto takes a GPU if there is one",
         "auto, cpu, cuda or cuda:N",
         "auto",
         pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$",
     )
+    compute: ComputeConfig = option(
+        "precision and memory", "a mapping", default_factory=ComputeConfig
+    )
     seed: int = option(
         "seed of random weights", "an integer from 0 to 2**31 - 1", 0, ge=0, lt=2**31
     )
     threads: Positive | None = option(
-        "CPU threads; none for as many as there are cores", "a positive integer", None
+        "CPU threads of each process; none for the cores that it has to itself (on a GPU: one)",
+        "a positive integer",
+        None,
     )
 
     workers: int | None = option(
         "processes that read samples ahead; 0 to read in the main process, none for as many as "
-        "pay. No result depends on it, so it is not recorded",
+        "pay (with a data target of your own: 0). No result depends on it: it is not recorded",
         "an integer from 0 to 256",
         None,
         ge=0,

@@ -11,13 +11,15 @@ import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from lmd_cli.config import RunConfig
+from lmd_cli.config import SOURCES, RunConfig, source_of
 from lmd_cli.config_models import MODELS, network_of
 from lmd_cli.errors import ConfigError
 from lmd_cli.resources import first_file, listing, shipped
 
 SUFFIXES = ("", ".yaml", ".yml")
 Key = tuple[str, ...]
+#: Sections with several schemas: these, and which one a section belongs to.
+CHOICES = {"model": (MODELS, network_of), "data": (SOURCES, source_of)}
 
 
 def load_config(name_or_path: str | Path, overrides: Sequence[str] = ()) -> RunConfig:
@@ -161,7 +163,7 @@ def _known(location: Sequence[Any], values: Any) -> tuple[Key, FieldInfo | None]
     """The dotted key of a pydantic location and its declaration (none if unknown).
 
     What follows a declared key (indices in its value, alternatives of a union) is left out, and
-    so is the network's name behind ``model``.
+    so is the schema's name behind ``model`` and ``data``.
     """
     section: type[BaseModel] | None = RunConfig
     key: list[str] = []
@@ -169,7 +171,7 @@ def _known(location: Sequence[Any], values: Any) -> tuple[Key, FieldInfo | None]
     for piece in location:
         if section is None:
             break
-        if key == ["model"] and piece in MODELS and piece not in section.model_fields:
+        if len(key) == 1 and _is_schema(key[0], piece) and piece not in section.model_fields:
             continue
         key.append(str(piece))
         field = section.model_fields.get(str(piece))
@@ -177,12 +179,17 @@ def _known(location: Sequence[Any], values: Any) -> tuple[Key, FieldInfo | None]
     return tuple(key), field
 
 
+def _is_schema(name: str, piece: Any) -> bool:
+    return name in CHOICES and piece in CHOICES[name][0]
+
+
 def _section(field: FieldInfo | None, values: Any) -> type[BaseModel] | None:
     """The schema below a key; that of ``model`` is the one of the network it names."""
     if field is None:
         return None
-    if field is RunConfig.model_fields["model"]:
-        return MODELS[network_of(values.get("model") if isinstance(values, dict) else None)]
+    for name, (schemas, kind_of) in CHOICES.items():
+        if field is RunConfig.model_fields[name]:
+            return schemas[kind_of(values.get(name) if isinstance(values, dict) else None)]
     kind = field.annotation
     return kind if isinstance(kind, type) and issubclass(kind, BaseModel) else None
 

@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, field_validator
 
 from lmd_cli.config_base import Pixels, Positive, Section, option
+from lmd_cli.config_own import OWN, OwnModelConfig, is_own
 
 #: ``model.checkpoint`` for seeded random weights.
 RANDOM = "random"
@@ -229,18 +230,26 @@ class CRNConfig(Section):
 
 
 #: The schema of each network's section.
-MODELS: dict[str, type[Section]] = {"simplebev": SimpleBEVConfig, "crn": CRNConfig}
+MODELS: dict[str, type[Section]] = {
+    "simplebev": SimpleBEVConfig,
+    "crn": CRNConfig,
+    OWN: OwnModelConfig,
+}
 #: The network of a section that does not name a known one; its ``name`` is then refused.
 DEFAULT = "simplebev"
 
 
 def network_of(section: Any) -> str:
     """Which of :data:`MODELS` a ``model`` section, parsed or not, belongs to."""
+    if is_own(section):
+        return OWN
     name = section.get("name") if isinstance(section, Mapping) else getattr(section, "name", None)
-    return name if isinstance(name, str) and name in MODELS else DEFAULT
+    return name if isinstance(name, str) and name in MODELS and name != OWN else DEFAULT
 
 
 ModelConfig = Annotated[
-    Annotated[SimpleBEVConfig, Tag("simplebev")] | Annotated[CRNConfig, Tag("crn")],
+    Annotated[SimpleBEVConfig, Tag("simplebev")]
+    | Annotated[CRNConfig, Tag("crn")]
+    | Annotated[OwnModelConfig, Tag(OWN)],
     Discriminator(network_of),
 ]

@@ -1,18 +1,41 @@
-"""What the rest of the program asks of a network."""
+"""What the rest of the program asks of a network, and what it says if it does not get it.
+
+CONTRACT.md is the page for those who bring their own. Everything that is optional there has its
+default here.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+import inspect
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from difflib import get_close_matches
 from typing import Any, Protocol, runtime_checkable
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from lmd_cli.compute import encode_features
+from lmd_cli.config_compute import Precision
+from lmd_cli.errors import ContractError
+from lmd_cli.targets import blamed
 
 #: Each modality's features: a tensor, or nested dicts and lists of tensors, batch first.
 Features = Mapping[str, Any]
+REQUIRED = ("modalities", "encode", "fuse")
 
 
 class FusionNetwork(Protocol):
     """A network that is cut where its modalities first meet: ``fuse(encode(batch))``.
+
+    It may also have
+
+    - ``constants(batch)``: keyword arguments of ``fuse`` that belong to no modality (calibration,
+      say); none if it has no such method;
+    - a parameter ``outputs`` of ``fuse``: names of the outputs that are asked for, so that others
+      need not be computed;
+    - ``forward_up(maps)``: output maps (..., rows, columns) turned so that rows run forward and
+      columns right, for maps that lie on the ground.
 
     Attributes:
         modalities: their names, in order.
@@ -23,16 +46,8 @@ class FusionNetwork(Protocol):
     def encode(self, batch: Mapping[str, Any]) -> dict[str, Any]:
         """Features of each modality alone."""
 
-    def constants(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """What ``fuse`` needs besides and that belongs to no modality (calibration, say)."""
-
-    def fuse(
-        self, features: Any, outputs: Sequence[str] = ..., **constants: Any
-    ) -> dict[str, Tensor]:
-        """Features to the outputs that are asked for."""
-
-    def forward_up(self, values: Tensor) -> Tensor:
-        """Output maps (..., rows, columns) turned so that rows run forward, columns right."""
+    def fuse(self, features: Any, *args: Any, **constants: Any) -> dict[str, Tensor]:
+        """Features to outputs by name."""
 
 
 @runtime_checkable
@@ -50,12 +65,145 @@ class LinearFusion(Protocol):
         """Everything after it; only the outputs that are asked for."""
 
 
+def require_network(network: Any, what: str, modalities: Sequence[str]) -> None:
+    """Refuses what does not follow the contract.
+
+    Args:
+        network: what a target made.
+        what: it, for the message.
+        modalities: of the config.
+
+    Raises:
+        ContractError: says what is missing or differs.
+    """
+    if not isinstance(network, nn.Module):
+        kind = type(network).__name__
+        raise ContractError(f"{what} gave a {kind}; expected a torch.nn.Module")
+    kind = type(network).__name__
+    missing = [name for name in REQUIRED if not hasattr(network, name)]
+    missing += [n for n in REQUIRED[1:] if n not in missing and not callable(getattr(network, n))]
+    if missing:
+        raise ContractError(
+            f"{what} gave a {kind} without {' and '.join(missing)}; a network has the attribute "
+            "modalities and the methods encode(batch) and fuse(features) (see CONTRACT.md)"
+        )
+    own = tuple(network.modalities)  # type: ignore[arg-type]
+    if own != tuple(modalities):
+        raise ContractError(
+            f"model.modalities is [{', '.join(modalities)}], but {kind}.modalities is "
+            f"[{', '.join(map(str, own))}]; they must be the same, in the same order"
+        )
+
+
+def encode_batch(
+    network: FusionNetwork,
+    batch: Mapping[str, Any],
+    sample: str,
+    precision: Precision = "float32",
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Each modality's features, and what ``fuse`` needs besides.
+
+    Args:
+        batch: as the data set's samples are collated.
+        sample: its token, for messages.
+        precision: of the encoders; features come out as float32.
+
+    Raises:
+        ContractError: features that are not the modalities', not tensors, or not finite real
+            floating numbers; the message names the modality and the sample.
+    """
+    kind = type(network).__name__
+    with torch.no_grad(), blamed(f"{kind}.encode at sample {sample}"):
+        features = encode_features(network, batch, precision)
+    _require_modalities(features, network.modalities, kind)
+    for name in network.modalities:
+        _require_features(features[name], f"{kind}.encode: {name} at sample {sample}")
+    ordered = {name: features[name] for name in network.modalities}
+    own = getattr(network, "constants", None)
+    if own is None:
+        return ordered, {}
+    with torch.no_grad(), blamed(f"{kind}.constants at sample {sample}"):
+        constants = own(batch)
+    if not isinstance(constants, Mapping):
+        given = type(constants).__name__
+        raise ContractError(
+            f"{kind}.constants gave a {given}; expected a dict of arguments of fuse"
+        )
+    return ordered, dict(constants)
+
+
+def _require_modalities(features: Any, modalities: Iterable[str], kind: str) -> None:
+    wanted = ", ".join(modalities)
+    if not isinstance(features, Mapping):
+        given = type(features).__name__
+        raise ContractError(f"{kind}.encode gave a {given}; expected a dict with {wanted}")
+    if set(features) != set(modalities):
+        given = ", ".join(map(str, features)) or "nothing"
+        raise ContractError(f"{kind}.encode gave features of {given}; the modalities are {wanted}")
+
+
+def _require_features(tree: Any, where: str) -> None:
+    leaves = pytree.tree_leaves(tree)
+    if not leaves:
+        raise ContractError(f"{where} has no tensors; expected at least one")
+    for leaf in leaves:
+        if not isinstance(leaf, Tensor):
+            raise ContractError(f"{where} holds a {type(leaf).__name__}; expected tensors")
+        if not leaf.is_floating_point():
+            raise ContractError(
+                f"{where} holds a tensor of {leaf.dtype}; expected real floating numbers (indices "
+                "and masks belong to constants)"
+            )
+        if not bool(torch.isfinite(leaf).all()):
+            bad = "NaN" if bool(leaf.isnan().any()) else "infinite values"
+            raise ContractError(f"{where} holds {bad}; expected finite numbers")
+
+
 def fuse_function(
     network: FusionNetwork, output: str, constants: Mapping[str, Any]
 ) -> Callable[..., Tensor]:
-    """One output of ``fuse`` as a function of the modalities' features."""
+    """One output of ``fuse`` as a function of the modalities' features.
+
+    Raises (when called):
+        ContractError: ``fuse`` raises, or gives no such output, or one that is not a tensor of real
+            floating numbers.
+    """
+    asked = {"outputs": [output]} if _takes_outputs(network.fuse) else {}
 
     def fuse(**features: Any) -> Tensor:
-        return network.fuse(features, [output], **constants)[output]
+        kind = type(network).__name__
+        with blamed(f"{kind}.fuse"):
+            found = network.fuse(features, **asked, **constants)
+        return _require_output(found, output, kind)
 
     return fuse
+
+
+def _takes_outputs(fuse: Callable[..., Any]) -> bool:
+    return "outputs" in inspect.signature(fuse).parameters
+
+
+def _require_output(found: Any, output: str, kind: str) -> Tensor:
+    if not isinstance(found, Mapping):
+        given = type(found).__name__
+        raise ContractError(f"{kind}.fuse gave a {given}; expected a dict of tensors by name")
+    if output not in found:
+        known = [str(name) for name in found]
+        near = get_close_matches(output, known, n=1, cutoff=0.4)
+        hint = f"; did you mean {near[0]}?" if near else ""
+        listed = ", ".join(known) or "nothing"
+        raise ContractError(f"model.output is {output!r}; {kind}.fuse gives {listed}{hint}")
+    value = found[output]
+    if not isinstance(value, Tensor) or not value.dtype.is_floating_point:
+        given = str(value.dtype) if isinstance(value, Tensor) else type(value).__name__
+        raise ContractError(
+            f"{kind}.fuse: output {output} is of {given}; expected a tensor of real floating "
+            "numbers"
+        )
+    return value
+
+
+def forward_up(network: FusionNetwork, maps: Tensor) -> Tensor:
+    """Maps (..., rows, columns) turned by the network's ``forward_up``; as they are without."""
+    turn = getattr(network, "forward_up", None)
+    return maps if turn is None else turn(maps)

@@ -49,3 +49,7 @@ class RunError(LmdError):
 
 class MethodError(LmdError):
     """A method of attribution that cannot explain this network or this output."""
+
+
+class ContractError(LmdError):
+    """A network or data set of the user's own that does not do what it must; see CONTRACT.md."""

@@ -11,7 +11,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from lmd_cli.build import BuiltNetwork, Samples, build_dataset, build_network
-from lmd_cli.config import RunConfig
+from lmd_cli.config import DataConfig, RunConfig
 from lmd_cli.contract import Features, fuse_function
 from lmd_cli.decomposition import Decomposition, DecompositionError, Variant
 from lmd_cli.decomposition.replay import replay, replay_deviation
@@ -97,25 +97,32 @@ def preflight(config: RunConfig, progress: Progress | None = None) -> Preflight:
         "checkpoint", lambda: build_network(config, device or torch.device("cpu"))
     )
     if built is not None:
-        _checkpoint(found, built)
+        _checkpoint(found, config, built)
     sample = None if dataset is None else found.attempt("first sample", lambda: dataset[0])
     if sample is not None:
         found.add("first sample", True, f"{sample.token} of {sample.scene} is readable")
     if device is not None and built is not None and sample is not None:
-        _rules(found, config, built, encode(built.network, [sample], device), progress)
+        encoded = found.attempt("encode", lambda: encode(built.network, [sample], device))
+        if encoded is not None:
+            _rules(found, config, built, encoded, progress)
     return found
 
 
 def _data(found: Preflight, config: RunConfig, dataset: Samples) -> None:
+    data = config.data
+    if not isinstance(data, DataConfig):
+        found.add("data", True, f"{len(dataset)} samples of {data.target}")
+        _schedule(found, config, len(dataset))
+        return
     scenes = len(dataset.scene_names)
-    what = f"{len(dataset)} samples in {scenes} scenes of {config.data.split}"
-    found.add("data", True, f"{what} ({config.data.version}, {dataset.dataroot})")
+    what = f"{len(dataset)} samples in {scenes} scenes of {data.split}"
+    found.add("data", True, f"{what} ({data.version}, {dataset.dataroot})")
     if dataset.absent_scenes:
         first = ", ".join(dataset.absent_scenes[:3])
         found.note(
             "absent scenes",
-            f"{len(dataset.absent_scenes)} scenes of {config.data.split} are not in "
-            f"{config.data.version}: {first}, ...",
+            f"{len(dataset.absent_scenes)} scenes of {data.split} are not in "
+            f"{data.version}: {first}, ...",
         )
     missing = dataset.missing_files()
     lacking = [f"{channel} {count}" for channel, count in missing.items() if count]
@@ -138,11 +145,14 @@ def _schedule(found: Preflight, config: RunConfig, samples: int) -> None:
     )
 
 
-def _checkpoint(found: Preflight, built: BuiltNetwork) -> None:
+def _checkpoint(found: Preflight, config: RunConfig, built: BuiltNetwork) -> None:
     if built.random:
         found.note("checkpoint", f"{built.checkpoint}: predictions mean nothing")
         return
     keys = len(built.network.state_dict())
+    if config.model.checkpoint is None:
+        found.add("checkpoint", True, f"{built.checkpoint}: {keys} keys, sha256 {built.sha256}")
+        return
     found.add("checkpoint", True, f"{built.checkpoint}: {keys} keys fit, sha256 {built.sha256}")
 
 

@@ -137,13 +137,12 @@ class Bar:
         from rich.table import Column
 
         self.close()
-        plain = {"markup": False}
         rest = Column(no_wrap=True, overflow="ellipsis")
         columns = (
-            progress.TextColumn("{task.description}", **plain),
+            progress.TextColumn("{task.description}", markup=False),
             progress.BarColumn(BAR),
             progress.MofNCompleteColumn(),
-            progress.TextColumn("{task.fields[status]}", table_column=rest, **plain),
+            progress.TextColumn("{task.fields[status]}", markup=False, table_column=rest),
         )
         self._meter = Meter(total, self._clock)
         self._bar = progress.Progress(*columns, console=Console(stderr=True))

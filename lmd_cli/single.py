@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -12,15 +13,18 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lmd_cli.build import BuiltNetwork, Samples, build_dataset, build_network, resolve_device
-from lmd_cli.config import RunConfig, SimpleBEVConfig
-from lmd_cli.contract import FusionNetwork, fuse_function
-from lmd_cli.data import Sample, collate, to_device
+from lmd_cli.compute import set_switches
+from lmd_cli.config import CRNConfig, OwnModelConfig, RunConfig
+from lmd_cli.config_compute import Precision
+from lmd_cli.contract import FusionNetwork, encode_batch, forward_up, fuse_function
+from lmd_cli.data import KeyframeSamples, Sample, collate, to_device
 from lmd_cli.data.truth import Box3D
 from lmd_cli.decomposition import Decomposition, decompose
 from lmd_cli.decomposition.layout import BIAS, INTERACTION
-from lmd_cli.errors import ConfigError
+from lmd_cli.errors import ConfigError, ContractError
 from lmd_cli.evaluation.stopwatch import Stopwatch
 from lmd_cli.progress import Progress
+from lmd_cli.shown import shown
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,11 +39,15 @@ class SampleDecomposition:
         result: the decomposition of the output, audited.
         total: the output, rows forward and columns right (Z, X), and
         parts: for each modality and ``bias`` (and ``interaction``) its part (Z, X), on the CPU.
-        ground_truth: where the vehicles (of the output's class) are, (Z, X), 0 or 1.
+            Of a network of the user's own, what :func:`lmd_cli.shown.shown` picks, as it lies.
+        ground_truth: where the vehicles (of the output's class) are, (Z, X), 0 or 1; none where a
+            data set of the user's own says nothing that fits the output.
         pictures: the images by camera, (H, W, 3) in [0, 1].
         boxes: the sample's annotated vehicles, axes x right, y down, z forward, in metres from
             the origin of the maps.
         description: its scene's, in the dataset's words.
+        radar_in_images: reads where its radar points lie in the images, by camera (k, 3): u, v
+            (pixels), depth (m); none where the tensors hold them in space.
     """
 
     config: RunConfig
@@ -49,10 +57,16 @@ class SampleDecomposition:
     result: Decomposition
     total: Tensor
     parts: Mapping[str, Tensor]
-    ground_truth: Tensor
+    ground_truth: Tensor | None
     pictures: Mapping[str, NDArray[np.float32]]
     boxes: Sequence[Box3D] = ()
     description: str = ""
+    radar_in_images: Callable[[], Mapping[str, NDArray[np.float32]]] = dict
+
+    @property
+    def on_ground(self) -> bool:
+        """Whether the maps lie on the ground around a vehicle."""
+        return not isinstance(self.config.model, OwnModelConfig)
 
     @property
     def residual(self) -> float:
@@ -105,7 +119,7 @@ class Ready:
         config, network = self.config, self.built.network
         with self.stopwatch.reading():
             sample = self.dataset[index]
-        features, constants = encode(network, [sample], self.device)
+        features, constants = encode(network, [sample], self.device, self.config.compute.precision)
         result = split(self.built, features, constants, config, self.variant)
         named = {**result.parts, BIAS: result.bias}
         if config.bilinear == INTERACTION:
@@ -116,12 +130,13 @@ class Ready:
             self.built,
             sample,
             result,
-            total=_shown(network, result.total),
-            parts={name: _shown(network, part) for name, part in named.items()},
-            ground_truth=_shown(network, sample.tensors[truth_name(config)][None]),
+            total=_shown(network, config, result.total),
+            parts={name: _shown(network, config, part) for name, part in named.items()},
+            ground_truth=_truth(network, config, sample, result.total),
             pictures=self.dataset.pictures(sample),
             boxes=self.dataset.boxes_on_map(index),
             description=self.dataset.descriptions[index],
+            radar_in_images=_radar_in_images(self.dataset, index),
         )
 
 
@@ -156,16 +171,43 @@ def make_ready(
     return Ready(config, variant or config.variants[0], dataset, built, device)
 
 
-def _shown(network: FusionNetwork, maps: Tensor) -> Tensor:
+def _radar_in_images(
+    dataset: Samples, index: int
+) -> Callable[[], Mapping[str, NDArray[np.float32]]]:
+    """Read only when a figure wants it."""
+    if isinstance(dataset, KeyframeSamples):
+        return partial(dataset.radar_in_images, index)
+    return dict
+
+
+def _shown(network: FusionNetwork, config: RunConfig, maps: Tensor) -> Tensor:
     """The first channel of (1, n, rows, columns), forward up, on the CPU."""
-    return network.forward_up(maps[0, 0]).contiguous().cpu()
+    if isinstance(config.model, OwnModelConfig):
+        return shown(maps, config.model.channel, config.model.output).contiguous().cpu()
+    return forward_up(network, maps[0, 0]).contiguous().cpu()
+
+
+def _truth(
+    network: FusionNetwork, config: RunConfig, sample: Sample, total: Tensor
+) -> Tensor | None:
+    """The sample's map of what the output looks for, turned and picked as the output is."""
+    name = truth_name(config)
+    found = sample.tensors.get(name)
+    if isinstance(config.model, OwnModelConfig):
+        if not isinstance(found, Tensor) or found.shape != total.shape:
+            return None
+        return _shown(network, config, found)
+    if found is None:
+        held = ", ".join(sample.tensors)
+        raise ContractError(f"sample {sample.token} has no tensor {name}; it has {held}")
+    return _shown(network, config, found if sample.batched else found[None])
 
 
 def truth_name(config: RunConfig) -> str:
     """Which of a sample's maps shows what the output looks for."""
-    if isinstance(config.model, SimpleBEVConfig):
-        return "segmentation"
-    return "cars" if config.model.output.endswith(".car") else "vehicles"
+    if isinstance(config.model, CRNConfig):
+        return "cars" if config.model.output.endswith(".car") else "vehicles"
+    return "segmentation"
 
 
 def start(config: RunConfig) -> torch.device:
@@ -176,16 +218,19 @@ def start(config: RunConfig) -> torch.device:
     """
     if config.threads is not None:
         torch.set_num_threads(config.threads)
+    set_switches(config.compute.tf32)
     return resolve_device(config.device)
 
 
 def encode(
-    network: FusionNetwork, samples: Sequence[Sample], device: torch.device
+    network: FusionNetwork,
+    samples: Sequence[Sample],
+    device: torch.device,
+    precision: Precision = "float32",
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Each sensor's features of a batch of samples, and what ``fuse`` needs besides."""
     batch = to_device(collate(samples), device)
-    with torch.no_grad():
-        return network.encode(batch), network.constants(batch)
+    return encode_batch(network, batch, samples[0].token, precision)
 
 
 def split(

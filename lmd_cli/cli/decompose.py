@@ -19,14 +19,6 @@ class Style(StrEnum):
     SIGNED = "signed"
 
 
-class Form(StrEnum):
-    """Kinds of image files."""
-
-    PNG = "png"
-    SVG = "svg"
-    PDF = "pdf"
-
-
 def command(
     config: options.Config,
     sample_token: Annotated[
@@ -54,7 +46,7 @@ def command(
         typer.Option(help="Figure 2 (positive, the default), 3 (sigmoid), 4 (signed); repeatable."),
     ] = None,
     form: Annotated[
-        list[Form] | None,
+        list[options.Form] | None,
         typer.Option("--format", help="Of the figures, PNG if none; repeatable."),
     ] = None,
     debug: options.Debug = False,
@@ -73,7 +65,7 @@ def command(
     from lmd_cli.single import decompose_sample, decompose_several
 
     styles = [one.value for one in style or [Style.POSITIVE]]
-    pictures = Pictures.named(styles, [one.value for one in form or [Form.PNG]])
+    pictures = Pictures.named(styles, [one.value for one in form or [options.Form.PNG]])
     results = Path("results") / run.name / "decompose"
     if samples is not None:
         several = decompose_several(run, samples.split(","), progress=make_progress())

@@ -2,13 +2,22 @@
 
 from __future__ import annotations
 
+import signal
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from enum import StrEnum
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import typer
 
 from lmd_cli.cli import options
+from lmd_cli.cli.errors import INTERRUPTED, explain
+
+if TYPE_CHECKING:
+    from lmd_cli.config import RunConfig
+    from lmd_cli.evaluation import RunSummary
+    from lmd_cli.evaluation.ranks import Rank
 
 
 class OperatingPoint(StrEnum):
@@ -31,6 +40,8 @@ def command(
     dataroot: options.Dataroot = None,
     checkpoint: options.Checkpoint = None,
     device: options.Device = None,
+    precision: options.Precision = None,
+    memory: options.Memory = None,
     output: options.Output = None,
     method: Annotated[
         list[str] | None,
@@ -64,34 +75,101 @@ def command(
 ) -> None:
     """Replace each sensor by another sample's: which parts change, and which keep still?
 
-    Writes metrics.csv, table.csv, pairs.csv and run.json to results/<config name>.
+    Writes metrics.csv, table.csv, pairs.csv and run.json to results/<config name>. Started by
+    torchrun or srun, the processes share the work; rank 0 shows the result.
     """
-    from lmd_cli.cli import show
+    from lmd_cli.evaluation.ranks import launched
 
-    run = options.load(config, settings, dataroot, checkpoint, device, workers)
+    given = (dataroot, checkpoint, device, precision, memory, workers)
+    run = options.load(config, settings, *given)
     folder = output or Path("results") / run.name
+    shared: Shared = {
+        "methods": method or (),
+        "relinearise": operating_point is OperatingPoint.PERTURBED,
+        "on_error": on_error.value,
+    }
+    rank = launched()
+    with stoppable(folder):
+        if rank is not None and rank.rank:
+            _contribute(run, folder, rank, shared, debug)
+            return
+        summary = _evaluate(run, folder, limit, resume, overwrite, rank, shared)
+    _show(summary, folder)
+
+
+class Shared(TypedDict):
+    """What every rank must be told alike."""
+
+    methods: Sequence[str]
+    relinearise: bool
+    on_error: str
+
+
+def _evaluate(
+    run: RunConfig,
+    folder: Path,
+    limit: int | None,
+    resume: bool,
+    overwrite: bool,
+    rank: Rank | None,
+    shared: Shared,
+) -> RunSummary:
     from lmd_cli.evaluation import evaluate
     from lmd_cli.progress import make_progress
 
     progress = make_progress()
     try:
-        summary = evaluate(
+        return evaluate(
             run,
             folder,
-            methods=method or (),
-            relinearise=operating_point is OperatingPoint.PERTURBED,
             limit=limit,
             resume=resume,
             overwrite=overwrite,
-            on_error=on_error.value,
             progress=progress,
+            rank=rank,
+            **shared,
         )
+    finally:
+        progress.close()
+
+
+def _contribute(run: RunConfig, folder: Path, rank: Rank, shared: Shared, debug: bool) -> None:
+    """Another rank than 0: quiet, but for what went wrong."""
+    from lmd_cli.evaluation import contribute
+
+    try:
+        contribute(run, folder, rank, **shared)
+    except KeyboardInterrupt:
+        raise typer.Exit(INTERRUPTED) from None  # rank 0 says it
+    except Exception as error:
+        meant = None if debug else explain(error)
+        if meant is None:
+            raise
+        typer.echo(f"error in rank {rank.rank}: {meant[0]}", err=True)
+        raise typer.Exit(meant[1]) from None
+
+
+@contextmanager
+def stoppable(folder: Path) -> Iterator[None]:
+    """Ctrl-C, and what launchers and schedulers send before they kill, end a run alike.
+
+    Raises:
+        KeyboardInterrupt: with a message that says how to go on.
+    """
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
             f"interrupted: finished rows are kept in {folder}; the same command goes on from there"
         ) from None
     finally:
-        progress.close()
+        signal.signal(signal.SIGTERM, before)
+
+
+def _show(summary: RunSummary, folder: Path) -> None:
+    from lmd_cli.cli import show
+
     header = [str(name) for name in summary.table.columns]
     show.table(header, [[str(cell) for cell in row] for row in summary.table.to_numpy()])
     show.lines(summary.notes)

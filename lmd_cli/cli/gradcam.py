@@ -42,6 +42,10 @@ def command(
     checkpoint: options.Checkpoint = None,
     device: options.Device = None,
     output: options.Output = None,
+    form: Annotated[
+        list[options.Form] | None,
+        typer.Option("--format", help="Of the figure, PNG if none; repeatable."),
+    ] = None,
     debug: options.Debug = False,
 ) -> None:
     """Draw a layer's class activation map for a region, in all and for each sensor's part.
@@ -54,10 +58,12 @@ def command(
     from lmd_cli.attribution.cam import Method
     from lmd_cli.progress import make_progress
     from lmd_cli.report.gradcam import CamRequest, write_gradcam
+    from lmd_cli.report.sample import Pictures
 
     request = CamRequest(layer, region, target, cast(Method, method.value), modality)
     folder = output or Path("results") / run.name / "gradcam"
-    files, maps = write_gradcam(run, sample_token, request, folder, make_progress())
+    forms = Pictures.named([], [one.value for one in form or [options.Form.PNG]]).forms
+    files, maps = write_gradcam(run, sample_token, request, folder, make_progress(), forms)
     strengths = {"the layer": maps.whole, **maps.parts}
     typer.echo(
         f"score {maps.score:.4g}; largest value of "

@@ -47,5 +47,13 @@ def command(
     from lmd_cli.report.make import ReportOptions, make_report
 
     chosen = ReportOptions(variant, viewer, limit, survey, dataroot, checkpoint, device)
-    page = make_report(run, output, chosen, make_progress())
+    progress = make_progress()
+    try:
+        page = make_report(run, output, chosen, progress)
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(
+            f"interrupted: what is surveyed is kept in {run}; the same command goes on from there"
+        ) from None
+    finally:
+        progress.close()
     typer.echo(f"page: {page} ({page.stat().st_size / 1e6:.1f} MB); open it in a browser")

@@ -4,6 +4,7 @@ from lmd_cli.data.loading import Loaded, Reader, Unreadable, default_workers, re
 from lmd_cli.data.nuscenes import NuScenesSamples
 from lmd_cli.data.perspective import EgoBox, KeyframeSamples
 from lmd_cli.data.radar import RadarFilters
+from lmd_cli.data.regions import Region
 from lmd_cli.data.sample import Sample, collate, to_device
 from lmd_cli.data.truth import Box3D
 
@@ -15,6 +16,7 @@ __all__ = [
     "NuScenesSamples",
     "RadarFilters",
     "Reader",
+    "Region",
     "Sample",
     "Unreadable",
     "collate",

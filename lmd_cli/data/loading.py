@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
@@ -81,7 +82,7 @@ class Ahead:
             "dataset": reader,
             "batch_size": None,
             "sampler": order,
-            "num_workers": min(workers, max(len(order), 1)),
+            "num_workers": min(workers, len(order)),
             "prefetch_factor": PREFETCH,
             "collate_fn": _as_it_is,
             "pin_memory": pinned,
@@ -104,13 +105,23 @@ class Ahead:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        died = self._samples is not None and self._death(error)
-        # Not left to the iterator's end: the traceback of an interrupt keeps it alive.
+        try:
+            died = self._death(error)
+            self._end()
+        except RuntimeError as late:  # torch says when it notices, also here
+            died = self._death(late)
+            with contextlib.suppress(RuntimeError):
+                self._end()
+            if not died:
+                raise
+        if died:
+            raise RunError(died) from error
+
+    def _end(self) -> None:
+        # Not left to the iterator's own end: the traceback of an interrupt keeps it alive.
         if self._samples is not None:
             self._samples._shutdown_workers()
         self._samples = None
-        if died:
-            raise RunError(died) from error
 
     def _death(self, error: BaseException | None) -> str:
         """What to say if the error is that of a dead worker: torch's own words, or, if it died
@@ -118,9 +129,9 @@ class Ahead:
         what = ""
         if isinstance(error, RuntimeError) and "DataLoader worker (pid" in str(error):
             what = str(error).strip().splitlines()[0].rstrip(".")
-        elif isinstance(error, (EOFError, OSError)):
-            dead = [worker.pid for worker in self._samples._workers if not worker.is_alive()]
-            what = f"process {dead[0]} exited unexpectedly" if dead else ""
+        elif isinstance(error, (EOFError, ConnectionError, FileNotFoundError)):
+            dead = _dead(self._samples._workers)
+            what = f"process {dead} exited unexpectedly" if dead else ""
         return what and (
             f"a process that reads data died ({what}), maybe because memory or shared memory "
             "(/dev/shm) ran out. Finished rows are kept: the same command goes on from there; "
@@ -147,7 +158,7 @@ def read_ahead(
     """A context that gives a function from index to sample: :class:`Ahead`, or for no workers a
     :class:`Reader`, which reads when asked."""
     reader = Reader(dataset, collate)
-    if not workers:
+    if not workers or not order:
         return contextlib.nullcontext(reader)
     return Ahead(reader, order, workers, pinned)
 
@@ -158,21 +169,38 @@ def default_workers(cores: int, device: torch.device) -> int:
     A GPU takes samples faster than one core reads them, so all cores but one read, up to
     :data:`MOST_WORKERS`. On the CPU computing takes many times as long as reading and uses all
     cores: one worker keeps reading off its path. With one or two cores reading is left where it
-    is: a worker would only compete. Processes of one launcher share the cores.
+    is: a worker would only compete.
+
+    Args:
+        cores: those that the process has to itself.
+        device: where it computes.
     """
-    share = cores // max(int(os.environ.get("LOCAL_WORLD_SIZE") or 1), 1)
-    if share <= 2:
+    if cores <= 2:
         return 0
-    return min(share - 1, MOST_WORKERS) if device.type == "cuda" else 1
+    return min(cores - 1, MOST_WORKERS) if device.type == "cuda" else 1
 
 
 def _settle(worker: int) -> None:
-    """In a new worker: one thread, and Ctrl-C is for the main process, which then ends us."""
+    """In a new worker: one thread, and Ctrl-C is for the main process, which then ends us.
+
+    So is the signal of a scheduler that ends a whole group; on it we go as if we were done.
+    """
     import cv2
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
+
+
+def _dead(workers: Sequence[Any]) -> int | None:
+    """A worker that has ended; its connections break a moment before that can be seen."""
+    for _ in range(20):
+        for worker in workers:
+            if not worker.is_alive():
+                return int(worker.pid)
+        time.sleep(0.05)
+    return None
 
 
 def _as_it_is(found: Loaded | Unreadable) -> Loaded | Unreadable:

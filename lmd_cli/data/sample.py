@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 #: Tensors whose first dimension is a number of points that differs between samples.
 POINT_TENSORS = ("radar_xyz", "radar_features", "lidar_xyz")
@@ -50,6 +51,8 @@ class Sample:
     token: str
     scene: str
     tensors: dict[str, Tensor]
+    #: The tensors are a batch of one already, made by a data set of the user's own.
+    batched: bool = False
 
 
 def collate(samples: Sequence[Sample]) -> dict[str, Tensor | list[Tensor]]:
@@ -60,6 +63,10 @@ def collate(samples: Sequence[Sample]) -> dict[str, Tensor | list[Tensor]]:
     """
     if not samples:
         raise ValueError("collate needs at least one sample")
+    if samples[0].batched:
+        if len(samples) > 1:
+            raise ValueError("samples that are batches already cannot be joined")
+        return dict(samples[0].tensors)
     names = list(samples[0].tensors)
     for sample in samples:
         if list(sample.tensors) != names:
@@ -73,15 +80,12 @@ def _join(name: str, tensors: list[Tensor]) -> Tensor | list[Tensor]:
 
 
 def to_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    """A collated batch with every tensor, also those in lists, on ``device``.
+    """A collated batch with every tensor, also nested ones, on ``device``.
 
     Tensors in page-locked memory are copied to a GPU while the CPU goes on.
     """
 
-    def moved(value: Tensor) -> Tensor:
-        return value.to(device, non_blocking=True)
+    def moved(value: Any) -> Any:
+        return value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
 
-    return {
-        name: [moved(v) for v in value] if isinstance(value, list) else moved(value)
-        for name, value in batch.items()
-    }
+    return pytree.tree_map(moved, dict(batch))

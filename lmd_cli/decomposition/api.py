@@ -67,7 +67,8 @@ def decompose(
         bilinear: where products of different modalities are reported: in ``result.bias`` (the
             paper's choice), or in ``result.interaction`` alone. No other part depends on it.
         rules: other fields of the variant for modules whose qualified name matches a pattern:
-            ``{"decoder.layer3.*": {"activation": "taylor"}}``.
+            ``{"decoder.layer3.*": {"activation": "taylor"}}``; those that were set for the root
+            (:func:`set_module_rules`) if none.
 
     Raises:
         InputError: inputs that are not floating tensors, unknown layers, a bad variant name, rules
@@ -140,9 +141,9 @@ def decompose_onward(
     stack = [*parts.values(), *(x for name in parts for x in (extras or {}).get(name, ()))]
     rows = layout.all_rows if bias is not None else layout.all_rows[:-1]
     stack += [bias] if bias is not None else []
-    session = Session(
-        layout, parse_variant(variant), root=root or find_root(function), keep_frozen=keep_frozen
-    )
+    root = root if root is not None else find_root(function)
+    variants = VariantByModule(parse_variant(variant), None, root)
+    session = Session(layout, variants, root=root, keep_frozen=keep_frozen)
     with torch.no_grad():
         x = DecomposedTensor.wrap(total, torch.stack(stack), rows)
         session.borrow(x)
@@ -150,6 +151,34 @@ def decompose_onward(
             output = function(x)
             session.refuse_hidden_writes("the output", output)
     return Decomposition(output, layout, {}, session.records, session.coverage, session.tape)
+
+
+def decompose_bias(
+    function: Callable[..., Any], inputs: Mapping[str, Any], variant: str | Variant
+) -> Decomposition:
+    """The bias part alone, without the modalities' parts: two maps instead of M + 2.
+
+    Args:
+        function, inputs: as in :func:`decompose`; where parts are multiplied with each other or
+            hand the bias on (activation splits, uniform rules), the bias is not their business
+            alone, and this gives another part than :func:`decompose`.
+        variant: linearisation rules that leave all constants to the bias.
+
+    Returns:
+        A decomposition whose ``total`` and ``bias`` count; its modalities' parts are left out.
+    """
+    layout = Layout(tuple(inputs))
+    session = Session(layout, parse_variant(variant), root=find_root(function))
+
+    def without_parts(leaf: Tensor) -> Tensor:
+        return DecomposedTensor.wrap(leaf, leaf.new_zeros((0, *leaf.shape)), ())
+
+    with torch.no_grad():
+        lifted = {name: map_tensors(without_parts, tree) for name, tree in inputs.items()}
+        session.borrow(lifted)
+        with session.open():
+            output = function(**lifted)
+    return Decomposition(output, layout, {}, session.records, session.coverage, None)
 
 
 def parse_variant(variant: str | Variant) -> Variant:

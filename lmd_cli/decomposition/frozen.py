@@ -8,17 +8,20 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
 from lmd_cli.decomposition.tree import map_tensors
 
+#: Whose constants a stream can carry by itself: BatchNorm's, or those of the other norms.
+Origin = Literal["batch_norm", "norm"]
+
 
 @dataclass
 class Stream:
-    """One pass of the linearised network: a modality's own, or the bias's.
+    """One pass of the linearised network: a modality's own, the bias's, or that of some constants.
 
     Attributes:
         modality: index of the modality, ``None`` for the bias.
@@ -26,25 +29,30 @@ class Stream:
         bias_inputs: what the bias stream fed to the map at each index; activation splits and
             products need it.
         keep: whether the bias stream fills ``bias_inputs``.
+        origin: with no modality, the stream of eq. 10's constants of this kind and no others: what
+            ``uniform`` shares out.
     """
 
     modality: int | None
     uniform_share: float
     bias_inputs: dict[int, Any]
     keep: bool = True
+    origin: Origin | None = None
 
     @property
     def is_bias(self) -> bool:
-        """Whether this stream carries the constants."""
-        return self.modality is None
+        """Whether this stream carries all constants."""
+        return self.modality is None and self.origin is None
 
     def remember(self, index: int, value: Callable[[], Any]) -> None:
         """Keeps what the bias stream feeds to the map at ``index``."""
         if self.keep:
             self.bias_inputs[index] = value()
 
-    def constant_share(self, split: str) -> float:
-        """Share of a constant under ``identity`` or ``uniform``."""
+    def constant_share(self, split: str, origin: Origin) -> float:
+        """Share of a constant of eq. 10 under ``identity`` or ``uniform``."""
+        if self.origin is not None:
+            return 1.0 if self.origin == origin else 0.0
         if split == "uniform":
             return self.uniform_share
         return 1.0 if self.is_bias else 0.0
@@ -92,9 +100,10 @@ class FrozenAffine:
     scale: Tensor
     constant: Tensor
     split: str
+    origin: Origin = "norm"
 
     def __call__(self, h: Tensor, stream: Stream, index: int) -> Tensor:
-        share = stream.constant_share(self.split)
+        share = stream.constant_share(self.split, self.origin)
         out = h * self.scale
         return out.add_(share * self.constant) if share else out
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping
 from dataclasses import fields, replace
 from difflib import get_close_matches
@@ -14,15 +15,34 @@ from lmd_cli.decomposition.variant import Variant
 
 ModuleRules = Mapping[str, Mapping[str, str]]
 
+#: Rules that hold for a network whenever it is decomposed; kept beside it, not on it.
+_STANDING: weakref.WeakKeyDictionary[nn.Module, ModuleRules] = weakref.WeakKeyDictionary()
+
+
+def set_module_rules(root: nn.Module, rules: ModuleRules) -> None:
+    """Rules for every later decomposition of ``root`` that names none of its own.
+
+    Raises:
+        InputError: a pattern that matches no module, an unknown field or value.
+    """
+    VariantByModule(Variant(), rules, root)
+    _STANDING[root] = {pattern: dict(changes) for pattern, changes in rules.items()}
+
+
+def module_rules(root: nn.Module | None) -> ModuleRules:
+    """What :func:`set_module_rules` was given; nothing if it was not called."""
+    return {} if root is None else _STANDING.get(root, {})
+
 
 class VariantByModule:
     """The variant that holds in each module.
 
     Args:
         variant: where no pattern matches.
-        rules: pattern to fields, such as ``{"decoder.layer3.*": {"activation": "taylor"}}``. A
-            pattern is matched against the qualified name of the innermost module that runs (``*``
-            matches dots too: all that is inside); of several that match, later ones win.
+        rules: pattern to fields, such as ``{"decoder.layer3.*": {"activation": "taylor"}}``; those
+            of :func:`set_module_rules` if none. A pattern is matched against the qualified name of
+            the innermost module that runs (``*`` matches dots too: all that is inside); of
+            several that match, later ones win.
         root: the module that names are relative to.
 
     Raises:
@@ -32,7 +52,7 @@ class VariantByModule:
     def __init__(
         self, variant: Variant, rules: ModuleRules | None = None, root: nn.Module | None = None
     ):
-        self.base, self._rules = variant, dict(rules or {})
+        self.base, self._rules = variant, dict(module_rules(root) if rules is None else rules)
         self._known: dict[str, Variant] = {}
         names = [name for name, _ in root.named_modules()] if root is not None else []
         for pattern, changes in self._rules.items():

@@ -24,6 +24,7 @@ from lmd_cli.decomposition.frozen import (
     FrozenProduct,
     FrozenSelection,
     FrozenSlope,
+    Origin,
     Stream,
 )
 from lmd_cli.decomposition.layout import BIAS
@@ -133,6 +134,22 @@ class Linearised:
         index = self._layout.modalities.index(modality)
         stream = Stream(index, self._layout.uniform_share, self._bias_inputs)
         return self._run({"x": x}, stream)
+
+    def constants(self, like: Tensor, origin: Origin) -> Any:
+        """What the constants of one kind of norm (eq. 10) make by themselves: under ``uniform``
+        each modality gets its share of it, whatever its features are.
+
+        Args:
+            like: an input, (1, ...), for its shape.
+
+        Raises:
+            DecompositionError: maps that are not affine in each part by itself (activation splits,
+                products).
+        """
+        if self._needs_bias:
+            raise DecompositionError("constants have no stream of their own through these maps")
+        stream = Stream(None, self._layout.uniform_share, {}, keep=False, origin=origin)
+        return self._run({"x": torch.zeros_like(like)}, stream)
 
 
 def replay_deviation(replayed: Mapping[str, Any], decomposition: Decomposition) -> float:

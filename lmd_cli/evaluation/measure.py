@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from lmd_cli.attribution import ForwardMethod
@@ -62,10 +63,11 @@ def measure(
             by_offset.setdefault(m, []).extend(rows)
     if rivals:
         shared = Rivals(network, visit, output)
+        found = shared.measure_all(rivals, cells)
         counts = _counts(visit.sample, shared.total)
         for method in rivals:
-            for m, found in shared.measure(method, cells).items():
-                rows = [_row(visit, m, method.name, cell, found[cell]) for cell in cells]
+            for m, values in found[method.name].items():
+                rows = [_row(visit, m, method.name, cell, values[cell]) for cell in cells]
                 by_offset.setdefault(m, []).extend(rows)
     pairs = [row for m in sorted(by_offset) for row in by_offset[m]]
     return Rows(pairs, _sample_row(visit, len(pairs), counts, residuals, deviations))
@@ -75,7 +77,8 @@ def _counts(sample: Encoding, total: Tensor) -> tuple[int | None, int | None]:
     truth = sample.tensors.get("segmentation")
     if truth is None or truth.shape != total.shape:
         return None, None
-    return vehicle_counts(total, truth, sample.tensors["valid"])
+    valid = sample.tensors.get("valid")
+    return vehicle_counts(total, truth, torch.ones_like(truth) if valid is None else valid)
 
 
 def _sample_row(

@@ -13,16 +13,11 @@ from torch.utils import _pytree as pytree
 
 from lmd_cli.contract import FusionNetwork, LinearFusion, fuse_function
 from lmd_cli.decomposition import Decomposition, Variant, decompose, decompose_onward
-from lmd_cli.decomposition.frozen import FrozenProduct
+from lmd_cli.decomposition.audit import residual
+from lmd_cli.decomposition.frozen import FrozenProduct, Origin
 from lmd_cli.decomposition.replay import Linearised, replay, replay_deviation
-from lmd_cli.evaluation.walk import Encoding, Fused, Skipped, Visit
-
-#: Partners go through the linear network in batches of about this size after the fusion layer:
-#: larger tensors are fetched from the system and given back at every operation, which takes
-#: longer than the arithmetic.
-CHUNK_BYTES = 24 * 2**20
-#: Where partners ride along as parts instead, as many at a time as have this much of features.
-RIDING_BYTES = 2**30
+from lmd_cli.decomposition.variant import ACTIVATION_SPLITS
+from lmd_cli.evaluation.walk import Encoding, Skipped, Visit
 
 
 @dataclass(frozen=True)
@@ -54,103 +49,142 @@ def predict(network: FusionNetwork, visit: Visit, variant: str, output: str) -> 
     sample = visit.sample
     assert isinstance(sample, Encoding)
     if sample.fused is not None and isinstance(network, LinearFusion):
-        return _from_fusion_layer(network, sample.fused, visit.partners, variant, output)
-    return _riding(network, sample, visit.partners, variant, output)
+        return Family(network, visit, variant, output).prediction
+    return _riding(network, sample, visit, variant, output)
 
 
 def predict_variants(
     network: FusionNetwork, visit: Visit, variants: Sequence[str], output: str
 ) -> Iterator[tuple[str, Prediction]]:
-    """:func:`predict` under several variants; partners go through the network once for a family.
+    """:func:`predict` under several variants; what they have in common is worked out once.
 
-    Variants with the same slopes and scales differ only in where constants go, so replacing a
-    modality moves its part by the same map under all of them. A variant's prediction does not
-    depend on which others are asked for: the family's map is always worked out under
-    :func:`family`.
+    A variant's prediction does not depend on which others are asked for: it is always made from
+    that of its :func:`family`.
     """
-    known: dict[str, Prediction] = {}
+    fused = visit.sample.fused if isinstance(visit.sample, Encoding) else None
+    if fused is None or not isinstance(network, LinearFusion):
+        for variant in variants:
+            yield variant, predict(network, visit, variant, output)
+        return
+    known: dict[str, Family] = {}
     for variant in variants:
         base = family(variant)
         if base not in known:
-            known[base] = predict(network, visit, base, output)
-        fused = visit.sample.fused if isinstance(visit.sample, Encoding) else None
-        if variant == base:
-            yield variant, known[base]
-        elif known[base].affine and fused is not None and isinstance(network, LinearFusion):
-            yield variant, _moved_as(network, fused, variant, output, known[base])
-        else:
-            yield variant, predict(network, visit, variant, output)
+            known[base] = Family(network, visit, base, output)
+        yield variant, known[base].under(variant)
 
 
 def family(variant: str) -> str:
     """The variant of the same slopes and scales whose constants all go to the bias."""
     own = Variant.parse(variant)
     norm = "ratio" if own.norm == "ratio" else "identity"
-    return replace(own, batch_norm="identity", norm=norm, activation="identity").name
+    slopes = "taylor" if own.activation == "taylor" else "identity"
+    return replace(own, batch_norm="identity", norm=norm, activation=slopes).name
 
 
-def _moved_as(
-    network: LinearFusion, fused: Fused, variant: str, output: str, base: Prediction
-) -> Prediction:
-    """The clean sample decomposed under a variant; its parts move as those of its family do."""
-    result = _onward(network, fused, variant, output, keep_frozen=False)
-    parts = dict(result.parts)
-    perturbed = {
-        name: [None if m is None else parts[name] + (m - base.parts[name]) for m in maps]
-        for name, maps in base.perturbed.items()
-    }
-    return Prediction(result.total, parts, perturbed, result.residual, affine=True)
+class Family:
+    """Variants with the same slopes and scales, behind a linear fusion layer.
 
+    They differ only in where constants go, so replacing a modality moves its part by the same map
+    under all of them: the partners go through the network once. ``uniform`` gives each modality
+    its share of what the norms' constants make by themselves, which goes through once too. Only
+    activation splits, which look at the parts, decompose the clean sample again.
 
-def _onward(
-    network: LinearFusion, fused: Fused, variant: str, output: str, *, keep_frozen: bool
-) -> Decomposition:
-    """The clean sample decomposed from the fusion layer on."""
-    return decompose_onward(
-        lambda x: network.tail(x, [output])[output],
-        fused.total,
-        fused.parts,
-        variant,
-        bias=fused.bias,
-        root=as_module(network),
-        keep_frozen=keep_frozen,
-    )
+    Args:
+        network, visit, output: as in :func:`predict`.
+        variant: the base, under which the partners go through.
+    """
 
+    def __init__(self, network: LinearFusion, visit: Visit, variant: str, output: str):
+        assert isinstance(visit.sample, Encoding)
+        assert visit.sample.fused is not None
+        self._network, self._visit, self._output = network, visit, output
+        self._fused, self.variant = visit.sample.fused, variant
+        self._result = self._decomposed(variant, keep_frozen=True)
+        self._linear = Linearised(self._tail, self._result, self._fused.bias)
+        self._constants: dict[Origin, Tensor] = {}
+        self.prediction = self._prediction()
 
-def _from_fusion_layer(
-    network: LinearFusion,
-    fused: Fused,
-    partners: Sequence[Encoding | Skipped],
-    variant: str,
-    output: str,
-) -> Prediction:
-    """The clean sample decomposed from the fusion layer on; partners as plain batches."""
+    def under(self, variant: str) -> Prediction:
+        """The prediction under a variant of this family."""
+        own = Variant.parse(variant)
+        if variant == self.variant:
+            return self.prediction
+        if not self.prediction.affine:
+            return Family(self._network, self._visit, variant, self._output).prediction
+        if own.activation in ACTIVATION_SPLITS[1:]:
+            result = self._decomposed(variant, keep_frozen=False)
+            return self._moved(dict(result.parts), result.residual)
+        return self._shared_out(own)
 
-    def tail(x: Tensor) -> Tensor:
-        return network.tail(x, [output])[output]
+    def _tail(self, x: Tensor) -> Tensor:
+        return self._network.tail(x, [self._output])[self._output]
 
-    result = _onward(network, fused, variant, output, keep_frozen=True)
-    linear = Linearised(tail, result, fused.bias)
-    readable = [p.fused for p in partners if isinstance(p, Encoding) and p.fused is not None]
-    found = {
-        name: _through(linear, name, [p.parts[name] for p in readable]) for name in fused.parts
-    }
-    perturbed = {name: _spread(partners, maps) for name, maps in found.items()}
-    affine = not any(isinstance(m, FrozenProduct) for m in result.tape or [])
-    return Prediction(result.total, dict(result.parts), perturbed, result.residual, affine)
+    def _decomposed(self, variant: str, *, keep_frozen: bool) -> Decomposition:
+        """The clean sample from the fusion layer on."""
+        fused = self._fused
+        return decompose_onward(
+            self._tail,
+            fused.total,
+            fused.parts,
+            variant,
+            bias=fused.bias,
+            root=as_module(self._network),
+            keep_frozen=keep_frozen,
+        )
+
+    def _prediction(self) -> Prediction:
+        """The clean sample; partners as plain batches."""
+        partners, result = self._visit.partners, self._result
+        chunk = self._visit.chunks.linear
+        readable = [p.fused for p in partners if isinstance(p, Encoding) and p.fused is not None]
+        found = {
+            name: _through(self._linear, name, [p.parts[name] for p in readable], chunk)
+            for name in self._fused.parts
+        }
+        perturbed = {name: _spread(partners, maps) for name, maps in found.items()}
+        affine = not any(isinstance(m, FrozenProduct) for m in result.tape or [])
+        return Prediction(result.total, dict(result.parts), perturbed, result.residual, affine)
+
+    def _moved(self, parts: dict[str, Tensor], conservation: float) -> Prediction:
+        """Other clean parts, which move as the family's do."""
+        base = self.prediction
+        perturbed = {
+            name: [None if m is None else parts[name] + (m - base.parts[name]) for m in maps]
+            for name, maps in base.perturbed.items()
+        }
+        return Prediction(base.total, parts, perturbed, conservation, affine=True)
+
+    def _shared_out(self, own: Variant) -> Prediction:
+        """Each modality takes its share of the constants that the base leaves to the bias."""
+        kinds: dict[Origin, str] = {"batch_norm": own.batch_norm, "norm": own.norm}
+        made = [self._made_by(origin) for origin, rule in kinds.items() if rule == "uniform"]
+        share = sum(made) * self._result.layout.uniform_share
+        parts = {name: part + share for name, part in self.prediction.parts.items()}
+        bias = self._result.bias - len(parts) * share
+        return self._moved(
+            parts, residual(self._result.total, torch.stack([*parts.values(), bias]))
+        )
+
+    def _made_by(self, origin: Origin) -> Tensor:
+        """What the constants of one kind of norm make of the output."""
+        if origin not in self._constants:
+            self._constants[origin] = self._linear.constants(self._fused.total, origin)
+        return self._constants[origin]
 
 
 def _riding(
     network: FusionNetwork,
     sample: Encoding,
-    partners: Sequence[Encoding | Skipped],
+    visit: Visit,
     variant: str,
     output: str,
 ) -> Prediction:
-    """Partners ride along as parts, as many in a pass as :data:`RIDING_BYTES` allows."""
+    """Partners ride along as parts, as many in a pass as the visit's ``chunks`` allow."""
     assert sample.features is not None
+    partners = visit.partners
     readable = [p for p in partners if isinstance(p, Encoding)]
-    size = max(1, RIDING_BYTES // tree_bytes(sample.features))
+    size = max(1, visit.chunks.riding // tree_bytes(sample.features))
     chunks = [readable[i : i + size] for i in range(0, len(readable), size)] or [[]]
     results = [_decompose_with(network, sample, chunk, variant, output) for chunk in chunks]
     first = results[0]
@@ -183,11 +217,11 @@ def _decompose_with(
     )
 
 
-def _through(linear: Linearised, modality: str, inputs: list[Tensor]) -> list[Tensor]:
-    """Parts of many inputs, a few at a time."""
+def _through(linear: Linearised, modality: str, inputs: list[Tensor], chunk: int) -> list[Tensor]:
+    """Parts of many inputs, as many at a time as have ``chunk`` bytes."""
     if not inputs:
         return []
-    size = max(1, CHUNK_BYTES // (inputs[0].element_size() * inputs[0].numel()))
+    size = max(1, chunk // (inputs[0].element_size() * inputs[0].numel()))
     chunks = [inputs[i : i + size] for i in range(0, len(inputs), size)]
     maps = [linear.part(modality, torch.cat(chunk)) for chunk in chunks]
     return [part for chunk in maps for part in chunk.split(1)]

@@ -2,20 +2,27 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import platform
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from typing import Any
 
+import torch
+
 from lmd_cli.errors import ResultsError
 
 _PACKAGES = ("lmd-cli", "torch", "numpy", "nuscenes-devkit", "pandas", "pillow")
 #: Entries of ``run.json`` that must agree for a run to go on in a folder.
-IDENTITY = ("config", "rows", "weights", "samples", "schedule", "threads", "device", "versions")
+IDENTITY = (
+    *("config", "rows", "weights", "samples", "schedule"),
+    *("threads", "compute", "device", "processor", "versions"),
+)
 
 
-def package_versions() -> dict[str, str]:
+@functools.cache
+def package_versions() -> Mapping[str, str]:
     """Versions of what computes the results."""
     found = {"python": platform.python_version()}
     for name in _PACKAGES:
@@ -24,6 +31,16 @@ def package_versions() -> dict[str, str]:
         except metadata.PackageNotFoundError:
             found[name] = "not installed"
     return found
+
+
+def processor(device: torch.device) -> str:
+    """What sums numbers: the GPU's name, or the CPU's vector instructions.
+
+    Both choose the order of a sum, so results agree to the last bit only on the same.
+    """
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return str(torch.backends.cpu.get_cpu_capability())
 
 
 def sample_list_sha256(tokens: Sequence[str]) -> str:
@@ -49,10 +66,29 @@ def require_same_run(old: Mapping[str, Any], new: Mapping[str, Any], folder: str
     Raises:
         ResultsError: names every field that differs.
     """
-    found = differences({k: old.get(k) for k in IDENTITY}, {k: new.get(k) for k in IDENTITY})
+    found = _different_identity(old, new)
     if found:
-        listed = "\n  ".join(found)
         raise ResultsError(
-            f"{folder} holds the results of another run:\n  {listed}\n"
+            f"{folder} holds the results of another run:{found}\n"
             "Use another --output, or --overwrite to replace them"
         )
+
+
+def require_same_ranks(first: Mapping[str, Any], own: Mapping[str, Any], rank: int) -> None:
+    """Refuses to mix the rows of processes that compute different things.
+
+    Raises:
+        ResultsError: names every field that differs.
+    """
+    found = _different_identity(first, own)
+    if found:
+        raise ResultsError(
+            f"rank {rank} is not like rank 0 (there), so their rows would not fit together:{found}"
+            "\nStart every process with the same command, packages and kind of processor"
+        )
+
+
+def _different_identity(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
+    """Lines of the fields that differ; empty if none does."""
+    there, here = ({key: record.get(key) for key in IDENTITY} for record in (old, new))
+    return "".join(f"\n  {line}" for line in differences(there, here))

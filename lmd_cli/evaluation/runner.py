@@ -3,62 +3,38 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
-import pandas as pd
 import torch
 
 from lmd_cli.attribution import ForwardMethod, method_named, require_maps
 from lmd_cli.attribution.linearised import Lmd, Relinearised
 from lmd_cli.build import BuiltNetwork, build_dataset, build_network, resolve_device
-from lmd_cli.config import RunConfig
+from lmd_cli.compute import Compute, resolve_compute
+from lmd_cli.config import RunConfig, is_own
 from lmd_cli.data import collate, default_workers, read_ahead
 from lmd_cli.decomposition import Variant
 from lmd_cli.errors import ResultsError
-from lmd_cli.evaluation.cells import Cell, measured_cells, table_cells
+from lmd_cli.evaluation.cells import Cell, measured_cells
+from lmd_cli.evaluation.finish import RunSummary, finish
 from lmd_cli.evaluation.measure import measure, verified_samples
-from lmd_cli.evaluation.record import package_versions, require_same_run, sample_list_sha256
-from lmd_cli.evaluation.results import FILES, RunFolder, csv_lines, write_atomically
-from lmd_cli.evaluation.schedule import Schedule
+from lmd_cli.evaluation.ranks import Meeting, Plan, Rank
+from lmd_cli.evaluation.record import (
+    package_versions,
+    processor,
+    require_same_ranks,
+    require_same_run,
+    sample_list_sha256,
+)
+from lmd_cli.evaluation.results import RunFolder, read_record
+from lmd_cli.evaluation.rows import Stretch, merge, missing
+from lmd_cli.evaluation.schedule import Schedule, divide
 from lmd_cli.evaluation.stopwatch import Stopwatch
-from lmd_cli.evaluation.summary import paper_table, read_pairs, summarise
+from lmd_cli.evaluation.tally import Progress, Tally, require_all, wait_for_ranks
 from lmd_cli.evaluation.walk import make_encoder, walk
-
-
-class Progress(Protocol):
-    """Shows how far a long command is."""
-
-    def start(self, total: int, description: str) -> None:
-        """Begins a task of ``total`` steps."""
-
-    def advance(self, n: int = 1, note: str = "", waiting: float | None = None) -> None:
-        """Counts finished steps."""
-
-    def close(self) -> None:
-        """Ends the display."""
-
-
-@dataclass(frozen=True)
-class RunSummary:
-    """What a run found.
-
-    Attributes:
-        table: the paper's layout.
-        metrics: the columns of ``metrics.csv``.
-        files: what was written.
-        notes: lines that belong under the table.
-        record: the contents of ``run.json``.
-    """
-
-    table: pd.DataFrame
-    metrics: pd.DataFrame
-    files: list[Path]
-    notes: list[str]
-    record: dict[str, Any]
 
 
 @dataclass(frozen=True)
@@ -74,25 +50,26 @@ class Run:
     rivals: list[ForwardMethod]
     cells: list[Cell]
     threads: int
+    compute: Compute
+    workers: int = 0
 
     @property
     def names(self) -> list[str]:
         """Of the table's rows: variants of LMD, then other methods."""
         return [*self.variants, *(method.name for method in self.rivals)]
 
-    def reading(self, first: int, last: int) -> AbstractContextManager[Any]:
-        """A context that reads the samples of the walk's positions ``[first, last)``, in order."""
-        workers = self.config.workers
-        if workers is None:
-            workers = default_workers(available_cores(), self.device)
-        order = self.schedule.order(first, last)
-        return read_ahead(self.dataset, collate, order, workers, self.device.type == "cuda")
+    def _where(self) -> dict[str, str]:
+        """The config file, beside which a report looks for the targets' modules again."""
+        source = self.config.source
+        own = is_own(self.config.model) or is_own(self.config.data)
+        return {"config_file": str(source.resolve())} if own and source is not None else {}
 
     def record(self) -> dict[str, Any]:
         """The part of ``run.json`` that identifies the run."""
         asked = {"rows": self.names} if self.names != list(self.config.variants) else {}
         return {
             "config": self.config.model_dump(mode="json"),
+            **self._where(),
             **asked,
             "checkpoint": self.built.checkpoint,
             "weights": {"sha256": self.built.sha256, "random": self.built.random},
@@ -102,7 +79,10 @@ class Run:
             },
             "schedule": {"stride": self.schedule.stride, "count": self.schedule.count},
             "threads": self.threads,
-            "device": str(self.device),
+            "compute": self.compute.record(),
+            # Without its number: a rank's own GPU must not show in the results.
+            "device": self.device.type,
+            "processor": processor(self.device),
             "versions": package_versions(),
         }
 
@@ -118,6 +98,7 @@ def evaluate(
     overwrite: bool = False,
     on_error: str = "stop",
     progress: Progress | None = None,
+    rank: Rank | None = None,
 ) -> RunSummary:
     """Runs the perturbation protocol and writes its results into a folder.
 
@@ -131,20 +112,79 @@ def evaluate(
         overwrite: replace results that are there.
         on_error: ``stop`` at unreadable data, or ``skip`` the sample and drop its pairs.
         progress: where to show progress.
+        rank: this process is rank 0 of several; the others call :func:`contribute`.
 
     Raises:
         ConfigError, CheckpointError, DataError: bad input.
         MethodError: an unknown method, or one that gives no maps of this network.
         ResultsError: the folder holds another run's results, or results that ``resume=False``
             would lose.
-        RunError: the disk is full.
+        RunError: the disk is full, or another rank ended early.
     """
-    run = prepare(config, progress, methods, relinearise)
+    meeting = None if rank is None else Meeting(rank)
+    recorded = None if overwrite else read_record(output)
+    run = prepare(config, progress, methods, relinearise, rank=rank, recorded=recorded)
     folder = RunFolder(output)
-    with folder.locked():
+    with folder.locked() as job:
         _claim(folder, run, resume, overwrite)
-        _walk(run, folder, limit, on_error == "skip", progress)
+        last = min(limit or run.schedule.samples, run.schedule.samples)
+        _measure_missing(run, folder, job, last, on_error == "skip", progress, meeting)
         return finish(run, folder)
+
+
+def _measure_missing(
+    run: Run,
+    folder: RunFolder,
+    job: str,
+    last: int,
+    skip: bool,
+    progress: Progress | None,
+    meeting: Meeting | None,
+) -> None:
+    """Rank 0's part: divides what is missing, does its own share, waits, and merges."""
+    done = merge(folder.path)
+    todo = missing(folder.path, done, last)
+    shares = divide(todo, 1 if meeting is None else meeting.size)
+    if meeting is not None:
+        meeting.publish(Plan(job, run.record(), shares))
+    tally = Tally(progress, folder, shares)
+    try:
+        _work(run, folder, shares[0], skip, tally.advance, done)
+        if meeting is not None:
+            busy = [rank for rank, share in enumerate(shares) if rank and share]
+            wait_for_ranks(folder, meeting, busy, tally)
+    finally:
+        tally.close()
+    if todo:
+        require_all(merge(folder.path), last)
+
+
+def contribute(
+    config: RunConfig,
+    output: Path,
+    rank: Rank,
+    *,
+    methods: Sequence[str] = (),
+    relinearise: bool = False,
+    on_error: str = "stop",
+) -> None:
+    """Measures one rank's share of what rank 0 evaluates, with the same arguments.
+
+    Raises:
+        ResultsError: this rank would compute something else, or sees another folder.
+        RunError: rank 0 ended before it had divided the work.
+        LmdError: as :func:`evaluate`.
+    """
+    meeting = Meeting(rank)
+    plan = meeting.plan()
+    if not plan.shares[rank.rank]:
+        return
+    folder = RunFolder(output)
+    with folder.joined(plan.job):
+        meeting.arrive()
+        run = prepare(config, None, methods, relinearise, rank=rank, recorded=plan.record)
+        require_same_ranks(plan.record, run.record(), rank.rank)
+        _work(run, folder, plan.shares[rank.rank], on_error == "skip")
 
 
 def prepare(
@@ -152,21 +192,68 @@ def prepare(
     progress: Progress | None = None,
     methods: Sequence[str] = (),
     relinearise: bool = False,
+    *,
+    rank: Rank | None = None,
+    recorded: Mapping[str, Any] | None = None,
 ) -> Run:
-    """Opens the data and the network and resolves methods, threads, device and schedule."""
+    """Opens the data and the network and resolves methods, threads, device, precision and schedule.
+
+    Args:
+        rank: which of several processes this is.
+        recorded: the record of the run that this one goes on with, if any.
+    """
     variants, rivals = resolve_methods(methods or ("lmd",), config.variants)
     if relinearise:
         variants, rivals = [], [*map(Relinearised, variants), *rivals]
-    threads = config.threads or available_cores()
+    device = resolve_device(config.device if rank is None else _own_device(config.device, rank))
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    threads = _threads(config, device, rank, recorded)
+    # Whatever a launcher chose: a convolution's sums depend on it.
     torch.set_num_threads(threads)
-    device = resolve_device(config.device)
     # Weights first: what is wrong with them shows before a synthetic root is made.
     built = build_network(config, device)
+    compute = resolve_compute(config.compute, device, recorded)
+    compute.apply(built.network)
     dataset = build_dataset(config, progress)
     settings = config.perturbation
     schedule = Schedule.resolve(len(dataset), settings.stride, settings.count)
     cells = measured_cells(built.network.modalities)
-    return Run(config, dataset, built, device, schedule, variants, rivals, cells, threads)
+    asked = (variants, rivals, cells)
+    workers = _workers(config, device, rank)
+    return Run(config, dataset, built, device, schedule, *asked, threads, compute, workers)
+
+
+def _workers(config: RunConfig, device: torch.device, rank: Rank | None) -> int:
+    """The config's; else those that pay. A data set of the user's own may not bear to be read
+    from several processes: none unless asked for."""
+    if config.workers is not None:
+        return config.workers
+    if is_own(config.data):
+        return 0
+    return default_workers(available_cores() // (1 if rank is None else rank.local_size), device)
+
+
+def _own_device(name: str, rank: Rank) -> str:
+    return rank.device(name, torch.cuda.device_count() if torch.cuda.is_available() else 0)
+
+
+def _threads(
+    config: RunConfig,
+    device: torch.device,
+    rank: Rank | None,
+    recorded: Mapping[str, Any] | None,
+) -> int:
+    """The config's; else as before; else the cores that this process has for itself.
+
+    On a GPU nothing is summed on the CPU, and one thread does, however many processes there are.
+    """
+    before = None if recorded is None else recorded.get("threads")
+    if config.threads or isinstance(before, int):
+        return config.threads or int(before or 1)
+    if device.type == "cuda":
+        return 1
+    return max(1, available_cores() // (1 if rank is None else rank.local_size))
 
 
 def resolve_methods(
@@ -222,116 +309,42 @@ def _claim(folder: RunFolder, run: Run, resume: bool, overwrite: bool) -> None:
     folder.write_record({"status": "unfinished", **run.record()})
 
 
-def _walk(
-    run: Run, folder: RunFolder, limit: int | None, skip: bool, progress: Progress | None
+def _work(
+    run: Run,
+    folder: RunFolder,
+    share: Sequence[range],
+    skip: bool,
+    tell: Callable[[str, float], None] | None = None,
+    done: int = -1,
 ) -> None:
-    done = folder.start_or_resume()
-    last = run.schedule.samples if limit is None else min(limit, run.schedule.samples)
-    stopwatch = Stopwatch()
-    network, dataset, output = run.built.network, run.dataset, run.config.model.output
-    keep = verified_samples(run.schedule)
-    if progress is not None:
-        progress.start(max(last - done, 0), "evaluate")
-    try:
-        with run.reading(done, last) as read:
-            encode = make_encoder(network, dataset, collate, run.device, skip, stopwatch, read)
-            for visit in walk(run.schedule, encode, done, last, keep):
-                rows = measure(network, visit, run.variants, run.cells, output, run.rivals)
-                folder.append("pairs.csv", rows.pairs)
-                folder.append("samples.csv", [rows.sample])
-                folder.append_timing((visit.sample.token, *stopwatch.lap()))
-                if progress is not None:
-                    progress.advance(note=visit.sample.token, waiting=stopwatch.waiting_share)
-    finally:
-        if progress is not None:
-            progress.close()
+    """Measures ranges of positions and writes their rows.
 
-
-def finish(run: Run, folder: RunFolder) -> RunSummary:
-    """Tables and ``run.json`` from the rows on disk."""
-    samples = folder.finished_samples()
-    metrics = summarise(read_pairs(folder.file("pairs.csv")), run.names, run.cells)
-    table = paper_table(metrics, table_cells(run.built.network.modalities))
-    for name, frame in (("metrics.csv", metrics), ("table.csv", table)):
-        rows = [list(frame.columns), *frame.itertuples(index=False, name=None)]
-        write_atomically(folder.file(name), csv_lines(rows))
-    complete = len(samples) == run.schedule.samples
-    record = {
-        "status": "finished" if complete else f"{len(samples)} of {run.schedule.samples} samples",
-        **run.record(),
-        "evaluated": len(samples),
-        "vehicle_iou": _iou(samples),
-        "padded": padding(run.dataset),
-        "conservation_residual": _largest(samples, "residual"),
-        "replay_deviation": _largest(samples, "replay_deviation"),
-        "skipped": [row["sample_token"] for row in samples if row["status"] != "ok"],
-        "missing_partners": sorted({t for row in samples for t in row["missing_partners"].split()}),
-    }
-    folder.write_record(record)
-    remarks = notes(run, record)
-    write_atomically(folder.file("notes.txt"), "".join(f"{n}\n" for n in remarks).encode())
-    files = [folder.file(name) for name in FILES if folder.file(name).exists()]
-    return RunSummary(table, metrics, files, remarks, record)
-
-
-def padding(dataset: Any) -> dict[str, int]:
-    """For each sample before which there are too few key frames, how many are repeated.
-
-    As upstream does, the scene's first key frame stands in for those before it.
+    Args:
+        share: the ranges.
+        skip: skip samples that cannot be read.
+        tell: called with each finished sample's token and the share of time spent waiting for data.
+        done: samples in the run's own files, which the range that begins there goes on with.
     """
-    return {token: count for token, count in getattr(dataset, "padded", {}).items() if count}
+    stopwatch, keep = Stopwatch(), verified_samples(run.schedule)
+    network, output = run.built.network, run.config.model.output
+    with _reader(run, share) as read:
+        taking = (skip, stopwatch, run.compute.precision)
+        encode = make_encoder(network, run.dataset, collate, run.device, *taking, read=read)
+        for part in share:
+            stretch = folder.rows() if part.start == done else Stretch(folder.path, part.start)
+            stretch.trim()
+            for visit in walk(
+                run.schedule, encode, part.start, part.stop, keep, run.compute.chunks
+            ):
+                rows = measure(network, visit, run.variants, run.cells, output, run.rivals)
+                token = visit.sample.token
+                stretch.append(rows.pairs, rows.sample, (token, *stopwatch.lap()))
+                if tell is not None:
+                    tell(token, stopwatch.waiting_share)
 
 
-def _iou(samples: list[dict[str, str]]) -> float | None:
-    """Intersections over unions, both summed over the samples."""
-    counted = [row for row in samples if row["union"]]
-    union = sum(int(row["union"]) for row in counted)
-    return sum(int(row["intersection"]) for row in counted) / union if union else None
-
-
-def _largest(samples: list[dict[str, str]], column: str) -> float | None:
-    return max((float(row[column]) for row in samples if row[column]), default=None)
-
-
-def notes(run: Run, record: dict[str, Any]) -> list[str]:
-    """What a reader of the table must know."""
-    lines = []
-    if run.built.random:
-        lines.append("Random weights: the numbers say nothing about a trained network.")
-    if record["vehicle_iou"] is not None:
-        lines.append(
-            f"Vehicle IoU of the unmodified network: {record['vehicle_iou']:.3f} "
-            f"over {record['evaluated']} samples."
-        )
-    lines.append(
-        f"Perturbed with the {run.schedule.count} samples at multiples of {run.schedule.stride} "
-        f"samples (N = {run.schedule.samples})."
-    )
-    if run.variants:
-        whose = "LMD's cells" if run.rivals else "Cells"
-        lines.append(
-            f"{whose} that keep their sensor are 1 and 0 by construction, replay deviation "
-            f"{_scientific(record['replay_deviation'])}."
-        )
-    if any(isinstance(method, Relinearised) for method in run.rivals):
-        lines.append(
-            "Rows @perturbed are linearised anew at each perturbed input: their cells that keep "
-            "their sensor show how much its part moves when only another sensor was replaced."
-        )
-    if run.schedule.samples < 1000:
-        lines.append(
-            "With so few samples many partners come from the same scenes and are not uncorrelated."
-        )
-    if record["padded"]:
-        lines.append(
-            f"{len(record['padded'])} samples have fewer previous key frames in their scene than "
-            "the network fuses; the scene's first stands in for them (run.json lists the samples)."
-        )
-    if record["skipped"] or record["missing_partners"]:
-        tokens = sorted({*record["skipped"], *record["missing_partners"]})
-        lines.append(f"Unreadable samples were skipped ({len(tokens)}): {', '.join(tokens)}.")
-    return lines
-
-
-def _scientific(value: float | None) -> str:
-    return "not measured" if value is None else f"{value:.1e}"
+def _reader(run: Run, share: Sequence[range]) -> Any:
+    """A context that gives the share's samples, read ahead in the order of the walk."""
+    order = [index for part in share for index in run.schedule.order(part.start, part.stop)]
+    pinned = run.device.type == "cuda"
+    return read_ahead(run.dataset, collate, order, run.workers, pinned)

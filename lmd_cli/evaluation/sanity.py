@@ -14,7 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from lmd_cli.decomposition import Decomposition, Variant, decompose
+from lmd_cli.decomposition import (
+    Decomposition,
+    Variant,
+    decompose,
+    module_rules,
+    set_module_rules,
+)
 from lmd_cli.decomposition.layout import BIAS
 from lmd_cli.evaluation.metrics import pcc
 from lmd_cli.evaluation.statistics import spearman
@@ -84,6 +90,7 @@ def sanity_rows(
     wanted = _maps(trained)
     yield from _compared(0, "", wanted, wanted)
     random = copy.deepcopy(network)
+    set_module_rules(random, module_rules(network))
     modules = dict(random.named_modules())
     generator = torch.Generator().manual_seed(seed)
     for step, layer in enumerate(layers_from_output(network, trained), start=1):

@@ -8,7 +8,7 @@ each sample once (and the ``count`` samples behind the end of an arc once more).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from math import gcd
 from typing import Literal
@@ -84,6 +84,35 @@ class Schedule:
             end = min(last, (first // self.length + 1) * self.length)
             yield range(first, end)
             first = end
+
+
+def divide(parts: Sequence[range], shares: int) -> list[list[range]]:
+    """Cuts ranges of positions into shares of equal size (within one), in order.
+
+    Args:
+        parts: disjoint ranges in rising order.
+        shares: how many.
+
+    Returns:
+        For each share its ranges: one, unless it has a gap in it.
+    """
+    total = sum(map(len, parts))
+    divided = []
+    for share in range(shares):
+        first, last = (-(-total * edge // shares) for edge in (share, share + 1))
+        divided.append(_between(parts, first, last))
+    return divided
+
+
+def _between(parts: Sequence[range], first: int, last: int) -> list[range]:
+    """The ``first`` to ``last`` of all positions, counted through the ranges."""
+    found = []
+    for part in parts:
+        piece = part[max(first, 0) : max(last, 0)]
+        first, last = first - len(part), last - len(part)
+        if piece:
+            found.append(piece)
+    return found
 
 
 def auto_stride(samples: int, count: int) -> int:

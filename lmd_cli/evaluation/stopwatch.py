@@ -21,7 +21,7 @@ class Stopwatch:
         try:
             yield
         finally:
-            seconds = time.monotonic() - begin
+            seconds = max(time.monotonic() - begin, 0.0)  # should a clock ever jump back
             self._read += seconds
             self._read_in_all += seconds
 
@@ -33,6 +33,6 @@ class Stopwatch:
     def lap(self) -> tuple[float, float]:
         """Seconds (reading, computing) since the last lap."""
         now = time.monotonic()
-        read, rest = self._read, now - self._start - self._read
+        read, rest = self._read, max(now - self._start - self._read, 0.0)
         self._start, self._read = now, 0.0
         return read, rest

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -9,14 +10,63 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from lmd_cli.evaluation.vehicles import PEAK_PROBABILITY
 from lmd_cli.report.plane import Array, Plane
 
-DEFINITION = (
-    "decisive: the mean logit over a vehicle (or a detection without one) is above zero, and with "
-    "one sensor's part alone beside the bias it still is, with any other's it is not"
-)
-#: Smallest detection without a vehicle that is marked, cells.
+#: Smallest detection without a vehicle that is marked, cells; of a head that marks peaks, one.
 SMALLEST = 4
+#: Outputs that mark a vehicle's centre by a peak, behind the name of a class.
+HEATMAP, PROBABILITY = "heatmap", "probability"
+#: Verdicts beside a sensor's name.
+SEVERAL, TOGETHER, MISSED = "any of several", "only together", ""
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """When an output says of some cells that a vehicle is there.
+
+    Attributes:
+        peak: its highest value there counts, not the mean over all the cells.
+        threshold: what it must exceed.
+        words: the same in words.
+    """
+
+    peak: bool = False
+    threshold: float = 0.0
+    words: str = "mean logit above zero"
+
+    @property
+    def definition(self) -> str:
+        """When one sensor alone is decisive, for a figure's caption."""
+        return (
+            f"decisive: a vehicle (or a place without one) is detected, {self.words}, and with one "
+            "sensor's part alone beside the bias it still is, with any other's it is not"
+        )
+
+    def cells(self, mask: NDArray[np.bool_], total: Array) -> NDArray[np.bool_]:
+        """Those of the cells that count: all, or the one where the prediction is highest."""
+        if not self.peak or not mask.any():
+            return mask
+        highest = np.zeros_like(mask)
+        highest.flat[np.argmax(np.where(mask, total, -np.inf))] = True
+        return highest
+
+
+def criterion_of(output: str) -> Criterion:
+    """The criterion of an output, by its name: that of ``lmd score`` for heads with peaks."""
+    head = output.partition(".")[0]
+    words = f"highest probability above {PEAK_PROBABILITY:g}"
+    if head == HEATMAP:
+        return Criterion(True, math.log(PEAK_PROBABILITY / (1 - PEAK_PROBABILITY)), words)
+    if head == PROBABILITY:
+        return Criterion(True, PEAK_PROBABILITY, words)
+    return Criterion()
+
+
+def sought_class(output: str) -> str | None:
+    """The one class of vehicles that an output looks for, ``None`` if it looks for all."""
+    head, _, name = output.partition(".")
+    return name if head in (HEATMAP, PROBABILITY) and name else None
 
 
 @dataclass(frozen=True)
@@ -35,15 +85,41 @@ class Decisive:
     correct: bool
 
 
-def sufficient(means: Mapping[str, float], sensors: Sequence[str]) -> list[str]:
-    """Sensors whose part alone, with what belongs to no sensor, stays above zero.
+def sufficient(
+    values: Mapping[str, float], sensors: Sequence[str], threshold: float = 0.0
+) -> list[str]:
+    """Sensors whose part alone, with what belongs to no sensor, stays above the threshold.
 
     Args:
-        means: each part's mean logit over some cells.
+        values: each part's, over the cells that count.
         sensors: the parts that are sensors'; the others are added to each.
+        threshold: see :class:`Criterion`.
     """
-    rest = sum(value for name, value in means.items() if name not in sensors)
-    return [name for name in sensors if means[name] + rest > 0]
+    rest = sum(value for name, value in values.items() if name not in sensors)
+    return [name for name in sensors if values[name] + rest > threshold]
+
+
+def verdict(
+    parts: Mapping[str, Array],
+    sensors: Sequence[str],
+    mask: NDArray[np.bool_],
+    criterion: Criterion,
+) -> str:
+    """Who alone would do: a sensor, :data:`SEVERAL`, :data:`TOGETHER`, or :data:`MISSED`.
+
+    Args:
+        parts: by name, (rows, columns); they sum to the prediction.
+        sensors: which of them are sensors'.
+        mask: cells (rows, columns) that are asked about, at least one.
+        criterion: when they count as detected.
+    """
+    total: Array = sum(parts.values())  # type: ignore[assignment]
+    cells = criterion.cells(mask, total)
+    values = {name: float(part[cells].mean(dtype=np.float64)) for name, part in parts.items()}
+    if sum(values.values()) <= criterion.threshold:
+        return MISSED
+    able = sufficient(values, sensors, criterion.threshold)
+    return able[0] if len(able) == 1 else SEVERAL if able else TOGETHER
 
 
 def decisive_places(
@@ -51,45 +127,46 @@ def decisive_places(
     sensors: Sequence[str],
     plane: Plane,
     outlines: Sequence[Array],
+    criterion: Criterion | None = None,
 ) -> list[Decisive]:
-    """Vehicles and false detections that one sensor decides (see :data:`DEFINITION`).
+    """Vehicles and false detections that one sensor decides (see :class:`Criterion`).
 
-    A false detection is a group of touching cells with a positive prediction, of which none
-    belongs to an annotated vehicle.
+    A false detection is a group of touching cells above the threshold, of which none belongs to
+    an annotated vehicle.
 
     Args:
         parts: by name, (rows, columns); they sum to the prediction.
         sensors: which of them are sensors'.
         plane: where the maps lie.
         outlines: vehicles from above, (4, 2) metres (right, forward) each.
+        criterion: when cells count as detected.
     """
+    criterion = criterion or Criterion()
     vehicles = [plane.mask(outline) for outline in outlines]
     masks = [(mask, True) for mask in vehicles if mask.any()]
-    masks += [(mask, False) for mask in _false(sum(parts.values()), vehicles)]  # type: ignore[arg-type]
-    found = [_decided(mask, correct, parts, sensors, plane) for mask, correct in masks]
-    return [place for place in found if place is not None]
+    total: Array = sum(parts.values())  # type: ignore[assignment]
+    masks += [(mask, False) for mask in _false(total, vehicles, criterion)]
+    found = []
+    for mask, correct in masks:
+        sensor = verdict(parts, sensors, mask, criterion)
+        if sensor in sensors:
+            found.append(Decisive(sensor, *_middle(mask, plane), correct))
+    return found
 
 
-def _false(total: Array, vehicles: Sequence[NDArray[np.bool_]]) -> list[NDArray[np.bool_]]:
-    """Groups of positive cells that touch no vehicle's cells."""
-    count, labels = cv2.connectedComponents((total > 0).astype(np.uint8), connectivity=8)
+def _false(
+    total: Array, vehicles: Sequence[NDArray[np.bool_]], criterion: Criterion
+) -> list[NDArray[np.bool_]]:
+    """Groups of cells above the threshold that touch no vehicle's cells."""
+    above = (total > criterion.threshold).astype(np.uint8)
+    count, labels = cv2.connectedComponents(above, connectivity=8)
     taken = {label for mask in vehicles for label in np.unique(labels[mask])}
     groups = [labels == label for label in range(1, count) if label not in taken]
-    return [group for group in groups if group.sum() >= SMALLEST]
+    return [group for group in groups if group.sum() >= (1 if criterion.peak else SMALLEST)]
 
 
-def _decided(
-    mask: NDArray[np.bool_],
-    correct: bool,
-    parts: Mapping[str, Array],
-    sensors: Sequence[str],
-    plane: Plane,
-) -> Decisive | None:
-    means = {name: float(part[mask].mean(dtype=np.float64)) for name, part in parts.items()}
-    able = sufficient(means, sensors)
-    if sum(means.values()) <= 0 or len(able) != 1:
-        return None
+def _middle(mask: NDArray[np.bool_], plane: Plane) -> tuple[float, float]:
+    """Metres to the right and forward."""
     row, column = (float(np.mean(where)) for where in np.nonzero(mask))
     width, depth = plane.cell
-    right, forward = plane.left + (column + 0.5) * width, plane.back + (row + 0.5) * depth
-    return Decisive(able[0], right, forward, correct)
+    return plane.left + (column + 0.5) * width, plane.back + (row + 0.5) * depth

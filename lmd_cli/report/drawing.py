@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Literal
@@ -19,7 +20,7 @@ from matplotlib.colors import Colormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
 from matplotlib.patches import Polygon
-from matplotlib.ticker import MultipleLocator
+from matplotlib.ticker import FixedLocator
 
 from lmd_cli.report.decisive import Decisive
 from lmd_cli.report.looks import Look, Map
@@ -31,6 +32,9 @@ Format = Literal["png", "svg", "pdf"]
 EGO = (0.87, -2.4, 1.7)
 DPI = 150
 BOX, MARK = "#ffd92f", "#12b812"
+#: Points in the images: cyan at 0 m, magenta at :data:`FAR` metres; the few of a radar larger.
+DEPTH, FAR = "cool", 60
+SIZES = {"radar": 7, "lidar": 2}
 #: TrueType fonts inside PDF, letters as outlines inside SVG: the same everywhere.
 SETTINGS: dict[str, Any] = {
     "font.size": 9.0,
@@ -91,12 +95,13 @@ def _image_label(axes: Axes, camera: str, large: bool) -> None:
 
 
 def _overlay(axes: Axes, over: Overlay, size: Sequence[int]) -> None:
-    """Boxes' edges, and points coloured by depth, near ones dark."""
+    """Boxes' edges, and points coloured by depth, see :data:`DEPTH`."""
     height, width = size
     axes.add_collection(LineCollection(list(over.segments), colors=BOX, linewidths=0.6))
     if len(over.points):
         right, down = over.points.T
-        axes.scatter(right, down, s=3, c=over.depth, cmap="plasma", vmin=0, vmax=60, linewidths=0)
+        look: dict[str, Any] = {"cmap": DEPTH, "vmin": 0, "vmax": FAR, "linewidths": 0}
+        axes.scatter(right, down, s=SIZES.get(over.sensor, 3), c=over.depth, **look)
     axes.set_xlim(-0.5, width - 0.5)
     axes.set_ylim(height - 0.5, -0.5)
 
@@ -114,11 +119,19 @@ def draw_map(
         extent=scene.plane.extent,
         interpolation="nearest",
     )
-    every = 20 if scene.plane.right - scene.plane.left > 60 else 10
-    axes.xaxis.set_major_locator(MultipleLocator(every))
-    axes.yaxis.set_major_locator(MultipleLocator(every))
+    left, right, back, front = scene.plane.extent
+    axes.xaxis.set_major_locator(FixedLocator(_ticks(left, right)))
+    axes.yaxis.set_major_locator(FixedLocator(_ticks(back, front)))
     axes.tick_params(length=2, width=0.6, pad=2, labelsize=8)
     _ego(axes)
+
+
+def _ticks(low: float, high: float) -> list[float]:
+    """Multiples of 20 or 10 m, none so near an edge that its label would meet the next map's."""
+    every = 20 if high - low > 60 else 10
+    margin = 0.06 * (high - low)
+    first, last = math.ceil((low + margin) / every), math.floor((high - margin) / every)
+    return [float(every * k) for k in range(first, last + 1)]
 
 
 def draw_vehicles(axes: Axes, scene: Scene, colour: str) -> None:

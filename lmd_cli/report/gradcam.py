@@ -3,41 +3,35 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 from matplotlib.patches import Polygon
 from numpy.typing import NDArray
 from torch import Tensor
 
 from lmd_cli.attribution.cam import ActivationMaps, Method, activation_maps, on_grid
-from lmd_cli.config import RunConfig
-from lmd_cli.contract import fuse_function
+from lmd_cli.config import OwnModelConfig, RunConfig
+from lmd_cli.contract import forward_up, fuse_function
 from lmd_cli.errors import ConfigError
 from lmd_cli.evaluation.results import disk_errors, write_atomically
 from lmd_cli.progress import Progress
-from lmd_cli.report.drawing import (
-    DPI,
-    draw_images,
-    draw_map,
-    draw_vehicles,
-    figure_bytes,
-    own_settings,
-)
+from lmd_cli.report.drawing import Format, draw_map, draw_vehicles, figure_bytes, own_settings
 from lmd_cli.report.looks import Map, from_white, positive_normalised
 from lmd_cli.report.plane import Array, Plane, plane_of
 from lmd_cli.report.regions import rectangle, vehicle
 from lmd_cli.report.sample import scene_of
 from lmd_cli.report.scene import Scene
+from lmd_cli.report.sheet import WIDTH, image_note, make_sheet, title_size
 from lmd_cli.single import SampleDecomposition, encode, make_ready
 
 Mask = NDArray[np.bool_]
-WIDTH = 13.0
+#: Methods as the paper writes them.
+NAMES = {"gradcam": "Grad-CAM", "gradcam++": "Grad-CAM++", "scorecam": "Score-CAM"}
 
 
 @dataclass(frozen=True)
@@ -65,8 +59,9 @@ def write_gradcam(
     request: CamRequest,
     folder: Path,
     progress: Progress | None = None,
+    forms: Sequence[Format] = ("png",),
 ) -> tuple[list[Path], ActivationMaps]:
-    """Writes ``gradcam.npz`` (the layer's own grid) and ``gradcam.png``.
+    """Writes ``gradcam.npz`` (the layer's own grid) and ``gradcam.png`` (or the other ``forms``).
 
     Raises:
         LmdError: unknown sample, layer, object or modality, or a region outside the grid.
@@ -80,10 +75,10 @@ def write_gradcam(
     region = plane.mask(corners) if corners is not None else np.ones(split.total.shape, bool)
     maps = _maps(split, request, region, ready.device)
     shown = {name: m for name, m in maps.parts.items() if request.modality in (None, name)}
-    contents = {
-        "gradcam.npz": _npz(maps, region),
-        "gradcam.png": _picture(scene_of(split), maps, shown, corners, request),
-    }
+    scene, contents = scene_of(split), {"gradcam.npz": _npz(maps, region)}
+    for form in forms:
+        picture = _picture(scene, maps, shown, corners, request, form)
+        contents[f"gradcam.{form}"] = picture
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     for name, data in contents.items():
@@ -93,6 +88,11 @@ def write_gradcam(
 
 def _require(request: CamRequest, config: RunConfig) -> None:
     names = config.model.modalities
+    if isinstance(config.model, OwnModelConfig):
+        raise ConfigError(
+            f"lmd gradcam draws maps on the ground, and {config.model.target} is not known to give "
+            "any; in Python, lmd_cli.attribution.cam.activation_maps takes any network"
+        )
     if request.region is not None and request.target is not None:
         raise ConfigError("give --region or --object, not both")
     if request.modality is not None and request.modality not in names:
@@ -112,7 +112,7 @@ def _maps(
     features, constants = encode(network, [split.sample], device)
     fuse = fuse_function(network, output, constants)
     found = activation_maps(
-        lambda **features: network.forward_up(fuse(**features)),
+        lambda **features: forward_up(network, fuse(**features)),
         features,
         network,
         request.layer,
@@ -120,8 +120,8 @@ def _maps(
         method=request.method,
         variant=split.variant,
     )
-    turned = {name: network.forward_up(part) for name, part in found.parts.items()}
-    return replace(found, whole=network.forward_up(found.whole), parts=turned)
+    turned = {name: forward_up(network, part) for name, part in found.parts.items()}
+    return replace(found, whole=forward_up(network, found.whole), parts=turned)
 
 
 def _npz(maps: ActivationMaps, region: Mask) -> bytes:
@@ -138,39 +138,56 @@ def _picture(
     shown: Mapping[str, Tensor],
     corners: Array | None,
     request: CamRequest,
+    form: Format,
 ) -> bytes:
     """Images above; prediction, the layer's map, and each sensor's map below."""
     size = scene.total.shape
-    panels: list[tuple[str, str, Map]] = [("prediction", "fused prediction", scene.total)]
-    panels.append(("", f"{request.method} of the layer", _numpy(maps.whole, size)))
-    panels += [(n, f"{n}-{request.method}", _numpy(maps.parts[n], size)) for n in shown]
-    top = max(float(values.max()) for _, _, values in panels[1:]) or 1.0
+    panels = [("", _name(request), _numpy(maps.whole, size))]
+    panels += [(n, _part_name(n, request), _numpy(maps.parts[n], size)) for n in shown]
+    top = max(float(values.max()) for _, _, values in panels)
     with own_settings():
-        figure = Figure(figsize=(WIDTH, 8.9), dpi=DPI, facecolor="white")
-        grid = figure.add_gridspec(1, 1, left=0.01, right=0.99, bottom=0.45, top=0.93)
-        draw_images(figure, grid[0], scene)
-        cells = figure.add_gridspec(
-            1, len(panels), left=0.04, right=0.99, bottom=0.07, top=0.41, wspace=0.06
-        )
-        for index, (name, title, values) in enumerate(panels):
-            axes = figure.add_subplot(cells[0, index])
-            scaled = positive_normalised(values)[0] if index == 0 else values / top
+        title = f"{scene.title}, layer {request.layer}"
+        text = _text(scene, maps, corners, top)
+        sheet = make_sheet(scene, 1 + len(panels), title, text, False)
+        positive, largest = positive_normalised(scene.total)
+        panels = [("prediction", "fused prediction", positive), *panels]
+        for index, (name, label, values) in enumerate(panels):
+            axes = sheet.figure.add_subplot(sheet.cells[index])
+            scaled = values / (top or 1.0) if index else values
             draw_map(axes, scene, scaled, from_white(name), (0.0, 1.0))
             draw_vehicles(axes, scene, "#8a8a8a")
             _region(axes, corners)
+            axes.set_xlabel("right (m)", labelpad=1)
             if index:
                 axes.set_yticklabels([])
-            note = "" if index == 0 else f" (max {float(values.max()):.3g})"
-            axes.set_title(f"{title}{note}", fontsize=9.5, pad=4, parse_math=False)
-        where = "the framed region" if corners is not None else "the whole map"
-        figure.text(0.5, 0.975, f"{scene.title}, layer {request.layer}", ha="center", va="top")
-        figure.text(
-            *(0.01, 0.02),
-            f"Score: sum of the logits over {where} = {maps.score:.4g}. The activation maps share "
-            "one scale; the prediction shows its positive values. Axes in metres.",
-            fontsize=8,
-        )
-        return figure_bytes(figure, "png")
+            else:
+                axes.set_ylabel("forward (m)", labelpad=0)
+            note = f" (max {float(values.max()) if index else largest:.3g})"
+            letters = title_size(WIDTH / len(panels))
+            axes.set_title(f"{label}{note}", fontsize=letters, pad=4, parse_math=False)
+        return figure_bytes(sheet.figure, form)
+
+
+def _name(request: CamRequest) -> str:
+    """``Seg-Grad-CAM`` and its kin where the score is of some cells only."""
+    somewhere = request.region is not None or request.target is not None
+    return f"{'Seg-' if somewhere else ''}{NAMES[request.method]}"
+
+
+def _part_name(part: str, request: CamRequest) -> str:
+    """``Radar-GradCAM``, as the paper writes it."""
+    shown = "LiDAR" if part == "lidar" else part.capitalize()
+    return f"{shown}-{NAMES[request.method].replace('-CAM', 'CAM')}"
+
+
+def _text(scene: Scene, maps: ActivationMaps, corners: Array | None, top: float) -> list[str]:
+    where = "the framed region" if corners is not None else "the whole map"
+    return [
+        f"Score: sum of the logits over {where}, {maps.score:.4g}. The activation maps share one "
+        f"scale, white (0) to darkest ({top:.3g}); the prediction shows its positive logits. Axes "
+        "in metres, forward is up; triangle: ego vehicle.",
+        f"Outlines: annotated vehicles{image_note([scene])}.",
+    ]
 
 
 def _region(axes: Axes, corners: Array | None) -> None:

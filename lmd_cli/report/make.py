@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lmd_cli.config import RunConfig
+from lmd_cli.config import OwnDataConfig, OwnModelConfig, RunConfig
 from lmd_cli.errors import ConfigError, ResultsError
 from lmd_cli.evaluation.record import sample_list_sha256
 from lmd_cli.evaluation.results import disk_errors, write_atomically
@@ -16,10 +16,11 @@ from lmd_cli.report.page import build_page
 from lmd_cli.report.plane import plane_of
 from lmd_cli.report.run_folder import RunResults, read_run
 from lmd_cli.report.survey import Survey, survey
+from lmd_cli.report.survey_draft import DraftFolder
 from lmd_cli.report.survey_files import read_survey, write_survey
 
-#: Folder inside the run's, and the page beside its tables.
-SURVEY, PAGE = "survey", "report.html"
+#: Folder inside the run's, one inside that while it is made, and the page beside the tables.
+SURVEY, DRAFT, PAGE = "survey", "unfinished", "report.html"
 
 
 @dataclass(frozen=True)
@@ -51,6 +52,8 @@ def make_report(
 ) -> Path:
     """Writes the page of a run, and first, if needed, the survey of its samples.
 
+    A survey that was cut off goes on, and ends with the same bytes.
+
     Args:
         path: the folder that ``lmd evaluate`` wrote.
         output: the page; ``report.html`` in that folder if none.
@@ -59,7 +62,8 @@ def make_report(
         the page.
 
     Raises:
-        ResultsError: not a run's folder, or data and weights are no longer the run's.
+        ResultsError: not a run's folder, or data and weights are no longer the run's, or another
+            process surveys it.
         LmdError: data or weights cannot be read.
         RunError: the disk is full.
     """
@@ -81,7 +85,10 @@ def _survey(run: RunResults, options: ReportOptions, progress: Progress | None) 
     identity = survey_identity(run, tokens, variant, options.viewer)
     found = read_survey(folder, identity if options.compute else None)
     if found is None and options.compute and tokens:
-        write_survey(_compute(run, tokens, variant, options, progress), identity, folder)
+        draft = DraftFolder(folder / DRAFT, identity)
+        with draft.held():
+            made = _compute(run, tokens, variant, options, draft, progress)
+            write_survey(made, identity, folder)
         found = read_survey(folder, identity)
     return found
 
@@ -110,6 +117,7 @@ def _compute(
     tokens: list[str],
     variant: str,
     options: ReportOptions,
+    draft: DraftFolder,
     progress: Progress | None,
 ) -> Survey:
     from lmd_cli.single import make_ready
@@ -119,12 +127,17 @@ def _compute(
     _require(ready.built.sha256, run.record["weights"]["sha256"], "the weights", run.path)
     listed = sample_list_sha256(ready.dataset.tokens)
     _require(listed, run.record["samples"]["sha256"], "the samples of the split", run.path)
-    return survey(ready, tokens, plane_of(config), viewer=options.viewer, progress=progress)
+    where = None if isinstance(config.model, OwnModelConfig) else plane_of(config)
+    return survey(ready, tokens, where, viewer=options.viewer, progress=progress, keeper=draft)
 
 
 def run_config(run: RunResults, options: ReportOptions) -> RunConfig:
     """The run's config with its threads, weights and data where they are now."""
     config = run.config()
+    if options.dataroot and isinstance(config.data, OwnDataConfig):
+        raise ConfigError(
+            f"--dataroot was given, but the run's samples come from {config.data.target}"
+        )
     found = str(run.record.get("checkpoint", ""))
     given = options.checkpoint or (found if Path(found).is_file() else None)
     changes: Mapping[str, Any] = {
@@ -135,7 +148,9 @@ def run_config(run: RunResults, options: ReportOptions) -> RunConfig:
         "threads": run.record.get("threads"),
         "device": options.device or config.device,
     }
-    return config.model_copy(update=dict(changes))
+    changed = config.model_copy(update=dict(changes))
+    source = run.record.get("config_file")
+    return changed if source is None else changed.with_origin(Path(source))
 
 
 def _require(found: Any, expected: Any, what: str, path: Path) -> None:

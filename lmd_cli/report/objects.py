@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,14 +12,13 @@ from numpy.typing import NDArray
 
 from lmd_cli.decomposition.layout import BIAS, INTERACTION
 from lmd_cli.report.charts import SLOTS, Bar, Group, bars, slot
-from lmd_cli.report.decisive import sufficient
+from lmd_cli.report.decisive import MISSED, SEVERAL, TOGETHER, Criterion, criterion_of
 from lmd_cli.report.survey import Survey
 from lmd_cli.report.vehicles import object_fields
 
 #: One vehicle: the columns of ``objects.csv`` by name.
 Vehicle = Mapping[str, Any]
 RESAMPLES, SEED = 1000, 0
-SEVERAL, TOGETHER = "any of several", "only together"
 
 
 @dataclass(frozen=True)
@@ -84,8 +84,9 @@ class Measure:
     values: Callable[[Vehicle], Sequence[float] | None]
 
 
-def measures(parts: Sequence[str]) -> list[Measure]:
-    """The three measures, for whatever parts there are."""
+def measures(parts: Sequence[str], criterion: Criterion | None = None) -> list[Measure]:
+    """The three measures, for whatever parts there are; ``criterion`` of the output."""
+    detected = (criterion or Criterion()).words
     sensors = [name for name in parts if name not in (BIAS, INTERACTION)]
     colours = [slot(name, parts) for name in parts]
     alone = [*sensors, SEVERAL, TOGETHER]
@@ -110,12 +111,12 @@ def measures(parts: Sequence[str]) -> list[Measure]:
         Measure(
             "decisive",
             "who alone would do",
-            "Of the vehicles that are detected (mean logit in the footprint above zero): for which "
-            "is one sensor's part alone, with the bias, enough to stay above zero? Exactly one "
-            f"(that sensor is decisive), {SEVERAL}, or {TOGETHER}.",
+            f"Of the vehicles that are detected ({detected} in the footprint): for which is one "
+            "sensor's part alone, with the bias, enough to stay so? Exactly one (that sensor is "
+            f"decisive), {SEVERAL}, or {TOGETHER}.",
             alone,
             [*(slot(name, parts) for name in sensors), SLOTS[INTERACTION], 7],
-            lambda vehicle: _decisive_values(vehicle, sensors),
+            lambda vehicle: _decisive_values(vehicle, alone),
         ),
     ]
 
@@ -127,29 +128,49 @@ def evidence_shares(logits: Sequence[float]) -> list[float] | None:
     return list(positive / total) if total > 0 else None
 
 
-def _decisive_values(vehicle: Vehicle, sensors: Sequence[str]) -> list[float] | None:
-    if vehicle["total"] <= 0:
+def _decisive_values(vehicle: Vehicle, verdicts: Sequence[str]) -> list[float] | None:
+    if vehicle["alone"] == MISSED:
         return None
-    rest = [name for name in (BIAS, INTERACTION) if name in vehicle]
-    able = sufficient({name: vehicle[name] for name in (*sensors, *rest)}, sensors)
-    verdict = able[0] if len(able) == 1 else SEVERAL if able else TOGETHER
-    return [float(verdict == name) for name in (*sensors, SEVERAL, TOGETHER)]
+    return [float(vehicle["alone"] == name) for name in verdicts]
 
 
 def objects_values(found: Survey) -> dict[str, Any] | None:
-    """What the page's template needs; ``None`` without vehicles."""
-    header = object_fields(found.parts)
-    vehicles = [dict(zip(header, row, strict=True)) for row in found.objects]
-    inside = [vehicle for vehicle in vehicles if vehicle["inside"]]
+    """What the page's template needs; ``None`` without vehicles that the output looks for."""
+    criterion, vehicles = criterion_of(found.output), _vehicles(found)
+    sought = [vehicle for vehicle in vehicles if vehicle["sought"]]
+    inside = [vehicle for vehicle in sought if vehicle["inside"]]
     if not inside:
         return None
     return {
         "count": len(inside),
-        "outside": len(vehicles) - len(inside),
-        "detected": sum(vehicle["total"] > 0 for vehicle in inside),
+        "outside": len(sought) - len(inside),
+        "others": len(vehicles) - len(sought),
+        "detected": sum(vehicle["alone"] != MISSED for vehicle in inside),
+        "criterion": criterion.words,
+        "summary": _summary(inside, found.parts),
         "resamples": RESAMPLES,
-        "measures": [_measure_values(measure, inside) for measure in measures(found.parts)],
+        "measures": [_measure_values(m, inside) for m in measures(found.parts, criterion)],
     }
+
+
+def _vehicles(found: Survey) -> list[dict[str, Any]]:
+    header = object_fields(found.parts)
+    return [dict(zip(header, row, strict=True)) for row in found.objects]
+
+
+def found_vehicles(found: Survey) -> tuple[int, int]:
+    """How many vehicles are detected, and of how many that the output looks for in its maps."""
+    inside = [v for v in _vehicles(found) if v["sought"] and v["inside"]]
+    return sum(vehicle["alone"] != MISSED for vehicle in inside), len(inside)
+
+
+def _summary(vehicles: Sequence[Vehicle], parts: Sequence[str]) -> str:
+    """The verdicts, counted, as one sentence."""
+    counts = Counter(vehicle["alone"] for vehicle in vehicles)
+    sensors = [name for name in parts if name not in (BIAS, INTERACTION)]
+    listed = [f"{counts[name]} by the part of {name} alone" for name in sensors]
+    listed += [f"{counts[SEVERAL]} by each of several alone", f"{counts[TOGETHER]} only together"]
+    return ", ".join(listed)
 
 
 def _measure_values(measure: Measure, vehicles: Sequence[Vehicle]) -> dict[str, Any]:

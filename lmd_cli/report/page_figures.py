@@ -10,9 +10,10 @@ from PIL import Image
 
 from lmd_cli.data.database import CAMERAS
 from lmd_cli.decomposition.layout import BIAS, INTERACTION
-from lmd_cli.report.decisive import decisive_places
+from lmd_cli.report.decisive import criterion_of, decisive_places
 from lmd_cli.report.figures import grid_figure
 from lmd_cli.report.looks import Style
+from lmd_cli.report.own import View, own_figure
 from lmd_cli.report.scene import Scene
 from lmd_cli.report.survey import Shown, Survey
 
@@ -29,6 +30,8 @@ def page_figures(found: Survey) -> list[dict[str, str]]:
     ranked = [row[0] for row in sorted(found.samples, key=lambda row: -row[4])]
     shown = {one.token: one for one in found.shown}
     chosen = [shown[token] for token in ranked if token in shown][:ROWS]
+    if not found.ground:
+        return _own_figures(chosen, found)
     scenes = [scene_of_shown(one, found) for one in chosen]
     return [
         {"src": _address(grid_figure(scenes, style)), "caption": caption}
@@ -37,11 +40,36 @@ def page_figures(found: Survey) -> list[dict[str, str]]:
     ]
 
 
+def _own_figures(chosen: list[Shown], found: Survey) -> list[dict[str, str]]:
+    """The same of outputs that do not lie on the ground; of numbers one figure says all."""
+    views = [_view(one, found) for one in chosen]
+    if not views:
+        return []
+    if views[0].total.ndim == 1:
+        return [{"src": _address(own_figure(views)), "caption": "The numbers and their parts"}]
+    captions: dict[Style, str] = {
+        "signed": "Prediction and parts",
+        "positive": "Positive values only",
+    }
+    return [
+        {"src": _address(own_figure(views, style)), "caption": caption}
+        for style, caption in captions.items()
+    ]
+
+
+def _view(one: Shown, found: Survey) -> View:
+    numbers = found.plane.rows == 1
+    parts = {n: p[0] if numbers else p for n, p in zip(found.parts, one.parts, strict=True)}
+    truth = one.truth.astype(np.float32) if one.truth.any() and not numbers else None
+    total = np.stack(list(parts.values())).sum(axis=0)
+    return View(total, parts, truth, _plain(f"{one.scene}, sample {one.token}"))
+
+
 def scene_of_shown(one: Shown, found: Survey) -> Scene:
     """A surveyed sample as a figure's scene, its images as they are kept."""
     parts = dict(zip(found.parts, one.parts, strict=True))
     sensors = [name for name in found.parts if name not in (BIAS, INTERACTION)]
-    outlines = list(one.outlines)
+    outlines, criterion = list(one.outlines), criterion_of(found.output)
     pixels = [np.asarray(Image.open(io.BytesIO(data))) / 255.0 for data in one.images]
     return Scene(
         images=dict(zip(CAMERAS, pixels, strict=False)),
@@ -51,7 +79,8 @@ def scene_of_shown(one: Shown, found: Survey) -> Scene:
         plane=found.plane,
         title=_plain(f"{one.scene}, sample {one.token}"),
         outlines=outlines,
-        marks=decisive_places(parts, sensors, found.plane, outlines),
+        marks=decisive_places(parts, sensors, found.plane, outlines, criterion),
+        criterion=criterion,
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,11 +28,13 @@ class Overlay:
     Attributes:
         segments: boxes' edges, (n, 2, 2).
         points: (m, 2); ``depth``: their distance along the camera's axis (m,), metres.
+        sensor: whose points they are.
     """
 
     segments: Array
     points: Array
     depth: Array
+    sensor: str = "radar"
 
 
 def overlay(
@@ -41,6 +43,7 @@ def overlay(
     pix_T_cam: Array,
     cam0_T_cam: Array,
     size: tuple[int, int],
+    sensor: str = "radar",
 ) -> Overlay:
     """Boxes and points, in the reference camera's axes, projected into one image.
 
@@ -50,6 +53,7 @@ def overlay(
         pix_T_cam: (4, 4), intrinsics.
         cam0_T_cam: (4, 4), this camera to the reference camera.
         size: (H, W), pixels; points outside are left out.
+        sensor: whose points they are.
     """
     cam_T_cam0 = np.linalg.inv(np.asarray(cam0_T_cam, dtype=np.float64))
     corners = [_moved(cam_T_cam0, box.corners) for box in boxes]
@@ -60,7 +64,7 @@ def overlay(
     seen = seen[seen[:, 2] > NEAR]
     pixels = _pixels(pix_T_cam, seen)
     inside = ((pixels >= 0) & (pixels < np.array(size[::-1]))).all(axis=1)
-    return Overlay(segments, pixels[inside], seen[inside, 2])
+    return Overlay(segments, pixels[inside], seen[inside, 2], sensor)
 
 
 def _moved(matrix: Array, xyz: Array) -> Array:
@@ -85,13 +89,18 @@ def _pixels(pix_T_cam: Array, xyz: Array) -> Array:
     return projected[:, :2] / projected[:, 2:]
 
 
-def sample_overlays(boxes: Sequence[Box3D], tensors: Mapping[str, Array]) -> dict[str, Overlay]:
-    """Overlays of a sample's cameras, with its radar or else its LiDAR points where they have a
-    place in space (CRN's radar points lie in the images' columns, and are left out).
+def sample_overlays(
+    boxes: Sequence[Box3D],
+    tensors: Mapping[str, Array],
+    pixels: Mapping[str, Array] | None = None,
+) -> dict[str, Overlay]:
+    """Overlays of a sample's cameras, with its radar or else its LiDAR points.
 
     Args:
         boxes: the sample's vehicles, in the axes of the maps.
         tensors: those of a :class:`~lmd_cli.data.Sample`.
+        pixels: radar points by camera, (k, 3): u, v, depth, where the tensors do not hold them in
+            space.
     """
     views = perspective_views(tensors) if "imgs" in tensors else reference_views(tensors)
     height, width = tensors["imgs" if "imgs" in tensors else "images"].shape[-2:]
@@ -99,9 +108,16 @@ def sample_overlays(boxes: Sequence[Box3D], tensors: Mapping[str, Array]) -> dic
         points = tensors["radar_xyz"][:-1]  # the last point is padding
     else:
         points = tensors.get("lidar_xyz", np.zeros((0, 3)))
-    return {
-        name: overlay(boxes, points, pix_T_cam, map_T_cam, (height, width))
+    sensor = "lidar" if "lidar_xyz" in tensors and "radar_xyz" not in tensors else "radar"
+    found = {
+        name: overlay(boxes, points, pix_T_cam, map_T_cam, (height, width), sensor)
         for name, (pix_T_cam, map_T_cam) in views.items()
+    }
+    seen = pixels or {}
+    return found | {
+        name: replace(found[name], points=seen[name][:, :2], depth=seen[name][:, 2])
+        for name in found
+        if name in seen
     }
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from difflib import get_close_matches
 
 import numpy as np
 
@@ -10,7 +11,6 @@ from lmd_cli.data.truth import Box3D
 from lmd_cli.errors import ConfigError
 from lmd_cli.report.plane import Array, Plane
 from lmd_cli.report.vehicles import outline
-from lmd_cli.resources import listing
 
 
 def rectangle(text: str, plane: Plane) -> Array:
@@ -46,5 +46,6 @@ def vehicle(token: str, boxes: Sequence[Box3D], plane: Plane) -> Array:
                 raise ConfigError(f"object {token} lies outside the grid")
             return found
     known = [box.token for box in boxes]
-    shown = listing(known[:5], token) if known else "none"
-    raise ConfigError(f"object {token} is not a vehicle of this sample; its vehicles: {shown}")
+    near = get_close_matches(token, known, n=3, cutoff=0.7)
+    hint = f"near: {', '.join(near)}" if near else f"its vehicles: {', '.join(known) or 'none'}"
+    raise ConfigError(f"object {token} is not a vehicle of this sample; {hint}")

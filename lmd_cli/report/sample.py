@@ -13,18 +13,19 @@ from typing import Any, get_args
 import numpy as np
 
 from lmd_cli.decomposition import OperationRecord
-from lmd_cli.decomposition.layout import INTERACTION
+from lmd_cli.decomposition.layout import BIAS, INTERACTION
 from lmd_cli.evaluation.results import csv_lines, disk_errors, write_atomically
-from lmd_cli.report.decisive import decisive_places
+from lmd_cli.report.decisive import criterion_of, decisive_places
 from lmd_cli.report.drawing import Format
 from lmd_cli.report.figures import decomposition_figure, grid_figure
 from lmd_cli.report.layers_figure import layers_figure
 from lmd_cli.report.looks import STYLES, Style
+from lmd_cli.report.own import own_figure, view_of
 from lmd_cli.report.plane import plane_of
 from lmd_cli.report.projection import sample_overlays
 from lmd_cli.report.scene import Scene
 from lmd_cli.report.vehicles import outline
-from lmd_cli.single import SampleDecomposition
+from lmd_cli.single import SampleDecomposition, truth_name
 
 LAYER_FIELDS = ("order", "module", "operation", "total_norm", "residual", "parts_residual")
 
@@ -65,14 +66,14 @@ def write_sample(
     Raises:
         RunError: the disk is full or the folder cannot be written.
     """
-    pictures, scene = pictures or Pictures(), scene_of(split)
+    pictures = pictures or Pictures()
     contents = {
         "parts.npz": parts_npz(split),
         "layers.csv": layers_csv(split.result.operations, list(split.parts)),
     }
     for form in pictures.forms:
-        contents[f"layers.{form}"] = layers_figure(split.result.operations, scene.title, form)
-    contents |= _figures("decomposition", pictures, partial(decomposition_figure, scene))
+        contents[f"layers.{form}"] = layers_figure(split.result.operations, title_of(split), form)
+    contents |= _figures("decomposition", pictures, _drawing(split))
     contents["decomposition.json"] = json.dumps(provenance(split), indent=2).encode() + b"\n"
     return _write(contents, folder)
 
@@ -85,8 +86,17 @@ def write_grid(
     Raises:
         RunError: the disk is full or the folder cannot be written.
     """
-    scenes = [scene_of(split) for split in splits]
-    return _write(_figures("grid", pictures or Pictures(), partial(grid_figure, scenes)), folder)
+    if splits[0].on_ground:
+        draw = partial(grid_figure, [scene_of(split) for split in splits])
+    else:
+        draw = partial(own_figure, [view_of(split) for split in splits])
+    return _write(_figures("grid", pictures or Pictures(), draw), folder)
+
+
+def _drawing(split: SampleDecomposition) -> Callable[[Style, Format], bytes]:
+    if split.on_ground:
+        return partial(decomposition_figure, scene_of(split))
+    return partial(own_figure, [view_of(split)])
 
 
 def _figures(
@@ -109,8 +119,17 @@ def _write(contents: Mapping[str, bytes], folder: Path) -> list[Path]:
 
 
 def parts_npz(split: SampleDecomposition) -> bytes:
-    """``total``, one array per part and ``ground_truth``, each (Z, X) float32."""
-    arrays = {"total": split.total, **split.parts, "ground_truth": split.ground_truth}
+    """``total``, one array per part and ``ground_truth``, each (Z, X) float32; of a network of the
+    user's own the whole output, without the batch's dimension."""
+    if split.on_ground:
+        arrays = {"total": split.total, **split.parts}
+    else:
+        whole = {"total": split.result.total, **split.result.parts, BIAS: split.result.bias}
+        if INTERACTION in split.parts:
+            whole[INTERACTION] = split.result.interaction
+        arrays = {name: value[0].cpu() for name, value in whole.items()}
+    if split.ground_truth is not None:
+        arrays["ground_truth"] = split.ground_truth
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **{name: value.numpy() for name, value in arrays.items()})  # type: ignore[arg-type]
     return buffer.getvalue()
@@ -169,22 +188,31 @@ def part_norm_shares(split: SampleDecomposition) -> dict[str, float]:
     return {name: norm / scale for name, norm in norms.items()}
 
 
+def title_of(split: SampleDecomposition) -> str:
+    """Which sample, and by which rules."""
+    return f"{split.sample.scene}, sample {split.sample.token}, rules {split.variant}"
+
+
 def scene_of(split: SampleDecomposition) -> Scene:
     """What the picture shows: the images as the network got them, and the maps."""
     warning = f"{split.built.checkpoint}: the maps mean nothing" if split.built.random else ""
     parts = {name: part.numpy() for name, part in split.parts.items()}
-    plane = plane_of(split.config)
+    plane, ground_truth = plane_of(split.config), split.ground_truth
+    assert ground_truth is not None  # on the ground it is always known
     outlines = [outline(box) for box in split.boxes]
+    criterion = criterion_of(split.config.model.output)
     tensors = {name: value.numpy() for name, value in split.sample.tensors.items()}
     return Scene(
         images=split.pictures,
-        ground_truth=split.ground_truth.numpy(),
+        ground_truth=ground_truth.numpy(),
         total=split.total.numpy(),
         parts=parts,
         plane=plane,
-        title=f"{split.sample.scene}, sample {split.sample.token}, rules {split.variant}",
+        title=title_of(split),
         warning=warning,
         outlines=outlines,
-        overlays=sample_overlays(split.boxes, tensors),
-        marks=decisive_places(parts, split.config.model.modalities, plane, outlines),
+        overlays=sample_overlays(split.boxes, tensors, split.radar_in_images()),
+        truth=f"ground truth{' (cars)' if truth_name(split.config) == 'cars' else ''}",
+        marks=decisive_places(parts, split.config.model.modalities, plane, outlines, criterion),
+        criterion=criterion,
     )

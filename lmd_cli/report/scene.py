@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from lmd_cli.report.decisive import Decisive
+from lmd_cli.report.decisive import Criterion, Decisive
 from lmd_cli.report.plane import Plane
 from lmd_cli.report.projection import Overlay
 
@@ -35,6 +35,8 @@ class Scene:
         outlines: annotated vehicles from above, (4, 2) metres (right, forward) each.
         overlays: by camera, what is drawn over its image.
         marks: where one sensor alone is decisive.
+        truth: what ``ground_truth`` is called.
+        criterion: what ``marks`` go by.
     """
 
     images: Mapping[str, Map]
@@ -47,3 +49,5 @@ class Scene:
     outlines: Sequence[Map] = ()
     overlays: Mapping[str, Overlay] = field(default_factory=dict)
     marks: Sequence[Decisive] = ()
+    truth: str = "ground truth"
+    criterion: Criterion = field(default_factory=Criterion)

@@ -6,10 +6,11 @@ pass costs a sample's encoding and one decomposition, about a fourteenth of its 
 
 from __future__ import annotations
 
+import heapq
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,6 +19,7 @@ from PIL import Image
 from lmd_cli.data.database import CAMERAS
 from lmd_cli.decomposition import OperationRecord
 from lmd_cli.progress import Progress, Silent
+from lmd_cli.report.decisive import criterion_of
 from lmd_cli.report.plane import Plane
 from lmd_cli.report.vehicles import Weather, conflict, object_rows, outline
 from lmd_cli.single import Ready, SampleDecomposition
@@ -57,7 +59,7 @@ class Survey:
     """What the pass found.
 
     Attributes:
-        plane: where the maps lie.
+        plane: where the maps lie; in pixels if not on the ground, and numbers are one row.
         variant: the rules.
         parts: names, in the order of ``Shown.parts``.
         shown: samples for the viewer, in the dataset's order.
@@ -65,6 +67,8 @@ class Survey:
         samples: rows in the order of :data:`SAMPLE_FIELDS`.
         layers: (order, module, operation), then each part's mean share of the L2 norms.
         layer_parts: whose shares.
+        output: of the network, that is split.
+        ground: whether the maps lie on the ground around a vehicle.
     """
 
     plane: Plane
@@ -75,101 +79,22 @@ class Survey:
     samples: list[Sequence[Any]] = field(default_factory=list)
     layers: list[Sequence[Any]] = field(default_factory=list)
     layer_parts: list[str] = field(default_factory=list)
-
-
-def survey(
-    ready: Ready,
-    tokens: Sequence[str],
-    plane: Plane,
-    *,
-    viewer: int,
-    progress: Progress | None = None,
-) -> Survey:
-    """Decomposes the samples one after another.
-
-    Args:
-        ready: data and network.
-        tokens: samples, in the order of the evaluation.
-        plane: where the output's maps lie.
-        viewer: how many of the first samples to keep for the viewer, beside the
-            :data:`DISAGREEING` where the sensors disagree most.
-
-    Raises:
-        DataError: a sample is unknown or its files are damaged.
-    """
-    found = Survey(plane, ready.variant)
-    layers = LayerMeans()
-    first: list[Shown] = []
-    ranked: list[tuple[float, int, Shown]] = []
-    for position, split in enumerate(_decompositions(ready, tokens, progress or Silent())):
-        layers.add(split.result.operations)
-        disagreement = _add(found, split)
-        shown = _shown(split, ready.dataset.index_of(split.sample.token))
-        if position < viewer:
-            first.append(shown)
-        ranked = sorted([*ranked, (-disagreement, position, shown)], key=lambda r: r[:2])
-        ranked = ranked[:DISAGREEING]
-    chosen = {shown.index: shown for shown in (*first, *(shown for _, _, shown in ranked))}
-    found.shown = [chosen[index] for index in sorted(chosen)]
-    found.layer_parts, found.layers = layers.names, layers.rows()
-    return found
-
-
-def _decompositions(
-    ready: Ready, tokens: Sequence[str], progress: Progress
-) -> Iterator[SampleDecomposition]:
-    progress.start(len(tokens), "survey")
-    try:
-        for token in tokens:
-            yield ready.decompose(ready.dataset.index_of(token))
-            progress.advance(note=token)
-    finally:
-        progress.close()
-
-
-def _add(found: Survey, split: SampleDecomposition) -> float:
-    """Adds a sample's rows; returns how much its sensors disagree."""
-    sample, total = split.sample, split.total.numpy()
-    parts = {name: part.numpy() for name, part in split.parts.items()}
-    found.parts = list(parts)
-    sensors = {name: parts[name] for name in split.config.model.modalities}
-    disagreement = conflict(sensors, (total > 0) | (split.ground_truth.numpy() > 0.5))
-    named = (sample.token, sample.scene)
-    weather = Weather.of(split.description)
-    found.objects += object_rows(named, weather, split.boxes, found.plane, total, parts)
-    found.samples.append(
-        (*named, split.description, len(split.boxes), disagreement, split.residual)
-    )
-    return disagreement
-
-
-def _shown(split: SampleDecomposition, index: int) -> Shown:
-    outlines = [outline(box) for box in split.boxes]
-    images = [np.clip(split.pictures[camera], 0, 1) for camera in CAMERAS]  # (H, W, 3) each
-    return Shown(
-        index,
-        split.sample.token,
-        split.sample.scene,
-        split.description,
-        np.stack([part.numpy() for part in split.parts.values()]).astype(np.float32),
-        split.ground_truth.numpy() > 0.5,
-        np.array(outlines, dtype=np.float32).reshape(-1, 4, 2),
-        tuple(_jpeg((image * 255).round().astype(np.uint8)) for image in images),
-    )
-
-
-def _jpeg(pixels: NDArray[np.uint8]) -> bytes:
-    buffer = io.BytesIO()
-    Image.fromarray(pixels).save(buffer, "JPEG", quality=JPEG_QUALITY)
-    return buffer.getvalue()
+    output: str = "segmentation"
+    ground: bool = True
 
 
 class LayerMeans:
     """Each part's share after every operation, averaged over samples."""
 
-    def __init__(self) -> None:
-        self._sums: dict[tuple[int, str, str], dict[str, float]] = {}
-        self._samples = 0
+    def __init__(self, state: Sequence[Any] = (0, ())) -> None:
+        self._samples: int = state[0]
+        self._sums: dict[tuple[int, str, str], dict[str, float]] = {
+            (order, module, operation): dict(sums) for order, module, operation, sums in state[1]
+        }
+
+    def state(self) -> list[Any]:
+        """Plain values, which JSON keeps exactly, to go on from."""
+        return [self._samples, [[*key, sums] for key, sums in self._sums.items()]]
 
     @property
     def names(self) -> list[str]:
@@ -192,3 +117,159 @@ class LayerMeans:
             (*key, *(sums.get(name, 0.0) / self._samples for name in names))
             for key, sums in sorted(self._sums.items())
         ]
+
+
+@dataclass(eq=False)
+class Draft:
+    """A survey as far as it has come: what the samples so far leave behind.
+
+    Attributes:
+        viewer: how many of the first samples can be looked at.
+        parts: names, in order.
+        indices: of the samples in the dataset.
+        samples: rows, see :class:`Survey`.
+        objects: each sample's rows.
+        layers: running sums.
+        shown: by position in the order of the pass; the first samples, and those of the samples
+            so far where the sensors disagree most.
+    """
+
+    viewer: int
+    parts: list[str] = field(default_factory=list)
+    indices: list[int] = field(default_factory=list)
+    samples: list[Sequence[Any]] = field(default_factory=list)
+    objects: list[Sequence[Sequence[Any]]] = field(default_factory=list)
+    layers: LayerMeans = field(default_factory=LayerMeans)
+    shown: dict[int, Shown] = field(default_factory=dict)
+
+    def add(self, split: SampleDecomposition, index: int, plane: Plane | None) -> None:
+        """Takes one more sample.
+
+        Args:
+            index: of the sample in the dataset.
+            plane: where the maps lie; none if not on the ground, and then there are no objects.
+        """
+        sample, output, total = split.sample, split.config.model.output, split.total.numpy()
+        parts = {name: part.numpy() for name, part in split.parts.items()}
+        sensors = {name: parts[name] for name in split.config.model.modalities}
+        disagreement = conflict(sensors, _relevant(split, total))
+        named, weather = (sample.token, sample.scene), Weather.of(split.description)
+        self.shown[len(self.samples)] = _shown(split, index)
+        self.parts = list(parts)
+        self.indices.append(index)
+        boxes = () if plane is None else split.boxes
+        where = plane or _pixels(total.shape)
+        self.objects.append(object_rows(named, weather, boxes, where, total, parts, output))
+        self.samples.append((*named, split.description, len(boxes), disagreement, split.residual))
+        self.layers.add(split.result.operations)
+        for position in self.shown.keys() - self.wanted():
+            del self.shown[position]
+
+    def wanted(self) -> set[int]:
+        """Positions of the samples to be shown."""
+        at = SAMPLE_FIELDS.index("conflict")
+        count = len(self.samples)
+        most = heapq.nsmallest(DISAGREEING, range(count), lambda p: (-self.samples[p][at], p))
+        return {*range(min(self.viewer, count)), *most}
+
+    def survey(self, plane: Plane | None, variant: str, output: str) -> Survey:
+        """What has been found."""
+        return Survey(
+            plane or _pixels(next(iter(self.shown.values())).parts.shape[1:]),
+            variant,
+            self.parts,
+            sorted(self.shown.values(), key=lambda one: one.index),
+            [row for rows in self.objects for row in rows],
+            self.samples,
+            self.layers.rows(),
+            self.layers.names,
+            output,
+            plane is not None,
+        )
+
+
+class Keeper(Protocol):
+    """Where a draft is kept, so that a survey that is cut off goes on."""
+
+    def read(self, viewer: int) -> Draft:
+        """The draft that is kept, or an empty one."""
+
+    def write(self, draft: Draft) -> None:
+        """Keeps the draft; called after each sample."""
+
+
+def survey(
+    ready: Ready,
+    tokens: Sequence[str],
+    plane: Plane | None,
+    *,
+    viewer: int,
+    progress: Progress | None = None,
+    keeper: Keeper | None = None,
+) -> Survey:
+    """Decomposes the samples one after another.
+
+    Args:
+        ready: data and network.
+        tokens: samples, in the order of the evaluation.
+        plane: where the output's maps lie; none if not on the ground.
+        viewer: how many of the first samples to keep for the viewer, beside the
+            :data:`DISAGREEING` where the sensors disagree most.
+        progress: where to show progress.
+        keeper: holds what is done already, and takes what is done here.
+
+    Raises:
+        DataError: a sample is unknown or its files are damaged.
+    """
+    draft = keeper.read(viewer) if keeper is not None else Draft(viewer)
+    left, progress = tokens[len(draft.samples) :], progress or Silent()
+    progress.start(len(left), "survey")
+    try:
+        for token in left:
+            index = ready.dataset.index_of(token)
+            draft.add(ready.decompose(index), index, plane)
+            if keeper is not None:
+                keeper.write(draft)
+            progress.advance(note=token, waiting=ready.stopwatch.waiting_share)
+    finally:
+        progress.close()
+    return draft.survey(plane, ready.variant, ready.config.model.output)
+
+
+def _pixels(shape: Sequence[int]) -> Plane:
+    """Of a map, or of numbers, which are one row."""
+    rows, columns = shape if len(shape) == 2 else (1, shape[0])
+    return Plane(rows, columns, 0.0, float(columns), 0.0, float(rows))
+
+
+def _relevant(split: SampleDecomposition, total: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Where sensors can disagree: at vehicles; anywhere where the output is not about them."""
+    if not split.on_ground or split.ground_truth is None:
+        return np.ones(total.shape, dtype=bool)
+    predicted = total > criterion_of(split.config.model.output).threshold
+    return predicted | (split.ground_truth.numpy() > 0.5)
+
+
+def _shown(split: SampleDecomposition, index: int) -> Shown:
+    outlines = [outline(box) for box in split.boxes]
+    cameras = [camera for camera in CAMERAS if camera in split.pictures]
+    images = [np.clip(split.pictures[camera], 0, 1) for camera in cameras]  # (H, W, 3) each
+    parts = np.stack([np.atleast_2d(part.numpy()) for part in split.parts.values()])
+    truth = split.ground_truth
+    known = np.zeros(parts.shape[1:]) if truth is None else np.atleast_2d(truth.numpy())
+    return Shown(
+        index,
+        split.sample.token,
+        split.sample.scene,
+        split.description,
+        parts.astype(np.float32),
+        known > 0.5,
+        np.array(outlines, dtype=np.float32).reshape(-1, 4, 2),
+        tuple(_jpeg((image * 255).round().astype(np.uint8)) for image in images),
+    )
+
+
+def _jpeg(pixels: NDArray[np.uint8]) -> bytes:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=JPEG_QUALITY)
+    return buffer.getvalue()

@@ -19,11 +19,11 @@ from lmd_cli.report.survey import LAYER_FIELDS, SAMPLE_FIELDS, Shown, Survey
 from lmd_cli.report.vehicles import object_fields
 
 #: Raised whenever the files' content changes its meaning.
-FORMAT = 1
+FORMAT = 2
 FILES = ("objects.csv", "layers.csv", "samples.csv", "maps.npz", "survey.json")
 #: Columns that hold text, also where it looks like a number.
 TEXTS = frozenset(
-    ("sample_token", "scene", "description", "token", "category", "module", "operation")
+    ("sample_token", "scene", "description", "token", "category", "alone", "module", "operation")
 )
 _ARRAYS = ("parts", "truth", "outlines")
 
@@ -42,6 +42,8 @@ def write_survey(found: Survey, identity: Mapping[str, Any], folder: Path) -> li
         "identity": identity,
         "plane": asdict(found.plane),
         "variant": found.variant,
+        "output": found.output,
+        "ground": found.ground,
         "parts": found.parts,
         "layer_parts": found.layer_parts,
         "shown": [[s.index, s.token, s.scene, s.description] for s in found.shown],
@@ -51,7 +53,7 @@ def write_survey(found: Survey, identity: Mapping[str, Any], folder: Path) -> li
         "objects.csv": csv_lines([object_fields(found.parts), *found.objects]),
         "layers.csv": csv_lines([layer_header, *found.layers]),
         "samples.csv": csv_lines([SAMPLE_FIELDS, *found.samples]),
-        "maps.npz": _maps(found.shown),
+        "maps.npz": maps_npz(found.shown),
         "survey.json": json.dumps(record, indent=2, ensure_ascii=False).encode() + b"\n",
     }
     with disk_errors(folder):
@@ -62,7 +64,7 @@ def write_survey(found: Survey, identity: Mapping[str, Any], folder: Path) -> li
     return [folder / name for name in FILES]
 
 
-def _maps(shown: Sequence[Shown]) -> bytes:
+def maps_npz(shown: Sequence[Shown]) -> bytes:
     """Arrays ``parts_0``, ..., and the images' JPEG bytes as ``image_0_0``, ..."""
     arrays: dict[str, Any] = {}
     for number, one in enumerate(shown):
@@ -104,15 +106,22 @@ def _survey(folder: Path, record: Mapping[str, Any]) -> Survey:
         Plane(**record["plane"]),
         record["variant"],
         record["parts"],
-        [_one(arrays, number, named) for number, named in enumerate(record["shown"])],
+        [shown_of(arrays, number, named) for number, named in enumerate(record["shown"])],
         _rows(folder / "objects.csv"),
         _rows(folder / "samples.csv"),
         _rows(folder / "layers.csv"),
         record["layer_parts"],
+        record["output"],
+        record.get("ground", True),
     )
 
 
-def _one(arrays: Mapping[str, Any], number: int, named: Sequence[Any]) -> Shown:
+def shown_of(arrays: Mapping[str, Any], number: int, named: Sequence[Any]) -> Shown:
+    """The sample of this number in the arrays of :func:`maps_npz`.
+
+    Args:
+        named: its index, token, scene and description.
+    """
     images: list[bytes] = []
     while (data := arrays.get(f"image_{number}_{len(images)}")) is not None:
         images.append(data.tobytes())

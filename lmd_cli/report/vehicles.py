@@ -12,12 +12,14 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmd_cli.data.truth import Box3D
+from lmd_cli.decomposition.layout import BIAS, INTERACTION
+from lmd_cli.report.decisive import MISSED, criterion_of, sought_class, verdict
 from lmd_cli.report.plane import Array, Plane
 
 #: Columns of ``objects.csv`` before the parts' (``total``, ``camera``, ..., ``bias``).
 FACT_FIELDS = (
     *("sample_token", "scene", "rain", "night", "token", "category", "distance", "visibility"),
-    *("num_lidar_pts", "num_radar_pts", "speed", "cells", "inside"),
+    *("num_lidar_pts", "num_radar_pts", "speed", "cells", "inside", "sought", "alone"),
 )
 
 
@@ -63,10 +65,13 @@ def object_rows(
     plane: Plane,
     total: Array,
     parts: Mapping[str, Array],
+    output: str = "segmentation",
 ) -> list[tuple[Any, ...]]:
     """One row for each vehicle, in the annotations' order: facts, then mean logits.
 
     A vehicle of whose footprint the map covers no cell is listed with ``inside`` 0 and no means.
+    ``sought`` is 1 if the output looks for its class; ``alone`` is the verdict of
+    :func:`~.decisive.verdict`, empty for a vehicle that is not detected.
 
     Args:
         sample: token and scene.
@@ -75,7 +80,10 @@ def object_rows(
         plane: where the maps lie.
         total: the prediction, logits (rows, columns).
         parts: by name, the same shape.
+        output: which output it is.
     """
+    sensors = [name for name in parts if name not in (BIAS, INTERACTION)]
+    criterion, wanted = criterion_of(output), sought_class(output)
     rows: list[tuple[Any, ...]] = []
     for box in boxes:
         mask = plane.mask(outline(box))
@@ -84,8 +92,19 @@ def object_rows(
         facts = (*sample, int(weather.rain), int(weather.night), box.token, box.category)
         counts = (box.visibility, box.num_lidar_pts, box.num_radar_pts)
         size = (int(mask.sum()), int(mask.any()))
-        rows.append((*facts, distance(box), *counts, box.speed, *size, *means))
+        sought = int(wanted is None or detection_name(box.category) == wanted)
+        alone = verdict(parts, sensors, mask, criterion) if mask.any() else MISSED
+        rows.append((*facts, distance(box), *counts, box.speed, *size, sought, alone, *means))
     return rows
+
+
+def detection_name(category: str) -> str | None:
+    """A category's class in nuScenes' detection task; ``None`` for those that are not in it."""
+    # Late: the devkit takes a second or two to import.
+    from nuscenes.eval.detection.utils import category_to_detection_name
+
+    name: str | None = category_to_detection_name(category)
+    return name
 
 
 def conflict(parts: Mapping[str, Array], relevant: NDArray[np.bool_]) -> float:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -126,6 +127,9 @@ def test_evaluate_prints_the_papers_table_and_where_files_are(lmd: Lmd, tiny_con
     assert "1.00 ± 0.00" in result.stdout
     assert "Random weights" in result.stdout
     assert "files in out: " in result.stdout
+    assert result.stdout.splitlines()[-1] == "results: out; next: lmd report out"
+    progress = r"evaluate: 2/2, .* in all, \d+% waiting for data, [0-9a-f]{32}"
+    assert re.fullmatch(progress, result.stderr.splitlines()[-1])
     assert list(pd.read_csv("out/table.csv").variant) == ["identity-ratio", "uniform-identity"]
 
 
@@ -191,6 +195,11 @@ def test_synthesize_writes_a_root_that_other_commands_read(lmd: Lmd, tiny_config
     result = lmd("synthesize", "--output", "world", "--scenes", 3, "--samples", 1, *size)
     assert result.exit_code == 0, result.output
     assert "synthetic nuScenes root: " in result.stdout
+    root = Path("world").resolve()
+    assert result.stdout.splitlines()[-1] == (
+        f"results: {root}; next: lmd check --config demo.yaml --dataroot {root}"
+    )
+    assert re.search(r"writing world: 3/3, .* in all\n", result.stderr)
     train = ["--set", "data.split=mini_train"]
     listed = lmd("samples", "-c", tiny_config, "--dataroot", "world", *train)
     assert len(listed.stdout.splitlines()) == 1

@@ -27,6 +27,10 @@ def test_maps_of_a_vehicle(lmd: Lmd, tiny_config: Path):
         assert arrays["radar"].shape == arrays["whole"].shape
         assert (arrays["radar"] >= 0).all()
     assert Path("out/gradcam.png").read_bytes().startswith(b"\x89PNG")
+    typo = box.token[:-1] + "x"
+    result = lmd(*arguments, "--object", typo)
+    assert result.exit_code == 2
+    assert f"object {typo} is not a vehicle of this sample; near: {box.token}" in result.stderr
 
 
 @pytest.mark.parametrize(

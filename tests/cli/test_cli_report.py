@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,10 @@ def test_a_page_of_a_run(lmd: Lmd, tiny_config: Path):
     assert lmd("evaluate", "-c", tiny_config, "--output", "run", "--limit", 1).exit_code == 0
     result = lmd("report", "run", "--viewer", 1)
     assert result.exit_code == 0, result.output
-    assert "page: run/report.html (" in result.output
+    last = result.stdout.splitlines()[-1]
+    assert last.startswith("page: run/report.html (")
+    assert last.endswith(" MB); open it in a browser")
+    assert re.search(r"survey: 1/1, .* in all, \d+% waiting for data", result.stderr)
     text = Path("run/report.html").read_text()
     assert "This run is not finished: 1 of 6 samples are in." in text
     assert 'id="viewer-data"' in text

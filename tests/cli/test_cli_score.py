@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,9 @@ def run(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert result.exit_code == 0, result.output
     assert "Random weights" in result.stdout
     assert "favours methods that remove a sensor" in " ".join(result.stdout.split())
+    last = result.stdout.splitlines()[-1]
+    assert last == f"results: {folder}; next: lmd sanity --config {tiny_config}"
+    assert re.search(r"score: 6/6, .* in all, \d+% waiting for data", result.stderr)
     (folder / "stdout.txt").write_text(result.stdout)
     return folder
 

@@ -25,6 +25,8 @@ def made(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     assert "not made: table 7 compares 3 modalities" in result.stdout
     assert "not made: table 9 is about attention" in result.stdout
     assert "Table 4 for tiny" in result.stdout
+    last = result.stdout.splitlines()[-1]
+    assert last == f"results: {folder}; next: lmd report {folder / 'run'}"
     return folder
 
 

@@ -71,10 +71,8 @@ def test_a_variant_does_not_depend_on_the_company_it_keeps(setting: tuple[Any, V
                 assert a is None or torch.equal(a, b)
 
 
-def test_partners_go_through_once_for_a_family(
-    setting: tuple[Any, Visit], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    network, visit = setting
+def counted_passes(network: Any, visit: Visit, names: list[str]) -> list[int]:
+    """Batch sizes of the plain and decomposed calls of the tail."""
     batches: list[int] = []
     tail = network.tail
 
@@ -82,14 +80,37 @@ def test_partners_go_through_once_for_a_family(
         batches.append(len(fused))
         return tail(fused, outputs)
 
-    monkeypatch.setattr(network, "tail", counted)
-    two = ["uniform-identity", "identity-identity", "identity-uniform", "identity-ratio"]
-    list(predict_variants(network, visit, two, "segmentation"))
-    clean, partners = batches.count(1), [b for b in batches if b > 1]
-    assert clean == 4  # one decomposition for each variant
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(network, "tail", counted)
+        list(predict_variants(network, visit, names, "segmentation"))
+    return batches
+
+
+def test_partners_go_through_once_for_a_family(setting: tuple[Any, Visit]) -> None:
+    network, visit = setting
+    four = ["uniform-identity", "identity-identity", "identity-uniform", "identity-ratio"]
+    batches = counted_passes(network, visit, four)
+    partners = [b for b in batches if b > 1]
+    assert batches.count(1) == 4  # a decomposition for each family, and two kinds of constants
     assert partners == [2] * 4  # two families, two modalities, two readable partners
+
+
+def test_constants_go_through_only_if_shared_out(setting: tuple[Any, Visit]) -> None:
+    network, visit = setting
+    for names in (["identity-ratio"], ["identity-identity"]):
+        assert counted_passes(network, visit, names).count(1) == 1
+    assert counted_passes(network, visit, ["uniform-ratio"]).count(1) == 2
+
+
+def test_the_derivative_has_a_family_of_its_own(setting: tuple[Any, Visit]) -> None:
+    """Its slopes are not the secant's (of GELU, here)."""
+    network, visit = setting
+    names = ["identity-ratio", "uniform-identity-taylor-frozen"]
+    found = dict(predict_variants(network, visit, names, "segmentation"))
+    same(found[names[1]], predict(network, visit, names[1], "segmentation"))
 
 
 def test_families() -> None:
     assert {family(name) for name in variant_names()} == {"identity-ratio", "identity-identity"}
     assert family("uniform-uniform-sum-taylor") == "identity-identity-taylor"
+    assert family("uniform-ratio-taylor-frozen") == "identity-ratio-taylor-frozen"

@@ -23,13 +23,16 @@ def sample(position: int, pairs: int) -> tuple[object, ...]:
     return (position, f"s{position}", "ok", pairs, "", 1, 2, 1e-7, None)
 
 
+def add(run: RunFolder, position: int) -> None:
+    run.rows().append([pair(f"s{position}", m) for m in (1, 2)], sample(position, 2))
+
+
 @pytest.fixture
 def folder(tmp_path: Path) -> RunFolder:
     run = RunFolder(tmp_path / "run")
-    run.start_or_resume()
+    run.rows().trim()
     for position in range(3):
-        run.append("pairs.csv", [pair(f"s{position}", m) for m in (1, 2)])
-        run.append("samples.csv", [sample(position, 2)])
+        add(run, position)
     return run
 
 
@@ -46,30 +49,47 @@ def test_floats_read_back_exactly_and_undefined_is_empty() -> None:
 
 def test_whole_results_stay(folder: RunFolder) -> None:
     before = contents(folder)
-    assert folder.start_or_resume() == 3
+    assert folder.rows().trim() == 3
     assert contents(folder) == before
 
 
-@pytest.mark.parametrize("cut", range(1, 60, 3))
-def test_any_cut_through_the_files_ends_with_the_same_bytes(folder: RunFolder, cut: int) -> None:
-    """A kill can lose the end of either file: the rest is made again."""
+@pytest.mark.parametrize("name", ["samples.csv", "pairs.csv"])
+def test_a_file_cut_at_any_byte_ends_with_the_same_bytes(folder: RunFolder, name: str) -> None:
+    """What the shorter file lacks is made again, whichever of the two it is."""
+    before = contents(folder)
+    whole = folder.file(name).read_bytes()
+    for end in range(len(whole)):
+        folder.file(name).write_bytes(whole[:end])
+        for position in range(folder.rows().trim(), 3):
+            add(folder, position)
+        assert contents(folder) == before, end
+
+
+def test_a_torn_line_with_more_behind_it_is_cut_off(folder: RunFolder) -> None:
     before = contents(folder)
     for name in ("samples.csv", "pairs.csv"):
-        path = folder.file(name)
-        data = path.read_bytes()
-        path.write_bytes(data[: len(data) - cut] if name == "samples.csv" else data + data[-cut:-3])
-    done = folder.start_or_resume()
-    for position in range(done, 3):
-        folder.append("pairs.csv", [pair(f"s{position}", m) for m in (1, 2)])
-        folder.append("samples.csv", [sample(position, 2)])
+        with open(folder.file(name), "ab") as file:
+            file.write(b"3,s3\n" + b"\0" * 40 + b"\nmore\n")
+    assert folder.rows().trim() == 3
     assert contents(folder) == before
 
 
-def test_fewer_pairs_than_counted_is_refused(folder: RunFolder) -> None:
+def test_a_lost_line_in_the_middle_is_noticed(folder: RunFolder) -> None:
+    """The pairs behind it are other samples' than the lines say, so they are made again."""
     path = folder.file("pairs.csv")
-    path.write_bytes(b"\n".join(path.read_bytes().split(b"\n")[:4]) + b"\n")
-    with pytest.raises(ResultsError, match=r"3 of the 6 rows that samples.csv counts"):
-        folder.start_or_resume()
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:3] + lines[4:]))
+    assert folder.rows().trim() == 1
+    assert path.read_bytes() == b"".join(lines[:3])
+
+
+def test_other_columns_are_refused_and_kept(folder: RunFolder) -> None:
+    path = folder.file("pairs.csv")
+    path.write_bytes(path.read_bytes().replace(b"pcc,mse", b"r,mse"))
+    before = contents(folder)
+    with pytest.raises(ResultsError, match=r"pairs.csv has other columns.*--overwrite"):
+        folder.rows().trim()
+    assert contents(folder) == before
 
 
 def test_a_second_run_is_locked_out_and_a_dead_one_is_not(tmp_path: Path) -> None:
@@ -103,9 +123,9 @@ def test_a_full_disk_is_said_so(folder: RunFolder, monkeypatch: pytest.MonkeyPat
     with pytest.raises(RunError, match="the disk is full"):
         write_atomically(folder.file("table.csv"), b"x")
     with pytest.raises(RunError, match="the disk is full"):
-        folder.append("pairs.csv", [pair("s3", 1)])
+        add(folder, 3)
     monkeypatch.undo()
-    assert folder.start_or_resume() == 3
+    assert folder.rows().trim() == 3
     assert contents(folder) == before
     assert RunError.exit_code == 1
 

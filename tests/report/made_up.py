@@ -74,11 +74,12 @@ def record(status: str, text: str, random: bool) -> dict[str, Any]:
 def survey(text: str = "", samples: int = 3) -> Survey:
     """Maps with a bright block that moves with the sample, and a vehicle on it."""
     shown = [_shown(k, text) for k in range(samples)]
-    facts = (12.0, 4, 10, 2, 1.5, 16, 1)
+    facts = (12.0, 4, 10, 2, 1.5, 16, 1, 1)
+    alone = ("only together", "camera", "camera")
     objects = [
         (
             *(f"t{k}{text}", f"scene{text}", k % 2, 0, f"v{k}{text}", f"vehicle.car{text}"),
-            *(*facts, 1.0 + k, 2.0, 0.5 * k, -1.0 - k),
+            *(*facts, alone[k % 3], 1.0 + k, 2.0, 0.5 * k, -1.0 - k),
         )
         for k in range(samples)
     ]

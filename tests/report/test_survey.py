@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import csv
 import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import made_up
@@ -16,11 +21,13 @@ from lmd_cli.decomposition import OperationRecord
 from lmd_cli.errors import ConfigError, ResultsError
 from lmd_cli.evaluation import evaluate
 from lmd_cli.report import make
+from lmd_cli.report import survey as survey_module
 from lmd_cli.report.make import ReportOptions, make_report
 from lmd_cli.report.plane import Plane
 from lmd_cli.report.survey import LayerMeans, survey
+from lmd_cli.report.survey_draft import DraftFolder
 from lmd_cli.report.survey_files import read_survey, write_survey
-from lmd_cli.single import make_ready
+from lmd_cli.single import Ready, make_ready
 
 
 @pytest.fixture(scope="module")
@@ -94,6 +101,76 @@ def test_a_page_leaves_the_evaluation_as_it_was_and_comes_again_the_same(run: Pa
     rows = list(csv.DictReader(objects.decode().splitlines()))
     assert {row["scene"] for row in rows} <= {"scene-0103", "scene-0916"}
     assert "not finished" in first.decode()  # three of six samples
+
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from lmd_cli.report import survey_draft
+from lmd_cli.report.make import ReportOptions, make_report
+write, states = survey_draft.write_atomically, []
+def deadly(path, data):
+    states.extend([path] if path.name == "state.json" else [])
+    if len(states) == 3:  # the third sample's rows are there, and do not count yet
+        os.kill(os.getpid(), signal.SIGKILL)
+    write(path, data)
+survey_draft.write_atomically = deadly
+make_report(Path(sys.argv[1]), options=ReportOptions(viewer=1))
+"""
+
+
+def test_a_survey_that_was_killed_goes_on_and_ends_with_the_same_bytes(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    options = ReportOptions(viewer=1)
+    monkeypatch.setattr(survey_module, "DISAGREEING", 1)
+    whole, cut = (tmp_path / name for name in ("run", "cut" / Path("run")))
+    for copy in (whole, cut):
+        shutil.copytree(run, copy, ignore=shutil.ignore_patterns("survey"))
+    make_report(whole, options=options)
+    deadly = KILLED.replace(
+        "write, states", "from lmd_cli.report import survey\nsurvey.DISAGREEING = 1\nwrite, states"
+    )
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    killed = subprocess.run([sys.executable, "-c", deadly, str(cut)], env=environment)
+    assert killed.returncode == -signal.SIGKILL
+    unfinished = cut / "survey" / "unfinished"
+    assert json.loads((unfinished / "state.json").read_text())["done"] == 2
+    assert (unfinished / "rows.jsonl").read_bytes().count(b"\n") == 3
+    decomposed: list[int] = []
+    decompose = Ready.decompose
+    monkeypatch.setattr(
+        Ready, "decompose", lambda self, index: decomposed.append(index) or decompose(self, index)
+    )
+    make_report(cut, options=options)
+    assert len(decomposed) == 1  # of three
+    assert not unfinished.exists()
+    for path in (whole / "survey").iterdir():
+        assert (cut / "survey" / path.name).read_bytes() == path.read_bytes(), path.name
+    assert (cut / "report.html").read_bytes() == (whole / "report.html").read_bytes()
+
+
+def test_a_draft_of_something_else_is_not_gone_on_from(tmp_path: Path):
+    folder = DraftFolder(tmp_path, {"variant": "a"})
+    draft = folder.read(1)
+    draft.parts, draft.indices, draft.objects = ["camera"], [4], [[]]
+    draft.samples = [("t", "s", "d", 0, 0.1, 1e-7)]
+    draft.shown = {0: made_up.survey().shown[0]}
+    folder.write(draft)
+    assert DraftFolder(tmp_path, {"variant": "a"}).read(1).indices == [4]
+    assert DraftFolder(tmp_path, {"variant": "b"}).read(1).indices == []
+    folder.write(draft)
+    (tmp_path / "rows.jsonl").write_bytes(b"")
+    with pytest.raises(ResultsError, match=r"0 of the 1 rows that state\.json counts; remove"):
+        folder.read(1)
+
+
+def test_two_processes_do_not_make_one_survey(tmp_path: Path):
+    first, second = (DraftFolder(tmp_path / "unfinished", {}) for _ in range(2))
+    refused = pytest.raises(ResultsError, match="another run is writing")
+    with first.held(), refused, second.held():
+        pass
+    assert not (tmp_path / "unfinished").exists()
 
 
 def test_without_a_survey_nothing_is_computed(run: Path, tmp_path: Path, monkeypatch):

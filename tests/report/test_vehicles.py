@@ -11,7 +11,7 @@ from scipy import stats
 
 from lmd_cli.data.truth import Box3D, vehicle_truth
 from lmd_cli.geometry import Grid
-from lmd_cli.report.decisive import sufficient
+from lmd_cli.report.decisive import Criterion, criterion_of, sought_class, sufficient, verdict
 from lmd_cli.report.objects import (
     GROUPINGS,
     evidence_shares,
@@ -108,7 +108,7 @@ def test_a_sensor_alone_has_the_bias_beside_it():
 
 
 @pytest.mark.parametrize(
-    ("logits", "verdict"),
+    ("logits", "expected"),
     [
         ((1.5, 2.0, 0.5, -1.0), "camera"),
         ((1.5, 0.5, 2.0, -1.0), "radar"),
@@ -117,16 +117,45 @@ def test_a_sensor_alone_has_the_bias_beside_it():
         ((-1.0, 3.0, -3.0, -1.0), None),  # missed: does not count
     ],
 )
-def test_who_alone_would_do(logits: tuple[float, ...], verdict: str | None):
+def test_who_alone_would_do(logits: tuple[float, ...], expected: str | None):
     measure = measures(made_up.PARTS)[2]
-    vehicle = dict(zip(("total", *made_up.PARTS), logits, strict=True))
-    values = measure.values(vehicle)
-    if verdict is None:
+    mask = np.ones((2, 2), dtype=bool)
+    maps = {
+        name: np.full((2, 2), logit) for name, logit in zip(made_up.PARTS, logits[1:], strict=True)
+    }
+    alone = verdict(maps, ["camera", "radar"], mask, Criterion())
+    values = measure.values({"alone": alone})
+    if expected is None:
         assert values is None
     else:
         assert dict(zip(measure.series, values, strict=True)) == {
-            name: float(name == verdict) for name in measure.series
+            name: float(name == expected) for name in measure.series
         }
+
+
+def test_a_head_with_peaks_is_judged_at_the_peak():
+    """As ``lmd score`` judges it: the highest probability in the footprint above 0.3."""
+    criterion = criterion_of("heatmap.car")
+    camera, radar = np.full((3, 3), -3.0), np.full((3, 3), -3.0)
+    camera[1, 1], mask = 2.4, np.ones((3, 3), dtype=bool)
+    parts = {"camera": camera, "radar": radar, "bias": np.zeros((3, 3))}
+    assert verdict(parts, ["camera", "radar"], mask, criterion) == "camera"  # -0.6 is 0.35
+    assert verdict(parts, ["camera", "radar"], mask, Criterion()) == ""  # by its mean: missed
+    camera[1, 1] = 2.1  # -0.9 is 0.29
+    assert verdict(parts, ["camera", "radar"], mask, criterion) == ""
+    assert criterion_of("probability.car").threshold == 0.3
+    assert criterion_of("segmentation") == Criterion()
+
+
+def test_a_head_of_one_class_looks_for_no_other():
+    assert [sought_class(o) for o in ("heatmap.bus", "segmentation", "task0.reg")] == [
+        *("bus", None, None)
+    ]
+    parts = {name: np.zeros((20, 20)) for name in made_up.PARTS}
+    given = (("t", "s"), Weather(False, False), [box(1.0, 2.0, 0.3)], made_up.PLANE)
+    for output, sought in (("heatmap.bus", 0), ("heatmap.car", 1), ("segmentation", 1)):
+        (row,) = object_rows(*given, parts["bias"], parts, output)
+        assert dict(zip(object_fields(parts), row, strict=True))["sought"] == sought
 
 
 def test_groups_have_their_lower_edge():

@@ -129,17 +129,23 @@ def network_rows(rows: NDArray[np.float32], window: Window, view: RadarView) -> 
         view: number of slots and depth bound.
     """
     out = np.full((view.slots, 5), FREE, dtype=np.float32)
-    kept = _inside(rows, window, view)
+    kept = taken_rows(rows, window, view)
     if not len(kept):
         out[0] = 0.1, view.depth_bound - 1, 0.1, 0.0, 0.0
         return out
-    kept = kept[np.argsort(kept[:, 6], kind="stable")][: view.slots]
     out[: len(kept), 0] = kept[:, 0]
     out[: len(kept), 1] = kept[:, 2]
     out[: len(kept), 2] = 1.0
     out[: len(kept), 3] = (kept[:, 3] - RCS_MEAN) / RCS_STD
     out[: len(kept), 4] = (np.hypot(kept[:, 4], kept[:, 5]) - SPEED_MEAN) / SPEED_STD
     return out
+
+
+def taken_rows(rows: NDArray[np.float32], window: Window, view: RadarView) -> NDArray[np.float32]:
+    """Those of :func:`camera_rows` that reach the network, in its order, (k, 7), u and v in its
+    pixels."""
+    kept = _inside(rows, window, view)
+    return kept[np.argsort(kept[:, 6], kind="stable")][: view.slots]
 
 
 def _inside(rows: NDArray[np.float32], window: Window, view: RadarView) -> NDArray[np.float32]:

@@ -27,6 +27,7 @@ from lmd_cli.data.perspective.radar import (
     camera_rows,
     keyframe_points,
     network_rows,
+    taken_rows,
 )
 from lmd_cli.data.perspective.truth import EgoBox, ego_boxes, map_truth, turned
 from lmd_cli.data.radar import read_radar
@@ -179,6 +180,26 @@ class KeyframeSamples(SplitSamples):
         """The current frame's images for a reader, by camera (H, W, 3), RGB in [0, 1]."""
         images = as_rgb(sample.tensors["imgs"][0])  # (6, H, W, 3)
         return dict(zip(PERSPECTIVE_CAMERAS, images.numpy(), strict=True))
+
+    def radar_in_images(self, index: int) -> dict[str, NDArray[np.float32]]:
+        """Where the current frame's radar points that the network takes lie in its images.
+
+        Returns:
+            by camera (k, 3): u, v (the network's pixels) and depth (m); none without a radar.
+
+        Raises:
+            DataError: a radar file is missing or damaged.
+        """
+        if "radar" not in self.modalities:
+            return {}
+        record = self._records[index]
+        points = keyframe_points(record, self._reader(record.token))
+        found = {}
+        for name, camera in zip(PERSPECTIVE_CAMERAS, ordered_cameras(record), strict=True):
+            seen = camera_rows(points, record.lidar[0], camera)
+            window = Window.covering(camera, self.image_size)
+            found[name] = taken_rows(seen, window, self._view)[:, :3]
+        return found
 
     def boxes(self, index: int) -> list[EgoBox]:
         """The sample's annotated vehicles in the ego frame; opens no data file."""

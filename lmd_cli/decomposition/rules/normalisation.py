@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lmd_cli.decomposition.frozen import FrozenAffine, FrozenCentred
+from lmd_cli.decomposition.frozen import FrozenAffine, FrozenCentred, Origin
 from lmd_cli.decomposition.registry import aliases, register_rule
 from lmd_cli.decomposition.rules.common import require_plain
 from lmd_cli.decomposition.rules.linear import with_bias
@@ -31,6 +31,7 @@ def affine(
     scale: Tensor,
     constant: Tensor,
     split: str,
+    origin: Origin,
 ) -> DecomposedTensor:
     """Eq. 10: ``scale * part`` for each, the constant to the bias or to all in equal shares.
 
@@ -38,8 +39,9 @@ def affine(
         scale: gamma / sqrt(var + eps), broadcastable to the total.
         constant: beta - mean * scale, broadcastable to the total.
         split: ``identity`` or ``uniform``.
+        origin: which kind of norm the constant is of.
     """
-    session.freeze(FrozenAffine(scale, constant, split))
+    session.freeze(FrozenAffine(scale, constant, split, origin))
     layout = session.layout
     if split == "identity":
         return with_bias(session, total, x.parts * scale, x.rows, constant)
@@ -87,7 +89,7 @@ def own_statistics(
     if session.variant.norm == "ratio":
         return centred(session, x, total, mean, scale, bias)
     constant = -centre * scale if bias is None else bias - centre * scale
-    return affine(session, x, total, scale, constant, session.variant.norm)
+    return affine(session, x, total, scale, constant, session.variant.norm, "norm")
 
 
 def _per_channel(value: Tensor | None, ndim: int) -> Tensor | None:
@@ -134,6 +136,7 @@ def batch_norm(
         scale.reshape(shape),
         constant.reshape(shape),
         session.variant.batch_norm,
+        "batch_norm",
     )
 
 

@@ -1,0 +1,64 @@
+"""``lmd inspect``: which rule does every operation meet, and which has none?"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from lmd_cli.cli import options
+
+if TYPE_CHECKING:
+    from lmd_cli.decomposition import Coverage
+
+
+def command(
+    config: options.Config,
+    settings: options.Settings = None,
+    dataroot: options.Dataroot = None,
+    checkpoint: options.Checkpoint = None,
+    device: options.Device = None,
+    sample_token: Annotated[
+        str | None, typer.Option(metavar="TOKEN", help="Which sample; the first if none.")
+    ] = None,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
+    debug: options.Debug = False,
+) -> None:
+    """List every operation behind the encoders with its rule, and every gap at once.
+
+    Exit code 0, or 1 if an operation has no rule; the call that would fill each gap is printed.
+    """
+    run = options.load(config, settings, dataroot, checkpoint, device)
+    from lmd_cli.inspection import inspect_network
+    from lmd_cli.progress import make_progress
+
+    found = inspect_network(run, sample_token, make_progress())
+    if json:
+        typer.echo(_json(found))
+    else:
+        _show(found)
+    raise typer.Exit(1 if found.gaps else 0)
+
+
+def _json(found: Coverage) -> str:
+    from dataclasses import asdict
+    from json import dumps
+
+    operations = [asdict(row) for row in found.rows]
+    return dumps({"gaps": len(found.gaps), "operations": operations}, indent=2)
+
+
+def _show(found: Coverage) -> None:
+    from lmd_cli.cli import show
+
+    rows = [
+        (r.module or "(root)", r.operation, str(r.calls), r.kind, r.equation) for r in found.rows
+    ]
+    show.table(["module", "operation", "calls", "kind", "rule"], rows)
+    for gap in found.gaps:
+        typer.echo(f"gap: {gap.operation} in {gap.module or '(root)'}: {gap.reason}")
+        if gap.register:
+            typer.echo(f"     fill it with: {gap.register}")
+    calls = sum(row.calls for row in found.rows)
+    lacking = f"{len(found.gaps)} without a rule" if found.gaps else "every one has a rule"
+    typer.echo(f"{len(found.rows)} operations, {calls} calls: {lacking}")

@@ -1,0 +1,77 @@
+"""Bytes on disk: floats that read back exactly, files that are never torn, errors in words."""
+
+from __future__ import annotations
+
+import csv
+import errno
+import io
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lmd_cli.errors import RunError
+
+
+def format_value(value: Any) -> str:
+    """``repr`` for floats (they read back exactly), nothing for what is undefined."""
+    if value is None or (isinstance(value, float) and value != value):
+        return ""
+    return repr(value) if isinstance(value, float) else str(value)
+
+
+def csv_lines(rows: Iterable[Sequence[Any]]) -> bytes:
+    """Rows as CSV bytes with ``\\n`` line ends."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerows([format_value(value) for value in row] for row in rows)
+    return buffer.getvalue().encode()
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turns a failed write into a message.
+
+    Raises:
+        RunError: the disk is full, or the file cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            why = "the disk is full; free some space and run the same command again to go on"
+        else:
+            why = error.strerror or str(error)
+        raise RunError(f"cannot write {path}: {why}") from error
+
+
+def write_atomically(path: Path, data: bytes) -> None:
+    """Replaces a file in one step: readers see the old bytes or the new, never a torn file.
+
+    Raises:
+        RunError: the disk is full, or the file cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.part")
+    with disk_errors(path):
+        try:
+            with open(temporary, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except OSError:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def append_synced(path: Path, data: bytes) -> None:
+    """Appends, and returns when the bytes are on the disk.
+
+    Raises:
+        RunError: the disk is full, or the file cannot be written.
+    """
+    with disk_errors(path), open(path, "ab") as file:
+        file.write(data)
+        file.flush()
+        os.fsync(file.fileno())

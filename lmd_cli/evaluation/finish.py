@@ -1,0 +1,132 @@
+"""The end of an evaluation: tables, the record and the notes from the rows on disk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pandas as pd
+
+from lmd_cli.attribution.linearised import Relinearised
+from lmd_cli.config import is_own
+from lmd_cli.evaluation.cells import table_cells
+from lmd_cli.evaluation.disk import csv_lines, write_atomically
+from lmd_cli.evaluation.results import FILES, RunFolder
+from lmd_cli.evaluation.summary import paper_table, read_pairs, summarise
+
+if TYPE_CHECKING:
+    from lmd_cli.evaluation.runner import Run
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What a run found.
+
+    Attributes:
+        table: the paper's layout.
+        metrics: the columns of ``metrics.csv``.
+        files: what was written.
+        notes: lines that belong under the table.
+        record: the contents of ``run.json``.
+    """
+
+    table: pd.DataFrame
+    metrics: pd.DataFrame
+    files: list[Path]
+    notes: list[str]
+    record: dict[str, Any]
+
+
+def finish(run: Run, folder: RunFolder) -> RunSummary:
+    """Tables and ``run.json`` from the rows on disk."""
+    samples = folder.finished_samples()
+    metrics = summarise(read_pairs(folder.file("pairs.csv")), run.names, run.cells)
+    table = paper_table(metrics, table_cells(run.built.network.modalities))
+    for name, frame in (("metrics.csv", metrics), ("table.csv", table)):
+        rows = [list(frame.columns), *frame.itertuples(index=False, name=None)]
+        write_atomically(folder.file(name), csv_lines(rows))
+    complete = len(samples) == run.schedule.samples
+    record = {
+        "status": "finished" if complete else f"{len(samples)} of {run.schedule.samples} samples",
+        **run.record(),
+        "evaluated": len(samples),
+        "vehicle_iou": _iou(samples),
+        "padded": padding(run.dataset),
+        "conservation_residual": _largest(samples, "residual"),
+        "replay_deviation": _largest(samples, "replay_deviation"),
+        "skipped": [row["sample_token"] for row in samples if row["status"] != "ok"],
+        "missing_partners": sorted({t for row in samples for t in row["missing_partners"].split()}),
+    }
+    folder.write_record(record)
+    remarks = notes(run, record)
+    write_atomically(folder.file("notes.txt"), "".join(f"{n}\n" for n in remarks).encode())
+    files = [folder.file(name) for name in FILES if folder.file(name).exists()]
+    return RunSummary(table, metrics, files, remarks, record)
+
+
+def padding(dataset: Any) -> dict[str, int]:
+    """For each sample before which there are too few key frames, how many are repeated.
+
+    As upstream does, the scene's first key frame stands in for those before it.
+    """
+    return {token: count for token, count in getattr(dataset, "padded", {}).items() if count}
+
+
+def _iou(samples: list[dict[str, str]]) -> float | None:
+    """Intersections over unions, both summed over the samples."""
+    counted = [row for row in samples if row["union"]]
+    union = sum(int(row["union"]) for row in counted)
+    return sum(int(row["intersection"]) for row in counted) / union if union else None
+
+
+def _largest(samples: list[dict[str, str]], column: str) -> float | None:
+    return max((float(row[column]) for row in samples if row[column]), default=None)
+
+
+def notes(run: Run, record: dict[str, Any]) -> list[str]:
+    """What a reader of the table must know."""
+    lines = []
+    if run.built.random:
+        lines.append("Random weights: the numbers say nothing about a trained network.")
+    if record["vehicle_iou"] is not None:
+        lines.append(
+            f"{_iou_name(run)} of the unmodified network: {record['vehicle_iou']:.3f} "
+            f"over {record['evaluated']} samples."
+        )
+    lines.append(
+        f"Perturbed with the {run.schedule.count} samples at multiples of {run.schedule.stride} "
+        f"samples (N = {run.schedule.samples})."
+    )
+    if run.variants:
+        whose = "LMD's cells" if run.rivals else "Cells"
+        lines.append(
+            f"{whose} that keep their sensor are 1 and 0 by construction, replay deviation "
+            f"{_scientific(record['replay_deviation'])}."
+        )
+    if any(isinstance(method, Relinearised) for method in run.rivals):
+        lines.append(
+            "Rows @perturbed are linearised anew at each perturbed input: their cells that keep "
+            "their sensor show how much its part moves when only another sensor was replaced."
+        )
+    if run.schedule.samples < 1000:
+        lines.append(
+            "With so few samples many partners come from the same scenes and are not uncorrelated."
+        )
+    if record["padded"]:
+        lines.append(
+            f"{len(record['padded'])} samples have fewer previous key frames in their scene than "
+            "the network fuses; the scene's first stands in for them (run.json lists the samples)."
+        )
+    if record["skipped"] or record["missing_partners"]:
+        tokens = sorted({*record["skipped"], *record["missing_partners"]})
+        lines.append(f"Unreadable samples were skipped ({len(tokens)}): {', '.join(tokens)}.")
+    return lines
+
+
+def _iou_name(run: Run) -> str:
+    return "IoU with the data's segmentation" if is_own(run.config.model) else "Vehicle IoU"
+
+
+def _scientific(value: float | None) -> str:
+    return "not measured" if value is None else f"{value:.1e}"

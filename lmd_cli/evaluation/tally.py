@@ -1,0 +1,83 @@
+"""How far all the processes of a run are, and the wait for the last of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+from lmd_cli.errors import RunError
+from lmd_cli.evaluation.ranks import POLL, START_TIMEOUT, Meeting
+from lmd_cli.evaluation.results import RunFolder
+from lmd_cli.evaluation.rows import Watch
+
+
+class Progress(Protocol):
+    """Shows how far a long command is."""
+
+    def start(self, total: int, description: str) -> None:
+        """Begins a task of ``total`` steps."""
+
+    def advance(self, n: int = 1, note: str = "", waiting: float | None = None) -> None:
+        """Counts finished steps."""
+
+    def close(self) -> None:
+        """Ends the display."""
+
+
+class Tally:
+    """Shows the samples that this process and the other ranks have finished."""
+
+    def __init__(
+        self, progress: Progress | None, folder: RunFolder, shares: Sequence[Sequence[range]]
+    ):
+        self._progress = progress
+        self._watch = Watch(folder.path, [part for share in shares[1:] for part in share])
+        if progress is not None:
+            progress.start(sum(len(part) for share in shares for part in share), "evaluate")
+
+    def advance(self, token: str, waiting: float) -> None:
+        """One more here, and what the others have done."""
+        if self._progress is not None:
+            self._progress.advance(1 + self._watch.news(), note=token, waiting=waiting)
+
+    def look(self) -> None:
+        """What the others have done."""
+        news = self._watch.news()
+        if self._progress is not None and news:
+            self._progress.advance(news, note="waiting for the other ranks")
+
+    def close(self) -> None:
+        """Ends the display."""
+        if self._progress is not None:
+            self._progress.close()
+
+
+def wait_for_ranks(folder: RunFolder, meeting: Meeting, busy: list[int], tally: Tally) -> None:
+    """Until the other ranks have ended, in whatever way.
+
+    Each holds a lock while it works, which the system takes from it when it dies. One that never
+    starts is waited for in vain for a while.
+    """
+    deadline = time.monotonic() + START_TIMEOUT
+    absent = busy
+    while True:
+        absent = meeting.absent(absent) if time.monotonic() < deadline else []
+        if not absent and not folder.others_at_work():
+            return
+        tally.look()
+        time.sleep(POLL)
+
+
+def require_all(done: int, last: int) -> None:
+    """Refuses to make tables of rows that are not all there.
+
+    Raises:
+        RunError: another rank ended early.
+    """
+    if done < last:
+        raise RunError(
+            f"rows are missing from position {done} of {last} on: another rank ended early, and "
+            "says why. All finished rows are kept; the same command goes on from there, with any "
+            "number of processes"
+        )

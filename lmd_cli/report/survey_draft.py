@@ -1,0 +1,132 @@
+"""A survey in the making, on disk: one that was killed goes on and ends with the same bytes."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from lmd_cli.errors import ResultsError
+from lmd_cli.evaluation.results import RunFolder, disk_errors, write_atomically
+from lmd_cli.report.survey import Draft, LayerMeans, Shown
+from lmd_cli.report.survey_files import FORMAT, maps_npz, shown_of
+
+#: What the folder holds, beside ``shown_<position>.npz``; the state is written last.
+ROWS, STATE = "rows.jsonl", "state.json"
+
+
+class DraftFolder:
+    """Keeps a :class:`~.survey.Draft`, see :class:`~.survey.Keeper`.
+
+    After each sample its rows are appended, the maps of samples that are to be shown are written
+    and the others removed, and then the state says how many samples count.
+
+    Args:
+        folder: made if it is not there.
+        identity: what the survey is of; what is kept of another is thrown away.
+    """
+
+    def __init__(self, folder: Path, identity: Mapping[str, Any]):
+        self.folder = folder
+        self._identity = json.loads(json.dumps({"format": FORMAT, **identity}))
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Keeps other processes out, and removes the folder when the block ends without an error.
+
+        Raises:
+            ResultsError: another process is making this survey.
+            RunError: the folder cannot be written.
+        """
+        with RunFolder(self.folder).locked():
+            yield
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def read(self, viewer: int) -> Draft:
+        """The draft that is kept; an empty one if there is none of this identity."""
+        state = self._state()
+        if state is None:
+            self._rows_cut(0)
+            return Draft(viewer)
+        lines = self._rows_cut(state["done"])
+        draft = Draft(viewer, state["parts"], layers=LayerMeans(state["layers"]))
+        for line in lines:
+            index, sample, objects = json.loads(line)
+            draft.indices.append(index)
+            draft.samples.append(tuple(sample))
+            draft.objects.append([tuple(row) for row in objects])
+        for position in draft.wanted():
+            token, scene, description = draft.samples[position][:3]
+            named = (draft.indices[position], token, scene, description)
+            draft.shown[position] = self._read_shown(position, named)
+        return draft
+
+    def write(self, draft: Draft) -> None:
+        """Keeps what the last sample has added."""
+        position = len(draft.samples) - 1
+        if position in draft.shown:
+            write_atomically(self._shown_path(position), maps_npz([draft.shown[position]]))
+        row = [draft.indices[-1], draft.samples[-1], draft.objects[-1]]
+        line = json.dumps(row, ensure_ascii=False)
+        with disk_errors(self.folder), open(self.folder / ROWS, "ab") as file:
+            file.write(line.encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+        state = {
+            "identity": self._identity,
+            "done": len(draft.samples),
+            "parts": draft.parts,
+            "layers": draft.layers.state(),
+        }
+        write_atomically(self.folder / STATE, json.dumps(state, ensure_ascii=False).encode())
+        needed = set(map(self._shown_path, draft.shown))
+        for path in set(self.folder.glob("shown_*.npz")) - needed:
+            path.unlink(missing_ok=True)
+
+    def _state(self) -> dict[str, Any] | None:
+        path = self.folder / STATE
+        if not path.is_file():
+            return None
+        try:
+            state = json.loads(path.read_text())
+        except ValueError:
+            return None
+        same = isinstance(state, dict) and state.get("identity") == self._identity
+        return state if same else None
+
+    def _rows_cut(self, count: int) -> list[bytes]:
+        """The first lines; the rest, which the state does not count, is cut off.
+
+        Raises:
+            ResultsError: there are fewer.
+        """
+        path = self.folder / ROWS
+        whole = path.read_bytes() if path.is_file() else b""
+        lines = whole.split(b"\n")[:-1][:count]
+        if len(lines) < count:
+            raise ResultsError(
+                f"{path} has {len(lines)} of the {count} rows that {STATE} counts; remove "
+                f"{self.folder} to survey anew"
+            )
+        with disk_errors(path), open(path, "wb") as file:
+            file.write(b"".join(line + b"\n" for line in lines))
+        return lines
+
+    def _shown_path(self, position: int) -> Path:
+        return self.folder / f"shown_{position}.npz"
+
+    def _read_shown(self, position: int, named: tuple[Any, ...]) -> Shown:
+        path = self._shown_path(position)
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return shown_of(dict(arrays), 0, named)
+        except (OSError, ValueError, KeyError) as error:
+            raise ResultsError(
+                f"{path} cannot be read ({error}); remove {self.folder} to survey anew"
+            ) from None
