@@ -162,7 +162,8 @@ def test_however_it_ends_rows_are_kept_and_no_process_stays(
     _, errors = process.communicate(timeout=120)
     expected = {"worker killed": 1, "ctrl-c": 130, "main process killed": -signal.SIGKILL}
     assert process.returncode == expected[end], errors
-    assert "Traceback" not in errors
+    if end != "main process killed":  # then a worker may complain
+        assert "Traceback" not in errors
     if end == "worker killed":
         assert "a process that reads data died" in errors
         assert "the same command goes on from there; fewer --workers need less memory" in errors
