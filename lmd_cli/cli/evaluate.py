@@ -71,6 +71,7 @@ def command(
     on_error: Annotated[
         OnError, typer.Option(help="At a sample that cannot be read.")
     ] = OnError.STOP,
+    workers: options.Workers = None,
     debug: options.Debug = False,
 ) -> None:
     """Replace each sensor by another sample's: which parts change, and which keep still?
@@ -80,7 +81,8 @@ def command(
     """
     from lmd_cli.evaluation.ranks import launched
 
-    run = options.load(config, settings, dataroot, checkpoint, device, precision, memory)
+    given = (dataroot, checkpoint, device, precision, memory, workers)
+    run = options.load(config, settings, *given)
     folder = output or Path("results") / run.name
     shared: Shared = {
         "methods": method or (),
