@@ -126,9 +126,7 @@ def encode_batch(
         constants = own(batch)
     if not isinstance(constants, Mapping):
         given = type(constants).__name__
-        raise ContractError(
-            f"{kind}.constants gave a {given}; expected a dict of arguments of fuse"
-        )
+        raise ContractError(f"{kind}.constants gave a {given}; expected a dict of arguments of fuse")
     return ordered, dict(constants)
 
 

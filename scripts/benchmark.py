@@ -21,12 +21,12 @@ from dataclasses import asdict
 from typing import Any
 
 import torch
-
 from benchmarks.growth import convolution_peak, growth
 from benchmarks.processes import memory, throughput
 from benchmarks.ratios import decomposition, one_sample, straightforward, unprojection
 from benchmarks.setting import OUTPUT, VARIANT, Bench, Flops
 from benchmarks.timing import Comparison, compare, peak_gigabytes, relative
+
 from lmd_cli.evaluation.predict import predict
 
 __all__ = ["Comparison", "compare", "measure", "relative"]

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lmd_cli.data.synthetic import synthesize
@@ -69,20 +69,16 @@ def _arguments(folder: Path, limit: int, settings: tuple[str, ...]) -> list[str]
 
 def throughput(samples: int) -> list[Throughput]:
     """One process and two, started by torchrun."""
-    found = []
+    found: list[Throughput] = []
     for processes in (1, 2):
         with tempfile.TemporaryDirectory() as folder:
             settings = ("variants=[identity-ratio]", "threads=1")
             arguments = _arguments(Path(folder), samples, settings)
             _run([*_launcher(processes), "-m", "lmd_cli", *arguments])
             seconds = _timed_seconds(Path(folder))
-        rate = processes * samples / seconds
-        found.append(
-            Throughput(
-                processes, samples, rate, rate / (found or [None])[0].per_second if found else 1.0
-            )
-        )  # type: ignore[union-attr]
-    return found
+        found.append(Throughput(processes, samples, processes * samples / seconds))
+    one = found[0].per_second
+    return [replace(each, ratio=each.per_second / one) for each in found]
 
 
 def _launcher(processes: int) -> list[str]:
