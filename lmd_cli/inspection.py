@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from torch import nn
+
 from lmd_cli.build import build_dataset, build_network
 from lmd_cli.config import RunConfig
 from lmd_cli.contract import fuse_function
-from lmd_cli.decomposition import Coverage, explain_coverage
+from lmd_cli.decomposition import Coverage, decompose, explain_coverage
+from lmd_cli.decomposition.frozen import FrozenProduct
 from lmd_cli.progress import Progress
 from lmd_cli.single import encode, start
 
@@ -13,7 +19,7 @@ from lmd_cli.single import encode, start
 def inspect_network(
     config: RunConfig, token: str | None = None, progress: Progress | None = None
 ) -> Coverage:
-    """Runs ``fuse`` once at one sample, and lists every operation with its rule, or the lack of one.
+    """Runs ``fuse`` once at one sample, and lists every operation with its rule, and every gap.
 
     Args:
         config: data, network, rules; its first variant.
@@ -22,10 +28,40 @@ def inspect_network(
     Raises:
         LmdError: what the building of data and network raises, or an unknown token.
     """
+    network, fuse, features = _at_sample(config, token, progress)
+    return explain_coverage(fuse, features, config.variants[0], root=network)
+
+
+def network_attends(config: RunConfig) -> bool:
+    """Whether the config's network has attention behind its features; see :func:`attends`.
+
+    Raises:
+        LmdError: what the building of data and network raises, or an operation without a rule.
+    """
+    network, fuse, features = _at_sample(config, None, None)
+    return attends(fuse, features, network)
+
+
+def attends(
+    fuse: Callable[..., Any], features: Mapping[str, Any], root: nn.Module | None = None
+) -> bool:
+    """Whether a function has attention: a softmax of features, and a product of features.
+
+    Seen from the operations that run, not from what the network is called. A softmax alone (over
+    classes) is none, nor is a gate alone.
+    """
+    found = decompose(fuse, features, root=root, keep_frozen=True)
+    softmax = any(rule.kind == "softmax" for rule in found.coverage.values())
+    return softmax and any(isinstance(step, FrozenProduct) for step in found.tape or [])
+
+
+def _at_sample(
+    config: RunConfig, token: str | None, progress: Progress | None
+) -> tuple[nn.Module, Callable[..., Any], dict[str, Any]]:
+    """The network, its output as a function of the features, and a sample's features."""
     device = start(config)
     network = build_network(config, device).network
     dataset = build_dataset(config, progress)
     sample = dataset[0 if token is None else dataset.index_of(token)]
     features, constants = encode(network, [sample], device)
-    fuse = fuse_function(network, config.model.output, constants)
-    return explain_coverage(fuse, features, config.variants[0], root=network)
+    return network, fuse_function(network, config.model.output, constants), features

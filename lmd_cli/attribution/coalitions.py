@@ -2,31 +2,64 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from lmd_cli.decomposition.tree import map_tensors
+
+T = TypeVar("T")
+
+#: Key of the function itself, beside those that are derived from it.
+PLAIN = "plain"
+
+
+@dataclass(frozen=True)
+class Alone:
+    """One sample, and what was worked out from it alone; kept as long as the sample is.
+
+    Attributes:
+        features: of every modality, batch 1.
+        known: values by (key of the function, absent modalities).
+    """
+
+    features: Mapping[str, Any]
+    known: dict[Any, Any] = field(default_factory=dict)
 
 
 class Coalitions:
     """A function of features that remembers what it gave with which of them present.
 
     Features are told apart by identity, so the same objects must be passed again. Several methods
-    at one sample then share their passes.
+    at one sample then share their passes. Where all that is present comes from one sample (a
+    perturbed sensor with the others absent), the value is that sample's own, and is worked out
+    once however many meet it.
 
     Args:
         function: called as ``function(**features)``.
         broadcasts: whether it adds features up, so that features of batch 1 (of the clean sample,
             and zeros) go with those of larger batches.
+        samples: by the identity of a tree of features, the samples of its batch, if the function
+            depends on nothing but its features.
     """
 
-    def __init__(self, function: Callable[..., Any], *, broadcasts: bool):
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        *,
+        broadcasts: bool,
+        samples: Mapping[int, Sequence[Alone]] | None = None,
+    ):
         self.function, self.broadcasts = function, broadcasts
         self.passes = 0
-        self._known: dict[tuple[Any, ...], tuple[Any, Any]] = {}
+        self._key, self._gives_total = PLAIN, False
+        self._samples = samples or {}
+        self._known: dict[Any, Any] = {}
+        self._made: dict[Any, tuple[Any, Any]] = {}
 
     def __call__(self, **features: Any) -> Any:
         return self.function(**features)
@@ -35,18 +68,77 @@ class Coalitions:
         """Another function of the same features, with a memory of its own."""
         return Coalitions(function, broadcasts=self.broadcasts)
 
+    def beside(self, function: Callable[..., tuple[Any, Any]], key: str) -> Coalitions:
+        """A function that gives its value and this function's too, which is remembered here.
+
+        Args:
+            function: depends on nothing but the features.
+            key: tells it apart from others.
+        """
+        other = Coalitions(function, broadcasts=self.broadcasts, samples=self._samples)
+        other._key, other._gives_total, other._known = key, True, self._known
+        return other
+
+    def once(self, key: str, features: Mapping[str, Any], make: Callable[[], T]) -> T:
+        """What ``make`` gives at these features, made once."""
+        at = (key, *((name, id(tree)) for name, tree in features.items()))
+        if at not in self._made:
+            self._made[at] = (dict(features), make())
+        found: T = self._made[at][1]
+        return found
+
     def value(self, features: Mapping[str, Any], absent: frozenset[str]) -> Any:
         """The function with the features of some modalities zeroed, without gradients."""
-        key = tuple((n, None if n in absent else id(tree)) for n, tree in features.items())
-        if key not in self._known:
-            self.passes += 1
-            inputs = {
-                name: map_tensors(self._zeros if name in absent else torch.clone, tree)
-                for name, tree in features.items()
-            }
-            with torch.no_grad():  # the features are kept, so that no other takes their identity
-                self._known[key] = (features, self.function(**inputs))
-        return self._known[key][1]
+        at = tuple((n, None if n in absent else id(tree)) for n, tree in features.items())
+        if (self._key, at) not in self._known:
+            samples = self._whose(features, absent)
+            if samples is None:
+                self._work_out(self._known, at, features, absent, dict(features))
+            else:
+                found = [self._own(sample, absent) for sample in samples]
+                self._known[self._key, at] = (_joined(found), dict(features))
+        return self._known[self._key, at][0]
+
+    def _whose(self, features: Mapping[str, Any], absent: frozenset[str]) -> Sequence[Alone] | None:
+        """The samples that all present features are of, if they are of the same."""
+        found = [
+            self._samples.get(id(tree)) for name, tree in features.items() if name not in absent
+        ]
+        first = found[0] if found else None
+        return first if all(samples is first for samples in found) else None
+
+    def _own(self, sample: Alone, absent: frozenset[str]) -> Any:
+        if (self._key, absent) not in sample.known:
+            self._work_out(sample.known, absent, sample.features, absent, None)
+        return sample.known[self._key, absent][0]
+
+    def _work_out(
+        self,
+        known: dict[Any, Any],
+        at: Any,
+        features: Mapping[str, Any],
+        absent: frozenset[str],
+        keep: Any,
+    ) -> None:
+        """Runs the function; ``keep`` is kept, so that no other features take its identity."""
+        self.passes += 1
+        inputs = {
+            name: map_tensors(self._zeros if name in absent else torch.clone, tree)
+            for name, tree in features.items()
+        }
+        with torch.no_grad():
+            found = self.function(**inputs)
+        if self._gives_total:
+            found, total = found
+            known.setdefault((PLAIN, at), (total, keep))
+        known[self._key, at] = (found, keep)
 
     def _zeros(self, leaf: Tensor) -> Tensor:
         return torch.zeros_like(leaf[:1] if self.broadcasts else leaf)
+
+
+def _joined(found: list[Any]) -> Any:
+    """Trees of batch 1 as one of a larger batch."""
+    if len(found) == 1:
+        return found[0]
+    return pytree.tree_map(lambda *leaves: torch.cat(leaves), *found)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, Protocol, TypeAlias, runtime_checkable
+from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
 
 from torch import Tensor
 from torch.utils import _pytree as pytree
@@ -19,6 +19,7 @@ from lmd_cli.attribution.coalitions import Coalitions
 from lmd_cli.decomposition.layout import BIAS
 from lmd_cli.errors import MethodError
 
+T = TypeVar("T")
 Fuse: TypeAlias = Callable[..., Any]
 #: For each modality its features, a tensor or a tree of tensors.
 Features: TypeAlias = Mapping[str, Any]
@@ -123,6 +124,11 @@ def run(fuse: Fuse, features: Features, absent: frozenset[str] = frozenset()) ->
     if isinstance(fuse, Coalitions):
         return fuse.value(features, absent)
     return Coalitions(fuse, broadcasts=False).value(features, absent)
+
+
+def once(fuse: Fuse, key: str, features: Features, make: Callable[[], T]) -> T:
+    """What ``make`` gives at these features; made once where ``fuse`` has a memory."""
+    return fuse.once(key, features, make) if isinstance(fuse, Coalitions) else make()
 
 
 def remembering(fuse: Fuse, function: Fuse) -> Fuse:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Literal
@@ -9,13 +10,23 @@ from typing import Any, Literal
 import torch
 from torch.utils import _pytree as pytree
 
-from lmd_cli.attribution.interface import Explainer, Features, Fuse, Maps, combine, remembering, run
+from lmd_cli.attribution.coalitions import Coalitions
+from lmd_cli.attribution.interface import (
+    Explainer,
+    Features,
+    Fuse,
+    Maps,
+    combine,
+    once,
+    remembering,
+    run,
+)
 from lmd_cli.attribution.removal import Plain, leave_one_out, require_few, shapley
-from lmd_cli.decomposition import Decomposition, Variant, decompose
+from lmd_cli.decomposition import Decomposition, Variant, decompose, decompose_bias
 from lmd_cli.decomposition.layout import BIAS
 from lmd_cli.decomposition.modules import find_root
 from lmd_cli.decomposition.partial import ACTIVATIONS, NORMALISATIONS, PartiallyLinear
-from lmd_cli.decomposition.replay import replay
+from lmd_cli.decomposition.replay import needs_bias, replay
 
 #: What is linearised, by the name of table 1's columns.
 FROZEN = {
@@ -37,8 +48,16 @@ class Lmd:
         self.name = f"lmd:{self.variant.name}"
 
     def at(self, fuse: Fuse, features: Features) -> LmdExplainer:
-        result = decompose(fuse, features, self.variant, keep_frozen=True)
-        return LmdExplainer(fuse, features, result)
+        return LmdExplainer(fuse, features, linearise(fuse, features, self.variant))
+
+
+def linearise(fuse: Fuse, features: Features, variant: Variant) -> Decomposition:
+    """The decomposition with its maps, made once for all methods that need it."""
+
+    def make() -> Decomposition:
+        return decompose(fuse, features, variant, keep_frozen=True)
+
+    return once(fuse, f"linearised {variant.name}", features, make)
 
 
 @dataclass(frozen=True)
@@ -97,11 +116,51 @@ class LmdShapley:
     def at(self, fuse: Fuse, features: Features) -> Explainer:
         require_few(tuple(features))
         linear = Lmd(self.variant).at(fuse, features)
+        bias_only = self._keeps_constants and not needs_bias(linear.result.tape or [])
 
-        def bias(**given: Any) -> Any:
-            return bias_part(fuse, given, self.variant)
+        def bias(**given: Any) -> tuple[Any, Any]:
+            result = self._at_coalition(fuse, given, bias_only)
+            return result.bias, result.total
 
-        return _LmdShapleyExplainer(linear, remembering(fuse, bias))
+        return _LmdShapleyExplainer(linear, _bias_beside(fuse, bias, self.name))
+
+    @property
+    def _keeps_constants(self) -> bool:
+        """Whether all constants go to the bias."""
+        rules = self.variant
+        return (
+            rules.batch_norm == "identity"
+            and rules.norm != "uniform"
+            and rules.activation in ("identity", "taylor")
+        )
+
+    def _at_coalition(self, fuse: Fuse, features: Features, bias_only: bool) -> Decomposition:
+        """The network linearised at a coalition's features.
+
+        Where all constants go to the bias and no two parts are multiplied, the bias is followed by
+        itself; else the parts of those present are needed (absent ones are zero).
+        """
+        if bias_only:
+            return decompose_bias(fuse, features, self.variant)
+        leaves = {name: pytree.tree_leaves(tree) for name, tree in features.items()}
+        zero = [name for name, tensors in leaves.items() if not any(t.any() for t in tensors)]
+        absent = {n: features[n] for n in zero} if self._keeps_constants else {}
+        present = {name: tree for name, tree in features.items() if name not in absent}
+        if not present:
+            return decompose_bias(fuse, features, self.variant)
+
+        def in_order(**given: Any) -> Any:  # a fuse may join its keywords in the order they come
+            return fuse(**{name: given[name] for name in features})
+
+        root = find_root(fuse)
+        return decompose(in_order, present, self.variant, constants=absent, root=root)
+
+
+def _bias_beside(fuse: Fuse, bias: Callable[..., tuple[Any, Any]], key: str) -> Fuse:
+    """The bias as a function of features; what it finds of the network itself is remembered."""
+    if isinstance(fuse, Coalitions):
+        return fuse.beside(bias, key)
+    return lambda **features: bias(**features)[0]
 
 
 @dataclass(frozen=True)
@@ -114,31 +173,6 @@ class _LmdShapleyExplainer:
         phi = shapley(partial(run, self.bias), features)
         shared = {name: combine(torch.add, own[name], phi[name]) for name in features}
         return {**shared, BIAS: phi[BIAS]}
-
-
-def bias_part(fuse: Fuse, features: Features, variant: Variant) -> Any:
-    """The bias part of the network linearised at ``features``.
-
-    Under rules that hand no constants to modalities, zero features have zero parts, which need
-    not be carried along.
-    """
-    keeps_constants = (
-        variant.batch_norm == "identity"
-        and variant.norm != "uniform"
-        and variant.activation == "identity"
-    )
-    leaves = {name: pytree.tree_leaves(tree) for name, tree in features.items()}
-    zero = [name for name, tensors in leaves.items() if not any(t.any() for t in tensors)]
-    absent = {name: features[name] for name in zero} if keeps_constants else {}
-    present = {name: tree for name, tree in features.items() if name not in absent}
-    if not present:
-        return run(fuse, features)
-
-    def in_order(**given: Any) -> Any:  # a fuse may join its keywords in the order that they come
-        return fuse(**{name: given[name] for name in features})
-
-    root = find_root(fuse)
-    return decompose(in_order, present, variant, constants=absent, root=root).bias
 
 
 class PartialLinearisation:
@@ -163,5 +197,5 @@ class PartialLinearisation:
         self.name = f"partial-{what}" + ("" if norm == "ratio" else f":{norm}")
 
     def at(self, fuse: Fuse, features: Features) -> Explainer:
-        result = decompose(fuse, features, self.variant, keep_frozen=True)
+        result = linearise(fuse, features, self.variant)
         return Plain(leave_one_out, remembering(fuse, PartiallyLinear(fuse, result, self.kinds)))

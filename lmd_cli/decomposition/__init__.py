@@ -3,7 +3,7 @@
 ``decompose`` is the way in; ``rules/`` holds the method, one file for each kind of operation.
 """
 
-from lmd_cli.decomposition.api import decompose, decompose_onward
+from lmd_cli.decomposition.api import decompose, decompose_bias, decompose_onward
 from lmd_cli.decomposition.audit import OperationRecord
 from lmd_cli.decomposition.coverage import Coverage, CoverageRow, explain_coverage
 from lmd_cli.decomposition.errors import (
@@ -36,6 +36,7 @@ __all__ = [
     "Rule",
     "Variant",
     "decompose",
+    "decompose_bias",
     "decompose_onward",
     "explain_coverage",
     "find_rule",

@@ -153,6 +153,34 @@ def decompose_onward(
     return Decomposition(output, layout, {}, session.records, session.coverage, session.tape)
 
 
+def decompose_bias(
+    function: Callable[..., Any], inputs: Mapping[str, Any], variant: str | Variant
+) -> Decomposition:
+    """The bias part alone, without the modalities' parts: two maps instead of M + 2.
+
+    Args:
+        function, inputs: as in :func:`decompose`; where parts are multiplied with each other or
+            hand the bias on (activation splits, uniform rules), the bias is not their business
+            alone, and this gives another part than :func:`decompose`.
+        variant: linearisation rules that leave all constants to the bias.
+
+    Returns:
+        A decomposition whose ``total`` and ``bias`` count; its modalities' parts are left out.
+    """
+    layout = Layout(tuple(inputs))
+    session = Session(layout, parse_variant(variant), root=find_root(function))
+
+    def without_parts(leaf: Tensor) -> Tensor:
+        return DecomposedTensor.wrap(leaf, leaf.new_zeros((0, *leaf.shape)), ())
+
+    with torch.no_grad():
+        lifted = {name: map_tensors(without_parts, tree) for name, tree in inputs.items()}
+        session.borrow(lifted)
+        with session.open():
+            output = function(**lifted)
+    return Decomposition(output, layout, {}, session.records, session.coverage, None)
+
+
 def parse_variant(variant: str | Variant) -> Variant:
     try:
         return Variant.parse(variant)

@@ -63,10 +63,11 @@ def measure(
             by_offset.setdefault(m, []).extend(rows)
     if rivals:
         shared = Rivals(network, visit, output)
+        found = shared.measure_all(rivals, cells)
         counts = _counts(visit.sample, shared.total)
         for method in rivals:
-            for m, found in shared.measure(method, cells).items():
-                rows = [_row(visit, m, method.name, cell, found[cell]) for cell in cells]
+            for m, values in found[method.name].items():
+                rows = [_row(visit, m, method.name, cell, values[cell]) for cell in cells]
                 by_offset.setdefault(m, []).extend(rows)
     pairs = [row for m in sorted(by_offset) for row in by_offset[m]]
     return Rows(pairs, _sample_row(visit, len(pairs), counts, residuals, deviations))

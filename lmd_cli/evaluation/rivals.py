@@ -13,8 +13,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lmd_cli.attribution.coalitions import Coalitions
+from lmd_cli.attribution.coalitions import Alone, Coalitions
 from lmd_cli.attribution.interface import Explainer, ForwardMethod
+from lmd_cli.attribution.linearised import LmdShapley
 from lmd_cli.contract import FusionNetwork, LinearFusion
 from lmd_cli.evaluation.cells import Cell
 from lmd_cli.evaluation.explained import explained_encoding
@@ -38,22 +39,41 @@ class Rivals:
     def __init__(self, network: FusionNetwork, visit: Visit, output: str):
         assert isinstance(visit.sample, Encoding)
         what = explained_encoding(network, output, visit.sample)
-        self._fuse = Coalitions(what.fuse, broadcasts=isinstance(network, LinearFusion))
         self._clean = dict(what.features)
-        partners = [
-            (m, explained_encoding(network, output, p).features)
+        partners = {
+            m: Alone(explained_encoding(network, output, p).features, p.known)
             for m, p in enumerate(visit.partners, start=1)
             if isinstance(p, Encoding)
+        }
+        broadcasts = isinstance(network, LinearFusion)
+        size = max(1, visit.chunks.linear // tree_bytes(self._clean)) if broadcasts else 1
+        offsets = list(partners)
+        self._chunks = [
+            _joined({m: partners[m].features for m in offsets[i : i + size]})
+            for i in range(0, len(offsets), size)
         ]
-        size = (
-            max(1, visit.chunks.linear // tree_bytes(self._clean)) if self._fuse.broadcasts else 1
-        )
-        self._chunks = [_joined(partners[i : i + size]) for i in range(0, len(partners), size)]
+        # With constants of the clean sample, nothing is a partner's own.
+        own = [([0], self._clean), *self._chunks] if not visit.sample.constants else []
+        alone = {0: Alone(self._clean, visit.sample.known), **partners}
+        samples = {
+            id(tree): members
+            for at, features in own
+            for members in [[alone[m] for m in at]]
+            for tree in features.values()
+        }
+        self._fuse = Coalitions(what.fuse, broadcasts=broadcasts, samples=samples)
 
     @property
     def total(self) -> Tensor:
         """The network's prediction at the clean sample."""
         return self._fuse.value(self._clean, frozenset())
+
+    def measure_all(
+        self, methods: Sequence[ForwardMethod], cells: Sequence[Cell]
+    ) -> dict[str, Measured]:
+        """Every method's, by name; those go first whose passes give what others ask for."""
+        first = sorted(methods, key=lambda method: not isinstance(method, LmdShapley))
+        return {method.name: self.measure(method, cells) for method in first}
 
     def measure(self, method: ForwardMethod, cells: Sequence[Cell]) -> Measured:
         """PCC and MSE between the clean parts and those with modalities replaced."""
@@ -79,12 +99,12 @@ class Rivals:
                 yield m, {name: _entry(part, i) for name, part in parts.items()}
 
 
-def _joined(partners: list[tuple[int, Mapping[str, Any]]]) -> tuple[list[int], dict[str, Any]]:
+def _joined(partners: Mapping[int, Mapping[str, Any]]) -> tuple[list[int], dict[str, Any]]:
     """Partners as one batch, if they are several (features are single tensors then)."""
-    offsets, features = zip(*partners, strict=True)
+    offsets, features = list(partners), list(partners.values())
     if len(offsets) == 1:
-        return [offsets[0]], dict(features[0])
-    return list(offsets), {name: torch.cat([f[name] for f in features]) for name in features[0]}
+        return offsets, dict(features[0])
+    return offsets, {name: torch.cat([f[name] for f in features]) for name in features[0]}
 
 
 def _entry(part: Tensor, index: int) -> Tensor:

@@ -46,6 +46,7 @@ class Encoding:
         features: the encoded features; ``None`` where ``fused`` is all that is needed.
         constants: what ``fuse`` needs besides.
         tensors: the sample's ground truth.
+        known: what methods found out from this sample alone.
     """
 
     index: int
@@ -54,6 +55,7 @@ class Encoding:
     features: dict[str, Any] | None
     constants: dict[str, Any] = field(default_factory=dict)
     tensors: dict[str, Tensor] = field(default_factory=dict)
+    known: dict[Any, Any] = field(default_factory=dict, compare=False, repr=False)
 
 
 @dataclass(frozen=True)

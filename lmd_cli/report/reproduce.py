@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cache, partial
 from pathlib import Path
 
-from lmd_cli.config import CRNConfig, RunConfig
+from lmd_cli.config import RunConfig
 from lmd_cli.errors import MethodError
 from lmd_cli.evaluation import RunSummary, evaluate
 from lmd_cli.evaluation.cells import table_cells
 from lmd_cli.evaluation.results import disk_errors, write_atomically
 from lmd_cli.evaluation.runner import Progress
+from lmd_cli.inspection import network_attends
 from lmd_cli.report import costs
 from lmd_cli.report.layout import WRITERS, Table, columns_of, figures_of, lay_out, modality_label
 from lmd_cli.report.paper_figures import paper_tables
@@ -126,15 +128,13 @@ def table_methods(numbers: Sequence[int]) -> list[str]:
 def refusals(numbers: Sequence[int], config: RunConfig) -> dict[int, str]:
     """Why tables do not apply to the config's model, of those that do not."""
     specs = [TABLES[number] for number in numbers if number in TABLES]
-    return {spec.number: why for spec in specs if (why := _refusal(spec, config)) is not None}
-
-
-def _refusal(spec: TableSpec, config: RunConfig) -> str | None:
-    return refusal(spec, config.model.modalities, isinstance(config.model, CRNConfig))
+    attends = cache(partial(network_attends, config))
+    why = {spec.number: refusal(spec, config.model.modalities, attends) for spec in specs}
+    return {number: reason for number, reason in why.items() if reason is not None}
 
 
 def _refused(reasons: dict[int, str], config: RunConfig) -> str:
-    fitting = [number for number, spec in TABLES.items() if _refusal(spec, config) is None]
+    fitting = set(TABLES) - set(refusals(list(TABLES), config))
     listed = ", ".join(map(str, sorted((*fitting, costs.PASSES, costs.LRP_OR_LMD))))
     return f"{'; '.join(reasons.values())}. Tables for this model: {listed}"
 

@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 
 from lmd_cli.data.synthetic import synthesize
@@ -76,9 +76,10 @@ def throughput(samples: int) -> list[Throughput]:
             arguments = _arguments(Path(folder), samples, settings)
             _run([*_launcher(processes), "-m", "lmd_cli", *arguments])
             seconds = _timed_seconds(Path(folder))
-        found.append(Throughput(processes, samples, processes * samples / seconds))
-    one = found[0].per_second
-    return [replace(each, ratio=each.per_second / one) for each in found]
+        rate = processes * samples / seconds
+        one = found[0].per_second if found else rate
+        found.append(Throughput(processes, samples, rate, rate / one))
+    return found
 
 
 def _launcher(processes: int) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -10,7 +11,7 @@ from random_networks import Case, cases
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from lmd_cli.decomposition import Decomposition, decompose
+from lmd_cli.decomposition import Decomposition, Variant, decompose, decompose_bias
 
 #: Slow machines must not fail a test, and the same networks are drawn in every run.
 RUNS = settings(max_examples=20, deadline=None, derandomize=True)
@@ -104,3 +105,16 @@ def test_a_constant_offset_moves_only_its_modality(case: Case) -> None:
     for other in list(case.inputs)[1:]:
         assert_same(result.parts[other], clean.parts[other])
         assert not result.extras[other]
+
+
+@RUNS
+@given(cases())
+def test_the_bias_can_be_followed_by_itself(case: Case) -> None:
+    """Where all constants go to the bias and no two parts are multiplied."""
+    variant = replace(Variant.parse(case.variant), batch_norm="identity", activation="identity")
+    variant = replace(variant, norm="ratio" if variant.norm == "ratio" else "identity")
+    wanted = decompose(case.network, case.inputs, variant)
+    found = decompose_bias(case.network, case.inputs, variant)
+    assert_same(found.bias, wanted.bias)
+    for a, b in zip(leaves(found.total), leaves(wanted.total), strict=True):
+        assert torch.equal(a, b)

@@ -115,6 +115,23 @@ def test_rivals_alone_resume_to_the_same_bytes(config: RunConfig, tmp_path: Path
         evaluate(config, whole)
 
 
+def test_methods_share_passes_and_nothing_else(
+    run: Path, config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each method's rows are byte for byte those of the method alone, in any order."""
+    together = pairs(run)
+    for names in (["leave-one-out"], ["lmd-shapley", "partial-normalisations"]):
+        folder = tmp_path / names[0]
+        evaluate(config, folder, methods=names[::-1])
+        for name in names:
+            row = method_named(name).name
+            alone = (folder / "pairs.csv").read_text().splitlines()
+            shared = (run / "pairs.csv").read_text().splitlines()
+            wanted = [line for line in alone if f",{row}," in line]
+            assert wanted == [line for line in shared if f",{row}," in line]
+            assert len(wanted) == len(together[together.variant == row])
+
+
 def test_lmd_means_the_configs_variants(config: RunConfig, tmp_path: Path) -> None:
     plain, named = tmp_path / "plain", tmp_path / "named"
     evaluate(config, plain, limit=1)

@@ -197,14 +197,20 @@ def test_the_papers_figures_are_as_printed() -> None:
 
 
 def test_tables_that_do_not_apply_say_why() -> None:
-    assert refusal(TABLES[1], TWO, False) is None
-    assert refusal(TABLES[4], THREE, False) is None
-    assert refusal(TABLES[9], TWO, True) is None
-    assert refusal(TABLES[7], TWO, False) == (
+    def convolves() -> bool:
+        return False
+
+    def attends() -> bool:
+        return True
+
+    assert refusal(TABLES[1], TWO, convolves) is None
+    assert refusal(TABLES[4], THREE, convolves) is None
+    assert refusal(TABLES[9], TWO, attends) is None
+    assert refusal(TABLES[7], TWO, convolves) == (
         "table 7 compares 3 modalities, and the model has 2 (camera, radar)"
     )
-    assert "the model has 3 (camera, radar, lidar)" in (refusal(TABLES[2], THREE, False) or "")
-    assert "about attention" in (refusal(TABLES[10], TWO, False) or "")
+    assert "the model has 3 (camera, radar, lidar)" in (refusal(TABLES[2], THREE, convolves) or "")
+    assert "about attention" in (refusal(TABLES[10], TWO, convolves) or "")
 
 
 def test_numbers() -> None:

@@ -97,7 +97,7 @@ def _convolve_pieces(
     def run(piece: Piece) -> Tensor:
         kernel = weight[:, piece.start : piece.start + piece.size]
         out = func(piece.parts.flatten(0, 1), kernel, None, *args, **kwargs)
-        return out.unflatten(0, (len(piece.rows), -1))
+        return out.unflatten(0, piece.parts.shape[:2])
 
     rows = [row for piece in x.pieces for row in piece.rows]
     stacks = torch.cat([run(piece) for piece in x.pieces])
@@ -183,7 +183,7 @@ def grid_sample(
         return session.make(total, total.clone().unsqueeze(0), (session.layout.bias,))
     total = func(input.total, grid, *args, **kwargs)
     channels = input.parts.transpose(0, 1).flatten(1, 2)  # (B, rows * C, ...)
-    sampled = func(channels, grid, *args, **kwargs).unflatten(1, (len(input.rows), -1))
+    sampled = func(channels, grid, *args, **kwargs).unflatten(1, (len(input.rows), total.shape[1]))
     return session.make(total, sampled.transpose(0, 1), input.rows)
 
 
