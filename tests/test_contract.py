@@ -103,13 +103,17 @@ def config(tmp_path: Path) -> Any:
     return make
 
 
+def run_once(config: RunConfig) -> None:
+    network = build_network(config, CPU).network
+    dataset = build_dataset(config)
+    features, constants = encode_batch(network, collate([dataset[0]]), dataset.tokens[0])
+    fuse_function(network, config.model.output, constants)(**features)
+
+
 def refused(config: RunConfig, *phrases: str, kind: type[Exception] = ContractError) -> str:
     """The message of making everything and encoding the first sample."""
     with pytest.raises(kind) as caught:
-        network = build_network(config, CPU).network
-        dataset = build_dataset(config)
-        features, constants = encode_batch(network, collate([dataset[0]]), dataset.tokens[0])
-        fuse_function(network, config.model.output, constants)(**features)
+        run_once(config)
     message = str(caught.value)
     for phrase in phrases:
         assert phrase in message
