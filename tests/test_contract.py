@@ -17,7 +17,7 @@ from lmd_cli.config_file import load_config
 from lmd_cli.contract import encode_batch, fuse_function
 from lmd_cli.data import Sample, collate
 from lmd_cli.decomposition import decompose, module_rules
-from lmd_cli.errors import ConfigError, ContractError
+from lmd_cli.errors import ConfigError, ContractError, DataError
 from lmd_cli.inspection import inspect_network
 from lmd_cli.shown import shown
 
@@ -335,11 +335,15 @@ def test_constants_and_the_names_that_are_asked_for_reach_fuse():
         ("data.options.item=7", "item 0 (0) is a int; expected a dict of tensors by name"),
         ("data.options.item={}", "item 0 (0) is empty"),
         ("data.options.item={a: 3}", "item 0 (0): 'a' is a int; expected a tensor"),
-        ("data.options.item=raise", "item 0 (0) raised KeyError: 'no file 0'"),
     ],
 )
 def test_items_that_cannot_be_used(config: Any, setting: str, said: str):
     refused(config(setting), "data.target 'mine:Data'", said)
+
+
+def test_an_item_that_cannot_be_read_is_data_that_an_evaluation_may_skip(config: Any):
+    made = config("data.options.item=raise")
+    refused(made, "item 0 (0) raised KeyError: 'no file 0'", "mine.py, line", kind=DataError)
 
 
 def test_data_sets_may_name_and_collate_their_items(tmp_path: Path):

@@ -99,6 +99,8 @@ def test_what_does_not_apply_is_refused_with_the_reason(lmd: Lmd):
         (("decompose", "--sample-token", "patient-9"), "sample patient-9 is not in"),
         (("decompose", "--set", "model.output=rsk"), "gives risk, words; did you mean risk?"),
         (("evaluate", "--set", "model.output=rsk"), "gives risk, words; did you mean risk?"),
+        (("inspect", "--set", "model.target=nowhere:x"), "there is no module 'nowhere'"),
+        (("evaluate", "--set", "data.target=patients:Pat"), "did you mean 'Patients'?"),
         (("samples", "--dataroot", "/x"), "unknown key data.dataroot"),
     ):
         done = lmd(*arguments, "--config", "risk.yaml")
