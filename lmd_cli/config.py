@@ -19,6 +19,7 @@ __all__ = [
     "OwnModelConfig",
     "RunConfig",
     "SimpleBEVConfig",
+    "is_own",
 ]
 
 #: ``data.dataroot`` for the synthetic root in the user's cache folder, made on first use.
@@ -115,7 +116,9 @@ class RunConfig(Section):
         "seed of random weights", "an integer from 0 to 2**31 - 1", 0, ge=0, lt=2**31
     )
     threads: Positive | None = option(
-        "CPU threads; none for as many as there are cores", "a positive integer", None
+        "CPU threads of each process; none for the cores that it has to itself (on a GPU: one)",
+        "a positive integer",
+        None,
     )
 
     _name: str = PrivateAttr("run")

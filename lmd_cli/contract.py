@@ -120,7 +120,9 @@ def encode_batch(
         constants = own(batch)
     if not isinstance(constants, Mapping):
         given = type(constants).__name__
-        raise ContractError(f"{kind}.constants gave a {given}; expected a dict of arguments of fuse")
+        raise ContractError(
+            f"{kind}.constants gave a {given}; expected a dict of arguments of fuse"
+        )
     return ordered, dict(constants)
 
 
@@ -187,9 +189,10 @@ def _require_output(found: Any, output: str, kind: str) -> Tensor:
         raise ContractError(f"model.output is {output!r}; {kind}.fuse gives {listed}{hint}")
     value = found[output]
     if not isinstance(value, Tensor) or not value.dtype.is_floating_point:
-        given = value.dtype if isinstance(value, Tensor) else type(value).__name__
+        given = str(value.dtype) if isinstance(value, Tensor) else type(value).__name__
         raise ContractError(
-            f"{kind}.fuse: output {output} is of {given}; expected a tensor of real floating numbers"
+            f"{kind}.fuse: output {output} is of {given}; expected a tensor of real floating "
+            "numbers"
         )
     return value
 

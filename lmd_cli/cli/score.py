@@ -29,7 +29,7 @@ def command(
     ] = 1000,
     debug: options.Debug = False,
 ) -> None:
-    """Score methods of attribution against what each sensor could see (synthetic data only).
+    """Score methods of attribution against what each sensor could see, where that is known.
 
     Writes score.csv, score.png, vehicles.csv and times.csv to results/<config name>/score.
     """

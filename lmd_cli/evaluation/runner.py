@@ -13,7 +13,7 @@ import torch
 from lmd_cli.attribution import ForwardMethod, method_named, require_maps
 from lmd_cli.attribution.linearised import Lmd, Relinearised
 from lmd_cli.build import BuiltNetwork, build_dataset, build_network, resolve_device
-from lmd_cli.config import RunConfig
+from lmd_cli.config import RunConfig, is_own
 from lmd_cli.data import collate
 from lmd_cli.decomposition import Variant
 from lmd_cli.errors import ResultsError
@@ -55,11 +55,18 @@ class Run:
         """Of the table's rows: variants of LMD, then other methods."""
         return [*self.variants, *(method.name for method in self.rivals)]
 
+    def _where(self) -> dict[str, str]:
+        """The config file, beside which a report looks for the targets' modules again."""
+        source = self.config.source
+        own = is_own(self.config.model) or is_own(self.config.data)
+        return {"config_file": str(source.resolve())} if own and source is not None else {}
+
     def record(self) -> dict[str, Any]:
         """The part of ``run.json`` that identifies the run."""
         asked = {"rows": self.names} if self.names != list(self.config.variants) else {}
         return {
             "config": self.config.model_dump(mode="json"),
+            **self._where(),
             **asked,
             "checkpoint": self.built.checkpoint,
             "weights": {"sha256": self.built.sha256, "random": self.built.random},

@@ -1,4 +1,4 @@
-"""``lmd score``: every method against what each sensor could see in the synthetic world."""
+"""``lmd score``: every method against what each sensor could see, where that is known."""
 
 from __future__ import annotations
 
@@ -17,23 +17,16 @@ from lmd_cli.build import BuiltNetwork, build_dataset, build_network, resolve_de
 from lmd_cli.config import RunConfig
 from lmd_cli.contract import encode_batch
 from lmd_cli.data import collate, to_device
-from lmd_cli.data.synthetic import Evidence, read_evidence, read_instances
 from lmd_cli.decomposition import DecompositionError
 from lmd_cli.decomposition.layout import BIAS
-from lmd_cli.errors import DataError, MethodError
+from lmd_cli.errors import MethodError
 from lmd_cli.evaluation.explained import Explained, explained
 from lmd_cli.evaluation.known_truth import GRADE, Score, Vehicle, truth_scores
 from lmd_cli.evaluation.record import package_versions, sample_list_sha256
 from lmd_cli.evaluation.results import csv_lines, disk_errors, write_atomically
 from lmd_cli.evaluation.runner import Progress, available_cores
 from lmd_cli.evaluation.stopwatch import Stopwatch
-from lmd_cli.evaluation.vehicles import (
-    Footprint,
-    FootprintMeans,
-    detected,
-    footprints,
-    require_vehicle_logits,
-)
+from lmd_cli.evaluation.truths import Means, RegionTruth, Truth, require_truth, truth_of
 
 #: What is scored if nothing is asked for: LMD under the paper's rules, and every rival.
 DEFAULT_METHODS = (
@@ -94,8 +87,7 @@ class Setting:
     built: BuiltNetwork
     dataset: Any
     device: torch.device
-    evidence: dict[str, Evidence]
-    instances: dict[str, str]
+    truth: Truth
     threads: int
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
 
@@ -128,6 +120,7 @@ def score(
         MethodError: an unknown method, one that was asked for and cannot explain this network, or
             an output without vehicle logits.
         DataError: the root is not synthetic.
+        ContractError: regions of the user's own that do not fit.
         LmdError: what the building of data and network raises.
     """
     chosen = [Found(method_named(name)) for name in methods or DEFAULT_METHODS]
@@ -151,15 +144,13 @@ def score(
 
 
 def _prepare(config: RunConfig, progress: Progress | None) -> Setting:
-    require_vehicle_logits(config)
+    require_truth(config)
     threads = config.threads or available_cores()
     torch.set_num_threads(threads)
     device = resolve_device(config.device)
     built = build_network(config, device)
     dataset = build_dataset(config, progress)
-    tables = dataset.dataroot / config.data.version
-    evidence, instances = read_evidence(tables), read_instances(tables)
-    return Setting(config, built, dataset, device, evidence, instances, threads)
+    return Setting(config, built, dataset, device, truth_of(config, dataset), threads)
 
 
 def _sample(
@@ -176,9 +167,7 @@ def _sample(
         started = time.perf_counter()
         total = what.fuse(**what.features)
         plain = time.perf_counter() - started
-    vehicles = footprints(setting.dataset, index, setting.output)
-    means = FootprintMeans.over(vehicles, total)
-    found_by_network = [detected(total[0, 0], v, setting.output) for v in vehicles]
+    things, means = setting.truth.at(index, total)
     for found in chosen:
         if found.method.name in left_out:
             continue
@@ -189,12 +178,17 @@ def _sample(
                 raise
             left_out[found.method.name] = str(error)
             continue
-        found.vehicles += _vehicles(setting, vehicles, found_by_network, shares)
+        found.vehicles += [
+            Vehicle(
+                t.token, t.instance, t.evidence, t.detected, {n: v[i] for n, v in shares.items()}
+            )
+            for i, t in enumerate(things)
+        ]
     return plain
 
 
 def _timed(
-    found: Found, what: Explained, means: FootprintMeans, *, maps_only: bool
+    found: Found, what: Explained, means: Means, *, maps_only: bool
 ) -> dict[str, list[float]]:
     """Each part's shares of the vehicles.
 
@@ -210,27 +204,6 @@ def _timed(
     numbers = {name: values[0].double().tolist() for name, values in shares.items()}
     found.seconds.append(time.perf_counter() - started)
     return numbers
-
-
-def _vehicles(
-    setting: Setting,
-    vehicles: list[Footprint],
-    found_by_network: list[bool],
-    shares: dict[str, list[float]],
-) -> Iterable[Vehicle]:
-    for i, vehicle in enumerate(vehicles):
-        if vehicle.token not in setting.evidence:
-            raise DataError(
-                f"annotation {vehicle.token} is not in the evidence of {setting.dataset.dataroot}; "
-                "make the root again"
-            )
-        yield Vehicle(
-            vehicle.token,
-            setting.instances[vehicle.token],
-            setting.evidence[vehicle.token],
-            found_by_network[i],
-            {name: values[i] for name, values in shares.items()},
-        )
 
 
 # -- results ------------------------------------------------------------------------------
@@ -280,7 +253,7 @@ def score_rows(found: dict[str, list[Score]]) -> Iterable[tuple[Any, ...]]:
 def vehicle_rows(kept: list[Found], modalities: Sequence[str]) -> Iterable[tuple[Any, ...]]:
     """``vehicles.csv`` with its header: every vehicle under every method."""
     seen = tuple(f"seen_by_{m}" for m in modalities)
-    grades = tuple(GRADE[m] for m in modalities)
+    grades = tuple(GRADE.get(m, f"evidence_{m}") for m in modalities)
     columns = (*modalities, BIAS)
     yield ("method", "annotation_token", "instance_token", "detected", *seen, *grades, *columns)
     for found in kept:
@@ -316,9 +289,10 @@ def _notes(setting: Setting, kept: list[Found], left_out: dict[str, str]) -> lis
     if setting.built.random:
         lines.append("Random weights: the numbers say nothing about a trained network.")
     vehicles = kept[0].vehicles if kept else []
+    name = "regions" if isinstance(setting.truth, RegionTruth) else "vehicles"
     objects = len({v.instance for v in vehicles})
     lines.append(
-        f"{len(vehicles)} vehicles ({objects} objects; intervals resample objects). AUROC is over "
+        f"{len(vehicles)} {name} ({objects} objects; intervals resample objects). AUROC is over "
         "those that one sensor alone could see. That truth is itself a removal, which favours "
         "methods that remove a sensor; rank correlation with graded evidence does not."
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -37,7 +38,13 @@ def viewer_data(found: Survey, shown: list[Shown]) -> dict[str, Any]:
     bit a cell, most significant first.
     """
     plane = found.plane
+    if not found.ground:  # the page draws from the bottom up, pixels count from the top down
+        shown = [
+            replace(one, parts=one.parts[:, ::-1], truth=np.ascontiguousarray(one.truth[::-1]))
+            for one in shown
+        ]
     return {
+        "ground": found.ground,
         "rows": plane.rows,
         "columns": plane.columns,
         "extent": plane.extent,
