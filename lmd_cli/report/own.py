@@ -1,15 +1,15 @@
-"""Figures of outputs that do not lie on the ground: maps in their own pixels, or rows of numbers."""
+"""Figures of outputs that do not lie on the ground: maps in their own pixels, or numbers."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.gridspec import SubplotSpec
 from torch import Tensor
 
 from lmd_cli.report.drawing import DPI, Format, draw_bar, figure_bytes, own_settings
@@ -97,18 +97,21 @@ def _maps(views: Sequence[View], look: Look) -> Figure:
             bottom=(top - tall + 0.12) / height,
         )
         for i, (name, values) in enumerate(view.panels):
-            _map(figure, grid[0, i], name, values, look, _alias(view.parts, name))
+            axes = figure.add_subplot(grid[0, i])
+            _map(axes, name, values, look, _alias(view.parts, name))
+            if i:
+                axes.set_yticklabels([])
     lines = [
         f"{_statement(look)} Prediction = {' + '.join(views[0].parts)}, pixel by pixel. "
         "Axes in pixels, the first row on top."
     ]
     _footer(figure, lines, height)
-    draw_bar(figure, look, (0.83, 0.36 / height, 0.155, 0.1 / height))
+    unit = "output" if look.unit == "logit" else look.unit
+    draw_bar(figure, replace(look, unit=unit), (0.83, 0.36 / height, 0.155, 0.1 / height))
     return figure
 
 
-def _map(figure: Figure, cell: SubplotSpec, name: str, values: Map, look: Look, alias: str) -> None:
-    axes = figure.add_subplot(cell)
+def _map(axes: Axes, name: str, values: Map, look: Look, alias: str) -> None:
     if name == TRUTH:
         coloured, note, colours, limits = values, "", from_white(""), (0.0, 1.0)
     else:
@@ -173,7 +176,7 @@ def _bar(axes: Axes, name: str, values: Map, alias: str) -> None:
 
 
 def _title(figure: Figure, view: View, top: float, height: float) -> None:
-    line = {"ha": "center", "va": "top"}
+    line: dict[str, Any] = {"ha": "center", "va": "top"}
     figure.text(0.5, top - 0.1 / height, view.title, **line, fontsize=10.5, parse_math=False)
     if view.warning:
         figure.text(0.5, top - 0.32 / height, view.warning, **line, color="#c00000", fontsize=8.5)
