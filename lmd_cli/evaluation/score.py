@@ -12,12 +12,15 @@ from typing import Any
 import torch
 
 from lmd_cli.attribution import ForwardMethod, Method, method_named, parts, scores
+from lmd_cli.attribution.gradients import IntegratedGradients
+from lmd_cli.attribution.interface import run
 from lmd_cli.build import BuiltNetwork, build_dataset, build_network, resolve_device
 from lmd_cli.config import RunConfig
 from lmd_cli.contract import encode_batch
 from lmd_cli.data import collate, to_device
 from lmd_cli.data.synthetic import Evidence, read_evidence, read_instances
 from lmd_cli.decomposition import DecompositionError
+from lmd_cli.decomposition.layout import BIAS
 from lmd_cli.errors import DataError, MethodError
 from lmd_cli.evaluation.explained import Explained, explained
 from lmd_cli.evaluation.known_truth import Score, Vehicle, truth_scores
@@ -29,6 +32,7 @@ from lmd_cli.evaluation.score_rows import (
     SCORE_FIELDS,
     TIME_FIELDS,
     Found,
+    missed_by_steps,
     score_rows,
     vehicle_rows,
 )
@@ -251,7 +255,18 @@ def _timed(
     else:
         shares = scores(method, what.fuse, what.features, means)
     numbers = {name: values[0].double().tolist() for name, values in shares.items()}
-    return {"seconds": time.perf_counter() - started, "shares": numbers}
+    seconds = time.perf_counter() - started
+    return {"seconds": seconds, "shares": numbers, **_gap(method, what, means, numbers)}
+
+
+def _gap(
+    method: Method, what: Explained, means: FootprintMeans, shares: Mapping[str, list[float]]
+) -> dict[str, Any]:
+    """What a quadrature misses of F(x) - F(0) for each vehicle; it is in the bias's share."""
+    if not isinstance(method, IntegratedGradients):
+        return {}
+    nothing = means(run(what.fuse, what.features, frozenset(what.features)))[0].double().tolist()
+    return {"missed": [bias - zero for bias, zero in zip(shares[BIAS], nothing, strict=True)]}
 
 
 def _vehicles(setting: Setting, entry: Mapping[str, Any], name: str) -> Iterable[Vehicle]:
@@ -294,6 +309,11 @@ def _write(
     for name, rows in tables.items():
         write_atomically(folder / name, csv_lines(rows))
     notes = _notes(setting, kept, _left_out(entries))
+    notes += [
+        f"{name}: its steps miss {share:.1%} of F(x) - F(0) (sums of magnitudes over the "
+        "vehicles); that is in the bias."
+        for name, share in missed_by_steps(entries).items()
+    ]
     files = [folder / name for name in (*tables, "run.json")]
     return ScoreSummary(modalities, found, seconds, usual, notes, files)
 
@@ -315,6 +335,7 @@ def _outcome(chosen: Sequence[Method], entries: Sequence[Mapping[str, Any]]) -> 
         "scored": len(entries),
         "methods": _kept(chosen, entries),
         "left_out": _left_out(entries),
+        "missed_by_steps": missed_by_steps(entries),
     }
 
 

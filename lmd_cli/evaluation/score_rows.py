@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,3 +47,16 @@ def vehicle_rows(kept: list[Found], modalities: Sequence[str]) -> Iterable[tuple
             truth = (*(int(v.sees(m)) for m in modalities), *map(v.grade, modalities))
             values = (v.parts[name] for name in columns)
             yield (found.name, v.token, v.instance, int(v.detected), *truth, *values)
+
+
+def missed_by_steps(entries: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    """For methods with a quadrature: sum of |what it misses| over sum of |F(x) - F(0)|."""
+    missed: dict[str, float] = {}
+    whole: dict[str, float] = {}
+    for entry in entries:
+        for name, found in entry["methods"].items():
+            for i, gap in enumerate(found.get("missed", ())):
+                handed = sum(v[i] for part, v in found["shares"].items() if part != BIAS)
+                missed[name] = missed.get(name, 0.0) + abs(gap)
+                whole[name] = whole.get(name, 0.0) + abs(handed + gap)
+    return {name: gap / whole[name] for name, gap in missed.items() if whole[name]}

@@ -48,6 +48,11 @@ def test_every_method_is_scored(run: Path) -> None:
     record = json.loads((run / "run.json").read_text())
     assert record["methods"] == methods
     assert record["left_out"] == {}
+    (missed,) = record["missed_by_steps"].items()
+    assert missed[0] == "integrated-gradients"
+    assert f"{missed[0]}: its steps miss {missed[1]:.1%} of F(x) - F(0)" in " ".join(
+        (run / "stdout.txt").read_text().split()
+    )
     assert record["scored"] == record["samples"]["count"] == 6
     assert record["status"] == "finished"
     times = pd.read_csv(run / "times.csv")
