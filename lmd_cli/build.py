@@ -119,7 +119,11 @@ def _own_samples(config: RunConfig, data: OwnDataConfig) -> Samples:
 
 
 def nuscenes(
-    dataroot: str, version: str = "v1.0-trainval", split: str = "val", nsweeps: int = 5, **sizes: Any
+    dataroot: str,
+    version: str = "v1.0-trainval",
+    split: str = "val",
+    nsweeps: int = 5,
+    **sizes: Any,
 ) -> Samples:
     """The data target ``nuscenes``: named tensors as SimpleBEV takes them.
 
@@ -241,15 +245,20 @@ def untrained(config: RunConfig) -> Any:
         ConfigError, ContractError: see :func:`build_network`.
     """
     model = config.model
-    own = isinstance(model, OwnModelConfig)
-    target = model.target if own else model.name
-    options = model.options if own else {"section": model}
+    target, options = _door(model)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         network = make_target("model", target, options, config.source)
-    if own:
+    if isinstance(model, OwnModelConfig):
         require_network(network, f"model.target {target!r}", model.modalities)
     return network
+
+
+def _door(model: SimpleBEVConfig | CRNConfig | OwnModelConfig) -> tuple[str, dict[str, Any]]:
+    """Target and options of a ``model`` section; ours are targets as well."""
+    if isinstance(model, OwnModelConfig):
+        return model.target, model.options
+    return model.name, {"section": model}
 
 
 def simplebev(section: SimpleBEVConfig | None = None, **options: Any) -> SimpleBEV:

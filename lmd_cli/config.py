@@ -8,6 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, PrivateAttr, Tag, field_validator
 
 from lmd_cli.config_base import Positive, Section, option
+from lmd_cli.config_compute import ComputeConfig
 from lmd_cli.config_models import RANDOM, CRNConfig, ModelConfig, SimpleBEVConfig
 from lmd_cli.config_own import OWN, OwnDataConfig, OwnModelConfig, is_own
 
@@ -19,6 +20,7 @@ __all__ = [
     "OwnModelConfig",
     "RunConfig",
     "SimpleBEVConfig",
+    "is_own",
 ]
 
 #: ``data.dataroot`` for the synthetic root in the user's cache folder, made on first use.
@@ -111,11 +113,16 @@ class RunConfig(Section):
         "auto",
         pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$",
     )
+    compute: ComputeConfig = option(
+        "precision and memory", "a mapping", default_factory=ComputeConfig
+    )
     seed: int = option(
         "seed of random weights", "an integer from 0 to 2**31 - 1", 0, ge=0, lt=2**31
     )
     threads: Positive | None = option(
-        "CPU threads; none for as many as there are cores", "a positive integer", None
+        "CPU threads of each process; none for the cores that it has to itself (on a GPU: one)",
+        "a positive integer",
+        None,
     )
 
     _name: str = PrivateAttr("run")

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
+from lmd_cli.compute import encode_features
+from lmd_cli.config_compute import Precision
 from lmd_cli.errors import ContractError
 from lmd_cli.targets import blamed
 
@@ -94,13 +96,17 @@ def require_network(network: Any, what: str, modalities: Sequence[str]) -> None:
 
 
 def encode_batch(
-    network: FusionNetwork, batch: Mapping[str, Any], sample: str
+    network: FusionNetwork,
+    batch: Mapping[str, Any],
+    sample: str,
+    precision: Precision = "float32",
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Each modality's features, and what ``fuse`` needs besides.
 
     Args:
         batch: as the data set's samples are collated.
         sample: its token, for messages.
+        precision: of the encoders; features come out as float32.
 
     Raises:
         ContractError: features that are not the modalities', not tensors, or not finite real
@@ -108,7 +114,7 @@ def encode_batch(
     """
     kind = type(network).__name__
     with torch.no_grad(), blamed(f"{kind}.encode at sample {sample}"):
-        features = network.encode(batch)
+        features = encode_features(network, batch, precision)
     _require_modalities(features, network.modalities, kind)
     for name in network.modalities:
         _require_features(features[name], f"{kind}.encode: {name} at sample {sample}")
@@ -120,7 +126,9 @@ def encode_batch(
         constants = own(batch)
     if not isinstance(constants, Mapping):
         given = type(constants).__name__
-        raise ContractError(f"{kind}.constants gave a {given}; expected a dict of arguments of fuse")
+        raise ContractError(
+            f"{kind}.constants gave a {given}; expected a dict of arguments of fuse"
+        )
     return ordered, dict(constants)
 
 
@@ -187,9 +195,10 @@ def _require_output(found: Any, output: str, kind: str) -> Tensor:
         raise ContractError(f"model.output is {output!r}; {kind}.fuse gives {listed}{hint}")
     value = found[output]
     if not isinstance(value, Tensor) or not value.dtype.is_floating_point:
-        given = value.dtype if isinstance(value, Tensor) else type(value).__name__
+        given = str(value.dtype) if isinstance(value, Tensor) else type(value).__name__
         raise ContractError(
-            f"{kind}.fuse: output {output} is of {given}; expected a tensor of real floating numbers"
+            f"{kind}.fuse: output {output} is of {given}; expected a tensor of real floating "
+            "numbers"
         )
     return value
 

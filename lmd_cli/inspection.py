@@ -19,7 +19,7 @@ from lmd_cli.single import encode, start
 def inspect_network(
     config: RunConfig, token: str | None = None, progress: Progress | None = None
 ) -> Coverage:
-    """Runs ``fuse`` once at one sample, and lists every operation with its rule, or the lack of one.
+    """Runs ``fuse`` once at one sample, and lists every operation with its rule, and every gap.
 
     Args:
         config: data, network, rules; its first variant.

@@ -13,7 +13,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lmd_cli.build import BuiltNetwork, Samples, build_dataset, build_network, resolve_device
+from lmd_cli.compute import set_switches
 from lmd_cli.config import CRNConfig, OwnModelConfig, RunConfig
+from lmd_cli.config_compute import Precision
 from lmd_cli.contract import FusionNetwork, encode_batch, forward_up, fuse_function
 from lmd_cli.data import KeyframeSamples, Sample, collate, to_device
 from lmd_cli.data.truth import Box3D
@@ -117,7 +119,7 @@ class Ready:
         config, network = self.config, self.built.network
         with self.stopwatch.reading():
             sample = self.dataset[index]
-        features, constants = encode(network, [sample], self.device)
+        features, constants = encode(network, [sample], self.device, self.config.compute.precision)
         result = split(self.built, features, constants, config, self.variant)
         named = {**result.parts, BIAS: result.bias}
         if config.bilinear == INTERACTION:
@@ -216,15 +218,19 @@ def start(config: RunConfig) -> torch.device:
     """
     if config.threads is not None:
         torch.set_num_threads(config.threads)
+    set_switches(config.compute.tf32)
     return resolve_device(config.device)
 
 
 def encode(
-    network: FusionNetwork, samples: Sequence[Sample], device: torch.device
+    network: FusionNetwork,
+    samples: Sequence[Sample],
+    device: torch.device,
+    precision: Precision = "float32",
 ) -> tuple[dict[str, Any], dict[str, Any]]:
     """Each sensor's features of a batch of samples, and what ``fuse`` needs besides."""
     batch = to_device(collate(samples), device)
-    return encode_batch(network, batch, samples[0].token)
+    return encode_batch(network, batch, samples[0].token, precision)
 
 
 def split(

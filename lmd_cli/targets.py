@@ -1,8 +1,8 @@
 """The door through which every network and data set comes: a target's name to what it makes.
 
 A target is ``package.module:name`` or a registered name: ours, or one that an installed package
-declares in its entry points ``lmd_cli.models`` and ``lmd_cli.data``. Only what the user's own config
-names is imported; nothing is fetched.
+declares in its entry points ``lmd_cli.models`` and ``lmd_cli.data``. Only what the user's own
+config names is imported; nothing is fetched.
 """
 
 from __future__ import annotations
@@ -144,7 +144,9 @@ def _lacks(found: Any, name: str) -> str:
 
 def _import(name: str, where: str, folder: Path | None) -> ModuleType:
     if not all(piece.isidentifier() for piece in name.split(".")):
-        raise ContractError(f"{where}: {name!r} is no module's name; expected 'package.module:name'")
+        raise ContractError(
+            f"{where}: {name!r} is no module's name; expected 'package.module:name'"
+        )
     top = name.partition(".")[0]
     _forget_other(top, folder)
     try:

@@ -40,6 +40,8 @@ def command(
     dataroot: options.Dataroot = None,
     checkpoint: options.Checkpoint = None,
     device: options.Device = None,
+    precision: options.Precision = None,
+    memory: options.Memory = None,
     output: options.Output = None,
     method: Annotated[
         list[str] | None,
@@ -77,7 +79,7 @@ def command(
     """
     from lmd_cli.evaluation.ranks import launched
 
-    run = options.load(config, settings, dataroot, checkpoint, device)
+    run = options.load(config, settings, dataroot, checkpoint, device, precision, memory)
     folder = output or Path("results") / run.name
     shared: Shared = {
         "methods": method or (),

@@ -32,6 +32,14 @@ Device = Annotated[
     str | None,
     typer.Option(metavar="auto|cpu|cuda[:N]", help="Short for --set device=..."),
 ]
+Precision = Annotated[
+    str | None,
+    typer.Option(metavar="float32|bf16|fp16", help="Short for --set compute.precision=..."),
+]
+Memory = Annotated[
+    str | None,
+    typer.Option(metavar="auto|SIZE", help="Short for --set compute.memory=..., 20GB say."),
+]
 Output = Annotated[
     Path | None,
     typer.Option(metavar="DIR", file_okay=False, help="Where files go (default: results/...)."),
@@ -76,10 +84,18 @@ def load(
     dataroot: str | None = None,
     checkpoint: str | None = None,
     device: str | None = None,
+    precision: str | None = None,
+    memory: str | None = None,
 ) -> RunConfig:
     """The config with the command line's values; the short options win over ``--set``."""
     from lmd_cli.config_file import load_config
 
-    short = {"data.dataroot": dataroot, "model.checkpoint": checkpoint, "device": device}
+    short = {
+        "data.dataroot": dataroot,
+        "model.checkpoint": checkpoint,
+        "device": device,
+        "compute.precision": precision,
+        "compute.memory": memory,
+    }
     given = [f"{key}={json.dumps(value)}" for key, value in short.items() if value is not None]
     return load_config(config, [*(settings or []), *given])

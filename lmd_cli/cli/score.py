@@ -30,7 +30,7 @@ def command(
     overwrite: options.Overwrite = False,
     debug: options.Debug = False,
 ) -> None:
-    """Score methods of attribution against what each sensor could see (synthetic data only).
+    """Score methods of attribution against what each sensor could see, where that is known.
 
     Writes score.csv, score.png, vehicles.csv and times.csv to results/<config name>/score. A run
     that was interrupted goes on with the same command.

@@ -3,6 +3,7 @@
 from lmd_cli.data.nuscenes import NuScenesSamples
 from lmd_cli.data.perspective import EgoBox, KeyframeSamples
 from lmd_cli.data.radar import RadarFilters
+from lmd_cli.data.regions import Region
 from lmd_cli.data.sample import Sample, collate, to_device
 from lmd_cli.data.truth import Box3D
 
@@ -12,6 +13,7 @@ __all__ = [
     "KeyframeSamples",
     "NuScenesSamples",
     "RadarFilters",
+    "Region",
     "Sample",
     "collate",
     "to_device",

@@ -40,8 +40,9 @@ class VariantByModule:
     Args:
         variant: where no pattern matches.
         rules: pattern to fields, such as ``{"decoder.layer3.*": {"activation": "taylor"}}``; those
-            of :func:`set_module_rules` if none. A pattern is matched against the qualified name of the innermost module that runs (``*``
-            matches dots too: all that is inside); of several that match, later ones win.
+            of :func:`set_module_rules` if none. A pattern is matched against the qualified name of
+            the innermost module that runs (``*`` matches dots too: all that is inside); of
+            several that match, later ones win.
         root: the module that names are relative to.
 
     Raises:

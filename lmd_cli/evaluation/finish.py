@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pandas as pd
 
 from lmd_cli.attribution.linearised import Relinearised
+from lmd_cli.config import is_own
 from lmd_cli.evaluation.cells import table_cells
 from lmd_cli.evaluation.disk import csv_lines, write_atomically
 from lmd_cli.evaluation.results import FILES, RunFolder
@@ -90,7 +91,7 @@ def notes(run: Run, record: dict[str, Any]) -> list[str]:
         lines.append("Random weights: the numbers say nothing about a trained network.")
     if record["vehicle_iou"] is not None:
         lines.append(
-            f"Vehicle IoU of the unmodified network: {record['vehicle_iou']:.3f} "
+            f"{_iou_name(run)} of the unmodified network: {record['vehicle_iou']:.3f} "
             f"over {record['evaluated']} samples."
         )
     lines.append(
@@ -121,6 +122,10 @@ def notes(run: Run, record: dict[str, Any]) -> list[str]:
         tokens = sorted({*record["skipped"], *record["missing_partners"]})
         lines.append(f"Unreadable samples were skipped ({len(tokens)}): {', '.join(tokens)}.")
     return lines
+
+
+def _iou_name(run: Run) -> str:
+    return "IoU with the data's segmentation" if is_own(run.config.model) else "Vehicle IoU"
 
 
 def _scientific(value: float | None) -> str:

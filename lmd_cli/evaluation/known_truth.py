@@ -40,16 +40,20 @@ class Vehicle:
 
     token: str
     instance: str
-    evidence: Evidence
+    evidence: Evidence | Mapping[str, float]
     detected: bool
     parts: Mapping[str, float]
 
     def sees(self, modality: str) -> bool:
         """Whether a sensor could see it."""
+        if isinstance(self.evidence, Mapping):
+            return self.evidence[modality] > 0
         return bool(getattr(self.evidence, modality))
 
     def grade(self, modality: str) -> float:
         """How much evidence a sensor had."""
+        if isinstance(self.evidence, Mapping):
+            return float(self.evidence[modality])
         return float(getattr(self.evidence, GRADE[modality]))
 
 

@@ -19,13 +19,6 @@ from lmd_cli.decomposition.replay import Linearised, replay, replay_deviation
 from lmd_cli.decomposition.variant import ACTIVATION_SPLITS
 from lmd_cli.evaluation.walk import Encoding, Skipped, Visit
 
-#: Partners go through the linear network in batches of about this size after the fusion layer:
-#: larger tensors are fetched from the system and given back at every operation, which takes
-#: longer than the arithmetic.
-CHUNK_BYTES = 24 * 2**20
-#: Where partners ride along as parts instead, as many at a time as have this much of features.
-RIDING_BYTES = 2**30
-
 
 @dataclass(frozen=True)
 class Prediction:
@@ -57,7 +50,7 @@ def predict(network: FusionNetwork, visit: Visit, variant: str, output: str) -> 
     assert isinstance(sample, Encoding)
     if sample.fused is not None and isinstance(network, LinearFusion):
         return Family(network, visit, variant, output).prediction
-    return _riding(network, sample, visit.partners, variant, output)
+    return _riding(network, sample, visit, variant, output)
 
 
 def predict_variants(
@@ -143,9 +136,10 @@ class Family:
     def _prediction(self) -> Prediction:
         """The clean sample; partners as plain batches."""
         partners, result = self._visit.partners, self._result
+        chunk = self._visit.chunks.linear
         readable = [p.fused for p in partners if isinstance(p, Encoding) and p.fused is not None]
         found = {
-            name: _through(self._linear, name, [p.parts[name] for p in readable])
+            name: _through(self._linear, name, [p.parts[name] for p in readable], chunk)
             for name in self._fused.parts
         }
         perturbed = {name: _spread(partners, maps) for name, maps in found.items()}
@@ -182,14 +176,15 @@ class Family:
 def _riding(
     network: FusionNetwork,
     sample: Encoding,
-    partners: Sequence[Encoding | Skipped],
+    visit: Visit,
     variant: str,
     output: str,
 ) -> Prediction:
-    """Partners ride along as parts, as many in a pass as :data:`RIDING_BYTES` allows."""
+    """Partners ride along as parts, as many in a pass as the visit's ``chunks`` allow."""
     assert sample.features is not None
+    partners = visit.partners
     readable = [p for p in partners if isinstance(p, Encoding)]
-    size = max(1, RIDING_BYTES // tree_bytes(sample.features))
+    size = max(1, visit.chunks.riding // tree_bytes(sample.features))
     chunks = [readable[i : i + size] for i in range(0, len(readable), size)] or [[]]
     results = [_decompose_with(network, sample, chunk, variant, output) for chunk in chunks]
     first = results[0]
@@ -222,11 +217,11 @@ def _decompose_with(
     )
 
 
-def _through(linear: Linearised, modality: str, inputs: list[Tensor]) -> list[Tensor]:
-    """Parts of many inputs, a few at a time."""
+def _through(linear: Linearised, modality: str, inputs: list[Tensor], chunk: int) -> list[Tensor]:
+    """Parts of many inputs, as many at a time as have ``chunk`` bytes."""
     if not inputs:
         return []
-    size = max(1, CHUNK_BYTES // (inputs[0].element_size() * inputs[0].numel()))
+    size = max(1, chunk // (inputs[0].element_size() * inputs[0].numel()))
     chunks = [inputs[i : i + size] for i in range(0, len(inputs), size)]
     maps = [linear.part(modality, torch.cat(chunk)) for chunk in chunks]
     return [part for chunk in maps for part in chunk.split(1)]

@@ -128,7 +128,7 @@ def _from_slurm(env: _Environment) -> Rank | None:
         return None
     rank = env.number("SLURM_PROCID")
     nodes = env.text("SLURM_STEP_NODELIST", "SLURM_JOB_NODELIST", "SLURM_NODELIST")
-    job = env.number("SLURM_JOB_ID", default=0) + env.number("SLURM_STEP_ID", default=0)
+    job, step = (env.number(f"SLURM_{what}_ID", default=0) for what in ("JOB", "STEP"))
     return Rank(
         rank,
         size,
@@ -136,7 +136,8 @@ def _from_slurm(env: _Environment) -> Rank | None:
         local_size=_tasks_here(env, size),
         address=env.text("MASTER_ADDR") or first_node(nodes) or "127.0.0.1",
         # The same for every task of a job step, and another for the next one.
-        port=env.number("MASTER_PORT", default=20_000 + job % 10_000),
+        port=env.number("MASTER_PORT", default=20_000 + (job + step) % 10_000),
+        attempt=f"{job}.{step}",
     )
 
 
@@ -197,7 +198,8 @@ class Meeting:
         holds = me.rank == 0 and not me.hosted
         if not holds:
             _until(lambda: _listening(me), START_TIMEOUT, f"rank 0 at {me.address}:{me.port}")
-        with _meaning(f"rank {me.rank} has no store at {me.address}:{me.port}"):
+        where = f"{me.address}:{me.port}, as MASTER_ADDR and MASTER_PORT or SLURM say"
+        with _meaning(f"rank {me.rank} cannot meet the others at {where}"):
             timeout = timedelta(seconds=START_TIMEOUT)
             store = TCPStore(
                 me.address, me.port, is_master=holds, timeout=timeout, wait_for_workers=False
@@ -218,8 +220,15 @@ class Meeting:
         """What rank 0 told; waits for it.
 
         Raises:
-            RunError: rank 0 ended without a plan.
+            RunError: rank 0 ended without a plan, or another process is this rank already.
         """
+        me = self._me.rank
+        with _meaning("rank 0 has ended"):
+            if self._store.add(f"claimed/{me}", 1) > 1:
+                raise RunError(
+                    f"another process at {self._me.address}:{self._me.port} is rank {me} already; "
+                    "give each launch a MASTER_PORT of its own"
+                )
         with _meaning("rank 0 ended before it had divided the work; its message says why"):
             _until(lambda: self._store.check(["plan"]), PLAN_TIMEOUT, "rank 0's plan")
             return Plan.loads(self._store.get("plan"))

@@ -17,7 +17,7 @@ _PACKAGES = ("lmd-cli", "torch", "numpy", "nuscenes-devkit", "pandas", "pillow")
 #: Entries of ``run.json`` that must agree for a run to go on in a folder.
 IDENTITY = (
     *("config", "rows", "weights", "samples", "schedule"),
-    *("threads", "device", "processor", "versions"),
+    *("threads", "compute", "device", "processor", "versions"),
 )
 
 

@@ -142,7 +142,7 @@ class RunFolder:
 
     def rows(self) -> Stretch:
         """The run's own rows, from the first position on."""
-        return Stretch(self.path, own=True)
+        return Stretch(self.path)
 
     def finished_samples(self) -> list[dict[str, str]]:
         """Rows of ``samples.csv`` up to the first that is torn or out of order."""

@@ -20,7 +20,7 @@ from lmd_cli.contract import FusionNetwork, LinearFusion
 from lmd_cli.evaluation.cells import Cell
 from lmd_cli.evaluation.explained import explained_encoding
 from lmd_cli.evaluation.metrics import mse, pcc
-from lmd_cli.evaluation.predict import CHUNK_BYTES, tree_bytes
+from lmd_cli.evaluation.predict import tree_bytes
 from lmd_cli.evaluation.walk import Encoding, Visit
 
 #: PCC and MSE of each cell, by the partner's offset.
@@ -46,7 +46,7 @@ class Rivals:
             if isinstance(p, Encoding)
         }
         broadcasts = isinstance(network, LinearFusion)
-        size = max(1, CHUNK_BYTES // tree_bytes(self._clean)) if broadcasts else 1
+        size = max(1, visit.chunks.linear // tree_bytes(self._clean)) if broadcasts else 1
         offsets = list(partners)
         self._chunks = [
             _joined({m: partners[m].features for m in offsets[i : i + size]})

@@ -49,14 +49,13 @@ class Stretch:
 
     Args:
         folder: the run's.
-        first: position of its first sample.
-        own: the file names are the run's own (``samples.csv``), not ``rows/000120.samples.csv``.
+        first: position of its first sample (files such as ``rows/000120.samples.csv``); none for
+            the run's own files (``samples.csv``), which begin at the first of all.
     """
 
-    def __init__(self, folder: Path, first: int = 0, *, own: bool = False):
-        self.first = first
-        self.folder = folder
-        prefix = "" if own else f"{FOLDER}/{first:06d}."
+    def __init__(self, folder: Path, first: int | None = None):
+        self.first = first or 0
+        prefix = "" if first is None else f"{FOLDER}/{first:06d}."
         self.samples = folder / f"{prefix}samples.csv"
         self.pairs = folder / f"{prefix}pairs.csv"
         self.timings = folder / f"{prefix}timings.csv"
@@ -151,7 +150,7 @@ def merge(folder: Path) -> int:
     Raises:
         ResultsError: a file has other columns than this version writes.
     """
-    main = Stretch(folder, own=True)
+    main = Stretch(folder)
     done = main.trim()
     for stretch in sorted(stretches(folder), key=lambda each: each.first):
         rows = stretch.trim()

@@ -13,7 +13,8 @@ import torch
 from lmd_cli.attribution import ForwardMethod, method_named, require_maps
 from lmd_cli.attribution.linearised import Lmd, Relinearised
 from lmd_cli.build import BuiltNetwork, build_dataset, build_network, resolve_device
-from lmd_cli.config import RunConfig
+from lmd_cli.compute import Compute, resolve_compute
+from lmd_cli.config import RunConfig, is_own
 from lmd_cli.data import collate
 from lmd_cli.decomposition import Variant
 from lmd_cli.errors import ResultsError
@@ -49,17 +50,25 @@ class Run:
     rivals: list[ForwardMethod]
     cells: list[Cell]
     threads: int
+    compute: Compute
 
     @property
     def names(self) -> list[str]:
         """Of the table's rows: variants of LMD, then other methods."""
         return [*self.variants, *(method.name for method in self.rivals)]
 
+    def _where(self) -> dict[str, str]:
+        """The config file, beside which a report looks for the targets' modules again."""
+        source = self.config.source
+        own = is_own(self.config.model) or is_own(self.config.data)
+        return {"config_file": str(source.resolve())} if own and source is not None else {}
+
     def record(self) -> dict[str, Any]:
         """The part of ``run.json`` that identifies the run."""
         asked = {"rows": self.names} if self.names != list(self.config.variants) else {}
         return {
             "config": self.config.model_dump(mode="json"),
+            **self._where(),
             **asked,
             "checkpoint": self.built.checkpoint,
             "weights": {"sha256": self.built.sha256, "random": self.built.random},
@@ -69,6 +78,7 @@ class Run:
             },
             "schedule": {"stride": self.schedule.stride, "count": self.schedule.count},
             "threads": self.threads,
+            "compute": self.compute.record(),
             # Without its number: a rank's own GPU must not show in the results.
             "device": self.device.type,
             "processor": processor(self.device),
@@ -185,7 +195,7 @@ def prepare(
     rank: Rank | None = None,
     recorded: Mapping[str, Any] | None = None,
 ) -> Run:
-    """Opens the data and the network and resolves methods, threads, device and schedule.
+    """Opens the data and the network and resolves methods, threads, device, precision and schedule.
 
     Args:
         rank: which of several processes this is.
@@ -202,11 +212,13 @@ def prepare(
     torch.set_num_threads(threads)
     # Weights first: what is wrong with them shows before a synthetic root is made.
     built = build_network(config, device)
+    compute = resolve_compute(config.compute, device, recorded)
+    compute.apply(built.network)
     dataset = build_dataset(config, progress)
     settings = config.perturbation
     schedule = Schedule.resolve(len(dataset), settings.stride, settings.count)
     cells = measured_cells(built.network.modalities)
-    return Run(config, dataset, built, device, schedule, variants, rivals, cells, threads)
+    return Run(config, dataset, built, device, schedule, variants, rivals, cells, threads, compute)
 
 
 def _own_device(name: str, rank: Rank) -> str:
@@ -301,13 +313,15 @@ def _work(
         done: samples in the run's own files, which the range that begins there goes on with.
     """
     stopwatch = Stopwatch()
-    encode = make_encoder(run.built.network, run.dataset, collate, run.device, skip, stopwatch)
+    encode = make_encoder(
+        run.built.network, run.dataset, collate, run.device, skip, stopwatch, run.compute.precision
+    )
     keep = verified_samples(run.schedule)
     output = run.config.model.output
     for part in share:
         stretch = folder.rows() if part.start == done else Stretch(folder.path, part.start)
         stretch.trim()
-        for visit in walk(run.schedule, encode, part.start, part.stop, keep):
+        for visit in walk(run.schedule, encode, part.start, part.stop, keep, run.compute.chunks):
             rows = measure(run.built.network, visit, run.variants, run.cells, output, run.rivals)
             token = visit.sample.token
             stretch.append(rows.pairs, rows.sample, (token, *stopwatch.lap()))

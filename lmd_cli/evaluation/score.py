@@ -1,10 +1,10 @@
-"""``lmd score``: every method against what each sensor could see in the synthetic world."""
+"""``lmd score``: every method against what each sensor could see, where that is known."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -15,13 +15,14 @@ from lmd_cli.attribution import ForwardMethod, Method, method_named, parts, scor
 from lmd_cli.attribution.gradients import IntegratedGradients
 from lmd_cli.attribution.interface import run
 from lmd_cli.build import BuiltNetwork, build_dataset, build_network, resolve_device
+from lmd_cli.compute import set_switches
 from lmd_cli.config import RunConfig
 from lmd_cli.contract import encode_batch
 from lmd_cli.data import collate, to_device
-from lmd_cli.data.synthetic import Evidence, read_evidence, read_instances
+from lmd_cli.data.synthetic import Evidence
 from lmd_cli.decomposition import DecompositionError
 from lmd_cli.decomposition.layout import BIAS
-from lmd_cli.errors import DataError, MethodError
+from lmd_cli.errors import MethodError
 from lmd_cli.evaluation.explained import Explained, explained
 from lmd_cli.evaluation.known_truth import Score, Vehicle, truth_scores
 from lmd_cli.evaluation.ledger import Ledger
@@ -37,13 +38,7 @@ from lmd_cli.evaluation.score_rows import (
     vehicle_rows,
 )
 from lmd_cli.evaluation.stopwatch import Stopwatch
-from lmd_cli.evaluation.vehicles import (
-    Footprint,
-    FootprintMeans,
-    detected,
-    footprints,
-    require_vehicle_logits,
-)
+from lmd_cli.evaluation.truths import Means, RegionTruth, Thing, Truth, require_truth, truth_of
 
 #: What is scored if nothing is asked for: LMD under the paper's rules, and every rival.
 DEFAULT_METHODS = (
@@ -93,8 +88,7 @@ class Setting:
     built: BuiltNetwork
     dataset: Any
     device: torch.device
-    evidence: dict[str, Evidence]
-    instances: dict[str, str]
+    truth: Truth
     threads: int
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
 
@@ -131,6 +125,7 @@ def score(
         MethodError: an unknown method, one that was asked for and cannot explain this network, or
             an output without vehicle logits.
         DataError: the root is not synthetic.
+        ContractError: regions of the user's own that do not fit.
         ResultsError: the folder holds another run's results.
         LmdError: what the building of data and network raises.
     """
@@ -182,15 +177,14 @@ def _left_out(entries: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def _prepare(config: RunConfig, progress: Progress | None) -> Setting:
-    require_vehicle_logits(config)
+    require_truth(config)
     threads = config.threads or available_cores()
     torch.set_num_threads(threads)
     device = resolve_device(config.device)
+    set_switches(config.compute.tf32)
     built = build_network(config, device)
     dataset = build_dataset(config, progress)
-    tables = dataset.dataroot / config.data.version
-    evidence, instances = read_evidence(tables), read_instances(tables)
-    return Setting(config, built, dataset, device, evidence, instances, threads)
+    return Setting(config, built, dataset, device, truth_of(config, dataset), threads)
 
 
 def _sample(
@@ -202,14 +196,14 @@ def _sample(
         sample = setting.dataset[index]
     batch = to_device(collate([sample]), setting.device)
     with torch.no_grad():
-        features, constants = encode_batch(network, batch, setting.dataset.tokens[index])
+        features, constants = encode_batch(
+            network, batch, setting.dataset.tokens[index], setting.config.compute.precision
+        )
         what = explained(network, setting.output, features, constants)
         started = time.perf_counter()
         total = what.fuse(**what.features)
         plain = time.perf_counter() - started
-    vehicles = footprints(setting.dataset, index, setting.output)
-    _require_evidence(setting, vehicles)
-    means = FootprintMeans.over(vehicles, total)
+    things, means = setting.truth.at(index, total)
     found: dict[str, Any] = {}
     left_out: dict[str, str] = {}
     for method in methods:
@@ -222,27 +216,21 @@ def _sample(
     return {
         "sample": setting.dataset.tokens[index],
         "plain_seconds": plain,
-        "vehicles": [
-            {"token": v.token, "detected": detected(total[0, 0], v, setting.output)}
-            for v in vehicles
-        ],
+        "vehicles": [_written(thing) for thing in things],
         "methods": found,
         "left_out": left_out,
     }
 
 
-def _require_evidence(setting: Setting, vehicles: Sequence[Footprint]) -> None:
-    for vehicle in vehicles:
-        if vehicle.token not in setting.evidence:
-            raise DataError(
-                f"annotation {vehicle.token} is not in the evidence of {setting.dataset.dataroot}; "
-                "make the root again"
-            )
+def _written(thing: Thing) -> dict[str, Any]:
+    """What is known of a vehicle, as the ledger holds it."""
+    known = thing.evidence
+    synthetic = isinstance(known, Evidence)
+    values = asdict(known) if isinstance(known, Evidence) else dict(known)
+    return {**vars(thing), "evidence": values, "synthetic": synthetic}
 
 
-def _timed(
-    method: Method, what: Explained, means: FootprintMeans, *, maps_only: bool
-) -> dict[str, Any]:
+def _timed(method: Method, what: Explained, means: Means, *, maps_only: bool) -> dict[str, Any]:
     """Each part's shares of the vehicles, and how long they took.
 
     Args:
@@ -260,7 +248,7 @@ def _timed(
 
 
 def _gap(
-    method: Method, what: Explained, means: FootprintMeans, shares: Mapping[str, list[float]]
+    method: Method, what: Explained, means: Means, shares: Mapping[str, list[float]]
 ) -> dict[str, Any]:
     """What a quadrature misses of F(x) - F(0) for each vehicle; it is in the bias's share."""
     if not isinstance(method, IntegratedGradients):
@@ -269,16 +257,16 @@ def _gap(
     return {"missed": [bias - zero for bias, zero in zip(shares[BIAS], nothing, strict=True)]}
 
 
-def _vehicles(setting: Setting, entry: Mapping[str, Any], name: str) -> Iterable[Vehicle]:
+def _vehicles(entry: Mapping[str, Any], name: str) -> Iterable[Vehicle]:
     """A sample's vehicles with their parts under one method."""
     shares = entry["methods"][name]["shares"]
-    for i, vehicle in enumerate(entry["vehicles"]):
-        token = vehicle["token"]
+    for i, thing in enumerate(entry["vehicles"]):
+        known = thing["evidence"]
         yield Vehicle(
-            token,
-            setting.instances[token],
-            setting.evidence[token],
-            vehicle["detected"],
+            thing["token"],
+            thing["instance"],
+            Evidence(**known) if thing["synthetic"] else known,
+            thing["detected"],
             {part: values[i] for part, values in shares.items()},
         )
 
@@ -294,7 +282,7 @@ def _write(
     resamples: int,
 ) -> ScoreSummary:
     modalities = setting.built.network.modalities
-    kept = [_found(setting, name, entries) for name in _kept(chosen, entries)]
+    kept = [_found(name, entries) for name in _kept(chosen, entries)]
     found = {
         f.name: truth_scores(f.vehicles, modalities, seed=setting.config.seed, resamples=resamples)
         for f in kept
@@ -324,8 +312,8 @@ def _kept(chosen: Sequence[Method], entries: Sequence[Mapping[str, Any]]) -> lis
     return [method.name for method in chosen if method.name not in left_out]
 
 
-def _found(setting: Setting, name: str, entries: Sequence[Mapping[str, Any]]) -> Found:
-    vehicles = [v for entry in entries for v in _vehicles(setting, entry, name)]
+def _found(name: str, entries: Sequence[Mapping[str, Any]]) -> Found:
+    vehicles = [v for entry in entries for v in _vehicles(entry, name)]
     return Found(name, vehicles, [entry["methods"][name]["seconds"] for entry in entries])
 
 
@@ -344,9 +332,10 @@ def _notes(setting: Setting, kept: list[Found], left_out: dict[str, str]) -> lis
     if setting.built.random:
         lines.append("Random weights: the numbers say nothing about a trained network.")
     vehicles = kept[0].vehicles if kept else []
+    name = "regions" if isinstance(setting.truth, RegionTruth) else "vehicles"
     objects = len({v.instance for v in vehicles})
     lines.append(
-        f"{len(vehicles)} vehicles ({objects} objects; intervals resample objects). AUROC is over "
+        f"{len(vehicles)} {name} ({objects} objects; intervals resample objects). AUROC is over "
         "those that one sensor alone could see. That truth is itself a removal, which favours "
         "methods that remove a sensor; rank correlation with graded evidence does not."
     )

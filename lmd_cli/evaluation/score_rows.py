@@ -39,7 +39,7 @@ def score_rows(found: dict[str, list[Score]]) -> Iterable[tuple[Any, ...]]:
 def vehicle_rows(kept: list[Found], modalities: Sequence[str]) -> Iterable[tuple[Any, ...]]:
     """``vehicles.csv`` with its header: every vehicle under every method."""
     seen = tuple(f"seen_by_{m}" for m in modalities)
-    grades = tuple(GRADE[m] for m in modalities)
+    grades = tuple(GRADE.get(m, f"evidence_{m}") for m in modalities)
     columns = (*modalities, BIAS)
     yield ("method", "annotation_token", "instance_token", "detected", *seen, *grades, *columns)
     for found in kept:

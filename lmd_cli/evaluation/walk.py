@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lmd_cli.compute import CPU_CHUNKS, Chunks
+from lmd_cli.config_compute import Precision
 from lmd_cli.contract import FusionNetwork, LinearFusion, encode_batch
 from lmd_cli.data import to_device
 from lmd_cli.decomposition import decompose
@@ -67,11 +69,13 @@ class Skipped:
 
 @dataclass(frozen=True)
 class Visit:
-    """One sample of the walk with its partners, at offsets 1..count."""
+    """One sample of the walk with its partners, at offsets 1..count, and how much of them goes
+    through the network at once."""
 
     position: int
     sample: Encoding | Skipped
     partners: list[Encoding | Skipped]
+    chunks: Chunks = CPU_CHUNKS
 
 
 def walk(
@@ -80,6 +84,7 @@ def walk(
     first: int,
     last: int,
     keep_features: frozenset[int] = frozenset(),
+    chunks: Chunks = CPU_CHUNKS,
 ) -> Iterator[Visit]:
     """Visits the positions ``[first, last)`` of the schedule.
 
@@ -89,6 +94,7 @@ def walk(
             and once for each of the ``count`` samples behind its end.
         first, last: positions.
         keep_features: indices of the samples whose features are needed in any case.
+        chunks: for the visits.
     """
     for arc in schedule.arcs(first, last):
         ring: deque[Encoding | Skipped] = deque(maxlen=schedule.count + 1)
@@ -97,7 +103,7 @@ def walk(
             for m in missing:
                 index = schedule.partner(position, m)
                 ring.append(encode(index, index in keep_features))
-            yield Visit(position, ring[0], list(ring)[1:])
+            yield Visit(position, ring[0], list(ring)[1:], chunks)
 
 
 def make_encoder(
@@ -107,6 +113,7 @@ def make_encoder(
     device: torch.device,
     skip_errors: bool,
     stopwatch: Stopwatch,
+    precision: Precision = "float32",
 ) -> Callable[[int, bool], Encoding | Skipped]:
     """The function that :func:`walk` calls.
 
@@ -114,6 +121,7 @@ def make_encoder(
         dataset: map-style, gives samples with ``token`` and ``tensors``.
         collate: makes a batch of a list of samples.
         stopwatch: takes the time spent reading.
+        precision: of the encoders.
         skip_errors: give :class:`Skipped` for unreadable data instead of raising.
 
     Raises:
@@ -129,15 +137,20 @@ def make_encoder(
                 raise
             return Skipped(index, dataset.tokens[index], str(error))
         batch = to_device(collate([sample]), device)
-        return _encoding(network, index, sample.token, batch, keep)
+        return _encoding(network, index, sample.token, batch, keep, precision)
 
     return encode
 
 
 def _encoding(
-    network: FusionNetwork, index: int, token: str, batch: Mapping[str, Any], keep: bool
+    network: FusionNetwork,
+    index: int,
+    token: str,
+    batch: Mapping[str, Any],
+    keep: bool,
+    precision: Precision,
 ) -> Encoding:
-    features, constants = encode_batch(network, batch, token)
+    features, constants = encode_batch(network, batch, token, precision)
     fused = fused_parts(network, features) if isinstance(network, LinearFusion) else None
     truth = {name: batch[name] for name in ("segmentation", "valid") if name in batch}
     kept = features if keep or fused is None else None

@@ -119,6 +119,10 @@ class SimpleBEV(nn.Module):
         }
         return {name: encoders[name](batch) for name in self.modalities}
 
+    def encoders(self) -> list[nn.Module]:
+        """The modules that run on one sensor alone."""
+        return [self.encoder]
+
     def constants(self, batch: Batch) -> dict[str, Tensor]:
         """Nothing: calibration is used up in :meth:`encode`."""
         return {}
@@ -128,8 +132,9 @@ class SimpleBEV(nn.Module):
         images = one_tensor(batch, "images")
         pix_T_cams, cam0_T_cams = (one_tensor(batch, n) for n in ("pix_T_cams", "cam0_T_camXs"))
         height, width = images.shape[-2:]
-        features = self.image_features(images)
-        return unproject(features, pix_T_cams, cam0_T_cams, self.grid, (height, width))
+        features = self.image_features(images).to(images.dtype)
+        with torch.autocast(images.device.type, enabled=False):  # projections are float32
+            return unproject(features, pix_T_cams, cam0_T_cams, self.grid, (height, width))
 
     def image_features(self, images: Tensor) -> Tensor:
         """(B, S, 3, H, W) in [-0.5, 0.5] to (B, S, latent, H / 8, W / 8)."""

@@ -25,11 +25,12 @@ def voxel_indices(xyz: Tensor, grid: Grid) -> tuple[Tensor, Tensor]:
     Returns:
         (n,) flat indices in the order (y, z, x), and (n,) which of them count.
     """
-    mem = grid.to_mem(xyz)
+    with torch.autocast(xyz.device.type, enabled=False):  # whatever the encoder's precision
+        mem, reference = grid.to_mem(xyz), grid.to_mem(torch.zeros_like(xyz[:1]))
     z_size, y_size, x_size = grid.size
     sizes = torch.tensor([x_size, y_size, z_size]).to(mem)
     inside = ((mem > -0.5) & (mem < sizes - 0.5)).all(dim=1) & (mem[:, 2] != 0)
-    far = (mem - grid.to_mem(torch.zeros_like(xyz[:1]))).norm(dim=1) >= MIN_DISTANCE
+    far = (mem - reference).norm(dim=1) >= MIN_DISTANCE
     rounded = mem.nan_to_num().round().clamp(min=0).minimum(sizes - 1).long()
     x, y, z = rounded.unbind(dim=1)
     counts = inside & far & ((x + y + z) > 0)

@@ -19,6 +19,8 @@ SLOTS = {"camera": 0, "radar": 1, "lidar": 2, "bias": 3, "interaction": 4}
 SLOT_COUNT = 8
 WIDTH, HEIGHT = 440, 250
 LEFT, RIGHT, TOP, BOTTOM = 44, 6, 10, 42
+#: A block of the network that is narrower than this has no line before it.
+NARROW = 8.0
 
 
 @dataclass(frozen=True)
@@ -163,7 +165,9 @@ def _stages(layers: Sequence[Sequence[object]], pitch: float, floor: float) -> l
         if end < len(names) and names[end] == names[start]:
             continue
         left, right = LEFT + start * pitch, LEFT + end * pitch
-        found.append(Markup('<path class="stage" d="M{:.1f} {}V{}"/>').format(left, TOP, floor + 6))
+        if right - left >= NARROW:
+            line = Markup('<path class="stage" d="M{:.1f} {}V{}"/>')
+            found.append(line.format(left, TOP, floor + 6))
         if right - left > 24:
             found.append(_slanted((left + right) / 2, floor + 16, names[start].rpartition(".")[2]))
         start = end

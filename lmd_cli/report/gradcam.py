@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lmd_cli.attribution.cam import ActivationMaps, Method, activation_maps, on_grid
-from lmd_cli.config import RunConfig
+from lmd_cli.config import OwnModelConfig, RunConfig
 from lmd_cli.contract import forward_up, fuse_function
 from lmd_cli.errors import ConfigError
 from lmd_cli.evaluation.results import disk_errors, write_atomically
@@ -88,6 +88,11 @@ def write_gradcam(
 
 def _require(request: CamRequest, config: RunConfig) -> None:
     names = config.model.modalities
+    if isinstance(config.model, OwnModelConfig):
+        raise ConfigError(
+            f"lmd gradcam draws maps on the ground, and {config.model.target} is not known to give "
+            "any; in Python, lmd_cli.attribution.cam.activation_maps takes any network"
+        )
     if request.region is not None and request.target is not None:
         raise ConfigError("give --region or --object, not both")
     if request.modality is not None and request.modality not in names:

@@ -13,6 +13,11 @@ from lmd_cli.report.charts import stage_of
 from lmd_cli.report.drawing import DPI, Format, figure_bytes, own_settings
 from lmd_cli.report.looks import COLOURS, OTHER
 
+#: Shares of the figure's width: a narrower block has no line before it, or no name below it.
+NARROW, LABELLED = 0.01, 0.02
+#: Characters of a block's name.
+LONGEST = 18
+
 
 def layers_figure(operations: Sequence[OperationRecord], title: str, form: Format = "png") -> bytes:
     """Stacked shares of the parts' L2 norms, from the fusion (left) to the output (right)."""
@@ -39,8 +44,15 @@ def _stages(axes: Axes, names: Sequence[str]) -> None:
     """A tick under each block of the network, a line between two."""
     starts = [i for i in range(len(names)) if i == 0 or names[i] != names[i - 1]]
     ends = [*starts[1:], len(names)]
-    for start in starts[1:]:
-        axes.axvline(start - 0.5, color="white", linewidth=0.8)
-    wide = [(a, b) for a, b in zip(starts, ends, strict=True) if b - a > 1]
-    labels = [names[a].rpartition(".")[2] or "input" for a, _ in wide]
+    for start, end in list(zip(starts, ends, strict=True))[1:]:
+        if (end - start) / len(names) >= NARROW:
+            axes.axvline(start - 0.5, color="white", linewidth=0.8)
+    enough = max(LABELLED * len(names), 2)
+    wide = [(a, b) for a, b in zip(starts, ends, strict=True) if b - a >= enough]
+    labels = [_short(names[a].rpartition(".")[2] or "input") for a, _ in wide]
     axes.set_xticks([(a + b - 1) / 2 for a, b in wide], labels, rotation=25, ha="right")
+
+
+def _short(name: str) -> str:
+    """A slanted label that does not leave the figure."""
+    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"

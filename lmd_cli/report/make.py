@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from lmd_cli.config import RunConfig
+from lmd_cli.config import OwnDataConfig, OwnModelConfig, RunConfig
 from lmd_cli.errors import ConfigError, ResultsError
 from lmd_cli.evaluation.record import sample_list_sha256
 from lmd_cli.evaluation.results import disk_errors, write_atomically
@@ -127,13 +127,17 @@ def _compute(
     _require(ready.built.sha256, run.record["weights"]["sha256"], "the weights", run.path)
     listed = sample_list_sha256(ready.dataset.tokens)
     _require(listed, run.record["samples"]["sha256"], "the samples of the split", run.path)
-    where = plane_of(config)
+    where = None if isinstance(config.model, OwnModelConfig) else plane_of(config)
     return survey(ready, tokens, where, viewer=options.viewer, progress=progress, keeper=draft)
 
 
 def run_config(run: RunResults, options: ReportOptions) -> RunConfig:
     """The run's config with its threads, weights and data where they are now."""
     config = run.config()
+    if options.dataroot and isinstance(config.data, OwnDataConfig):
+        raise ConfigError(
+            f"--dataroot was given, but the run's samples come from {config.data.target}"
+        )
     found = str(run.record.get("checkpoint", ""))
     given = options.checkpoint or (found if Path(found).is_file() else None)
     changes: Mapping[str, Any] = {
@@ -144,7 +148,9 @@ def run_config(run: RunResults, options: ReportOptions) -> RunConfig:
         "threads": run.record.get("threads"),
         "device": options.device or config.device,
     }
-    return config.model_copy(update=dict(changes))
+    changed = config.model_copy(update=dict(changes))
+    source = run.record.get("config_file")
+    return changed if source is None else changed.with_origin(Path(source))
 
 
 def _require(found: Any, expected: Any, what: str, path: Path) -> None:

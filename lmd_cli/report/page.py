@@ -93,6 +93,7 @@ def _run_values(run: RunResults) -> dict[str, Any]:
     record, config = run.record, run.record["config"]
     sensors = config["model"]["modalities"]
     return {
+        "ground": "target" not in config["model"],
         "title": f"Which sensor carried the predictions? {run.path.resolve().name}",
         "subtitle": _subtitle(run),
         "sensors": " and ".join((", ".join(sensors[:-1]), sensors[-1])).removeprefix(" and "),
@@ -114,9 +115,10 @@ def _run_values(run: RunResults) -> dict[str, Any]:
 def _subtitle(run: RunResults) -> str:
     config = run.record["config"]
     data, model = config.get("data", {}), config["model"]
-    known = [data.get(key) for key in ("dataroot", "version", "split")]
+    known = [data.get(key) for key in ("target", "dataroot", "version", "split")]
     where = ", ".join(str(value) for value in known if value)
-    network = f"network {model.get('name', 'of your own')} with {', '.join(model['modalities'])}"
+    name = model.get("name") or model.get("target", "of your own")
+    network = f"network {name} with {', '.join(model['modalities'])}"
     return f"Run {run.path.resolve().name}; {network}; data {where or 'of your own'}"
 
 
@@ -143,7 +145,7 @@ def _facts(run: RunResults) -> list[dict[str, str]]:
     variants = record["config"]["variants"]
     return [
         _fact("Samples", str(len(run.tokens)), f"of {record['samples']['count']} in the split"),
-        _iou_fact(record.get("vehicle_iou"), str(record["config"]["model"].get("output", ""))),
+        _iou_fact(record.get("vehicle_iou"), record["config"]["model"]),
         _fact(
             "Parts add up within",
             _scientific(record.get("conservation_residual")),
@@ -158,7 +160,11 @@ def _facts(run: RunResults) -> list[dict[str, str]]:
     ]
 
 
-def _iou_fact(iou: float | None, output: str) -> dict[str, str]:
+def _iou_fact(iou: float | None, model: dict[str, Any]) -> dict[str, str]:
+    output = str(model.get("output", ""))
+    if "target" in model:
+        known = "not known" if iou is None else f"{iou:.3f}"
+        return _fact("IoU", known, "of the unmodified network with the data's segmentation")
     if iou is not None:
         return _fact("Vehicle IoU", f"{iou:.3f}", "of the unmodified network: 1 is perfect")
     if criterion_of(output).peak:
@@ -243,16 +249,19 @@ def _evaluated(run: RunResults) -> PageTable:
 def _survey_values(found: Survey | None, kept: int) -> dict[str, Any]:
     """With the maps of the ``kept`` samples that disagree most."""
     if found is None or not found.samples:
-        return dict.fromkeys(("viewer", "left_out", "figures", "story", "objects", "samples"))
+        absent = ("viewer", "left_out", "figures", "story", "objects", "samples")
+        return {**dict.fromkeys(absent), "numbers": False}
     left_out = len(found.shown) - kept
+    numbers = not found.ground and found.plane.rows == 1
     found = replace(found, shown=_most_conflict(found, kept))
     return {
-        "viewer": viewer_data(found, found.shown),
+        "viewer": None if numbers else viewer_data(found, found.shown),
+        "numbers": numbers,
         "left_out": left_out,
         "figures": page_figures(found),
         "story": _story(found),
-        "objects": objects_values(found),
-        "samples": _disagreeing(found),
+        "objects": objects_values(found) if found.ground else None,
+        "samples": _disagreeing(found, numbers),
     }
 
 
@@ -275,9 +284,11 @@ def _story(found: Survey) -> dict[str, Any]:
     }
 
 
-def _disagreeing(found: Survey) -> PageTable:
+def _disagreeing(found: Survey, numbers: bool) -> PageTable:
     """The ten samples with the largest conflict; each can be shown in the viewer."""
     place = {one.token: number for number, one in enumerate(found.shown)}
+    if numbers:
+        place = {}
     ranked = sorted(found.samples, key=lambda row: -row[4])[:10]
     rows = [
         [
@@ -287,4 +298,6 @@ def _disagreeing(found: Survey) -> PageTable:
         for token, scene, description, vehicles, disagreement, _ in ranked
     ]
     header = ["sample", "scene", "description", "vehicles", "conflict (logits)"]
+    if not found.ground:
+        header, rows = [*header[:3], "conflict"], [[*row[:3], row[4]] for row in rows]
     return PageTable("disagreeing", "The ten samples with the most conflict", header, rows)

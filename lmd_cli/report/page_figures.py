@@ -13,6 +13,7 @@ from lmd_cli.decomposition.layout import BIAS, INTERACTION
 from lmd_cli.report.decisive import criterion_of, decisive_places
 from lmd_cli.report.figures import grid_figure
 from lmd_cli.report.looks import Style
+from lmd_cli.report.own import View, own_figure
 from lmd_cli.report.scene import Scene
 from lmd_cli.report.survey import Shown, Survey
 
@@ -29,12 +30,39 @@ def page_figures(found: Survey) -> list[dict[str, str]]:
     ranked = [row[0] for row in sorted(found.samples, key=lambda row: -row[4])]
     shown = {one.token: one for one in found.shown}
     chosen = [shown[token] for token in ranked if token in shown][:ROWS]
+    if not found.ground:
+        return _own_figures(chosen, found)
     scenes = [scene_of_shown(one, found) for one in chosen]
     return [
         {"src": _address(grid_figure(scenes, style)), "caption": caption}
         for style, caption in CAPTIONS.items()
         if scenes
     ]
+
+
+def _own_figures(chosen: list[Shown], found: Survey) -> list[dict[str, str]]:
+    """The same of outputs that do not lie on the ground; of numbers one figure says all."""
+    views = [_view(one, found) for one in chosen]
+    if not views:
+        return []
+    if views[0].total.ndim == 1:
+        return [{"src": _address(own_figure(views)), "caption": "The numbers and their parts"}]
+    captions: dict[Style, str] = {
+        "signed": "Prediction and parts",
+        "positive": "Positive values only",
+    }
+    return [
+        {"src": _address(own_figure(views, style)), "caption": caption}
+        for style, caption in captions.items()
+    ]
+
+
+def _view(one: Shown, found: Survey) -> View:
+    numbers = found.plane.rows == 1
+    parts = {n: p[0] if numbers else p for n, p in zip(found.parts, one.parts, strict=True)}
+    truth = one.truth.astype(np.float32) if one.truth.any() and not numbers else None
+    total = np.stack(list(parts.values())).sum(axis=0)
+    return View(total, parts, truth, _plain(f"{one.scene}, sample {one.token}"))
 
 
 def scene_of_shown(one: Shown, found: Survey) -> Scene:

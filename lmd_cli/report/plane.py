@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmd_cli.build import ground_plane
-from lmd_cli.config import RunConfig
+from lmd_cli.config import OwnModelConfig, RunConfig
+from lmd_cli.errors import ContractError
 from lmd_cli.geometry import Grid
 
 Array = NDArray[np.floating]
@@ -67,5 +68,11 @@ class Plane:
 
 
 def plane_of(config: RunConfig) -> Plane:
-    """Where the maps of a config's output lie."""
+    """Where the maps of a config's output lie.
+
+    Raises:
+        ContractError: the network is not one of ours, and its outputs need not lie anywhere.
+    """
+    if isinstance(config.model, OwnModelConfig):
+        raise ContractError(f"outputs of {config.model.target} are not known to lie on the ground")
     return Plane.of_grid(ground_plane(config.model))

@@ -59,7 +59,7 @@ class Survey:
     """What the pass found.
 
     Attributes:
-        plane: where the maps lie.
+        plane: where the maps lie; in pixels if not on the ground, and numbers are one row.
         variant: the rules.
         parts: names, in the order of ``Shown.parts``.
         shown: samples for the viewer, in the dataset's order.
@@ -68,6 +68,7 @@ class Survey:
         layers: (order, module, operation), then each part's mean share of the L2 norms.
         layer_parts: whose shares.
         output: of the network, that is split.
+        ground: whether the maps lie on the ground around a vehicle.
     """
 
     plane: Plane
@@ -79,6 +80,7 @@ class Survey:
     layers: list[Sequence[Any]] = field(default_factory=list)
     layer_parts: list[str] = field(default_factory=list)
     output: str = "segmentation"
+    ground: bool = True
 
 
 class LayerMeans:
@@ -140,26 +142,25 @@ class Draft:
     layers: LayerMeans = field(default_factory=LayerMeans)
     shown: dict[int, Shown] = field(default_factory=dict)
 
-    def add(self, split: SampleDecomposition, index: int, plane: Plane) -> None:
+    def add(self, split: SampleDecomposition, index: int, plane: Plane | None) -> None:
         """Takes one more sample.
 
         Args:
             index: of the sample in the dataset.
-            plane: where the maps lie.
+            plane: where the maps lie; none if not on the ground, and then there are no objects.
         """
         sample, output, total = split.sample, split.config.model.output, split.total.numpy()
         parts = {name: part.numpy() for name, part in split.parts.items()}
         sensors = {name: parts[name] for name in split.config.model.modalities}
-        predicted = total > criterion_of(output).threshold
-        disagreement = conflict(sensors, predicted | (split.ground_truth.numpy() > 0.5))
+        disagreement = conflict(sensors, _relevant(split, total))
         named, weather = (sample.token, sample.scene), Weather.of(split.description)
         self.shown[len(self.samples)] = _shown(split, index)
         self.parts = list(parts)
         self.indices.append(index)
-        self.objects.append(object_rows(named, weather, split.boxes, plane, total, parts, output))
-        self.samples.append(
-            (*named, split.description, len(split.boxes), disagreement, split.residual)
-        )
+        boxes = () if plane is None else split.boxes
+        where = plane or _pixels(total.shape)
+        self.objects.append(object_rows(named, weather, boxes, where, total, parts, output))
+        self.samples.append((*named, split.description, len(boxes), disagreement, split.residual))
         self.layers.add(split.result.operations)
         for position in self.shown.keys() - self.wanted():
             del self.shown[position]
@@ -171,10 +172,10 @@ class Draft:
         most = heapq.nsmallest(DISAGREEING, range(count), lambda p: (-self.samples[p][at], p))
         return {*range(min(self.viewer, count)), *most}
 
-    def survey(self, plane: Plane, variant: str, output: str) -> Survey:
+    def survey(self, plane: Plane | None, variant: str, output: str) -> Survey:
         """What has been found."""
         return Survey(
-            plane,
+            plane or _pixels(next(iter(self.shown.values())).parts.shape[1:]),
             variant,
             self.parts,
             sorted(self.shown.values(), key=lambda one: one.index),
@@ -183,6 +184,7 @@ class Draft:
             self.layers.rows(),
             self.layers.names,
             output,
+            plane is not None,
         )
 
 
@@ -199,7 +201,7 @@ class Keeper(Protocol):
 def survey(
     ready: Ready,
     tokens: Sequence[str],
-    plane: Plane,
+    plane: Plane | None,
     *,
     viewer: int,
     progress: Progress | None = None,
@@ -210,7 +212,7 @@ def survey(
     Args:
         ready: data and network.
         tokens: samples, in the order of the evaluation.
-        plane: where the output's maps lie.
+        plane: where the output's maps lie; none if not on the ground.
         viewer: how many of the first samples to keep for the viewer, beside the
             :data:`DISAGREEING` where the sensors disagree most.
         progress: where to show progress.
@@ -234,16 +236,34 @@ def survey(
     return draft.survey(plane, ready.variant, ready.config.model.output)
 
 
+def _pixels(shape: Sequence[int]) -> Plane:
+    """Of a map, or of numbers, which are one row."""
+    rows, columns = shape if len(shape) == 2 else (1, shape[0])
+    return Plane(rows, columns, 0.0, float(columns), 0.0, float(rows))
+
+
+def _relevant(split: SampleDecomposition, total: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Where sensors can disagree: at vehicles; anywhere where the output is not about them."""
+    if not split.on_ground or split.ground_truth is None:
+        return np.ones(total.shape, dtype=bool)
+    predicted = total > criterion_of(split.config.model.output).threshold
+    return predicted | (split.ground_truth.numpy() > 0.5)
+
+
 def _shown(split: SampleDecomposition, index: int) -> Shown:
     outlines = [outline(box) for box in split.boxes]
-    images = [np.clip(split.pictures[camera], 0, 1) for camera in CAMERAS]  # (H, W, 3) each
+    cameras = [camera for camera in CAMERAS if camera in split.pictures]
+    images = [np.clip(split.pictures[camera], 0, 1) for camera in cameras]  # (H, W, 3) each
+    parts = np.stack([np.atleast_2d(part.numpy()) for part in split.parts.values()])
+    truth = split.ground_truth
+    known = np.zeros(parts.shape[1:]) if truth is None else np.atleast_2d(truth.numpy())
     return Shown(
         index,
         split.sample.token,
         split.sample.scene,
         split.description,
-        np.stack([part.numpy() for part in split.parts.values()]).astype(np.float32),
-        split.ground_truth.numpy() > 0.5,
+        parts.astype(np.float32),
+        known > 0.5,
         np.array(outlines, dtype=np.float32).reshape(-1, 4, 2),
         tuple(_jpeg((image * 255).round().astype(np.uint8)) for image in images),
     )

@@ -43,6 +43,7 @@ def write_survey(found: Survey, identity: Mapping[str, Any], folder: Path) -> li
         "plane": asdict(found.plane),
         "variant": found.variant,
         "output": found.output,
+        "ground": found.ground,
         "parts": found.parts,
         "layer_parts": found.layer_parts,
         "shown": [[s.index, s.token, s.scene, s.description] for s in found.shown],
@@ -111,6 +112,7 @@ def _survey(folder: Path, record: Mapping[str, Any]) -> Survey:
         _rows(folder / "layers.csv"),
         record["layer_parts"],
         record["output"],
+        record.get("ground", True),
     )
 
 

@@ -16,7 +16,7 @@ from torch.utils import _pytree as pytree
 
 from lmd_cli.attribution import parts
 from lmd_cli.attribution.linearised import Lmd, LmdShapley, PartialLinearisation
-from lmd_cli.attribution.removal import LeaveOneOut
+from lmd_cli.attribution.removal import LeaveOneOut, Shapley
 from lmd_cli.decomposition import DecompositionError, decompose
 from lmd_cli.decomposition.partial import ACTIVATIONS, NORMALISATIONS, PartiallyLinear
 
@@ -233,3 +233,28 @@ def test_lmd_shapley_is_its_definition(case: Case) -> None:
     with torch.no_grad():
         total = case.network(**pytree.tree_map(torch.clone, case.inputs))
     close([sum(values) for values in zip(*map(leaves, clean.values()), strict=True)], total)
+
+
+def test_lmd_shapley_is_shapley_plus_how_linear_parts_change(small: Small) -> None:
+    """With two sensors: phi_c + (h_c - h_c without radar) / 2 - (h_r - h_r without camera) / 2.
+
+    So it is the Shapley value unless a linear part changes when the other sensor is zeroed; under
+    a moved radar the clean h_c stands for one half of the moved one and what it misses is added.
+    """
+    moved = {"camera": CLEAN["camera"], "radar": MOVED["radar"][:1]}
+
+    def linear(**present: Tensor) -> dict[str, Tensor]:
+        zeros = {name: torch.zeros_like(x) for name, x in CLEAN.items()}
+        return dict(decompose(small, {**zeros, **present}).parts)
+
+    clean_camera = linear(**CLEAN)["camera"]
+    explainer = LmdShapley("identity-ratio").at(small, CLEAN)
+    for features in (CLEAN, moved):
+        both = linear(**features)
+        camera_alone = linear(camera=features["camera"])["camera"]
+        radar_alone = linear(radar=features["radar"])["radar"]
+        phi = parts(Shapley(), small, features)["camera"]
+        wanted = phi + clean_camera - (both["camera"] + camera_alone) / 2
+        wanted = wanted - (both["radar"] - radar_alone) / 2
+        close(explainer.parts(features)["camera"], wanted)
+        assert float((wanted - phi).abs().max()) > 0.01

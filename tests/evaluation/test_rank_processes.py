@@ -8,10 +8,11 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from forked import ended, kill, ranks, start
+from forked import ended, free_port, kill, ranks, slurm, start
 
 from lmd_cli.config_file import load_config
 from lmd_cli.evaluation import evaluate
@@ -37,10 +38,10 @@ def arguments(config: Path, output: Path, *more: str) -> list[str]:
     return ["evaluate", "--config", str(config), "--output", str(output), *more]
 
 
-def wait_until(reached: object, pids: list[int], seconds: float = 60.0) -> None:
+def wait_until(reached: Callable[[], bool], pids: list[int], seconds: float = 60.0) -> None:
     """Waits for a condition; the processes are killed if it does not come."""
     deadline = time.monotonic() + seconds
-    while not reached():  # type: ignore[operator]
+    while not reached():
         if time.monotonic() > deadline:
             kill(pids)
             pytest.fail("it did not come to that")
@@ -48,22 +49,51 @@ def wait_until(reached: object, pids: list[int], seconds: float = 60.0) -> None:
 
 
 def lines(path: Path) -> int:
-    return path.read_bytes().count(b"\n") if path.exists() else 0
+    try:
+        return path.read_bytes().count(b"\n")
+    except FileNotFoundError:
+        return 0
 
 
-@pytest.mark.parametrize("size", [2, 3])
-def test_torchrun(tiny_config: Path, alone: dict[str, bytes], tmp_path: Path, size: int) -> None:
-    """PyTorch elastic sets one thread and its own store; only rank 0 prints."""
+def torchrun(size: int, config: Path, output: Path) -> subprocess.Popen[str]:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
-    command = [*launcher, f"--nproc-per-node={size}", "-m", "lmd_cli"]
-    done = subprocess.run(
-        [*command, *arguments(tiny_config, tmp_path / "out")], capture_output=True, text=True
-    )
-    assert done.returncode == 0, done.stderr
+    command = [*launcher, f"--nproc-per-node={size}", "-m", "lmd_cli", *arguments(config, output)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def rank_of(parent: int, rank: int) -> int:
+    """The process that a launcher started as this rank."""
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    environments = {int(pid): Path(f"/proc/{pid}/environ").read_bytes() for pid in children}
+    return next(p for p, e in environments.items() if f"\0RANK={rank}\0".encode() in b"\0" + e)
+
+
+def test_torchrun(tiny_config: Path, alone: dict[str, bytes], tmp_path: Path) -> None:
+    """PyTorch elastic sets one thread and its own store; only rank 0 prints."""
+    process = torchrun(2, tiny_config, tmp_path / "out")
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 0, errors
     assert contents(tmp_path / "out") == alone
-    assert done.stdout.count("Random weights") == 1
-    assert done.stderr.count("evaluate: 6 to do") == 1
-    assert "evaluate: 6/6" in done.stderr
+    assert output.count("Random weights") == 1
+    assert errors.count("evaluate: 6 to do") == 1
+    assert "evaluate: 6/6" in errors
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs Linux's /proc")
+def test_torchrun_with_a_rank_that_is_killed(
+    tiny_config: Path, alone: dict[str, bytes], tmp_path: Path
+) -> None:
+    """It stops the other ranks; two go on."""
+    out = tmp_path / "out"
+    process = torchrun(3, tiny_config, out)
+    wait_until((out / "rows" / "000002.samples.csv").exists, [process.pid])
+    os.kill(rank_of(process.pid, 1), signal.SIGKILL)
+    output, errors = process.communicate(timeout=300)
+    assert process.returncode == 1
+    assert output == ""
+    assert f"interrupted: finished rows are kept in {out}" in errors
+    assert ended(ranks(arguments(tiny_config, out), 2, tmp_path)) == [0, 0]
+    assert contents(out) == alone
 
 
 def test_srun_with_a_limit_and_then_all_of_it(
@@ -136,8 +166,6 @@ def test_what_stops_rank_0_stops_the_others(tiny_config: Path, tmp_path: Path) -
 def test_a_rank_that_would_compute_something_else_is_refused(
     tiny_config: Path, tmp_path: Path
 ) -> None:
-    from forked import free_port, slurm
-
     out, port = tmp_path / "out", free_port()
     pids = [
         start(
@@ -167,18 +195,52 @@ def test_sigterm_is_answered_like_ctrl_c(tiny_config: Path, tmp_path: Path) -> N
     assert last.startswith(f"interrupted: finished rows are kept in {out}; the same command goes")
 
 
+def test_two_processes_cannot_be_the_same_rank(
+    tiny_config: Path, alone: dict[str, bytes], tmp_path: Path
+) -> None:
+    """Two launches with one port: the second's rank 0 finds it taken, but its rank 1 gets in."""
+    out, port = tmp_path / "out", free_port()
+    logs = [tmp_path / f"rank-{n}.txt" for n in range(3)]
+    pids = [
+        start(arguments(tiny_config, out), log, slurm(min(n, 1), 2, port))
+        for n, log in enumerate(logs)
+    ]
+    assert sorted(ended(pids)) == [0, 0, 1]
+    assert contents(out) == alone
+    messages = logs[1].read_text() + logs[2].read_text()
+    assert messages == (
+        f"error in rank 1: another process at 127.0.0.1:{port} is rank 1 already; give each "
+        "launch a MASTER_PORT of its own\n"
+    )
+
+
 @pytest.mark.parametrize("seed", range(3))
 def test_killed_at_random_again_and_again(
     tiny_config: Path, alone: dict[str, bytes], tmp_path: Path, seed: int
 ) -> None:
     """One to three ranks; any of them, or all, are killed at any time until a run comes through."""
-    out, chance = tmp_path / "out", random.Random(seed)
+    out, chance, partial = tmp_path / "out", random.Random(seed), 0
     for _ in range(6):
         pids = ranks(arguments(tiny_config, out), chance.randint(1, 3), tmp_path)
-        time.sleep(chance.uniform(0.0, 1.5))
+        sometimes(out, finished(out) + 1, chance.uniform(0.2, 3.0))
         kill(chance.sample(pids, chance.randint(1, len(pids))))
-        time.sleep(chance.uniform(0.0, 0.3))
+        time.sleep(chance.uniform(0.0, 0.2))
         kill(pids)
         ended(pids)
+        partial += 0 < finished(out) < 6
+    assert partial, "no kill fell into the middle of a run"
     assert ended(ranks(arguments(tiny_config, out), chance.randint(1, 3), tmp_path))[0] == 0
     assert contents(out) == alone
+
+
+def finished(out: Path) -> int:
+    """Samples whose rows are there, wherever."""
+    files = [out / "samples.csv", *out.glob("rows/*.samples.csv")]
+    return sum(max(lines(path) - 1, 0) for path in files)
+
+
+def sometimes(out: Path, goal: int, seconds: float) -> None:
+    """Waits for that many finished samples, but not for long."""
+    deadline = time.monotonic() + seconds
+    while finished(out) < goal and time.monotonic() < deadline:
+        time.sleep(0.001)

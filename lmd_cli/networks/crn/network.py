@@ -95,6 +95,10 @@ class CRN(nn.Module):
         views = points.shape[:3]
         return {"context": context.unflatten(0, views), "occupancy": occupancy.unflatten(0, views)}
 
+    def encoders(self) -> list[nn.Module]:
+        """The modules that run on one sensor alone."""
+        return [self.backbone_img, self.backbone_pts]
+
     def constants(self, batch: Batch) -> dict[str, Tensor]:
         """What :meth:`fuse` needs besides the features, and that belongs to no sensor."""
         return self.geometry(batch) if self.boundary == "product" else {}
@@ -102,7 +106,8 @@ class CRN(nn.Module):
     def geometry(self, batch: Batch) -> dict[str, Tensor]:
         """``cells`` and ``mask`` of :class:`~lmd_cli.networks.crn.geometry.Geometry`."""
         matrices = tuple(batch[name] for name in MATRICES)
-        found = locate(self.shape, self.backbone_img.frustum, matrices)
+        with torch.autocast(batch["imgs"].device.type, enabled=False):
+            found = locate(self.shape, self.backbone_img.frustum, matrices)
         return {"cells": found.cells, "mask": found.mask.to(batch["imgs"].dtype)}
 
     # -- fusion ---------------------------------------------------------------------------

@@ -4,7 +4,7 @@
   const holder = document.getElementById("viewer-data");
   if (!holder) return;
   const data = JSON.parse(holder.textContent);
-  const { rows, columns, parts, limits } = data;
+  const { ground, rows, columns, parts, limits } = data; // on the ground, or pixels
   const [left, right, back, front] = data.extent;
   const cells = rows * columns;
   const find = (id) => document.getElementById(id);
@@ -94,17 +94,18 @@
     pen.strokeStyle = ink.soft;
     pen.lineWidth = 1;
     pen.strokeRect(at.x(left), at.y(front), at.across, at.along);
-    const every = right - left > 60 ? 20 : 10;
+    const long = Math.max(columns, rows) / 5;
+    const every = !ground ? Math.max(1, Math.round(long / 10) * 10) : right - left > 60 ? 20 : 10;
     pen.textAlign = "center";
     for (let m = Math.ceil(left / every) * every; m <= right; m += every) pen.fillText(m, at.x(m), at.y(back) + 14);
-    pen.fillText("metres to the right", at.x((left + right) / 2), at.y(back) + 29);
+    pen.fillText(ground ? "metres to the right" : "column", at.x((left + right) / 2), at.y(back) + 29);
     pen.textAlign = "right";
-    for (let m = Math.ceil(back / every) * every; m <= front; m += every) pen.fillText(m, at.x(left) - 5, at.y(m) + 4);
+    for (let m = Math.ceil(back / every) * every; m <= front; m += every) pen.fillText(m, at.x(left) - 5, at.y(ground ? m : front - m) + 4);
     pen.save();
     pen.translate(10, at.y((front + back) / 2));
     pen.rotate(-Math.PI / 2);
     pen.textAlign = "center";
-    pen.fillText("metres ahead", 0, 0);
+    pen.fillText(ground ? "metres ahead" : "row", 0, 0);
     pen.restore();
   };
 
@@ -115,6 +116,7 @@
   };
 
   const drawScene = (pen, at, ink) => {
+    if (!ground) return;
     pen.save();
     pen.beginPath();
     pen.rect(at.x(left), at.y(front), at.across, at.along);
@@ -178,7 +180,7 @@
     }
     const named = look === "probability" ? ["0", "1"] : ends.map((v) => v.toFixed(1));
     [find("scale-low").textContent, find("scale-high").textContent] = named;
-    find("scale-unit").textContent = look === "probability" ? "probability" : "logits, the same scale for all maps and samples";
+    find("scale-unit").textContent = look === "probability" ? "probability" : `${ground ? "logits" : "output"}, the same scale for all maps and samples`;
   };
 
   const signed = (value) => `${value < 0 ? "\u2212" : "+"}${Math.abs(value).toFixed(2)}`;
@@ -190,8 +192,10 @@
     const sum = together()[i];
     const terms = shown.filter(Boolean).join(", ") || "no part switched on";
     const truth = current.truth[i >> 3] & (128 >> (i & 7)) ? "A vehicle is annotated here." : "No vehicle is annotated here.";
-    readout.textContent = `${place(y, "ahead", "behind")}, ${place(x, "to the right", "to the left")}: ` +
-      `${terms}; together ${signed(sum)} (probability ${(100 * sigmoid(sum)).toFixed(0)} %). ${truth}`;
+    readout.textContent = ground
+      ? `${place(y, "ahead", "behind")}, ${place(x, "to the right", "to the left")}: ` +
+        `${terms}; together ${signed(sum)} (probability ${(100 * sigmoid(sum)).toFixed(0)} %). ${truth}`
+      : `Row ${rows - 1 - cursor.row}, column ${cursor.column}: ${terms}; together ${signed(sum)}.`;
   };
 
   const draw = () => { drawBev(); drawMinis(); drawScale(); tell(); };

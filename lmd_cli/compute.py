@@ -1,0 +1,176 @@
+"""Precision, memory format and batch sizes: resolved once for a run, and recorded."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from lmd_cli.config_compute import ComputeConfig, Precision, parse_size
+from lmd_cli.errors import ConfigError
+
+#: What a pass holds at its peak, over what goes in: five times the input of SimpleBEV's linearised
+#: decoder as measured (tests/evaluation/test_compute.py); networks differ, so with some room.
+PASS_FACTOR = 8
+#: Share of the memory budget that is for passes; the rest is for the weights, the encoder, the kept
+#: slopes and the encodings of a sample's partners.
+PASS_SHARE = 0.5
+#: Share of a GPU's free memory that ``auto`` takes.
+FREE_SHARE = 0.8
+
+_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+_HALF = tuple(_TYPES.values())
+
+
+@dataclass(frozen=True)
+class Chunks:
+    """How much goes through a network at once.
+
+    The defaults are a CPU's: larger tensors are fetched from the system and given back at every
+    operation, which takes longer than the arithmetic.
+
+    Attributes:
+        linear: bytes of partners behind the fusion layer in one pass of the linear network.
+        riding: bytes of features of the partners that ride along as parts.
+    """
+
+    linear: int = 24 * 2**20
+    riding: int = 2**30
+
+
+CPU_CHUNKS = Chunks()
+
+
+@dataclass(frozen=True)
+class Compute:
+    """The ``compute`` section with nothing left to ``auto``.
+
+    Attributes:
+        precision: of the encoders.
+        tf32: whether float32 products may be rounded on a GPU.
+        channels_last: memory format of the encoders.
+        chunks: batch sizes; they change results in the last digits.
+    """
+
+    precision: Precision = "float32"
+    tf32: bool = False
+    channels_last: bool = False
+    chunks: Chunks = CPU_CHUNKS
+
+    def record(self) -> dict[str, Any]:
+        """For ``run.json``: what the config does not say by itself."""
+        return {"channels_last": self.channels_last, "chunk_bytes": asdict(self.chunks)}
+
+    def apply(self, network: Any) -> None:
+        """Sets this process's switches and the memory format of the network's encoders.
+
+        Raises:
+            ConfigError: channels last, and the network does not say which modules are encoders.
+        """
+        set_switches(self.tf32)
+        if self.channels_last:
+            for module in _encoders(network):
+                module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+
+
+def set_switches(tf32: bool) -> None:
+    """Sets this process's switches for NVIDIA GPUs: the same bytes whenever the same is computed.
+
+    Torch itself lets convolutions round to TF32.
+    """
+    torch.backends.cuda.matmul.allow_tf32 = tf32
+    torch.backends.cudnn.allow_tf32 = tf32
+    torch.backends.cudnn.benchmark = False  # it picks algorithms by the clock
+    torch.backends.cudnn.deterministic = True
+
+
+def resolve_compute(
+    config: ComputeConfig, device: torch.device, recorded: Mapping[str, Any] | None = None
+) -> Compute:
+    """Fills in what ``auto`` stands for.
+
+    Args:
+        config: the section.
+        device: where the run computes.
+        recorded: ``run.json`` of a run that this one goes on with, or of rank 0: ``auto`` then
+            stands for the batch sizes that are there, whatever is free now.
+
+    Raises:
+        ConfigError: the budget is more than the GPU has.
+    """
+    gpu = device.type == "cuda"
+    if config.channels_last == "auto":
+        channels_last = gpu and config.precision != "float32"
+    else:
+        channels_last = config.channels_last
+    chunks = _recorded_chunks(recorded) if config.memory == "auto" else None
+    return Compute(
+        precision=config.precision,
+        tf32=config.tf32,
+        channels_last=channels_last,
+        chunks=chunks or _chunks(config.memory, device),
+    )
+
+
+def _recorded_chunks(recorded: Mapping[str, Any] | None) -> Chunks | None:
+    before = (recorded or {}).get("compute", {}).get("chunk_bytes")
+    return Chunks(**before) if before else None
+
+
+def _chunks(memory: str, device: torch.device) -> Chunks:
+    if device.type == "cuda":
+        free, total = torch.cuda.mem_get_info(device)
+        budget = int(FREE_SHARE * free) if memory == "auto" else parse_size(memory)
+        if budget > total:
+            raise ConfigError(
+                f"compute.memory is {memory}: {device} has {total / 1e9:.1f}GB in all; give less, "
+                "or auto"
+            )
+        return Chunks(*[_per_pass(budget)] * 2)
+    usual = CPU_CHUNKS
+    if memory == "auto":
+        return usual
+    most = _per_pass(parse_size(memory))
+    return Chunks(min(usual.linear, most), min(usual.riding, most))
+
+
+def _per_pass(budget: int) -> int:
+    """Bytes that may go into a pass."""
+    return max(1, int(budget * PASS_SHARE) // PASS_FACTOR)
+
+
+def _encoders(network: Any) -> list[nn.Module]:
+    found = getattr(network, "encoders", None)
+    if found is None:
+        raise ConfigError(
+            f"compute.channels_last: {type(network).__name__} does not say which of its modules "
+            "are encoders; give it a method encoders() that lists them, or set "
+            "compute.channels_last: false"
+        )
+    return list(found())
+
+
+def encode_features(
+    network: Any, batch: Mapping[str, Any], precision: Precision = "float32"
+) -> Any:
+    """``network.encode(batch)`` in a precision; features come out as float32.
+
+    Autocast picks the operations (convolutions, linear layers, matrix products); weights and
+    inputs stay as they are. The networks compute geometry in full precision in any case.
+    """
+    if precision == "float32":
+        return network.encode(batch)
+    devices = [x.device.type for x in pytree.tree_leaves(batch) if isinstance(x, Tensor)]
+    with torch.autocast(
+        devices[0] if devices else "cpu", dtype=_TYPES[precision], cache_enabled=False
+    ):
+        features = network.encode(batch)
+    return pytree.tree_map(_widened, features)
+
+
+def _widened(x: Any) -> Any:
+    return x.float() if isinstance(x, Tensor) and x.dtype in _HALF else x

@@ -1,0 +1,104 @@
+"""The network and samples that everything is measured on."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from lmd_cli.data import NuScenesSamples, collate
+from lmd_cli.data.synthetic import demo_root
+from lmd_cli.evaluation.cost import Meter
+from lmd_cli.evaluation.stopwatch import Stopwatch
+from lmd_cli.evaluation.walk import Encoding, Fused, Visit, make_encoder
+from lmd_cli.geometry import Grid
+from lmd_cli.networks import SimpleBEV, random_weights
+
+OUTPUT = "segmentation"
+VARIANT = "identity-ratio"
+OFFSETS = 12
+
+
+def build(grid: Grid) -> SimpleBEV:
+    """SimpleBEV at its published widths."""
+    return SimpleBEV(("camera", "radar"), grid=grid, encoder="res101")
+
+
+class Bench:
+    """A network of random weights, a clean sample and its partners."""
+
+    def __init__(self, small: bool):
+        self.grid = Grid((100, 8, 100) if small else (200, 8, 200))
+        self.image_size = (128, 224) if small else (224, 400)
+        self.network = build(self.grid)
+        random_weights(self.network, seed=0)
+        self.network.eval().requires_grad_(False)
+        self.data = NuScenesSamples(
+            demo_root(),
+            "v1.0-mini",
+            "mini_val",
+            modalities=("camera", "radar"),
+            nsweeps=5,
+            image_size=self.image_size,
+            grid=self.grid,
+        )
+        encode = make_encoder(
+            self.network, self.data, collate, torch.device("cpu"), False, Stopwatch()
+        )
+        self.batch = collate([self.data[0]])
+        self.partner = collate([self.data[1]])
+        clean, other = encode(0, False), encode(1, False)
+        assert isinstance(clean, Encoding)
+        self.visit = Visit(0, clean, [other] * OFFSETS)
+
+    @property
+    def fused(self) -> Fused:
+        """The clean sample behind the fusion layer."""
+        assert isinstance(self.visit.sample, Encoding)
+        assert self.visit.sample.fused is not None
+        return self.visit.sample.fused
+
+    def tail(self, fused: Tensor) -> Tensor:
+        """The decoder down to the logits."""
+        return self.network.tail(fused, [OUTPUT])[OUTPUT]
+
+    def fuse(self, **features: Tensor) -> Tensor:
+        """Features to logits."""
+        return self.network.fuse(features, [OUTPUT])[OUTPUT]
+
+    def fuse_joined(self, features: Tensor) -> Tensor:
+        """The same from the concatenated features, for one pass through the whole of it."""
+        return self.tail(self.network.bev_compressor[0](features))
+
+
+class Flops:
+    """What the stages cost, counted on tensors without values.
+
+    Attributes:
+        encoder, fusion, decoder: FLOPs of one sample, as torch counts them.
+    """
+
+    def __init__(self, grid: Grid, image_size: tuple[int, int]):
+        with torch.device("meta"), torch.no_grad():
+            network = build(grid).eval()
+            z, _, x = grid.size
+            joined = torch.empty(1, sum(network.channels().values()), z, x)
+            with Meter() as encoder:
+                network.image_features(torch.empty(1, 6, 3, *image_size))
+            with Meter() as fusion:
+                fused = network.bev_compressor[0](joined)
+            with Meter() as decoder:
+                network.tail(fused, [OUTPUT])
+        self.encoder, self.fusion, self.decoder = encoder.flops, fusion.flops, decoder.flops
+
+    @property
+    def ours(self) -> int:
+        """One encoding; the fusion layer on the total and on the parts, which fill some channels
+        each; the decoder on the total, each modality, the bias, and the partners' modalities."""
+        return self.encoder + 2 * self.fusion + (4 + 2 * OFFSETS) * self.decoder
+
+    @property
+    def straightforward(self) -> int:
+        """13 encodings, the clean linearisation, and a pass for each part."""
+        passes = 2 * (1 + OFFSETS) + 1
+        linearising = 2 * self.fusion + 4 * self.decoder
+        return (1 + OFFSETS) * self.encoder + linearising + passes * (self.fusion + self.decoder)
