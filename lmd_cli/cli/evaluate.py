@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
@@ -156,7 +157,9 @@ def stoppable(folder: Path) -> Iterator[None]:
     Raises:
         KeyboardInterrupt: with a message that says how to go on.
     """
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Only a process's main thread may say what a signal does.
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler) if main else None
     try:
         yield
     except KeyboardInterrupt:
@@ -164,7 +167,8 @@ def stoppable(folder: Path) -> Iterator[None]:
             f"interrupted: finished rows are kept in {folder}; the same command goes on from there"
         ) from None
     finally:
-        signal.signal(signal.SIGTERM, before)
+        if main:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _show(summary: RunSummary, folder: Path) -> None:

@@ -54,6 +54,9 @@ Methods = Annotated[
         "--method", metavar="NAME", help="A method of attribution; repeatable (default: all)."
     ),
 ]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Start again over results that are there.")
+]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 
 
