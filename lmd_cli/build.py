@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -138,11 +139,24 @@ def nuscenes_samples(
     data: DataConfig, model: SimpleBEVConfig | CRNConfig, progress: Progress | None = None
 ) -> Samples:
     """nuScenes as a network of ours takes it; see :func:`build_dataset`."""
-    shape = build_shape(model) if isinstance(model, CRNConfig) else None
     shown = progress or Silent()
-    where = (data_root(data, shown), data.version, data.split)
+    root = data_root(data, shown)
     indexing = counter(shown, f"indexing {data.version} {data.split}, once")
-    if shape is not None:
+    try:
+        return _opened(root, data, model, indexing)
+    finally:
+        shown.close()
+
+
+def _opened(
+    root: Path,
+    data: DataConfig,
+    model: SimpleBEVConfig | CRNConfig,
+    indexing: Callable[[int, int], None],
+) -> Samples:
+    where = (root, data.version, data.split)
+    if isinstance(model, CRNConfig):
+        shape = build_shape(model)
         return KeyframeSamples(
             *where,
             progress=indexing,
@@ -155,7 +169,6 @@ def nuscenes_samples(
             extent=shape.extent,
             cells=shape.cells,
         )
-    assert isinstance(model, SimpleBEVConfig)
     return NuScenesSamples(
         *where,
         progress=indexing,
