@@ -56,7 +56,7 @@ def quick(
     """Runs without computing again what is known."""
     run, rows, _ = measured
 
-    def walk(schedule: Any, encode: Any, first: int, last: int, keep: Any) -> Iterator[Any]:
+    def walk(schedule: Any, encode: Any, first: int, last: int, *rest: Any) -> Iterator[Any]:
         for position in range(first, last):
             token = run.dataset.tokens[run.schedule.sample(position)]
             yield SimpleNamespace(position=position, sample=SimpleNamespace(token=token))
