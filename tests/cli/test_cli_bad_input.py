@@ -79,6 +79,19 @@ def test_a_device_that_is_not_there(lmd: Lmd, tiny_config: Path, command: str):
     refused(result, "device cuda:99 is not there", "there are: cpu")
 
 
+@pytest.mark.parametrize(
+    ("option", "value", "expected"),
+    [
+        ("--memory", "lots", "compute.memory is 'lots': expected auto, or a size such as 20GB"),
+        ("--precision", "int4", "compute.precision is 'int4': expected float32, bf16 or fp16"),
+    ],
+)
+def test_a_precision_or_memory_that_is_none(
+    lmd: Lmd, tiny_config: Path, option: str, value: str, expected: str
+):
+    refused(lmd("evaluate", "--config", str(tiny_config), option, value), expected)
+
+
 def test_a_variant_that_is_none(lmd: Lmd, tiny_config: Path):
     result = lmd("decompose", "-c", tiny_config, "--variant", "identity-ration")
     refused(result, "'identity-ration' is not a variant", "did you mean 'identity-ratio'?")
