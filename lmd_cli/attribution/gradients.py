@@ -2,8 +2,8 @@
 
 Summed over a modality's features x_m, gradient times input is the directional derivative J x_m: one
 pass of forward-mode differentiation gives it for the whole output at once, where captum needs a
-pass backwards for each number. Networks with an operation that torch cannot differentiate forwards
-(grid sampling, for one) are left to captum, number by number.
+pass backwards for each number. Grid sampling, which torch cannot differentiate forwards, is written
+out (:mod:`.sampling`); networks with another such operation are left to captum, number by number.
 """
 
 from __future__ import annotations
@@ -26,15 +26,20 @@ from lmd_cli.attribution.interface import (
     Maps,
     Target,
     autograd_followed,
+    cause,
     completed,
     run,
 )
 from lmd_cli.attribution.removal import Accumulator, Plain
+from lmd_cli.attribution.sampling import WrittenOutSampling
 from lmd_cli.decomposition.layout import BIAS
 from lmd_cli.decomposition.tree import map_tensors
-from lmd_cli.errors import MethodError
+from lmd_cli.errors import ContractError, MethodError
 
 Forward = Callable[..., Tensor]
+
+#: Points of integrated gradients' quadrature, by default and at most.
+STEPS, MOST_STEPS = 32, 1024
 
 
 class _Gradients:
@@ -99,17 +104,21 @@ class IntegratedGradients(_Gradients):
     The bias is the output at zero features; the parts sum to the output up to the error of the
     quadrature, which goes to the bias too.
 
+    The way is walked as a = t^power: norms with statistics of their own input make a network of
+    scaled features change most just behind zero, where even steps see nothing.
+
     Args:
-        steps: points of the Gauss-Legendre quadrature.
+        steps: points of the Gauss-Legendre quadrature in t.
+        power: 1 for even steps.
     """
 
-    name = "integrated-gradients"
-
-    def __init__(self, steps: int = 16):
+    def __init__(self, steps: int = STEPS, power: int = 4):
+        if not 1 <= steps <= MOST_STEPS:
+            raise ValueError(f"steps must be 1 to {MOST_STEPS}, not {steps}")
+        self.name = "integrated-gradients" + (f":{steps}" if steps != STEPS else "")
         points, weights = np.polynomial.legendre.leggauss(steps)
-        self.nodes = [
-            (float(p + 1) / 2, float(w) / 2) for p, w in zip(points, weights, strict=True)
-        ]
+        times = [(float(p + 1) / 2, float(w) / 2) for p, w in zip(points, weights, strict=True)]
+        self.nodes = [(t**power, w * power * t ** (power - 1)) for t, w in times]
 
     def completeness_error(self, fuse: Fuse, features: Features, target: Target) -> Tensor:
         """target(x) - target(0) - sum of the modalities' shares, (B, n): what the quadrature
@@ -120,12 +129,17 @@ class IntegratedGradients(_Gradients):
     def attribute(
         self, forward: Forward, inputs: tuple[Tensor, ...], number: int
     ) -> tuple[Tensor, ...]:
-        """captum weighs its steps in float32, so these are good to about 1e-7."""
-        from captum.attr import IntegratedGradients as Captum
+        """Gradient x input at every node: the gradient of x -> f(a x) is a times f's at a x."""
+        sums = [torch.zeros_like(x) for x in inputs]
+        for node, weight in self.nodes:
 
-        return Captum(forward).attribute(
-            inputs, target=number, n_steps=len(self.nodes), internal_batch_size=len(inputs[0])
-        )
+            def scaled(*moved: Tensor, node: float = node) -> Tensor:
+                return forward(*(node * x for x in moved))
+
+            found = GradientTimesInput().attribute(scaled, inputs, number)
+            for total, term in zip(sums, found, strict=True):
+                total += term.detach() * (weight / node)
+        return tuple(sums)
 
 
 # -- forward mode -------------------------------------------------------------------------
@@ -138,12 +152,12 @@ class _NoForwardError(MethodError):
 @contextmanager
 def _forward_mode(method: str) -> Iterator[None]:
     try:
-        with torch.no_grad(), forward_ad.dual_level():
+        with torch.no_grad(), forward_ad.dual_level(), WrittenOutSampling():
             yield
-    except NotImplementedError as error:
-        if "forward AD" not in str(error):
+    except (NotImplementedError, ContractError) as error:
+        reason = str(cause(error)).partition("\n")[0]
+        if "forward AD" not in reason:
             raise
-        reason = str(error).partition("\n")[0]
         raise _NoForwardError(
             f"{method} gives no map of this network, only single numbers: {reason}"
         ) from error

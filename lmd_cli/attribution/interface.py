@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 
 from lmd_cli.attribution.coalitions import Coalitions
 from lmd_cli.decomposition.layout import BIAS
-from lmd_cli.errors import MethodError
+from lmd_cli.errors import ContractError, MethodError
 
 T = TypeVar("T")
 Fuse: TypeAlias = Callable[..., Any]
@@ -98,6 +98,11 @@ def scores(method: Method, fuse: Fuse, features: Features, target: Target) -> di
     return {name: target(tree) for name, tree in parts(method, fuse, features).items()}
 
 
+def cause(error: Exception) -> BaseException:
+    """What the network raised, where the contract has said whose code it was."""
+    return error.__cause__ or error if isinstance(error, ContractError) else error
+
+
 @contextmanager
 def autograd_followed(method: str) -> Iterator[None]:
     """Says which method cannot handle a network that writes where autograd cannot follow.
@@ -107,8 +112,8 @@ def autograd_followed(method: str) -> Iterator[None]:
     """
     try:
         yield
-    except RuntimeError as error:
-        if "inplace" not in str(error) and "in-place" not in str(error):
+    except (RuntimeError, ContractError) as error:
+        if "inplace" not in str(cause(error)) and "in-place" not in str(cause(error)):
             raise
         raise MethodError(
             f"{method} needs gradients, and the network writes in place where autograd cannot "

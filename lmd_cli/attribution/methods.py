@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from difflib import get_close_matches
 
-from lmd_cli.attribution.gradients import GradientTimesInput, IntegratedGradients
+from lmd_cli.attribution.gradients import MOST_STEPS, GradientTimesInput, IntegratedGradients
 from lmd_cli.attribution.interface import Method
 from lmd_cli.attribution.linearised import (
     Lmd,
@@ -50,11 +50,22 @@ def method_named(name: str) -> Method:
             return _WITH_VARIANT[method](Variant.parse(variant))
         except ValueError as error:
             raise MethodError(f"method {name!r}: {error}") from None
+    if method == "integrated-gradients" and variant:
+        return _with_steps(name, variant)
     if name in METHODS:
         return METHODS[name]()
     near = get_close_matches(name, METHODS, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise MethodError(
         f"no method {name!r}{hint} (methods: {', '.join(METHODS)}; those of lmd take a "
-        "variant, as in lmd:identity-identity)"
+        "variant, as in lmd:identity-identity; integrated-gradients:64 has 64 steps)"
     )
+
+
+def _with_steps(name: str, steps: str) -> Method:
+    try:
+        return IntegratedGradients(int(steps))
+    except ValueError:
+        raise MethodError(
+            f"method {name!r}: expected a number of steps from 1 to {MOST_STEPS} behind the colon"
+        ) from None

@@ -44,11 +44,18 @@ Output = Annotated[
     Path | None,
     typer.Option(metavar="DIR", file_okay=False, help="Where files go (default: results/...)."),
 ]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=0, metavar="N", help="Processes that read data (--set workers=N)."),
+]
 Methods = Annotated[
     list[str] | None,
     typer.Option(
         "--method", metavar="NAME", help="A method of attribution; repeatable (default: all)."
     ),
+]
+Overwrite = Annotated[
+    bool, typer.Option("--overwrite", help="Start again over results that are there.")
 ]
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 
@@ -83,6 +90,7 @@ def load(
     device: str | None = None,
     precision: str | None = None,
     memory: str | None = None,
+    workers: int | None = None,
 ) -> RunConfig:
     """The config with the command line's values; the short options win over ``--set``."""
     from lmd_cli.config_file import load_config
@@ -93,6 +101,7 @@ def load(
         "device": device,
         "compute.precision": precision,
         "compute.memory": memory,
+        "workers": workers,
     }
     given = [f"{key}={json.dumps(value)}" for key, value in short.items() if value is not None]
     return load_config(config, [*(settings or []), *given])

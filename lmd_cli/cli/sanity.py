@@ -20,11 +20,13 @@ def command(
     limit: Annotated[
         int, typer.Option(min=1, metavar="K", help="The first K samples; rows are their means.")
     ] = 2,
+    overwrite: options.Overwrite = False,
     debug: options.Debug = False,
 ) -> None:
     """Randomise the weights layer by layer from the output: how fast do the parts decorrelate?
 
-    Writes sanity.csv and sanity.png to results/<config name>/sanity.
+    Writes sanity.csv and sanity.png to results/<config name>/sanity. A run that was interrupted
+    goes on with the same command.
     """
     from lmd_cli.cli import show
 
@@ -35,7 +37,7 @@ def command(
 
     progress = make_progress()
     try:
-        found = run_sanity(run, folder, limit, progress)
+        found = run_sanity(run, folder, limit, overwrite=overwrite, progress=progress)
     finally:
         progress.close()
     show.table(*sanity_table(found.rows))

@@ -27,11 +27,13 @@ def command(
     resamples: Annotated[
         int, typer.Option(min=1, metavar="N", help="Resamples of the bootstrap intervals.")
     ] = 1000,
+    overwrite: options.Overwrite = False,
     debug: options.Debug = False,
 ) -> None:
     """Score methods of attribution against what each sensor could see, where that is known.
 
-    Writes score.csv, score.png, vehicles.csv and times.csv to results/<config name>/score.
+    Writes score.csv, score.png, vehicles.csv and times.csv to results/<config name>/score. A run
+    that was interrupted goes on with the same command.
     """
     from lmd_cli.cli import show
 
@@ -43,7 +45,13 @@ def command(
     progress = make_progress()
     try:
         found = score(
-            run, folder, method or (), limit=limit, resamples=resamples, progress=progress
+            run,
+            folder,
+            method or (),
+            limit=limit,
+            resamples=resamples,
+            overwrite=overwrite,
+            progress=progress,
         )
     finally:
         progress.close()

@@ -29,9 +29,7 @@ def command(
     resume: Annotated[
         bool, typer.Option("--resume/--no-resume", help="Go on from rows that are there.")
     ] = True,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Start again over results that are there.")
-    ] = False,
+    overwrite: options.Overwrite = False,
     debug: options.Debug = False,
 ) -> None:
     """Make a table of the paper for your model and data, or all that apply to it.

@@ -48,6 +48,29 @@ def sample_list_sha256(tokens: Sequence[str]) -> str:
     return hashlib.sha256("".join(f"{token}\n" for token in tokens).encode()).hexdigest()
 
 
+def identity(
+    config: Any, rows: Any, built: Any, tokens: Sequence[str], threads: int, device: object
+) -> dict[str, Any]:
+    """The entries of ``run.json`` that say which run it is.
+
+    Args:
+        config: a ``RunConfig``.
+        rows: what is worked out for each sample.
+        built: a ``BuiltNetwork``.
+        tokens: of all samples.
+    """
+    return {
+        "config": config.model_dump(mode="json"),
+        "rows": rows,
+        "checkpoint": built.checkpoint,
+        "weights": {"sha256": built.sha256, "random": built.random},
+        "samples": {"count": len(tokens), "sha256": sample_list_sha256(tokens)},
+        "threads": threads,
+        "device": str(device),
+        "versions": package_versions(),
+    }
+
+
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
     """Fields that differ, as ``data.split: 'val' there, 'mini_val' here``."""
     found = []

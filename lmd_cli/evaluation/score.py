@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -13,21 +12,33 @@ from typing import Any
 import torch
 
 from lmd_cli.attribution import ForwardMethod, Method, method_named, parts, scores
+from lmd_cli.attribution.gradients import IntegratedGradients
+from lmd_cli.attribution.interface import run
 from lmd_cli.build import BuiltNetwork, build_dataset, build_network, resolve_device
 from lmd_cli.compute import set_switches
 from lmd_cli.config import RunConfig
 from lmd_cli.contract import encode_batch
 from lmd_cli.data import collate, to_device
+from lmd_cli.data.synthetic import Evidence
 from lmd_cli.decomposition import DecompositionError
 from lmd_cli.decomposition.layout import BIAS
 from lmd_cli.errors import MethodError
 from lmd_cli.evaluation.explained import Explained, explained
-from lmd_cli.evaluation.known_truth import GRADE, Score, Vehicle, truth_scores
-from lmd_cli.evaluation.record import package_versions, sample_list_sha256
-from lmd_cli.evaluation.results import csv_lines, disk_errors, write_atomically
+from lmd_cli.evaluation.known_truth import Score, Vehicle, truth_scores
+from lmd_cli.evaluation.ledger import Ledger
+from lmd_cli.evaluation.record import identity
+from lmd_cli.evaluation.results import csv_lines, write_atomically
 from lmd_cli.evaluation.runner import Progress, available_cores
+from lmd_cli.evaluation.score_rows import (
+    SCORE_FIELDS,
+    TIME_FIELDS,
+    Found,
+    missed_by_steps,
+    score_rows,
+    vehicle_rows,
+)
 from lmd_cli.evaluation.stopwatch import Stopwatch
-from lmd_cli.evaluation.truths import Means, RegionTruth, Truth, require_truth, truth_of
+from lmd_cli.evaluation.truths import Means, RegionTruth, Thing, Truth, require_truth, truth_of
 
 #: What is scored if nothing is asked for: LMD under the paper's rules, and every rival.
 DEFAULT_METHODS = (
@@ -46,17 +57,6 @@ DEFAULT_METHODS = (
     "integrated-gradients",
     "lrp",
 )
-SCORE_FIELDS = ("method", "score", "modality", "estimate", "low", "high", "vehicles", "undefined")
-TIME_FIELDS = ("method", "seconds_per_sample", "plain_passes")
-
-
-@dataclass
-class Found:
-    """What one method gave so far."""
-
-    method: Method
-    vehicles: list[Vehicle] = field(default_factory=list)
-    seconds: list[float] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -105,9 +105,12 @@ def score(
     *,
     limit: int | None = None,
     resamples: int = 1000,
+    overwrite: bool = False,
     progress: Progress | None = None,
 ) -> ScoreSummary:
     """Scores methods on a synthetic split and writes score.csv, vehicles.csv and times.csv.
+
+    Every finished sample is kept: a run that was cut off goes on, and ends with the same bytes.
 
     Args:
         config: data (a synthetic root), network, device; its seed draws the resamples.
@@ -116,32 +119,61 @@ def score(
             network are left out with a note.
         limit: only the first samples.
         resamples: of the bootstrap.
+        overwrite: replace results that are there.
 
     Raises:
         MethodError: an unknown method, one that was asked for and cannot explain this network, or
             an output without vehicle logits.
         DataError: the root is not synthetic.
         ContractError: regions of the user's own that do not fit.
+        ResultsError: the folder holds another run's results.
         LmdError: what the building of data and network raises.
     """
-    chosen = [Found(method_named(name)) for name in methods or DEFAULT_METHODS]
+    chosen = [method_named(name) for name in methods or DEFAULT_METHODS]
     setting = _prepare(config, progress)
     count = len(setting.dataset) if limit is None else min(limit, len(setting.dataset))
-    left_out: dict[str, str] = {}
-    plain: list[float] = []
+    rows = {"methods": [method.name for method in chosen], "asked": bool(methods)}
+    tokens = setting.dataset.tokens
+    record = identity(config, rows, setting.built, tokens, setting.threads, setting.device)
+    ledger = Ledger(folder)
+    with ledger.claimed(record, overwrite) as entries:
+        _finish_samples(setting, chosen, entries, count, ledger, bool(methods), progress)
+        summary = _write(setting, folder, chosen, entries[:count], resamples)
+        bootstrap = {"resamples": resamples, "seed": config.seed, "level": 0.95}
+        outcome = _outcome(chosen, entries[:count])
+        ledger.finish({**record, **outcome, "bootstrap": bootstrap})
+    return summary
+
+
+def _finish_samples(
+    setting: Setting,
+    chosen: Sequence[Method],
+    entries: list[dict[str, Any]],
+    count: int,
+    ledger: Ledger,
+    strict: bool,
+    progress: Progress | None,
+) -> None:
+    """Takes the samples that are missing, and notes each as it is done."""
     if progress is not None:
-        progress.start(count, "score")
+        progress.start(max(count - len(entries), 0), "score")
     try:
-        for index in range(count):
-            plain.append(_sample(setting, index, chosen, left_out, strict=bool(methods)))
+        for index in range(len(entries), count):
+            left_out = _left_out(entries)
+            able = [method for method in chosen if method.name not in left_out]
+            entries.append(_sample(setting, index, able, strict=strict))
+            ledger.append(entries[-1])
             if progress is not None:
                 token, waiting = setting.dataset.tokens[index], setting.stopwatch.waiting_share
                 progress.advance(note=token, waiting=waiting)
     finally:
         if progress is not None:
             progress.close()
-    kept = [found for found in chosen if found.method.name not in left_out]
-    return _write(setting, folder, kept, left_out, plain, resamples)
+
+
+def _left_out(entries: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Methods that could not explain the network, and why."""
+    return {name: why for entry in entries for name, why in entry["left_out"].items()}
 
 
 def _prepare(config: RunConfig, progress: Progress | None) -> Setting:
@@ -156,9 +188,9 @@ def _prepare(config: RunConfig, progress: Progress | None) -> Setting:
 
 
 def _sample(
-    setting: Setting, index: int, chosen: list[Found], left_out: dict[str, str], *, strict: bool
-) -> float:
-    """Every method at one sample; returns the time of a plain pass."""
+    setting: Setting, index: int, methods: Sequence[Method], *, strict: bool
+) -> dict[str, Any]:
+    """Every method at one sample: its line in the ledger."""
     network = setting.built.network
     with setting.stopwatch.reading():
         sample = setting.dataset[index]
@@ -172,42 +204,71 @@ def _sample(
         total = what.fuse(**what.features)
         plain = time.perf_counter() - started
     things, means = setting.truth.at(index, total)
-    for found in chosen:
-        if found.method.name in left_out:
-            continue
+    found: dict[str, Any] = {}
+    left_out: dict[str, str] = {}
+    for method in methods:
         try:
-            shares = _timed(found, what, means, maps_only=not strict)
+            found[method.name] = _timed(method, what, means, maps_only=not strict)
         except (MethodError, DecompositionError) as error:
             if strict:
                 raise
-            left_out[found.method.name] = str(error)
-            continue
-        found.vehicles += [
-            Vehicle(
-                t.token, t.instance, t.evidence, t.detected, {n: v[i] for n, v in shares.items()}
-            )
-            for i, t in enumerate(things)
-        ]
-    return plain
+            left_out[method.name] = str(error)
+    return {
+        "sample": setting.dataset.tokens[index],
+        "plain_seconds": plain,
+        "vehicles": [_written(thing) for thing in things],
+        "methods": found,
+        "left_out": left_out,
+    }
 
 
-def _timed(
-    found: Found, what: Explained, means: Means, *, maps_only: bool
-) -> dict[str, list[float]]:
-    """Each part's shares of the vehicles.
+def _written(thing: Thing) -> dict[str, Any]:
+    """What is known of a vehicle, as the ledger holds it."""
+    known = thing.evidence
+    synthetic = isinstance(known, Evidence)
+    values = asdict(known) if isinstance(known, Evidence) else dict(known)
+    return {**vars(thing), "evidence": values, "synthetic": synthetic}
+
+
+def _timed(method: Method, what: Explained, means: Means, *, maps_only: bool) -> dict[str, Any]:
+    """Each part's shares of the vehicles, and how long they took.
 
     Args:
         maps_only: a method that can give maps must (number by number it may take minutes).
     """
     started = time.perf_counter()
-    if maps_only and isinstance(found.method, ForwardMethod):
-        trees = parts(found.method, what.fuse, what.features)
+    if maps_only and isinstance(method, ForwardMethod):
+        trees = parts(method, what.fuse, what.features)
         shares = {name: means(tree) for name, tree in trees.items()}
     else:
-        shares = scores(found.method, what.fuse, what.features, means)
+        shares = scores(method, what.fuse, what.features, means)
     numbers = {name: values[0].double().tolist() for name, values in shares.items()}
-    found.seconds.append(time.perf_counter() - started)
-    return numbers
+    seconds = time.perf_counter() - started
+    return {"seconds": seconds, "shares": numbers, **_gap(method, what, means, numbers)}
+
+
+def _gap(
+    method: Method, what: Explained, means: Means, shares: Mapping[str, list[float]]
+) -> dict[str, Any]:
+    """What a quadrature misses of F(x) - F(0) for each vehicle; it is in the bias's share."""
+    if not isinstance(method, IntegratedGradients):
+        return {}
+    nothing = means(run(what.fuse, what.features, frozenset(what.features)))[0].double().tolist()
+    return {"missed": [bias - zero for bias, zero in zip(shares[BIAS], nothing, strict=True)]}
+
+
+def _vehicles(entry: Mapping[str, Any], name: str) -> Iterable[Vehicle]:
+    """A sample's vehicles with their parts under one method."""
+    shares = entry["methods"][name]["shares"]
+    for i, thing in enumerate(entry["vehicles"]):
+        known = thing["evidence"]
+        yield Vehicle(
+            thing["token"],
+            thing["instance"],
+            Evidence(**known) if thing["synthetic"] else known,
+            thing["detected"],
+            {part: values[i] for part, values in shares.items()},
+        )
 
 
 # -- results ------------------------------------------------------------------------------
@@ -216,75 +277,53 @@ def _timed(
 def _write(
     setting: Setting,
     folder: Path,
-    kept: list[Found],
-    left_out: dict[str, str],
-    plain: list[float],
+    chosen: Sequence[Method],
+    entries: Sequence[Mapping[str, Any]],
     resamples: int,
 ) -> ScoreSummary:
     modalities = setting.built.network.modalities
+    kept = [_found(name, entries) for name in _kept(chosen, entries)]
     found = {
-        f.method.name: truth_scores(
-            f.vehicles, modalities, seed=setting.config.seed, resamples=resamples
-        )
+        f.name: truth_scores(f.vehicles, modalities, seed=setting.config.seed, resamples=resamples)
         for f in kept
     }
-    seconds = {f.method.name: median(f.seconds) for f in kept}
-    usual = median(plain)
+    seconds = {f.name: median(f.seconds) for f in kept}
+    usual = median(entry["plain_seconds"] for entry in entries)
     tables = {
         "score.csv": [SCORE_FIELDS, *score_rows(found)],
         "vehicles.csv": list(vehicle_rows(kept, modalities)),
         "times.csv": [TIME_FIELDS, *((n, s, s / usual) for n, s in seconds.items())],
     }
-    record = _record(setting, kept, left_out, len(plain), resamples)
-    with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
     for name, rows in tables.items():
         write_atomically(folder / name, csv_lines(rows))
-    write_atomically(folder / "run.json", (json.dumps(record, indent=2) + "\n").encode())
-    notes = _notes(setting, kept, left_out)
+    notes = _notes(setting, kept, _left_out(entries))
+    notes += [
+        f"{name}: its steps miss {share:.1%} of F(x) - F(0) (sums of magnitudes over the "
+        "vehicles); that is in the bias."
+        for name, share in missed_by_steps(entries).items()
+    ]
     files = [folder / name for name in (*tables, "run.json")]
     return ScoreSummary(modalities, found, seconds, usual, notes, files)
 
 
-def score_rows(found: dict[str, list[Score]]) -> Iterable[tuple[Any, ...]]:
-    """The rows of ``score.csv``, in the order of the methods."""
-    for name, list_of in found.items():
-        for s in list_of:
-            i = s.interval
-            yield name, s.name, s.modality, i.estimate, i.low, i.high, s.vehicles, i.undefined
+def _kept(chosen: Sequence[Method], entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Names of the methods that explained every sample."""
+    left_out = _left_out(entries)
+    return [method.name for method in chosen if method.name not in left_out]
 
 
-def vehicle_rows(kept: list[Found], modalities: Sequence[str]) -> Iterable[tuple[Any, ...]]:
-    """``vehicles.csv`` with its header: every vehicle under every method."""
-    seen = tuple(f"seen_by_{m}" for m in modalities)
-    grades = tuple(GRADE.get(m, f"evidence_{m}") for m in modalities)
-    columns = (*modalities, BIAS)
-    yield ("method", "annotation_token", "instance_token", "detected", *seen, *grades, *columns)
-    for found in kept:
-        for v in found.vehicles:
-            truth = (*(int(v.sees(m)) for m in modalities), *map(v.grade, modalities))
-            values = (v.parts[name] for name in columns)
-            yield (found.method.name, v.token, v.instance, int(v.detected), *truth, *values)
+def _found(name: str, entries: Sequence[Mapping[str, Any]]) -> Found:
+    vehicles = [v for entry in entries for v in _vehicles(entry, name)]
+    return Found(name, vehicles, [entry["methods"][name]["seconds"] for entry in entries])
 
 
-def _record(
-    setting: Setting, kept: list[Found], left_out: dict[str, str], samples: int, resamples: int
-) -> dict[str, Any]:
+def _outcome(chosen: Sequence[Method], entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What ``run.json`` says of the results."""
     return {
-        "config": setting.config.model_dump(mode="json"),
-        "checkpoint": setting.built.checkpoint,
-        "weights": {"sha256": setting.built.sha256, "random": setting.built.random},
-        "samples": {
-            "scored": samples,
-            "count": len(setting.dataset),
-            "sha256": sample_list_sha256(setting.dataset.tokens),
-        },
-        "methods": [found.method.name for found in kept],
-        "left_out": left_out,
-        "bootstrap": {"resamples": resamples, "seed": setting.config.seed, "level": 0.95},
-        "threads": setting.threads,
-        "device": str(setting.device),
-        "versions": package_versions(),
+        "scored": len(entries),
+        "methods": _kept(chosen, entries),
+        "left_out": _left_out(entries),
+        "missed_by_steps": missed_by_steps(entries),
     }
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from captum.attr import IntegratedGradients as Captum
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from random_networks import Case, cases, differentiable
@@ -14,13 +16,14 @@ from rule_oracle import normal
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from lmd_cli.attribution import parts, scores
+from lmd_cli.attribution import method_named, parts, scores
 from lmd_cli.attribution.gradients import (
     GradientTimesInput,
     IntegratedGradients,
     summed_by_modality,
 )
 from lmd_cli.attribution.lrp import Lrp
+from lmd_cli.attribution.sampling import bilinear_sample
 from lmd_cli.errors import MethodError
 
 #: captum's quadrature weights are float32 numbers (6e-8), summed over the steps.
@@ -82,18 +85,19 @@ def test_gradient_times_input_is_the_jacobians(case: Case) -> None:
 
 
 @RUNS
-@given(cases(max_blocks=3))
-def test_integrated_gradients_are_the_quadrature_of_jacobians(case: Case) -> None:
+@given(cases(max_blocks=3), st.sampled_from([1, 4]))
+def test_integrated_gradients_are_the_quadrature_of_jacobians(case: Case, power: int) -> None:
     assume(differentiable(case))
     x, steps = pytree.tree_leaves(case.inputs), 5
     nodes, weights = np.polynomial.legendre.leggauss(steps)
     sums = None
-    for node, weight in zip((nodes + 1) / 2, weights / 2, strict=True):
+    for t, share in zip((nodes + 1) / 2, weights / 2, strict=True):
+        node, weight = t**power, share * power * t ** (power - 1)
         products = jacobian_times(case, [leaf * node for leaf in x], x)
         terms = [weight * p for p in products]
         sums = terms if sums is None else [a + b for a, b in zip(sums, terms, strict=True)]
     assert sums is not None
-    method = IntegratedGradients(steps=steps)
+    method = IntegratedGradients(steps=steps, power=power)
     found = scores(method, case.network, case.inputs, two_numbers)
     compare(found, by_modality(case, sums))
     assert_complete(case, found)
@@ -110,12 +114,32 @@ def test_forward_mode_and_captum_agree(case: Case, method: Any) -> None:
     compare({name: found[name] for name in captums}, captums, CAPTUM_WEIGHTS)
 
 
-def sampled(camera: Tensor, radar: Tensor) -> Tensor:
+def test_even_steps_are_captums_own() -> None:
+    network = torch.nn.Sequential(torch.nn.Linear(6, 5), torch.nn.GELU(), torch.nn.Linear(5, 2))
+    network.double()
+    features = {"camera": normal(2, 3), "radar": normal(2, 3, seed=1)}
+
+    def fuse(camera: Tensor, radar: Tensor) -> Tensor:
+        return network(torch.cat([camera, radar], 1))
+
+    found = scores(IntegratedGradients(7, power=1), fuse, features, lambda out: out)
+    for number in range(2):
+        captums = Captum(lambda *x: fuse(*x)).attribute(
+            tuple(features.values()), target=number, n_steps=7
+        )
+        for name, value in zip(features, captums, strict=True):
+            torch.testing.assert_close(
+                found[name][:, number], value.sum(1), rtol=0, atol=CAPTUM_WEIGHTS
+            )
+
+
+def sampled(camera: Tensor, radar: Tensor, mode: str = "bicubic") -> Tensor:
     """Torch has no forward-mode derivative of grid sampling."""
     grid = radar.permute(0, 2, 3, 1).tanh()  # (B, H, W, 2)
-    return torch.nn.functional.grid_sample(camera, grid, align_corners=False)
+    return torch.nn.functional.grid_sample(camera, grid, mode=mode, align_corners=False)
 
 
+ZERO = {"camera": torch.zeros(1, 3, 6, 6).double(), "radar": torch.zeros(1, 3, 6, 6).double()}
 SAMPLED = {"camera": normal(2, 3, 4, 5), "radar": normal(2, 2, 4, 5, seed=1)}
 
 
@@ -133,6 +157,29 @@ def test_captum_takes_over_where_there_is_no_forward_mode() -> None:
     torch.testing.assert_close(sum(found.values()), target.detach())
     steps = scores(IntegratedGradients(4), sampled, SAMPLED, two_numbers)
     torch.testing.assert_close(sum(steps.values()), target.detach())
+
+
+@pytest.mark.parametrize("align_corners", [False, True])
+def test_bilinear_sampling_written_out(align_corners: bool) -> None:
+    """Places inside, on the border and outside."""
+    image, grid = normal(2, 3, 5, 7), 1.3 * normal(2, 4, 6, 2, seed=1)
+    grid[0, 0, 0] = torch.tensor([-1.0, 1.0])
+    wanted = torch.nn.functional.grid_sample(image, grid, align_corners=align_corners)
+    found = bilinear_sample(image, grid, align_corners=align_corners)
+    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)
+    assert (wanted == 0).any()
+
+
+def test_bilinear_sampling_has_maps() -> None:
+    """Of both factors, the image and the places; against autograd on torch's own kernel."""
+    found = parts(GradientTimesInput(), partial(sampled, mode="bilinear"), SAMPLED)
+    leaves = {name: x.clone().requires_grad_() for name, x in SAMPLED.items()}
+    total = sampled(**leaves, mode="bilinear")
+    for cell in ((0, 0, 1, 2), (1, 2, 3, 4)):
+        gradients = torch.autograd.grad(total[cell], list(leaves.values()), retain_graph=True)
+        for (name, x), gradient in zip(SAMPLED.items(), gradients, strict=True):
+            torch.testing.assert_close(found[name][cell], (gradient * x).sum())
+    torch.testing.assert_close(sum(found.values()), total.detach())
 
 
 def test_without_forward_mode_there_is_no_map() -> None:
@@ -192,3 +239,32 @@ def test_no_target_gives_no_column(method: Any) -> None:
         "radar": (2, 0),
         "bias": (2, 0),
     }
+
+
+def test_steps_by_name() -> None:
+    method = method_named("integrated-gradients:8")
+    assert method.name == "integrated-gradients:8"
+    assert len(method.nodes) == 8  # type: ignore[union-attr]
+    assert method_named("integrated-gradients").name == "integrated-gradients"
+    for steps in ("0", "many", "5000"):
+        with pytest.raises(MethodError, match="expected a number of steps from 1 to 1024"):
+            method_named(f"integrated-gradients:{steps}")
+
+
+def test_more_steps_miss_less_behind_a_norm() -> None:
+    """A norm with its own statistics turns just behind zero; even steps do not see it."""
+    features = {"camera": normal(1, 3, 6, 6), "radar": normal(1, 3, 6, 6, seed=1)}
+
+    def fuse(camera: Tensor, radar: Tensor) -> Tensor:
+        return torch.nn.functional.instance_norm(camera + 0.5 * radar).relu()
+
+    def target(output: Tensor) -> Tensor:
+        return output.flatten(1)[:, :20]
+
+    def missed(steps: int, power: int) -> float:
+        method = IntegratedGradients(steps, power)
+        return float(method.completeness_error(fuse, features, target).abs().sum())
+
+    whole = float((target(fuse(**features)) - target(fuse(**ZERO))).abs().sum())
+    assert missed(32, 4) < 0.01 * missed(32, 1)
+    assert missed(128, 4) < 1e-3 * whole

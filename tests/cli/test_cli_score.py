@@ -48,7 +48,13 @@ def test_every_method_is_scored(run: Path) -> None:
     record = json.loads((run / "run.json").read_text())
     assert record["methods"] == methods
     assert record["left_out"] == {}
-    assert record["samples"]["scored"] == record["samples"]["count"] == 6
+    (missed,) = record["missed_by_steps"].items()
+    assert missed[0] == "integrated-gradients"
+    assert f"{missed[0]}: its steps miss {missed[1]:.1%} of F(x) - F(0)" in " ".join(
+        (run / "stdout.txt").read_text().split()
+    )
+    assert record["scored"] == record["samples"]["count"] == 6
+    assert record["status"] == "finished"
     times = pd.read_csv(run / "times.csv")
     assert times.method.tolist() == methods
     assert (times.seconds_per_sample > 0).all()
@@ -117,7 +123,7 @@ def test_limit_takes_the_first_samples(lmd: Lmd, tiny_config: Path) -> None:
     result = lmd("score", "-c", tiny_config, "--method", "leave-one-out", "--limit", 2)
     assert result.exit_code == 0, result.output
     record = json.loads(Path("results/tiny/score/run.json").read_text())
-    assert record["samples"]["scored"] == 2
+    assert record["scored"] == 2
 
 
 def refused(lmd: Lmd, *arguments: object) -> str:

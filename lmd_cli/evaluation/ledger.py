@@ -1,0 +1,102 @@
+"""Finished samples of a command, one line of JSON each, so that no finished work is lost.
+
+A command that was killed goes on from the last whole line; its results are made from the lines, so
+they are the same bytes as those of a command that was not.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from lmd_cli.errors import ResultsError
+from lmd_cli.evaluation.record import require_same_run
+from lmd_cli.evaluation.results import RunFolder, disk_errors
+
+NAME = "finished.jsonl"
+
+
+class Ledger:
+    """The lines of one folder.
+
+    Args:
+        folder: made if it is not there.
+    """
+
+    def __init__(self, folder: Path):
+        self._folder = RunFolder(folder)
+        self.path = folder / NAME
+
+    @contextmanager
+    def claimed(self, record: Mapping[str, Any], overwrite: bool) -> Iterator[list[dict[str, Any]]]:
+        """Keeps others out, and gives what is finished.
+
+        Args:
+            record: what identifies the run, see :data:`~.record.IDENTITY`.
+            overwrite: forget what is there.
+
+        Raises:
+            ResultsError: the folder holds another run's results, or another process writes there.
+            RunError: the disk is full.
+        """
+        with self._folder.locked():
+            if overwrite:
+                self._forget()
+            self._require_own(record)
+            self._folder.write_record({"status": "unfinished", **record})
+            yield self._whole_lines()
+
+    def append(self, entry: Mapping[str, Any]) -> None:
+        """Writes a finished sample's line and waits until it is on the disk."""
+        with disk_errors(self.path), open(self.path, "ab") as file:
+            file.write(json.dumps(entry).encode() + b"\n")
+            file.flush()
+            os.fsync(file.fileno())
+
+    def finish(self, record: Mapping[str, Any]) -> None:
+        """Writes ``run.json`` once all else is written."""
+        self._folder.write_record({"status": "finished", **record})
+
+    def _forget(self) -> None:
+        with disk_errors(self.path):
+            self.path.unlink(missing_ok=True)  # before run.json, which says whose the lines are
+            (self.path.parent / "run.json").unlink(missing_ok=True)
+
+    def _require_own(self, record: Mapping[str, Any]) -> None:
+        old = self._folder.read_record()
+        if old is not None:
+            require_same_run(old, record, str(self.path.parent))
+        elif self.path.exists():
+            raise ResultsError(
+                f"{self.path} holds results without a run.json, so they cannot be told to be this "
+                "run's; use another --output, or --overwrite to replace them"
+            )
+
+    def _whole_lines(self) -> list[dict[str, Any]]:
+        """The entries up to the first line that is torn; what follows is cut off."""
+        if not self.path.exists():
+            return []
+        entries, end = [], 0
+        for line in self.path.read_bytes().splitlines(keepends=True):
+            entry = _entry(line)
+            if entry is None:
+                break
+            entries.append(entry)
+            end += len(line)
+        with disk_errors(self.path), open(self.path, "rb+") as file:
+            file.truncate(end)
+        return entries
+
+
+def _entry(line: bytes) -> dict[str, Any] | None:
+    if not line.endswith(b"\n"):
+        return None
+    try:
+        entry = json.loads(line)
+    except ValueError:
+        return None
+    return entry if isinstance(entry, dict) else None
