@@ -258,3 +258,18 @@ def test_lmd_shapley_is_shapley_plus_how_linear_parts_change(small: Small) -> No
         wanted = wanted - (both["radar"] - radar_alone) / 2
         close(explainer.parts(features)["camera"], wanted)
         assert float((wanted - phi).abs().max()) > 0.01
+
+
+def test_lmd_shapley_of_a_product_sums_to_the_network() -> None:
+    """Also where no sensor is present, and what is multiplied has no part at all."""
+    network = Attending().double().eval()
+
+    def fuse(camera: Tensor, radar: Tensor) -> Tensor:
+        return network(camera * radar, radar)
+
+    found = parts(LmdShapley(), fuse, CLEAN_THREE)
+    with torch.no_grad():
+        close(sum(found.values()), fuse(**CLEAN_THREE))
+
+
+CLEAN_THREE = {"camera": normal(1, 3, 4, 5), "radar": normal(1, 3, 4, 5, seed=1)}
