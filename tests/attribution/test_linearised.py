@@ -276,3 +276,18 @@ def test_rules_of_some_modules_hold_for_every_coalition() -> None:
     ruled = parts(LmdShapley("identity-ratio"), fuse, features)
     for name, part in uniform.items():
         torch.testing.assert_close(ruled[name], part)
+
+
+def test_lmd_shapley_of_a_product_sums_to_the_network() -> None:
+    """Also where no sensor is present, and what is multiplied has no part at all."""
+    network = Attending().double().eval()
+
+    def fuse(camera: Tensor, radar: Tensor) -> Tensor:
+        return network(camera * radar, radar)
+
+    found = parts(LmdShapley(), fuse, CLEAN_THREE)
+    with torch.no_grad():
+        close(sum(found.values()), fuse(**CLEAN_THREE))
+
+
+CLEAN_THREE = {"camera": normal(1, 3, 4, 5), "radar": normal(1, 3, 4, 5, seed=1)}

@@ -44,6 +44,8 @@ def bilinear(
     layout = session.layout
     constant = [set(x.rows) <= {layout.bias} for x in (a, b)]
     session.freeze(FrozenProduct(product, *constant))
+    if not (a.rows and b.rows):  # a factor without parts is zero, and so is the product
+        return torch.zeros_like(total).unsqueeze(0), (layout.bias,)
     if any(constant):
         return _with_constant(product, a, b, constant[0])
     bias_a, bias_b = _row(a, layout.bias), _row(b, layout.bias)
