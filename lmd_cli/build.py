@@ -139,10 +139,13 @@ def nuscenes_samples(
 ) -> Samples:
     """nuScenes as a network of ours takes it; see :func:`build_dataset`."""
     shape = build_shape(model) if isinstance(model, CRNConfig) else None
-    where = (data_root(data, progress or Silent()), data.version, data.split)
+    shown = progress or Silent()
+    where = (data_root(data, shown), data.version, data.split)
+    indexing = counter(shown, f"indexing {data.version} {data.split}, once")
     if shape is not None:
         return KeyframeSamples(
             *where,
+            progress=indexing,
             modalities=model.modalities,
             nsweeps=data.nsweeps,
             image_size=shape.image_size,
@@ -155,6 +158,7 @@ def nuscenes_samples(
     assert isinstance(model, SimpleBEVConfig)
     return NuScenesSamples(
         *where,
+        progress=indexing,
         modalities=model.modalities,
         nsweeps=data.nsweeps,
         image_size=model.image_size,

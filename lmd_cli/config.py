@@ -125,6 +125,16 @@ class RunConfig(Section):
         None,
     )
 
+    workers: int | None = option(
+        "processes that read samples ahead; 0 to read in the main process, none for as many as "
+        "pay (with a data target of your own: 0). No result depends on it: it is not recorded",
+        "an integer from 0 to 256",
+        None,
+        ge=0,
+        le=256,
+        exclude=True,
+    )
+
     _name: str = PrivateAttr("run")
     _source: Path | None = PrivateAttr(None)
 

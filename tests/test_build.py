@@ -111,10 +111,10 @@ def test_the_synthetic_root_is_made_for_the_split_with_progress(monkeypatch: pyt
             steps.append("closed")
 
     monkeypatch.setattr(build, "cached_root", made)
-    assert build.data_root(load_config("demo"), Recorder()) == Path("mini_val-20")
+    assert build.data_root(load_config("demo").data, Recorder()) == Path("mini_val-20")
     assert steps == [2, 1, 1, "closed"]
 
 
 def test_the_synthetic_root_has_two_splits():
     with pytest.raises(ConfigError, match="'val': the synthetic root has the splits mini_val and"):
-        build.data_root(load_config("demo", ["data.split=val"]), Silent())
+        build.data_root(load_config("demo", ["data.split=val"]).data, Silent())

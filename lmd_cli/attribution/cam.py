@@ -17,7 +17,7 @@ promises and what the perturbation protocol and the scores build on.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from difflib import get_close_matches
@@ -72,23 +72,25 @@ def activation_maps(
         fuse: features to one output (1, 1, Z, X).
         features: each modality's, (1, C, Z, X), or nested tensors (not for ``scorecam``).
         network: whose module ``layer`` is.
-        layer: its qualified name.
+        layer: its qualified name; ``NAME#2`` for the second time that it runs.
         region: bool (Z, X), the output's cells that are explained.
         method: where the weights come from.
         variant: rules of the decomposition.
 
     Raises:
-        ConfigError: no such layer (names near ones), or one that ``fuse`` does not run exactly
-            once or whose output has no channels and two spatial axes.
+        ConfigError: no such layer (names near ones), one that ``fuse`` does not run, or runs
+            several times and none is chosen, or whose output has no channels and two spatial axes.
     """
-    require_layer(network, layer)
+    require_layer(network, layer.partition("#")[0])
     activation, gradient, score = _activation(fuse, features, network, layer, region)
     weights = {
         "gradcam": lambda: gradient.mean(dim=(1, 2)),
         "gradcam++": lambda: plus_plus(activation, gradient),
         "scorecam": lambda: _score_weights(fuse, features, activation, region),
     }[method]()
-    found = decompose(fuse, features, variant, layers=[layer], root=network).layers[layer]
+    name = layer.partition("#")[0]
+    runs = decompose(fuse, features, variant, layers=[name], root=network).layers
+    found = runs[name if layer == f"{name}#1" else layer]
     parts = {**found.parts, "bias": found.bias}
     return ActivationMaps(
         weighted(weights, activation),
@@ -130,15 +132,39 @@ def _activation(
 ) -> tuple[Tensor, Tensor, float]:
     """The layer's output (K, h, w), the score's gradient by it, and the score."""
     leaves = pytree.tree_map(lambda value: value.detach().requires_grad_(), dict(features))
-    with torch.enable_grad(), _kept(network.get_submodule(layer)) as outputs:
+    with torch.enable_grad(), _kept(network.get_submodule(layer.partition("#")[0])) as outputs:
         score = _score(fuse(**leaves), region)
-        if len(outputs) != 1 or not _is_map(outputs[0]):
-            raise ConfigError(
-                f"layer {layer!r} ran {len(outputs)} times after the sensors met; a layer that "
-                "runs once and gives channels on one grid is needed"
-            )
-        (gradient,) = torch.autograd.grad(score, outputs[0])
-    return outputs[0].detach()[0], gradient[0], float(score.detach())
+        output = _chosen(outputs, layer)
+        (gradient,) = torch.autograd.grad(score, output)
+    return output.detach()[0], gradient[0], float(score.detach())
+
+
+def _chosen(outputs: Sequence[Any], layer: str) -> Tensor:
+    """The output of the run that is meant.
+
+    Raises:
+        ConfigError: there is none, there are several, or it is no map.
+    """
+    name = layer.partition("#")[0]
+    if not outputs:
+        raise ConfigError(
+            f"layer {name!r} did not run after the sensors met; choose one between fusion and "
+            "output (lmd decompose lists them in layers.csv)"
+        )
+    runs = [f"{name}#{k + 1}" for k in range(len(outputs))] if len(outputs) > 1 else [name]
+    if layer not in runs:
+        raise ConfigError(
+            f"layer {name!r} ran {len(outputs)} times after the sensors met; choose one of: "
+            f"{', '.join(runs)}"
+        )
+    output = outputs[runs.index(layer)]
+    if not _is_map(output):
+        given = tuple(output.shape) if isinstance(output, Tensor) else type(output).__name__
+        raise ConfigError(
+            f"layer {layer!r} gives {given}; one that gives channels on a single grid, (1, K, h, "
+            "w), is needed"
+        )
+    return output
 
 
 def _is_map(output: object) -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
@@ -70,6 +71,7 @@ def command(
     on_error: Annotated[
         OnError, typer.Option(help="At a sample that cannot be read.")
     ] = OnError.STOP,
+    workers: options.Workers = None,
     debug: options.Debug = False,
 ) -> None:
     """Replace each sensor by another sample's: which parts change, and which keep still?
@@ -79,7 +81,8 @@ def command(
     """
     from lmd_cli.evaluation.ranks import launched
 
-    run = options.load(config, settings, dataroot, checkpoint, device, precision, memory)
+    given = (dataroot, checkpoint, device, precision, memory, workers)
+    run = options.load(config, settings, *given)
     folder = output or Path("results") / run.name
     shared: Shared = {
         "methods": method or (),
@@ -154,7 +157,9 @@ def stoppable(folder: Path) -> Iterator[None]:
     Raises:
         KeyboardInterrupt: with a message that says how to go on.
     """
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    # Only a process's main thread may say what a signal does.
+    main = threading.current_thread() is threading.main_thread()
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler) if main else None
     try:
         yield
     except KeyboardInterrupt:
@@ -162,7 +167,8 @@ def stoppable(folder: Path) -> Iterator[None]:
             f"interrupted: finished rows are kept in {folder}; the same command goes on from there"
         ) from None
     finally:
-        signal.signal(signal.SIGTERM, before)
+        if main:
+            signal.signal(signal.SIGTERM, before)
 
 
 def _show(summary: RunSummary, folder: Path) -> None:

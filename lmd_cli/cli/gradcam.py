@@ -21,7 +21,12 @@ class CamMethod(StrEnum):
 
 def command(
     config: options.Config,
-    layer: Annotated[str, typer.Option(metavar="NAME", help="A module after the sensors meet.")],
+    layer: Annotated[
+        str,
+        typer.Option(
+            metavar="NAME", help="A module after the sensors meet; NAME#2: its second run."
+        ),
+    ],
     sample_token: Annotated[
         str | None, typer.Option(metavar="TOKEN", help="Which sample; the first if none.")
     ] = None,

@@ -44,6 +44,10 @@ Output = Annotated[
     Path | None,
     typer.Option(metavar="DIR", file_okay=False, help="Where files go (default: results/...)."),
 ]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=0, metavar="N", help="Processes that read data (--set workers=N)."),
+]
 Methods = Annotated[
     list[str] | None,
     typer.Option(
@@ -86,6 +90,7 @@ def load(
     device: str | None = None,
     precision: str | None = None,
     memory: str | None = None,
+    workers: int | None = None,
 ) -> RunConfig:
     """The config with the command line's values; the short options win over ``--set``."""
     from lmd_cli.config_file import load_config
@@ -96,6 +101,7 @@ def load(
         "device": device,
         "compute.precision": precision,
         "compute.memory": memory,
+        "workers": workers,
     }
     given = [f"{key}={json.dumps(value)}" for key, value in short.items() if value is not None]
     return load_config(config, [*(settings or []), *given])

@@ -1,5 +1,6 @@
 """nuScenes, real or synthetic, as named tensors."""
 
+from lmd_cli.data.loading import Loaded, Reader, Unreadable, default_workers, read_ahead
 from lmd_cli.data.nuscenes import NuScenesSamples
 from lmd_cli.data.perspective import EgoBox, KeyframeSamples
 from lmd_cli.data.radar import RadarFilters
@@ -11,10 +12,15 @@ __all__ = [
     "Box3D",
     "EgoBox",
     "KeyframeSamples",
+    "Loaded",
     "NuScenesSamples",
     "RadarFilters",
+    "Reader",
     "Region",
     "Sample",
+    "Unreadable",
     "collate",
+    "default_workers",
+    "read_ahead",
     "to_device",
 ]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -25,8 +25,7 @@ MODALITIES = ("camera", "radar", "lidar")
 class NuScenesSamples(SplitSamples):
     """The keyframes of a split, ordered by (scene token, timestamp).
 
-    Loads what SimpleBEV's own loader yields at validation. Holds plain values only, so it can be
-    pickled to loader workers.
+    Loads what SimpleBEV's own loader yields at validation.
 
     Args:
         dataroot: the nuScenes root, which holds ``samples``, ``sweeps`` and the version's tables.
@@ -37,13 +36,7 @@ class NuScenesSamples(SplitSamples):
         image_size: (H, W) to resize images to, pixels.
         grid: the grid of the ground truth.
         radar_filters: states of radar points to keep; all by default.
-
-    Attributes:
-        tokens: sample tokens, in order.
-        scenes: each sample's scene name, in the order of ``tokens``.
-        descriptions: each sample's scene's description, in the order of ``tokens``.
-        scene_names: names of the scenes, in order, each once.
-        absent_scenes: names of the split's scenes that the version does not hold, sorted.
+        progress: called with (finished steps, all steps) where the tables have to be indexed.
 
     Raises:
         DataError: data root, version or split not found (says what is there), a split without a
@@ -62,6 +55,7 @@ class NuScenesSamples(SplitSamples):
         image_size: tuple[int, int],
         grid: Grid,
         radar_filters: RadarFilters | None = None,
+        progress: Callable[[int, int], None] | None = None,
     ) -> None:
         check_modalities(modalities, MODALITIES)
         if nsweeps < 1:
@@ -72,6 +66,7 @@ class NuScenesSamples(SplitSamples):
             split,
             radar_sweeps=nsweeps if "radar" in modalities else 0,
             lidar_sweeps=nsweeps if "lidar" in modalities else 1,
+            progress=progress,
         )
         self.modalities = tuple(modalities)
         self.image_size = image_size

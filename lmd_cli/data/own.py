@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lmd_cli.data.sample import Sample
-from lmd_cli.errors import ContractError
+from lmd_cli.errors import ContractError, DataError
 
 #: What an item may be.
 EXPECTED = "a dict of tensors by name, or an lmd_cli.data.Sample"
@@ -75,12 +75,16 @@ class OwnSamples:
         it has one.
 
         Raises:
+            DataError: the data set raises something.
             ContractError: an item or batch of a wrong type.
         """
         token = self.tokens[index]
         where = f"{self._what}: item {index} ({token})"
-        with self._guard(where):
-            item = self._dataset[index]
+        try:
+            with self._guard(where):
+                item = self._dataset[index]
+        except ContractError as error:  # unreadable data, which an evaluation may skip
+            raise DataError(str(error), token=token) from error
         if isinstance(item, Sample):
             return item
         tensors = dict(_named_tensors(item, where))

@@ -80,9 +80,12 @@ def _join(name: str, tensors: list[Tensor]) -> Tensor | list[Tensor]:
 
 
 def to_device(batch: Mapping[str, Any], device: torch.device) -> dict[str, Any]:
-    """A collated batch with every tensor, also nested ones, on ``device``."""
+    """A collated batch with every tensor, also nested ones, on ``device``.
+
+    Tensors in page-locked memory are copied to a GPU while the CPU goes on.
+    """
 
     def moved(value: Any) -> Any:
-        return value.to(device) if isinstance(value, Tensor) else value
+        return value.to(device, non_blocking=True) if isinstance(value, Tensor) else value
 
     return pytree.tree_map(moved, dict(batch))

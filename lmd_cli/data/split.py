@@ -3,19 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 from torch.utils.data import Dataset
 
-from lmd_cli.data.database import (
-    CAMERAS,
-    SampleRecord,
-    SensorFrame,
-    open_database,
-    sample_records,
-    split_scenes,
-)
+from lmd_cli.data.database import CAMERAS, SampleRecord, SensorFrame
+from lmd_cli.data.index import Records, open_index
 from lmd_cli.data.sample import Sample
 from lmd_cli.errors import DataError
 
@@ -23,22 +19,19 @@ from lmd_cli.errors import DataError
 class SplitSamples(Dataset[Sample]):
     """The keyframes of a split, ordered by (scene token, timestamp).
 
-    Holds plain values only, so it can be pickled to loader workers.
+    Holds no records: they are made on demand from an index that is mapped into memory, so a
+    pickled copy for a worker process is small.
 
     Args:
         dataroot: the nuScenes root, which holds ``samples``, ``sweeps`` and the version's tables.
         version: e.g. ``v1.0-trainval``.
         split: e.g. ``val`` or ``mini_val``.
         radar_sweeps: sweeps of each radar, the keyframe's included; 0 for no radar.
-        lidar_sweeps: the same for the LiDAR; at least 1.
+        lidar_sweeps: the same for the LiDAR; at least 1, as ground truth is in its frame.
+        progress: called with (finished steps, all steps) where the tables have to be indexed.
 
     Attributes:
         dataroot: the nuScenes root.
-        tokens: sample tokens, in order.
-        scenes: each sample's scene name, in the order of ``tokens``.
-        descriptions: each sample's scene's description.
-        scene_names: names of the scenes, in order, each once.
-        absent_scenes: names of the split's scenes that the version does not hold, sorted.
 
     Raises:
         DataError: data root, version or split not found (says what is there), a split without a
@@ -53,23 +46,52 @@ class SplitSamples(Dataset[Sample]):
         *,
         radar_sweeps: int,
         lidar_sweeps: int,
+        progress: Callable[[int, int], None] | None = None,
     ) -> None:
         self.dataroot = Path(dataroot).expanduser()
-        database = open_database(self.dataroot, version)
-        present, absent = split_scenes(split, [row["name"] for row in database.scene], version)
-        self._records = sample_records(
-            database,
-            present,
-            radar_sweeps=radar_sweeps,
-            lidar_sweeps=lidar_sweeps,
-        )
-        self.tokens = [record.token for record in self._records]
-        self.scenes = [record.scene for record in self._records]
-        self.descriptions = [record.description for record in self._records]
-        self.scene_names = list(dict.fromkeys(self.scenes))
-        self.absent_scenes = sorted(absent)
-        self._index = {token: i for i, token in enumerate(self.tokens)}
+        index = open_index(self.dataroot, version, split, progress)
+        index.require(radar_sweeps, lidar_sweeps)
+        self._records = Records(index, radar_sweeps, lidar_sweeps)
         self._source = f"split {split} of {version} in {self.dataroot}"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the lists that are made from the index when they are asked for."""
+        cached = [
+            name
+            for kind in type(self).__mro__
+            for name, value in vars(kind).items()
+            if isinstance(value, cached_property)
+        ]
+        return {name: value for name, value in vars(self).items() if name not in cached}
+
+    @cached_property
+    def tokens(self) -> list[str]:
+        """Sample tokens, in order."""
+        return self._records.split.tokens()
+
+    @cached_property
+    def scenes(self) -> list[str]:
+        """Each sample's scene's name."""
+        return self._records.split.of_scenes(0)
+
+    @cached_property
+    def descriptions(self) -> list[str]:
+        """Each sample's scene's description."""
+        return self._records.split.of_scenes(1)
+
+    @property
+    def scene_names(self) -> list[str]:
+        """Names of the scenes, in order, each once."""
+        return list(dict.fromkeys(self.scenes))
+
+    @property
+    def absent_scenes(self) -> list[str]:
+        """Names of the split's scenes that the version does not hold, sorted."""
+        return list(self._records.split.meta["absent"])
+
+    @cached_property
+    def _index(self) -> dict[str, int]:
+        return {token: i for i, token in enumerate(self.tokens)}
 
     def __len__(self) -> int:
         return len(self._records)

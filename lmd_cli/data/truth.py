@@ -151,13 +151,27 @@ def _center_and_offset(
         return torch.zeros(1, depth, width), torch.zeros(2, depth, width)
     centers = torch.from_numpy(np.stack([box.center for box in boxes]))  # (N, 3)
     cells = grid.to_mem(centers)[:, [0, 2]].round()  # (N, 2)
-    along_x = torch.arange(width) - cells[:, 0, None]  # (N, X)
-    along_z = torch.arange(depth) - cells[:, 1, None]  # (N, Z)
-    squared = along_x.square()[:, None] + along_z.square()[:, :, None]  # (N, Z, X)
-    bumps = torch.exp(-squared.amin(dim=0, keepdim=True) / (2 * CENTER_RADIUS**2))  # (1, Z, X)
+    squared = _squared_distances(cells.long().tolist(), (depth, width))  # (Z, X)
+    bumps = torch.exp(-squared[None] / (2 * CENTER_RADIUS**2))  # (1, Z, X)
     center = torch.where(bumps < CENTER_FLOOR, 0.0, bumps)
     owner = (vehicle[0].long() - 1).clamp(min=0)  # (Z, X)
     own = cells[owner]  # (Z, X, 2)
     way_x, way_z = torch.arange(width) - own[..., 0], torch.arange(depth)[:, None] - own[..., 1]
     offset = 2.0 * torch.stack([way_x, way_z]) * (vehicle > 0)  # (2, Z, X)
     return center, offset
+
+
+def _squared_distances(cells: Sequence[Sequence[int]], shape: tuple[int, int]) -> Tensor:
+    """Of each cell (Z, X) to the nearest of ``cells`` (x, z), squared; infinite where the bump
+    would be cut."""
+    reach = math.ceil(CENTER_RADIUS * math.sqrt(-2 * math.log(CENTER_FLOOR)))
+    around = torch.arange(-reach, reach + 1, dtype=torch.float32).square()
+    window = around[:, None] + around  # (2 reach + 1, 2 reach + 1)
+    margin = 2 * reach  # of the map, so that no window of a centre near its edge needs cutting
+    squared = torch.full((shape[0] + 2 * margin, shape[1] + 2 * margin), math.inf)
+    for x, z in cells:
+        if -reach <= x < shape[1] + reach and -reach <= z < shape[0] + reach:
+            rows, columns = (slice(at + reach, at + 3 * reach + 1) for at in (z, x))
+            place = squared[rows, columns]
+            torch.minimum(place, window, out=place)
+    return squared[margin:-margin, margin:-margin].contiguous()

@@ -15,7 +15,7 @@ from lmd_cli.attribution.linearised import Lmd, Relinearised
 from lmd_cli.build import BuiltNetwork, build_dataset, build_network, resolve_device
 from lmd_cli.compute import Compute, resolve_compute
 from lmd_cli.config import RunConfig, is_own
-from lmd_cli.data import collate
+from lmd_cli.data import collate, default_workers, read_ahead
 from lmd_cli.decomposition import Variant
 from lmd_cli.errors import ResultsError
 from lmd_cli.evaluation.cells import Cell, measured_cells
@@ -51,6 +51,7 @@ class Run:
     cells: list[Cell]
     threads: int
     compute: Compute
+    workers: int = 0
 
     @property
     def names(self) -> list[str]:
@@ -218,7 +219,19 @@ def prepare(
     settings = config.perturbation
     schedule = Schedule.resolve(len(dataset), settings.stride, settings.count)
     cells = measured_cells(built.network.modalities)
-    return Run(config, dataset, built, device, schedule, variants, rivals, cells, threads, compute)
+    asked = (variants, rivals, cells)
+    workers = _workers(config, device, rank)
+    return Run(config, dataset, built, device, schedule, *asked, threads, compute, workers)
+
+
+def _workers(config: RunConfig, device: torch.device, rank: Rank | None) -> int:
+    """The config's; else those that pay. A data set of the user's own may not bear to be read
+    from several processes: none unless asked for."""
+    if config.workers is not None:
+        return config.workers
+    if is_own(config.data):
+        return 0
+    return default_workers(available_cores() // (1 if rank is None else rank.local_size), device)
 
 
 def _own_device(name: str, rank: Rank) -> str:
@@ -312,18 +325,26 @@ def _work(
         tell: called with each finished sample's token and the share of time spent waiting for data.
         done: samples in the run's own files, which the range that begins there goes on with.
     """
-    stopwatch = Stopwatch()
-    encode = make_encoder(
-        run.built.network, run.dataset, collate, run.device, skip, stopwatch, run.compute.precision
-    )
-    keep = verified_samples(run.schedule)
-    output = run.config.model.output
-    for part in share:
-        stretch = folder.rows() if part.start == done else Stretch(folder.path, part.start)
-        stretch.trim()
-        for visit in walk(run.schedule, encode, part.start, part.stop, keep, run.compute.chunks):
-            rows = measure(run.built.network, visit, run.variants, run.cells, output, run.rivals)
-            token = visit.sample.token
-            stretch.append(rows.pairs, rows.sample, (token, *stopwatch.lap()))
-            if tell is not None:
-                tell(token, stopwatch.waiting_share)
+    stopwatch, keep = Stopwatch(), verified_samples(run.schedule)
+    network, output = run.built.network, run.config.model.output
+    with _reader(run, share) as read:
+        taking = (skip, stopwatch, run.compute.precision)
+        encode = make_encoder(network, run.dataset, collate, run.device, *taking, read=read)
+        for part in share:
+            stretch = folder.rows() if part.start == done else Stretch(folder.path, part.start)
+            stretch.trim()
+            for visit in walk(
+                run.schedule, encode, part.start, part.stop, keep, run.compute.chunks
+            ):
+                rows = measure(network, visit, run.variants, run.cells, output, run.rivals)
+                token = visit.sample.token
+                stretch.append(rows.pairs, rows.sample, (token, *stopwatch.lap()))
+                if tell is not None:
+                    tell(token, stopwatch.waiting_share)
+
+
+def _reader(run: Run, share: Sequence[range]) -> Any:
+    """A context that gives the share's samples, read ahead in the order of the walk."""
+    order = [index for part in share for index in run.schedule.order(part.start, part.stop)]
+    pinned = run.device.type == "cuda"
+    return read_ahead(run.dataset, collate, order, run.workers, pinned)

@@ -67,6 +67,17 @@ class Schedule:
         """Index of the sample that replaces a modality at offset m."""
         return (self.sample(position) + self.stride * m) % self.samples
 
+    def order(self, first: int, last: int) -> list[int]:
+        """Indices of the samples in the order in which a walk over ``[first, last)`` needs them.
+
+        Each arc's own samples, then the ``count`` behind its end.
+        """
+        return [
+            self.partner(arc.start, m)
+            for arc in self.arcs(first, last)
+            for m in range(len(arc) + self.count)
+        ]
+
     def arcs(self, first: int, last: int) -> Iterator[range]:
         """Positions ``[first, last)`` cut where one cycle ends and the next begins."""
         while first < last:

@@ -63,9 +63,10 @@ def wait_for_ranks(folder: RunFolder, meeting: Meeting, busy: list[int], tally: 
     absent = busy
     while True:
         absent = meeting.absent(absent) if time.monotonic() < deadline else []
-        if not absent and not folder.others_at_work():
+        ended = not absent and not folder.others_at_work()
+        tally.look()  # after that, so that the last rows are counted too
+        if ended:
             return
-        tally.look()
         time.sleep(POLL)
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from lmd_cli.compute import CPU_CHUNKS, Chunks
 from lmd_cli.config_compute import Precision
 from lmd_cli.contract import FusionNetwork, LinearFusion, encode_batch
-from lmd_cli.data import to_device
+from lmd_cli.data import Loaded, Reader, Unreadable, to_device
 from lmd_cli.decomposition import decompose
 from lmd_cli.errors import DataError
 from lmd_cli.evaluation.schedule import Schedule
@@ -114,30 +114,34 @@ def make_encoder(
     skip_errors: bool,
     stopwatch: Stopwatch,
     precision: Precision = "float32",
+    read: Callable[[int], Loaded | Unreadable] | None = None,
 ) -> Callable[[int, bool], Encoding | Skipped]:
     """The function that :func:`walk` calls.
 
     Args:
         dataset: map-style, gives samples with ``token`` and ``tensors``.
         collate: makes a batch of a list of samples.
-        stopwatch: takes the time spent reading.
+        stopwatch: takes the time spent waiting for data.
         precision: of the encoders.
         skip_errors: give :class:`Skipped` for unreadable data instead of raising.
+        read: gives the samples, perhaps ahead of need (:func:`~lmd_cli.data.read_ahead`); reads
+            each when it is asked for if there is none.
 
     Raises:
         DataError: unreadable data, unless ``skip_errors``.
     """
 
+    source = read or Reader(dataset, collate)
+
     def encode(index: int, keep: bool) -> Encoding | Skipped:
-        try:
-            with stopwatch.reading():
-                sample = dataset[index]
-        except DataError as error:
-            if not skip_errors:
-                raise
-            return Skipped(index, dataset.tokens[index], str(error))
-        batch = to_device(collate([sample]), device)
-        return _encoding(network, index, sample.token, batch, keep, precision)
+        with stopwatch.reading():
+            found = source(index)
+        if isinstance(found, Unreadable):
+            if not (skip_errors and isinstance(found.error, DataError)):
+                raise found.error
+            return Skipped(index, dataset.tokens[index], str(found.error))
+        batch = to_device(found.batch, device)
+        return _encoding(network, index, found.token, batch, keep, precision)
 
     return encode
 

@@ -140,9 +140,9 @@ TABLES = {
                 "With two sensors a kept sensor's part moves by half the change of "
                 "v(both) - v(one) - v(other) + v(none), what the sensors make together: v is the "
                 "prediction for SHAP, its bias part for LMD + SHAP. LMD + SHAP is the steadier "
-                "where the bias part holds less of that than the prediction, as it must have in "
-                "the paper. On the SimpleBEV demos of two sensors it holds 1.7 to 1.9 times as "
-                "much, because the linear parts change too when a sensor is zeroed.",
+                "where that changes less in the bias part than in the prediction, as it must have "
+                "in the paper. On the SimpleBEV demos of two sensors it changes 1.7 to 1.9 times "
+                "as much, because the linear parts change too when a sensor is zeroed.",
             ),
         ),
         TableSpec(

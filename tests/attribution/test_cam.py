@@ -130,6 +130,47 @@ def test_errors_leave_nothing_behind_and_name_what_is_near(
 ):
     with pytest.raises(ConfigError, match=r"no layer 'nrom'; near: norm"):
         activation_maps(network, features, network, "nrom", region())
-    with pytest.raises(ConfigError, match="'unused' ran 0 times"):
+    with pytest.raises(ConfigError, match="'unused' did not run after the sensors met"):
         activation_maps(network, features, network, "unused", region())
     assert not network.unused._forward_hooks
+
+
+class Twice(Fusion):
+    """Its activation runs twice; the second time on half of the first plus one: it passes all."""
+
+    def forward(self, camera: Tensor, radar: Tensor) -> Tensor:
+        hidden = self.relu(self.norm(self.first(torch.cat([camera, radar], dim=1))))
+        return self.head(self.relu(hidden / 2 + 1)).flatten(1)[:, None, None]
+
+
+def test_each_run_of_a_layer_can_be_chosen(features: dict[str, Tensor]):
+    net = Twice().double().eval().requires_grad_(False)
+    cells = torch.ones(1, 63, dtype=torch.bool)
+    first, second = (
+        activation_maps(net, features, net, layer, cells) for layer in ("relu#1", "relu#2")
+    )
+    torch.testing.assert_close(first.weights * 2, second.weights)
+    # Half the weights, twice the sensors' parts; the one goes to the bias.
+    torch.testing.assert_close(first.parts["radar"], second.parts["radar"])
+    assert first.parts["radar"].any()
+    assert not torch.allclose(first.whole, second.whole)
+    for layer in ("relu", "relu#3"):
+        with pytest.raises(ConfigError, match=r"'relu' ran 2 times .*: relu#1, relu#2"):
+            activation_maps(net, features, net, layer, cells)
+    with pytest.raises(ConfigError, match=r"'norm' ran 1 times .*: norm$"):
+        activation_maps(net, features, net, "norm#2", cells)
+
+
+def test_a_layer_without_a_grid_says_what_it_gives(features: dict[str, Tensor]):
+    class Tokens(Fusion):
+        def __init__(self) -> None:
+            super().__init__()
+            self.flat = nn.Flatten(2)
+
+        def forward(self, camera: Tensor, radar: Tensor) -> Tensor:
+            hidden = self.flat(self.first(torch.cat([camera, radar], dim=1)))
+            return self.head(hidden.unflatten(2, (9, 7)))
+
+    net = Tokens().double().eval().requires_grad_(False)
+    with pytest.raises(ConfigError, match=r"layer 'flat' gives \(1, 6, 63\); one that gives"):
+        activation_maps(net, features, net, "flat", region())

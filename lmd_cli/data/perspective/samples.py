@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -58,10 +59,7 @@ class KeyframeSamples(SplitSamples):
         radar_slots: rows P for the radar points of one view.
         extent: the maps of the ground truth go from ``-extent`` to ``extent``, metres.
         cells: number of the maps' cells along either axis.
-
-    Attributes:
-        padded: for each sample token, for how many of its past key frames the scene's first
-            one stands in, because they would be before the scene's start.
+        progress: called with (finished steps, all steps) where the tables have to be indexed.
 
     Raises:
         DataError: data root, version or split not found (says what is there), a split without a
@@ -83,6 +81,7 @@ class KeyframeSamples(SplitSamples):
         radar_slots: int = 1536,
         extent: float = 51.2,
         cells: int = 128,
+        progress: Callable[[int, int], None] | None = None,
     ) -> None:
         check_modalities(modalities, MODALITIES)
         numbers = {
@@ -95,16 +94,28 @@ class KeyframeSamples(SplitSamples):
             if number < 1:
                 raise ValueError(f"{name} must be at least 1, not {number}")
         sweeps = nsweeps if "radar" in modalities else 0
-        super().__init__(dataroot, version, split, radar_sweeps=sweeps, lidar_sweeps=1)
+        needed = {"radar_sweeps": sweeps, "lidar_sweeps": 1}
+        super().__init__(dataroot, version, split, **needed, progress=progress)
         self.modalities = tuple(modalities)
         self.image_size = image_size
         self.key_frames = key_frames
         self.extent = extent
         self.cells = cells
         self._view = RadarView(radar_slots, depth_bound, nsweeps)
+
+    @cached_property
+    def _first(self) -> list[int]:
+        """For each sample, the index of its scene's first."""
         starts: dict[str, int] = {}
-        self._first = [starts.setdefault(scene, i) for i, scene in enumerate(self.scenes)]
-        self.padded = {
+        return [starts.setdefault(scene, i) for i, scene in enumerate(self.scenes)]
+
+    @cached_property
+    def padded(self) -> dict[str, int]:
+        """For each sample token, for how many of its past key frames the scene's first stands in.
+
+        Those are the ones that would be before the scene's start.
+        """
+        return {
             token: sum(frame < first for frame in self._wanted(i))
             for i, (token, first) in enumerate(zip(self.tokens, self._first, strict=True))
         }

@@ -20,6 +20,18 @@ from lmd_cli.data.truth import Box3D
 #: Corners by front and back, within that left and right, within that top and bottom, as a
 #: :class:`~lmd_cli.data.truth.Box3D` has them.
 _SIGNS = np.array(list(itertools.product((1, -1), repeat=3)))
+#: The vehicles' classes in nuScenes' detection task, by category, as in nuscenes-devkit (which
+#: worker processes do not import).
+DETECTION_CLASSES = {
+    "vehicle.bicycle": "bicycle",
+    "vehicle.bus.bendy": "bus",
+    "vehicle.bus.rigid": "bus",
+    "vehicle.car": "car",
+    "vehicle.construction": "construction_vehicle",
+    "vehicle.motorcycle": "motorcycle",
+    "vehicle.trailer": "trailer",
+    "vehicle.truck": "truck",
+}
 
 
 @dataclass(frozen=True)
@@ -61,9 +73,6 @@ def ego_boxes(record: SampleRecord) -> list[EgoBox]:
 
 
 def _box(annotation: Annotation, ego_T_global: Matrix) -> EgoBox:
-    # Late: the devkit takes a second or two to import.
-    from nuscenes.eval.detection.utils import category_to_detection_name
-
     ego_T_box = ego_T_global @ rigid(annotation.translation, annotation.rotation)
     x, y, z = ego_T_box[:3, 3].tolist()
     vx, vy, _ = (ego_T_global[:3, :3] @ np.asarray(annotation.velocity)).tolist()
@@ -71,7 +80,7 @@ def _box(annotation: Annotation, ego_T_global: Matrix) -> EgoBox:
     return EgoBox(
         token=annotation.token,
         category=annotation.category,
-        name=category_to_detection_name(annotation.category),
+        name=DETECTION_CLASSES.get(annotation.category),
         visibility=annotation.visibility,
         center=(x, y, z),
         size=(length, width, height),

@@ -11,9 +11,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-import platformdirs
-from nuscenes.utils.splits import mini_train, mini_val, train
-
+from lmd_cli.data.cache import cache_folder
 from lmd_cli.data.synthetic.evidence import EVIDENCE_FILE
 from lmd_cli.data.synthetic.tables import MAP_FILE, TABLE_NAMES
 from lmd_cli.data.synthetic.write import VERSION, write_world
@@ -24,17 +22,28 @@ FORMAT = 3
 MANIFEST = "synthetic.json"
 DEMO_SAMPLES = 20
 DEMO_IMAGE_SIZE = (450, 800)
-CACHE_VARIABLE = "LMD_CACHE"
 
 Split = Literal["mini_val", "mini_train", "all"]
 Progress = Callable[[int, int], None]
 
-_FURTHER = tuple(name for name in train if name not in mini_train)
-_NAMES: dict[str, tuple[str, ...]] = {
-    "mini_val": tuple(mini_val),
-    "mini_train": tuple(mini_train),
-    "all": (*mini_val, *mini_train, *_FURTHER),
-}
+_MINI_VAL = ("scene-0103", "scene-0916")
+_MINI_TRAIN = (
+    *("scene-0061", "scene-0553", "scene-0655", "scene-0757"),
+    *("scene-0796", "scene-1077", "scene-1094", "scene-1100"),
+)
+_SPLITS = ("mini_val", "mini_train", "all")
+
+
+def _names(split: str) -> tuple[str, ...]:
+    """All names of a split."""
+    if split == "mini_val":
+        return _MINI_VAL
+    if split == "mini_train":
+        return _MINI_TRAIN
+    # Late: the devkit takes a second or two to import.
+    from nuscenes.utils.splits import train
+
+    return (*_MINI_VAL, *_MINI_TRAIN, *(name for name in train if name not in _MINI_TRAIN))
 
 
 def scene_names(split: Split = "all", scenes: int | None = None) -> list[str]:
@@ -46,9 +55,10 @@ def scene_names(split: Split = "all", scenes: int | None = None) -> list[str]:
     Raises:
         DataError: for an unknown split, or a number the split does not have.
     """
-    if split not in _NAMES:
-        raise DataError(f"no split {split!r} of the synthetic world; there are {', '.join(_NAMES)}")
-    names = _NAMES[split]
+    if split not in _SPLITS:
+        there = ", ".join(_SPLITS)
+        raise DataError(f"no split {split!r} of the synthetic world; there are {there}")
+    names = _names(split)
     count = min(len(names), 10) if scenes is None else scenes
     if not 1 <= count <= len(names):
         raise DataError(f"{count} scenes asked for: split {split!r} has 1 to {len(names)}")
@@ -89,7 +99,7 @@ def synthesize(
     parameters = {"scenes": names, "samples": samples, "seed": seed, "image_size": [*image_size]}
     draft = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
     try:
-        order = _NAMES["all"].index
+        order = _names("all").index
         for done in write_world(draft, names, order, samples, seed, image_size):
             if progress is not None:
                 progress(done, len(names) * samples)
@@ -179,11 +189,6 @@ def _write_manifest(root: Path, parameters: dict[str, Any]) -> None:
         "tables": {name: _digest(root / name) for name in _table_files()},
     }
     (root / MANIFEST).write_text(json.dumps(manifest, indent=1))
-
-
-def cache_folder() -> Path:
-    """The user's cache folder of this program; environment variable ``LMD_CACHE`` overrides it."""
-    return Path(os.environ.get(CACHE_VARIABLE) or platformdirs.user_cache_dir("lmd-cli"))
 
 
 def demo_root(cache_dir: Path | None = None, progress: Progress | None = None) -> Path:

@@ -1,0 +1,159 @@
+"""Indexes in the cache folder: found by what they were made from, made where there is none."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import logging
+import os
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+from lmd_cli.data.cache import CACHE_VARIABLE, cache_folder
+from lmd_cli.data.index.records import FORMAT, SplitIndex
+from lmd_cli.data.index.storage import DamagedError, write_arrays
+from lmd_cli.data.index.tables import Progress, build_index
+from lmd_cli.errors import DataError
+
+#: The tables that an index is made from.
+TABLES = (
+    *("scene", "sample", "sample_data", "ego_pose", "calibrated_sensor", "sensor"),
+    *("sample_annotation", "instance", "category", "visibility"),
+)
+#: An index that was not opened for so long is removed when another one is made, seconds.
+KEPT = 90 * 24 * 3600
+
+log = logging.getLogger(__name__)
+
+
+def open_index(
+    dataroot: Path | str, version: str, split: str, progress: Progress | None = None
+) -> SplitIndex:
+    """A split's index: from the cache folder, or made and put there.
+
+    An index is found by the root's resolved path, version, split, and the sizes and times of the
+    tables, so changed tables are read again. Several processes may ask at once: one makes it, the
+    others wait. A damaged one is made again. Where the cache folder cannot be written, the index
+    stays in memory, and a warning says so.
+
+    Args:
+        dataroot: the nuScenes root.
+        version: e.g. ``v1.0-trainval``.
+        split: e.g. ``val``.
+        progress: called with (finished steps, all steps) while an index is made.
+
+    Raises:
+        DataError: data root, version or split not found (says what is there), a split without a
+            scene in this version, or tables that the devkit cannot read.
+    """
+    root = Path(dataroot).expanduser()
+    _require_version(root, version)
+    path = index_path(root, version, split)
+    index = _load(path)
+    if index is not None:
+        return index
+    with _alone(path):
+        index = _load(path)  # another process may have made it meanwhile
+        return index or _make(path, root, version, split, progress)
+
+
+def index_path(root: Path, version: str, split: str) -> Path:
+    """Where the index of a split belongs, given its tables as they are now."""
+    stamps = []
+    for name in TABLES:
+        with contextlib.suppress(FileNotFoundError):
+            found = (root / version / f"{name}.json").stat()
+            stamps.append((name, found.st_size, found.st_mtime_ns))
+    key = json.dumps([FORMAT, str(root.resolve()), version, split, stamps])
+    digest = hashlib.sha256(key.encode()).hexdigest()[:24]
+    readable = re.sub(r"[^\w.-]", "_", f"{version}-{split}")[:80]
+    return cache_folder() / "indexes" / f"{readable}-{digest}.lmdindex"
+
+
+def _require_version(root: Path, version: str) -> None:
+    if not root.is_dir():
+        raise DataError(f"data root {root} not found; {_there(root.parent)}", path=root)
+    if not (root / version / "scene.json").is_file():
+        versions = sorted(table.parent.name for table in root.glob("*/scene.json"))
+        what = f"versions there: {', '.join(versions)}" if versions else _there(root)
+        raise DataError(f"version {version} not found in {root}; {what}", path=root / version)
+
+
+def _there(folder: Path) -> str:
+    """What a folder holds, in words."""
+    if not folder.is_dir():
+        return f"nor does {folder} exist"
+    names = sorted(entry.name for entry in folder.iterdir())
+    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    return f"{folder} holds {', '.join(names[:10]) + more if names else 'nothing'}"
+
+
+def _load(path: Path) -> SplitIndex | None:
+    """The index, or none where it is missing, damaged or unreadable."""
+    try:
+        index = SplitIndex.load(path)
+    except FileNotFoundError:
+        return None
+    except (DamagedError, OSError) as error:
+        log.warning("%s is damaged (%s) and is made again", path, error)
+        return None
+    with contextlib.suppress(OSError):
+        os.utime(path)  # says that it is in use
+    return index
+
+
+def _make(
+    path: Path, root: Path, version: str, split: str, progress: Progress | None
+) -> SplitIndex:
+    index = build_index(root, version, split, progress)
+    try:
+        write_arrays(path, index.arrays, index.meta)
+        _remove_old(path.parent)
+        return SplitIndex.load(path)
+    except (DamagedError, OSError) as error:
+        why = getattr(error, "strerror", None) or error
+        log.warning(
+            "the index of %s cannot be kept in %s (%s): it stays in memory, and every run makes "
+            "it again; set %s to a folder that can be written",
+            *(version, path.parent, why, CACHE_VARIABLE),
+        )
+        return index
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """Waits while another process makes the same index; no lock where none can be had."""
+    lock = path.with_name(f".{path.name}.lock")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        file = open(lock, "ab")  # noqa: SIM115
+    except OSError:
+        yield
+        return
+    with file:
+        with contextlib.suppress(OSError):  # a file system without locks: both make it
+            _wait_for(file.fileno(), path)
+        try:
+            yield
+        finally:
+            lock.unlink(missing_ok=True)
+
+
+def _wait_for(descriptor: int, path: Path) -> None:
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        log.warning("waiting for another process that makes %s", path.name)
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+
+
+def _remove_old(folder: Path) -> None:
+    """Removes indexes (and drafts of killed processes) that nobody has opened for long."""
+    for path in folder.iterdir():
+        with contextlib.suppress(OSError):
+            if path.stat().st_mtime < time.time() - KEPT:
+                path.unlink()

@@ -1,0 +1,207 @@
+"""Reading samples in a known order, ahead of need, in worker processes."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from types import TracebackType
+from typing import Any, NamedTuple
+
+import torch
+from torch.utils.data import DataLoader, Dataset
+
+from lmd_cli.errors import LmdError, RunError
+
+Batch = Mapping[str, Any]
+Collate = Callable[[Sequence[Any]], Batch]
+#: Samples that each worker holds ready.
+PREFETCH = 2
+#: More workers than this do not help: eight read faster than a GPU takes a sample.
+MOST_WORKERS = 8
+
+
+class Loaded(NamedTuple):  # a tuple, because torch pins the tensors of tuples
+    """A batch of one sample: its index in the dataset, its token, its collated tensors."""
+
+    number: int
+    token: str
+    batch: Batch
+
+
+class Unreadable(NamedTuple):
+    """A sample that cannot be read, and what is to be said of it."""
+
+    number: int
+    error: LmdError
+
+
+class Reader(Dataset["Loaded | Unreadable"]):
+    """Reads one sample at a time; calling it and indexing it are the same.
+
+    Args:
+        dataset: map-style; gives samples with a ``token``.
+        collate: makes a batch of a list of samples.
+    """
+
+    def __init__(self, dataset: Any, collate: Collate) -> None:
+        self._dataset, self._collate = dataset, collate
+
+    def __getitem__(self, index: int) -> Loaded | Unreadable:
+        try:
+            sample = self._dataset[index]
+        except LmdError as error:
+            return Unreadable(index, error.with_traceback(None))
+        return Loaded(index, sample.token, self._collate([sample]))
+
+    def __call__(self, index: int) -> Loaded | Unreadable:
+        return self[index]
+
+
+class Ahead:
+    """Reads in worker processes; gives samples in the order that was announced.
+
+    What a worker reads is what would have been read here: errors too arrive in their place. Use
+    as a context manager, which starts the workers and ends them, however the block ends.
+
+    Args:
+        reader: what to do for each index.
+        order: indices, in the order in which they will be asked for.
+        workers: processes, at least 1.
+        pinned: put tensors into page-locked memory, from which a GPU copies faster.
+
+    Raises:
+        RunError: at any time in the block: a worker died (out of memory, for instance).
+    """
+
+    def __init__(self, reader: Reader, order: Sequence[int], workers: int, pinned: bool) -> None:
+        self._options: dict[str, Any] = {
+            "dataset": reader,
+            "batch_size": None,
+            "sampler": order,
+            "num_workers": min(workers, len(order)),
+            "prefetch_factor": PREFETCH,
+            "collate_fn": _as_it_is,
+            "pin_memory": pinned,
+            "worker_init_fn": _settle,
+            # Without one it draws from torch's global numbers, which a run without workers keeps.
+            "generator": torch.Generator(),
+        }
+        self._samples: Any = None
+
+    def __enter__(self) -> Ahead:
+        with warnings.catch_warnings():
+            # More workers than cores were asked for; reading may well be bound by the disk.
+            warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)
+            self._samples = iter(DataLoader(**self._options))
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        try:
+            died = self._death(error)
+            self._end()
+        except RuntimeError as late:  # torch says when it notices, also here
+            died = self._death(late)
+            with contextlib.suppress(RuntimeError):
+                self._end()
+            if not died:
+                raise
+        if died:
+            raise RunError(died) from error
+
+    def _end(self) -> None:
+        # Not left to the iterator's own end: the traceback of an interrupt keeps it alive.
+        if self._samples is not None:
+            self._samples._shutdown_workers()
+        self._samples = None
+
+    def _death(self, error: BaseException | None) -> str:
+        """What to say if the error is that of a dead worker: torch's own words, or, if it died
+        while it handed a tensor over, a broken connection."""
+        what = ""
+        if isinstance(error, RuntimeError) and "DataLoader worker (pid" in str(error):
+            what = str(error).strip().splitlines()[0].rstrip(".")
+        elif isinstance(error, (EOFError, ConnectionError, FileNotFoundError)):
+            dead = _dead(self._samples._workers)
+            what = f"process {dead} exited unexpectedly" if dead else ""
+        return what and (
+            f"a process that reads data died ({what}), maybe because memory or shared memory "
+            "(/dev/shm) ran out. Finished rows are kept: the same command goes on from there; "
+            "fewer --workers need less memory, 0 reads without further processes"
+        )
+
+    def __call__(self, index: int) -> Loaded | Unreadable:
+        """The next sample.
+
+        Raises:
+            ValueError: another one is next.
+        """
+        if self._samples is None:
+            raise ValueError("the workers are not running: use 'with'")
+        found = next(self._samples, None)
+        if found is None or found.number != index:
+            raise ValueError(f"sample {index} is not next in the order that was announced")
+        return found
+
+
+def read_ahead(
+    dataset: Any, collate: Collate, order: Sequence[int], workers: int, pinned: bool = False
+) -> contextlib.AbstractContextManager[Callable[[int], Loaded | Unreadable]]:
+    """A context that gives a function from index to sample: :class:`Ahead`, or for no workers a
+    :class:`Reader`, which reads when asked."""
+    reader = Reader(dataset, collate)
+    if not workers or not order:
+        return contextlib.nullcontext(reader)
+    return Ahead(reader, order, workers, pinned)
+
+
+def default_workers(cores: int, device: torch.device) -> int:
+    """Worker processes that pay.
+
+    A GPU takes samples faster than one core reads them, so all cores but one read, up to
+    :data:`MOST_WORKERS`. On the CPU computing takes many times as long as reading and uses all
+    cores: one worker keeps reading off its path. With one or two cores reading is left where it
+    is: a worker would only compete.
+
+    Args:
+        cores: those that the process has to itself.
+        device: where it computes.
+    """
+    if cores <= 2:
+        return 0
+    return min(cores - 1, MOST_WORKERS) if device.type == "cuda" else 1
+
+
+def _settle(worker: int) -> None:
+    """In a new worker: one thread, and Ctrl-C is for the main process, which then ends us.
+
+    So is the signal of a scheduler that ends a whole group; on it we go as if we were done.
+    """
+    import cv2
+
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, lambda *_: os._exit(0))
+    torch.set_num_threads(1)
+    cv2.setNumThreads(1)
+
+
+def _dead(workers: Sequence[Any]) -> int | None:
+    """A worker that has ended; its connections break a moment before that can be seen."""
+    for _ in range(20):
+        for worker in workers:
+            if not worker.is_alive():
+                return int(worker.pid)
+        time.sleep(0.05)
+    return None
+
+
+def _as_it_is(found: Loaded | Unreadable) -> Loaded | Unreadable:
+    return found
