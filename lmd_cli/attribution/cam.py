@@ -9,6 +9,10 @@ from the original network, for the score sum over R of the output (Seg-Grad-CAM,
 - ``gradcam++``: positive gradients, weighted by g^2 / (2 g^2 + g^3 sum A) (Chattopadhay et al.)
 - ``scorecam``: no gradient: the score when the features are masked by the channel's normalised
   activation, through a softmax over the channels (Wang et al.)
+
+They stand beside :mod:`.interface`, not behind it: what they split is a layer's map, on the layer's
+grid and cut off at zero, and their parts do not sum to the output, which is what every method there
+promises and what the perturbation protocol and the scores build on.
 """
 
 from __future__ import annotations

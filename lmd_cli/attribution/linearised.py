@@ -126,8 +126,7 @@ class LmdShapley:
         bias_only = keeps_constants and not needs_bias(linear.result.tape or [])
 
         def bias(**given: Any) -> tuple[Any, Any]:
-            result = self._at_coalition(fuse, given, bias_only, keeps_constants)
-            return result.bias, result.total
+            return self._at_coalition(fuse, given, bias_only, keeps_constants)
 
         return _LmdShapleyExplainer(linear, _bias_beside(fuse, bias, self.name))
 
@@ -143,26 +142,29 @@ class LmdShapley:
 
     def _at_coalition(
         self, fuse: Fuse, features: Features, bias_only: bool, keeps_constants: bool
-    ) -> Decomposition:
-        """The network linearised at a coalition's features.
+    ) -> tuple[Any, Any]:
+        """The bias part, and the output, of the network linearised at a coalition's features.
 
         Where all constants go to the bias and no two parts are multiplied, the bias is followed by
         itself; else the parts of those present are needed (absent ones are zero).
         """
         if bias_only:
-            return decompose_bias(fuse, features, self.variant)
+            result = decompose_bias(fuse, features, self.variant)
+            return result.bias, result.total
         leaves = {name: pytree.tree_leaves(tree) for name, tree in features.items()}
         zero = [name for name, tensors in leaves.items() if not any(t.any() for t in tensors)]
         absent = {n: features[n] for n in zero} if keeps_constants else {}
         present = {name: tree for name, tree in features.items() if name not in absent}
-        if not present:
-            return decompose_bias(fuse, features, self.variant)
+        if not present:  # all of it is constants
+            total = run(fuse.function if isinstance(fuse, Coalitions) else fuse, features)
+            return total, total
 
         def in_order(**given: Any) -> Any:  # a fuse may join its keywords in the order they come
             return fuse(**{name: given[name] for name in features})
 
         root = find_root(fuse)
-        return decompose(in_order, present, self.variant, constants=absent, root=root)
+        result = decompose(in_order, present, self.variant, constants=absent, root=root)
+        return result.bias, result.total
 
 
 def _bias_beside(fuse: Fuse, bias: Callable[..., tuple[Any, Any]], key: str) -> Fuse:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from difflib import get_close_matches
 
+from lmd_cli.attribution.cam import METHODS as CAMS
 from lmd_cli.attribution.gradients import MOST_STEPS, GradientTimesInput, IntegratedGradients
 from lmd_cli.attribution.interface import Method
 from lmd_cli.attribution.linearised import (
@@ -54,6 +55,11 @@ def method_named(name: str) -> Method:
         return _with_steps(name, variant)
     if name in METHODS:
         return METHODS[name]()
+    if name.replace("-", "") in CAMS:
+        raise MethodError(
+            f"{name} maps a layer and does not split the output, so it cannot stand beside the "
+            "methods here; lmd gradcam makes it"
+        )
     near = get_close_matches(name, METHODS, n=1)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     raise MethodError(

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from lmd_cli.attribution import parts
+from lmd_cli.attribution.coalitions import Coalitions
 from lmd_cli.attribution.linearised import Lmd, LmdShapley, PartialLinearisation
 from lmd_cli.attribution.removal import LeaveOneOut, Shapley
 from lmd_cli.decomposition import DecompositionError, decompose, set_module_rules
@@ -291,3 +292,28 @@ def test_lmd_shapley_of_a_product_sums_to_the_network() -> None:
 
 
 CLEAN_THREE = {"camera": normal(1, 3, 4, 5), "radar": normal(1, 3, 4, 5, seed=1)}
+
+
+def attending(camera: Tensor, radar: Tensor) -> Tensor:
+    """Products of features, and a bias in both factors."""
+    scores = (camera + 0.3) @ (radar - 0.2).transpose(1, 2)
+    return scores.softmax(-1) @ radar + (camera + 0.5) * (radar + 0.1)
+
+
+@pytest.mark.parametrize("remembers", [False, True])
+def test_lmd_shapley_where_features_are_multiplied(remembers: bool) -> None:
+    """The values of all four coalitions written out."""
+    full = {"camera": normal(1, 3, 4), "radar": normal(1, 3, 4, seed=1)}
+    none = {name: torch.zeros_like(x) for name, x in full.items()}
+
+    def bias(*present: str) -> Tensor:
+        given = {name: full[name] if name in present else none[name] for name in full}
+        return decompose(attending, given).bias
+
+    fuse = Coalitions(attending, broadcasts=False) if remembers else attending
+    found = parts(LmdShapley(), fuse, full)
+    own = decompose(attending, full).parts
+    for name, other in (("camera", "radar"), ("radar", "camera")):
+        gain = (bias(name, other) - bias(other) + bias(name) - bias()) / 2
+        close(found[name], own[name] + gain)
+    close(found["bias"], bias())

@@ -84,6 +84,9 @@ def test_unknown_methods_are_answered_with_near_names() -> None:
         method_named("shaply")
     with pytest.raises(MethodError, match=r"method 'lmd:identity-ration': .* is not a variant"):
         method_named("lmd:identity-ration")
+    for cam in ("gradcam", "grad-cam", "scorecam"):
+        with pytest.raises(MethodError, match=r"maps a layer .* lmd gradcam makes it"):
+            method_named(cam)
     with pytest.raises(LmdError, match="no method 'lrp:identity-ratio'"):
         method_named("lrp:identity-ratio")
     assert method_named("lmd-shapley:identity-identity").name == "lmd-shapley:identity-identity"
