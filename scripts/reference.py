@@ -38,7 +38,7 @@ def rendered(text: str) -> str:
     def fill(found: re.Match[str]) -> str:
         kind, name = found[1], found[2] or ""
         head = f"<!-- {kind}: {name} -->" if name else f"<!-- {kind} -->"
-        return f"{head}\n{makers[kind](name)}<!-- end -->"
+        return f"{head}\n\n{makers[kind](name)}\n<!-- end -->"
 
     return BLOCK.sub(fill, text)
 

@@ -165,7 +165,7 @@ def rules_table() -> dict[tuple[str, str, str], set[str]]:
     block = re.search(r"<!-- rules -->\n(.*?)<!-- end -->", MATHEMATICS.read_text(), re.DOTALL)
     assert block
     found = {}
-    for line in block[1].splitlines()[2:]:
+    for line in block[1].strip().splitlines()[2:]:
         file, kind, equation, functions = (cell.strip() for cell in line.strip("| ").split(" | "))
         module = file.partition("]")[0].strip("[")
         found[module, kind, equation] = set(re.findall(r"`([^`]+)`", functions))
