@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal, cast
@@ -112,7 +114,8 @@ def build_dataset(config: RunConfig, progress: Progress | None = None) -> Sample
 
 
 def _own_samples(config: RunConfig, data: OwnDataConfig) -> Samples:
-    made = make_target("data", data.target, data.options, config.source)
+    with _seeded(config):
+        made = make_target("data", data.target, data.options, config.source)
     if isinstance(made, NuScenesSamples | KeyframeSamples):
         return made
     return OwnSamples(made, f"data.target {data.target!r}", blamed)
@@ -138,11 +141,24 @@ def nuscenes_samples(
     data: DataConfig, model: SimpleBEVConfig | CRNConfig, progress: Progress | None = None
 ) -> Samples:
     """nuScenes as a network of ours takes it; see :func:`build_dataset`."""
-    shape = build_shape(model) if isinstance(model, CRNConfig) else None
     shown = progress or Silent()
-    where = (data_root(data, shown), data.version, data.split)
+    root = data_root(data, shown)
     indexing = counter(shown, f"indexing {data.version} {data.split}, once")
-    if shape is not None:
+    try:
+        return _opened(root, data, model, indexing)
+    finally:
+        shown.close()
+
+
+def _opened(
+    root: Path,
+    data: DataConfig,
+    model: SimpleBEVConfig | CRNConfig,
+    indexing: Callable[[int, int], None],
+) -> Samples:
+    where = (root, data.version, data.split)
+    if isinstance(model, CRNConfig):
+        shape = build_shape(model)
         return KeyframeSamples(
             *where,
             progress=indexing,
@@ -155,7 +171,6 @@ def nuscenes_samples(
             extent=shape.extent,
             cells=shape.cells,
         )
-    assert isinstance(model, SimpleBEVConfig)
     return NuScenesSamples(
         *where,
         progress=indexing,
@@ -250,12 +265,19 @@ def untrained(config: RunConfig) -> Any:
     """
     model = config.model
     target, options = _door(model)
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(config.seed)
+    with _seeded(config):
         network = make_target("model", target, options, config.source)
     if isinstance(model, OwnModelConfig):
         require_network(network, f"model.target {target!r}", model.modalities)
     return network
+
+
+@contextmanager
+def _seeded(config: RunConfig) -> Iterator[None]:
+    """Torch's random numbers from the config's seed; those of the caller are left alone."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(config.seed)
+        yield
 
 
 def _door(model: SimpleBEVConfig | CRNConfig | OwnModelConfig) -> tuple[str, dict[str, Any]]:

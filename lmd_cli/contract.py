@@ -174,31 +174,42 @@ def fuse_function(
         kind = type(network).__name__
         with blamed(f"{kind}.fuse"):
             found = network.fuse(features, **asked, **constants)
-        return _require_output(found, output, kind)
+        return _require_output(found, output, f"{kind}.fuse")
 
     return fuse
+
+
+def tail_output(network: LinearFusion, fused: Tensor, output: str) -> Tensor:
+    """One output of ``tail``.
+
+    Raises:
+        ContractError: as :func:`fuse_function`'s.
+    """
+    kind = type(network).__name__
+    with blamed(f"{kind}.tail"):
+        found = network.tail(fused, [output])
+    return _require_output(found, output, f"{kind}.tail")
 
 
 def _takes_outputs(fuse: Callable[..., Any]) -> bool:
     return "outputs" in inspect.signature(fuse).parameters
 
 
-def _require_output(found: Any, output: str, kind: str) -> Tensor:
+def _require_output(found: Any, output: str, what: str) -> Tensor:
     if not isinstance(found, Mapping):
         given = type(found).__name__
-        raise ContractError(f"{kind}.fuse gave a {given}; expected a dict of tensors by name")
+        raise ContractError(f"{what} gave a {given}; expected a dict of tensors by name")
     if output not in found:
         known = [str(name) for name in found]
         near = get_close_matches(output, known, n=1, cutoff=0.4)
         hint = f"; did you mean {near[0]}?" if near else ""
         listed = ", ".join(known) or "nothing"
-        raise ContractError(f"model.output is {output!r}; {kind}.fuse gives {listed}{hint}")
+        raise ContractError(f"model.output is {output!r}; {what} gives {listed}{hint}")
     value = found[output]
     if not isinstance(value, Tensor) or not value.dtype.is_floating_point:
         given = str(value.dtype) if isinstance(value, Tensor) else type(value).__name__
         raise ContractError(
-            f"{kind}.fuse: output {output} is of {given}; expected a tensor of real floating "
-            "numbers"
+            f"{what}: output {output} is of {given}; expected a tensor of real floating numbers"
         )
     return value
 

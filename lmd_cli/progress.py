@@ -171,11 +171,12 @@ def make_progress(stream: IO[str] | None = None) -> Progress:
 
 def counter(progress: Progress, description: str) -> Callable[[int, int], None]:
     """``report(done, total)`` for functions that count for themselves; starts with the first."""
-    state = {"done": 0}
+    state = {"done": -1}
 
     def report(done: int, total: int) -> None:
-        if not state["done"]:
+        if state["done"] < 0:
             progress.start(total, description)
+            state["done"] = 0
         progress.advance(done - state["done"])
         state["done"] = done
 

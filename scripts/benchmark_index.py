@@ -96,11 +96,12 @@ def workers(root: Path, split: str, count: int) -> dict[str, float]:
             assert "nuscenes" not in sys.modules
             assert dataset._records[index].cameras
             sizes = private_memory() if index % 100 > 90 else {}
-            return torch.tensor([os.getpid(), *(sizes.values() or (0.0, 0.0))])
+            return torch.tensor([os.getpid(), *(sizes.values() or (0.0, 0.0))], dtype=torch.float64)
 
     order = list(range(len(dataset)))
     loader = DataLoader(Touched(), batch_size=None, sampler=order, num_workers=count)
-    found = torch.stack(list(loader))
+    # Plain numbers: a tensor that came from a worker holds a file open.
+    found = torch.tensor([row.tolist() for row in loader], dtype=torch.float64)
     return {
         "worker processes": len(found[:, 0].unique()),
         "most private memory of one, written MB": found[:, 1].max().item(),

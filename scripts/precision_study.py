@@ -112,7 +112,7 @@ def main() -> None:
         first = first or (summary, features)
         rows.append(row(way.name, summary, distance(features, first[1])))
         notes.append(f"{way.name}: {deviation(summary, first[0])}")
-        print(f"{way.name} done", file=sys.stderr)
+        print(notes[-1], rows[-1], file=sys.stderr, flush=True)
     show(rows)
     print(f"\n{given.samples} samples of {given.config} on {given.device}.", *notes, sep="\n")
 

@@ -118,3 +118,30 @@ def test_the_synthetic_root_is_made_for_the_split_with_progress(monkeypatch: pyt
 def test_the_synthetic_root_has_two_splits():
     with pytest.raises(ConfigError, match="'val': the synthetic root has the splits mini_val and"):
         build.data_root(load_config("demo", ["data.split=val"]).data, Silent())
+
+
+class Recorder:
+    """Writes down what is shown."""
+
+    def __init__(self) -> None:
+        self.calls: list[object] = []
+
+    def start(self, total: int, description: str) -> None:
+        self.calls.append((description, total))
+
+    def advance(self, n: int = 1, note: str = "", waiting: float | None = None) -> None:
+        self.calls.append(n)
+
+    def close(self) -> None:
+        self.calls.append("closed")
+
+
+def test_tables_are_indexed_once_and_that_is_shown(
+    tiny_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setenv("LMD_CACHE", str(tmp_path))
+    first, again = Recorder(), Recorder()
+    for shown in (first, again):
+        assert len(build.build_dataset(load_config(tiny_config), shown)) == 6
+    assert first.calls == [("indexing v1.0-mini mini_val, once", 3), 0, 1, 1, 1, "closed"]
+    assert again.calls == ["closed"]

@@ -95,6 +95,7 @@ def test_every_key_is_documented_where_it_is_declared():
         ("compute.precison=bf16", "unknown key compute.precison; did you mean compute.precision?"),
         ("device=gpu", "device is 'gpu': expected auto, cpu, cuda or cuda:N"),
         ("threads=0", "threads is 0: expected a positive integer"),
+        ("workers=-1", "workers is -1: expected an integer from 0 to 256"),
         ("data.split.x=1", "data.split is a value, not a mapping"),
         ("data.split", "expected key=value"),
         ("=1", "expected key=value"),

@@ -55,6 +55,7 @@ class Coalitions:
         samples: Mapping[int, Sequence[Alone]] | None = None,
     ):
         self.function, self.broadcasts = function, broadcasts
+        self.__wrapped__ = function
         self.passes = 0
         self._key, self._gives_total = PLAIN, False
         self._samples = samples or {}

@@ -22,7 +22,13 @@ from lmd_cli.attribution.interface import (
     run,
 )
 from lmd_cli.attribution.removal import Plain, leave_one_out, require_few, shapley
-from lmd_cli.decomposition import Decomposition, Variant, decompose, decompose_bias
+from lmd_cli.decomposition import (
+    Decomposition,
+    Variant,
+    decompose,
+    decompose_bias,
+    module_rules,
+)
 from lmd_cli.decomposition.layout import BIAS
 from lmd_cli.decomposition.modules import find_root
 from lmd_cli.decomposition.partial import ACTIVATIONS, NORMALISATIONS, PartiallyLinear
@@ -116,25 +122,28 @@ class LmdShapley:
     def at(self, fuse: Fuse, features: Features) -> Explainer:
         require_few(tuple(features))
         linear = Lmd(self.variant).at(fuse, features)
-        bias_only = self._keeps_constants and not needs_bias(linear.result.tape or [])
+        keeps_constants = self._keeps_constants(fuse)
+        bias_only = keeps_constants and not needs_bias(linear.result.tape or [])
 
         def bias(**given: Any) -> tuple[Any, Any]:
-            result = self._at_coalition(fuse, given, bias_only)
+            result = self._at_coalition(fuse, given, bias_only, keeps_constants)
             return result.bias, result.total
 
         return _LmdShapleyExplainer(linear, _bias_beside(fuse, bias, self.name))
 
-    @property
-    def _keeps_constants(self) -> bool:
+    def _keeps_constants(self, fuse: Fuse) -> bool:
         """Whether all constants go to the bias."""
         rules = self.variant
         return (
-            rules.batch_norm == "identity"
+            not module_rules(find_root(fuse))
+            and rules.batch_norm == "identity"
             and rules.norm != "uniform"
             and rules.activation in ("identity", "taylor")
         )
 
-    def _at_coalition(self, fuse: Fuse, features: Features, bias_only: bool) -> Decomposition:
+    def _at_coalition(
+        self, fuse: Fuse, features: Features, bias_only: bool, keeps_constants: bool
+    ) -> Decomposition:
         """The network linearised at a coalition's features.
 
         Where all constants go to the bias and no two parts are multiplied, the bias is followed by
@@ -144,7 +153,7 @@ class LmdShapley:
             return decompose_bias(fuse, features, self.variant)
         leaves = {name: pytree.tree_leaves(tree) for name, tree in features.items()}
         zero = [name for name, tensors in leaves.items() if not any(t.any() for t in tensors)]
-        absent = {n: features[n] for n in zero} if self._keeps_constants else {}
+        absent = {n: features[n] for n in zero} if keeps_constants else {}
         present = {name: tree for name, tree in features.items() if name not in absent}
         if not present:
             return decompose_bias(fuse, features, self.variant)

@@ -168,7 +168,8 @@ def decompose_bias(
         A decomposition whose ``total`` and ``bias`` count; its modalities' parts are left out.
     """
     layout = Layout(tuple(inputs))
-    session = Session(layout, parse_variant(variant), root=find_root(function))
+    root = find_root(function)
+    session = Session(layout, VariantByModule(parse_variant(variant), None, root), root=root)
 
     def without_parts(leaf: Tensor) -> Tensor:
         return DecomposedTensor.wrap(leaf, leaf.new_zeros((0, *leaf.shape)), ())

@@ -25,7 +25,8 @@ OnOutput = Callable[[str, nn.Module, Any, Any], Any]
 def find_root(function: Any) -> nn.Module | None:
     """The module whose names describe what ``function`` calls, if that can be told.
 
-    A module, a bound method of one, a partial of either, or a closure over exactly one.
+    A module, a bound method of one, a partial of either, a closure over exactly one, or what wraps
+    one of these (``__wrapped__``).
     """
     if isinstance(function, nn.Module):
         return function
@@ -36,7 +37,10 @@ def find_root(function: Any) -> nn.Module | None:
         return owner
     cells = [cell.cell_contents for cell in getattr(function, "__closure__", None) or ()]
     roots = [root for value in cells if (root := _module_of(value)) is not None]
-    return roots[0] if len(roots) == 1 else None
+    if len(roots) == 1:
+        return roots[0]
+    wrapped = getattr(function, "__wrapped__", None)
+    return None if roots or wrapped is None else find_root(wrapped)
 
 
 def _module_of(value: Any) -> nn.Module | None:

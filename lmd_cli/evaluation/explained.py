@@ -8,7 +8,7 @@ from typing import Any
 
 from torch import Tensor
 
-from lmd_cli.contract import FusionNetwork, LinearFusion, fuse_function
+from lmd_cli.contract import FusionNetwork, LinearFusion, fuse_function, tail_output
 from lmd_cli.evaluation.walk import Encoding, Fused, fused_parts
 
 
@@ -49,12 +49,12 @@ def explained_encoding(network: FusionNetwork, output: str, sample: Encoding) ->
 
 def _behind(network: LinearFusion, output: str, fused: Fused) -> Explained:
     """What stands behind a linear fusion layer, as a function of the modalities' parts."""
-    bias, tail = fused.bias, network.tail
+    bias = fused.bias
 
     def fuse(**parts: Tensor) -> Tensor:
         total, *others = parts.values()
         for part in others:
             total = total + part
-        return tail(total if bias is None else total + bias, [output])[output]
+        return tail_output(network, total if bias is None else total + bias, output)
 
     return Explained(fuse, fused.parts)

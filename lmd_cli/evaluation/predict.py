@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from lmd_cli.contract import FusionNetwork, LinearFusion, fuse_function
-from lmd_cli.decomposition import Decomposition, Variant, decompose, decompose_onward
+from lmd_cli.contract import FusionNetwork, LinearFusion, fuse_function, tail_output
+from lmd_cli.decomposition import Decomposition, Variant, decompose, decompose_onward, module_rules
 from lmd_cli.decomposition.audit import residual
 from lmd_cli.decomposition.frozen import FrozenProduct, Origin
 from lmd_cli.decomposition.replay import Linearised, replay, replay_deviation
@@ -110,7 +110,8 @@ class Family:
         own = Variant.parse(variant)
         if variant == self.variant:
             return self.prediction
-        if not self.prediction.affine:
+        if not self.prediction.affine or module_rules(as_module(self._network)):
+            # Under rules of some modules the constants are not all where the family's are.
             return Family(self._network, self._visit, variant, self._output).prediction
         if own.activation in ACTIVATION_SPLITS[1:]:
             result = self._decomposed(variant, keep_frozen=False)
@@ -118,7 +119,7 @@ class Family:
         return self._shared_out(own)
 
     def _tail(self, x: Tensor) -> Tensor:
-        return self._network.tail(x, [self._output])[self._output]
+        return tail_output(self._network, x, self._output)
 
     def _decomposed(self, variant: str, *, keep_frozen: bool) -> Decomposition:
         """The clean sample from the fusion layer on."""

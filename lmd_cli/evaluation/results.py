@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import fcntl
 import json
+import os
 import uuid
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -40,6 +41,17 @@ FILES = (
     "notes.txt",
     "run.json",
 )
+#: Held by this process. A forked reader would keep them when its parent has been killed.
+_locks: set[IO[bytes]] = set()
+
+
+def _close_in_fork() -> None:
+    for lock in _locks:
+        lock.close()
+    _locks.clear()
+
+
+os.register_at_fork(after_in_child=_close_in_fork)
 
 
 class RunFolder:
@@ -121,7 +133,11 @@ class RunFolder:
                     f"{self.path} cannot be locked ({error.strerror}), so two runs could spoil "
                     "each other's results; use --output on a file system with locks"
                 ) from None
-            yield lock
+            _locks.add(lock)
+            try:
+                yield lock
+            finally:
+                _locks.discard(lock)
 
     # -- the record -----------------------------------------------------------------------
 

@@ -32,8 +32,9 @@ from lmd_cli.report.sheet import (
     title_size,
 )
 
-#: Between two rows of a grid, inches: a row's title, and the axes of the row above.
-BETWEEN = 0.42
+#: Of a grid, inches: between two rows (axes of the one above, titles of the maps, the row's title),
+#: from a row to its title, and for the axis between images and maps.
+BETWEEN, ABOVE, AXIS = 0.58, 0.22, 0.42
 
 
 def decomposition_figure(scene: Scene, style: Style = "positive", form: Format = "png") -> bytes:
@@ -70,8 +71,8 @@ def _single(scene: Scene, look: Look) -> Figure:
 def _grid(scenes: Sequence[Scene], look: Look) -> Figure:
     """Rows of images, ground truth, prediction, parts."""
     panels, text, bar = 2 + len(scenes[0].parts), _text(scenes, look), bool(look.unit)
-    wide, gap = 2.1, 0.16  # what the images take, and the axis beside them, in panels
-    panel = WIDTH / (panels + wide + gap)
+    wide = 2.1  # what the images take, in panels
+    panel = (WIDTH - AXIS) / (panels + wide)
     map_height = panel * max(depth_of(scene) for scene in scenes)
     below, top = footer_height(text, bar), BETWEEN
     height = top + (map_height + BETWEEN) * len(scenes) - BETWEEN + below
@@ -79,7 +80,7 @@ def _grid(scenes: Sequence[Scene], look: Look) -> Figure:
     cells = figure.add_gridspec(
         len(scenes),
         panels + 2,
-        width_ratios=[wide, gap, *[1.0] * panels],
+        width_ratios=[wide, AXIS / panel, *[1.0] * panels],
         left=0.01,
         right=0.99,
         bottom=below / height,
@@ -94,8 +95,8 @@ def _grid(scenes: Sequence[Scene], look: Look) -> Figure:
             if number + 1 == len(scenes):
                 axes.set_xlabel("right (m)", labelpad=1)
         box = cells[number, 0].get_position(figure)
-        place = (box.x0, box.y1 + 0.05 / height)
-        figure.text(*place, scene.title, fontsize=7.2, va="bottom", parse_math=False)
+        place = (box.x0, box.y1 + ABOVE / height)
+        figure.text(*place, scene.title, fontsize=7.8, va="bottom", parse_math=False)
     draw_footer(figure, text, bar)
     draw_bar(figure, look, bar_place(figure))
     return figure

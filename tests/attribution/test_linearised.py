@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 from lmd_cli.attribution import parts
 from lmd_cli.attribution.linearised import Lmd, LmdShapley, PartialLinearisation
 from lmd_cli.attribution.removal import LeaveOneOut, Shapley
-from lmd_cli.decomposition import DecompositionError, decompose
+from lmd_cli.decomposition import DecompositionError, decompose, set_module_rules
 from lmd_cli.decomposition.partial import ACTIVATIONS, NORMALISATIONS, PartiallyLinear
 
 RUNS = settings(max_examples=25, deadline=None, derandomize=True)
@@ -258,3 +258,21 @@ def test_lmd_shapley_is_shapley_plus_how_linear_parts_change(small: Small) -> No
         wanted = wanted - (both["radar"] - radar_alone) / 2
         close(explainer.parts(features)["camera"], wanted)
         assert float((wanted - phi).abs().max()) > 0.01
+
+
+def test_rules_of_some_modules_hold_for_every_coalition() -> None:
+    """Under a rule that hands constants to the modalities, absent features still get a share."""
+    torch.manual_seed(3)
+    norm = nn.BatchNorm2d(2).eval()
+    nn.init.constant_(norm.bias, 1.0)
+    network = nn.Sequential(nn.Conv2d(2, 2, 1, bias=False), norm, nn.ReLU())
+    features = {name: torch.rand(1, 2, 3, 3) for name in ("camera", "radar")}
+
+    def fuse(camera: Tensor, radar: Tensor) -> Tensor:
+        return network(camera + radar)
+
+    uniform = parts(LmdShapley("uniform-ratio"), fuse, features)
+    set_module_rules(network, {"*": {"batch_norm": "uniform"}})
+    ruled = parts(LmdShapley("identity-ratio"), fuse, features)
+    for name, part in uniform.items():
+        torch.testing.assert_close(ruled[name], part)

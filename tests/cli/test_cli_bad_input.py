@@ -21,9 +21,13 @@ READERS = ("samples", "decompose", "evaluate")
 
 
 def refused(result: Result, *phrases: str, code: int = 2) -> None:
-    """One message on standard error that holds every phrase, and nothing else."""
+    """One message on standard error that holds every phrase, and nothing else.
+
+    But for that a root is indexed when it is first opened.
+    """
     assert result.exit_code == code, result.output
-    message = result.stderr
+    lines = result.stderr.splitlines(keepends=True)
+    message = "".join(line for line in lines if not line.startswith("indexing "))
     assert message.startswith("error: "), message
     for phrase in phrases:
         assert phrase in message
@@ -73,6 +77,19 @@ def test_a_config_that_is_not_found(lmd: Lmd):
 def test_a_device_that_is_not_there(lmd: Lmd, tiny_config: Path, command: str):
     result = lmd(command, "-c", tiny_config, "--device", "cuda:99")
     refused(result, "device cuda:99 is not there", "there are: cpu")
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "expected"),
+    [
+        ("--memory", "lots", "compute.memory is 'lots': expected auto, or a size such as 20GB"),
+        ("--precision", "int4", "compute.precision is 'int4': expected float32, bf16 or fp16"),
+    ],
+)
+def test_a_precision_or_memory_that_is_none(
+    lmd: Lmd, tiny_config: Path, option: str, value: str, expected: str
+):
+    refused(lmd("evaluate", "--config", str(tiny_config), option, value), expected)
 
 
 def test_a_variant_that_is_none(lmd: Lmd, tiny_config: Path):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import json
 import math
 import multiprocessing
@@ -11,6 +12,7 @@ import pickle
 import shutil
 import subprocess
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -202,7 +204,7 @@ def test_an_index_is_made_once_and_says_how_far_it_is(tiny_root: Path) -> None:
     steps: list[tuple[int, int]] = []
     for _ in range(2):
         open_samples(tiny_root, progress=lambda done, total: steps.append((done, total)))
-    assert steps == [(1, 3), (2, 3), (3, 3)]
+    assert steps == [(0, 3), (1, 3), (2, 3), (3, 3)]
 
 
 DAMAGE = {
@@ -271,8 +273,20 @@ def test_of_several_processes_one_makes_the_index(
     for racer in racers:
         racer.join(120)
     assert [racer.exitcode for racer in racers] == [0] * 4
-    assert notes.read_text().split() == ["1", "2", "3"]
+    assert notes.read_text().split() == ["0", "1", "2", "3"]
     assert files(cache) == [index_path(tiny_root, VERSION, "mini_val").name]
+
+
+def test_waiting_for_another_process_is_said(tiny_root: Path, caplog) -> None:
+    path = index_path(tiny_root, VERSION, "mini_val")
+    path.parent.mkdir(parents=True)
+    with open(path.with_name(f".{path.name}.lock"), "ab") as other:
+        fcntl.flock(other, fcntl.LOCK_EX)
+        release = threading.Timer(0.3, fcntl.flock, (other, fcntl.LOCK_UN))
+        release.start()
+        assert len(open_samples(tiny_root)) == 4
+        release.join()
+    assert f"waiting for another process that makes {path.name}" in caplog.text
 
 
 def test_indexes_that_nobody_opens_are_removed(tiny_root: Path, cache: Path) -> None:

@@ -48,6 +48,22 @@ def assert_same(left: Sample, right: Sample) -> None:
     assert all(torch.equal(left.tensors[name], right.tensors[name]) for name in right.tensors)
 
 
+def test_radar_points_in_the_images_are_those_that_the_network_takes(
+    drive: KeyframeSamples, drive_root: Path
+) -> None:
+    rows = drive[7].tensors["pts_pv"][0].numpy()  # (6, P, 5), the current frame
+    found = drive.radar_in_images(7)
+    assert list(found) == list(PERSPECTIVE_CAMERAS)
+    height, width = drive.image_size
+    for camera, taken in zip(found.values(), rows, strict=True):
+        real = taken[(taken[:, 0] != -999) & (taken[:, 2] == 1)]  # not the made-up one
+        np.testing.assert_array_equal(camera[:, [0, 2]], real[:, :2])
+        assert ((camera[:, 1] > -1) & (camera[:, 1] < height)).all()
+        assert ((camera[:, 0] > -1) & (camera[:, 0] < width)).all()
+    assert sum(map(len, found.values())) > 0
+    assert open_drive(drive_root, modalities=["camera"]).radar_in_images(7) == {}
+
+
 def test_contents(drive: KeyframeSamples) -> None:
     sample = drive[7]
     assert (sample.token, sample.scene) == (drive.tokens[7], drive.scenes[7])

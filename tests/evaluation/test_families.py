@@ -12,7 +12,7 @@ from torch import Tensor
 from lmd_cli.build import build_dataset, build_network
 from lmd_cli.config_file import load_config
 from lmd_cli.data import collate
-from lmd_cli.decomposition import variant_names
+from lmd_cli.decomposition import set_module_rules, variant_names
 from lmd_cli.evaluation.predict import Prediction, family, predict, predict_variants
 from lmd_cli.evaluation.walk import Encoding, Skipped, Visit, fused_parts
 
@@ -69,6 +69,20 @@ def test_a_variant_does_not_depend_on_the_company_it_keeps(setting: tuple[Any, V
             for a, b in zip(maps, together[name].perturbed[part], strict=True):
                 assert (a is None) == (b is None)
                 assert a is None or torch.equal(a, b)
+
+
+def test_rules_of_some_modules_hold_under_every_variant(setting: tuple[Any, Visit]) -> None:
+    network, visit = setting
+    names = ["identity-identity", "uniform-identity", "identity-uniform"]
+    without = dict(predict_variants(network, visit, names, "segmentation"))
+    set_module_rules(network, {"decoder.*": {"batch_norm": "uniform", "norm": "ratio"}})
+    try:
+        found = dict(predict_variants(network, visit, names, "segmentation"))
+        for name in names:
+            same(found[name], predict(network, visit, name, "segmentation"))
+            assert not torch.equal(found[name].parts["camera"], without[name].parts["camera"])
+    finally:
+        set_module_rules(network, {})
 
 
 def counted_passes(network: Any, visit: Visit, names: list[str]) -> list[int]:

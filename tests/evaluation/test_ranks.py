@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import os
 import random
+import signal
 import socket
+import time
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -194,6 +197,24 @@ def test_only_ranks_of_the_job_are_let_in(tmp_path: Path) -> None:
         pass
     with folder.locked() as next_job:
         assert next_job != job
+
+
+def test_a_forked_reader_does_not_keep_the_lock(tmp_path: Path) -> None:
+    """It may outlive a killed parent by some seconds."""
+    ready, tell = os.pipe()
+    with RunFolder(tmp_path).locked():
+        reader = os.fork()
+        if not reader:
+            os.write(tell, b".")
+            time.sleep(60)
+            os._exit(0)
+        assert os.read(ready, 1) == b"."
+    try:
+        with RunFolder(tmp_path).locked():
+            pass
+    finally:
+        os.kill(reader, signal.SIGKILL)
+        os.waitpid(reader, 0)
 
 
 def test_a_file_system_without_locks_is_said_so(

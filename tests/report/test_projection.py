@@ -10,7 +10,7 @@ import pytest
 from lmd_cli.data.truth import Box3D
 from lmd_cli.report.decisive import SMALLEST, Decisive, decisive_places
 from lmd_cli.report.plane import Plane
-from lmd_cli.report.projection import EDGES, NEAR, overlay
+from lmd_cli.report.projection import EDGES, NEAR, overlay, sample_overlays
 
 PIX_T_CAM = np.array([[100.0, 0, 80, 0], [0, 100.0, 60, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
 SIZE = (120, 160)
@@ -53,6 +53,21 @@ def test_edges_are_cut_in_front_of_the_camera():
     assert around.segments.shape == (8, 2, 2)  # the rear face is behind, four edges are cut
     behind = overlay([cube((0, 0, -10))], np.zeros((0, 3)), PIX_T_CAM, np.eye(4), SIZE)
     assert behind.segments.shape == (0, 2, 2)
+
+
+def test_points_known_in_pixels_take_the_place_of_those_in_space():
+    views = np.stack([PIX_T_CAM] * 6), np.stack([np.eye(4)] * 6)
+    space = np.array([[1.0, 0.5, 10.0], [0.0, 0.0, 0.0]])  # the last is padding
+    tensors = {"images": np.zeros((6, 3, *SIZE)), "radar_xyz": space}
+    tensors |= dict(zip(("pix_T_cams", "cam0_T_camXs"), views, strict=True))
+    pixels = {"CAM_BACK": np.array([[3.0, 4.0, 20.0]])}
+    found = sample_overlays([], tensors, pixels)
+    np.testing.assert_allclose(found["CAM_FRONT"].points, [[90.0, 65.0]])
+    np.testing.assert_allclose(found["CAM_BACK"].points, [[3.0, 4.0]])
+    np.testing.assert_allclose(found["CAM_BACK"].depth, [20.0])
+    lidar = {**tensors, "lidar_xyz": tensors["radar_xyz"]}
+    lidar.pop("radar_xyz")
+    assert {over.sensor for over in sample_overlays([], lidar).values()} == {"lidar"}
 
 
 def square(column: int, row: int) -> np.ndarray:

@@ -93,6 +93,7 @@ def build_index(
     report = progress or (lambda done, total: None)
     present, absent = split_scenes(split, _scene_names(root, version), version)
     steps = 1 + len(present)
+    report(0, steps)
     with _no_collection():
         database = open_database(root, version)
         report(1, steps)
