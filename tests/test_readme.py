@@ -1,4 +1,5 @@
-"""Every command and example of the README runs, and the YAMLs are the ones that it names."""
+"""Every command and example of the README and the model zoo's page runs, and the YAMLs are the ones
+that they name."""
 
 from __future__ import annotations
 
@@ -12,15 +13,17 @@ import pytest
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
+ZOO = (ROOT / "models" / "README.md").read_text()
 
 
-def blocks(language: str) -> list[str]:
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+def blocks(language: str, page: str = README) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page, flags=re.DOTALL)
 
 
 def commands() -> list[str]:
     """Command lines, without the installation in front (CI installs before the tests)."""
-    lines = [line for block in blocks("bash") for line in block.strip().splitlines()]
+    found = [*blocks("bash"), *blocks("bash", ZOO)]
+    lines = [line for block in found for line in block.strip().splitlines()]
     return [re.sub(r"^pip install .*? && ", "", line) for line in lines]
 
 
@@ -61,6 +64,6 @@ def test_named_files_exist() -> None:
     links = re.findall(r"\]\(([^)#:]+)\)", README)
     assert links
     assert [link for link in links if not (ROOT / link).exists()] == []
-    configs = set(re.findall(r"--config (\S+\.yaml)", README))
+    configs = set(re.findall(r"--config (\S+\.yaml)", README + ZOO))
     assert configs
     assert [name for name in configs if not (ROOT / "configs" / name).exists()] == []
