@@ -25,6 +25,8 @@ import demo_crn_targets
 import demo_crn_training
 
 BEV = demo_crn_targets.BevMap(cells=16, extent=16.0)
+# Widths are multiples of 8: in channels-last order, the gradient of a 1x1 convolution with stride 2
+# and 4 input channels writes outside its memory on some processors (torch 2.13, without AVX-512).
 SHAPE = CRNShape(
     image_size=(32, 96),
     depth=(2.0, 18.0, 2.0),
@@ -33,20 +35,20 @@ SHAPE = CRNShape(
     key_frames=2,
     backbone=18,
     backbone_blocks=(1, 1, 1, 1),
-    backbone_width=4,
+    backbone_width=8,
     image_neck=4,
     depth_net=4,
     context=4,
     pillar=(4, 4),
     radar_slots=64,
-    radar_widths=(4, 4, 4),
+    radar_widths=(8, 8, 8),
     radar_layers=(1, 1, 1),
     radar_neck=4,
     embed=8,
     layers=1,
     heads=4,
     points=2,
-    trunk=4,
+    trunk=8,
     trunk_blocks=(1, 1, 1),
     head_neck=4,
     head=4,
