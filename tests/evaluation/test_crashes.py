@@ -80,7 +80,7 @@ def quick(
     monkeypatch.setattr(finish, "paper_table", table)
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     monkeypatch.setattr(runner, "prepare", lambda *args, **kwargs: run)
-    monkeypatch.setattr(runner, "make_encoder", lambda *args: None)
+    monkeypatch.setattr(runner, "make_encoder", lambda *args, **kwargs: None)
     monkeypatch.setattr(runner, "walk", walk)
     monkeypatch.setattr(runner, "measure", lambda network, visit, *args: rows[visit.position])
 
