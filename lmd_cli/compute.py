@@ -13,8 +13,8 @@ from torch.utils import _pytree as pytree
 from lmd_cli.config_compute import ComputeConfig, Precision, parse_size
 from lmd_cli.errors import ConfigError
 
-#: What a pass holds at its peak, over what goes in: five times the input of SimpleBEV's linearised
-#: decoder as measured (tests/evaluation/test_compute.py); networks differ, so with some room.
+#: What a pass holds at its peak, over what goes in: four times it in SimpleBEV's plain decoder; the
+#: linearised pass is held to this bound by tests/evaluation/test_compute.py.
 PASS_FACTOR = 8
 #: Share of the memory budget that is for passes; the rest is for the weights, the encoder, the kept
 #: slopes and the encodings of a sample's partners.

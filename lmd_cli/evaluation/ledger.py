@@ -7,15 +7,15 @@ they are the same bytes as those of a command that was not.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from lmd_cli.errors import ResultsError
+from lmd_cli.evaluation.disk import append_synced, disk_errors
 from lmd_cli.evaluation.record import require_same_run
-from lmd_cli.evaluation.results import RunFolder, disk_errors
+from lmd_cli.evaluation.results import RunFolder
 
 NAME = "finished.jsonl"
 
@@ -52,10 +52,7 @@ class Ledger:
 
     def append(self, entry: Mapping[str, Any]) -> None:
         """Writes a finished sample's line and waits until it is on the disk."""
-        with disk_errors(self.path), open(self.path, "ab") as file:
-            file.write(json.dumps(entry).encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        append_synced(self.path, json.dumps(entry).encode() + b"\n")
 
     def finish(self, record: Mapping[str, Any]) -> None:
         """Writes ``run.json`` once all else is written."""

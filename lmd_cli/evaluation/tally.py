@@ -4,25 +4,12 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Protocol
 
 from lmd_cli.errors import RunError
 from lmd_cli.evaluation.ranks import POLL, START_TIMEOUT, Meeting
 from lmd_cli.evaluation.results import RunFolder
 from lmd_cli.evaluation.rows import Watch
-
-
-class Progress(Protocol):
-    """Shows how far a long command is."""
-
-    def start(self, total: int, description: str) -> None:
-        """Begins a task of ``total`` steps."""
-
-    def advance(self, n: int = 1, note: str = "", waiting: float | None = None) -> None:
-        """Counts finished steps."""
-
-    def close(self) -> None:
-        """Ends the display."""
+from lmd_cli.progress import Progress
 
 
 class Tally:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from lmd_cli.errors import ResultsError
-from lmd_cli.evaluation.results import RunFolder, disk_errors, write_atomically
+from lmd_cli.evaluation.disk import append_synced, disk_errors, write_atomically
+from lmd_cli.evaluation.results import RunFolder
 from lmd_cli.report.survey import Draft, LayerMeans, Shown
 from lmd_cli.report.survey_files import FORMAT, maps_npz, shown_of
 
@@ -74,10 +74,7 @@ class DraftFolder:
             write_atomically(self._shown_path(position), maps_npz([draft.shown[position]]))
         row = [draft.indices[-1], draft.samples[-1], draft.objects[-1]]
         line = json.dumps(row, ensure_ascii=False)
-        with disk_errors(self.folder), open(self.folder / ROWS, "ab") as file:
-            file.write(line.encode() + b"\n")
-            file.flush()
-            os.fsync(file.fileno())
+        append_synced(self.folder / ROWS, line.encode() + b"\n")
         state = {
             "identity": self._identity,
             "done": len(draft.samples),
