@@ -7,7 +7,7 @@ import os
 import signal
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import TracebackType
 from typing import Any, NamedTuple
 
@@ -126,10 +126,9 @@ class Ahead:
     def _death(self, error: BaseException | None) -> str:
         """What to say if the error is that of a dead worker: torch's own words, or, if it died
         while it handed a tensor over, a broken connection."""
-        what = ""
-        if isinstance(error, RuntimeError) and "DataLoader worker (pid" in str(error):
-            what = str(error).strip().splitlines()[0].rstrip(".")
-        elif isinstance(error, (EOFError, ConnectionError, FileNotFoundError)):
+        # torch raises it wherever the main process is at the time, so it may come wrapped.
+        what = next(filter(None, map(_dead_worker, _chain(error))), "")
+        if not what and isinstance(error, (EOFError, ConnectionError, FileNotFoundError)):
             dead = _dead(self._samples._workers)
             what = f"process {dead} exited unexpectedly" if dead else ""
         return what and (
@@ -201,6 +200,20 @@ def _dead(workers: Sequence[Any]) -> int | None:
                 return int(worker.pid)
         time.sleep(0.05)
     return None
+
+
+def _dead_worker(error: BaseException) -> str:
+    """What torch says of a worker that died, if that is the error."""
+    if isinstance(error, RuntimeError) and "DataLoader worker (pid" in str(error):
+        return str(error).strip().splitlines()[0].rstrip(".")
+    return ""
+
+
+def _chain(error: BaseException | None) -> Iterator[BaseException]:
+    """An error, and those that it was raised from or while handling."""
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
 
 
 def _as_it_is(found: Loaded | Unreadable) -> Loaded | Unreadable:

@@ -234,7 +234,7 @@ class Meeting:
             return Plan.loads(self._store.get("plan"))
 
     def arrive(self) -> None:
-        """Tells rank 0 that this rank is at work."""
+        """Tells rank 0 that this rank has the plan, and is at work if it has any."""
         with _meaning("rank 0 has ended"):
             self._store.set(f"here/{self._me.rank}", "")
 

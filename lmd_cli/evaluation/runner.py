@@ -151,8 +151,7 @@ def _measure_missing(
     try:
         _work(run, folder, shares[0], skip, tally.advance, done)
         if meeting is not None:
-            busy = [rank for rank, share in enumerate(shares) if rank and share]
-            wait_for_ranks(folder, meeting, busy, tally)
+            wait_for_ranks(folder, meeting, tally)
     finally:
         tally.close()
     if todo:
@@ -178,6 +177,7 @@ def contribute(
     meeting = Meeting(rank)
     plan = meeting.plan()
     if not plan.shares[rank.rank]:
+        meeting.arrive()
         return
     folder = RunFolder(output)
     with folder.joined(plan.job):

@@ -40,14 +40,15 @@ class Tally:
             self._progress.close()
 
 
-def wait_for_ranks(folder: RunFolder, meeting: Meeting, busy: list[int], tally: Tally) -> None:
+def wait_for_ranks(folder: RunFolder, meeting: Meeting, tally: Tally) -> None:
     """Until the other ranks have ended, in whatever way.
 
     Each holds a lock while it works, which the system takes from it when it dies. One that never
-    starts is waited for in vain for a while.
+    starts is waited for in vain for a while. Those without work are waited for too: the store that
+    tells them so may end with this process.
     """
     deadline = time.monotonic() + START_TIMEOUT
-    absent = busy
+    absent = list(range(1, meeting.size))
     while True:
         absent = meeting.absent(absent) if time.monotonic() < deadline else []
         ended = not absent and not folder.others_at_work()

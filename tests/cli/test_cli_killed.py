@@ -22,8 +22,9 @@ COMMANDS = {
 
 
 def lines(folder: Path) -> list[bytes]:
+    """Without one that is being written, or was when the process died."""
     path = folder / ledger.NAME
-    return path.read_bytes().splitlines() if path.exists() else []
+    return path.read_bytes().split(b"\n")[:-1] if path.exists() else []
 
 
 def kill_at_first_line(config: Path, name: str, folder: Path) -> None:

@@ -126,6 +126,17 @@ def test_a_killed_worker_is_an_error_that_says_what_to_do() -> None:
     assert len(message.splitlines()) == 1
 
 
+def test_a_death_noticed_in_the_middle_of_other_work() -> None:
+    """torch raises it from a signal handler: inside the network, whose callers put it in words."""
+
+    def notice_in_the_network() -> None:
+        with read_ahead(Numbers(), collate, [1] * 50, 2), blamed("SimpleBEV.tail"):
+            raise RuntimeError("DataLoader worker (pid 7095) is killed by signal: Killed. ")
+
+    with pytest.raises(RunError, match=r"worker \(pid 7095\) is killed by signal: Killed\), maybe"):
+        notice_in_the_network()
+
+
 def test_workers_do_not_heed_ctrl_c() -> None:
     with read_ahead(Numbers(), collate, [1] * 30, 1) as read:
         os.kill(int(read(1).batch["about"][0, 0]), signal.SIGINT)
