@@ -29,10 +29,11 @@ from lmd_cli.decomposition import (
     decompose_bias,
     module_rules,
 )
+from lmd_cli.decomposition.frozen import needs_bias
 from lmd_cli.decomposition.layout import BIAS
 from lmd_cli.decomposition.modules import find_root
 from lmd_cli.decomposition.partial import ACTIVATIONS, NORMALISATIONS, PartiallyLinear
-from lmd_cli.decomposition.replay import needs_bias, replay
+from lmd_cli.decomposition.replay import replay
 
 #: What is linearised, by the name of table 1's columns.
 FROZEN = {

@@ -19,8 +19,8 @@ from lmd_cli.attribution.linearised import LmdShapley
 from lmd_cli.contract import FusionNetwork, LinearFusion
 from lmd_cli.evaluation.cells import Cell
 from lmd_cli.evaluation.explained import explained_encoding
+from lmd_cli.evaluation.families import tree_bytes
 from lmd_cli.evaluation.metrics import mse, pcc
-from lmd_cli.evaluation.predict import tree_bytes
 from lmd_cli.evaluation.walk import Encoding, Visit
 
 #: PCC and MSE of each cell, by the partner's offset.
