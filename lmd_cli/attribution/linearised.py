@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
-from torch.utils import _pytree as pytree
 
 from lmd_cli.attribution.coalitions import Coalitions
 from lmd_cli.attribution.interface import (
@@ -24,12 +23,13 @@ from lmd_cli.attribution.interface import (
 from lmd_cli.attribution.removal import Plain, leave_one_out, require_few, shapley
 from lmd_cli.decomposition import (
     Decomposition,
+    LeakError,
     Variant,
     decompose,
     decompose_bias,
     module_rules,
 )
-from lmd_cli.decomposition.frozen import needs_bias
+from lmd_cli.decomposition.frozen import products
 from lmd_cli.decomposition.layout import BIAS
 from lmd_cli.decomposition.modules import find_root
 from lmd_cli.decomposition.partial import ACTIVATIONS, NORMALISATIONS, PartiallyLinear
@@ -123,11 +123,10 @@ class LmdShapley:
     def at(self, fuse: Fuse, features: Features) -> Explainer:
         require_few(tuple(features))
         linear = Lmd(self.variant).at(fuse, features)
-        keeps_constants = self._keeps_constants(fuse)
-        bias_only = keeps_constants and not needs_bias(linear.result.tape or [])
+        met = products(linear.result.tape or []) if self._keeps_constants(fuse) else None
 
         def bias(**given: Any) -> tuple[Any, Any]:
-            return self._at_coalition(fuse, given, bias_only, keeps_constants)
+            return self._at_coalition(fuse, given, met)
 
         return _LmdShapleyExplainer(linear, _bias_beside(fuse, bias, self.name))
 
@@ -141,30 +140,19 @@ class LmdShapley:
             and rules.activation in ("identity", "taylor")
         )
 
-    def _at_coalition(
-        self, fuse: Fuse, features: Features, bias_only: bool, keeps_constants: bool
-    ) -> tuple[Any, Any]:
+    def _at_coalition(self, fuse: Fuse, features: Features, products: int | None) -> Any:
         """The bias part, and the output, of the network linearised at a coalition's features.
 
-        Where all constants go to the bias and no two parts are multiplied, the bias is followed by
-        itself; else the parts of those present are needed (absent ones are zero).
+        Where all constants go to the bias, the bias is followed by itself; the parts of those
+        present (absent ones are zero) are followed with it through ``products`` products.
         """
-        if bias_only:
-            result = decompose_bias(fuse, features, self.variant)
-            return result.bias, result.total
-        leaves = {name: pytree.tree_leaves(tree) for name, tree in features.items()}
-        zero = [name for name, tensors in leaves.items() if not any(t.any() for t in tensors)]
-        absent = {n: features[n] for n in zero} if keeps_constants else {}
-        present = {name: tree for name, tree in features.items() if name not in absent}
-        if not present:  # all of it is constants
-            total = run(fuse.function if isinstance(fuse, Coalitions) else fuse, features)
-            return total, total
-
-        def in_order(**given: Any) -> Any:  # a fuse may join its keywords in the order they come
-            return fuse(**{name: given[name] for name in features})
-
-        root = find_root(fuse)
-        result = decompose(in_order, present, self.variant, constants=absent, root=root)
+        if products is not None:
+            try:
+                result = decompose_bias(fuse, features, self.variant, products)
+                return result.bias, result.total
+            except LeakError:  # a write in place to views, which must have the same parts
+                pass
+        result = decompose(fuse, features, self.variant)
         return result.bias, result.total
 
 
