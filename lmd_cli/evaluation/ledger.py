@@ -12,9 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lmd_cli.errors import ResultsError
 from lmd_cli.evaluation.disk import append_synced, disk_errors
-from lmd_cli.evaluation.record import require_same_run
+from lmd_cli.evaluation.record import require_own
 from lmd_cli.evaluation.results import RunFolder
 
 NAME = "finished.jsonl"
@@ -46,7 +45,8 @@ class Ledger:
         with self._folder.locked():
             if overwrite:
                 self._forget()
-            self._require_own(record)
+            results = self.path if self.path.exists() else None
+            require_own(self._folder.read_record(), record, self.path.parent, results)
             self._folder.write_record({"status": "unfinished", **record})
             yield self._whole_lines()
 
@@ -62,16 +62,6 @@ class Ledger:
         with disk_errors(self.path):
             self.path.unlink(missing_ok=True)  # before run.json, which says whose the lines are
             (self.path.parent / "run.json").unlink(missing_ok=True)
-
-    def _require_own(self, record: Mapping[str, Any]) -> None:
-        old = self._folder.read_record()
-        if old is not None:
-            require_same_run(old, record, str(self.path.parent))
-        elif self.path.exists():
-            raise ResultsError(
-                f"{self.path} holds results without a run.json, so they cannot be told to be this "
-                "run's; use another --output, or --overwrite to replace them"
-            )
 
     def _whole_lines(self) -> list[dict[str, Any]]:
         """The entries up to the first line that is torn; what follows is cut off."""

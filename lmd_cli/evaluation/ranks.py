@@ -8,6 +8,7 @@ so a rank that dies cannot make the others hang.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -19,12 +20,14 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from lmd_cli.errors import ConfigError, RunError
+from lmd_cli.errors import ConfigError, LmdError, RunError
 
 #: Seconds for rank 0 to prepare (an index or the synthetic root may have to be made first).
 PLAN_TIMEOUT = 3600.0
 #: Seconds for the processes to start.
 START_TIMEOUT = 600.0
+#: Seconds that a rank 0 which fails waits for the others to hear of it.
+LINGER = 60.0
 #: Seconds between two looks.
 POLL = 0.2
 
@@ -229,9 +232,16 @@ class Meeting:
                     f"another process at {self._me.address}:{self._me.port} is rank {me} already; "
                     "give each launch a MASTER_PORT of its own"
                 )
-        with _meaning("rank 0 ended before it had divided the work; its message says why"):
-            _until(lambda: self._store.check(["plan"]), PLAN_TIMEOUT, "rank 0's plan")
+        ended = "rank 0 ended before it had divided the work; its message says why"
+        with _meaning(ended):
+            _until(lambda: self._has("plan") or self._has("failed"), PLAN_TIMEOUT, "rank 0's plan")
+            if not self._has("plan"):
+                self.arrive()
+                raise RunError(ended)
             return Plan.loads(self._store.get("plan"))
+
+    def _has(self, key: str) -> bool:
+        return bool(self._store.check([key]))
 
     def arrive(self) -> None:
         """Tells rank 0 that this rank has the plan, and is at work if it has any."""
@@ -241,7 +251,26 @@ class Meeting:
     def absent(self, ranks: Iterable[int]) -> list[int]:
         """Those that have not come yet."""
         with _meaning("the store is gone"):
-            return [rank for rank in ranks if not self._store.check([f"here/{rank}"])]
+            return [rank for rank in ranks if not self._has(f"here/{rank}")]
+
+    @contextmanager
+    def told_of_failure(self) -> Iterator[None]:
+        """If rank 0 fails in this block, the others hear of it, also those that start late."""
+        try:
+            yield
+        except LmdError:
+            with contextlib.suppress(RunError), _meaning("the store is gone"):
+                self._store.set("failed", "")
+                self._linger()
+            raise
+
+    def _linger(self) -> None:
+        """The store ends with this process if no launcher holds it."""
+        deadline = time.monotonic() + LINGER
+        while not self._me.hosted and time.monotonic() < deadline:
+            if not self.absent(range(1, self.size)):
+                return
+            time.sleep(POLL)
 
 
 @contextmanager

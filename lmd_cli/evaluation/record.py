@@ -7,6 +7,7 @@ import hashlib
 import platform
 from collections.abc import Mapping, Sequence
 from importlib import metadata
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -49,24 +50,25 @@ def sample_list_sha256(tokens: Sequence[str]) -> str:
 
 
 def identity(
-    config: Any, rows: Any, built: Any, tokens: Sequence[str], threads: int, device: object
+    config: Any, built: Any, tokens: Sequence[str], threads: int, device: torch.device
 ) -> dict[str, Any]:
-    """The entries of ``run.json`` that say which run it is.
+    """The entries of ``run.json`` that say which run it is, whatever the command.
 
     Args:
         config: a ``RunConfig``.
-        rows: what is worked out for each sample.
         built: a ``BuiltNetwork``.
         tokens: of all samples.
+        device: what computes; a GPU's number does not count, because a rank's own must not show
+            in the results.
     """
     return {
         "config": config.model_dump(mode="json"),
-        "rows": rows,
         "checkpoint": built.checkpoint,
         "weights": {"sha256": built.sha256, "random": built.random},
         "samples": {"count": len(tokens), "sha256": sample_list_sha256(tokens)},
         "threads": threads,
-        "device": str(device),
+        "device": device.type,
+        "processor": processor(device),
         "versions": package_versions(),
     }
 
@@ -83,12 +85,30 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
     return found
 
 
-def require_same_run(old: Mapping[str, Any], new: Mapping[str, Any], folder: str) -> None:
-    """Refuses to go on with another run's results.
+def require_own(
+    old: Mapping[str, Any] | None, new: Mapping[str, Any], folder: Path, results: Path | None
+) -> None:
+    """Refuses to go on with another run's results, or with some of which nobody knows whose.
+
+    Args:
+        old: the record that is there, if any.
+        new: this run's.
+        folder: the run's.
+        results: where there are any.
 
     Raises:
-        ResultsError: names every field that differs.
+        ResultsError: says so, and to what field it is due.
     """
+    if old is not None:
+        _require_same_run(old, new, folder)
+    elif results is not None:
+        raise ResultsError(
+            f"{results} holds results without a run.json, so they cannot be told to be this run's; "
+            "use another --output, or --overwrite to replace them"
+        )
+
+
+def _require_same_run(old: Mapping[str, Any], new: Mapping[str, Any], folder: Path) -> None:
     found = _different_identity(old, new)
     if found:
         raise ResultsError(

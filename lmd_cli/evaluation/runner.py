@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,13 +23,7 @@ from lmd_cli.evaluation.cells import Cell, measured_cells
 from lmd_cli.evaluation.finish import RunSummary, finish
 from lmd_cli.evaluation.measure import measure, verified_samples
 from lmd_cli.evaluation.ranks import Meeting, Plan, Rank
-from lmd_cli.evaluation.record import (
-    package_versions,
-    processor,
-    require_same_ranks,
-    require_same_run,
-    sample_list_sha256,
-)
+from lmd_cli.evaluation.record import identity, require_own, require_same_ranks
 from lmd_cli.evaluation.results import RunFolder, read_record
 from lmd_cli.evaluation.rows import Stretch, merge, missing
 from lmd_cli.evaluation.schedule import Schedule, divide
@@ -68,22 +63,11 @@ class Run:
         """The part of ``run.json`` that identifies the run."""
         asked = {"rows": self.names} if self.names != list(self.config.variants) else {}
         return {
-            "config": self.config.model_dump(mode="json"),
+            **identity(self.config, self.built, self.dataset.tokens, self.threads, self.device),
             **self._where(),
             **asked,
-            "checkpoint": self.built.checkpoint,
-            "weights": {"sha256": self.built.sha256, "random": self.built.random},
-            "samples": {
-                "count": len(self.dataset),
-                "sha256": sample_list_sha256(self.dataset.tokens),
-            },
             "schedule": {"stride": self.schedule.stride, "count": self.schedule.count},
-            "threads": self.threads,
             "compute": self.compute.record(),
-            # Without its number: a rank's own GPU must not show in the results.
-            "device": self.device.type,
-            "processor": processor(self.device),
-            "versions": package_versions(),
         }
 
 
@@ -122,14 +106,15 @@ def evaluate(
         RunError: the disk is full, or another rank ended early.
     """
     meeting = None if rank is None else Meeting(rank)
-    recorded = None if overwrite else read_record(output)
-    run = prepare(config, progress, methods, relinearise, rank=rank, recorded=recorded)
-    folder = RunFolder(output)
-    with folder.locked() as job:
-        _claim(folder, run, resume, overwrite)
-        last = min(limit or run.schedule.samples, run.schedule.samples)
-        _measure_missing(run, folder, job, last, on_error == "skip", progress, meeting)
-        return finish(run, folder)
+    with nullcontext() if meeting is None else meeting.told_of_failure():
+        recorded = None if overwrite else read_record(output)
+        run = prepare(config, progress, methods, relinearise, rank=rank, recorded=recorded)
+        folder = RunFolder(output)
+        with folder.locked() as job:
+            _claim(folder, run, resume, overwrite)
+            last = min(limit or run.schedule.samples, run.schedule.samples)
+            _measure_missing(run, folder, job, last, on_error == "skip", progress, meeting)
+            return finish(run, folder)
 
 
 def _measure_missing(
@@ -299,13 +284,7 @@ def _claim(folder: RunFolder, run: Run, resume: bool, overwrite: bool) -> None:
                 f"{folder.path} holds results, and --no-resume was given; add --overwrite to "
                 "replace them, or use another --output"
             )
-        old = folder.read_record()
-        if old is None:
-            raise ResultsError(
-                f"{folder.path} holds results without a run.json, so they cannot be told to be "
-                "this run's; use another --output, or --overwrite to replace them"
-            )
-        require_same_run(old, run.record(), str(folder.path))
+        require_own(folder.read_record(), run.record(), folder.path, folder.path)
     folder.write_record({"status": "unfinished", **run.record()})
 
 

@@ -134,7 +134,8 @@ def score(
     count = len(setting.dataset) if limit is None else min(limit, len(setting.dataset))
     rows = {"methods": [method.name for method in chosen], "asked": bool(methods)}
     tokens = setting.dataset.tokens
-    record = identity(config, rows, setting.built, tokens, setting.threads, setting.device)
+    which = identity(config, setting.built, tokens, setting.threads, setting.device)
+    record = {**which, "rows": rows}
     ledger = Ledger(folder)
     with ledger.claimed(record, overwrite) as entries:
         _finish_samples(setting, chosen, entries, count, ledger, bool(methods), progress)

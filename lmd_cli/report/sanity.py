@@ -56,7 +56,7 @@ def run_sanity(
     dataset = build_dataset(config, progress)
     count, variant = min(limit, len(dataset)), config.variants[0]
     threads = torch.get_num_threads()
-    record = identity(config, [variant], built, dataset.tokens, threads, device)
+    record = {**identity(config, built, dataset.tokens, threads, device), "rows": [variant]}
     ledger, stopwatch = Ledger(folder), Stopwatch()
     with ledger.claimed(record, overwrite) as entries:
         if progress is not None:

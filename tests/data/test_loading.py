@@ -15,6 +15,7 @@ import torch
 from lmd_cli.data import Loaded, Sample, Unreadable, collate, default_workers, read_ahead
 from lmd_cli.data.loading import Ahead, Reader
 from lmd_cli.errors import DataError, LmdError, RunError
+from lmd_cli.targets import blamed
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 

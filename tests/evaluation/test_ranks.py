@@ -8,6 +8,7 @@ import random
 import signal
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,7 +23,7 @@ from lmd_cli.config_file import load_config
 from lmd_cli.errors import ConfigError, ResultsError, RunError
 from lmd_cli.evaluation import evaluate, ranks, runner, tally
 from lmd_cli.evaluation.ranks import Meeting, Plan, Rank, first_node, launched
-from lmd_cli.evaluation.record import require_same_run
+from lmd_cli.evaluation.record import processor, require_own
 from lmd_cli.evaluation.results import RunFolder
 from lmd_cli.evaluation.rows import Stretch, Watch, merge, missing
 from lmd_cli.evaluation.schedule import divide
@@ -238,6 +239,28 @@ def test_a_rank_0_that_never_comes(monkeypatch: pytest.MonkeyPatch) -> None:
         Meeting(Rank(1, 2, 1, 2, "127.0.0.1", port))
 
 
+def test_a_rank_that_starts_after_rank_0_has_failed() -> None:
+    port = free_port()
+
+    def fail() -> None:
+        with Meeting(Rank(0, 2, 0, 2, "127.0.0.1", port)).told_of_failure():
+            raise ConfigError("no")
+
+    with ThreadPoolExecutor() as pool:
+        failing = pool.submit(fail)
+        late = Meeting(Rank(1, 2, 1, 2, "127.0.0.1", port))
+        with pytest.raises(RunError, match="rank 0 ended before it had divided the work"):
+            late.plan()
+        assert isinstance(failing.exception(10), ConfigError)  # it has heard that rank 1 has heard
+
+
+def test_a_failing_rank_0_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(ranks, "LINGER", 0.3)
+    meeting = Meeting(Rank(0, 2, 0, 2, "127.0.0.1", free_port()))
+    with pytest.raises(ConfigError, match="no"), meeting.told_of_failure():
+        raise ConfigError("no")
+
+
 def test_a_port_that_is_taken() -> None:
     with socket.socket() as taken:
         taken.bind(("", 0))
@@ -301,10 +324,10 @@ def test_a_launchers_choice_of_threads_does_not_count(config: RunConfig, tmp_pat
 def test_another_processor_is_another_run() -> None:
     old = {"device": "cpu", "processor": "AVX2"}
     with pytest.raises(ResultsError, match="processor: 'AVX2' there, 'AVX512' here"):
-        require_same_run(old, {**old, "processor": "AVX512"}, "results/x")
+        require_own(old, {**old, "processor": "AVX512"}, Path("results"), None)
 
 
 def test_the_record_names_no_gpu_number(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "a GPU")
     run = SimpleNamespace(device=torch.device("cuda", 3))
-    assert runner.processor(run.device) == "a GPU"
+    assert processor(run.device) == "a GPU"

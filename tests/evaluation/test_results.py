@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lmd_cli.errors import ResultsError, RunError
-from lmd_cli.evaluation.record import differences, require_same_run
+from lmd_cli.evaluation.record import differences, require_own
 from lmd_cli.evaluation.results import RunFolder, csv_lines, format_value, write_atomically
 
 
@@ -138,4 +138,4 @@ def test_differences_name_the_fields() -> None:
         "threads: 2 there, 1 here",
     ]
     with pytest.raises(ResultsError, match=r"another run:\n  config.data.split"):
-        require_same_run(old, new, "results/x")
+        require_own(old, new, Path("results"), None)
