@@ -5,9 +5,9 @@
     python scripts/benchmark_tables.py --published --variants-only --time   # the published size
 
 A pass is one map that goes through the network behind the features (a plain one, or a part), in
-FLOPs of torch's counter over those of a plain pass, and for SimpleBEV also counted where the
-decoder begins. Counts are of a sample in the middle of a run; the first samples cost more, because
-they are verified by replay.
+FLOPs of torch's counter over those of a plain pass. Maps are also counted where the decoder (CRN's
+head) begins; they are fewer where the bias part begins behind that layer. Counts are of a sample in
+the middle of a run; the first samples cost more, because they are verified by replay.
 """
 
 from __future__ import annotations
@@ -80,9 +80,10 @@ class Counter(TorchDispatchMode):
 
 
 def first_weight(network: Any) -> Tensor | None:
-    """Of the decoder's first convolution."""
-    layer = getattr(getattr(network, "decoder", None), "first_conv", None)
-    return layer.weight if isinstance(layer, nn.Conv2d) else None
+    """Of the first convolution of the decoder, or of CRN's head."""
+    decoder = getattr(network, "decoder", None) or getattr(network, "head", None)
+    layers = decoder.modules() if isinstance(decoder, nn.Module) else ()
+    return next((layer.weight for layer in layers if isinstance(layer, nn.Conv2d)), None)
 
 
 def published(config: RunConfig) -> RunConfig:
@@ -148,9 +149,9 @@ class Sampler:
         measure(self.network, visit, run.variants, run.cells, output, run.rivals)
 
 
-def count(config: RunConfig, name: str, methods: Sequence[str], timed: bool) -> Counted:
-    """Everything about one way of evaluating."""
-    sampler = Sampler(prepare(config, methods=methods))
+def count(config: RunConfig, name: str, methods: Sequence[str], timed: bool = False) -> Counted:
+    """Everything about one way of evaluating; a table replaces what the paper's do."""
+    sampler = Sampler(prepare(config, methods=methods, table_only=name.startswith("table")))
     plain = sampler.plain_flops()
     maps, behind, encoding = sampler.counts()
     seconds = sampler.seconds() if timed else None
@@ -158,33 +159,48 @@ def count(config: RunConfig, name: str, methods: Sequence[str], timed: bool) -> 
 
 
 def measure_all(config: RunConfig, timed: bool, all_tables: bool) -> list[Counted]:
-    """One variant, table 2 (or the table of variants that fits the model), and all tables."""
+    """One variant, the config's, table 2 (or the table of variants that fits the model), and all
+    tables."""
+    return [count(config, name, how, timed) for name, how in ways(config, all_tables).items()]
+
+
+def ways(config: RunConfig, all_tables: bool = True) -> dict[str, Sequence[str]]:
+    """Methods by the name of what is evaluated; one variant comes first."""
     variants = next((n for n in (2, 8, 9) if not refusals([n], config)), None)
-    ways: dict[str, Sequence[str]] = {"one variant": ("lmd:identity-ratio",)}
+    found: dict[str, Sequence[str]] = {
+        "one variant": ("lmd:identity-ratio",),
+        "evaluate": [f"lmd:{variant}" for variant in config.variants],
+    }
     if variants is not None:
-        ways[f"table {variants}"] = table_methods([variants])
+        found[f"table {variants}"] = table_methods([variants])
     if all_tables:
         fitting = [n for n in table_numbers("all") if n in TABLES and not refusals([n], config)]
-        ways["table all"] = table_methods(fitting)
-    return [count(config, name, methods, timed) for name, methods in ways.items()]
+        found["table all"] = table_methods(fitting)
+    return found
 
 
 def show(found: list[Counted]) -> None:
     """Plain lines."""
-    one = found[0]
     for c in found:
         maps = "" if c.decoder is None else f"{c.decoder:.1f} maps through the decoder, "
-        print(f"{c.name}: {maps}{c.passes:.1f} plain passes, {c.gflops:.1f} GFLOP a sample")
-        ratios = {
-            "passes": c.passes / one.passes,
-            "FLOPs of the whole sample": c.gflops / one.gflops,
-        }
-        if c.seconds is not None and one.seconds is not None:
-            print(f"  {c.seconds:.2f} s a sample")
-            ratios["time"] = c.seconds / one.seconds
-        if c is not one:
-            listed = ", ".join(f"{name} x {value:.2f}" for name, value in ratios.items())
-            print(f"  against one variant: {listed}")
+        seconds = "" if c.seconds is None else f", {c.seconds:.2f} s"
+        print(
+            f"{c.name}: {maps}{c.passes:.1f} plain passes, {c.gflops:.1f} GFLOP a sample{seconds}"
+        )
+        for other in found[:2]:
+            if c not in found[:2]:
+                print(f"  against {other.name}: {against(c, other)}")
+
+
+def against(c: Counted, other: Counted) -> str:
+    """Ratios of two ways' costs."""
+    ratios = {
+        "passes": c.passes / other.passes,
+        "FLOPs of the whole sample": c.gflops / other.gflops,
+    }
+    if c.seconds is not None and other.seconds is not None:
+        ratios["time"] = c.seconds / other.seconds
+    return ", ".join(f"{name} x {value:.2f}" for name, value in ratios.items())
 
 
 def main() -> None:

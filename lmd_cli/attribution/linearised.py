@@ -55,7 +55,8 @@ class Lmd:
         self.name = f"lmd:{self.variant.name}"
 
     def at(self, fuse: Fuse, features: Features) -> LmdExplainer:
-        return LmdExplainer(fuse, features, linearise(fuse, features, self.variant))
+        result = linearise(fuse, features, self.variant)
+        return LmdExplainer(fuse, features, result, self.variant.name)
 
 
 def linearise(fuse: Fuse, features: Features, variant: Variant) -> Decomposition:
@@ -74,18 +75,27 @@ class LmdExplainer:
     Attributes:
         clean: the operating point's features.
         result: their decomposition, with its maps.
+        variant: its name.
     """
 
     fuse: Fuse
     clean: Features
     result: Decomposition
+    variant: str
 
     def parts(self, features: Features) -> Maps:
         """The clean parts, or those of a perturbed input that goes through the clean sample's
         linear network (eq. 14). The bias, and the interaction with it, stays the clean sample's."""
         moved = [name for name, tree in features.items() if tree is not self.clean[name]]
-        replayed = replay(self.fuse, features, self.result, only=moved) if moved else {}
-        return {**self.result.parts, **replayed, BIAS: self.result.bias}
+        found = {name: self._known(name, features[name]) for name in moved}
+        new = [name for name, part in found.items() if part is None]
+        found |= replay(self.fuse, features, self.result, only=new) if new else {}
+        return {**self.result.parts, **found, BIAS: self.result.bias}
+
+    def _known(self, name: str, tree: Any) -> Any:
+        """Its part, where a table of variants has worked it out."""
+        fuse = self.fuse
+        return fuse.linear(self.variant, name, tree) if isinstance(fuse, Coalitions) else None
 
 
 class Relinearised:
