@@ -75,7 +75,7 @@ class Session:
         self._variants = (
             variant if isinstance(variant, VariantByModule) else VariantByModule(variant)
         )
-        self.tracker = ModuleTracker(root, self._module_done)
+        self.tracker = ModuleTracker(root)
         self.records: list[OperationRecord] = []
         self.coverage: dict[tuple[str, str], Rule] = {}
         self.tape: list[FrozenMap] | None = [] if keep_frozen else None
@@ -95,7 +95,7 @@ class Session:
     def open(self) -> Iterator[Session]:
         """Intercepts torch functions until the end of the block, in this thread."""
         with ExitStack() as stack:
-            stack.enter_context(self.tracker.active())
+            stack.enter_context(self.tracker.active(self._module_done))
             stack.enter_context(_LeakGuard(self))
             stack.enter_context(_Door(self))
             stack.enter_context(custom_functions(self._custom))
