@@ -30,6 +30,7 @@ from lmd_cli.decomposition.errors import (
     NoRuleError,
 )
 from lmd_cli.decomposition.fastpath import may_be_fused, plain_result, with_fused_totals
+from lmd_cli.decomposition.forgetting import Forgetting
 from lmd_cli.decomposition.frozen import FrozenConstant, FrozenMap
 from lmd_cli.decomposition.layout import Layout
 from lmd_cli.decomposition.modules import ModuleTracker
@@ -55,6 +56,7 @@ class Session:
         on_layer: called as ``on_layer(name, module, output)`` after every module whose output
             carries parts.
         plain_modules: names of modules that may turn a decomposed input into a plain output.
+        forgetting: leaves the modalities' parts out behind the products that need them.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Session:
         keep_frozen: bool = False,
         on_layer: OnLayer | None = None,
         plain_modules: frozenset[str] = frozenset(),
+        forgetting: Forgetting | None = None,
     ):
         self.layout = layout
         self._variants = (
@@ -78,6 +81,7 @@ class Session:
         self.tape: list[FrozenMap] | None = [] if keep_frozen else None
         self._audit, self._tolerance = audit, 0.0
         self._on_layer, self._plain_modules = on_layer, plain_modules
+        self._forgetting = forgetting
         self._memory = Memory(self.tracker.describe)
         self.leak: LeakError | None = None
 
@@ -151,6 +155,12 @@ class Session:
         """Keeps a linearised map for the replay, if one was asked for."""
         if self.tape is not None:
             self.tape.append(linear_map)
+
+    def after_product(self, parts: Tensor, rows: tuple[int, ...]) -> tuple[Tensor, tuple[int, ...]]:
+        """The parts of a product of two decomposed tensors that are followed on."""
+        if self._forgetting is None:
+            return parts, rows
+        return self._forgetting.after_product(self._memory.alive(), parts, rows)
 
     # -- the door -------------------------------------------------------------------------
 
