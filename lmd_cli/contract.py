@@ -17,6 +17,7 @@ from torch.utils import _pytree as pytree
 
 from lmd_cli.compute import encode_features
 from lmd_cli.config_compute import Precision
+from lmd_cli.decomposition.tensor import DecomposedTensor
 from lmd_cli.errors import ContractError
 from lmd_cli.targets import blamed
 
@@ -166,7 +167,7 @@ def fuse_function(
 
     Raises (when called):
         ContractError: ``fuse`` raises, or gives no such output, or one that is not a tensor of real
-            floating numbers.
+            floating numbers; or, decomposed, one that is not finite.
     """
     asked = {"outputs": [output]} if _takes_outputs(network.fuse) else {}
 
@@ -210,6 +211,11 @@ def _require_output(found: Any, output: str, what: str) -> Tensor:
         given = str(value.dtype) if isinstance(value, Tensor) else type(value).__name__
         raise ContractError(
             f"{what}: output {output} is of {given}; expected a tensor of real floating numbers"
+        )
+    if isinstance(value, DecomposedTensor) and not bool(torch.isfinite(value.total).all()):
+        bad = "NaN" if bool(value.total.isnan().any()) else "infinite values"
+        raise ContractError(
+            f"{what}: output {output} holds {bad} for finite features; expected finite numbers"
         )
     return value
 

@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch.autograd.function import _SingleLevelFunction
 
+from lmd_cli.decomposition.registry import function_name, is_scripted
+
 #: Called as ``handle(function class, args, kwargs)``; ``NotImplemented`` leaves it to torch.
 Handle = Callable[[Any, tuple[Any, ...], dict[str, Any]], Any]
 
@@ -21,6 +23,21 @@ _open_blocks = 0
 def is_custom(function: Any) -> bool:
     """Whether a function is a custom autograd function's class."""
     return isinstance(function, type) and issubclass(function, torch.autograd.Function)
+
+
+def no_rule_for(function: Any, where: str) -> str:
+    """What to say of a function without a rule, and what would help."""
+    name = function_name(function)
+    if is_scripted(function):
+        return (
+            f"no rule for {name} {where}: its operations cannot be seen one by one; decompose the "
+            "Python module that it was made from"
+        )
+    what = f"the custom autograd function {name}" if is_custom(function) else name
+    return (
+        f"no rule for {what}, called {where}; register one with @register_rule({name}) (see "
+        "lmd_cli.decomposition.registry.register_rule)"
+    )
 
 
 def caller(function: Any) -> Any:

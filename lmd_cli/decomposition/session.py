@@ -22,7 +22,7 @@ from lmd_cli.decomposition.audit import (
     residual,
     rounding,
 )
-from lmd_cli.decomposition.custom import custom_functions, is_custom
+from lmd_cli.decomposition.custom import custom_functions, no_rule_for
 from lmd_cli.decomposition.errors import (
     ConservationError,
     DecompositionError,
@@ -35,7 +35,7 @@ from lmd_cli.decomposition.frozen import FrozenConstant, FrozenMap
 from lmd_cli.decomposition.layout import Layout
 from lmd_cli.decomposition.modules import ModuleTracker
 from lmd_cli.decomposition.overrides import VariantByModule
-from lmd_cli.decomposition.registry import Rule, canonical, find_rule, function_name, is_scripted
+from lmd_cli.decomposition.registry import Rule, canonical, find_rule, function_name
 from lmd_cli.decomposition.tensor import DecomposedTensor
 from lmd_cli.decomposition.tree import carries_parts, decomposed_leaves, leaves
 from lmd_cli.decomposition.variant import Variant
@@ -173,7 +173,7 @@ class Session:
         """
         rule = find_rule(func)
         if rule is None:
-            raise NoRuleError(self._no_rule(func))
+            raise NoRuleError(no_rule_for(func, self.tracker.describe()))
         func = canonical(func)
         self._refuse_plain_target(func, rule, args, kwargs)
         self.refuse_hidden_writes(function_name(func), (args, kwargs))
@@ -184,19 +184,6 @@ class Session:
     def refuse(self, func: Any, why: str) -> NoRuleError:
         """The error for a call that a rule cannot handle."""
         return NoRuleError(f"{function_name(func)} {self.tracker.describe()}: {why}")
-
-    def _no_rule(self, func: Any) -> str:
-        name = function_name(func)
-        if is_scripted(func):
-            return (
-                f"no rule for {name} {self.tracker.describe()}: its operations cannot be seen one "
-                "by one; decompose the Python module that it was made from"
-            )
-        what = f"the custom autograd function {name}" if is_custom(func) else name
-        return (
-            f"no rule for {what}, called {self.tracker.describe()}; register one with "
-            f"@register_rule({name}) (see lmd_cli.decomposition.registry.register_rule)"
-        )
 
     def _custom(self, function: Any, args: Any, kwargs: Any) -> Any:
         """A custom autograd function, which the door does not see."""

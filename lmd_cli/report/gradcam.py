@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lmd_cli.attribution.cam import ActivationMaps, Method, activation_maps, on_grid
-from lmd_cli.config import RunConfig
+from lmd_cli.config import OwnModelConfig, RunConfig
 from lmd_cli.contract import forward_up, fuse_function
 from lmd_cli.errors import ConfigError
 from lmd_cli.evaluation.results import disk_errors, write_atomically
@@ -128,15 +128,15 @@ def _pixels_of(request: CamRequest, split: SampleDecomposition) -> tuple[Mask, A
 def _maps(
     split: SampleDecomposition, request: CamRequest, region: Mask, device: torch.device
 ) -> ActivationMaps:
-    network, output = split.built.network, split.config.model.output
+    network, model, output = split.built.network, split.config.model, split.config.model.output
     features, constants = encode(network, [split.sample], device)
     fuse = fuse_function(network, output, constants)
 
     def picked(**features: Any) -> Tensor:  # (1, 1, rows, columns), as it is shown
         maps = fuse(**features)
-        if split.on_ground:
-            return forward_up(network, maps)
-        return shown(maps, split.config.model.channel, output)[None, None]
+        if isinstance(model, OwnModelConfig):
+            return shown(maps, model.channel, output)[None, None]
+        return forward_up(network, maps)
 
     found = activation_maps(
         picked,

@@ -14,6 +14,7 @@ from lmd_cli.build import build_dataset
 from lmd_cli.config_file import load_config
 from lmd_cli.contract import encode_batch, fuse_function
 from lmd_cli.data import Sample, collate
+from lmd_cli.decomposition import decompose
 from lmd_cli.errors import ContractError, DataError
 
 
@@ -73,6 +74,15 @@ def test_outputs_that_cannot_be_used(outputs: Any, said: str):
     with pytest.raises(ContractError) as caught:
         fuse_function(network_with(outputs=outputs), "risk", {})(a=GOOD, b=GOOD)
     assert said in str(caught.value)
+
+
+@pytest.mark.parametrize(("by", "said"), [(0.0, "NaN"), (-1.0, "infinite values")])
+def test_an_output_that_is_not_finite_is_not_decomposed(by: float, said: str):
+    network = network_with()
+    network.fuse = lambda features: {"risk": features["a"] / (features["b"] * 0) + by / GOOD[0, 0]}
+    features = {"a": GOOD if by else GOOD * 0, "b": GOOD}
+    with pytest.raises(ContractError, match=f"output risk holds {said} for finite features"):
+        decompose(fuse_function(network, "risk", {}), features)
 
 
 def test_exceptions_of_the_networks_code_are_told_with_their_line():

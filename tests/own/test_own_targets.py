@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +9,6 @@ import pytest
 import torch
 from own_module import CPU, MODULE, refused
 
-from lmd_cli import targets
 from lmd_cli.build import build_dataset, build_network
 from lmd_cli.config import RunConfig
 from lmd_cli.config_file import load_config
@@ -65,13 +63,21 @@ def test_two_configs_have_a_module_of_the_same_name(config: Any, tmp_path: Path)
     assert lengths == [3, 5]
 
 
-def test_installed_packages_register_names(config: Any, monkeypatch: pytest.MonkeyPatch):
-    def entries(group: str) -> list[EntryPoint]:
-        return [EntryPoint("mynet", "mine:Net", group)] if group == "lmd_cli.models" else []
-
-    monkeypatch.setattr(targets, "entry_points", entries)
-    assert type(build_network(config("model.target=mynet"), CPU).network).__name__ == "Net"
+def test_installed_packages_register_names(
+    config: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    installed = tmp_path / "site" / "mynet-1.0.dist-info"
+    installed.mkdir(parents=True)
+    (installed / "METADATA").write_text("Metadata-Version: 2.1\nName: mynet\nVersion: 1.0\n")
+    (installed / "entry_points.txt").write_text(
+        "[lmd_cli.models]\nmynet = mine:Net\n[lmd_cli.data]\nmydata = mine:Data\n"
+    )
+    monkeypatch.syspath_prepend(tmp_path / "site")
+    made = config("model.target=mynet", "data.target=mydata", "data.options.n=2")
+    assert type(build_network(made, CPU).network).__name__ == "Net"
+    assert len(build_dataset(made)) == 2
     refused(config("model.target=mynt"), "there are crn, mynet, simplebev; did you mean mynet?")
+    refused(config("data.target=mydat"), "there are mydata, nuscenes; did you mean mydata?")
 
 
 def test_ours_come_through_the_same_door():
