@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from math import inf, isnan
 from typing import Any, Literal, TypeVar
 
 import torch
@@ -205,7 +206,7 @@ def _conservation(
     # The secant slope of softmax makes parts many times the total, and rounding is the parts'.
     name = "parts_residual" if Variant.parse(variant).softmax == "secant" else "residual"
     residuals = {record.order: getattr(record, name) for record in result.operations}
-    worst = result.operations[max(residuals, key=residuals.__getitem__)]
+    worst = result.operations[max(residuals, key=lambda order: _size(residuals[order]))]
     precision = str(dtype).removeprefix("torch.")
     found.add(
         f"conservation, {variant}, {precision}",
@@ -214,6 +215,11 @@ def _conservation(
         f"({worst.operation} in {worst.module or 'fuse'}), "
         f"limit {CONSERVATION[dtype]:.0e}, {len(result.operations)} operations",
     )
+
+
+def _size(residual: float) -> float:
+    """A residual to be compared; one that is no number is larger than any."""
+    return inf if isnan(residual) else residual
 
 
 def _double_precision(

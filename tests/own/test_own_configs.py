@@ -14,6 +14,7 @@ from lmd_cli.contract import fuse_function
 from lmd_cli.decomposition import decompose, module_rules
 from lmd_cli.errors import ConfigError, ContractError
 from lmd_cli.inspection import inspect_network
+from lmd_cli.preflight import preflight
 from lmd_cli.shown import shown
 
 
@@ -108,3 +109,19 @@ def test_outputs_of_other_shapes_are_not_shown(shape: tuple[int, ...]):
 def test_a_channel_that_is_not_there():
     with pytest.raises(ContractError, match=r"model.channel is 2; .* the channels 0 to 1"):
         shown(torch.zeros(1, 2, 3, 4), 2, "o")
+
+
+def test_the_check_sees_numbers_that_are_none_inside_the_network(config: Any, tmp_path: Path):
+    """They are hidden by ``where`` before the output, and the parts with them."""
+    made = config("model.target=hidden:Net")
+    text = MODULE.replace(
+        "total = torch.relu(", "hole = (-features['a'].square() - 1).log()\n        "
+    )
+    text = text.replace(
+        'self.mix(features["a"] + features["b"]))',
+        "total = self.mix(torch.where(hole.isnan(), features['a'] + features['b'], hole))",
+    )
+    (tmp_path / "hidden.py").write_text(text)
+    failed = [check for check in preflight(made).checks if check.status == "FAIL"]
+    assert "largest residual nan (torch.Tensor.log in fuse)" in failed[0].detail
+    assert preflight(config()).ok
