@@ -19,7 +19,7 @@ from lmd_cli.report.drawing import (
     figure_bytes,
     own_settings,
 )
-from lmd_cli.report.looks import Look, Style, from_white, make_look
+from lmd_cli.report.looks import Look, Style, from_white, make_look, part_title
 from lmd_cli.report.scene import Scene
 from lmd_cli.report.sheet import (
     WIDTH,
@@ -119,8 +119,7 @@ def _maps(
         draw_map(panel, scene, coloured, look.colours(name), (look.low, look.high))
         draw_vehicles(panel, scene, look.outline)
         draw_marks(panel, [m for m in scene.marks if name in ("prediction", m.sensor)])
-        label = "fused prediction" if name == "prediction" else name
-        panel.set_title(f"{label}{note}", fontsize=size, pad=4, parse_math=False)
+        panel.set_title(f"{part_title(name)}{note}", fontsize=size, pad=4, parse_math=False)
         panel.set_yticklabels([])
         axes.append(panel)
     return axes
@@ -128,15 +127,16 @@ def _maps(
 
 def _text(scenes: Sequence[Scene], look: Look) -> list[str]:
     """What is to be seen, how it is coloured, and the shared scale."""
-    parts = " + ".join(scenes[0].parts)
+    parts, criterion = " + ".join(map(part_title, scenes[0].parts)), scenes[0].criterion
+    cut = "" if criterion.peak else " Ground truth: their corners cut down to whole cells."
     lines = [
         f"{look.statement} Prediction = {parts}, cell by cell. Axes in metres, forward is up; "
         "triangle: ego vehicle.",
-        f"Outlines: annotated vehicles{image_note(scenes)}.",
+        f"Outlines: annotated vehicles{image_note(scenes)}.{cut}",
     ]
     if any(scene.marks for scene in scenes):
-        definition = scenes[0].criterion.definition
         lines.append(
-            f"Green: one sensor alone is {definition} (ring: a vehicle; cross: none there)."
+            f"Green: one sensor is decisive: {criterion.definition}. "
+            "Ring: an annotated vehicle; cross: none is annotated there."
         )
     return lines

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from lmd_cli.decomposition.layout import BIAS, INTERACTION
 from lmd_cli.report.charts import SLOTS, Bar, Group, bars, slot
 from lmd_cli.report.decisive import MISSED, SEVERAL, TOGETHER, Criterion, criterion_of
+from lmd_cli.report.looks import part_title
 from lmd_cli.report.survey import Survey
 from lmd_cli.report.vehicles import object_fields
 
@@ -168,9 +169,10 @@ def _summary(vehicles: Sequence[Vehicle], parts: Sequence[str]) -> str:
     """The verdicts, counted, as one sentence."""
     counts = Counter(vehicle["alone"] for vehicle in vehicles)
     sensors = [name for name in parts if name not in (BIAS, INTERACTION)]
-    listed = [f"{counts[name]} by the part of {name} alone" for name in sensors]
-    listed += [f"{counts[SEVERAL]} by each of several alone", f"{counts[TOGETHER]} only together"]
-    return ", ".join(listed)
+    listed = [f"for {counts[name]} only the {part_title(name)}'s part" for name in sensors]
+    listed.append(f"for {counts[SEVERAL]} that of any of several sensors")
+    together = f"{counts[TOGETHER]} are detected by the parts together only"
+    return f"{', '.join(listed)}; {together}"
 
 
 def _measure_values(measure: Measure, vehicles: Sequence[Vehicle]) -> dict[str, Any]:
