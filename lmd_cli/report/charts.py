@@ -19,7 +19,7 @@ SLOTS = {"camera": 0, "radar": 1, "lidar": 2, "bias": 3, "interaction": 4}
 SLOT_COUNT = 8
 WIDTH, HEIGHT = 440, 250
 #: Least width of a group of bars, for the words under it.
-ROOM = 78
+ROOM = 94
 LEFT, RIGHT, TOP, BOTTOM = 44, 6, 10, 42
 #: A block of the network that is narrower than this has no line before it.
 NARROW = 8.0
