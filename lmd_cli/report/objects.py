@@ -87,10 +87,7 @@ class Measure:
 
 def measures(parts: Sequence[str], criterion: Criterion | None = None) -> list[Measure]:
     """The three measures, for whatever parts there are; ``criterion`` of the output."""
-    detected = (criterion or Criterion()).words
-    sensors = [name for name in parts if name not in (BIAS, INTERACTION)]
     colours = [slot(name, parts) for name in parts]
-    alone = [*sensors, SEVERAL, TOGETHER]
     return [
         Measure(
             "share",
@@ -109,17 +106,23 @@ def measures(parts: Sequence[str], criterion: Criterion | None = None) -> list[M
             *(parts, colours),
             lambda vehicle: [vehicle[name] for name in parts],
         ),
-        Measure(
-            "decisive",
-            "who alone would do",
-            f"Of the vehicles that are detected ({detected} in the footprint): for which is one "
-            "sensor's part alone, with the bias, enough to stay so? Exactly one (that sensor is "
-            f"decisive), {SEVERAL}, or {TOGETHER}.",
-            alone,
-            [*(slot(name, parts) for name in sensors), SLOTS[INTERACTION], 7],
-            lambda vehicle: _decisive_values(vehicle, alone),
-        ),
+        _decisive_measure(parts, (criterion or Criterion()).words),
     ]
+
+
+def _decisive_measure(parts: Sequence[str], detected: str) -> Measure:
+    sensors = [name for name in parts if name not in (BIAS, INTERACTION)]
+    alone = [*sensors, SEVERAL, TOGETHER]
+    return Measure(
+        "decisive",
+        "who alone would do",
+        f"Of the vehicles that are detected ({detected} in the footprint): for which is one "
+        "sensor's part alone, with the bias, enough to stay so? Exactly one (that sensor is "
+        f"decisive), {SEVERAL}, or {TOGETHER}.",
+        alone,
+        [*(slot(name, parts) for name in sensors), SLOTS[INTERACTION], 7],
+        lambda vehicle: _decisive_values(vehicle, alone),
+    )
 
 
 def evidence_shares(logits: Sequence[float]) -> list[float] | None:
