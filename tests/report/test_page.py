@@ -98,6 +98,12 @@ def test_what_a_reader_must_know_stands_there(tmp_path: Path):
     for phrase in ("Misleading reassurance", "camera-only network", "by construction", "ab" * 32):
         assert phrase in said
     assert "0.500" in said  # the IoU
+    answer = (
+        "In short: the network detects 3 of 3 annotated vehicles. One sensor's part, with the "
+        "bias, would be enough: for 2 only the camera's part, for 0 only the radar's part, for 0 "
+        "that of any of several sensors; 1 are detected by the parts together only."
+    )
+    assert answer in said
 
 
 def test_an_unfinished_run_says_so_first(tmp_path: Path):
