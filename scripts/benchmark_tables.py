@@ -4,10 +4,10 @@
     python scripts/benchmark_tables.py --config demo_crn.yaml
     python scripts/benchmark_tables.py --published --variants-only --time   # the published size
 
-A pass is one map that goes through the network behind the features (a plain one, or a part), in
-FLOPs of torch's counter over those of a plain pass, and for SimpleBEV also counted where the
-decoder begins. Counts are of a sample in the middle of a run; the first samples cost more, because
-they are verified by replay.
+A pass is one map that goes through the network behind the features (a plain one, or a part),
+counted where it leaves the decoder; beside it the FLOPs of torch's counter over those of a plain
+pass, which are fewer where a part is zero for a while. Counts are of a sample in the middle of a
+run; the first samples cost more, because they are verified by replay.
 """
 
 from __future__ import annotations
@@ -21,7 +21,6 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
@@ -47,25 +46,33 @@ class Counted:
 
     Attributes:
         name: what is evaluated.
-        decoder: maps through the decoder's first convolution, ``None`` if there is none.
-        passes: FLOPs behind the features over those of a plain pass.
+        passes: maps through the last convolution; ``None`` if there is none.
+        plain: FLOPs behind the features over those of a plain pass.
         gflops: of the whole sample: encoding and everything behind it.
         seconds: smallest time of a sample, if asked for.
     """
 
     name: str
-    decoder: float | None
-    passes: float
+    passes: float | None
+    plain: float
     gflops: float
     seconds: float | None
 
 
 class Counter(TorchDispatchMode):
-    """FLOPs of everything that runs inside, and the maps that meet one weight."""
+    """FLOPs of everything that runs inside, and the maps that meet one weight.
 
-    def __init__(self, weight: Tensor | None):
+    Args:
+        weight: its address; nothing is counted if not given.
+
+    Attributes:
+        last: address of the weight of the convolution that ran last.
+    """
+
+    def __init__(self, weight: int | None = None):
         super().__init__()
-        self._address = None if weight is None else weight.data_ptr()
+        self._weight = weight
+        self.last: int | None = None
         self.flops = self.maps = 0
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -73,16 +80,10 @@ class Counter(TorchDispatchMode):
         formula = flop_registry.get(func._overloadpacket)
         if formula is not None:
             self.flops += formula(*args, **(kwargs or {}), out_val=out)
-        convolves = func is torch.ops.aten.convolution.default
-        if convolves and args[1].data_ptr() == self._address:
-            self.maps += len(args[0])
+        if func is torch.ops.aten.convolution.default:
+            self.last = args[1].data_ptr()
+            self.maps += len(args[0]) if self.last == self._weight else 0
         return out
-
-
-def first_weight(network: Any) -> Tensor | None:
-    """Of the decoder's first convolution."""
-    layer = getattr(getattr(network, "decoder", None), "first_conv", None)
-    return layer.weight if isinstance(layer, nn.Conv2d) else None
 
 
 def published(config: RunConfig) -> RunConfig:
@@ -105,18 +106,18 @@ class Sampler:
             self.network, run.dataset, collate, run.device, False, Stopwatch()
         )
 
-    def plain_flops(self) -> int:
+    def plain(self) -> Counter:
         """Of a plain pass behind the features (and a linear fusion layer)."""
         found = self._encode(0, True)
         assert isinstance(found, Encoding)
         what = explained_encoding(self.network, self.run.config.model.output, found)
-        with Counter(None) as counter, torch.no_grad():
+        with Counter() as counter, torch.no_grad():
             what.fuse(**what.features)
-        return counter.flops
+        return counter
 
-    def counts(self) -> tuple[float, float, float]:
-        """Of a sample: maps through the decoder, FLOPs behind the features, FLOPs of encoding."""
-        encoding, behind = Counter(None), Counter(first_weight(self.network))
+    def counts(self, last: int | None) -> tuple[float, float, float]:
+        """Of a sample: maps through the last weight, FLOPs behind the features and of encoding."""
+        encoding, behind = Counter(), Counter(last)
 
         def encode(index: int, keep: bool) -> Encoding | Skipped:
             with encoding:
@@ -148,43 +149,58 @@ class Sampler:
         measure(self.network, visit, run.variants, run.cells, output, run.rivals)
 
 
-def count(config: RunConfig, name: str, methods: Sequence[str], timed: bool) -> Counted:
-    """Everything about one way of evaluating."""
-    sampler = Sampler(prepare(config, methods=methods))
-    plain = sampler.plain_flops()
-    maps, behind, encoding = sampler.counts()
+def count(config: RunConfig, name: str, methods: Sequence[str], timed: bool = False) -> Counted:
+    """Everything about one way of evaluating; a table replaces what the paper's do."""
+    sampler = Sampler(prepare(config, methods=methods, table_only=name.startswith("table")))
+    plain = sampler.plain()
+    maps, behind, encoding = sampler.counts(plain.last)
     seconds = sampler.seconds() if timed else None
-    return Counted(name, maps or None, behind / plain, (behind + encoding) / 1e9, seconds)
+    return Counted(name, maps or None, behind / plain.flops, (behind + encoding) / 1e9, seconds)
 
 
 def measure_all(config: RunConfig, timed: bool, all_tables: bool) -> list[Counted]:
-    """One variant, table 2 (or the table of variants that fits the model), and all tables."""
+    """One variant, the config's, table 2 (or the table of variants that fits the model), and all
+    tables."""
+    return [count(config, name, how, timed) for name, how in ways(config, all_tables).items()]
+
+
+def ways(config: RunConfig, all_tables: bool = True) -> dict[str, Sequence[str]]:
+    """Methods by the name of what is evaluated; one variant comes first."""
     variants = next((n for n in (2, 8, 9) if not refusals([n], config)), None)
-    ways: dict[str, Sequence[str]] = {"one variant": ("lmd:identity-ratio",)}
+    found: dict[str, Sequence[str]] = {
+        "one variant": ("lmd:identity-ratio",),
+        "evaluate": [f"lmd:{variant}" for variant in config.variants],
+    }
     if variants is not None:
-        ways[f"table {variants}"] = table_methods([variants])
+        found[f"table {variants}"] = table_methods([variants])
     if all_tables:
         fitting = [n for n in table_numbers("all") if n in TABLES and not refusals([n], config)]
-        ways["table all"] = table_methods(fitting)
-    return [count(config, name, methods, timed) for name, methods in ways.items()]
+        found["table all"] = table_methods(fitting)
+    return found
 
 
 def show(found: list[Counted]) -> None:
     """Plain lines."""
-    one = found[0]
     for c in found:
-        maps = "" if c.decoder is None else f"{c.decoder:.1f} maps through the decoder, "
-        print(f"{c.name}: {maps}{c.passes:.1f} plain passes, {c.gflops:.1f} GFLOP a sample")
-        ratios = {
-            "passes": c.passes / one.passes,
-            "FLOPs of the whole sample": c.gflops / one.gflops,
-        }
-        if c.seconds is not None and one.seconds is not None:
-            print(f"  {c.seconds:.2f} s a sample")
-            ratios["time"] = c.seconds / one.seconds
-        if c is not one:
-            listed = ", ".join(f"{name} x {value:.2f}" for name, value in ratios.items())
-            print(f"  against one variant: {listed}")
+        passes = "" if c.passes is None else f"{c.passes:.1f} passes, "
+        seconds = "" if c.seconds is None else f", {c.seconds:.2f} s"
+        flops = f"FLOPs of {c.plain:.1f} plain ones, {c.gflops:.1f} GFLOP a sample"
+        print(f"{c.name}: {passes}{flops}{seconds}")
+        for other in found[:2]:
+            if c not in found[:2]:
+                print(f"  against {other.name}: {against(c, other)}")
+
+
+def against(c: Counted, other: Counted) -> str:
+    """Ratios of two ways' costs."""
+    ratios = {} if not c.passes or not other.passes else {"passes": c.passes / other.passes}
+    ratios |= {
+        "FLOPs": c.plain / other.plain,
+        "FLOPs of the whole sample": c.gflops / other.gflops,
+    }
+    if c.seconds is not None and other.seconds is not None:
+        ratios["time"] = c.seconds / other.seconds
+    return ", ".join(f"{name} x {value:.2f}" for name, value in ratios.items())
 
 
 def main() -> None:

@@ -45,6 +45,9 @@ class Coalitions:
             and zeros) go with those of larger batches.
         samples: by the identity of a tree of features, the samples of its batch, if the function
             depends on nothing but its features.
+        linear: the part that the network linearised at the clean sample gives for a modality's
+            features, called with the variant's name, the modality and them; ``None`` where nobody
+            has worked it out.
     """
 
     def __init__(
@@ -53,12 +56,14 @@ class Coalitions:
         *,
         broadcasts: bool,
         samples: Mapping[int, Sequence[Alone]] | None = None,
+        linear: Callable[[str, str, Any], Any] | None = None,
     ):
         self.function, self.broadcasts = function, broadcasts
         self.__wrapped__ = function
         self.passes = 0
         self._key, self._gives_total = PLAIN, False
         self._samples = samples or {}
+        self._linear = linear
         self._known: dict[Any, Any] = {}
         self._made: dict[Any, tuple[Any, Any]] = {}
 
@@ -79,6 +84,10 @@ class Coalitions:
         other = Coalitions(function, broadcasts=self.broadcasts, samples=self._samples)
         other._key, other._gives_total, other._known = key, True, self._known
         return other
+
+    def linear(self, variant: str, modality: str, tree: Any) -> Any:
+        """A modality's part of other features at the clean sample's operating point, if known."""
+        return None if self._linear is None else self._linear(variant, modality, tree)
 
     def once(self, key: str, features: Mapping[str, Any], make: Callable[[], T]) -> T:
         """What ``make`` gives at these features, made once."""

@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any, Literal
 
 import torch
-from torch.utils import _pytree as pytree
 
 from lmd_cli.attribution.coalitions import Coalitions
 from lmd_cli.attribution.interface import (
@@ -24,15 +23,17 @@ from lmd_cli.attribution.interface import (
 from lmd_cli.attribution.removal import Plain, leave_one_out, require_few, shapley
 from lmd_cli.decomposition import (
     Decomposition,
+    LeakError,
     Variant,
     decompose,
     decompose_bias,
     module_rules,
 )
+from lmd_cli.decomposition.frozen import products
 from lmd_cli.decomposition.layout import BIAS
 from lmd_cli.decomposition.modules import find_root
 from lmd_cli.decomposition.partial import ACTIVATIONS, NORMALISATIONS, PartiallyLinear
-from lmd_cli.decomposition.replay import needs_bias, replay
+from lmd_cli.decomposition.replay import replay
 
 #: What is linearised, by the name of table 1's columns.
 FROZEN = {
@@ -54,7 +55,8 @@ class Lmd:
         self.name = f"lmd:{self.variant.name}"
 
     def at(self, fuse: Fuse, features: Features) -> LmdExplainer:
-        return LmdExplainer(fuse, features, linearise(fuse, features, self.variant))
+        result = linearise(fuse, features, self.variant)
+        return LmdExplainer(fuse, features, result, self.variant.name)
 
 
 def linearise(fuse: Fuse, features: Features, variant: Variant) -> Decomposition:
@@ -73,18 +75,27 @@ class LmdExplainer:
     Attributes:
         clean: the operating point's features.
         result: their decomposition, with its maps.
+        variant: its name.
     """
 
     fuse: Fuse
     clean: Features
     result: Decomposition
+    variant: str
 
     def parts(self, features: Features) -> Maps:
         """The clean parts, or those of a perturbed input that goes through the clean sample's
         linear network (eq. 14). The bias, and the interaction with it, stays the clean sample's."""
         moved = [name for name, tree in features.items() if tree is not self.clean[name]]
-        replayed = replay(self.fuse, features, self.result, only=moved) if moved else {}
-        return {**self.result.parts, **replayed, BIAS: self.result.bias}
+        found = {name: self._known(name, features[name]) for name in moved}
+        new = [name for name, part in found.items() if part is None]
+        found |= replay(self.fuse, features, self.result, only=new) if new else {}
+        return {**self.result.parts, **found, BIAS: self.result.bias}
+
+    def _known(self, name: str, tree: Any) -> Any:
+        """Its part, where a table of variants has worked it out."""
+        fuse = self.fuse
+        return fuse.linear(self.variant, name, tree) if isinstance(fuse, Coalitions) else None
 
 
 class Relinearised:
@@ -122,11 +133,10 @@ class LmdShapley:
     def at(self, fuse: Fuse, features: Features) -> Explainer:
         require_few(tuple(features))
         linear = Lmd(self.variant).at(fuse, features)
-        keeps_constants = self._keeps_constants(fuse)
-        bias_only = keeps_constants and not needs_bias(linear.result.tape or [])
+        met = products(linear.result.tape or []) if self._keeps_constants(fuse) else None
 
         def bias(**given: Any) -> tuple[Any, Any]:
-            return self._at_coalition(fuse, given, bias_only, keeps_constants)
+            return self._at_coalition(fuse, given, met)
 
         return _LmdShapleyExplainer(linear, _bias_beside(fuse, bias, self.name))
 
@@ -140,30 +150,19 @@ class LmdShapley:
             and rules.activation in ("identity", "taylor")
         )
 
-    def _at_coalition(
-        self, fuse: Fuse, features: Features, bias_only: bool, keeps_constants: bool
-    ) -> tuple[Any, Any]:
+    def _at_coalition(self, fuse: Fuse, features: Features, products: int | None) -> Any:
         """The bias part, and the output, of the network linearised at a coalition's features.
 
-        Where all constants go to the bias and no two parts are multiplied, the bias is followed by
-        itself; else the parts of those present are needed (absent ones are zero).
+        Where all constants go to the bias, the bias is followed by itself; the parts of those
+        present (absent ones are zero) are followed with it through ``products`` products.
         """
-        if bias_only:
-            result = decompose_bias(fuse, features, self.variant)
-            return result.bias, result.total
-        leaves = {name: pytree.tree_leaves(tree) for name, tree in features.items()}
-        zero = [name for name, tensors in leaves.items() if not any(t.any() for t in tensors)]
-        absent = {n: features[n] for n in zero} if keeps_constants else {}
-        present = {name: tree for name, tree in features.items() if name not in absent}
-        if not present:  # all of it is constants
-            total = run(fuse.function if isinstance(fuse, Coalitions) else fuse, features)
-            return total, total
-
-        def in_order(**given: Any) -> Any:  # a fuse may join its keywords in the order they come
-            return fuse(**{name: given[name] for name in features})
-
-        root = find_root(fuse)
-        result = decompose(in_order, present, self.variant, constants=absent, root=root)
+        if products is not None:
+            try:
+                result = decompose_bias(fuse, features, self.variant, products)
+                return result.bias, result.total
+            except LeakError:  # a write in place to views, which must have the same parts
+                pass
+        result = decompose(fuse, features, self.variant)
         return result.bias, result.total
 
 

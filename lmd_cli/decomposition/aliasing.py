@@ -41,6 +41,11 @@ class Memory:
             self._next_sweep = max(_SHORT, 2 * len(self._live))
         return x
 
+    def alive(self) -> list[DecomposedTensor]:
+        """All of them."""
+        found = (ref() for ref in self._live)
+        return list({id(x): x for x in found if x is not None}.values())
+
     def borrow(self, x: DecomposedTensor) -> None:
         """Notes an input of the caller's, which must not be written to."""
         self._lent.add(address(x.total))
@@ -131,6 +136,8 @@ def _add_rows(family: list[DecomposedTensor], rows: tuple[int, ...]) -> bool:
         Whether that was possible: it needs a storage of whole rows, one after the other.
     """
     stack, old = family[0].parts, family[0].rows
+    if not old:
+        return False
     whole = stack.new_empty(0).set_(stack.untyped_storage())  # (elements of the storage,)
     length = whole.numel() // len(old)
     apart = any(m.parts.stride(0) != length and len(old) > 1 for m in family)

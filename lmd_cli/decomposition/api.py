@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lmd_cli.decomposition import rules as _rules  # noqa: F401  (registers the rules)
 from lmd_cli.decomposition.errors import InputError, LeakError
+from lmd_cli.decomposition.forgetting import Forgetting
 from lmd_cli.decomposition.layout import Layout
 from lmd_cli.decomposition.modules import find_root
 from lmd_cli.decomposition.overrides import ModuleRules, VariantByModule
@@ -154,32 +155,47 @@ def decompose_onward(
 
 
 def decompose_bias(
-    function: Callable[..., Any], inputs: Mapping[str, Any], variant: str | Variant
+    function: Callable[..., Any],
+    inputs: Mapping[str, Any],
+    variant: str | Variant,
+    products: int = 0,
 ) -> Decomposition:
-    """The bias part alone, without the modalities' parts: two maps instead of M + 2.
+    """The bias part (with the interaction), without the modalities' parts: two maps, not M + 2.
 
     Args:
-        function, inputs: as in :func:`decompose`; where parts are multiplied with each other or
-            hand the bias on (activation splits, uniform rules), the bias is not their business
-            alone, and this gives another part than :func:`decompose`.
-        variant: linearisation rules that leave all constants to the bias.
+        function, inputs: as in :func:`decompose`. Modalities whose input is all zero are absent:
+            they have no parts.
+        variant: linearisation rules that leave all constants to the bias, and in which it is no
+            modality's business (no activation splits).
+        products: through how many products of decomposed tensors the modalities' parts are needed
+            (:func:`~.frozen.products` of a tape of the same function).
 
     Returns:
         A decomposition whose ``total`` and ``bias`` count; its modalities' parts are left out.
+
+    Raises:
+        LeakError: as in :func:`decompose`; also where it depends on parts that were left out how
+            a write in place reaches views.
     """
     layout = Layout(tuple(inputs))
     root = find_root(function)
-    session = Session(layout, VariantByModule(parse_variant(variant), None, root), root=root)
-
-    def without_parts(leaf: Tensor) -> Tensor:
-        return DecomposedTensor.wrap(leaf, leaf.new_zeros((0, *leaf.shape)), ())
-
+    variants = VariantByModule(parse_variant(variant), None, root)
+    session = Session(layout, variants, root=root, forgetting=Forgetting(layout, products))
     with torch.no_grad():
-        lifted = {name: map_tensors(without_parts, tree) for name, tree in inputs.items()}
+        lifted = {
+            name: lift(layout, name, tree)
+            if products and any(bool(leaf.any()) for leaf in leaves(tree))
+            else map_tensors(_without_parts, tree)
+            for name, tree in inputs.items()
+        }
         session.borrow(lifted)
         with session.open():
             output = function(**lifted)
     return Decomposition(output, layout, {}, session.records, session.coverage, None)
+
+
+def _without_parts(leaf: Tensor) -> Tensor:
+    return DecomposedTensor.wrap(leaf, leaf.new_zeros((0, *leaf.shape)), ())
 
 
 def parse_variant(variant: str | Variant) -> Variant:

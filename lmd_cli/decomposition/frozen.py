@@ -6,13 +6,14 @@ literally. Each states how one stream, a modality's or the bias's, goes through 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
 import torch
 from torch import Tensor
 
+from lmd_cli.decomposition.errors import DecompositionError
 from lmd_cli.decomposition.tree import map_tensors
 
 #: Whose constants a stream can carry by itself: BatchNorm's, or those of the other norms.
@@ -137,23 +138,46 @@ class FrozenProduct:
     """A product of two decomposed tensors: a modality's stream meets itself and the bias.
 
     ``bias_inputs`` holds the pair of factors that the bias stream had; ``constant_a`` and
-    ``constant_b`` say that a factor has no other part (frozen attention weights).
+    ``constant_b`` are factors that have no other part (frozen attention weights).
     """
 
     product: Callable[[Tensor, Tensor], Tensor]
-    constant_a: bool
-    constant_b: bool
+    constant_a: Tensor | None = None
+    constant_b: Tensor | None = None
+
+    @property
+    def linear(self) -> bool:
+        """Whether one factor is a constant."""
+        return self.constant_a is not None or self.constant_b is not None
 
     def __call__(self, h: Any, stream: Stream, index: int) -> Tensor:
         a, b = h
         if stream.is_bias:
             return self.product(a, b)
+        if stream.origin is not None:
+            self._require_apart(a, b)
+        if self.constant_a is not None:
+            return self.product(self.constant_a, b)
+        if self.constant_b is not None:
+            return self.product(a, self.constant_b)
+        if stream.origin is not None:
+            return self.product(a, b)  # both are zero
         bias_a, bias_b = stream.bias_inputs[index]
-        if self.constant_a:
-            return self.product(bias_a, b)
-        if self.constant_b:
-            return self.product(a, bias_b)
         return self.product(a, b + bias_b) + self.product(bias_a, b)
+
+    def _require_apart(self, a: Tensor, b: Tensor) -> None:
+        """Constants that go through alone must not have reached what multiplies parts.
+
+        Raises:
+            DecompositionError: they have, so what they make depends on the parts.
+        """
+        multipliers = [a] if self.constant_a is not None else [b]
+        multipliers = multipliers if self.linear else [a, b]
+        if any(bool(x.any()) for x in multipliers):
+            raise DecompositionError(
+                "constants that are shared out reach a product of two features: what they make "
+                "depends on the features"
+            )
 
 
 @dataclass(frozen=True)
@@ -204,3 +228,24 @@ class FrozenJacobian:
             return self.output.expand_as(h).clone() if stream.is_bias else torch.zeros_like(h)
         out = self.jacobian(h)
         return out + self.remainder if stream.is_bias else out
+
+
+def needs_bias(tape: Iterable[FrozenMap]) -> bool:
+    """Whether a modality's stream meets the bias's: in activation splits, and in products."""
+    return products(tape) > 0 or any(getattr(m, "shares", None) is not None for m in tape)
+
+
+def products(tape: Iterable[FrozenMap]) -> int:
+    """How many products are met up to the last one of two factors that both vary."""
+    met = [m for m in tape if isinstance(m, FrozenProduct)]
+    return max((i for i, m in enumerate(met, start=1) if not m.linear), default=0)
+
+
+def shared_alike(tape: Sequence[FrozenMap]) -> bool:
+    """Whether variants that differ only in where constants go have parts that differ by constants.
+
+    They do where features are multiplied with each other before any constant can be shared out.
+    """
+    varying = (i for i, m in enumerate(tape) if isinstance(m, FrozenProduct) and not m.linear)
+    shared = (FrozenAffine, FrozenCentred, FrozenSlope)
+    return not any(isinstance(m, shared) for m in tape[: max(varying, default=0)])

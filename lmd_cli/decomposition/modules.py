@@ -51,11 +51,11 @@ def _module_of(value: Any) -> nn.Module | None:
 class ModuleTracker:
     """Knows the module that runs now, through torch's global hooks (the model gets none)."""
 
-    def __init__(self, root: nn.Module | None, on_output: OnOutput):
+    def __init__(self, root: nn.Module | None):
         named = root.named_modules() if root is not None else ()
         self._names = {id(module): name for name, module in named}
         self._stack: list[nn.Module] = []
-        self._on_output = on_output
+        self._on_output: OnOutput | None = None
         self._thread = 0
 
     def name(self, module: nn.Module) -> str:
@@ -86,9 +86,9 @@ class ModuleTracker:
         return f"in module {self.name(module) or '(root)'!r} ({type(module).__name__})"
 
     @contextmanager
-    def active(self) -> Iterator[None]:
+    def active(self, on_output: OnOutput | None = None) -> Iterator[None]:
         """Follows module calls; everything is removed at the end, also after an exception."""
-        self._thread = threading.get_ident()
+        self._on_output, self._thread = on_output, threading.get_ident()
         handles = [
             register_module_forward_pre_hook(self._enter),
             register_module_forward_hook(self._leave, with_kwargs=True, always_call=True),
@@ -100,6 +100,7 @@ class ModuleTracker:
                 handle.remove()
                 _global_forward_hooks_with_kwargs.pop(handle.id, None)  # torch leaves it behind
             self._stack.clear()
+            self._on_output = None  # its owner owns this: a circle, which would keep tensors alive
 
     def _elsewhere(self) -> bool:
         """Torch's global hooks also see what other threads run."""
@@ -119,6 +120,6 @@ class ModuleTracker:
             return None
         while self._stack and self._stack.pop() is not module:
             pass  # a call that raised before its hooks ran leaves its entry behind
-        if output is None:  # also after an exception
+        if output is None or self._on_output is None:  # also after an exception
             return None
         return self._on_output(self.name(module), module, (args, kwargs), output)

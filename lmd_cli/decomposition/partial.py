@@ -12,8 +12,8 @@ from typing import Any
 
 from lmd_cli.decomposition.errors import DecompositionError
 from lmd_cli.decomposition.frozen import Stream
-from lmd_cli.decomposition.replay import LINEARISED_KINDS, Runner
 from lmd_cli.decomposition.result import Decomposition
+from lmd_cli.decomposition.runner import LINEARISED_KINDS, Runner
 
 #: With the divisors of norms that a network writes itself.
 NORMALISATIONS = frozenset({"normalisation", "statistic", "quotient"})

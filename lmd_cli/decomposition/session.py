@@ -30,6 +30,7 @@ from lmd_cli.decomposition.errors import (
     NoRuleError,
 )
 from lmd_cli.decomposition.fastpath import may_be_fused, plain_result, with_fused_totals
+from lmd_cli.decomposition.forgetting import Forgetting
 from lmd_cli.decomposition.frozen import FrozenConstant, FrozenMap
 from lmd_cli.decomposition.layout import Layout
 from lmd_cli.decomposition.modules import ModuleTracker
@@ -55,6 +56,7 @@ class Session:
         on_layer: called as ``on_layer(name, module, output)`` after every module whose output
             carries parts.
         plain_modules: names of modules that may turn a decomposed input into a plain output.
+        forgetting: leaves the modalities' parts out behind the products that need them.
     """
 
     def __init__(
@@ -67,17 +69,19 @@ class Session:
         keep_frozen: bool = False,
         on_layer: OnLayer | None = None,
         plain_modules: frozenset[str] = frozenset(),
+        forgetting: Forgetting | None = None,
     ):
         self.layout = layout
         self._variants = (
             variant if isinstance(variant, VariantByModule) else VariantByModule(variant)
         )
-        self.tracker = ModuleTracker(root, self._module_done)
+        self.tracker = ModuleTracker(root)
         self.records: list[OperationRecord] = []
         self.coverage: dict[tuple[str, str], Rule] = {}
         self.tape: list[FrozenMap] | None = [] if keep_frozen else None
         self._audit, self._tolerance = audit, 0.0
         self._on_layer, self._plain_modules = on_layer, plain_modules
+        self._forgetting = forgetting
         self._memory = Memory(self.tracker.describe)
         self.leak: LeakError | None = None
 
@@ -91,7 +95,7 @@ class Session:
     def open(self) -> Iterator[Session]:
         """Intercepts torch functions until the end of the block, in this thread."""
         with ExitStack() as stack:
-            stack.enter_context(self.tracker.active())
+            stack.enter_context(self.tracker.active(self._module_done))
             stack.enter_context(_LeakGuard(self))
             stack.enter_context(_Door(self))
             stack.enter_context(custom_functions(self._custom))
@@ -151,6 +155,12 @@ class Session:
         """Keeps a linearised map for the replay, if one was asked for."""
         if self.tape is not None:
             self.tape.append(linear_map)
+
+    def after_product(self, parts: Tensor, rows: tuple[int, ...]) -> tuple[Tensor, tuple[int, ...]]:
+        """The parts of a product of two decomposed tensors that are followed on."""
+        if self._forgetting is None:
+            return parts, rows
+        return self._forgetting.after_product(self._memory.alive(), parts, rows)
 
     # -- the door -------------------------------------------------------------------------
 

@@ -84,7 +84,9 @@ class _PartsOnly(Lmd):
     """LMD that keeps no maps for perturbed inputs."""
 
     def at(self, fuse: Fuse, features: Features) -> LmdExplainer:
-        return LmdExplainer(fuse, features, decompose(fuse, features, self.variant))
+        return LmdExplainer(
+            fuse, features, decompose(fuse, features, self.variant), self.variant.name
+        )
 
 
 def _name(method: Method) -> str:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from lmd_cli.errors import RunError
+from lmd_cli.files import replacing
 
 
 def format_value(value: Any) -> str:
@@ -52,17 +53,8 @@ def write_atomically(path: Path, data: bytes) -> None:
     Raises:
         RunError: the disk is full, or the file cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.part")
-    with disk_errors(path):
-        try:
-            with open(temporary, "wb") as file:
-                file.write(data)
-                file.flush()
-                os.fsync(file.fileno())
-            os.replace(temporary, path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
+    with disk_errors(path), replacing(path) as file:
+        file.write(data)
 
 
 def append_synced(path: Path, data: bytes) -> None:

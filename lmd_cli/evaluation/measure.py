@@ -12,8 +12,9 @@ from torch import Tensor
 from lmd_cli.attribution import ForwardMethod
 from lmd_cli.contract import FusionNetwork
 from lmd_cli.evaluation.cells import Cell
+from lmd_cli.evaluation.families import Families, Prediction
 from lmd_cli.evaluation.metrics import mse, pcc, vehicle_counts
-from lmd_cli.evaluation.predict import Prediction, predict_variants, verify_by_replay
+from lmd_cli.evaluation.predict import verify_by_replay
 from lmd_cli.evaluation.rivals import Rivals
 from lmd_cli.evaluation.schedule import Schedule
 from lmd_cli.evaluation.walk import Encoding, Skipped, Visit
@@ -54,7 +55,9 @@ def measure(
     by_offset: dict[int, list[tuple[Any, ...]]] = {}
     deviations, residuals = [], []
     counts: tuple[int | None, int | None] = (None, None)
-    for variant, prediction in predict_variants(network, visit, variants, output):
+    families = Families(network, visit, output)
+    for variant in variants:
+        prediction = families.under(variant)
         residuals.append(prediction.residual)
         if visit.position < VERIFIED:
             deviations.append(verify_by_replay(network, visit, variant, output, prediction))
@@ -62,7 +65,7 @@ def measure(
         for m, rows in _compare(visit, variant, cells, prediction).items():
             by_offset.setdefault(m, []).extend(rows)
     if rivals:
-        shared = Rivals(network, visit, output)
+        shared = Rivals(network, visit, output, families)
         found = shared.measure_all(rivals, cells)
         counts = _counts(visit.sample, shared.total)
         for method in rivals:

@@ -19,8 +19,8 @@ from lmd_cli.attribution.linearised import LmdShapley
 from lmd_cli.contract import FusionNetwork, LinearFusion
 from lmd_cli.evaluation.cells import Cell
 from lmd_cli.evaluation.explained import explained_encoding
+from lmd_cli.evaluation.families import Families, tree_bytes
 from lmd_cli.evaluation.metrics import mse, pcc
-from lmd_cli.evaluation.predict import tree_bytes
 from lmd_cli.evaluation.walk import Encoding, Visit
 
 #: PCC and MSE of each cell, by the partner's offset.
@@ -34,9 +34,10 @@ class Rivals:
         network: whose prediction is explained.
         visit: the clean sample and its partners.
         output: the prediction's name.
+        families: gives LMD's parts of the partners.
     """
 
-    def __init__(self, network: FusionNetwork, visit: Visit, output: str):
+    def __init__(self, network: FusionNetwork, visit: Visit, output: str, families: Families):
         assert isinstance(visit.sample, Encoding)
         what = explained_encoding(network, output, visit.sample)
         self._clean = dict(what.features)
@@ -61,7 +62,8 @@ class Rivals:
             for members in [[alone[m] for m in at]]
             for tree in features.values()
         }
-        self._fuse = Coalitions(what.fuse, broadcasts=broadcasts, samples=samples)
+        linear = _LinearParts(families, self._chunks)
+        self._fuse = Coalitions(what.fuse, broadcasts=broadcasts, samples=samples, linear=linear)
 
     @property
     def total(self) -> Tensor:
@@ -97,6 +99,24 @@ class Rivals:
             parts = explainer.parts({**self._clean, **replaced})
             for i, m in enumerate(offsets):
                 yield m, {name: _entry(part, i) for name, part in parts.items()}
+
+
+class _LinearParts:
+    """LMD's parts of a chunk of partners, which its own rows are made of too.
+
+    Not a method of :class:`Rivals`, which would then hold itself.
+    """
+
+    def __init__(self, families: Families, chunks: Sequence[tuple[list[int], dict[str, Any]]]):
+        self._families = families
+        self._offsets = {(name, id(tree)): at for at, of in chunks for name, tree in of.items()}
+
+    def __call__(self, variant: str, modality: str, tree: Any) -> Tensor | None:
+        at = self._offsets.get((modality, id(tree)))
+        if at is None:
+            return None
+        maps = self._families.under(variant).perturbed[modality]
+        return torch.cat([part for part in (maps[m - 1] for m in at) if part is not None])
 
 
 def _joined(partners: Mapping[int, Mapping[str, Any]]) -> tuple[list[int], dict[str, Any]]:

@@ -19,7 +19,7 @@ from lmd_cli.config import RunConfig, is_own
 from lmd_cli.data import collate, default_workers, read_ahead
 from lmd_cli.decomposition import Variant
 from lmd_cli.errors import ResultsError
-from lmd_cli.evaluation.cells import Cell, measured_cells
+from lmd_cli.evaluation.cells import Cell, measured_cells, table_cells
 from lmd_cli.evaluation.finish import RunSummary, finish
 from lmd_cli.evaluation.measure import measure, verified_samples
 from lmd_cli.evaluation.ranks import Meeting, Plan, Rank
@@ -62,6 +62,8 @@ class Run:
     def record(self) -> dict[str, Any]:
         """The part of ``run.json`` that identifies the run."""
         asked = {"rows": self.names} if self.names != list(self.config.variants) else {}
+        if self.cells != measured_cells(self.built.network.modalities):
+            asked["perturbed"] = list(dict.fromkeys(cell.perturbed_name for cell in self.cells))
         return {
             **identity(self.config, self.built, self.dataset.tokens, self.threads, self.device),
             **self._where(),
@@ -77,6 +79,7 @@ def evaluate(
     *,
     methods: Sequence[str] = (),
     relinearise: bool = False,
+    table_only: bool = False,
     limit: int | None = None,
     resume: bool = True,
     overwrite: bool = False,
@@ -91,6 +94,7 @@ def evaluate(
         output: the run's folder; a run that was cut off there goes on.
         methods: what to evaluate instead of the config's variants, which are ``lmd``.
         relinearise: linearise LMD anew at each perturbed input, not at the clean sample.
+        table_only: replace sensors only as the paper's tables do: with three of them no single one.
         limit: only the first samples of the cycle (N and the stride stay).
         resume: go on from results that are there.
         overwrite: replace results that are there.
@@ -108,7 +112,8 @@ def evaluate(
     meeting = None if rank is None else Meeting(rank)
     with nullcontext() if meeting is None else meeting.told_of_failure():
         recorded = None if overwrite else read_record(output)
-        run = prepare(config, progress, methods, relinearise, rank=rank, recorded=recorded)
+        how = (methods, relinearise, table_only)
+        run = prepare(config, progress, *how, rank=rank, recorded=recorded)
         folder = RunFolder(output)
         with folder.locked() as job:
             _claim(folder, run, resume, overwrite)
@@ -177,6 +182,7 @@ def prepare(
     progress: Progress | None = None,
     methods: Sequence[str] = (),
     relinearise: bool = False,
+    table_only: bool = False,
     *,
     rank: Rank | None = None,
     recorded: Mapping[str, Any] | None = None,
@@ -184,6 +190,7 @@ def prepare(
     """Opens the data and the network and resolves methods, threads, device, precision and schedule.
 
     Args:
+        table_only: as in :func:`evaluate`.
         rank: which of several processes this is.
         recorded: the record of the run that this one goes on with, if any.
     """
@@ -203,7 +210,7 @@ def prepare(
     dataset = build_dataset(config, progress)
     settings = config.perturbation
     schedule = Schedule.resolve(len(dataset), settings.stride, settings.count)
-    cells = measured_cells(built.network.modalities)
+    cells = (table_cells if table_only else measured_cells)(built.network.modalities)
     asked = (variants, rivals, cells)
     workers = _workers(config, device, rank)
     return Run(config, dataset, built, device, schedule, *asked, threads, compute, workers)

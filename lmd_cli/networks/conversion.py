@@ -6,7 +6,6 @@ Here they are read by :mod:`lmd_cli.networks.pickled`, and only tensors are writ
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +15,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from lmd_cli.errors import CheckpointError
+from lmd_cli.files import replacing
 from lmd_cli.networks.checkpoints import (
     EXPECTED,
     LIGHTNING_KEY,
@@ -130,13 +130,5 @@ def _write(state: dict[str, Tensor], output: Path) -> None:
     """Replaces a file in one step: readers see the old bytes or the new, never a torn file."""
     # In memory first: where the disk is full, safetensors raises an error of its own kind.
     data = save(state, metadata={"format": "pt"})
-    temporary = output.with_name(f".{output.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("xb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, output)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    with replacing(output, shared=True) as file:
+        file.write(data)

@@ -91,6 +91,7 @@ def reproduce(
         config,
         folder / "run",
         methods=table_methods([spec.number for spec in wanted]),
+        table_only=True,
         limit=limit,
         resume=resume,
         overwrite=overwrite,

@@ -14,7 +14,7 @@ from calling import Lmd
 
 from lmd_cli.evaluation import ledger
 
-SCORE = ("--method", "lmd", "--method", "integrated-gradients", "--limit", "4", "--resamples", "20")
+SCORE = ("--method", "lmd", "--method", "integrated-gradients", "--limit", "3", "--resamples", "20")
 COMMANDS = {
     "score": (SCORE, ("score.csv", "vehicles.csv", "score.png", "run.json")),
     "sanity": (("--limit", "2"), ("sanity.csv", "sanity.png", "run.json")),

@@ -1,8 +1,7 @@
-"""Real processes: killed, interrupted, and going on."""
+"""Real processes: killed, and going on. Ctrl-C is in test_cli_process.py."""
 
 from __future__ import annotations
 
-import signal
 import subprocess
 import sys
 import time
@@ -20,13 +19,7 @@ def start(config: Path, output: Path) -> subprocess.Popen[str]:
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        preexec_fn=heed_interrupts,
     )
-
-
-def heed_interrupts() -> None:
-    """A shell's background jobs ignore Ctrl-C, and their children inherit that."""
-    signal.signal(signal.SIGINT, signal.SIG_DFL)
 
 
 def wait_for_rows(process: subprocess.Popen[str], output: Path, rows: int) -> None:
@@ -63,17 +56,3 @@ def test_a_killed_run_goes_on_to_the_same_bytes(
     _, errors = again.communicate(timeout=300)
     assert again.returncode == 0, errors
     assert {name: (tmp_path / name).read_bytes() for name in FILES} == uninterrupted
-
-
-def test_ctrl_c_keeps_rows_and_says_how_to_go_on(tiny_config: Path, tmp_path: Path) -> None:
-    process = start(tiny_config, tmp_path)
-    wait_for_rows(process, tmp_path, 1)
-    kept = (tmp_path / "samples.csv").read_bytes()
-    process.send_signal(signal.SIGINT)
-    begin = time.monotonic()
-    _, errors = process.communicate(timeout=60)
-    assert time.monotonic() - begin < 20
-    assert process.returncode == 130
-    assert "Traceback" not in errors
-    assert "same command" in errors
-    assert (tmp_path / "samples.csv").read_bytes().startswith(kept)

@@ -6,12 +6,10 @@ and checksum of that JSON and a magic word. A file that was cut off has no magic
 
 from __future__ import annotations
 
-import contextlib
 import json
 import mmap
 import os
 import struct
-import tempfile
 import zlib
 from collections.abc import Mapping
 from pathlib import Path
@@ -19,6 +17,8 @@ from typing import IO, Any
 
 import numpy as np
 from numpy.typing import NDArray
+
+from lmd_cli.files import replacing
 
 MAGIC = b"LMDINDEX"
 _TAIL = struct.Struct("<QI8s")  # length and checksum of the JSON, magic word
@@ -39,18 +39,8 @@ def write_arrays(path: Path, arrays: Mapping[str, NDArray[Any]], meta: Any) -> N
     Raises:
         OSError: it cannot be written; nothing is left behind.
     """
-    descriptor, draft = tempfile.mkstemp(prefix=".making-", dir=path.parent)
-    try:
-        with os.fdopen(descriptor, "w+b") as file:
-            _write(file, arrays, meta)
-            file.flush()
-            os.fsync(file.fileno())
-        os.chmod(draft, 0o644)
-        os.replace(draft, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(draft)
-        raise
+    with replacing(path, shared=True) as file:
+        _write(file, arrays, meta)
 
 
 def _write(file: IO[bytes], arrays: Mapping[str, NDArray[Any]], meta: Any) -> None:

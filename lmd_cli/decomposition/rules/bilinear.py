@@ -43,7 +43,23 @@ def bilinear(
     """
     layout = session.layout
     constant = [set(x.rows) <= {layout.bias} for x in (a, b)]
-    session.freeze(FrozenProduct(product, *constant))
+    if session.tape is not None:
+        kept = [
+            x.row(layout.bias).clone() if c else None for x, c in zip((a, b), constant, strict=True)
+        ]
+        session.freeze(FrozenProduct(product, *kept))
+    return session.after_product(*_terms(layout, total, a, b, product, constant))
+
+
+def _terms(
+    layout: Layout,
+    total: Tensor,
+    a: DecomposedTensor,
+    b: DecomposedTensor,
+    product: Product,
+    constant: list[bool],
+) -> tuple[Tensor, tuple[int, ...]]:
+    """:func:`bilinear`'s stack and rows; ``constant`` says which factors have only a bias."""
     if not (a.rows and b.rows):  # a factor without parts is zero, and so is the product
         return torch.zeros_like(total).unsqueeze(0), (layout.bias,)
     if any(constant):
