@@ -18,8 +18,8 @@ Scale = Callable[[float], float]
 SLOTS = {"camera": 0, "radar": 1, "lidar": 2, "bias": 3, "interaction": 4}
 SLOT_COUNT = 8
 WIDTH, HEIGHT = 440, 250
-#: Least width of a group of bars, for the words under it.
-ROOM = 94
+#: So many groups share :data:`WIDTH`; each of more takes this much, for the words under it.
+FEW, ROOM = 5, 94
 LEFT, RIGHT, TOP, BOTTOM = 44, 6, 10, 42
 #: A block of the network that is narrower than this has no line before it.
 NARROW = 8.0
@@ -92,7 +92,7 @@ def bars(
 
 def chart_width(groups: int) -> int:
     """Of :func:`bars`: more than a few groups need more room for what stands under them."""
-    return max(WIDTH, LEFT + RIGHT + ROOM * groups)
+    return WIDTH if groups <= FEW else LEFT + RIGHT + ROOM * groups
 
 
 def _bar(bar: Bar, x: float, width: float, y: Scale, slot: int) -> Markup:

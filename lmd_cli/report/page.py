@@ -19,6 +19,7 @@ from markupsafe import Markup
 from lmd_cli.errors import RunError
 from lmd_cli.report.charts import WIDTH, Bar, Group, bars, chart_width, layer_story, slot
 from lmd_cli.report.decisive import criterion_of
+from lmd_cli.report.looks import part_title
 from lmd_cli.report.objects import found_vehicles, objects_values
 from lmd_cli.report.page_figures import page_figures
 from lmd_cli.report.page_tables import PageTable, TableCell, cell, flat, page_table
@@ -91,7 +92,7 @@ def _digest(text: str) -> str:
 
 def _run_values(run: RunResults) -> dict[str, Any]:
     record, config = run.record, run.record["config"]
-    sensors = config["model"]["modalities"]
+    sensors = [part_title(name) for name in config["model"]["modalities"]]
     return {
         "ground": "target" not in config["model"],
         "title": f"Which sensor carried the predictions? {run.path.resolve().name}",
