@@ -11,7 +11,6 @@ from torch import Tensor
 from lmd_cli.decomposition.layout import Layout
 from lmd_cli.decomposition.tensor import DecomposedTensor
 
-
 #: Parts ``(len(rows), *shape)`` and their rows.
 Stack: TypeAlias = tuple[Tensor, tuple[int, ...]]
 
