@@ -68,26 +68,13 @@ class Rivals:
             for members in [[alone[m] for m in at]]
             for tree in features.values()
         }
-        self._families = families
-        self._offsets = {
-            (name, id(tree)): at for at, of in self._chunks for name, tree in of.items()
-        }
-        self._fuse = Coalitions(
-            what.fuse, broadcasts=broadcasts, samples=samples, linear=self._linear
-        )
+        linear = _LinearParts(families, self._chunks)
+        self._fuse = Coalitions(what.fuse, broadcasts=broadcasts, samples=samples, linear=linear)
 
     @property
     def total(self) -> Tensor:
         """The network's prediction at the clean sample."""
         return self._fuse.value(self._clean, frozenset())
-
-    def _linear(self, variant: str, modality: str, tree: Any) -> Tensor | None:
-        """LMD's parts of a chunk of partners, which its own rows are made of too."""
-        at = self._offsets.get((modality, id(tree)))
-        if at is None:
-            return None
-        maps = self._families.under(variant).perturbed[modality]
-        return torch.cat([part for part in (maps[m - 1] for m in at) if part is not None])
 
     def measure_all(
         self, methods: Sequence[ForwardMethod], cells: Sequence[Cell]
@@ -118,6 +105,24 @@ class Rivals:
             parts = explainer.parts({**self._clean, **replaced})
             for i, m in enumerate(offsets):
                 yield m, {name: _entry(part, i) for name, part in parts.items()}
+
+
+class _LinearParts:
+    """LMD's parts of a chunk of partners, which its own rows are made of too.
+
+    Not a method of :class:`Rivals`, which would then hold itself.
+    """
+
+    def __init__(self, families: Families, chunks: Sequence[tuple[list[int], dict[str, Any]]]):
+        self._families = families
+        self._offsets = {(name, id(tree)): at for at, of in chunks for name, tree in of.items()}
+
+    def __call__(self, variant: str, modality: str, tree: Any) -> Tensor | None:
+        at = self._offsets.get((modality, id(tree)))
+        if at is None:
+            return None
+        maps = self._families.under(variant).perturbed[modality]
+        return torch.cat([part for part in (maps[m - 1] for m in at) if part is not None])
 
 
 def _joined(partners: Mapping[int, Mapping[str, Any]]) -> tuple[list[int], dict[str, Any]]:
