@@ -35,7 +35,7 @@ from lmd_cli.decomposition.frozen import FrozenConstant, FrozenMap
 from lmd_cli.decomposition.layout import Layout
 from lmd_cli.decomposition.modules import ModuleTracker
 from lmd_cli.decomposition.overrides import VariantByModule
-from lmd_cli.decomposition.registry import Rule, canonical, find_rule, function_name
+from lmd_cli.decomposition.registry import Rule, canonical, find_rule, function_name, is_scripted
 from lmd_cli.decomposition.tensor import DecomposedTensor
 from lmd_cli.decomposition.tree import carries_parts, decomposed_leaves, leaves
 from lmd_cli.decomposition.variant import Variant
@@ -185,6 +185,11 @@ class Session:
 
     def _no_rule(self, func: Any) -> str:
         name = function_name(func)
+        if is_scripted(func):
+            return (
+                f"no rule for {name} {self.tracker.describe()}: its operations cannot be seen one "
+                "by one; decompose the Python module that it was made from"
+            )
         what = f"the custom autograd function {name}" if is_custom(func) else name
         return (
             f"no rule for {what}, called {self.tracker.describe()}; register one with "
