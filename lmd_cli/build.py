@@ -31,14 +31,7 @@ from lmd_cli.data.synthetic.root import DEMO_SAMPLES, cache_folder
 from lmd_cli.decomposition import InputError, set_module_rules
 from lmd_cli.errors import CheckpointError, ConfigError
 from lmd_cli.geometry import PUBLISHED_BOUNDS, Grid
-from lmd_cli.networks import (
-    CRN,
-    CRNShape,
-    SimpleBEV,
-    SimpleBEVWidths,
-    load_checkpoint,
-    random_weights,
-)
+from lmd_cli.networks import CRNShape, load_checkpoint, random_weights
 from lmd_cli.progress import Progress, Silent, counter
 from lmd_cli.resources import first_file, listing, shipped
 from lmd_cli.targets import blamed, make_target
@@ -119,22 +112,6 @@ def _own_samples(config: RunConfig, data: OwnDataConfig) -> Samples:
     if isinstance(made, NuScenesSamples | KeyframeSamples):
         return made
     return OwnSamples(made, f"data.target {data.target!r}", blamed)
-
-
-def nuscenes(
-    dataroot: str,
-    version: str = "v1.0-trainval",
-    split: str = "val",
-    nsweeps: int = 5,
-    **sizes: Any,
-) -> Samples:
-    """The data target ``nuscenes``: named tensors as SimpleBEV takes them.
-
-    Args:
-        sizes: ``modalities``, ``image_size``, ``grid`` and ``bounds``, as in SimpleBEV's section.
-    """
-    data = DataConfig(dataroot=dataroot, version=version, split=split, nsweeps=nsweeps)
-    return nuscenes_samples(data, SimpleBEVConfig(checkpoint=RANDOM, **sizes))
 
 
 def nuscenes_samples(
@@ -285,26 +262,6 @@ def _door(model: SimpleBEVConfig | CRNConfig | OwnModelConfig) -> tuple[str, dic
     if isinstance(model, OwnModelConfig):
         return model.target, model.options
     return model.name, {"section": model}
-
-
-def simplebev(section: SimpleBEVConfig | None = None, **options: Any) -> SimpleBEV:
-    """The model target ``simplebev``; its options are the keys of SimpleBEV's section."""
-    model = section or SimpleBEVConfig(**{"checkpoint": RANDOM, **options})
-    return SimpleBEV(
-        model.modalities,
-        grid=build_grid(model),
-        encoder=model.encoder,
-        radar=model.radar,
-        widths=SimpleBEVWidths(**model.widths.model_dump()),
-    )
-
-
-def crn(section: CRNConfig | None = None, **options: Any) -> CRN:
-    """The model target ``crn``; its options are the keys of CRN's section."""
-    model = section or CRNConfig(**{"name": "crn", "checkpoint": RANDOM, **options})
-    network = CRN(build_shape(model), boundary=model.boundary)
-    network.require_output(model.output)
-    return network
 
 
 def find_checkpoint(name: str, config_file: Path | None = None) -> Path:

@@ -89,7 +89,10 @@ def set_switches(tf32: bool) -> None:
 
 
 def resolve_compute(
-    config: ComputeConfig, device: torch.device, recorded: Mapping[str, Any] | None = None
+    config: ComputeConfig,
+    device: torch.device,
+    recorded: Mapping[str, Any] | None = None,
+    network: Any = None,
 ) -> Compute:
     """Fills in what ``auto`` stands for.
 
@@ -98,13 +101,15 @@ def resolve_compute(
         device: where the run computes.
         recorded: ``run.json`` of a run that this one goes on with, or of rank 0: ``auto`` then
             stands for the batch sizes that are there, whatever is free now.
+        network: ``auto`` leaves the memory format of one alone that lists no encoders.
 
     Raises:
         ConfigError: the budget is more than the GPU has.
     """
     gpu = device.type == "cuda"
     if config.channels_last == "auto":
-        channels_last = gpu and config.precision != "float32"
+        known = network is None or _lists_encoders(network)
+        channels_last = gpu and config.precision != "float32" and known
     else:
         channels_last = config.channels_last
     chunks = _recorded_chunks(recorded) if config.memory == "auto" else None
@@ -143,15 +148,20 @@ def _per_pass(budget: int) -> int:
     return max(1, int(budget * PASS_SHARE) // PASS_FACTOR)
 
 
-def _encoders(network: Any) -> list[nn.Module]:
+def _lists_encoders(network: Any) -> bool:
+    """Whether it has the method; a network's own submodule of this name is another thing."""
     found = getattr(network, "encoders", None)
-    if found is None:
+    return callable(found) and not isinstance(found, nn.Module)
+
+
+def _encoders(network: Any) -> list[nn.Module]:
+    if not _lists_encoders(network):
         raise ConfigError(
             f"compute.channels_last: {type(network).__name__} does not say which of its modules "
             "are encoders; give it a method encoders() that lists them, or set "
             "compute.channels_last: false"
         )
-    return list(found())
+    return list(network.encoders())
 
 
 def encode_features(

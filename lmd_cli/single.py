@@ -194,6 +194,8 @@ def _truth(
     name = truth_name(config)
     found = sample.tensors.get(name)
     if isinstance(config.model, OwnModelConfig):
+        if isinstance(found, Tensor) and not sample.batched:
+            found = found[None]
         if not isinstance(found, Tensor) or found.shape != total.shape:
             return None
         return _shown(network, config, found)

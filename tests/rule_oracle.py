@@ -22,7 +22,8 @@ Expected = Mapping[str, Sequence[Tensor]]
 
 def normal(*shape: int, seed: int = 0) -> Tensor:
     """Standard normal values in float64."""
-    return torch.randn(shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    generator = torch.Generator("cpu").manual_seed(seed)
+    return torch.randn(shape, generator=generator, dtype=torch.float64, device="cpu")
 
 
 def functions_of_kind(*kinds: str) -> list[Any]:

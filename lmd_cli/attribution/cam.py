@@ -79,7 +79,8 @@ def activation_maps(
 
     Raises:
         ConfigError: no such layer (names near ones), one that ``fuse`` does not run, or runs
-            several times and none is chosen, or whose output has no channels and two spatial axes.
+            several times and none is chosen, that the output does not depend on, or whose output
+            has no channels and two spatial axes.
     """
     require_layer(network, layer.partition("#")[0])
     activation, gradient, score = _activation(fuse, features, network, layer, region)
@@ -135,8 +136,19 @@ def _activation(
     with torch.enable_grad(), _kept(network.get_submodule(layer.partition("#")[0])) as outputs:
         score = _score(fuse(**leaves), region)
         output = _chosen(outputs, layer)
-        (gradient,) = torch.autograd.grad(score, output)
+        gradient = _gradient(score, output)
+    if gradient is None:
+        raise ConfigError(
+            f"layer {layer!r} has no say in the output: no gradient comes back to it; choose one "
+            "between fusion and output"
+        )
     return output.detach()[0], gradient[0], float(score.detach())
+
+
+def _gradient(score: Tensor, output: Tensor) -> Tensor | None:
+    if not (score.requires_grad and output.requires_grad):
+        return None
+    return torch.autograd.grad(score, output, allow_unused=True)[0]
 
 
 def _chosen(outputs: Sequence[Any], layer: str) -> Tensor:

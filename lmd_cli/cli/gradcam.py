@@ -34,7 +34,11 @@ def command(
         str | None, typer.Option(metavar="NAME", help="Draw only this sensor's map.")
     ] = None,
     region: Annotated[
-        str | None, typer.Option(metavar="X0,Y0,X1,Y1", help="Metres to the right, and forward.")
+        str | None,
+        typer.Option(
+            metavar="X0,Y0,X1,Y1",
+            help="Metres to the right, and forward; pixels of a map elsewhere.",
+        ),
     ] = None,
     target: Annotated[
         str | None, typer.Option("--object", metavar="TOKEN", help="An annotated vehicle.")

@@ -72,15 +72,15 @@ def decompose(
             (:func:`set_module_rules`) if none.
 
     Raises:
-        InputError: inputs that are not floating tensors, unknown layers, a bad variant name, rules
-            for no module.
+        InputError: inputs that are not finite floating tensors by name, unknown layers, a bad
+            variant name, rules for no module.
         ConservationError: with ``audit="raise"``, a rule whose parts do not sum to the total.
         NoRuleError: an operation without a rule; it names the operation and its module.
         LeakError: an operation that would drop parts silently.
     """
     if bilinear not in ("bias", "interaction"):
         raise InputError(f"bilinear must be 'bias' or 'interaction', not {bilinear!r}")
-    layout = Layout(tuple(inputs), {k: len(v) for k, v in (extras or {}).items()})
+    layout = Layout(names_of(inputs), {k: len(v) for k, v in (extras or {}).items()})
     root = root if root is not None else find_root(function)
     recorder = LayerRecorder(layers, layout, root, bilinear == "bias")
     session = Session(
@@ -205,6 +205,24 @@ def parse_variant(variant: str | Variant) -> Variant:
         raise InputError(str(error)) from None
 
 
+def names_of(inputs: Any) -> tuple[str, ...]:
+    """The modalities, in order.
+
+    Raises:
+        InputError: inputs that are not by name.
+    """
+    if not isinstance(inputs, Mapping):
+        given = type(inputs).__name__
+        raise InputError(
+            f"inputs is a {given}; expected a dict that gives each modality, by the name of the "
+            'function\'s argument, its tensors, such as {"camera": ..., "radar": ...}'
+        )
+    for name in inputs:
+        if not isinstance(name, str):
+            raise InputError(f"inputs has the key {name!r}; expected names of arguments")
+    return tuple(inputs)
+
+
 def lift(layout: Layout, modality: str, tree: Any, extras: Sequence[Any] = ()) -> Any:
     """A modality's input as decomposed tensors: its own part is all of it, the rest zero.
 
@@ -215,15 +233,10 @@ def lift(layout: Layout, modality: str, tree: Any, extras: Sequence[Any] = ()) -
         extras: alternatives of the same structure and shapes.
 
     Raises:
-        InputError: a leaf that is not a floating tensor, or extras that do not match.
+        InputError: a leaf that is not a finite floating tensor, or extras that do not match.
     """
     for path, leaf in named_leaves(tree):
-        if not isinstance(leaf, Tensor) or not leaf.dtype.is_floating_point:
-            what = leaf.dtype if isinstance(leaf, Tensor) else type(leaf).__name__
-            raise InputError(
-                f"input {modality!r}{path}: expected a floating-point tensor, got {what}; pass "
-                "what is not a modality in constants="
-            )
+        _require_leaf(leaf, f"input {modality!r}{path}")
     others = [_leaves_like(extra, paths(tree), modality, i) for i, extra in enumerate(extras)]
     rows = (layout.modalities.index(modality), *layout.extra_rows(modality))
     lifted = [
@@ -231,6 +244,20 @@ def lift(layout: Layout, modality: str, tree: Any, extras: Sequence[Any] = ()) -
         for i, leaf in enumerate(leaves(tree))
     ]
     return with_leaves(tree, lifted)
+
+
+def _require_leaf(leaf: Any, where: str) -> None:
+    if not isinstance(leaf, Tensor) or not leaf.dtype.is_floating_point:
+        what = leaf.dtype if isinstance(leaf, Tensor) else type(leaf).__name__
+        raise InputError(
+            f"{where}: expected a floating-point tensor, got {what}; pass what is not a modality "
+            "in constants="
+        )
+    if not bool(torch.isfinite(leaf).all()):
+        bad = "NaN" if bool(leaf.isnan().any()) else "infinite values"
+        raise InputError(
+            f"{where} holds {bad}; expected finite numbers (a mask of -inf belongs in constants=)"
+        )
 
 
 def _leaves_like(extra: Any, structure: list[str], modality: str, index: int) -> list[Any]:

@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lmd_cli.decomposition.api import lift, parse_variant
+from lmd_cli.decomposition.api import lift, names_of, parse_variant
 from lmd_cli.decomposition.custom import caller
 from lmd_cli.decomposition.errors import LeakError, NoRuleError
 from lmd_cli.decomposition.layout import Layout
 from lmd_cli.decomposition.modules import find_root
 from lmd_cli.decomposition.overrides import ModuleRules, VariantByModule
-from lmd_cli.decomposition.registry import Rule, find_rule, function_name
+from lmd_cli.decomposition.registry import Rule, find_rule, function_name, is_scripted
 from lmd_cli.decomposition.session import Session
 from lmd_cli.decomposition.tensor import DecomposedTensor
 from lmd_cli.decomposition.tree import (
@@ -98,7 +98,7 @@ def explain_coverage(
     Raises:
         InputError: inputs or rules that cannot be used.
     """
-    layout = Layout(tuple(inputs))
+    layout = Layout(names_of(inputs))
     root = root if root is not None else find_root(function)
     variants = VariantByModule(parse_variant(variant), rules, root)
     session = _Explaining(layout, variants, root=root, plain_modules=frozenset(plain_modules))
@@ -204,6 +204,8 @@ class _Explaining(Session):
 def _register_call(func: Any, rule: Rule | None) -> str:
     """The line that would fill a gap."""
     name = function_name(func)
+    if is_scripted(func):
+        return ""
     if rule is None:
         return f"@register_rule({name})"
     kind = "" if rule.kind == "refused" else f", kind={rule.kind!r}"

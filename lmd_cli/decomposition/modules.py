@@ -115,11 +115,12 @@ class ModuleTracker:
                 f"BatchNorm is in training mode {self.describe()}; call .eval() on the network"
             )
 
-    def _leave(self, module: nn.Module, args: Any, kwargs: Any, output: Any) -> Any:
+    def _leave(self, module: nn.Module, args: Any, *rest: Any) -> Any:
+        *named, output = rest  # torch leaves the keyword arguments out after an exception
         if self._elsewhere():
             return None
         while self._stack and self._stack.pop() is not module:
             pass  # a call that raised before its hooks ran leaves its entry behind
         if output is None or self._on_output is None:  # also after an exception
             return None
-        return self._on_output(self.name(module), module, (args, kwargs), output)
+        return self._on_output(self.name(module), module, (args, *named), output)

@@ -136,11 +136,18 @@ def registered_functions() -> Iterable[Any]:
 
 def function_name(function: Any) -> str:
     """A name a reader can look up: ``torch.nn.functional.relu``."""
+    if is_scripted(function):
+        return f"scripted code ({function.name})"
     try:
         name = resolve_name(function)
     except Exception:  # resolve_name fails on objects that torch does not know
         name = None
     return name or getattr(function, "__qualname__", None) or repr(function)
+
+
+def is_scripted(function: Any) -> bool:
+    """Whether a function is a method of a scripted or traced module."""
+    return isinstance(function, torch._C.ScriptMethod)
 
 
 def aliases(*names: str) -> tuple[Any, ...]:

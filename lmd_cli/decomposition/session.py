@@ -30,12 +30,12 @@ from lmd_cli.decomposition.errors import (
     NoRuleError,
 )
 from lmd_cli.decomposition.fastpath import may_be_fused, plain_result, with_fused_totals
-from lmd_cli.decomposition.forgetting import Forgetting
+from lmd_cli.decomposition.forgetting import Forgetting, Stack
 from lmd_cli.decomposition.frozen import FrozenConstant, FrozenMap
 from lmd_cli.decomposition.layout import Layout
 from lmd_cli.decomposition.modules import ModuleTracker
 from lmd_cli.decomposition.overrides import VariantByModule
-from lmd_cli.decomposition.registry import Rule, canonical, find_rule, function_name
+from lmd_cli.decomposition.registry import Rule, canonical, find_rule, function_name, is_scripted
 from lmd_cli.decomposition.tensor import DecomposedTensor
 from lmd_cli.decomposition.tree import carries_parts, decomposed_leaves, leaves
 from lmd_cli.decomposition.variant import Variant
@@ -80,8 +80,7 @@ class Session:
         self.coverage: dict[tuple[str, str], Rule] = {}
         self.tape: list[FrozenMap] | None = [] if keep_frozen else None
         self._audit, self._tolerance = audit, 0.0
-        self._on_layer, self._plain_modules = on_layer, plain_modules
-        self._forgetting = forgetting
+        self._on_layer, self._plain_modules, self._forgetting = on_layer, plain_modules, forgetting
         self._memory = Memory(self.tracker.describe)
         self.leak: LeakError | None = None
 
@@ -156,11 +155,10 @@ class Session:
         if self.tape is not None:
             self.tape.append(linear_map)
 
-    def after_product(self, parts: Tensor, rows: tuple[int, ...]) -> tuple[Tensor, tuple[int, ...]]:
+    def after_product(self, found: Stack) -> Stack:
         """The parts of a product of two decomposed tensors that are followed on."""
-        if self._forgetting is None:
-            return parts, rows
-        return self._forgetting.after_product(self._memory.alive(), parts, rows)
+        forgets = self._forgetting
+        return forgets.after_product(self._memory.alive(), found) if forgets else found
 
     # -- the door -------------------------------------------------------------------------
 
@@ -187,6 +185,11 @@ class Session:
 
     def _no_rule(self, func: Any) -> str:
         name = function_name(func)
+        if is_scripted(func):
+            return (
+                f"no rule for {name} {self.tracker.describe()}: its operations cannot be seen one "
+                "by one; decompose the Python module that it was made from"
+            )
         what = f"the custom autograd function {name}" if is_custom(func) else name
         return (
             f"no rule for {what}, called {self.tracker.describe()}; register one with "

@@ -205,7 +205,7 @@ def prepare(
     torch.set_num_threads(threads)
     # Weights first: what is wrong with them shows before a synthetic root is made.
     built = build_network(config, device)
-    compute = resolve_compute(config.compute, device, recorded)
+    compute = resolve_compute(config.compute, device, recorded, built.network)
     compute.apply(built.network)
     dataset = build_dataset(config, progress)
     settings = config.perturbation

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -22,11 +23,13 @@ from lmd_cli.evaluation.results import disk_errors, write_atomically
 from lmd_cli.progress import Progress
 from lmd_cli.report.drawing import Format, draw_map, draw_vehicles, figure_bytes, own_settings
 from lmd_cli.report.looks import Map, from_white, part_title, positive_normalised
-from lmd_cli.report.plane import Array, Plane, plane_of
-from lmd_cli.report.regions import rectangle, vehicle
+from lmd_cli.report.own_gradcam import own_picture
+from lmd_cli.report.plane import Array, plane_of
+from lmd_cli.report.regions import pixels, rectangle, vehicle
 from lmd_cli.report.sample import scene_of
 from lmd_cli.report.scene import Scene
 from lmd_cli.report.sheet import WIDTH, image_note, make_sheet, title_size
+from lmd_cli.shown import shown
 from lmd_cli.single import SampleDecomposition, encode, make_ready
 
 Mask = NDArray[np.bool_]
@@ -40,7 +43,7 @@ class CamRequest:
 
     Attributes:
         layer: qualified name.
-        region: ``x0,y0,x1,y1`` in metres, or
+        region: ``x0,y0,x1,y1`` in metres, or in pixels of a map that is not on the ground; or
         target: the token of an annotated vehicle; all cells if neither.
         method: where the weights come from.
         modality: the only sensor to draw; all if none.
@@ -70,15 +73,11 @@ def write_gradcam(
     _require(request, config)
     ready = make_ready(config, None, progress)
     split = ready.decompose(0 if token is None else ready.dataset.index_of(token))
-    plane = plane_of(config)
-    corners = _corners(request, split, plane)
-    region = plane.mask(corners) if corners is not None else np.ones(split.total.shape, bool)
+    region, corners = _region_of(request, split)
     maps = _maps(split, request, region, ready.device)
-    shown = {name: m for name, m in maps.parts.items() if request.modality in (None, name)}
-    scene, contents = scene_of(split), {"gradcam.npz": _npz(maps, region)}
+    contents = {"gradcam.npz": _npz(maps, region)}
     for form in forms:
-        picture = _picture(scene, maps, shown, corners, request, form)
-        contents[f"gradcam.{form}"] = picture
+        contents[f"gradcam.{form}"] = _drawn(split, maps, corners, request, form)
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     for name, data in contents.items():
@@ -88,31 +87,59 @@ def write_gradcam(
 
 def _require(request: CamRequest, config: RunConfig) -> None:
     names = config.model.modalities
-    if isinstance(config.model, OwnModelConfig):
-        raise ConfigError(
-            f"lmd gradcam draws maps on the ground, and {config.model.target} is not known to give "
-            "any; in Python, lmd_cli.attribution.cam.activation_maps takes any network"
-        )
     if request.region is not None and request.target is not None:
         raise ConfigError("give --region or --object, not both")
     if request.modality is not None and request.modality not in names:
         raise ConfigError(f"modality {request.modality!r} is none of {', '.join(names)}")
 
 
-def _corners(request: CamRequest, split: SampleDecomposition, plane: Plane) -> Array | None:
+def _region_of(request: CamRequest, split: SampleDecomposition) -> tuple[Mask, Array | None]:
+    """The cells that are explained, and their outline, if they are not all."""
+    everything = np.ones(split.total.shape, bool)
+    if not split.on_ground:
+        return _pixels_of(request, split) or (everything, None)
+    plane = plane_of(split.config)
     if request.target is not None:
-        return vehicle(request.target, split.boxes, plane)
-    return None if request.region is None else rectangle(request.region, plane)
+        corners = vehicle(request.target, split.boxes, plane)
+    elif request.region is not None:
+        corners = rectangle(request.region, plane)
+    else:
+        return everything, None
+    return plane.mask(corners), corners
+
+
+def _pixels_of(request: CamRequest, split: SampleDecomposition) -> tuple[Mask, Array] | None:
+    """The same where the map does not lie on the ground.
+
+    Raises:
+        ConfigError: an object, for none is known there; or an output that is no map.
+    """
+    if request.target is not None:
+        raise ConfigError("--object needs annotated vehicles; give --region in pixels of the map")
+    if split.total.ndim != 2:
+        raise ConfigError(
+            f"output {split.config.model.output} is {split.total.numel()} numbers and no map; "
+            "lmd gradcam draws maps"
+        )
+    rows, columns = split.total.shape
+    return None if request.region is None else pixels(request.region, (rows, columns))
 
 
 def _maps(
     split: SampleDecomposition, request: CamRequest, region: Mask, device: torch.device
 ) -> ActivationMaps:
-    network, output = split.built.network, split.config.model.output
+    network, model, output = split.built.network, split.config.model, split.config.model.output
     features, constants = encode(network, [split.sample], device)
     fuse = fuse_function(network, output, constants)
+
+    def picked(**features: Any) -> Tensor:  # (1, 1, rows, columns), as it is shown
+        maps = fuse(**features)
+        if isinstance(model, OwnModelConfig):
+            return shown(maps, model.channel, output)[None, None]
+        return forward_up(network, maps)
+
     found = activation_maps(
-        lambda **features: forward_up(network, fuse(**features)),
+        picked,
         features,
         network,
         request.layer,
@@ -120,6 +147,8 @@ def _maps(
         method=request.method,
         variant=split.variant,
     )
+    if not split.on_ground:
+        return found
     turned = {name: forward_up(network, part) for name, part in found.parts.items()}
     return replace(found, whole=forward_up(network, found.whole), parts=turned)
 
@@ -132,18 +161,32 @@ def _npz(maps: ActivationMaps, region: Mask) -> bytes:
     return buffer.getvalue()
 
 
+def _drawn(
+    split: SampleDecomposition,
+    maps: ActivationMaps,
+    corners: Array | None,
+    request: CamRequest,
+    form: Format,
+) -> bytes:
+    """The figure; the layer's map, and each sensor's that is asked for, on the output's cells."""
+    size = tuple(split.total.shape)
+    panels = [("", _name(request), _numpy(maps.whole, size))]
+    wanted = [name for name in maps.parts if request.modality in (None, name)]
+    panels += [(n, _part_name(n, request), _numpy(maps.parts[n], size)) for n in wanted]
+    if split.on_ground:
+        return _picture(scene_of(split), maps, panels, corners, request, form)
+    return own_picture(split, panels, corners, request.layer, maps.score, form)
+
+
 def _picture(
     scene: Scene,
     maps: ActivationMaps,
-    shown: Mapping[str, Tensor],
+    panels: list[tuple[str, str, Map]],
     corners: Array | None,
     request: CamRequest,
     form: Format,
 ) -> bytes:
     """Images above; prediction, the layer's map, and each sensor's map below."""
-    size = scene.total.shape
-    panels = [("", _name(request), _numpy(maps.whole, size))]
-    panels += [(n, _part_name(n, request), _numpy(maps.parts[n], size)) for n in shown]
     top = max(float(values.max()) for _, _, values in panels)
     with own_settings():
         title = f"{scene.title}, layer {request.layer}"

@@ -86,19 +86,19 @@ def _maps(views: Sequence[View], look: Look) -> Figure:
     figure = Figure(figsize=(WIDTH, height), dpi=DPI, facecolor="white")
     for number, view in enumerate(views):
         top = height - number * tall
-        _title(figure, view, top / height, height)
+        title(figure, view, top / height, height)
         span = {"top": (top - HEADER) / height, "bottom": (top - tall + 0.12) / height}
         grid = figure.add_gridspec(1, count, left=0.04, right=0.99, wspace=0.08, **span)
         for i, (name, values) in enumerate(view.panels):
             axes = figure.add_subplot(grid[0, i])
-            _map(axes, name, values, look, _alias(view.parts, name))
+            _map(axes, name, values, look, alias(view.parts, name))
             if i:
                 axes.set_yticklabels([])
     lines = [
         f"{_statement(look)} Prediction = {' + '.join(views[0].parts)}, pixel by pixel. "
         "Axes in pixels, the first row on top."
     ]
-    _footer(figure, lines, height)
+    footer(figure, lines, height)
     unit = "output" if look.unit == "logit" else look.unit
     draw_bar(figure, replace(look, unit=unit), (0.83, 0.36 / height, 0.155, 0.1 / height))
     return figure
@@ -132,16 +132,16 @@ def _bars(views: Sequence[View]) -> Figure:
     margin = 0.18 * (high - low or 1.0)
     top = height
     for view in views:
-        _title(figure, view, top / height, height)
+        title(figure, view, top / height, height)
         top -= HEADER
         for name, axes in _rows(figure, view, top, height):
-            _bar(axes, name, dict(view.panels)[name], _alias(view.parts, name))
+            _bar(axes, name, dict(view.panels)[name], alias(view.parts, name))
             if name != TRUTH:
                 axes.set_ylim(low - margin, high + margin)
         top -= ROW * len(view.panels)
     parts = " + ".join(views[0].parts)
     text = f"Prediction = {parts}, number by number. One scale for the prediction and its parts."
-    _footer(figure, [text], height)
+    footer(figure, [text], height)
     return figure
 
 
@@ -168,19 +168,21 @@ def _bar(axes: Axes, name: str, values: Map, alias: str) -> None:
         axes.text(place, value, f"{value:.3g}", ha="center", va=side, fontsize=7.5)
 
 
-def _title(figure: Figure, view: View, top: float, height: float) -> None:
+def title(figure: Figure, view: View, top: float, height: float) -> None:
+    """A sample's name, and its warning, below ``top`` (a share of the figure)."""
     line: dict[str, Any] = {"ha": "center", "va": "top"}
     figure.text(0.5, top - 0.1 / height, view.title, **line, fontsize=10.5, parse_math=False)
     if view.warning:
         figure.text(0.5, top - 0.32 / height, view.warning, **line, color="#c00000", fontsize=8.5)
 
 
-def _footer(figure: Figure, lines: Sequence[str], height: float) -> None:
+def footer(figure: Figure, lines: Sequence[str], height: float) -> None:
+    """What a reader must know, at the bottom."""
     text = "\n".join(line for long in lines for line in textwrap.wrap(long, 160))
     figure.text(0.01, 0.1 / height, text, va="bottom", fontsize=7.8, linespacing=1.35)
 
 
-def _alias(parts: Mapping[str, Map], name: str) -> str:
+def alias(parts: Mapping[str, Map], name: str) -> str:
     """The name whose colour a part takes."""
     if name in COLOURS or name not in parts:
         return name

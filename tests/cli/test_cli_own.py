@@ -1,4 +1,4 @@
-"""A newcomer's file and YAML, from CONTRACT.md word for word, as real processes."""
+"""A newcomer's file and YAML, from CONTRACT.md word for word."""
 
 from __future__ import annotations
 
@@ -12,14 +12,19 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from typer.testing import CliRunner
 
 import lmd_cli
+from lmd_cli.cli.app import app
 
 PAGE = (Path(lmd_cli.__file__).parent / "CONTRACT.md").read_text()
 
 
 def blocks(language: str) -> list[str]:
     return re.findall(rf"```{language}\n(.*?)```", PAGE, flags=re.DOTALL)
+
+
+COMMANDS = {line.split()[1]: line for line in blocks("bash")[0].strip().splitlines()}
 
 
 @pytest.fixture(scope="module")
@@ -31,30 +36,40 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def run(folder: Path, command: str) -> str:
-    program, *arguments = command.split()
-    assert program == "lmd"
+@pytest.fixture(scope="module")
+def said(folder: Path) -> dict[str, str]:
+    """What each of the page's commands prints, one after the other in one folder."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        return {name: called(line) for name, line in COMMANDS.items() if name != "inspect"}
+
+
+def called(line: str) -> str:
+    result = CliRunner().invoke(app, line.split()[1:])
+    assert result.exit_code == 0, result.output
+    return result.output
+
+
+def test_the_example_is_at_most_forty_lines():
+    assert len(blocks("python")[0].splitlines()) <= 40
+    assert list(COMMANDS) == ["inspect", "check", "evaluate", "table", "decompose", "report"]
+
+
+def test_a_process_of_its_own_finds_the_module_beside_the_yaml(folder: Path):
     paths = [str(Path(lmd_cli.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
     done = subprocess.run(
-        [sys.executable, "-m", "lmd_cli", *arguments],
+        [sys.executable, "-m", "lmd_cli", *COMMANDS["inspect"].split()[1:]],
         cwd=folder,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, paths))},
         capture_output=True,
         text=True,
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
+    assert "every one has a rule" in done.stdout
+    assert "max_pool2d" in done.stdout
 
 
-def test_the_example_is_at_most_forty_lines():
-    assert len(blocks("python")[0].splitlines()) <= 40
-
-
-def test_the_examples_commands_give_a_table_a_picture_and_a_page(folder: Path):
-    commands = blocks("bash")[0].strip().splitlines()
-    said = {command.split()[1]: run(folder, command) for command in commands}
-    assert "every one has a rule" in said["inspect"]
-    assert "max_pool2d" in said["inspect"]
+def test_the_check_and_the_table(folder: Path, said: dict[str, str]):
     assert "FAIL" not in said["check"]
     results = folder / "results" / "scanner"
     assert "PCC mri_p/mri" in (results / "table.csv").read_text()
@@ -63,7 +78,11 @@ def test_the_examples_commands_give_a_table_a_picture_and_a_page(folder: Path):
     assert record["conservation_residual"] < 1e-5
     assert record["replay_deviation"] < 1e-4
     assert (results / "table2" / "table2.md").read_text().count("Identity") >= 4
-    own = results / "decompose" / "00"
+
+
+def test_the_picture_and_its_numbers(folder: Path, said: dict[str, str]):
+    own = folder / "results" / "scanner" / "decompose" / "00"
+    assert "decomposition_signed.png" in said["decompose"]
     picture = np.asarray(Image.open(own / "decomposition_signed.png").convert("RGB"))
     assert picture.std() > 5  # something is drawn
     with np.load(own / "parts.npz") as arrays:
@@ -71,7 +90,11 @@ def test_the_examples_commands_give_a_table_a_picture_and_a_page(folder: Path):
         parts = arrays["mri"] + arrays["pet"] + arrays["bias"]
         assert np.allclose(parts, arrays["total"], atol=1e-5)
         assert arrays["ground_truth"].shape == (32, 32)
-    page = (results / "report.html").read_text()
+
+
+def test_the_page(folder: Path, said: dict[str, str]):
+    page = (folder / "results" / "scanner" / "report.html").read_text()
+    assert "report.html" in said["report"]
     assert 'id="viewer-data"' in page
     assert "scanner:Fusion" in page
     assert "annotated vehicles" not in page

@@ -204,3 +204,27 @@ def test_gradients_flow_through_the_new_rules() -> None:
 
     slope = (part(C + step * direction) - part(C - step * direction)) / (2 * step)
     torch.testing.assert_close((gradient * direction).sum(), slope, rtol=1e-6, atol=1e-7)
+
+
+BAD_INPUTS: dict[str, tuple[Any, str]] = {
+    "a list": ([C, R], r"inputs is a list; expected a dict that gives each modality"),
+    "a number as a name": ({0: C}, r"inputs has the key 0; expected names of arguments"),
+    "a number": (
+        {"camera": 3, "radar": R},
+        r"input 'camera': expected a .* got int",
+    ),
+    "an array": ({"camera": C.numpy(), "radar": R}, r"input 'camera': .* got ndarray"),
+    "integers": ({"camera": {"x": [C.int()]}, "radar": R}, r"'camera'\['x'\]\[0\]: .* torch.int32"),
+    "complex": ({"camera": C * 1j, "radar": R}, r"input 'camera': .* got torch.complex128"),
+    "NaN": ({"camera": C, "radar": [R, R / 0 * 0]}, r"input 'radar'\[1\] holds NaN; expected fin"),
+    "infinity": ({"camera": C / 0, "radar": R}, r"'camera' holds infinite values.*constants="),
+    "none": ({}, r"at least one modality"),
+}
+
+
+@pytest.mark.parametrize("name", BAD_INPUTS)
+@pytest.mark.parametrize("call", [decompose, explain_coverage])
+def test_bad_inputs(call: Any, name: str) -> None:
+    inputs, said = BAD_INPUTS[name]
+    with pytest.raises(InputError, match=said):
+        call(lambda camera, radar: camera + radar, inputs)

@@ -287,6 +287,7 @@ LOGITS: dict[str, Callable[[Tensor], Tensor]] = {
     "log_softmax": lambda x: F.log_softmax(x, 1),
     "torch.log_softmax": lambda x: torch.log_softmax(x, 1),
     "x.log_softmax": lambda x: x.log_softmax(1),
+    "special.log_softmax": lambda x: torch.special.log_softmax(x, 1),
 }
 
 

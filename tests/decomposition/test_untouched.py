@@ -88,6 +88,27 @@ def test_model_is_unchanged_after_an_exception(how: str, options: dict[str, Any]
     assert torch.equal(decompose(lambda camera: working(camera), {"camera": x}).total, working(x))
 
 
+def test_an_exception_that_the_network_handles_is_no_warning(recwarn: Any) -> None:
+    class Tries(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.other = Fails("own error"), nn.ReLU()
+
+        def forward(self, x: Tensor) -> Tensor:
+            try:
+                return self.first(x)
+            except KeyError:
+                return self.other(x.exp())
+
+    network = Tries()
+    result = decompose(lambda camera: network(camera), {"camera": normal(2, 3)}, audit=True)
+    assert [(r.module, r.operation.split(".")[-1]) for r in result.operations] == [
+        ("", "exp"),
+        ("other", "relu"),
+    ]
+    assert not [w for w in recwarn if "silenced" in str(w.message)]
+
+
 @pytest.mark.parametrize(
     "module",
     [

@@ -109,6 +109,15 @@ def test_channels_last_needs_to_know_the_encoders():
         Compute(channels_last=True).apply(nn.Identity())  # type: ignore[arg-type]
 
 
+@pytest.mark.usefixtures("gpu")
+def test_a_submodule_named_encoders_is_no_list_of_them():
+    network = nn.Module()
+    network.encoders = nn.ModuleDict({"mri": nn.Conv3d(1, 2, 3)})
+    assert not resolve_compute(ComputeConfig(precision="bf16"), GPU, None, network).channels_last
+    with pytest.raises(ConfigError, match=r"Module does not say which of its modules are enc"):
+        Compute(channels_last=True).apply(network)  # type: ignore[arg-type]
+
+
 # -- encoders -----------------------------------------------------------------------------
 
 

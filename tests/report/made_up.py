@@ -99,3 +99,34 @@ def _shown(k: int, text: str) -> Shown:
     truth = PLANE.mask(outline)
     outlines = outline[None].astype(np.float32)
     return Shown(k, f"t{k}{text}", f"scene{text}", f"Rain{text}", parts, truth, outlines, ())
+
+
+#: A network and data of one's own: a spot in each of two images.
+NETWORK = """
+import torch
+from torch import nn
+
+
+class Spots(list):
+    def __init__(self):
+        noise = torch.Generator().manual_seed(0)
+        for i in range(3):
+            left, right = 0.1 * torch.randn(2, 1, 12, 20, generator=noise)
+            left[:, 2 + i, 4], right[:, 8, 15 - i] = 3.0, 3.0
+            self.append({"left": left, "right": right})
+
+
+class Net(nn.Module):
+    modalities = ("left", "right")
+
+    def __init__(self):
+        super().__init__()
+        self.mix = nn.Conv2d(2, 1, 3, padding=1)
+        nn.init.constant_(self.mix.weight, 0.2)
+
+    def encode(self, batch):
+        return {name: batch[name] for name in self.modalities}
+
+    def fuse(self, features):
+        return {"spots": self.mix(torch.cat(list(features.values()), 1)).relu()}
+"""

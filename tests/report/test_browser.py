@@ -255,6 +255,51 @@ def test_a_sample_of_the_table_is_shown_in_the_viewer(opened: Callable[..., Brow
     assert pixels(browser) != before
 
 
+@pytest.fixture(scope="module")
+def own_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a run of a network of one's own: twelve rows of twenty pixels."""
+    from typer.testing import CliRunner
+
+    from lmd_cli.cli.app import app
+
+    folder = tmp_path_factory.mktemp("own")
+    (folder / "spots.py").write_text(made_up.NETWORK)
+    (folder / "spots.yaml").write_text(
+        "model: {target: 'spots:Net', modalities: [left, right], output: spots}\n"
+        "data: {target: 'spots:Spots'}\nperturbation: {count: 1}\n"
+    )
+    run = folder / "run"
+    config = ["--config", str(folder / "spots.yaml"), "--output", str(run)]
+    for arguments in (["evaluate", *config], ["report", str(run)]):
+        result = CliRunner().invoke(app, arguments)
+        assert result.exit_code == 0, result.output
+    return run / "report.html"
+
+
+def test_the_page_of_a_network_of_ones_own(browser: Browser, own_page: Path):
+    for width in WIDTHS:
+        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
+        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
+        browser.get_log("browser")
+        browser.get(own_page.as_uri())
+        assert browser.get_log("browser") == []
+        assert run(browser, "return document.documentElement.scrollWidth") <= width
+    whole = pixels(browser)
+    element(browser, "part-0").click()
+    assert pixels(browser) != whole
+    element(browser, "part-0").click()
+    press(element(browser, "sample"), keys().ARROW_RIGHT)
+    assert pixels(browser) != whole
+    assert element(browser, "sample-name").text == "2 of 3: samples, sample 1"
+    press(element(browser, "bev"), keys().ARROW_UP)
+    readout = element(browser, "readout").text
+    assert readout.startswith("Row ")
+    assert "left" in readout
+    assert "ahead" not in readout
+    labels = run(browser, "return document.getElementById('viewer').innerText")
+    assert "metres" not in labels
+
+
 def test_measures_are_shown_one_at_a_time(opened: Callable[..., Browser]):
     browser = opened()
     script = "return [...document.getElementById('measures').children].map((c) => c.hidden)"

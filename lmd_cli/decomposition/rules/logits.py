@@ -8,7 +8,7 @@ inputs and one output, so ``secant`` takes J too. ``log_softmax`` is x minus thi
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -19,7 +19,6 @@ from lmd_cli.decomposition.frozen import Stream
 from lmd_cli.decomposition.registry import aliases, register_rule
 from lmd_cli.decomposition.rules.composite import composed
 from lmd_cli.decomposition.rules.linear import with_bias
-from lmd_cli.decomposition.rules.quotient import statistic
 from lmd_cli.decomposition.tensor import DecomposedTensor
 
 if TYPE_CHECKING:
@@ -55,13 +54,15 @@ def logsumexp(
 ) -> Any:
     """log(sum(exp(x))) over some dimensions."""
     total = func(input.total, dim, keepdim)
-    if session.variant.softmax == "frozen":
-        return statistic(session, total)
     dims, ndim = ((dim,) if isinstance(dim, int) else tuple(dim)), input.total.dim()
     over = tuple(d if d < 0 else d - ndim for d in dims)
     top = torch.logsumexp(input.total, over, keepdim=True)
-    mean = FrozenMean(torch.exp(input.total - top), over, keepdim, torch.zeros(()))
-    mean = FrozenMean(mean.weights, over, keepdim, total - mean.weighted(input.total))
+    weights = torch.exp(input.total - top)
+    if session.variant.softmax == "frozen":
+        session.freeze(FrozenMean(torch.zeros_like(weights), over, keepdim, total.clone()))
+        return session.make(total, total.clone().unsqueeze(0), (session.layout.bias,))
+    mean = FrozenMean(weights, over, keepdim, total)
+    mean = replace(mean, remainder=total - mean.weighted(input.total))
     session.freeze(mean)
     return with_bias(session, total, mean.weighted(input.parts), input.rows, mean.remainder)
 

@@ -1,0 +1,119 @@
+"""On a GPU: what the CPU tests say, where there is one. Skipped elsewhere."""
+
+from __future__ import annotations
+
+import csv
+import json
+from pathlib import Path
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from lmd_cli.config_file import load_config
+from lmd_cli.decomposition import decompose
+from lmd_cli.decomposition.replay import replay, replay_deviation
+from lmd_cli.evaluation import evaluate
+
+pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+
+
+class Fusion(nn.Module):
+    """Convolutions, norms, attention, pooling and resampling."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.norm = nn.Conv2d(6, 8, 3, padding=1), nn.BatchNorm2d(8)
+        self.token_norm, self.mix = nn.LayerNorm(8), nn.Linear(8, 8)
+        self.attention = nn.MultiheadAttention(8, 2, batch_first=True)
+        self.up = nn.ConvTranspose2d(8, 1, 2, 2)
+
+    def forward(self, camera: Tensor, radar: Tensor) -> Tensor:
+        x = F.max_pool2d(F.relu(self.norm(self.stem(torch.cat([camera, radar], 1)))), 2)
+        t = self.token_norm(x.flatten(2).mT)
+        t = self.mix(t + self.attention(t, t, t)[0])
+        x = x * torch.sigmoid(t.mT.unflatten(2, x.shape[2:]))
+        return F.interpolate(self.up(x), scale_factor=2, mode="bilinear")
+
+
+@pytest.fixture
+def network() -> Fusion:
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = False
+    return Fusion().eval().cuda()
+
+
+@pytest.fixture
+def inputs() -> dict[str, Tensor]:
+    """A batch of three."""
+    return {name: torch.randn(3, 3, 16, 16, device="cuda") for name in ("camera", "radar")}
+
+
+@pytest.mark.parametrize(
+    "variant", ["identity-ratio", "uniform-identity-sum", "identity-ratio-taylor-taylor"]
+)
+def test_total_parts_extras_and_replay(
+    network: Fusion, inputs: dict[str, Tensor], variant: str
+) -> None:
+    extras = {"radar": [torch.randn_like(inputs["radar"])]}
+    with torch.no_grad():
+        plain = network(**inputs)
+    result = decompose(
+        network, inputs, variant, extras=extras, audit="raise", layers="all", keep_frozen=True
+    )
+    assert torch.equal(result.total, plain)
+    assert result.residual < 1e-5
+    assert replay_deviation(replay(network, inputs, result), result) < 1e-4
+    for part in (*result.parts.values(), result.bias, result.extras["radar"][0]):
+        assert part.is_cuda
+    alone = decompose(network, {name: x[1:2] for name, x in inputs.items()}, variant)
+    torch.testing.assert_close(alone.parts["radar"], result.parts["radar"][1:2], rtol=0, atol=1e-4)
+
+
+def test_float64_is_what_the_cpu_gives(network: Fusion, inputs: dict[str, Tensor]) -> None:
+    wide = {name: x.double() for name, x in inputs.items()}
+    there = decompose(network.double(), wide, audit="raise")
+    here = decompose(network.cpu(), {name: x.cpu() for name, x in wide.items()})
+    assert there.residual < 1e-12
+    for name in wide:
+        torch.testing.assert_close(there.parts[name].cpu(), here.parts[name], rtol=0, atol=1e-10)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_autocast_is_the_plain_autocast_call(
+    network: Fusion, inputs: dict[str, Tensor], dtype: torch.dtype
+) -> None:
+    with torch.autocast("cuda", dtype=dtype), torch.no_grad():
+        plain = network(**inputs)
+        result = decompose(network, inputs, audit="raise")
+    assert torch.equal(result.total, plain)
+    assert result.parts["camera"].dtype == plain.dtype
+
+
+def test_moving_between_devices_moves_the_parts(inputs: dict[str, Tensor]) -> None:
+    result = decompose(lambda camera, radar: (camera + radar).cpu().cuda() * 2.0, inputs)
+    assert torch.equal(result.parts["camera"], 2.0 * inputs["camera"])
+
+
+def rows(folder: Path) -> list[dict[str, str]]:
+    with (folder / "pairs.csv").open() as file:
+        return list(csv.DictReader(file))
+
+
+def test_an_evaluation_with_and_without_half_precision(tiny_config: Path, tmp_path: Path) -> None:
+    found = {}
+    settings = {
+        "cpu": ["device=cpu"],
+        "gpu": ["device=cuda"],
+        "half": ["device=cuda", "compute.precision=bf16"],
+    }
+    for name, given in settings.items():
+        evaluate(load_config(str(tiny_config), given), tmp_path / name, limit=1)
+        record = json.loads((tmp_path / name / "run.json").read_text())
+        assert record["conservation_residual"] < 1e-4
+        assert record["replay_deviation"] < 1e-3
+        found[name] = rows(tmp_path / name)
+    assert json.loads((tmp_path / "half" / "run.json").read_text())["compute"]["channels_last"]
+    assert len({len(found[name]) for name in settings}) == 1
+    for mine, theirs in zip(found["gpu"], found["cpu"], strict=True):
+        assert float(mine["pcc"] or 0) == pytest.approx(float(theirs["pcc"] or 0), abs=1e-2)
