@@ -64,14 +64,15 @@ def command(
     from lmd_cli.report.sample import Pictures, summary, write_grid, write_sample
     from lmd_cli.single import decompose_sample, decompose_several
 
+    onwards = ("evaluate", *options.again(config, settings, dataroot, checkpoint, device))
     styles = [one.value for one in style or [Style.POSITIVE]]
     pictures = Pictures.named(styles, [one.value for one in form or [options.Form.PNG]])
     results = Path("results") / run.name / "decompose"
     if samples is not None:
         several = decompose_several(run, samples.split(","), progress=make_progress())
-        show.files(write_grid(several, output or results / "grid", pictures))
+        show.files(write_grid(several, output or results / "grid", pictures), *onwards)
         return
     split = decompose_sample(run, sample_token, progress=make_progress())
     files = write_sample(split, output or results / split.sample.token, pictures)
     show.lines(summary(split))
-    show.files(files)
+    show.files(files, *onwards)

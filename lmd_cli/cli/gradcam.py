@@ -78,4 +78,4 @@ def command(
         f"score {maps.score:.4g}; largest value of "
         + ", ".join(f"{name} {float(values.max()):.3g}" for name, values in strengths.items())
     )
-    show.files(files)
+    show.files(files, "decompose", *options.again(config, settings, dataroot, checkpoint, device))

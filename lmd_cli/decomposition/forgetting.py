@@ -4,11 +4,15 @@ and are left out behind the last one."""
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import TypeAlias
 
 from torch import Tensor
 
 from lmd_cli.decomposition.layout import Layout
 from lmd_cli.decomposition.tensor import DecomposedTensor
+
+#: Parts ``(len(rows), *shape)`` and their rows.
+Stack: TypeAlias = tuple[Tensor, tuple[int, ...]]
 
 
 class Forgetting:
@@ -22,28 +26,25 @@ class Forgetting:
     def __init__(self, layout: Layout, products: int):
         self._layout, self._left = layout, products
 
-    def after_product(
-        self, alive: Iterable[DecomposedTensor], parts: Tensor, rows: tuple[int, ...]
-    ) -> tuple[Tensor, tuple[int, ...]]:
+    def after_product(self, alive: Iterable[DecomposedTensor], found: Stack) -> Stack:
         """What is kept of a product's parts.
 
         Args:
             alive: all decomposed tensors; they lose their modalities' parts with the last product.
-            parts: ``(len(rows), *shape)``.
-            rows: of the product.
+            found: the product's parts.
 
         Returns:
             As given; behind the last product the bias and the interaction as one.
         """
         self._left -= 1
         if self._left > 0:
-            return parts, rows
+            return found
         for x in alive if self._left == 0 else ():
             x.replace(x.total, *self._rest(x.parts, x.rows))
-        parts, rows = self._rest(parts, rows)
+        parts, rows = self._rest(*found)
         return (parts.sum(0, keepdim=True), (self._layout.bias,)) if rows else (parts, rows)
 
-    def _rest(self, parts: Tensor, rows: tuple[int, ...]) -> tuple[Tensor, tuple[int, ...]]:
+    def _rest(self, parts: Tensor, rows: tuple[int, ...]) -> Stack:
         """The rows behind the modalities'."""
         first = sum(row < self._layout.bias for row in rows)
         return parts[first:], rows[first:]

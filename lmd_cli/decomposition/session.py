@@ -30,7 +30,7 @@ from lmd_cli.decomposition.errors import (
     NoRuleError,
 )
 from lmd_cli.decomposition.fastpath import may_be_fused, plain_result, with_fused_totals
-from lmd_cli.decomposition.forgetting import Forgetting
+from lmd_cli.decomposition.forgetting import Forgetting, Stack
 from lmd_cli.decomposition.frozen import FrozenConstant, FrozenMap
 from lmd_cli.decomposition.layout import Layout
 from lmd_cli.decomposition.modules import ModuleTracker
@@ -80,8 +80,7 @@ class Session:
         self.coverage: dict[tuple[str, str], Rule] = {}
         self.tape: list[FrozenMap] | None = [] if keep_frozen else None
         self._audit, self._tolerance = audit, 0.0
-        self._on_layer, self._plain_modules = on_layer, plain_modules
-        self._forgetting = forgetting
+        self._on_layer, self._plain_modules, self._forgetting = on_layer, plain_modules, forgetting
         self._memory = Memory(self.tracker.describe)
         self.leak: LeakError | None = None
 
@@ -156,11 +155,10 @@ class Session:
         if self.tape is not None:
             self.tape.append(linear_map)
 
-    def after_product(self, parts: Tensor, rows: tuple[int, ...]) -> tuple[Tensor, tuple[int, ...]]:
+    def after_product(self, found: Stack) -> Stack:
         """The parts of a product of two decomposed tensors that are followed on."""
-        if self._forgetting is None:
-            return parts, rows
-        return self._forgetting.after_product(self._memory.alive(), parts, rows)
+        forgets = self._forgetting
+        return forgets.after_product(self._memory.alive(), found) if forgets else found
 
     # -- the door -------------------------------------------------------------------------
 

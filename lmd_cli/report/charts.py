@@ -18,6 +18,8 @@ Scale = Callable[[float], float]
 SLOTS = {"camera": 0, "radar": 1, "lidar": 2, "bias": 3, "interaction": 4}
 SLOT_COUNT = 8
 WIDTH, HEIGHT = 440, 250
+#: So many groups share :data:`WIDTH`; each of more takes this much, for the words under it.
+FEW, ROOM = 5, 94
 LEFT, RIGHT, TOP, BOTTOM = 44, 6, 10, 42
 #: A block of the network that is narrower than this has no line before it.
 NARROW = 8.0
@@ -74,8 +76,9 @@ def bars(
     def y(value: float) -> float:
         return TOP + (high - value) / (high - low) * (HEIGHT - TOP - BOTTOM)
 
-    body = [_axis(ticks, y)]
-    pitch = (WIDTH - LEFT - RIGHT) / max(len(groups), 1)
+    whole = chart_width(len(groups))
+    body = [_axis(ticks, y, whole)]
+    pitch = (whole - LEFT - RIGHT) / max(len(groups), 1)
     width = min(0.8 * pitch / max(len(series), 1), 34.0)
     for number, group in enumerate(groups):
         middle = LEFT + (number + 0.5) * pitch
@@ -84,7 +87,12 @@ def bars(
             if bar.value is not None:
                 body.append(_bar(bar, start + index * width, width, y, colours[index]))
         body.append(_label(middle, group))
-    return _svg(WIDTH, HEIGHT, label, body)
+    return _svg(whole, HEIGHT, label, body)
+
+
+def chart_width(groups: int) -> int:
+    """Of :func:`bars`: more than a few groups need more room for what stands under them."""
+    return WIDTH if groups <= FEW else LEFT + RIGHT + ROOM * groups
 
 
 def _bar(bar: Bar, x: float, width: float, y: Scale, slot: int) -> Markup:
@@ -108,7 +116,7 @@ def _label(x: float, group: Group) -> Markup:
     return first + text.format(x, HEIGHT - BOTTOM + 31, group.note) if group.note else first
 
 
-def _axis(ticks: Sequence[float], y: Scale) -> Markup:
+def _axis(ticks: Sequence[float], y: Scale, whole: int) -> Markup:
     """Horizontal lines with their values; zero is stronger."""
     line = Markup(
         '<path class="{}" d="M{} {:.1f}H{}"/>'
@@ -117,7 +125,7 @@ def _axis(ticks: Sequence[float], y: Scale) -> Markup:
     return Markup("").join(
         line.format(
             "zero" if tick == 0 else "rule",
-            *(LEFT, y(tick), WIDTH - RIGHT, LEFT - 5, y(tick) + 4, f"{tick:g}"),
+            *(LEFT, y(tick), whole - RIGHT, LEFT - 5, y(tick) + 4, f"{tick:g}"),
         )
         for tick in ticks
     )

@@ -39,8 +39,8 @@ class Criterion:
     def definition(self) -> str:
         """When one sensor alone is decisive, for a figure's caption."""
         return (
-            f"decisive: a vehicle (or a place without one) is detected, {self.words}, and with one "
-            "sensor's part alone beside the bias it still is, with any other's it is not"
+            f"detected ({self.words}), and so it stays with this sensor's part and the bias alone, "
+            "but with no other sensor's"
         )
 
     def cells(self, mask: NDArray[np.bool_], total: Array) -> NDArray[np.bool_]:

@@ -28,8 +28,6 @@ from lmd_cli.report.projection import Overlay
 from lmd_cli.report.scene import ROWS, Scene
 
 Format = Literal["png", "svg", "pdf"]
-#: nuScenes' car in the front camera's axes: half a width, rear and front end, metres.
-EGO = (0.87, -2.4, 1.7)
 DPI = 150
 BOX, MARK = "#ffd92f", "#12b812"
 #: Points in the images: cyan at 0 m, magenta at :data:`FAR` metres; the few of a radar larger.
@@ -123,7 +121,7 @@ def draw_map(
     axes.xaxis.set_major_locator(FixedLocator(_ticks(left, right)))
     axes.yaxis.set_major_locator(FixedLocator(_ticks(back, front)))
     axes.tick_params(length=2, width=0.6, pad=2, labelsize=8)
-    _ego(axes)
+    _ego(axes, scene.plane.ego)
 
 
 def _ticks(low: float, high: float) -> list[float]:
@@ -167,9 +165,10 @@ def draw_bar(figure: Figure, look: Look, place: tuple[float, float, float, float
     axes.set_title(look.unit, fontsize=8.5, pad=2)
 
 
-def _ego(axes: Axes) -> None:
-    half, rear, front = EGO
+def _ego(axes: Axes, ego: tuple[float, float, float]) -> None:
+    """A car with an arrow's head over it, so that it is seen on a small map."""
+    half, rear, front = ego
     corners = [(-half, rear), (half, rear), (half, front), (-half, front)]
     axes.add_patch(Polygon(corners, closed=True, facecolor="black", edgecolor="white", lw=0.4))
-    nose = [(-2 * half, rear), (0, 2.2 * front), (2 * half, rear)]
+    nose = [(-2 * half, rear), (0, front + 0.5 * (front - rear)), (2 * half, rear)]
     axes.add_patch(Polygon(nose, closed=True, facecolor="black", edgecolor="white", lw=0.4))

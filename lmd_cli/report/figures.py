@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.gridspec import SubplotSpec
+from matplotlib.gridspec import GridSpec, SubplotSpec
 
 from lmd_cli.report.drawing import (
     DPI,
@@ -19,7 +19,7 @@ from lmd_cli.report.drawing import (
     figure_bytes,
     own_settings,
 )
-from lmd_cli.report.looks import Look, Style, from_white, make_look
+from lmd_cli.report.looks import Look, Style, from_white, make_look, part_title
 from lmd_cli.report.scene import Scene
 from lmd_cli.report.sheet import (
     WIDTH,
@@ -35,6 +35,8 @@ from lmd_cli.report.sheet import (
 #: Of a grid, inches: between two rows (axes of the one above, titles of the maps, the row's title),
 #: from a row to its title, and for the axis between images and maps.
 BETWEEN, ABOVE, AXIS = 0.58, 0.22, 0.42
+#: What the images of a grid take, in maps' widths.
+IMAGES = 2.1
 
 
 def decomposition_figure(scene: Scene, style: Style = "positive", form: Format = "png") -> bytes:
@@ -71,23 +73,11 @@ def _single(scene: Scene, look: Look) -> Figure:
 def _grid(scenes: Sequence[Scene], look: Look) -> Figure:
     """Rows of images, ground truth, prediction, parts."""
     panels, text, bar = 2 + len(scenes[0].parts), _text(scenes, look), bool(look.unit)
-    wide = 2.1  # what the images take, in panels
-    panel = (WIDTH - AXIS) / (panels + wide)
-    map_height = panel * max(depth_of(scene) for scene in scenes)
-    below, top = footer_height(text, bar), BETWEEN
-    height = top + (map_height + BETWEEN) * len(scenes) - BETWEEN + below
-    figure = Figure(figsize=(WIDTH, height), dpi=DPI, facecolor="white")
-    cells = figure.add_gridspec(
-        len(scenes),
-        panels + 2,
-        width_ratios=[wide, AXIS / panel, *[1.0] * panels],
-        left=0.01,
-        right=0.99,
-        bottom=below / height,
-        top=1 - top / height,
-        wspace=0.08,
-        hspace=BETWEEN / map_height,
-    )
+    panel = (WIDTH - AXIS) / (panels + IMAGES)
+    cells = _grid_cells(scenes, panels, panel, footer_height(text, bar))
+    figure = cells.figure
+    assert isinstance(figure, Figure)
+    height = figure.get_figheight()
     for number, scene in enumerate(scenes):
         draw_images(figure, cells[number, 0], scene, large=False)
         places = [cells[number, 2 + i] for i in range(panels)]
@@ -100,6 +90,31 @@ def _grid(scenes: Sequence[Scene], look: Look) -> Figure:
     draw_footer(figure, text, bar)
     draw_bar(figure, look, bar_place(figure))
     return figure
+
+
+def _grid_cells(scenes: Sequence[Scene], panels: int, panel: float, below: float) -> GridSpec:
+    """A new figure's cells: in each row the images, room for an axis, and the maps.
+
+    Args:
+        scenes: one for each row.
+        panels: maps of a row.
+        panel: a map's width, inches.
+        below: height of what is below the maps, inches.
+    """
+    map_height = panel * max(depth_of(scene) for scene in scenes)
+    height = (map_height + BETWEEN) * len(scenes) + below
+    figure = Figure(figsize=(WIDTH, height), dpi=DPI, facecolor="white")
+    return figure.add_gridspec(
+        len(scenes),
+        panels + 2,
+        width_ratios=[IMAGES, AXIS / panel, *[1.0] * panels],
+        left=0.01,
+        right=0.99,
+        bottom=below / height,
+        top=1 - BETWEEN / height,
+        wspace=0.08,
+        hspace=BETWEEN / map_height,
+    )
 
 
 def _maps(
@@ -119,8 +134,7 @@ def _maps(
         draw_map(panel, scene, coloured, look.colours(name), (look.low, look.high))
         draw_vehicles(panel, scene, look.outline)
         draw_marks(panel, [m for m in scene.marks if name in ("prediction", m.sensor)])
-        label = "fused prediction" if name == "prediction" else name
-        panel.set_title(f"{label}{note}", fontsize=size, pad=4, parse_math=False)
+        panel.set_title(f"{part_title(name)}{note}", fontsize=size, pad=4, parse_math=False)
         panel.set_yticklabels([])
         axes.append(panel)
     return axes
@@ -128,15 +142,16 @@ def _maps(
 
 def _text(scenes: Sequence[Scene], look: Look) -> list[str]:
     """What is to be seen, how it is coloured, and the shared scale."""
-    parts = " + ".join(scenes[0].parts)
+    parts, criterion = " + ".join(map(part_title, scenes[0].parts)), scenes[0].criterion
+    cut = "" if criterion.peak else " Ground truth: their corners cut down to whole cells."
     lines = [
         f"{look.statement} Prediction = {parts}, cell by cell. Axes in metres, forward is up; "
         "triangle: ego vehicle.",
-        f"Outlines: annotated vehicles{image_note(scenes)}.",
+        f"Outlines: annotated vehicles{image_note(scenes)}.{cut}",
     ]
     if any(scene.marks for scene in scenes):
-        definition = scenes[0].criterion.definition
         lines.append(
-            f"Green: one sensor alone is {definition} (ring: a vehicle; cross: none there)."
+            f"Green: one sensor is decisive: {criterion.definition}. "
+            "Ring: an annotated vehicle; cross: none is annotated there."
         )
     return lines

@@ -22,7 +22,7 @@ from lmd_cli.errors import ConfigError
 from lmd_cli.evaluation.results import disk_errors, write_atomically
 from lmd_cli.progress import Progress
 from lmd_cli.report.drawing import Format, draw_map, draw_vehicles, figure_bytes, own_settings
-from lmd_cli.report.looks import Map, from_white, positive_normalised
+from lmd_cli.report.looks import Map, from_white, part_title, positive_normalised
 from lmd_cli.report.own_gradcam import own_picture
 from lmd_cli.report.plane import Array, plane_of
 from lmd_cli.report.regions import pixels, rectangle, vehicle
@@ -219,16 +219,17 @@ def _name(request: CamRequest) -> str:
 
 def _part_name(part: str, request: CamRequest) -> str:
     """``Radar-GradCAM``, as the paper writes it."""
-    shown = "LiDAR" if part == "lidar" else part.capitalize()
-    return f"{shown}-{NAMES[request.method].replace('-CAM', 'CAM')}"
+    shown = part_title(part)
+    return f"{shown[0].upper()}{shown[1:]}-{NAMES[request.method].replace('-CAM', 'CAM')}"
 
 
 def _text(scene: Scene, maps: ActivationMaps, corners: Array | None, top: float) -> list[str]:
     where = "the framed region" if corners is not None else "the whole map"
     return [
-        f"Score: sum of the logits over {where}, {maps.score:.4g}. The activation maps share one "
-        f"scale, white (0) to darkest ({top:.3g}); the prediction shows its positive logits. Axes "
-        "in metres, forward is up; triangle: ego vehicle.",
+        f"Dark: activations of this layer that raise the score, the sum of the logits over {where} "
+        f"({maps.score:.4g}). The activation maps share one scale, white (0) to darkest "
+        f"({top:.3g}); the prediction shows its positive logits. Axes in metres, forward is up; "
+        "triangle: ego vehicle.",
         f"Outlines: annotated vehicles{image_note([scene])}.",
     ]
 

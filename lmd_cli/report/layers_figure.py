@@ -15,8 +15,10 @@ from lmd_cli.report.looks import COLOURS, OTHER
 
 #: Shares of the figure's width: a narrower block has no line before it, or no name below it.
 NARROW, LABELLED = 0.01, 0.02
-#: Characters of a block's name.
-LONGEST = 18
+#: Characters of a block's name, and the width of one, inches.
+LONGEST, LETTER = 18, 0.085
+#: Inches: the figure's width, and the left edge of its axes.
+WIDTH, LEFT = 11.0, 0.55
 
 
 def layers_figure(operations: Sequence[OperationRecord], title: str, form: Format = "png") -> bytes:
@@ -24,8 +26,8 @@ def layers_figure(operations: Sequence[OperationRecord], title: str, form: Forma
     names = list(dict.fromkeys(name for record in operations for name in record.shares))
     shares = np.array([[r.shares.get(name, 0.0) for r in operations] for name in names])
     with own_settings():
-        figure = Figure(figsize=(11.0, 3.6), dpi=DPI, facecolor="white")
-        axes = figure.add_axes((0.05, 0.25, 0.94, 0.6))
+        figure = Figure(figsize=(WIDTH, 3.6), dpi=DPI, facecolor="white")
+        axes = figure.add_axes((LEFT / WIDTH, 0.27, 0.94, 0.58))
         floor = np.zeros(len(operations))
         for name, row in zip(names, shares, strict=True):
             colour = COLOURS.get(name, OTHER)
@@ -36,7 +38,9 @@ def layers_figure(operations: Sequence[OperationRecord], title: str, form: Forma
         axes.set_ylabel("share of the parts' norms")
         _stages(axes, [stage_of(record.module) for record in operations])
         figure.legend(loc="upper right", ncols=len(names), frameon=False, fontsize=9)
-        figure.text(0.05, 0.965, title, va="top", fontsize=9.5, parse_math=False)
+        figure.text(LEFT / WIDTH, 0.965, title, va="top", fontsize=9.5, parse_math=False)
+        note = "Operations in the order of execution: from where the sensors meet to the prediction"
+        figure.text(0.99, 0.02, note, ha="right", fontsize=8)
         return figure_bytes(figure, form)
 
 
@@ -49,10 +53,14 @@ def _stages(axes: Axes, names: Sequence[str]) -> None:
             axes.axvline(start - 0.5, color="white", linewidth=0.8)
     enough = max(LABELLED * len(names), 2)
     wide = [(a, b) for a, b in zip(starts, ends, strict=True) if b - a >= enough]
-    labels = [_short(names[a].rpartition(".")[2] or "input") for a, _ in wide]
-    axes.set_xticks([(a + b - 1) / 2 for a, b in wide], labels, rotation=25, ha="right")
+    places = [(a + b - 1) / 2 for a, b in wide]
+    titles = [names[a].rpartition(".")[2] or "input" for a, _ in wide]
+    labels = [_short(t, p / len(names)) for t, p in zip(titles, places, strict=True)]
+    axes.set_xticks(places, labels, rotation=25, ha="right")
 
 
-def _short(name: str) -> str:
-    """A slanted label that does not leave the figure."""
-    return name if len(name) <= LONGEST else f"{name[: LONGEST - 1]}…"
+def _short(name: str, place: float) -> str:
+    """A slanted label that ends at this share of the axes and does not leave the figure."""
+    room = (LEFT + 0.94 * WIDTH * place) / LETTER
+    longest = min(LONGEST, max(int(room), 2))
+    return name if len(name) <= longest else f"{name[: longest - 1]}…"

@@ -25,6 +25,8 @@ COLOURS = {
     "bias": "#7a4a77",
 }
 OTHER = "#404040"
+#: Parts that are written otherwise than in a config.
+TITLES = {"prediction": "fused prediction", "lidar": "LiDAR"}
 #: The signed scale's end: this share of all cells of all maps lies within it.
 QUANTILE = 0.999
 
@@ -53,10 +55,17 @@ class Look:
     outline: str
 
 
+def part_title(name: str) -> str:
+    """A part as it is written in a figure."""
+    return TITLES.get(name, name)
+
+
 def make_look(style: Style, maps: Iterable[Map]) -> Look:
     """A look whose scale is shared by all the maps of a figure."""
     if style == "positive":
-        statement = "Each map shows its positive values, divided by its own maximum (in brackets)."
+        statement = (
+            "Each map shows its positive values, divided by its own maximum (in brackets, logits)."
+        )
         return Look(style, statement, _positive, from_white, 0.0, 1.0, "", "#8a8a8a")
     if style == "sigmoid":
         statement = (

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 from lmd_cli.decomposition.layout import BIAS, INTERACTION
 from lmd_cli.report.charts import SLOTS, Bar, Group, bars, slot
 from lmd_cli.report.decisive import MISSED, SEVERAL, TOGETHER, Criterion, criterion_of
+from lmd_cli.report.looks import part_title
 from lmd_cli.report.survey import Survey
 from lmd_cli.report.vehicles import object_fields
 
@@ -86,10 +87,7 @@ class Measure:
 
 def measures(parts: Sequence[str], criterion: Criterion | None = None) -> list[Measure]:
     """The three measures, for whatever parts there are; ``criterion`` of the output."""
-    detected = (criterion or Criterion()).words
-    sensors = [name for name in parts if name not in (BIAS, INTERACTION)]
     colours = [slot(name, parts) for name in parts]
-    alone = [*sensors, SEVERAL, TOGETHER]
     return [
         Measure(
             "share",
@@ -108,17 +106,23 @@ def measures(parts: Sequence[str], criterion: Criterion | None = None) -> list[M
             *(parts, colours),
             lambda vehicle: [vehicle[name] for name in parts],
         ),
-        Measure(
-            "decisive",
-            "who alone would do",
-            f"Of the vehicles that are detected ({detected} in the footprint): for which is one "
-            "sensor's part alone, with the bias, enough to stay so? Exactly one (that sensor is "
-            f"decisive), {SEVERAL}, or {TOGETHER}.",
-            alone,
-            [*(slot(name, parts) for name in sensors), SLOTS[INTERACTION], 7],
-            lambda vehicle: _decisive_values(vehicle, alone),
-        ),
+        _decisive_measure(parts, (criterion or Criterion()).words),
     ]
+
+
+def _decisive_measure(parts: Sequence[str], detected: str) -> Measure:
+    sensors = [name for name in parts if name not in (BIAS, INTERACTION)]
+    alone = [*sensors, SEVERAL, TOGETHER]
+    return Measure(
+        "decisive",
+        "who alone would do",
+        f"Of the vehicles that are detected ({detected} in the footprint): for which is one "
+        "sensor's part alone, with the bias, enough to stay so? Exactly one (that sensor is "
+        f"decisive), {SEVERAL}, or {TOGETHER}.",
+        alone,
+        [*(slot(name, parts) for name in sensors), SLOTS[INTERACTION], 7],
+        lambda vehicle: _decisive_values(vehicle, alone),
+    )
 
 
 def evidence_shares(logits: Sequence[float]) -> list[float] | None:
@@ -168,9 +172,10 @@ def _summary(vehicles: Sequence[Vehicle], parts: Sequence[str]) -> str:
     """The verdicts, counted, as one sentence."""
     counts = Counter(vehicle["alone"] for vehicle in vehicles)
     sensors = [name for name in parts if name not in (BIAS, INTERACTION)]
-    listed = [f"{counts[name]} by the part of {name} alone" for name in sensors]
-    listed += [f"{counts[SEVERAL]} by each of several alone", f"{counts[TOGETHER]} only together"]
-    return ", ".join(listed)
+    listed = [f"for {counts[name]} only the {part_title(name)}'s part" for name in sensors]
+    listed.append(f"for {counts[SEVERAL]} that of any of several sensors")
+    together = f"{counts[TOGETHER]} are detected by the parts together only"
+    return f"{', '.join(listed)}; {together}"
 
 
 def _measure_values(measure: Measure, vehicles: Sequence[Vehicle]) -> dict[str, Any]:

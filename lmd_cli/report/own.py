@@ -87,15 +87,8 @@ def _maps(views: Sequence[View], look: Look) -> Figure:
     for number, view in enumerate(views):
         top = height - number * tall
         title(figure, view, top / height, height)
-        grid = figure.add_gridspec(
-            1,
-            count,
-            left=0.04,
-            right=0.99,
-            wspace=0.08,
-            top=(top - HEADER) / height,
-            bottom=(top - tall + 0.12) / height,
-        )
+        span = {"top": (top - HEADER) / height, "bottom": (top - tall + 0.12) / height}
+        grid = figure.add_gridspec(1, count, left=0.04, right=0.99, wspace=0.08, **span)
         for i, (name, values) in enumerate(view.panels):
             axes = figure.add_subplot(grid[0, i])
             _map(axes, name, values, look, alias(view.parts, name))

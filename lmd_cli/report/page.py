@@ -17,8 +17,9 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from lmd_cli.errors import RunError
-from lmd_cli.report.charts import Bar, Group, bars, layer_story, slot
+from lmd_cli.report.charts import WIDTH, Bar, Group, bars, chart_width, layer_story, slot
 from lmd_cli.report.decisive import criterion_of
+from lmd_cli.report.looks import part_title
 from lmd_cli.report.objects import found_vehicles, objects_values
 from lmd_cli.report.page_figures import page_figures
 from lmd_cli.report.page_tables import PageTable, TableCell, cell, flat, page_table
@@ -91,7 +92,7 @@ def _digest(text: str) -> str:
 
 def _run_values(run: RunResults) -> dict[str, Any]:
     record, config = run.record, run.record["config"]
-    sensors = config["model"]["modalities"]
+    sensors = [part_title(name) for name in config["model"]["modalities"]]
     return {
         "ground": "target" not in config["model"],
         "title": f"Which sensor carried the predictions? {run.path.resolve().name}",
@@ -152,12 +153,16 @@ def _facts(run: RunResults) -> list[dict[str, str]]:
             "largest deviation, relative to the prediction",
         ),
         _fact(
-            "Replay deviates by",
+            "Calculated twice",
             _scientific(record.get("replay_deviation")),
-            "the linearised network, run literally",
+            "largest deviation from a slower calculation of the same parts",
         ),
-        _fact("Rules", variants[0], f"and {len(variants) - 1} more" if variants[1:] else ""),
+        _fact("Rules", variants[0], _rules_note(len(variants) - 1)),
     ]
+
+
+def _rules_note(more: int) -> str:
+    return f"how constants are shared out{f'; {more} more in the tables' if more else ''}"
 
 
 def _iou_fact(iou: float | None, model: dict[str, Any]) -> dict[str, str]:
@@ -166,7 +171,9 @@ def _iou_fact(iou: float | None, model: dict[str, Any]) -> dict[str, str]:
         known = "not known" if iou is None else f"{iou:.3f}"
         return _fact("IoU", known, "of the unmodified network with the data's segmentation")
     if iou is not None:
-        return _fact("Vehicle IoU", f"{iou:.3f}", "of the unmodified network: 1 is perfect")
+        return _fact(
+            "Vehicle IoU", f"{iou:.3f}", "overlap of predicted and annotated; 1 is perfect"
+        )
     if criterion_of(output).peak:
         note = "a detection head marks centres, not the cells that a vehicle covers"
         return _fact("Vehicle IoU", "not defined", note)
@@ -209,7 +216,8 @@ def _separation(run: RunResults) -> dict[str, Any] | None:
         {"svg": bars(_cells(run, kind), variants, label, slots=slots), "caption": label}
         for kind, label in names.items()
     ]
-    return {"legend": list(zip(variants, slots, strict=True)), "charts": charts}
+    legend, cells = list(zip(variants, slots, strict=True)), len(run.metrics) // len(variants)
+    return {"legend": legend, "charts": charts, "broad": chart_width(cells) > WIDTH}
 
 
 def _cells(run: RunResults, kind: str) -> list[Group]:
@@ -300,4 +308,5 @@ def _disagreeing(found: Survey, numbers: bool) -> PageTable:
     header = ["sample", "scene", "description", "vehicles", "conflict (logits)"]
     if not found.ground:
         header, rows = [*header[:3], "conflict"], [[*row[:3], row[4]] for row in rows]
-    return PageTable("disagreeing", "The ten samples with the most conflict", header, rows)
+    caption = f"The {len(rows)} samples with the most conflict"
+    return PageTable("disagreeing", caption, header, rows)

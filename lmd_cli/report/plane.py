@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from lmd_cli.build import ground_plane
-from lmd_cli.config import OwnModelConfig, RunConfig
+from lmd_cli.config import CRNConfig, OwnModelConfig, RunConfig
 from lmd_cli.errors import ContractError
 from lmd_cli.geometry import Grid
 
 Array = NDArray[np.floating]
+#: nuScenes' car in the front camera's axes: half a width, rear and front end, metres.
+CAR = (0.87, -2.4, 1.7)
+#: From the middle of its rear axle, the origin of CRN's maps, to that camera, metres.
+AXLE_TO_CAMERA = 1.7
 
 
 @dataclass(frozen=True)
@@ -25,6 +29,7 @@ class Plane:
     Attributes:
         rows, columns: cells forward and to the right.
         left, right, back, front: edges in metres, from the origin that the boxes are measured from.
+        camera: how far ahead of that origin the front camera is, metres.
     """
 
     rows: int
@@ -33,6 +38,7 @@ class Plane:
     right: float
     back: float
     front: float
+    camera: float = 0.0
 
     @classmethod
     def of_grid(cls, grid: Grid) -> Plane:
@@ -46,6 +52,12 @@ class Plane:
     def extent(self) -> tuple[float, float, float, float]:
         """(left, right, back, front), as matplotlib takes it with ``origin="lower"``."""
         return self.left, self.right, self.back, self.front
+
+    @property
+    def ego(self) -> tuple[float, float, float]:
+        """Half the width, rear and front end of the vehicle that carries the sensors, metres."""
+        half, rear, front = CAR
+        return half, rear + self.camera, front + self.camera
 
     @property
     def cell(self) -> tuple[float, float]:
@@ -75,4 +87,5 @@ def plane_of(config: RunConfig) -> Plane:
     """
     if isinstance(config.model, OwnModelConfig):
         raise ContractError(f"outputs of {config.model.target} are not known to lie on the ground")
-    return Plane.of_grid(ground_plane(config.model))
+    plane = Plane.of_grid(ground_plane(config.model))
+    return replace(plane, camera=AXLE_TO_CAMERA if isinstance(config.model, CRNConfig) else 0.0)

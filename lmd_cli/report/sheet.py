@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
 
 from lmd_cli.report.drawing import DPI, FAR, draw_images
+from lmd_cli.report.looks import part_title
 from lmd_cli.report.scene import ROWS, Scene
 
 WIDTH = 13.0
@@ -96,7 +97,7 @@ def image_note(scenes: Sequence[Scene]) -> str:
     """What is drawn over the images, to go on behind ``Outlines: annotated vehicles``."""
     overlays = [over for scene in scenes for over in scene.overlays.values()]
     boxes = any(len(over.segments) for over in overlays)
-    sensors = {"LiDAR" if o.sensor == "lidar" else o.sensor for o in overlays if len(o.points)}
+    sensors = {part_title(o.sensor) for o in overlays if len(o.points)}
     points = f"{' and '.join(sorted(sensors))} points (cyan: near; magenta: {FAR} m and beyond)"
     listed = [*(["their boxes"] if boxes else []), *([points] if sensors else [])]
     return f"; in the images: {' and '.join(listed)}" if listed else ""

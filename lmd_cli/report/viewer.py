@@ -48,6 +48,7 @@ def viewer_data(found: Survey, shown: list[Shown]) -> dict[str, Any]:
         "rows": plane.rows,
         "columns": plane.columns,
         "extent": plane.extent,
+        "ego": plane.ego,
         "shifted": found.output == "segmentation",
         "parts": [{"name": name, "slot": slot(name, found.parts)} for name in found.parts],
         "limits": colour_limits(shown),

@@ -85,6 +85,8 @@ def test_decompose_says_where_its_numbers_come_from(lmd: Lmd, tiny_config: Path)
     variant = ["--variant", "uniform-identity"]
     result = lmd("decompose", "-c", tiny_config, "--output", "out", *variant)
     assert "rules uniform-identity" in result.stdout
+    onwards = f"results: out; next: lmd evaluate --config {tiny_config}"
+    assert result.stdout.splitlines()[-1] == onwards
     record = json.loads(Path("out/decomposition.json").read_text())
     assert record["random_weights"] is True
     assert record["variant"] == "uniform-identity"

@@ -21,6 +21,8 @@ def test_maps_of_a_vehicle(lmd: Lmd, tiny_config: Path):
     result = lmd(*arguments, "--object", box.token, "--modality", "radar")
     assert result.exit_code == 0, result.output
     assert "score" in result.output
+    onwards = f"results: out; next: lmd decompose --config {tiny_config}"
+    assert result.stdout.splitlines()[-1] == onwards
     with np.load("out/gradcam.npz") as arrays:
         assert arrays["region"].any()
         assert not arrays["region"].all()

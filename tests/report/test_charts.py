@@ -6,6 +6,7 @@ import re
 from xml.etree import ElementTree
 
 import made_up
+import numpy as np
 import pytest
 
 from lmd_cli.report.charts import (
@@ -35,6 +36,15 @@ def test_bars_are_as_high_as_their_values():
     assert tall == pytest.approx(unit, abs=0.1)
     assert short == pytest.approx(unit / 2, abs=0.1)
     assert above + tall == pytest.approx(below, abs=0.11)  # they meet at zero
+
+
+def test_many_groups_make_a_wider_chart():
+    """Each has room for its words, in 11.5 pixels."""
+    groups = [Group(f"C_pR_p/{i}", [Bar(1.0, "")], "should change") for i in range(9)]
+    root = ElementTree.fromstring(bars(groups, ["x"], "chart"))
+    places = [float(e.get("x", 0)) for e in root.iter("text") if e.text == "should change"]
+    assert min(np.diff(places)) > len("should change") * 11.5 * 0.55
+    assert max(places) < float(root.get("viewBox", "").split()[2])
 
 
 def test_a_sensor_has_its_colour_everywhere():

@@ -9,12 +9,15 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from lmd_cli.config_file import load_config
+from lmd_cli.decomposition import OperationRecord
 from lmd_cli.geometry import Grid
 from lmd_cli.report.decisive import Decisive
 from lmd_cli.report.drawing import Format
 from lmd_cli.report.figures import decomposition_figure, grid_figure
+from lmd_cli.report.layers_figure import layers_figure
 from lmd_cli.report.looks import Style, make_look, positive_normalised
-from lmd_cli.report.plane import Plane
+from lmd_cli.report.plane import Plane, plane_of
 from lmd_cli.report.scene import ROWS, Scene
 
 PLANE = Plane.of_grid(Grid((40, 4, 40)))
@@ -158,3 +161,22 @@ def test_marks_are_green_in_the_prediction_and_in_the_sensors_panel():
     width = pixels(plain).shape[1]
     panel = [int(group.mean() / width * 5) for group in groups]
     assert panel == [1, 3]  # ground truth, prediction, camera, radar, bias
+
+
+def test_the_ego_vehicle_is_where_the_maps_origin_says():
+    """SimpleBEV's maps are measured from the front camera, CRN's from the rear axle."""
+    from_camera, from_axle = (plane_of(load_config(f"{n}.yaml")).ego for n in ("demo", "demo_crn"))
+    assert from_camera == (0.87, -2.4, 1.7)
+    assert from_axle == pytest.approx((0.87, -0.7, 3.4))
+
+
+def test_names_of_blocks_stay_inside_the_figure():
+    names = ["fuser.view_aggregation_fuser"] * 2 + ["fuser.x"] * 20
+    shares = {"camera": 0.5, "bias": 0.5}
+    records = [
+        OperationRecord(i, n, "", "", "", 1.0, 0.0, 0.0, shares) for i, n in enumerate(names)
+    ]
+    shown = np.asarray(Image.open(io.BytesIO(layers_figure(records, ""))).convert("L"))
+    below = shown[int(0.75 * len(shown)) :]
+    assert (below[:, :300] < 100).any()  # the name is there
+    assert (below[:, :3] == 255).all()

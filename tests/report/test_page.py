@@ -16,7 +16,9 @@ import pytest
 from lmd_cli.errors import ResultsError, RunError
 from lmd_cli.report import page as page_module
 from lmd_cli.report.page import build_page
+from lmd_cli.report.page_figures import page_figures
 from lmd_cli.report.run_folder import read_run
+from lmd_cli.report.survey import Survey
 from lmd_cli.report.viewer import LEVELS, colour_limits, quantise, viewer_data
 
 
@@ -36,6 +38,23 @@ class Elements(HTMLParser):
 
     def handle_data(self, data: str) -> None:
         self.words.append(data)
+
+
+#: Figures by the tokens of their samples.
+DRAWN: dict[tuple[str, ...], list[dict[str, str]]] = {}
+
+
+@pytest.fixture(autouse=True)
+def figures_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The figures of a survey, most of a page's cost, are the same in every test."""
+
+    def once(found: Survey) -> list[dict[str, str]]:
+        key = tuple(one.token for one in found.shown)
+        if key not in DRAWN:
+            DRAWN[key] = page_figures(found)
+        return DRAWN[key]
+
+    monkeypatch.setattr(page_module, "page_figures", once)
 
 
 def page(tmp_path: Path, **options: object) -> str:
@@ -82,7 +101,8 @@ def test_nothing_is_fetched_and_only_own_scripts_may_run(tmp_path: Path):
     assert "https://" not in text
 
 
-def test_the_same_files_give_the_same_bytes(tmp_path: Path):
+def test_the_same_files_give_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(page_module, "page_figures", page_figures)  # drawn each time
     folder = made_up.run_folder(tmp_path / "run")
     run = read_run(folder)
     assert build_page(run, made_up.survey()) == build_page(read_run(folder), made_up.survey())
@@ -98,6 +118,12 @@ def test_what_a_reader_must_know_stands_there(tmp_path: Path):
     for phrase in ("Misleading reassurance", "camera-only network", "by construction", "ab" * 32):
         assert phrase in said
     assert "0.500" in said  # the IoU
+    answer = (
+        "In short: the network detects 3 of 3 annotated vehicles. One sensor's part, with the "
+        "bias, would be enough: for 2 only the camera's part, for 0 only the radar's part, for 0 "
+        "that of any of several sensors; 1 are detected by the parts together only."
+    )
+    assert answer in said
 
 
 def test_an_unfinished_run_says_so_first(tmp_path: Path):

@@ -124,6 +124,7 @@ def test_a_survey_that_was_killed_goes_on_and_ends_with_the_same_bytes(
 ):
     options = ReportOptions(viewer=1)
     monkeypatch.setattr(survey_module, "DISAGREEING", 1)
+    monkeypatch.setattr(make, "build_page", lambda run, found: b"")  # it only reads the survey
     whole, cut = (tmp_path / name for name in ("run", "cut" / Path("run")))
     for copy in (whole, cut):
         shutil.copytree(run, copy, ignore=shutil.ignore_patterns("survey"))
@@ -147,7 +148,6 @@ def test_a_survey_that_was_killed_goes_on_and_ends_with_the_same_bytes(
     assert not unfinished.exists()
     for path in (whole / "survey").iterdir():
         assert (cut / "survey" / path.name).read_bytes() == path.read_bytes(), path.name
-    assert (cut / "report.html").read_bytes() == (whole / "report.html").read_bytes()
 
 
 def test_a_draft_of_something_else_is_not_gone_on_from(tmp_path: Path):

@@ -48,7 +48,7 @@ def bilinear(
             x.row(layout.bias).clone() if c else None for x, c in zip((a, b), constant, strict=True)
         ]
         session.freeze(FrozenProduct(product, *kept))
-    return session.after_product(*_terms(layout, total, a, b, product, constant))
+    return session.after_product(_terms(layout, total, a, b, product, constant))
 
 
 def _terms(

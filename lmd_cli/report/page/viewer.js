@@ -6,6 +6,7 @@
   const data = JSON.parse(holder.textContent);
   const { ground, rows, columns, parts, limits } = data; // on the ground, or pixels
   const [left, right, back, front] = data.extent;
+  const [half, tail, nose] = data.ego; // of the vehicle that carries the sensors
   const cells = rows * columns;
   const find = (id) => document.getElementById(id);
   const [slider, bev, readout] = [find("sample"), find("bev"), find("readout")];
@@ -125,7 +126,7 @@
     pen.lineWidth = 1.3;
     if (find("outlines").checked) for (const box of current.sample.outlines) { polygon(pen, at, box); pen.stroke(); }
     pen.fillStyle = ink.ego;
-    polygon(pen, at, [[-0.9, -2.4], [0, 3.4], [0.9, -2.4]]);
+    polygon(pen, at, [[-half, tail], [0, nose + 0.5 * (nose - tail)], [half, tail]]);
     pen.fill();
     pen.restore();
   };
