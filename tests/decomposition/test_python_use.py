@@ -228,3 +228,18 @@ def test_bad_inputs(call: Any, name: str) -> None:
     inputs, said = BAD_INPUTS[name]
     with pytest.raises(InputError, match=said):
         call(lambda camera, radar: camera + radar, inputs)
+
+
+def test_compiled_modules_and_functions_are_decomposed_as_they_are_written() -> None:
+    module = nn.Sequential(nn.Linear(4, 4), nn.Tanh()).double()
+    inputs = {"camera": C, "radar": R}
+    wanted = decompose(lambda camera, radar: module(camera + radar), inputs)
+    for compiled in (
+        torch.compile(module, backend="eager"),
+        torch.compile(lambda x: module(x), backend="eager"),
+    ):
+        with torch.no_grad():
+            compiled(C + R)
+        result = decompose(lambda camera, radar: compiled(camera + radar), inputs, audit="raise")  # noqa: B023
+        assert torch.equal(result.total, wanted.total)
+        assert torch.equal(result.parts["radar"], wanted.parts["radar"])
