@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from lmd_cli.attribution import ForwardMethod
 from lmd_cli.contract import FusionNetwork
+from lmd_cli.errors import MethodError
 from lmd_cli.evaluation.cells import Cell
 from lmd_cli.evaluation.families import Families, Prediction
 from lmd_cli.evaluation.metrics import mse, pcc, vehicle_counts
@@ -47,7 +49,11 @@ def measure(
     rivals: Sequence[ForwardMethod] = (),
 ) -> Rows:
     """Decomposes a sample under every variant, and by every rival method, and compares clean with
-    perturbed parts."""
+    perturbed parts.
+
+    Raises:
+        MethodError: a variant's parts are not finite.
+    """
     if isinstance(visit.sample, Skipped):
         reason = " ".join(visit.sample.reason.split())
         status = f"skipped: {reason}"
@@ -58,7 +64,7 @@ def measure(
     families = Families(network, visit, output)
     for variant in variants:
         prediction = families.under(variant)
-        residuals.append(prediction.residual)
+        residuals.append(_finite(prediction.residual, variant, visit.sample.token))
         if visit.position < VERIFIED:
             deviations.append(verify_by_replay(network, visit, variant, output, prediction))
         counts = _counts(visit.sample, prediction.total)
@@ -74,6 +80,15 @@ def measure(
                 by_offset.setdefault(m, []).extend(rows)
     pairs = [row for m in sorted(by_offset) for row in by_offset[m]]
     return Rows(pairs, _sample_row(visit, len(pairs), counts, residuals, deviations))
+
+
+def _finite(residual: float, variant: str, token: str) -> float:
+    if not math.isfinite(residual):
+        raise MethodError(
+            f"{variant} gives parts of sample {token} that are no finite numbers, though the "
+            "prediction is; lmd check names the operation where that begins"
+        )
+    return residual
 
 
 def _counts(sample: Encoding, total: Tensor) -> tuple[int | None, int | None]:

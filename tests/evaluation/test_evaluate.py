@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import csv
 import json
+import math
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
@@ -15,8 +17,9 @@ from lmd_cli.config import RunConfig
 from lmd_cli.config_file import load_config
 from lmd_cli.data import collate
 from lmd_cli.decomposition import decompose
-from lmd_cli.errors import DataError, ResultsError
+from lmd_cli.errors import DataError, MethodError, ResultsError
 from lmd_cli.evaluation import evaluate
+from lmd_cli.evaluation.families import Families
 from lmd_cli.evaluation.metrics import mse, pcc
 from lmd_cli.evaluation.summary import read_pairs
 
@@ -205,3 +208,14 @@ def test_unreadable_samples_stop_or_are_skipped(
     assert not [r for r in rows if token in (r["sample_token"], r["perturbed_token"])]
     # 6 samples x 2 offsets: the lost sample's 2 pairs and the 2 that need it as a partner
     assert len(rows) == (12 - 4) * 2 * 4
+
+
+def test_parts_that_are_no_numbers_are_an_error(
+    tiny_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    whole = Families.under
+    monkeypatch.setattr(
+        Families, "under", lambda self, name: replace(whole(self, name), residual=math.nan)
+    )
+    with pytest.raises(MethodError, match="identity-ratio gives parts of sample .* no finite numb"):
+        evaluate(load_config(str(tiny_config)), tmp_path, limit=1)
