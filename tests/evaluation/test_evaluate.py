@@ -217,5 +217,7 @@ def test_parts_that_are_no_numbers_are_an_error(
     monkeypatch.setattr(
         Families, "under", lambda self, name: replace(whole(self, name), residual=math.nan)
     )
-    with pytest.raises(MethodError, match="identity-ratio gives parts of sample .* no finite numb"):
+    with pytest.raises(
+        MethodError, match=r"identity-ratio gives parts of sample .* no finite numb"
+    ):
         evaluate(load_config(str(tiny_config)), tmp_path, limit=1)
