@@ -94,7 +94,10 @@ def test_tokens_by_channels_and_several_samples(lmd: Lmd):
 def test_what_does_not_apply_is_refused_with_the_reason(lmd: Lmd):
     for arguments, said in (
         (("score",), "patients:Patients does not say: give its data set a method regions(index)"),
-        (("gradcam", "--layer", "head"), "output risk is 4 numbers and no map; lmd gradcam draws maps"),
+        (
+            ("gradcam", "--layer", "head"),
+            "output risk is 4 numbers and no map; lmd gradcam draws maps",
+        ),
         (("table", "7"), "table 7 compares 3 modalities, and the model has 2"),
         (("decompose", "--sample-token", "patient-9"), "sample patient-9 is not in"),
         (("decompose", "--set", "model.output=rsk"), "gives risk, words; did you mean risk?"),
