@@ -7,6 +7,7 @@ from difflib import get_close_matches
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
 Positive = Annotated[int, Field(ge=1, le=100_000)]
@@ -25,6 +26,12 @@ class Section(BaseModel):
     """A mapping in the YAML: unknown keys and values of another type are refused."""
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+def expected_of(field: FieldInfo | None) -> str:
+    """What :func:`option` says of a key's values."""
+    extra = field.json_schema_extra if field is not None else None
+    return str(extra["expected"]) if isinstance(extra, dict) else "another value"
 
 
 def told(
@@ -50,10 +57,8 @@ def _told(detail: Any, schema: type[Section], prefix: str, more: Collection[str]
         near = get_close_matches(name, known, n=1)
         hint = f"did you mean {prefix}.{near[0]}?" if near else f"known here: {', '.join(known)}"
         return f"unknown key {key}; {hint}"
-    extra = field.json_schema_extra
-    expected = extra["expected"] if isinstance(extra, dict) else "another value"
     if detail["type"] == "missing":
-        return f"missing key {key}: expected {expected}"
+        return f"missing key {key}: expected {expected_of(field)}"
     if detail["type"] == "value_error":
         return f"{key}: {detail['ctx']['error']}"
-    return f"{key} is of another kind ({detail['input']!r}): expected {expected}"
+    return f"{key} is of another kind ({detail['input']!r}): expected {expected_of(field)}"

@@ -12,6 +12,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from lmd_cli.config import SOURCES, RunConfig, source_of
+from lmd_cli.config_base import expected_of
 from lmd_cli.config_models import MODELS, network_of
 from lmd_cli.errors import ConfigError
 from lmd_cli.resources import first_file, listing, shipped
@@ -198,8 +199,7 @@ def _expected(field: FieldInfo | None, values: Any) -> str:
     section = _section(field, values)
     if section is not None:
         return f"a mapping with the keys {', '.join(section.model_fields)}"
-    extra = field.json_schema_extra if field is not None else None
-    return str(extra["expected"]) if isinstance(extra, dict) else "another value"
+    return expected_of(field)
 
 
 def _nearest(key: Key, values: Any) -> str:

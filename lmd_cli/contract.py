@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 
 from lmd_cli.compute import encode_features
 from lmd_cli.config_compute import Precision
-from lmd_cli.decomposition.tensor import DecomposedTensor
+from lmd_cli.decomposition.tensor import DecomposedTensor, not_finite
 from lmd_cli.errors import ContractError
 from lmd_cli.targets import blamed
 
@@ -155,8 +155,7 @@ def _require_features(tree: Any, where: str) -> None:
                 f"{where} holds a tensor of {leaf.dtype}; expected real floating numbers (indices "
                 "and masks belong to constants)"
             )
-        if not bool(torch.isfinite(leaf).all()):
-            bad = "NaN" if bool(leaf.isnan().any()) else "infinite values"
+        if bad := not_finite(leaf):
             raise ContractError(f"{where} holds {bad}; expected finite numbers")
 
 
@@ -212,8 +211,7 @@ def _require_output(found: Any, output: str, what: str) -> Tensor:
         raise ContractError(
             f"{what}: output {output} is of {given}; expected a tensor of real floating numbers"
         )
-    if isinstance(value, DecomposedTensor) and not bool(torch.isfinite(value.total).all()):
-        bad = "NaN" if bool(value.total.isnan().any()) else "infinite values"
+    if isinstance(value, DecomposedTensor) and (bad := not_finite(value.total)):
         raise ContractError(
             f"{what}: output {output} holds {bad} for finite features; expected finite numbers"
         )

@@ -17,7 +17,7 @@ from lmd_cli.decomposition.modules import find_root
 from lmd_cli.decomposition.overrides import ModuleRules, VariantByModule
 from lmd_cli.decomposition.result import Decomposition, Parts
 from lmd_cli.decomposition.session import Session
-from lmd_cli.decomposition.tensor import DecomposedTensor
+from lmd_cli.decomposition.tensor import DecomposedTensor, not_finite
 from lmd_cli.decomposition.tree import (
     carries_parts,
     leaves,
@@ -253,8 +253,7 @@ def _require_leaf(leaf: Any, where: str) -> None:
             f"{where}: expected a floating-point tensor, got {what}; pass what is not a modality "
             "in constants="
         )
-    if not bool(torch.isfinite(leaf).all()):
-        bad = "NaN" if bool(leaf.isnan().any()) else "infinite values"
+    if bad := not_finite(leaf):
         raise InputError(
             f"{where} holds {bad}; expected finite numbers (a mask of -inf belongs in constants=)"
         )

@@ -120,3 +120,10 @@ def writes_to(t: Tensor) -> int:
 def plain(value: Any) -> Any:
     """The total of a decomposed tensor, anything else as it is."""
     return value._total if isinstance(value, DecomposedTensor) else value
+
+
+def not_finite(x: Tensor) -> str:
+    """What a tensor holds besides finite numbers, for a message; empty if it holds nothing else."""
+    if bool(torch.isfinite(x).all()):
+        return ""
+    return "NaN" if bool(x.isnan().any()) else "infinite values"
