@@ -53,12 +53,14 @@ class Compute:
         precision: of the encoders.
         tf32: whether float32 products may be rounded on a GPU.
         channels_last: memory format of the encoders.
+        cuda_graphs: whether work on the GPU is recorded and replayed.
         chunks: batch sizes; they change results in the last digits.
     """
 
     precision: Precision = "float32"
     tf32: bool = False
     channels_last: bool = False
+    cuda_graphs: bool = False
     chunks: Chunks = CPU_CHUNKS
 
     def record(self) -> dict[str, Any]:
@@ -69,9 +71,12 @@ class Compute:
         """Sets this process's switches and the memory format of the network's encoders.
 
         Raises:
-            ConfigError: channels last, and the network does not say which modules are encoders.
+            ConfigError: channels last, and the network does not say which modules are encoders;
+                CUDA graphs, and the network has no linear fusion layer.
         """
         set_switches(self.tf32)
+        if self.cuda_graphs:
+            _record_graphs(network)
         if self.channels_last:
             for module in _encoders(network):
                 module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -117,8 +122,26 @@ def resolve_compute(
         precision=config.precision,
         tf32=config.tf32,
         channels_last=channels_last,
+        cuda_graphs=_graphs(config, gpu, network),
         chunks=chunks or _chunks(config.memory, device),
     )
+
+
+def _graphs(config: ComputeConfig, gpu: bool, network: Any) -> bool:
+    """Our own networks say by a method that nothing but tensors changes between samples."""
+    if config.cuda_graphs == "auto":
+        return gpu and hasattr(network, "record_graphs")
+    return gpu and config.cuda_graphs
+
+
+def _record_graphs(network: Any) -> None:
+    if not all(callable(getattr(network, name, None)) for name in ("fusion_layer", "tail")):
+        raise ConfigError(
+            f"compute.cuda_graphs: {type(network).__name__} has no linear fusion layer "
+            "(fusion_layer and tail), behind which work is recorded; set compute.cuda_graphs: auto"
+        )
+    if hasattr(network, "record_graphs"):
+        network.record_graphs()
 
 
 def _recorded_chunks(recorded: Mapping[str, Any] | None) -> Chunks | None:

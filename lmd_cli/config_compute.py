@@ -48,6 +48,12 @@ class ComputeConfig(Section):
         "auto, true or false",
         "auto",
     )
+    cuda_graphs: Literal["auto"] | bool = option(
+        "record the work on a GPU once and replay it, which saves the time in which Python starts "
+        "it, and changes no result; auto: for the built-in networks that allow it",
+        "auto, true or false",
+        "auto",
+    )
     memory: str = option(
         "how much the evaluation may use, of the GPU's memory or of the machine's: partners go "
         "through the network in as large batches as fit; auto: most of what the GPU has free; on "

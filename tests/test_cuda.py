@@ -12,9 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from lmd_cli.config_file import load_config
-from lmd_cli.decomposition import decompose
+from lmd_cli.decomposition import NoRuleError, decompose
 from lmd_cli.decomposition.replay import replay, replay_deviation
 from lmd_cli.evaluation import evaluate
+from lmd_cli.graphs import Graph
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 
@@ -117,3 +118,61 @@ def test_an_evaluation_with_and_without_half_precision(tiny_config: Path, tmp_pa
     assert len({len(found[name]) for name in settings}) == 1
     for mine, theirs in zip(found["gpu"], found["cpu"], strict=True):
         assert float(mine["pcc"] or 0) == pytest.approx(float(theirs["pcc"] or 0), abs=1e-2)
+
+
+@pytest.mark.filterwarnings("error:.*without a CUDA graph")
+@pytest.mark.parametrize("precision", ["float32", "bf16"])
+def test_a_replayed_graph_writes_the_same_rows(
+    tiny_config: Path, tmp_path: Path, precision: str
+) -> None:
+    for graphs in ("true", "false"):
+        settings = ["device=cuda", f"compute.precision={precision}"]
+        config = load_config(str(tiny_config), [*settings, f"compute.cuda_graphs={graphs}"])
+        evaluate(config, tmp_path / graphs, limit=6)
+        assert (tmp_path / graphs / "samples.csv").read_text().count(",ok,") == 6
+    for name in ("pairs.csv", "samples.csv", "metrics.csv"):
+        assert (tmp_path / "true" / name).read_bytes() == (tmp_path / "false" / name).read_bytes()
+
+
+def test_what_waits_for_a_value_runs_as_it_is() -> None:
+    def waits(x: Tensor) -> Tensor:
+        return x * 2 if bool((x > 0).any()) else x
+
+    graph = Graph(waits, "the function")
+    x = torch.ones(3, device="cuda")
+    with pytest.warns(UserWarning, match="the function runs without a CUDA graph"):
+        assert torch.equal(graph(x), 2 * x)
+    assert graph.refused
+    assert torch.equal(graph(-x), -x)
+
+
+def test_a_graph_is_replayed_for_each_shape() -> None:
+    calls = []
+    graph = Graph(lambda x: calls.append(1) or x["a"] + 1, "a sum")
+    for size in (3, 3, 5, 3, 5, 7):
+        x = torch.randn(size, device="cuda")
+        assert torch.equal(graph({"a": x}), x + 1)
+    assert len(calls) == 2 * 3 + 1  # two warm-ups and a recording of two shapes, then one as it is
+    assert graph({"a": torch.zeros(2)}).device.type == "cpu"
+
+
+def test_a_triton_kernel_with_a_rule_of_its_own() -> None:
+    """A kernel in a custom autograd function, as fused layers are written."""
+    triton = pytest.importorskip("triton")
+    from lmd_cli import register_rule
+    from triton_kernel import Doubled, double
+
+    x = {name: torch.randn(1000, device="cuda") for name in ("camera", "radar")}
+    assert triton and torch.equal(double(x["camera"]), 2 * x["camera"])
+    function = lambda camera, radar: Doubled.apply(camera + F.relu(radar)) + 1.0  # noqa: E731
+    with pytest.raises(NoRuleError, match="Doubled"):
+        decompose(function, x)
+
+    @register_rule(Doubled, kind="linear")
+    def doubled(session, func, h):  # type: ignore[no-untyped-def]
+        return session.make(double(h.total), torch.stack([double(p) for p in h.parts]), h.rows)
+
+    result = decompose(function, x, audit="raise", keep_frozen=True)
+    assert torch.equal(result.total, function(**x))
+    assert torch.equal(result.parts["camera"], 2 * x["camera"])
+    assert replay_deviation(replay(function, x, result), result) == 0.0

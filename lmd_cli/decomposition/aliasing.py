@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lmd_cli.decomposition.errors import LeakError
-from lmd_cli.decomposition.tensor import DecomposedTensor
+from lmd_cli.decomposition.tensor import DecomposedTensor, put_rows
 
 #: Dead entries are dropped when the list has doubled, but not below this length.
 _SHORT = 256
@@ -145,7 +145,7 @@ def _add_rows(family: list[DecomposedTensor], rows: tuple[int, ...]) -> bool:
     if torch.is_grad_enabled() or apart or beyond or length * len(old) != whole.numel():
         return False
     grown = stack.new_zeros(len(rows), length)
-    grown[[rows.index(row) for row in old]] = whole.view(len(old), length)
+    put_rows(grown, [rows.index(row) for row in old], whole.view(len(old), length))
     for member in family:
         size, steps = (len(rows), *member.total.shape), (length, *member.parts.stride()[1:])
         view = grown.as_strided(size, steps, member.parts.storage_offset())

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from lmd_cli.decomposition.layout import BIAS, INTERACTION, Layout
-from lmd_cli.decomposition.tensor import DecomposedTensor
+from lmd_cli.decomposition.tensor import DecomposedTensor, take_rows
 
 
 @dataclass(frozen=True)
@@ -68,21 +68,26 @@ def residual(total: Tensor, parts: Tensor) -> float:
         total: any shape.
         parts: ``(P, *total.shape)``, the clean parts and the bias.
     """
+    return float(residual_tensor(total, parts))
+
+
+def residual_tensor(total: Tensor, parts: Tensor) -> Tensor:
+    """:func:`residual` as a tensor, which a GPU need not wait for."""
     return _relative(total, parts, total)
 
 
 def parts_residual(total: Tensor, parts: Tensor) -> float:
     """max |total - sum of parts| / max sum of |parts| (absolute where the parts are zero)."""
-    return _relative(total, parts, parts.abs().sum(0))
+    return float(_relative(total, parts, parts.abs().sum(0)))
 
 
-def _relative(total: Tensor, parts: Tensor, measure: Tensor) -> float:
+def _relative(total: Tensor, parts: Tensor, measure: Tensor) -> Tensor:
     if total.numel() == 0:
-        return 0.0
+        return torch.zeros(())
     found, finite = parts.sum(0), torch.isfinite(measure)
     difference = torch.where(total == found, 0.0, (total - found).abs()).max()
     scale = torch.where(finite, measure, 0.0).abs().max()
-    return float(difference / scale) if scale > 0 else float(difference)
+    return torch.where(scale > 0, difference / scale, difference)
 
 
 def part_shares(x: DecomposedTensor, layout: Layout) -> dict[str, float]:
@@ -105,4 +110,4 @@ def part_shares(x: DecomposedTensor, layout: Layout) -> dict[str, float]:
 
 def clean_stack(x: DecomposedTensor, layout: Layout) -> Tensor:
     """The present rows whose sum is the total, ``(P, *shape)``."""
-    return x.parts[[i for i, row in enumerate(x.rows) if row in layout.clean]]
+    return take_rows(x.parts, [i for i, row in enumerate(x.rows) if row in layout.clean])

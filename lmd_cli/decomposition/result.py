@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lmd_cli.decomposition.audit import OperationRecord, clean_stack, residual
+from lmd_cli.decomposition.audit import OperationRecord, clean_stack, residual_tensor
 from lmd_cli.decomposition.frozen import FrozenMap
 from lmd_cli.decomposition.layout import Layout
 from lmd_cli.decomposition.registry import Rule
@@ -74,10 +74,16 @@ class Parts:
 
     @property
     def residual(self) -> float:
-        values = [
-            residual(x.total, clean_stack(x, self.layout)) for x in decomposed_leaves(self._tree)
-        ]
-        return max(values, default=0.0)
+        return max(map(float, self._residuals()), default=0.0)
+
+    @property
+    def residual_tensor(self) -> Tensor:
+        """:attr:`residual` as a tensor, which a GPU need not wait for."""
+        return torch.stack(self._residuals()).max()
+
+    def _residuals(self) -> list[Tensor]:
+        leaves = decomposed_leaves(self._tree)
+        return [residual_tensor(x.total, clean_stack(x, self.layout)) for x in leaves]
 
     def __getitem__(self, key: Any) -> Parts:
         if isinstance(self._tree, Tensor):

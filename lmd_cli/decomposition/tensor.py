@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from lmd_cli.decomposition.errors import DecompositionError
+from lmd_cli.graphs import recording
 
 
 @dataclass(frozen=True)
@@ -67,8 +68,8 @@ class DecomposedTensor(torch.Tensor):
         if self._parts is None:
             stack = self._total.new_zeros((len(self.rows), *self._total.shape))
             for piece in self._pieces:
-                where = [self.rows.index(row) for row in piece.rows]
-                stack[where, :, piece.start : piece.start + piece.size] = piece.parts
+                channels = stack[:, :, piece.start : piece.start + piece.size]
+                put_rows(channels, [self.rows.index(row) for row in piece.rows], piece.parts)
             self._parts = stack
         return self._parts
 
@@ -99,7 +100,7 @@ class DecomposedTensor(torch.Tensor):
         if rows == self.rows:
             return self.parts
         stack = self._total.new_zeros((len(rows), *self._total.shape))
-        stack[[rows.index(row) for row in self.rows]] = self.parts
+        put_rows(stack, [rows.index(row) for row in self.rows], self.parts)
         return stack
 
     @classmethod
@@ -110,6 +111,21 @@ class DecomposedTensor(torch.Tensor):
             plain = [a.total if isinstance(a, cls) else a for a in args]
             return func(*plain, **(kwargs or {}))
         raise DecompositionError("a decomposed tensor was used outside its decomposition")
+
+
+def put_rows(stack: Tensor, at: Sequence[int], values: Tensor) -> None:
+    """``stack[at] = values`` without a list of indices, which a GPU would have to wait for."""
+    for i, value in zip(at, values, strict=True):
+        stack[i] = value
+
+
+def take_rows(stack: Tensor, at: Sequence[int]) -> Tensor:
+    """``stack[at]`` likewise; a view where the rows follow each other."""
+    if not at:
+        return stack[:0]
+    if list(at) == list(range(at[0], at[0] + len(at))):
+        return stack[at[0] : at[0] + len(at)]
+    return torch.stack([stack[i] for i in at])
 
 
 def writes_to(t: Tensor) -> int:
@@ -123,7 +139,8 @@ def plain(value: Any) -> Any:
 
 
 def not_finite(x: Tensor) -> str:
-    """What a tensor holds besides finite numbers, for a message; empty if it holds nothing else."""
-    if bool(torch.isfinite(x).all()):
+    """What a tensor holds besides finite numbers, for a message; empty if it holds nothing else,
+    or while a CUDA graph is recorded, which cannot look."""
+    if recording(x) or bool(torch.isfinite(x).all()):
         return ""
     return "NaN" if bool(x.isnan().any()) else "infinite values"

@@ -17,7 +17,7 @@ from torch.utils import _pytree as pytree
 
 from lmd_cli.contract import FusionNetwork, LinearFusion, fuse_function, tail_output
 from lmd_cli.decomposition import Decomposition, Variant, decompose, decompose_onward, module_rules
-from lmd_cli.decomposition.audit import residual
+from lmd_cli.decomposition.audit import residual_tensor
 from lmd_cli.decomposition.errors import DecompositionError
 from lmd_cli.decomposition.frozen import FrozenProduct, Origin, shared_alike
 from lmd_cli.decomposition.replay import Linearised, constants_alone
@@ -34,13 +34,13 @@ class Prediction:
         parts: each modality's part.
         perturbed: for each modality, its part when it is replaced by partner m = 1..count;
             ``None`` where the partner could not be read.
-        residual: conservation, max |total - sum of parts| / max |total|.
+        residual: conservation, max |total - sum of parts| / max |total|, a tensor ``()``.
     """
 
     total: Tensor
     parts: dict[str, Tensor]
     perturbed: dict[str, list[Tensor | None]]
-    residual: float
+    residual: Tensor
 
 
 class Point(Protocol):
@@ -216,7 +216,9 @@ class Family:
         self._result, found = point.partners(variant)
         perturbed = {name: _spread(partners, maps) for name, maps in found.items()}
         result = self._result
-        self.prediction = Prediction(result.total, dict(result.parts), perturbed, result.residual)
+        self.prediction = Prediction(
+            result.total, dict(result.parts), perturbed, result.residual_tensor
+        )
         self._constants: dict[Origin, Tensor] = {}
 
     def under(self, variant: str) -> Prediction | None:
@@ -228,13 +230,13 @@ class Family:
         if own.activation in ACTIVATION_SPLITS[1:]:
             result = self._point.clean(variant)
             alike = _linear_products(result) == _linear_products(self._result)
-            return self._moved(dict(result.parts), result.residual) if alike else None
+            return self._moved(dict(result.parts), result.residual_tensor) if alike else None
         try:
             return self._shared_out(own)
         except DecompositionError:  # the constants reach a product
             return None
 
-    def _moved(self, parts: dict[str, Tensor], conservation: float) -> Prediction:
+    def _moved(self, parts: dict[str, Tensor], conservation: Tensor) -> Prediction:
         """Other clean parts, which move as the base's do."""
         base = self.prediction
         perturbed = {
@@ -251,7 +253,7 @@ class Family:
         parts = {name: part + share for name, part in self.prediction.parts.items()}
         bias = self._result.bias - len(parts) * share
         return self._moved(
-            parts, residual(self._result.total, torch.stack([*parts.values(), bias]))
+            parts, residual_tensor(self._result.total, torch.stack([*parts.values(), bias]))
         )
 
     def _made_by(self, origin: Origin) -> Tensor:

@@ -14,8 +14,9 @@ from lmd_cli.attribution import ForwardMethod
 from lmd_cli.contract import FusionNetwork
 from lmd_cli.errors import MethodError
 from lmd_cli.evaluation.cells import Cell
-from lmd_cli.evaluation.families import Families, Prediction
-from lmd_cli.evaluation.metrics import mse, pcc, vehicle_counts
+from lmd_cli.evaluation.families import Families
+from lmd_cli.evaluation.metrics import vehicle_counts
+from lmd_cli.evaluation.numbers import Numbers, RecordedNumbers, as_tensor, read_numbers
 from lmd_cli.evaluation.predict import verify_by_replay
 from lmd_cli.evaluation.rivals import Rivals
 from lmd_cli.evaluation.schedule import Schedule
@@ -47,9 +48,14 @@ def measure(
     cells: Sequence[Cell],
     output: str,
     rivals: Sequence[ForwardMethod] = (),
+    recorded: RecordedNumbers | None = None,
 ) -> Rows:
     """Decomposes a sample under every variant, and by every rival method, and compares clean with
     perturbed parts.
+
+    Args:
+        network, visit, variants, cells, output, rivals: who explains which output of what.
+        recorded: gives the variants' numbers from a CUDA graph.
 
     Raises:
         MethodError: a variant's parts are not finite.
@@ -59,27 +65,38 @@ def measure(
         status = f"skipped: {reason}"
         return Rows([], (visit.position, visit.sample.token, status, 0, "", None, None, None, None))
     by_offset: dict[int, list[tuple[Any, ...]]] = {}
-    deviations, residuals = [], []
-    counts: tuple[int | None, int | None] = (None, None)
     families = Families(network, visit, output)
-    for variant in variants:
-        prediction = families.under(variant)
-        residuals.append(_finite(prediction.residual, variant, visit.sample.token))
-        if visit.position < VERIFIED:
-            deviations.append(verify_by_replay(network, visit, variant, output, prediction))
-        counts = _counts(visit.sample, prediction.total)
-        for m, rows in _compare(visit, variant, cells, prediction).items():
+    found = _numbers(visit, variants, families, recorded)
+    numbers = read_numbers(found, variants, network.modalities, visit)
+    counts = _counts(visit.sample, found["total"]) if variants else (None, None)
+    residuals = [_finite(n.residual, name, visit.sample.token) for name, n in numbers.items()]
+    for variant, own in numbers.items():
+        for m, rows in _compare(visit, variant, cells, own).items():
             by_offset.setdefault(m, []).extend(rows)
+    deviations = [
+        verify_by_replay(network, visit, variant, output, families.under(variant))
+        for variant in (variants if visit.position < VERIFIED else ())
+    ]
     if rivals:
         shared = Rivals(network, visit, output, families)
-        found = shared.measure_all(rivals, cells)
+        measured = shared.measure_all(rivals, cells)
         counts = _counts(visit.sample, shared.total)
         for method in rivals:
-            for m, values in found[method.name].items():
+            for m, values in measured[method.name].items():
                 rows = [_row(visit, m, method.name, cell, values[cell]) for cell in cells]
                 by_offset.setdefault(m, []).extend(rows)
     pairs = [row for m in sorted(by_offset) for row in by_offset[m]]
     return Rows(pairs, _sample_row(visit, len(pairs), counts, residuals, deviations))
+
+
+def _numbers(
+    visit: Visit, variants: Sequence[str], families: Families, recorded: RecordedNumbers | None
+) -> dict[str, Tensor]:
+    """From the graph, if there is one; what it gives of bad features is looked at as it is."""
+    found = None if recorded is None else recorded(visit)
+    if found is not None and bool(torch.isfinite(found["numbers"][0])):
+        return found
+    return as_tensor(families, variants)
 
 
 def _finite(residual: float, variant: str, token: str) -> float:
@@ -109,31 +126,18 @@ def _sample_row(
 
 
 def _compare(
-    visit: Visit, variant: str, cells: Sequence[Cell], prediction: Prediction
+    visit: Visit, variant: str, cells: Sequence[Cell], numbers: Numbers
 ) -> dict[int, list[tuple[Any, ...]]]:
-    """For each offset, one row for each cell.
+    """For each offset, one row for each cell."""
 
-    A part whose sensor was kept is the clean part itself (the linearisation is the clean
-    sample's), so those cells compare a tensor with itself.
-    """
-    clean = prediction.parts
-    kept = {name: (pcc(part, part), mse(part, part)) for name, part in clean.items()}
-    rows: dict[int, list[tuple[Any, ...]]] = {}
-    for m, partner in enumerate(visit.partners, start=1):
-        if isinstance(partner, Skipped):
-            continue
-        moved = {
-            name: _both(clean[name], maps[m - 1]) for name, maps in prediction.perturbed.items()
-        }
-        rows[m] = [
-            _row(visit, m, variant, cell, (moved if _moves(cell) else kept)[cell.target])
-            for cell in cells
-        ]
-    return rows
+    def values(cell: Cell, m: int) -> tuple[float, float]:
+        return numbers.moved[cell.target][m] if _moves(cell) else numbers.kept[cell.target]
 
-
-def _both(clean: Any, perturbed: Any) -> tuple[float, float]:
-    return pcc(perturbed, clean), mse(perturbed, clean)
+    return {
+        m: [_row(visit, m, variant, cell, values(cell, m)) for cell in cells]
+        for m, partner in enumerate(visit.partners, start=1)
+        if isinstance(partner, Encoding)
+    }
 
 
 def _moves(cell: Cell) -> bool:

@@ -17,18 +17,29 @@ def pcc(a: Tensor, b: Tensor) -> float:
     Returns:
         A value in [-1, 1]; NaN where a map is constant (the coefficient does not exist).
     """
+    return float(pcc_tensor(a, b))
+
+
+def pcc_tensor(a: Tensor, b: Tensor) -> Tensor:
+    """:func:`pcc` as a tensor ``()``, which a GPU need not wait for."""
     x, y = a.double().flatten(), b.double().flatten()
-    if x.numel() == 0 or x.min() == x.max() or y.min() == y.max():
-        return math.nan
+    if x.numel() == 0:
+        return x.new_tensor(math.nan)
+    constant = (x.min() == x.max()) | (y.min() == y.max())
     x, y = x - x.mean(), y - y.mean()
     # Norms first: a product of tiny variances would underflow.
-    value = float(torch.dot(x / torch.linalg.vector_norm(x), y / torch.linalg.vector_norm(y)))
-    return max(-1.0, min(1.0, value))
+    value = torch.dot(x / torch.linalg.vector_norm(x), y / torch.linalg.vector_norm(y))
+    return value.clamp(-1.0, 1.0).masked_fill(constant, math.nan)
 
 
 def mse(a: Tensor, b: Tensor) -> float:
     """Mean squared error over all cells, eq. 17."""
-    return float((a.double() - b.double()).square().mean())
+    return float(mse_tensor(a, b))
+
+
+def mse_tensor(a: Tensor, b: Tensor) -> Tensor:
+    """:func:`mse` as a tensor ``()``."""
+    return (a.double() - b.double()).square().mean()
 
 
 def vehicle_counts(logits: Tensor, truth: Tensor, valid: Tensor) -> tuple[int, int]:

@@ -22,6 +22,7 @@ from lmd_cli.errors import ResultsError
 from lmd_cli.evaluation.cells import Cell, measured_cells, table_cells
 from lmd_cli.evaluation.finish import RunSummary, finish
 from lmd_cli.evaluation.measure import measure, verified_samples
+from lmd_cli.evaluation.numbers import RecordedNumbers
 from lmd_cli.evaluation.ranks import Meeting, Plan, Rank
 from lmd_cli.evaluation.record import identity, require_own, require_same_ranks
 from lmd_cli.evaluation.results import RunFolder, read_record
@@ -313,6 +314,7 @@ def _work(
     """
     stopwatch, keep = Stopwatch(), verified_samples(run.schedule)
     network, output = run.built.network, run.config.model.output
+    recorded = _recorded(run)
     with _reader(run, share) as read:
         taking = (skip, stopwatch, run.compute.precision)
         encode = make_encoder(network, run.dataset, collate, run.device, *taking, read=read)
@@ -322,11 +324,20 @@ def _work(
             for visit in walk(
                 run.schedule, encode, part.start, part.stop, keep, run.compute.chunks
             ):
-                rows = measure(network, visit, run.variants, run.cells, output, run.rivals)
+                asked = (run.variants, run.cells, output, run.rivals)
+                rows = measure(network, visit, *asked, recorded=recorded)
                 token = visit.sample.token
                 stretch.append(rows.pairs, rows.sample, (token, *stopwatch.lap()))
                 if tell is not None:
                     tell(token, stopwatch.waiting_share)
+
+
+def _recorded(run: Run) -> RecordedNumbers | None:
+    """What rivals need besides is not recorded."""
+    if run.rivals or not run.compute.cuda_graphs:
+        return None
+    output = run.config.model.output
+    return RecordedNumbers(run.built.network, run.variants, output, run.compute.chunks)
 
 
 def _reader(run: Run, share: Sequence[range]) -> Any:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from lmd_cli.errors import ConfigError
 from lmd_cli.geometry import Grid
+from lmd_cli.graphs import Graph
 from lmd_cli.networks.decoder import HEADS, Decoder
 from lmd_cli.networks.encoder import ImageEncoder
 from lmd_cli.networks.unprojection import unproject
@@ -85,8 +86,14 @@ class SimpleBEV(nn.Module):
             statistic = torch.tensor(values).reshape(1, 3, 1, 1)
             self.register_buffer(name, statistic, persistent=False)
 
+        self._graph: Graph | None = None
+
     image_mean: Tensor
     image_std: Tensor
+
+    def record_graphs(self) -> None:
+        """Replays the camera's branch on a GPU as a CUDA graph."""
+        self._graph = Graph(self._lift_camera, "the camera's encoder")
 
     def channels(self) -> dict[str, int]:
         """Channels of each modality at the fusion layer."""
@@ -129,8 +136,14 @@ class SimpleBEV(nn.Module):
 
     def encode_camera(self, batch: Batch) -> Tensor:
         """Camera features lifted into the grid: (B, latent * Y, Z, X)."""
-        images = one_tensor(batch, "images")
-        pix_T_cams, cam0_T_cams = (one_tensor(batch, n) for n in ("pix_T_cams", "cam0_T_camXs"))
+        names = ("images", "pix_T_cams", "cam0_T_camXs")
+        given = tuple(one_tensor(batch, name) for name in names)
+        if self._graph is None:
+            return self._lift_camera(given)
+        return self._graph(given).clone()  # type: ignore[no-any-return]  # before the next one's
+
+    def _lift_camera(self, given: tuple[Tensor, ...]) -> Tensor:
+        images, pix_T_cams, cam0_T_cams = given
         height, width = images.shape[-2:]
         features = self.image_features(images).to(images.dtype)
         with torch.autocast(images.device.type, enabled=False):  # projections are float32

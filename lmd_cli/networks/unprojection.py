@@ -6,6 +6,7 @@ SimpleBEV's bird's-eye view, channels (feature, Y) feature-major, without a tran
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -56,8 +57,15 @@ def scaled_projection(pix_T_cam: Tensor, cam0_T_cam: Tensor, scale: tuple[float,
     return intrinsics @ cam_T_cam0
 
 
-def voxel_axes(grid: Grid, like: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """Voxel centres in metres along x, y and z, shaped to broadcast to (Y, Z, X)."""
+@functools.lru_cache(maxsize=8)
+def voxel_axes(
+    grid: Grid, device: torch.device, dtype: torch.dtype
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Voxel centres in metres along x, y and z, shaped to broadcast to (Y, Z, X).
+
+    Kept, because a copy to a GPU cannot be recorded in a CUDA graph.
+    """
+    like = torch.empty(0, device=device, dtype=dtype)
     ref_T_mem = grid.ref_T_mem().to(like)
     z, y, x = grid.size
     along_x, along_y, along_z = (
@@ -79,7 +87,7 @@ def project(feat_T_cam0: Tensor, grid: Grid, size: tuple[int, int]) -> Projectio
         grid: the voxels, V = Z * Y * X of them.
         size: the feature map's ``(H, W)``.
     """
-    axes = voxel_axes(grid, feat_T_cam0)
+    axes = voxel_axes(grid, feat_T_cam0.device, feat_T_cam0.dtype)
     height, width = size
     points, visible = [], []
     for matrix in feat_T_cam0:
@@ -159,6 +167,24 @@ def sample_all(features: Tensor, points: Tensor, seen: list[Tensor]) -> list[Ten
     return [row[:, 0, : len(indices)] for row, indices in zip(sampled, seen, strict=True)]
 
 
+def mean_over_cameras_steadily(features: Tensor, projection: Projection) -> Tensor:
+    """The same as :func:`mean_over_cameras`, one camera after the other at all voxels.
+
+    What is done does not depend on the values, so that a GPU need not wait and a CUDA graph can
+    record it; there, memory moves fast enough for the pairs that are sampled in vain.
+    """
+    total = features.new_zeros(features.shape[1], projection.visible.shape[1])  # (C, V)
+    count = torch.zeros_like(total)
+    for feature, points, visible in zip(
+        features, projection.points, projection.visible, strict=True
+    ):
+        at = points[None, None].to(features)  # (1, 1, V, 2)
+        sampled = F.grid_sample(feature[None], at, align_corners=False)[0, :, 0] * visible
+        total += sampled
+        count += sampled != 0
+    return total.div_(count.add_(COUNT_EPS))
+
+
 def mean_over_cameras_dense(features: Tensor, projection: Projection) -> Tensor:
     """The same as :func:`mean_over_cameras`, by sampling every pair: the reference to test by.
 
@@ -188,12 +214,14 @@ def unproject(
         cam0_T_cams: (B, S, 4, 4) poses in the reference camera's axes, metres.
         grid: the voxels in the reference camera's axes.
         image_size: ``(H, W)`` that the intrinsics refer to.
-        dense: take the slow reference way instead of sampling visible pairs only.
+        dense: take the slow reference way; else visible pairs only on a CPU, all of them camera by
+            camera on a GPU.
 
     Returns:
         (B, C * Y, Z, X), channel ``c * Y + y``.
     """
-    reduce = mean_over_cameras_dense if dense else mean_over_cameras
+    quick = mean_over_cameras_steadily if features.is_cuda else mean_over_cameras
+    reduce = mean_over_cameras_dense if dense else quick
     height, width = features.shape[-2:]
     scale = (width / image_size[1], height / image_size[0])
     z, _, x = grid.size

@@ -215,7 +215,9 @@ def test_parts_that_are_no_numbers_are_an_error(
 ) -> None:
     whole = Families.under
     monkeypatch.setattr(
-        Families, "under", lambda self, name: replace(whole(self, name), residual=math.nan)
+        Families,
+        "under",
+        lambda self, name: replace(whole(self, name), residual=torch.tensor(math.nan)),
     )
     with pytest.raises(
         MethodError, match=r"identity-ratio gives parts of sample .* no finite numb"

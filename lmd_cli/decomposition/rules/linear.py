@@ -27,7 +27,7 @@ from lmd_cli.decomposition.rules.common import (
 )
 from lmd_cli.decomposition.rules.composite import composite
 from lmd_cli.decomposition.rules.contraction import several_factors
-from lmd_cli.decomposition.tensor import DecomposedTensor, Piece
+from lmd_cli.decomposition.tensor import DecomposedTensor, Piece, take_rows
 
 if TYPE_CHECKING:
     from lmd_cli.decomposition.session import Session
@@ -102,7 +102,7 @@ def _convolve_pieces(
     rows = [row for piece in x.pieces for row in piece.rows]
     stacks = torch.cat([run(piece) for piece in x.pieces])
     order = sorted(range(len(rows)), key=rows.__getitem__)
-    return stacks if order == list(range(len(rows))) else stacks[order]
+    return take_rows(stacks, order)
 
 
 @register_rule(F.linear, kind="linear", equation="eq. 3, 13")

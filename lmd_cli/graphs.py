@@ -1,0 +1,101 @@
+"""Recording work on a GPU once as a CUDA graph and replaying it.
+
+A decomposition starts some thousand small kernels, and Python takes longer to start them than the
+GPU to run them. A graph starts them all at once: the same kernels on the same memory, hence the
+same bits.
+"""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils import _pytree as pytree
+
+#: Runs before the recording, in which libraries choose their algorithms and take their memory.
+WARM_UP = 2
+#: Different shapes that are recorded; each holds memory of its own. Further ones run as they are.
+MOST_SHAPES = 2
+
+
+class Graph:
+    """A function of nested tensors that is recorded when it is first called.
+
+    Python code in the function runs at the recording only: nothing but the tensors that are handed
+    over may change between calls. What cannot be recorded (the function waits for a value on the
+    GPU, say), inputs elsewhere than on a GPU, and shapes beyond the first few run as they are.
+
+    Args:
+        function: takes and returns nested tensors.
+        name: for the warning that it cannot be recorded.
+
+    Attributes:
+        refused: why the function runs as it is, if it cannot be recorded.
+    """
+
+    def __init__(self, function: Callable[[Any], Any], name: str):
+        self._function, self._name = function, name
+        self._recorded: dict[Any, _Recorded] = {}
+        self.refused: str | None = None
+
+    def __call__(self, tree: Any) -> Any:
+        """The function's result; a replayed one is overwritten by the next call."""
+        leaves, structure = pytree.tree_flatten(tree)
+        key = (structure, *map(_kind, leaves), torch.is_autocast_enabled("cuda"))
+        if key not in self._recorded and not self._record(key, leaves, structure):
+            return self._function(tree)
+        return self._recorded[key](leaves)
+
+    def _record(self, key: Any, leaves: list[Any], structure: Any) -> bool:
+        """Whether there is a graph now."""
+        on_gpu = all(x.is_cuda for x in leaves if isinstance(x, Tensor))
+        if self.refused or not on_gpu or len(self._recorded) >= MOST_SHAPES:
+            return False
+        try:
+            self._recorded[key] = _Recorded(self._function, leaves, structure)
+        except Exception as error:  # of the recording, or one that running it raises again
+            torch.cuda.synchronize()
+            self.refused = str(error).splitlines()[0] if str(error) else type(error).__name__
+            warnings.warn(f"{self._name} runs without a CUDA graph: {self.refused}", stacklevel=3)
+            return False
+        return True
+
+
+class _Recorded:
+    """One graph with its inputs and outputs."""
+
+    def __init__(self, function: Callable[[Any], Any], leaves: list[Any], structure: Any):
+        self._inputs = [x.clone() if isinstance(x, Tensor) else x for x in leaves]
+        tree = pytree.tree_unflatten(self._inputs, structure)
+        aside, here = torch.cuda.Stream(), torch.cuda.current_stream()
+        aside.wait_stream(here)
+        with torch.cuda.stream(aside):
+            for _ in range(WARM_UP):
+                function(tree)
+        here.wait_stream(aside)
+        self._graph = torch.cuda.CUDAGraph()
+        # Other threads (the one that pins memory) may go on.
+        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+            self._output = function(tree)
+
+    def __call__(self, leaves: list[Any]) -> Any:
+        for mine, given in zip(self._inputs, leaves, strict=True):
+            if isinstance(mine, Tensor):
+                mine.copy_(given)
+        self._graph.replay()
+        return self._output
+
+
+def recording(x: Tensor) -> bool:
+    """Whether work on a tensor is being recorded, so that nothing may look at its values."""
+    return x.is_cuda and torch.cuda.is_current_stream_capturing()
+
+
+def _kind(leaf: Any) -> Any:
+    """What must be alike for a graph to fit."""
+    if isinstance(leaf, Tensor):
+        return (tuple(leaf.shape), leaf.dtype, leaf.device)
+    return leaf
