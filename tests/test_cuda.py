@@ -163,8 +163,12 @@ def test_a_triton_kernel_with_a_rule_of_its_own() -> None:
     from triton_kernel import Doubled, double
 
     x = {name: torch.randn(1000, device="cuda") for name in ("camera", "radar")}
-    assert triton and torch.equal(double(x["camera"]), 2 * x["camera"])
-    function = lambda camera, radar: Doubled.apply(camera + F.relu(radar)) + 1.0  # noqa: E731
+    assert triton is not None
+    assert torch.equal(double(x["camera"]), 2 * x["camera"])
+
+    def function(camera: Tensor, radar: Tensor) -> Tensor:
+        return Doubled.apply(camera + F.relu(radar)) + 1.0  # type: ignore[no-any-return]
+
     with pytest.raises(NoRuleError, match="Doubled"):
         decompose(function, x)
 

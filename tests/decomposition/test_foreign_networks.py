@@ -2,11 +2,12 @@
 
 MONAI and transformers are optional (``pip install -c constraints.txt -e '.[breadth]'``); their
 networks take two image modalities as channels. PyTorch's transformers and the convolutional fuser
-run always.
+run always. On a GPU: ``LMD_TEST_DEVICE=cuda``.
 """
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,7 @@ from lmd_cli.decomposition import LeakError, decompose, explain_coverage
 
 WHY = "optional: pip install -c constraints.txt -e '.[breadth]'"
 Function = Callable[..., Tensor]
+DEVICE = torch.device(os.environ.get("LMD_TEST_DEVICE", "cpu"))
 
 
 def made(build: Callable[[], nn.Module]) -> nn.Module:
@@ -30,7 +32,7 @@ def made(build: Callable[[], nn.Module]) -> nn.Module:
         with torch.no_grad():  # norms whose affine maps are not the trivial ones
             for parameter in network.parameters():
                 parameter.add_(0.02 * torch.randn_like(parameter))
-    return network
+    return network.to(DEVICE)
 
 
 def check(
@@ -41,6 +43,7 @@ def check(
     **options: Any,
 ) -> None:
     """Total, conservation at every operation, a replay of eq. 14, and no gap in the coverage."""
+    inputs = {name: x.to(DEVICE) for name, x in inputs.items()}
     with torch.no_grad():
         plain = function(**inputs)
     coverage = explain_coverage(function, inputs, root=network, **options)
@@ -106,7 +109,7 @@ def test_transformer_encoder(options: dict[str, Any]) -> None:
 
 def test_transformer_encoder_with_a_causal_mask() -> None:
     network = made(lambda: nn.TransformerEncoder(nn.TransformerEncoderLayer(8, 2, 16), 2))
-    mask = nn.Transformer.generate_square_subsequent_mask(7, dtype=torch.float64)
+    mask = nn.Transformer.generate_square_subsequent_mask(7, DEVICE, torch.float64)
 
     def function(camera: Tensor, radar: Tensor) -> Tensor:
         tokens = torch.cat([camera, radar], 1).transpose(0, 1)
