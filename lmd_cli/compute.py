@@ -52,7 +52,8 @@ class Compute:
     Attributes:
         precision: of the encoders.
         tf32: whether float32 products may be rounded on a GPU.
-        channels_last: memory format of the encoders.
+        channels_last: memory format of the encoders; with TF32, which is fast in this format alone,
+            of a network with a linear fusion layer as a whole.
         cuda_graphs: whether work on the GPU is recorded and replayed.
         chunks: batch sizes; they change results in the last digits.
     """
@@ -78,7 +79,8 @@ class Compute:
         if self.cuda_graphs:
             _record_graphs(network)
         if self.channels_last:
-            for module in _encoders(network):
+            whole = self.tf32 and _has_fusion_layer(network)
+            for module in (*_encoders(network), *([network] if whole else [])):
                 module.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
 
@@ -114,7 +116,7 @@ def resolve_compute(
     gpu = device.type == "cuda"
     if config.channels_last == "auto":
         known = network is None or _lists_encoders(network)
-        channels_last = gpu and config.precision != "float32" and known
+        channels_last = gpu and (config.tf32 or config.precision != "float32") and known
     else:
         channels_last = config.channels_last
     chunks = _recorded_chunks(recorded) if config.memory == "auto" else None
@@ -135,13 +137,18 @@ def _graphs(config: ComputeConfig, gpu: bool, network: Any) -> bool:
 
 
 def _record_graphs(network: Any) -> None:
-    if not all(callable(getattr(network, name, None)) for name in ("fusion_layer", "tail")):
+    if not _has_fusion_layer(network):
         raise ConfigError(
             f"compute.cuda_graphs: {type(network).__name__} has no linear fusion layer "
             "(fusion_layer and tail), behind which work is recorded; set compute.cuda_graphs: auto"
         )
     if hasattr(network, "record_graphs"):
         network.record_graphs()
+
+
+def _has_fusion_layer(network: Any) -> bool:
+    """Whether it is a :class:`~.contract.LinearFusion`."""
+    return all(callable(getattr(network, name, None)) for name in ("fusion_layer", "tail"))
 
 
 def _recorded_chunks(recorded: Mapping[str, Any] | None) -> Chunks | None:

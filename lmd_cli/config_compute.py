@@ -44,7 +44,8 @@ class ComputeConfig(Section):
         False,
     )
     channels_last: Literal["auto"] | bool = option(
-        "memory format of the encoders; auto: channels last on a GPU in reduced precision",
+        "memory format of the encoders, and with tf32 of all of SimpleBEV; auto: channels last on "
+        "a GPU in reduced precision or TF32",
         "auto, true or false",
         "auto",
     )

@@ -159,8 +159,9 @@ def test_a_graph_is_replayed_for_each_shape() -> None:
 def test_a_triton_kernel_with_a_rule_of_its_own() -> None:
     """A kernel in a custom autograd function, as fused layers are written."""
     triton = pytest.importorskip("triton")
-    from lmd_cli import register_rule
     from triton_kernel import Doubled, double
+
+    from lmd_cli import register_rule
 
     x = {name: torch.randn(1000, device="cuda") for name in ("camera", "radar")}
     assert triton is not None

@@ -118,7 +118,8 @@ class FrozenCentred:
     mean: Callable[[Tensor], Tensor]
 
     def __call__(self, h: Tensor, stream: Stream, index: int) -> Tensor:
-        out = (h - self.mean(h)).mul_(self.scale)
+        # (h - mean) * scale in one pass over memory
+        out = torch.addcmul(-self.mean(h) * self.scale, h, self.scale)
         return out + self.shift if self.shift is not None and stream.is_bias else out
 
 

@@ -17,29 +17,30 @@ def pcc(a: Tensor, b: Tensor) -> float:
     Returns:
         A value in [-1, 1]; NaN where a map is constant (the coefficient does not exist).
     """
-    return float(pcc_tensor(a, b))
+    return float(pcc_rows(a[None], b))
 
 
-def pcc_tensor(a: Tensor, b: Tensor) -> Tensor:
-    """:func:`pcc` as a tensor ``()``, which a GPU need not wait for."""
-    x, y = a.double().flatten(), b.double().flatten()
-    if x.numel() == 0:
-        return x.new_tensor(math.nan)
-    constant = (x.min() == x.max()) | (y.min() == y.max())
-    x, y = x - x.mean(), y - y.mean()
+def pcc_rows(a: Tensor, b: Tensor) -> Tensor:
+    """:func:`pcc` of n maps ``(n, *shape)`` with one of ``shape``: ``(n,)``, which stays where the
+    maps are."""
+    x, y = a.double().flatten(1), b.double().reshape(1, -1)
+    if y.numel() == 0:
+        return x.new_full((len(x),), math.nan)
+    constant = (x.amin(1) == x.amax(1)) | (y.min() == y.max())
+    x, y = x - x.mean(1, keepdim=True), y - y.mean()
     # Norms first: a product of tiny variances would underflow.
-    value = torch.dot(x / torch.linalg.vector_norm(x), y / torch.linalg.vector_norm(y))
-    return value.clamp(-1.0, 1.0).masked_fill(constant, math.nan)
+    x, y = (z / torch.linalg.vector_norm(z, dim=1, keepdim=True) for z in (x, y))
+    return (x * y).sum(1).clamp(-1.0, 1.0).masked_fill(constant, math.nan)
 
 
 def mse(a: Tensor, b: Tensor) -> float:
     """Mean squared error over all cells, eq. 17."""
-    return float(mse_tensor(a, b))
+    return float(mse_rows(a[None], b))
 
 
-def mse_tensor(a: Tensor, b: Tensor) -> Tensor:
-    """:func:`mse` as a tensor ``()``."""
-    return (a.double() - b.double()).square().mean()
+def mse_rows(a: Tensor, b: Tensor) -> Tensor:
+    """:func:`mse` of n maps ``(n, *shape)`` with one of ``shape``: ``(n,)``."""
+    return (a.double() - b.double()).flatten(1).square().mean(1)
 
 
 def vehicle_counts(logits: Tensor, truth: Tensor, valid: Tensor) -> tuple[int, int]:

@@ -15,7 +15,7 @@ from torch import Tensor
 from lmd_cli.compute import Chunks
 from lmd_cli.contract import FusionNetwork
 from lmd_cli.evaluation.families import Families, Prediction
-from lmd_cli.evaluation.metrics import mse_tensor, pcc_tensor
+from lmd_cli.evaluation.metrics import mse_rows, pcc_rows
 from lmd_cli.evaluation.walk import Encoding, Fused, Skipped, Visit
 from lmd_cli.graphs import Graph
 
@@ -54,17 +54,20 @@ def as_tensor(families: Families, variants: Sequence[str]) -> dict[str, Tensor]:
 
 def _of(prediction: Prediction) -> list[Tensor]:
     parts = prediction.parts
+    kept = [_compared([part], part) for part in parts.values()]
     moved = [
-        _compared(x, parts[name])
+        _compared([x for x in maps if x is not None], parts[name])
         for name, maps in prediction.perturbed.items()
-        for x in maps
-        if x is not None
     ]
-    return [prediction.residual, *(_compared(part, part) for part in parts.values()), *moved]
+    return [prediction.residual, *kept, *moved]
 
 
-def _compared(a: Tensor, b: Tensor) -> Tensor:
-    return torch.stack([pcc_tensor(a, b), mse_tensor(a, b)])  # (2,)
+def _compared(maps: Sequence[Tensor], with_: Tensor) -> Tensor:
+    """PCC and MSE of each map ``(n, 2)``."""
+    if not maps:
+        return with_.new_zeros(0, 2)
+    rows = torch.stack(list(maps))
+    return torch.stack([pcc_rows(rows, with_), mse_rows(rows, with_)], dim=1)
 
 
 def read_numbers(

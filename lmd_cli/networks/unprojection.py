@@ -168,21 +168,16 @@ def sample_all(features: Tensor, points: Tensor, seen: list[Tensor]) -> list[Ten
 
 
 def mean_over_cameras_steadily(features: Tensor, projection: Projection) -> Tensor:
-    """The same as :func:`mean_over_cameras`, one camera after the other at all voxels.
+    """The same as :func:`mean_over_cameras` by sampling all pairs, unseen ones outside the image.
 
     What is done does not depend on the values, so that a GPU need not wait and a CUDA graph can
-    record it; there, memory moves fast enough for the pairs that are sampled in vain.
+    record it; there, memory moves fast enough for the pairs that are sampled in vain. Holds
+    (S, C, V), a gigabyte at the published size.
     """
-    total = features.new_zeros(features.shape[1], projection.visible.shape[1])  # (C, V)
-    count = torch.zeros_like(total)
-    for feature, points, visible in zip(
-        features, projection.points, projection.visible, strict=True
-    ):
-        at = points[None, None].to(features)  # (1, 1, V, 2)
-        sampled = F.grid_sample(feature[None], at, align_corners=False)[0, :, 0] * visible
-        total += sampled
-        count += sampled != 0
-    return total.div_(count.add_(COUNT_EPS))
+    points = torch.where(projection.visible[..., None], projection.points, MAX_COORDINATE)
+    at = points[:, None].to(features)  # (S, 1, V, 2)
+    sampled = F.grid_sample(features, at, align_corners=False)[:, :, 0]  # (S, C, V)
+    return sampled.sum(0) / (sampled.count_nonzero(0) + COUNT_EPS)
 
 
 def mean_over_cameras_dense(features: Tensor, projection: Projection) -> Tensor:
@@ -214,8 +209,7 @@ def unproject(
         cam0_T_cams: (B, S, 4, 4) poses in the reference camera's axes, metres.
         grid: the voxels in the reference camera's axes.
         image_size: ``(H, W)`` that the intrinsics refer to.
-        dense: take the slow reference way; else visible pairs only on a CPU, all of them camera by
-            camera on a GPU.
+        dense: take the slow reference way; else visible pairs only, on a GPU all pairs.
 
     Returns:
         (B, C * Y, Z, X), channel ``c * Y + y``.

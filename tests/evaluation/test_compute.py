@@ -28,8 +28,15 @@ from lmd_cli.data import collate
 from lmd_cli.errors import ConfigError, ResultsError
 from lmd_cli.evaluation import evaluate
 from lmd_cli.evaluation.cost import Meter
+from lmd_cli.evaluation.families import Families
+from lmd_cli.evaluation.numbers import RecordedNumbers, as_tensor
 from lmd_cli.evaluation.predict import predict
-from lmd_cli.evaluation.walk import Encoding, Visit, fused_parts
+from lmd_cli.evaluation.stopwatch import Stopwatch
+from lmd_cli.evaluation.walk import Encoding, Skipped, Visit, fused_parts, make_encoder
+from lmd_cli.geometry import Grid
+from lmd_cli.graphs import Graph
+from lmd_cli.networks import SimpleBEV
+from lmd_cli.networks.widths import SimpleBEVWidths
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 
@@ -66,6 +73,8 @@ def test_auto_on_a_gpu_takes_most_of_what_is_free():
     assert found.chunks == Chunks(most, most)
     assert not found.channels_last
     assert resolve_compute(ComputeConfig(precision="bf16"), GPU).channels_last
+    assert resolve_compute(ComputeConfig(tf32=True), GPU).channels_last
+    assert not resolve_compute(ComputeConfig(tf32=True), CPU).channels_last
     asked = resolve_compute(ComputeConfig(memory="16GB"), GPU).chunks
     assert asked == Chunks(10**9, 10**9)
 
@@ -107,6 +116,58 @@ def test_tf32_is_as_the_config_says(tf32: bool):
 def test_channels_last_needs_to_know_the_encoders():
     with pytest.raises(ConfigError, match=r"Identity does not say which of its modules are enc"):
         Compute(channels_last=True).apply(nn.Identity())  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("gpu")
+def test_cuda_graphs_are_for_networks_that_allow_them():
+    network = SimpleBEV(grid=Grid((8, 4, 8)), widths=SimpleBEVWidths(latent=8, stem=4))
+    assert resolve_compute(ComputeConfig(), GPU, None, network).cuda_graphs
+    assert not resolve_compute(ComputeConfig(), CPU, None, network).cuda_graphs
+    assert not resolve_compute(ComputeConfig(cuda_graphs=False), GPU, None, network).cuda_graphs
+    assert not resolve_compute(ComputeConfig(), GPU, None, nn.Identity()).cuda_graphs
+    assert resolve_compute(ComputeConfig(cuda_graphs=True), GPU, None, nn.Identity()).cuda_graphs
+    with pytest.raises(
+        ConfigError, match=r"cuda_graphs: Identity has no linear fusion.*cuda_graphs: auto"
+    ):
+        Compute(cuda_graphs=True).apply(nn.Identity())
+
+
+def test_with_tf32_the_whole_network_is_channels_last(switches: None):
+    network = SimpleBEV(grid=Grid((8, 4, 8)), widths=SimpleBEVWidths(latent=8, stem=4))
+    kernel = network.decoder.first_conv.weight
+    Compute(channels_last=True).apply(network)
+    assert not kernel.is_contiguous(memory_format=torch.channels_last)
+    Compute(channels_last=True, tf32=True).apply(network)
+    assert kernel.is_contiguous(memory_format=torch.channels_last)
+
+
+def test_without_a_gpu_a_graph_is_the_function():
+    graph = Graph(lambda tree: {"sum": tree["a"] + tree["b"]}, "a sum")
+    assert graph({"a": torch.ones(2), "b": 1.0})["sum"].tolist() == [2.0, 2.0]
+    assert graph.refused is None
+
+
+@pytest.mark.parametrize("count", [4, 3])
+def test_numbers_do_not_depend_on_who_asks(tiny_config: Path, count: int):
+    """What a graph would record gives the numbers of the visit itself; no graph without all
+    partners."""
+    config = load_config(str(tiny_config))
+    network = build_network(config, CPU).network
+    dataset = build_dataset(config)
+    encode = make_encoder(network, dataset, collate, CPU, False, Stopwatch())
+    sample, *partners = [encode(i, False) for i in range(4)]
+    partners += [Skipped(9, "x", "gone")] * (count == 3)
+    visit = Visit(5, sample, partners)
+    variants = ["identity-ratio", "uniform-identity"]
+    found = RecordedNumbers(network, variants, "segmentation", visit.chunks)(visit)
+    own = as_tensor(Families(network, visit, "segmentation"), variants)
+    assert len(own["numbers"]) == 2 * (1 + 2 * 2 + 2 * 2 * 3)
+    if count == 3:
+        assert found is None
+        return
+    assert found is not None
+    assert torch.equal(found["numbers"], own["numbers"])
+    assert torch.equal(found["total"], own["total"])
 
 
 @pytest.mark.usefixtures("gpu")

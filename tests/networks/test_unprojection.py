@@ -13,6 +13,7 @@ from lmd_cli.geometry import Grid
 from lmd_cli.networks.unprojection import (
     COUNT_EPS,
     mean_over_cameras,
+    mean_over_cameras_steadily,
     project,
     scaled_projection,
     unproject,
@@ -206,3 +207,13 @@ def test_a_camera_sees_only_what_is_before_it() -> None:
     grid = Grid((2, 1, 1), bounds=(-1, 1, -1, 1, -20, 20), centroid=(0, 0, 0))
     back, front = unproject(features, *cameras, grid, IMAGE).flatten().tolist()
     assert (back, front) == pytest.approx((2.0, 1.0), rel=2e-6)
+
+
+@given(seed=st.integers(0, 10**6))
+@settings(max_examples=20, deadline=None)
+def test_the_way_of_a_gpu_gives_the_same(seed: int) -> None:
+    features, pix_T_cams, poses = random_rig(seed)
+    matrices = scaled_projection(pix_T_cams[0], poses[0], (FEATURE[1] / IMAGE[1],) * 2)
+    projection = project(matrices, GRID, FEATURE)
+    found = mean_over_cameras_steadily(features[0], projection)
+    torch.testing.assert_close(found, mean_over_cameras(features[0], projection), rtol=0, atol=1e-6)
