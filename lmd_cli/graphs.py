@@ -8,7 +8,8 @@ same bits.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
@@ -73,12 +74,13 @@ class _Recorded:
         aside, here = torch.cuda.Stream(), torch.cuda.current_stream()
         aside.wait_stream(here)
         with torch.cuda.stream(aside):
-            for _ in range(WARM_UP):
-                function(tree)
+            for number in range(WARM_UP):
+                with _no_waiting() if number else nullcontext():
+                    function(tree)
         here.wait_stream(aside)
         self._graph = torch.cuda.CUDAGraph()
         # Other threads (the one that pins memory) may go on.
-        with torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+        with _random_state(), torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
             self._output = function(tree)
 
     def __call__(self, leaves: list[Any]) -> Any:
@@ -87,6 +89,30 @@ class _Recorded:
                 mine.copy_(given)
         self._graph.replay()
         return self._output
+
+
+@contextmanager
+def _no_waiting() -> Iterator[None]:
+    """Makes it an error to wait for the GPU: so would the recording, and leave torch worse off."""
+    before = torch.cuda.get_sync_debug_mode()
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        yield
+    finally:
+        torch.cuda.set_sync_debug_mode(before)
+
+
+@contextmanager
+def _random_state() -> Iterator[None]:
+    """Gives the random generator back a state of its own when a recording has failed: torch leaves
+    it waiting for the recording's end."""
+    generator = torch.cuda.default_generators[torch.cuda.current_device()]
+    spare = generator.clone_state()
+    try:
+        yield
+    except BaseException:
+        generator.graphsafe_set_state(spare)
+        raise
 
 
 def recording(x: Tensor) -> bool:

@@ -181,3 +181,21 @@ def test_a_triton_kernel_with_a_rule_of_its_own() -> None:
     assert torch.equal(result.total, function(**x))
     assert torch.equal(result.parts["camera"], 2 * x["camera"])
     assert replay_deviation(replay(function, x, result), result) == 0.0
+
+
+def test_a_recording_that_fails_leaves_torch_as_it_was() -> None:
+    """What no warm-up shows: the function waits at the recording alone."""
+    calls = []
+
+    def waits_later(x: Tensor) -> Tensor:
+        calls.append(1)
+        return x * 2 if len(calls) < 3 or bool((x > 0).any()) else x
+
+    graph = Graph(waits_later, "the function")
+    x = torch.ones(3, device="cuda")
+    with pytest.warns(UserWarning, match="the function runs without a CUDA graph"):
+        assert torch.equal(graph(x), 2 * x)
+    assert torch.randn(3, device="cuda").isfinite().all()
+    again = Graph(lambda t: t + 1, "a sum")
+    assert torch.equal(again(x), x + 1)
+    assert again.refused is None

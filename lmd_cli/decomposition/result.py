@@ -57,6 +57,12 @@ class Parts:
         return self._row(self.layout.bias)
 
     @property
+    def has_bias(self) -> bool:
+        """Whether anything has been added to the bias part or to the interaction, zeros included."""
+        rows = {row for x in decomposed_leaves(self._tree) for row in x.rows}
+        return not rows.isdisjoint((self.layout.bias, self.layout.interaction))
+
+    @property
     def interaction(self) -> Any:
         return self._row(self.layout.interaction)
 

@@ -164,5 +164,5 @@ def _encoding(
 def fused_parts(network: LinearFusion, features: Mapping[str, Tensor]) -> Fused:
     """The parts behind the fusion layer; it is linear, so one rule set serves all variants."""
     found = decompose(lambda **f: network.fusion_layer(f), features)
-    bias = found.bias
-    return Fused(found.total, dict(found.parts), bias if bool(bias.any()) else None)
+    bias = found.bias if found.has_bias and bool(found.bias.any()) else None
+    return Fused(found.total, dict(found.parts), bias)

@@ -177,7 +177,8 @@ def mean_over_cameras_steadily(features: Tensor, projection: Projection) -> Tens
     points = torch.where(projection.visible[..., None], projection.points, MAX_COORDINATE)
     at = points[:, None].to(features)  # (S, 1, V, 2)
     sampled = F.grid_sample(features, at, align_corners=False)[:, :, 0]  # (S, C, V)
-    return sampled.sum(0) / (sampled.count_nonzero(0) + COUNT_EPS)
+    count = torch.linalg.vector_norm(sampled, 0, dim=0)  # of what is not zero, in one pass
+    return sampled.sum(0) / (count + COUNT_EPS)
 
 
 def mean_over_cameras_dense(features: Tensor, projection: Projection) -> Tensor:
