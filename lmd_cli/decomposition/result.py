@@ -58,7 +58,7 @@ class Parts:
 
     @property
     def has_bias(self) -> bool:
-        """Whether anything has been added to the bias part or to the interaction, zeros included."""
+        """Whether anything, zeros included, has been added to the bias part or the interaction."""
         rows = {row for x in decomposed_leaves(self._tree) for row in x.rows}
         return not rows.isdisjoint((self.layout.bias, self.layout.interaction))
 
