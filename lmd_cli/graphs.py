@@ -10,6 +10,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from contextvars import ContextVar
 from typing import Any
 
 import torch
@@ -18,6 +19,8 @@ from torch.utils import _pytree as pytree
 
 #: Runs before the recording, in which libraries choose their algorithms and take their memory.
 WARM_UP = 2
+#: Whether this thread records (or rehearses) a graph.
+_RECORDING: ContextVar[bool] = ContextVar("recording", default=False)
 #: Different shapes that are recorded; each holds memory of its own. Further ones run as they are.
 MOST_SHAPES = 2
 
@@ -75,12 +78,13 @@ class _Recorded:
         aside.wait_stream(here)
         with torch.cuda.stream(aside):
             for number in range(WARM_UP):
-                with _no_waiting() if number else nullcontext():
+                with _rehearsal() if number else nullcontext():
                     function(tree)
         here.wait_stream(aside)
         self._graph = torch.cuda.CUDAGraph()
         # Other threads (the one that pins memory) may go on.
-        with _random_state(), torch.cuda.graph(self._graph, capture_error_mode="thread_local"):
+        recorder = torch.cuda.graph(self._graph, capture_error_mode="thread_local")
+        with _not_looking(), _random_state(), recorder:
             self._output = function(tree)
 
     def __call__(self, leaves: list[Any]) -> Any:
@@ -92,12 +96,25 @@ class _Recorded:
 
 
 @contextmanager
-def _no_waiting() -> Iterator[None]:
-    """Makes it an error to wait for the GPU: so would the recording, and leave torch worse off."""
-    before = torch.cuda.get_sync_debug_mode()
-    torch.cuda.set_sync_debug_mode("error")
+def _not_looking() -> Iterator[None]:
+    """:func:`recording` is true inside."""
+    token = _RECORDING.set(True)
     try:
         yield
+    finally:
+        _RECORDING.reset(token)
+
+
+@contextmanager
+def _rehearsal() -> Iterator[None]:
+    """Makes it an error to wait for the GPU: so would the recording, and leave torch worse off."""
+    before = torch.cuda.get_sync_debug_mode()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Synchronization debug mode")
+        torch.cuda.set_sync_debug_mode("error")
+    try:
+        with _not_looking():
+            yield
     finally:
         torch.cuda.set_sync_debug_mode(before)
 
@@ -117,7 +134,7 @@ def _random_state() -> Iterator[None]:
 
 def recording(x: Tensor) -> bool:
     """Whether work on a tensor is being recorded, so that nothing may look at its values."""
-    return x.is_cuda and torch.cuda.is_current_stream_capturing()
+    return x.is_cuda and _RECORDING.get()
 
 
 def _kind(leaf: Any) -> Any:

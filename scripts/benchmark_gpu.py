@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import csv
+import gc
 import json
 import statistics
 import tempfile
@@ -105,6 +106,7 @@ def measure(given: argparse.Namespace) -> list[Timed]:
     found, rows = [], b""
     gpu = given.device.startswith("cuda")
     for way in ways(given.precisions):
+        gc.collect()
         if gpu:
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()

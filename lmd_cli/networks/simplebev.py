@@ -7,6 +7,7 @@ the published computation is kept, because the weights were trained with it.
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Literal
 
@@ -93,7 +94,14 @@ class SimpleBEV(nn.Module):
 
     def record_graphs(self) -> None:
         """Replays the camera's branch on a GPU as a CUDA graph."""
-        self._graph = Graph(self._lift_camera, "the camera's encoder")
+        lift = weakref.WeakMethod(self._lift_camera)  # no circle: memory goes with the network
+
+        def lift_camera(given: tuple[Tensor, ...]) -> Tensor:
+            method = lift()
+            assert method is not None
+            return method(given)
+
+        self._graph = Graph(lift_camera, "the camera's encoder")
 
     def channels(self) -> dict[str, int]:
         """Channels of each modality at the fusion layer."""
