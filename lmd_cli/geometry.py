@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from dataclasses import dataclass
 
 import torch
@@ -11,6 +12,13 @@ from torch import Tensor
 PUBLISHED_BOUNDS = (-50.0, 50.0, -5.0, 5.0, -50.0, 50.0)
 #: Offset that SimpleBEV adds to the bounds (x, y, z), metres.
 PUBLISHED_CENTROID = (0.0, 1.0, 0.0)
+
+
+@functools.lru_cache(maxsize=8)
+def _mem_T_ref(grid: Grid, device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Kept, because a GPU waits for every copy."""
+    with torch.inference_mode(False):
+        return grid.mem_T_ref().to(device, dtype)
 
 
 @dataclass(frozen=True)
@@ -54,5 +62,5 @@ class Grid:
 
     def to_mem(self, xyz: Tensor) -> Tensor:
         """Points ``(..., 3)`` in metres to continuous voxel coordinates ``(..., 3)``."""
-        transform = self.mem_T_ref().to(xyz)
+        transform = _mem_T_ref(self, xyz.device, xyz.dtype)
         return xyz @ transform[:3, :3].T + transform[:3, 3]

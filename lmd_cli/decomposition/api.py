@@ -296,7 +296,8 @@ class LayerRecorder:
         self._names = frozenset() if self._all else frozenset(names)
         self._layout, self._merged = layout, merged
         self.layers: dict[str, Parts] = {}
-        known = {name for name, _ in root.named_modules()} if root is not None else set()
+        modules = root.named_modules() if root is not None and self._names else ()
+        known = {name for name, _ in modules}
         unknown = sorted(self._names - known)
         if unknown:
             raise InputError(_unknown_layers(unknown, known))

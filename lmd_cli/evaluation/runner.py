@@ -317,7 +317,8 @@ def _work(
     recorded = _recorded(run)
     with _reader(run, share) as read:
         taking = (skip, stopwatch, run.compute.precision)
-        encode = make_encoder(network, run.dataset, collate, run.device, *taking, read=read)
+        how = {"read": read, "cuda_graphs": run.compute.cuda_graphs}
+        encode = make_encoder(network, run.dataset, collate, run.device, *taking, **how)
         for part in share:
             stretch = folder.rows() if part.start == done else Stretch(folder.path, part.start)
             stretch.trim()

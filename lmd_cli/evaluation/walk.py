@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from functools import partial
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -18,6 +19,7 @@ from lmd_cli.decomposition import decompose
 from lmd_cli.errors import DataError
 from lmd_cli.evaluation.schedule import Schedule
 from lmd_cli.evaluation.stopwatch import Stopwatch
+from lmd_cli.graphs import Graph, recording
 
 
 @dataclass(frozen=True)
@@ -33,6 +35,11 @@ class Fused:
     total: Tensor
     parts: dict[str, Tensor]
     bias: Tensor | None
+
+    def copy(self) -> Fused:
+        """In memory of its own."""
+        parts = {name: part.clone() for name, part in self.parts.items()}
+        return Fused(self.total.clone(), parts, None if self.bias is None else self.bias.clone())
 
 
 @dataclass(frozen=True)
@@ -115,6 +122,7 @@ def make_encoder(
     stopwatch: Stopwatch,
     precision: Precision = "float32",
     read: Callable[[int], Loaded | Unreadable] | None = None,
+    cuda_graphs: bool = False,
 ) -> Callable[[int, bool], Encoding | Skipped]:
     """The function that :func:`walk` calls.
 
@@ -126,12 +134,14 @@ def make_encoder(
         skip_errors: give :class:`Skipped` for unreadable data instead of raising.
         read: gives the samples, perhaps ahead of need (:func:`~lmd_cli.data.read_ahead`); reads
             each when it is asked for if there is none.
+        cuda_graphs: record the fusion layer.
 
     Raises:
         DataError: unreadable data, unless ``skip_errors``.
     """
 
     source = read or Reader(dataset, collate)
+    fuse = _fusion(network, cuda_graphs)
 
     def encode(index: int, keep: bool) -> Encoding | Skipped:
         with stopwatch.reading():
@@ -141,9 +151,22 @@ def make_encoder(
                 raise found.error
             return Skipped(index, dataset.tokens[index], str(found.error))
         batch = to_device(found.batch, device)
-        return _encoding(network, index, found.token, batch, keep, precision)
+        return _encoding(network, index, found.token, batch, keep, precision, fuse)
 
     return encode
+
+
+Fuse: TypeAlias = Callable[[Mapping[str, Tensor]], "Fused | None"]
+
+
+def _fusion(network: FusionNetwork, cuda_graphs: bool) -> Fuse:
+    """:func:`fused_parts`, or nothing where there is no linear fusion layer."""
+    if not isinstance(network, LinearFusion):
+        return lambda features: None
+    if not cuda_graphs:
+        return partial(fused_parts, network)
+    graph = Graph(partial(fused_parts, network), "the fusion layer")
+    return lambda features: graph(dict(features)).copy()  # type: ignore[no-any-return]
 
 
 def _encoding(
@@ -153,9 +176,10 @@ def _encoding(
     batch: Mapping[str, Any],
     keep: bool,
     precision: Precision,
+    fuse: Fuse,
 ) -> Encoding:
     features, constants = encode_batch(network, batch, token, precision)
-    fused = fused_parts(network, features) if isinstance(network, LinearFusion) else None
+    fused = fuse(features)
     truth = {name: batch[name] for name in ("segmentation", "valid") if name in batch}
     kept = features if keep or fused is None else None
     return Encoding(index, token, fused, kept, constants, truth)
@@ -164,5 +188,6 @@ def _encoding(
 def fused_parts(network: LinearFusion, features: Mapping[str, Tensor]) -> Fused:
     """The parts behind the fusion layer; it is linear, so one rule set serves all variants."""
     found = decompose(lambda **f: network.fusion_layer(f), features)
-    bias = found.bias if found.has_bias and bool(found.bias.any()) else None
-    return Fused(found.total, dict(found.parts), bias)
+    bias = found.bias if found.has_bias else None
+    there = bias is not None and (recording(bias) or bool(bias.any()))
+    return Fused(found.total, dict(found.parts), bias if there else None)

@@ -65,13 +65,14 @@ def voxel_axes(
 
     Kept, because a copy to a GPU cannot be recorded in a CUDA graph.
     """
-    like = torch.empty(0, device=device, dtype=dtype)
-    ref_T_mem = grid.ref_T_mem().to(like)
-    z, y, x = grid.size
-    along_x, along_y, along_z = (
-        torch.arange(size).to(like) * ref_T_mem[axis, axis] + ref_T_mem[axis, 3]
-        for axis, size in enumerate((x, y, z))
-    )
+    with torch.inference_mode(False):
+        like = torch.empty(0, device=device, dtype=dtype)
+        ref_T_mem = grid.ref_T_mem().to(like)
+        z, y, x = grid.size
+        along_x, along_y, along_z = (
+            torch.arange(size).to(like) * ref_T_mem[axis, axis] + ref_T_mem[axis, 3]
+            for axis, size in enumerate((x, y, z))
+        )
     return along_x, along_y[:, None, None], along_z[:, None]
 
 
