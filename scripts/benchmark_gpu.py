@@ -142,6 +142,10 @@ def main() -> None:
     parser.add_argument("--small", action="store_true", help="64x112 images, 48x8x48 grid")
     parser.add_argument("--json", action="store_true", help="one JSON list")
     given = parser.parse_args()
+    if given.device.startswith("cuda") and not torch.cuda.is_available():
+        parser.error("this machine has no CUDA device; --device cpu shows what is done")
+    if given.samples <= FIRST:
+        parser.error(f"the first {FIRST} samples do not count: give more --samples")
     found = measure(given)
     if given.json:
         print(json.dumps([asdict(t) for t in found], indent=2))
