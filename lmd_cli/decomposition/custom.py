@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+import torch.utils.checkpoint
 from torch.autograd.function import _SingleLevelFunction
 
 from lmd_cli.decomposition.registry import function_name, is_scripted
@@ -23,6 +24,11 @@ _open_blocks = 0
 def is_custom(function: Any) -> bool:
     """Whether a function is a custom autograd function's class."""
     return isinstance(function, type) and issubclass(function, torch.autograd.Function)
+
+
+def _saves_inputs(function: Any) -> bool:
+    """Whether it is what checkpointing keeps a module's inputs by: it computes nothing."""
+    return function is getattr(torch.utils.checkpoint, "_NoopSaveInputs", None)
 
 
 def no_rule_for(function: Any, where: str) -> str:
@@ -75,7 +81,7 @@ def _change_count(by: int) -> None:
 
 def _apply(cls: Any, *args: Any, **kwargs: Any) -> Any:
     handles = _HERE.__dict__.get("handles")
-    if handles:
+    if handles and not _saves_inputs(cls):
         result = handles[-1](cls, args, kwargs)
         if result is not NotImplemented:
             return result

@@ -95,6 +95,16 @@ def test_inference_mode_gives_the_same() -> None:
     assert torch.equal(inside.parts["radar"], outside.parts["radar"])
 
 
+@pytest.mark.parametrize("clone", [True, False])
+def test_a_derivative_in_inference_mode(clone: bool) -> None:
+    """Of tensors that were made inside, and outside."""
+    near = {name: 1e-3 * x for name, x in (("camera", X), ("radar", Y))}
+    with torch.inference_mode():
+        given = {name: x.clone() if clone else x for name, x in near.items()}
+        inside = decompose(lambda camera, radar: torch.sigmoid(camera) + radar, given)
+    torch.testing.assert_close(inside.parts["camera"], 0.25 * near["camera"], rtol=1e-5, atol=0)
+
+
 @pytest.mark.parametrize("variant", variant_names())
 def test_float32_conserves_to_float32(variant: str) -> None:
     network = small(nn.Softplus()).float()

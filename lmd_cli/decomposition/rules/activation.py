@@ -170,6 +170,10 @@ def guarded_secant(function: Elementwise, x: Tensor, steep: bool = False) -> tup
 
 def value_and_derivative(function: Elementwise, x: Tensor) -> tuple[Tensor, Tensor]:
     """f(x) and f'(x), any shape."""
+    if x.is_inference() or torch.is_inference_mode_enabled():
+        # There some releases of torch silently give no derivative.
+        with torch.inference_mode(False), torch.no_grad():
+            return value_and_derivative(function, x.clone())
     return torch.func.jvp(function, (x,), (torch.ones_like(x),))[:2]
 
 
