@@ -325,8 +325,8 @@ def _work(
             for visit in walk(
                 run.schedule, encode, part.start, part.stop, keep, run.compute.chunks
             ):
-                asked = (run.variants, run.cells, output, run.rivals)
-                rows = measure(network, visit, *asked, recorded=recorded)
+                asked = (run.variants, run.cells, output, run.rivals, recorded)
+                rows = measure(network, visit, *asked)
                 token = visit.sample.token
                 stretch.append(rows.pairs, rows.sample, (token, *stopwatch.lap()))
                 if tell is not None:

@@ -38,8 +38,8 @@ def measured(
     """A prepared run, the rows that it measures at each position, and its folder."""
     rows: dict[int, Any] = {}
 
-    def remember(network: Any, visit: Any, *args: Any, **options: Any) -> Any:
-        rows[visit.position] = measure(network, visit, *args, **options)
+    def remember(network: Any, visit: Any, *args: Any) -> Any:
+        rows[visit.position] = measure(network, visit, *args)
         return rows[visit.position]
 
     measure, folder = runner.measure, tmp_path_factory.mktemp("straight")
