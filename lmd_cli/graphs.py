@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
 
@@ -17,8 +17,6 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-#: Runs before the recording, in which libraries choose their algorithms and take their memory.
-WARM_UP = 2
 #: Whether this thread records (or rehearses) a graph.
 _RECORDING: ContextVar[bool] = ContextVar("recording", default=False)
 #: Different shapes that are recorded; each holds memory of its own. Further ones run as they are.
@@ -77,9 +75,9 @@ class _Recorded:
         aside, here = torch.cuda.Stream(), torch.cuda.current_stream()
         aside.wait_stream(here)
         with torch.cuda.stream(aside):
-            for number in range(WARM_UP):
-                with _rehearsal() if number else nullcontext():
-                    function(tree)
+            function(tree)  # libraries choose their algorithms and take their memory
+            with _rehearsal():
+                function(tree)
         here.wait_stream(aside)
         self._graph = torch.cuda.CUDAGraph()
         # Other threads (the one that pins memory) may go on.

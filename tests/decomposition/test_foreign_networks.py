@@ -112,6 +112,17 @@ def test_monai(name: str) -> None:
 TOKENS = {"camera": normal(2, 3, 8), "radar": normal(2, 4, 8, seed=1)}
 
 
+def check_that_the_fused_kernel_is_refused(network: nn.Module, function: Function) -> None:
+    """The error names the switch, and with the switch off all is well."""
+    with pytest.raises(LeakError, match=r"set_fastpath_enabled\(False\)"):
+        decompose(function, TOKENS, root=network)
+    torch.backends.mha.set_fastpath_enabled(False)
+    try:
+        check(network, function, TOKENS)
+    finally:
+        torch.backends.mha.set_fastpath_enabled(True)
+
+
 @pytest.mark.parametrize("options", [{}, {"norm_first": True, "activation": "gelu"}])
 def test_transformer_encoder(options: dict[str, Any]) -> None:
     layer = made(lambda: nn.TransformerEncoderLayer(8, 2, 16, batch_first=True, **options))
@@ -124,13 +135,7 @@ def test_transformer_encoder(options: dict[str, Any]) -> None:
         check(network, function, TOKENS)
         return
     # The fused kernel for GPUs approximates GELU: told, not passed over.
-    with pytest.raises(LeakError, match=r"set_fastpath_enabled\(False\)"):
-        decompose(function, TOKENS, root=network)
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        check(network, function, TOKENS)
-    finally:
-        torch.backends.mha.set_fastpath_enabled(True)
+    check_that_the_fused_kernel_is_refused(network, function)
 
 
 def test_transformer_encoder_with_a_causal_mask() -> None:
@@ -178,13 +183,7 @@ def test_padding_that_only_the_fused_kernel_zeroes_is_told() -> None:
     def function(camera: Tensor, radar: Tensor) -> Tensor:
         return network(torch.cat([camera, radar], 1), src_key_padding_mask=padding)
 
-    with pytest.raises(LeakError, match=r"set_fastpath_enabled\(False\)"):
-        decompose(function, TOKENS, root=network)
-    torch.backends.mha.set_fastpath_enabled(False)
-    try:
-        check(network, function, TOKENS)
-    finally:
-        torch.backends.mha.set_fastpath_enabled(True)
+    check_that_the_fused_kernel_is_refused(network, function)
 
 
 def test_bevfusion_style_fuser_with_a_second_decoder() -> None:
