@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, astuple, dataclass
 from typing import Any
 
 import torch
@@ -36,10 +36,12 @@ class Chunks:
     Attributes:
         linear: bytes of partners behind the fusion layer in one pass of the linear network.
         riding: bytes of features of the partners that ride along as parts.
+        waiting: bytes of partners that wait before a head, to go through it as one linear map.
     """
 
     linear: int = 24 * 2**20
     riding: int = 2**30
+    waiting: int = 2**27
 
 
 CPU_CHUNKS = Chunks()
@@ -165,12 +167,12 @@ def _chunks(memory: str, device: torch.device) -> Chunks:
                 f"compute.memory is {memory}: {device} has {total / 1e9:.1f}GB in all; give less, "
                 "or auto"
             )
-        return Chunks(*[_per_pass(budget)] * 2)
+        return Chunks(*[_per_pass(budget)] * 3)
     usual = CPU_CHUNKS
     if memory == "auto":
         return usual
     most = _per_pass(parse_size(memory))
-    return Chunks(min(usual.linear, most), min(usual.riding, most))
+    return Chunks(*(min(size, most) for size in astuple(usual)))
 
 
 def _per_pass(budget: int) -> int:

@@ -22,6 +22,7 @@ from lmd_cli.decomposition.marks import is_continuous
 from lmd_cli.decomposition.result import Decomposition
 from lmd_cli.decomposition.runner import Runner
 from lmd_cli.decomposition.tree import leaves, map_tensors
+from lmd_cli.decomposition.waiting import Heads
 
 
 def replay(
@@ -76,6 +77,9 @@ class Linearised:
         function: the function that was decomposed, taking one tensor.
         decomposition: made with ``keep_frozen=True`` at a batch of one.
         bias: the bias part of its input, zero if not given (activation splits need it).
+        inputs: how many will go through in all: where there are many, :meth:`parts` takes a head
+            as one map (:mod:`.heads`), which changes the last digits.
+        waiting: bytes of inputs that wait before a head.
     """
 
     def __init__(
@@ -83,9 +87,12 @@ class Linearised:
         function: Callable[[Tensor], Any],
         decomposition: Decomposition,
         bias: Tensor | None = None,
+        inputs: int = 0,
+        waiting: int = 2**27,
     ):
         self._layout, tape = decomposition.layout, _tape(decomposition)
         self._run = Runner(lambda x: function(x), tape, {})
+        self._heads = Heads(tape, inputs, waiting)
         self._bias = bias
         self._needs_bias = needs_bias(tape)
         self._bias_inputs: dict[int, Tensor] = {}
@@ -97,12 +104,25 @@ class Linearised:
             modality: whose shares of constants and bias it takes.
             x: ``(n, ...)``, n inputs at the same operating point.
         """
+        return self._part(modality, x, None)
+
+    def parts(self, modality: str, inputs: Iterable[Tensor]) -> list[Any]:
+        """:meth:`part` of each of many inputs."""
+        inputs, found, same = list(inputs), [], True
+        for x in inputs:
+            found.append(self._part(modality, x, self._heads))
+            if self._heads.full:
+                same &= self._heads.settle()
+        same &= self._heads.settle()
+        return found if same else self.parts(modality, inputs)
+
+    def _part(self, modality: str, x: Tensor, heads: Heads | None) -> Any:
         if self._needs_bias and not self._bias_inputs:
             bias = torch.zeros_like(x[:1]) if self._bias is None else self._bias
             self._run({"x": bias}, Stream(None, self._layout.uniform_share, self._bias_inputs))
         index = self._layout.modalities.index(modality)
         stream = Stream(index, self._layout.uniform_share, self._bias_inputs)
-        return self._run({"x": x}, stream)
+        return self._run({"x": x}, stream, heads)
 
 
 def constants_alone(

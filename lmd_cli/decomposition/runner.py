@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
 from typing import Any
 
 import torch
@@ -27,6 +28,7 @@ from lmd_cli.decomposition.rules.composite import COMPOSED, is_composed
 from lmd_cli.decomposition.rules.linear import grid_sample
 from lmd_cli.decomposition.rules.quotient import fraction
 from lmd_cli.decomposition.tree import map_tensors
+from lmd_cli.decomposition.waiting import HeadPass, Heads
 from lmd_cli.decomposition.withheld import without_constants
 
 _FROZEN_KINDS = ("activation", "softmax", "normalisation", "selection", "statistic")
@@ -53,13 +55,28 @@ class Runner:
         self._function, self._tape, self._constants = function, tape, constants
         self._kinds = kinds
 
-    def __call__(self, inputs: Mapping[str, Any], stream: Stream) -> Any:
+    def __call__(
+        self, inputs: Mapping[str, Any], stream: Stream, heads: Heads | None = None
+    ) -> Any:
+        """Takes a stream through.
+
+        Args:
+            inputs: its tensors.
+            stream: whose they are.
+            heads: where the ends of the network may wait; their outputs are then empty until that
+                is settled.
+
+        Raises:
+            DecompositionError: the function does not run the same way as in the clean pass.
+        """
         streams = {
             name: map_tensors(lambda t: t.clone().as_subclass(MarkedTensor), tree)
             for name, tree in inputs.items()
         }
-        mode = _ReplayMode(self._tape, stream, self._kinds)
-        with torch.no_grad(), mode, custom_functions(mode.custom):
+        head_pass = None if heads is None else HeadPass(heads, stream)
+        mode = _ReplayMode(self._tape, stream, self._kinds, head_pass)
+        watching = nullcontext() if head_pass is None else head_pass.watching()
+        with torch.no_grad(), watching, mode, custom_functions(mode.custom):
             output = self._function(**streams, **self._constants)
         if mode.position != len(self._tape):
             raise DecompositionError(
@@ -79,9 +96,15 @@ def _belongs(t: Tensor, stream: Stream) -> bool:
 class _ReplayMode(TorchFunctionMode):
     """Replaces nonlinear operations by their maps, and withholds constants from modalities."""
 
-    def __init__(self, tape: list[FrozenMap], stream: Stream, kinds: frozenset[str]):
+    def __init__(
+        self,
+        tape: list[FrozenMap],
+        stream: Stream,
+        kinds: frozenset[str],
+        heads: HeadPass | None,
+    ):
         super().__init__()
-        self._tape, self._stream, self._kinds = tape, stream, kinds
+        self._tape, self._stream, self._kinds, self._heads = tape, stream, kinds, heads
         self.position = 0
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
@@ -95,6 +118,10 @@ class _ReplayMode(TorchFunctionMode):
         if is_composed(func, rule.kind, args, kwargs):
             return self._composite(func, rule, args, kwargs)
         with torch._C.DisableTorchFunctionSubclass():
+            met = self._heads and self._heads.meet(func, rule, args, kwargs, self.position)
+            if met:
+                self.position += met[1]
+                return met[0]
             replaced = self._replaced(func, rule, args, kwargs)
             if replaced is not NotImplemented:
                 return replaced

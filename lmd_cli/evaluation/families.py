@@ -71,11 +71,14 @@ class BehindFusion:
 
     def partners(self, variant: str) -> tuple[Decomposition, dict[str, list[Tensor]]]:
         result = self.clean(variant)
-        linear = Linearised(self._tail, result, self._fused.bias)
         readable = [p.fused for p in self._visit.partners if isinstance(p, Encoding)]
-        chunk = self._visit.chunks.linear
+        inputs = len(readable) * len(self._fused.parts)
+        chunks = self._visit.chunks
+        linear = Linearised(self._tail, result, self._fused.bias, inputs, chunks.waiting)
         return result, {
-            name: _through(linear, name, [f.parts[name] for f in readable if f is not None], chunk)
+            name: _through(
+                linear, name, [f.parts[name] for f in readable if f is not None], chunks.linear
+            )
             for name in self._fused.parts
         }
 
@@ -273,7 +276,7 @@ def _through(linear: Linearised, modality: str, inputs: list[Tensor], chunk: int
         return []
     size = max(1, chunk // (inputs[0].element_size() * inputs[0].numel()))
     chunks = [inputs[i : i + size] for i in range(0, len(inputs), size)]
-    maps = [linear.part(modality, torch.cat(chunk)) for chunk in chunks]
+    maps = linear.parts(modality, [torch.cat(chunk) for chunk in chunks])
     return [part for chunk in maps for part in chunk.split(1)]
 
 

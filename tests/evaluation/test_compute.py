@@ -57,7 +57,7 @@ def test_auto_on_a_cpu_suits_the_allocator_and_a_budget_is_a_ceiling():
     roomy = resolve_compute(ComputeConfig(memory="100GB"), CPU).chunks
     assert roomy == CPU_CHUNKS
     tight = resolve_compute(ComputeConfig(memory="160MB"), CPU).chunks
-    assert tight == Chunks(10_000_000, 10_000_000)
+    assert tight == Chunks(10_000_000, 10_000_000, 10_000_000)
 
 
 @pytest.fixture
@@ -70,13 +70,13 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_auto_on_a_gpu_takes_most_of_what_is_free():
     found = resolve_compute(ComputeConfig(), GPU)
     most = int(40e9 * FREE_SHARE * PASS_SHARE) // PASS_FACTOR
-    assert found.chunks == Chunks(most, most)
+    assert found.chunks == Chunks(most, most, most)
     assert not found.channels_last
     assert resolve_compute(ComputeConfig(precision="bf16"), GPU).channels_last
     assert resolve_compute(ComputeConfig(tf32=True), GPU).channels_last
     assert not resolve_compute(ComputeConfig(tf32=True), CPU).channels_last
     asked = resolve_compute(ComputeConfig(memory="16GB"), GPU).chunks
-    assert asked == Chunks(10**9, 10**9)
+    assert asked == Chunks(10**9, 10**9, 10**9)
 
 
 @pytest.mark.usefixtures("gpu")
@@ -247,7 +247,7 @@ def test_batches_of_any_size_give_the_same_parts_within_the_budget(setting: Any)
     entry = 8 * 24 * 24 * 4  # bytes of a partner's part behind the fusion layer
     peaks, found = {}, {}
     for count in (1, 5, 12):
-        visit = visit_of(network, batches, Chunks(linear=count * entry))
+        visit = visit_of(network, batches, Chunks(linear=count * entry, waiting=count * entry))
         with Meter() as meter:
             found[count] = predict(network, visit, "identity-ratio", "segmentation").perturbed
         peaks[count] = meter.peak
@@ -297,7 +297,7 @@ def test_a_run_records_how_it_computed_and_refuses_to_go_on_otherwise(
     per_pass = 10**6 // 2 // PASS_FACTOR
     assert record["compute"] == {
         "channels_last": False,
-        "chunk_bytes": {"linear": per_pass, "riding": per_pass},
+        "chunk_bytes": {"linear": per_pass, "riding": per_pass, "waiting": per_pass},
     }
     with pytest.raises(ResultsError, match=r"compute\.precision: 'bf16' there, 'float32' here"):
         evaluate(config("compute.memory=1MB"), tmp_path, limit=1)
