@@ -41,7 +41,7 @@ class Chunks:
 
     linear: int = 24 * 2**20
     riding: int = 2**30
-    waiting: int = 2**27
+    waiting: int = 2**28
 
 
 CPU_CHUNKS = Chunks()

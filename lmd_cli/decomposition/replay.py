@@ -88,7 +88,7 @@ class Linearised:
         decomposition: Decomposition,
         bias: Tensor | None = None,
         inputs: int = 0,
-        waiting: int = 2**27,
+        waiting: int = 2**28,
     ):
         self._layout, tape = decomposition.layout, _tape(decomposition)
         self._run = Runner(lambda x: function(x), tape, {})
