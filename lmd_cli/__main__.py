@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import sys
 
+from lmd_cli.memory import keep_freed_memory
+
 
 def main() -> None:
     """Runs the command line."""
+    keep_freed_memory()
     try:
         from lmd_cli.cli.app import app
 

@@ -30,8 +30,7 @@ _HALF = tuple(_TYPES.values())
 class Chunks:
     """How much goes through a network at once.
 
-    The defaults are a CPU's: larger tensors are fetched from the system and given back at every
-    operation, which takes longer than the arithmetic.
+    The defaults are a CPU's: larger passes are no faster there, and take more memory.
 
     Attributes:
         linear: bytes of partners behind the fusion layer in one pass of the linear network.
@@ -39,7 +38,7 @@ class Chunks:
         waiting: bytes of partners that wait before a head, to go through it as one linear map.
     """
 
-    linear: int = 24 * 2**20
+    linear: int = 48 * 2**20
     riding: int = 2**30
     waiting: int = 2**28
 

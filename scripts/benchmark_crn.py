@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from lmd_cli.decomposition import decompose
+from lmd_cli.memory import keep_freed_memory
 from lmd_cli.networks import CRN, CRNShape, random_weights
 
 OUTPUT = "heatmap.car"
@@ -60,6 +61,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
+    keep_freed_memory()  # as lmd does
     shape = CRNShape.published(18)
     network = CRN(shape).eval()
     random_weights(network)

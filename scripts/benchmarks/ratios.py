@@ -2,20 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Tensor
 
 from benchmarks.setting import OFFSETS, OUTPUT, VARIANT, Bench
 from benchmarks.timing import Comparison, compare, relative
 from lmd_cli.data import collate
-from lmd_cli.decomposition import decompose, decompose_onward
-from lmd_cli.decomposition.replay import Linearised
+from lmd_cli.decomposition import decompose_onward
 from lmd_cli.evaluation.predict import predict
 from lmd_cli.evaluation.stopwatch import Stopwatch
 from lmd_cli.evaluation.walk import Visit, make_encoder
-from lmd_cli.networks import SimpleBEV
 from lmd_cli.networks.unprojection import unproject
 
 
@@ -88,52 +84,3 @@ def one_sample(bench: Bench, repeats: int) -> Comparison:
         1.2,
         repeats,
     )
-
-
-def straightforward(bench: Bench, repeats: int) -> Comparison:
-    """A sample of the evaluation against what the paper describes.
-
-    That is: for every offset the partner is encoded anew, all (voxel, camera) pairs are sampled,
-    and each part is a pass of its own through the whole linearised network.
-    """
-    encode = make_encoder(
-        bench.network, [bench.data[0]], collate, torch.device("cpu"), False, Stopwatch()
-    )
-
-    def ours() -> dict[str, Tensor]:
-        visit = Visit(0, encode(0, False), bench.visit.partners)
-        prediction = predict(bench.network, visit, VARIANT, OUTPUT)
-        moved = {f"{m} perturbed": maps[-1] for m, maps in prediction.perturbed.items()}
-        return {**prediction.parts, **{k: v for k, v in moved.items() if v is not None}}
-
-    def other() -> dict[str, Tensor]:
-        clean = _encode_densely(bench.network, bench.batch)
-        kept = decompose(bench.fuse, clean, VARIANT, root=bench.network, keep_frozen=True)
-        zeros = {m: torch.zeros_like(x) for m, x in clean.items()}
-        linear = Linearised(bench.fuse_joined, kept)
-
-        def one_pass(features: dict[str, Tensor], modality: str) -> Tensor:
-            alone = {**zeros, modality: features[modality]}
-            return linear.part(modality, torch.cat(list(alone.values()), dim=1))
-
-        found = {m: one_pass(clean, m) for m in bench.network.modalities}
-        one_pass(zeros, "camera")  # the bias
-        for _ in range(OFFSETS):
-            partner = _encode_densely(bench.network, bench.partner)
-            for m in bench.network.modalities:
-                found[f"{m} perturbed"] = one_pass(partner, m)
-        return found
-
-    def difference(a: dict[str, Tensor], b: dict[str, Tensor]) -> float:
-        return max(relative(a[name], b[name]) for name in b)
-
-    name = "a sample the scheduled way / the straightforward way"
-    return compare(name, ours, other, difference, 1 / 10, repeats)
-
-
-def _encode_densely(network: SimpleBEV, batch: Any) -> dict[str, Tensor]:
-    features = network.image_features(batch["images"])
-    size = (batch["images"].shape[-2], batch["images"].shape[-1])
-    cameras = (batch["pix_T_cams"], batch["cam0_T_camXs"])
-    lifted = unproject(features, *cameras, network.grid, size, dense=True)
-    return {"camera": lifted, "radar": network.encode_radar(batch)}

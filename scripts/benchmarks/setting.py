@@ -75,6 +75,8 @@ class Flops:
 
     Attributes:
         encoder, fusion, decoder: FLOPs of one sample, as torch counts them.
+        head: those of the decoder's last 3x3 convolution.
+        per_pixel: those of the head as one linear map of an input, kernel apart.
     """
 
     def __init__(self, grid: Grid, image_size: tuple[int, int]):
@@ -88,13 +90,21 @@ class Flops:
                 fused = network.bev_compressor[0](joined)
             with Meter() as decoder:
                 network.tail(fused, [OUTPUT])
+            with Meter() as head:
+                network.decoder.segmentation_head[0](fused)
+        self.head = head.flops
+        self.per_pixel = head.flops // network.widths.latent
         self.encoder, self.fusion, self.decoder = encoder.flops, fusion.flops, decoder.flops
 
     @property
     def ours(self) -> int:
         """One encoding; the fusion layer on the total and on the parts, which fill some channels
-        each; the decoder on the total, each modality, the bias, and the partners' modalities."""
-        return self.encoder + 2 * self.fusion + (4 + 2 * OFFSETS) * self.decoder
+        each; the decoder on the total, each modality and the bias. Partners go as far as the head,
+        which is one map for a modality's (:mod:`~lmd_cli.decomposition.heads`).
+        """
+        partner = self.decoder - self.head + self.per_pixel
+        clean = self.encoder + 2 * self.fusion + 4 * self.decoder
+        return clean + 2 * OFFSETS * partner + 2 * self.head
 
     @property
     def straightforward(self) -> int:
