@@ -108,13 +108,14 @@ class Linearised:
 
     def parts(self, modality: str, inputs: Iterable[Tensor]) -> list[Any]:
         """:meth:`part` of each of many inputs."""
-        inputs, found, same = list(inputs), [], True
+        inputs, found, heads = list(inputs), [], self._heads
+        heads.spoilt = False
         for x in inputs:
-            found.append(self._part(modality, x, self._heads))
-            if self._heads.full:
-                same &= self._heads.settle()
-        same &= self._heads.settle()
-        return found if same else self.parts(modality, inputs)
+            found.append(self._part(modality, x, heads))
+            if heads.full:
+                heads.settle()
+        heads.settle()
+        return self.parts(modality, inputs) if heads.spoilt else found
 
     def _part(self, modality: str, x: Tensor, heads: Heads | None) -> Any:
         if self._needs_bias and not self._bias_inputs:

@@ -16,6 +16,7 @@ from lmd_cli.decomposition.errors import DecompositionError
 from lmd_cli.decomposition.frozen import FrozenMap, Stream
 from lmd_cli.decomposition.heads import Head, LinearHead, find_head
 from lmd_cli.decomposition.marks import MarkedTensor, marked, unmark_tensor
+from lmd_cli.decomposition.modules import ModuleTracker
 from lmd_cli.decomposition.registry import Rule, function_name
 from lmd_cli.decomposition.rules.linear import convolution
 from lmd_cli.decomposition.tensor import writes_to
@@ -48,12 +49,17 @@ class Heads:
         tape: the maps of the operating point.
         inputs: how many will go through in all; with few nothing waits.
         most: bytes of inputs that wait at most.
+
+    Attributes:
+        spoilt: whether inputs were overwritten while they waited; their heads then run from now on,
+            and what was put off has to be done again.
     """
 
     def __init__(self, tape: Sequence[FrozenMap], inputs: int, most: int):
         self._tape, self._inputs, self._most = tape, inputs, most
         self._linear: dict[int, LinearHead | None] = {}
         self._waiting: list[Waiting] = []
+        self.spoilt = False
 
     def wait(self, head: Head, h: Tensor, stream: Stream, position: int) -> Waiting | None:
         """Puts a head off, if it pays and its maps are factors."""
@@ -81,26 +87,27 @@ class Heads:
         return sum(w.inputs.nbytes for w in self._waiting) >= self._most
 
     def refuse(self, position: int) -> None:
-        """Lets a head run as it is from now on: what it gives is used further, or what it read is
-        overwritten."""
+        """Lets a head run from now on."""
         self._linear[position] = None
 
     @torch.no_grad()
-    def settle(self) -> bool:
-        """Works out what waits. Returns whether all inputs are still what they were."""
+    def settle(self) -> None:
+        """Works out what waits."""
         waiting, self._waiting = self._waiting, []
         for w in waiting:
             if writes_to(w.inputs) != w.writes:
                 self.refuse(w.position)
-        linear = {w.position: self._linear[w.position] for w in waiting}
-        for position, head in linear.items():
-            if head is None:
-                continue
-            here = [w for w in waiting if w.position == position]
-            made = head([h for w in here for h in w.inputs]).split([len(w.inputs) for w in here])
-            for w, outputs in zip(here, made, strict=True):
-                w.outputs.copy_(outputs)
-        return None not in linear.values()
+                self.spoilt = True
+        for position in dict.fromkeys(w.position for w in waiting):
+            head = self._linear[position]
+            if head is not None:
+                _work_out(head, [w for w in waiting if w.position == position])
+
+
+def _work_out(head: LinearHead, waiting: Sequence[Waiting]) -> None:
+    made = head([h for w in waiting for h in w.inputs])
+    for w, outputs in zip(waiting, made.split([len(w.inputs) for w in waiting]), strict=True):
+        w.outputs.copy_(outputs)
 
 
 class HeadPass:
@@ -122,7 +129,7 @@ class HeadPass:
     def watching(self) -> Iterator[None]:
         """Sees heads coming, through torch's global hooks (the network gets none). Where somebody
         else watches all modules, nothing waits."""
-        if hooks._has_any_global_hook():
+        if _others_watch():
             yield
             return
         handle = hooks.register_module_forward_pre_hook(self._enter)
@@ -170,10 +177,20 @@ class HeadPass:
         return between.as_subclass(MarkedTensor), 0
 
     def _used(self, args: Any, kwargs: Any) -> None:
-        """Works out what waits if a call uses it."""
-        for tensor in marked(args, kwargs) if self._made else ():
-            for out, waiting in self._made:
-                if tensor is out:
-                    self._heads.settle()
-                    self._heads.refuse(waiting.position)
-                    self._made = []
+        """Works out what waits if a call uses it; that head then runs from now on."""
+        if not self._made:
+            return
+        given = {id(x) for x in marked(args, kwargs)}
+        used = [waiting for out, waiting in self._made if id(out) in given]
+        if used:
+            self._heads.settle()
+            self._made = []
+        for waiting in used:
+            self._heads.refuse(waiting.position)
+
+
+def _others_watch() -> bool:
+    """Whether anybody but us, perhaps in another thread, has hooks on all modules."""
+    every = (*hooks._global_forward_pre_hooks.values(), *hooks._global_forward_hooks.values())
+    ours = (HeadPass, ModuleTracker)
+    return not all(isinstance(getattr(hook, "__self__", None), ours) for hook in every)

@@ -234,6 +234,28 @@ def test_one_buffer_for_all_inputs_is_told_from_inputs_that_stay() -> None:
         torch.testing.assert_close(a, linear.part("camera", x), rtol=0, atol=1e-12)
 
 
+def test_inputs_that_were_overwritten_are_told_when_another_output_is_used() -> None:
+    """The first input waits; the second overwrites it, and its own output is used further."""
+    memory: list[Tensor] = []
+    network, calls = head(), [0]
+
+    def function(x: Tensor) -> Tensor:
+        calls[0] += 1
+        if calls[0] < 3:
+            memory[:] = [x * 1.0]
+        else:
+            memory[0].copy_(x)
+        out = network(memory[0])
+        return out * 1.0 if calls[0] == 3 else out  # type: ignore[no-any-return]
+
+    linear = linearised(function)
+    assert calls == [1]
+    found = linear.parts("camera", partners())
+    assert calls[0] > 1 + PARTNERS
+    for a, x in zip(found, partners(), strict=True):
+        torch.testing.assert_close(a, linear.part("camera", x), rtol=0, atol=1e-12)
+
+
 # -- what is no head ----------------------------------------------------------------------
 
 
@@ -315,6 +337,26 @@ def test_others_who_watch_all_modules_see_what_they_would() -> None:
         linear.parts("camera", partners())
     assert counter.count == PARTNERS
     assert len(seen) == 5 * PARTNERS
+
+
+def test_a_decomposition_in_another_thread_changes_nothing() -> None:
+    """Its hooks on all modules are ours."""
+    linear, entered, done = linearised(head()), threading.Event(), threading.Event()
+
+    class Slow(nn.Module):
+        def forward(self, x: Tensor) -> Tensor:
+            entered.set()
+            done.wait()
+            return x
+
+    thread = threading.Thread(target=lambda: linearised(Slow()))
+    thread.start()
+    entered.wait()
+    with Counter() as counter:
+        linear.parts("camera", partners())
+    done.set()
+    thread.join()
+    assert counter.count == 0
 
 
 def test_other_threads_run_undisturbed() -> None:
