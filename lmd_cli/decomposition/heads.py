@@ -15,7 +15,7 @@ pays for a sample's many partners: their heads wait until several are there.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -117,7 +117,7 @@ class LinearHead:
         if stream.modality is None or len(maps) != head.maps:
             return None
         *norm, slope = maps
-        if not isinstance(slope, FrozenSlope) or slope.shares is not None:
+        if not isinstance(slope, FrozenSlope) or slope.shares is not None or len(slope.slope) > 1:
             return None
         factors = head.last.weight * slope.slope  # (outputs, C, 1, 1) and (1, C, Z, X)
         for found in norm:
@@ -130,22 +130,29 @@ class LinearHead:
     def __call__(self, inputs: Sequence[Tensor]) -> Tensor:
         """Inputs ``(channels in, Z, X)``, n of them, to ``(n, outputs, Z, X)``."""
         k, (outputs, _, z, x) = self.weight.shape[-1], self.factors.shape
-        row = x * outputs * self.weight[0].nbytes
-        rows = max(1, min(z, BLOCK // row))
-        kernel = self.weight.new_empty(rows * x, outputs, k, k, self.weight.shape[1])
-        read = self.weight.new_empty(rows * x, len(inputs), self.weight.shape[1])
         made = self.weight.new_empty(len(inputs), outputs * k * k, z * x)
+        read = self.weight.new_empty(0)
+        for pixels, kernel in self._blocks():
+            read.resize_(len(kernel), len(inputs), self.weight.shape[1])
+            for n, h in enumerate(inputs):
+                read[:, n] = h.flatten(1)[:, pixels].t()
+            spread = torch.bmm(kernel, read.transpose(1, 2))  # (pixels, outputs * k * k, n)
+            made[:, :, pixels] = spread.permute(2, 1, 0)
+        out = F.fold(made, (z, x), k, padding=k // 2)  # adds up what counts for a pixel
+        return out.sub_(self._means(inputs)) if self.centred else out
+
+    def _blocks(self) -> Iterator[tuple[slice, Tensor]]:
+        """The map's pixels, some rows at a time, and K there, ``(pixels, outputs * k * k, channels
+        in)``, in the same memory every time."""
+        k, (outputs, _, z, x) = self.weight.shape[-1], self.factors.shape
+        rows = min(z, max(1, BLOCK // (x * outputs * self.weight[0].nbytes)))
+        kernel = self.weight.new_empty(rows * x, outputs, k, k, self.weight.shape[1])
         around = F.pad(self.factors, (k // 2,) * 4)
         for top in range(0, z, rows):
-            here = slice(top * x, min(top + rows, z) * x)
-            pixels = here.stop - here.start
-            self._kernel(around[:, :, top : top + pixels // x + k - 1], kernel[:pixels])
-            for n, h in enumerate(inputs):
-                read[:pixels, n] = h.flatten(1)[:, here].t()
-            spread = torch.bmm(kernel[:pixels].flatten(1, 3), read[:pixels].transpose(1, 2))
-            made[:, :, here] = spread.permute(2, 1, 0)
-        out = F.fold(made, (z, x), k, padding=k // 2)
-        return out.sub_(self._means(inputs)) if self.centred else out
+            count = min(rows, z - top)
+            here = kernel[: count * x]
+            self._kernel(around[:, :, top : top + count + k - 1], here)
+            yield slice(top * x, (top + count) * x), here.flatten(1, 3)
 
     def _kernel(self, around: Tensor, out: Tensor) -> None:
         """K of some rows by the pixel q that is read: ``K_o(q, u) = sum_c D_oc(q + u) W_c(-u)``
