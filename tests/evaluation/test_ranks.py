@@ -279,6 +279,7 @@ def test_a_rank_that_never_comes(
     config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(tally, "START_TIMEOUT", 0.3)
+    monkeypatch.setattr(ranks, "LINGER", 0.3)
     me = Rank(0, 2, 0, 2, "127.0.0.1", free_port())
     with pytest.raises(RunError, match="rows are missing from position 2 of 4 on"):
         evaluate(config, tmp_path / "out", limit=4, rank=me)
