@@ -33,7 +33,7 @@ from lmd_cli.networks import SimpleBEV
 from lmd_cli.networks.unprojection import unproject
 
 SCRIPTS = Path(__file__).resolve().parent.parent
-#: The straightforward way has six times the FLOPs; the rest of its time is memory.
+#: At most: the straightforward way has seven times the FLOPs; the rest of its time is memory.
 BOUND, BOUND_KEPT = 1 / 10, 1 / 6
 
 Parts: TypeAlias = dict[str, Tensor]
