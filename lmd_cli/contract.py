@@ -17,7 +17,8 @@ from torch.utils import _pytree as pytree
 
 from lmd_cli.compute import encode_features
 from lmd_cli.config_compute import Precision
-from lmd_cli.decomposition.tensor import DecomposedTensor, not_finite
+from lmd_cli.decomposition.inputs import not_finite
+from lmd_cli.decomposition.tracing.modes import while_decomposed
 from lmd_cli.errors import ContractError
 from lmd_cli.targets import blamed
 
@@ -211,7 +212,7 @@ def _require_output(found: Any, output: str, what: str) -> Tensor:
         raise ContractError(
             f"{what}: output {output} is of {given}; expected a tensor of real floating numbers"
         )
-    if isinstance(value, DecomposedTensor) and (bad := not_finite(value.total)):
+    if bad := while_decomposed(lambda: not_finite(value)):
         raise ContractError(
             f"{what}: output {output} holds {bad} for finite features; expected finite numbers"
         )

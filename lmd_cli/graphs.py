@@ -10,15 +10,14 @@ from __future__ import annotations
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from contextvars import ContextVar
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-#: Whether this thread records (or rehearses) a graph.
-_RECORDING: ContextVar[bool] = ContextVar("recording", default=False)
+from lmd_cli.decomposition.capture import RECORDING, recording
+
 #: Different shapes that are recorded; each holds memory of its own. Further ones run as they are.
 MOST_SHAPES = 2
 
@@ -96,11 +95,11 @@ class _Recorded:
 @contextmanager
 def _not_looking() -> Iterator[None]:
     """:func:`recording` is true inside."""
-    token = _RECORDING.set(True)
+    token = RECORDING.set(True)
     try:
         yield
     finally:
-        _RECORDING.reset(token)
+        RECORDING.reset(token)
 
 
 @contextmanager
@@ -130,13 +129,11 @@ def _random_state() -> Iterator[None]:
         raise
 
 
-def recording(x: Tensor) -> bool:
-    """Whether work on a tensor is being recorded, so that nothing may look at its values."""
-    return x.is_cuda and _RECORDING.get()
-
-
 def _kind(leaf: Any) -> Any:
     """What must be alike for a graph to fit."""
     if isinstance(leaf, Tensor):
         return (tuple(leaf.shape), leaf.dtype, leaf.device)
     return leaf
+
+
+__all__ = ["Graph", "recording"]

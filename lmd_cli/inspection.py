@@ -11,7 +11,7 @@ from lmd_cli.build import build_dataset, build_network
 from lmd_cli.config import RunConfig
 from lmd_cli.contract import fuse_function
 from lmd_cli.decomposition import Coverage, decompose, explain_coverage
-from lmd_cli.decomposition.frozen import FrozenProduct
+from lmd_cli.decomposition.linearised.structure import kept_program, products_of
 from lmd_cli.progress import Progress
 from lmd_cli.single import encode, start
 
@@ -51,8 +51,9 @@ def attends(
     classes) is none, nor is a gate alone.
     """
     found = decompose(fuse, features, root=root, keep_frozen=True)
-    softmax = any(rule.kind == "softmax" for rule in found.coverage.values())
-    return softmax and any(isinstance(step, FrozenProduct) for step in found.tape or [])
+    program = kept_program(found)
+    softmax = any(step.kind == "softmax" for step in program.steps)
+    return softmax and bool(products_of(program))
 
 
 def _at_sample(

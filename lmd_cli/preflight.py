@@ -15,16 +15,14 @@ from lmd_cli.build import BuiltNetwork, Samples, build_dataset, build_network
 from lmd_cli.config import DataConfig, RunConfig
 from lmd_cli.contract import Features, fuse_function
 from lmd_cli.decomposition import Decomposition, DecompositionError, Variant
-from lmd_cli.decomposition.replay import replay, replay_deviation
+from lmd_cli.decomposition.layout import BIAS
+from lmd_cli.decomposition.linearised.replay import deviation, replay, replay_deviation
+from lmd_cli.decomposition.pytrees import map_tensors
 from lmd_cli.errors import LmdError
 from lmd_cli.evaluation.schedule import Schedule
+from lmd_cli.exactness import DOUBLE, OPERATION, blame, magnification, told_of_size
 from lmd_cli.progress import Progress, Silent
 from lmd_cli.single import encode, split, start
-
-#: Largest |total - sum of parts| over max |total| at any operation, by precision.
-CONSERVATION = {torch.float32: 1e-4, torch.float64: 1e-12}
-#: Largest deviation of a replayed part in float64, over the largest |part|.
-REPLAY = 1e-9
 
 Status = Literal["ok", "note", "FAIL"]
 T = TypeVar("T")
@@ -207,13 +205,14 @@ def _conservation(
     name = "parts_residual" if Variant.parse(variant).softmax == "secant" else "residual"
     residuals = {record.order: getattr(record, name) for record in result.operations}
     worst = result.operations[max(residuals, key=lambda order: _size(residuals[order]))]
+    limit = OPERATION[dtype]
     precision = str(dtype).removeprefix("torch.")
     found.add(
         f"conservation, {variant}, {precision}",
-        residuals[worst.order] < CONSERVATION[dtype],
+        residuals[worst.order] < limit,
         f"largest {name.replace('_', ' ')} {residuals[worst.order]:.1e} "
         f"({worst.operation} in {worst.module or 'fuse'}), "
-        f"limit {CONSERVATION[dtype]:.0e}, {len(result.operations)} operations",
+        f"limit {limit:.0e}, {len(result.operations)} operations",
     )
 
 
@@ -232,13 +231,34 @@ def _double_precision(
     features, constants = encoded
     result = split(built, features, constants, config, variant, keep_frozen=True)
     _conservation(found, variant, result, torch.float64)
-    name = f"replay of eq. 14, {variant}"
     fuse = fuse_function(built.network, config.model.output, constants)
-    again = found.attempt(name, lambda: replay(fuse, features, result))
+    _plain(found, variant, result, fuse, features)
+    name = f"replay of eq. 14, {variant}"
+    again = found.attempt(name, lambda: replay(result, features))
     if again is not None:
-        deviation = replay_deviation(again, result)
-        found.add(
-            name,
-            deviation < REPLAY,
-            f"largest deviation {deviation:.1e} of the largest part, limit {REPLAY:.0e}",
-        )
+        worst, limit = replay_deviation(again, result), DOUBLE.replay
+        detail = f"largest deviation {worst:.1e} of the largest part, limit {limit:.0e}"
+        if not worst <= limit:
+            detail += f"; {blame(fuse, features, variant, built.network, limit)}"
+        found.add(name, worst <= limit, detail)
+    times = magnification(result.total, {**result.parts, BIAS: result.bias})
+    if (said := told_of_size(variant, times)) is not None:
+        found.note(f"size of the parts, {variant}", said)
+
+
+def _plain(
+    found: Preflight, variant: str, result: Decomposition, fuse: Any, features: Features
+) -> None:
+    """The network as it is gives the total."""
+    name = f"total is the plain network's, {variant}"
+
+    def run() -> torch.Tensor:
+        with torch.no_grad():
+            plain: torch.Tensor = fuse(**map_tensors(torch.clone, features))
+        return plain
+
+    plain = found.attempt(name, run)
+    if plain is not None:
+        apart, limit = deviation({BIAS: (result.total, plain)}), DOUBLE.total
+        same = "the same bits" if torch.equal(result.total, plain) else f"{apart:.1e} apart"
+        found.add(name, apart <= limit, f"{same}, limit {limit:.0e}")

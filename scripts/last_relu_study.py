@@ -36,8 +36,8 @@ from lmd_cli.contract import fuse_function
 from lmd_cli.data.synthetic import read_evidence, read_instances
 from lmd_cli.decomposition import decompose
 from lmd_cli.decomposition.layout import BIAS
+from lmd_cli.decomposition.pytrees import map_tensors
 from lmd_cli.decomposition.result import Parts
-from lmd_cli.decomposition.tree import map_tensors
 from lmd_cli.evaluation.known_truth import Vehicle, truth_scores
 from lmd_cli.evaluation.vehicles import Footprint, FootprintMeans, detected, footprints
 from lmd_cli.single import encode

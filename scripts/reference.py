@@ -1,4 +1,4 @@
-"""Fills in the pages what the code says itself: options, signatures, and which function has which
+"""Fills in the pages what the code says itself: options, signatures, and which operator has which
 rule.
 
     python scripts/reference.py            # rewrite the generated blocks of the pages
@@ -183,37 +183,40 @@ def _escaped(line: str) -> str:
 
 
 def rule_groups() -> dict[tuple[str, str, str], list[str]]:
-    """The functions that have a rule, by (module of the rule, kind, equation or reason)."""
+    """The operators that have a rule, by (module of the rule, kind, equation or reason)."""
     from lmd_cli.decomposition import find_rule, rules
-    from lmd_cli.decomposition.registry import KINDS, function_name, registered_functions
-    from lmd_cli.decomposition.rules.composite import COMPOSED
+    from lmd_cli.decomposition.registry import KINDS, registered_operators
 
     own = f"{rules.__name__}."
     groups: dict[tuple[str, str, str], set[str]] = defaultdict(set)
-    for function in registered_functions():
-        rule = find_rule(function)
+    for operator in registered_operators():
+        rule = find_rule(operator)
         assert rule is not None
-        made_of = COMPOSED[function] if rule.kind == "composite" else rule.apply
-        home = made_of.__module__
+        home = rule.apply.__module__
         if home.startswith(own):  # not one that a user registered
             key = (home.removeprefix(own), rule.kind, rule.equation or KINDS[rule.kind])
-            groups[key].add(short_name(function_name(function)))
+            groups[key].add(operator_name(operator))
     return {key: sorted(names) for key, names in sorted(groups.items())}
 
 
-def short_name(name: str) -> str:
-    """``relu`` for ``torch.nn.functional.relu``; an in-place twin has the name of its other."""
-    last = name.removesuffix(".__get__").rpartition(".")[2]
-    return last if last.startswith("_") else last.rstrip("_")
+def operator_name(operator: Any) -> str:
+    """``relu`` and ``max.dim`` for ATen's; a function that is none of them in full."""
+    from torch._ops import OpOverload, OpOverloadPacket
+
+    from lmd_cli.decomposition.registry import function_name
+
+    if isinstance(operator, (OpOverload, OpOverloadPacket)):
+        return str(operator).removeprefix("aten.")
+    return function_name(operator)
 
 
 def rules_block() -> str:
-    """Every function with its rule, by file."""
+    """Every operator with its rule, by file."""
     rows = [
         (f"[{module}](rules/{module}.py)", kind, equation, " ".join(f"`{n}`" for n in names))
         for (module, kind, equation), names in rule_groups().items()
     ]
-    return _table(("file", "kind", "equation, or why not", "functions"), rows)
+    return _table(("file", "kind", "equation, or why not", "operators"), rows)
 
 
 def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:

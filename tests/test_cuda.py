@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lmd_cli.config_file import load_config
 from lmd_cli.decomposition import NoRuleError, decompose
-from lmd_cli.decomposition.replay import replay, replay_deviation
+from lmd_cli.decomposition.linearised.replay import replay, replay_deviation
 from lmd_cli.evaluation import evaluate
 from lmd_cli.graphs import Graph
 
@@ -64,7 +64,7 @@ def test_total_parts_extras_and_replay(
     )
     assert torch.equal(result.total, plain)
     assert result.residual < 1e-5
-    assert replay_deviation(replay(network, inputs, result), result) < 1e-4
+    assert replay_deviation(replay(result, inputs), result) < 1e-4
     for part in (*result.parts.values(), result.bias, result.extras["radar"][0]):
         assert part.is_cuda
     alone = decompose(network, {name: x[1:2] for name, x in inputs.items()}, variant)
@@ -180,7 +180,7 @@ def test_a_triton_kernel_with_a_rule_of_its_own() -> None:
     result = decompose(function, x, audit="raise", keep_frozen=True)
     assert torch.equal(result.total, function(**x))
     assert torch.equal(result.parts["camera"], 2 * x["camera"])
-    assert replay_deviation(replay(function, x, result), result) == 0.0
+    assert replay_deviation(replay(result, x), result) == 0.0
 
 
 def test_a_recording_that_fails_leaves_torch_as_it_was() -> None:

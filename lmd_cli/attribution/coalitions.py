@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from lmd_cli.decomposition.tree import map_tensors
+from lmd_cli.decomposition.pytrees import map_tensors
 
 T = TypeVar("T")
 

@@ -33,7 +33,7 @@ from lmd_cli.attribution.interface import (
 from lmd_cli.attribution.removal import Accumulator, Plain
 from lmd_cli.attribution.sampling import WrittenOutSampling
 from lmd_cli.decomposition.layout import BIAS
-from lmd_cli.decomposition.tree import map_tensors
+from lmd_cli.decomposition.pytrees import map_tensors
 from lmd_cli.errors import ContractError, MethodError
 
 Forward = Callable[..., Tensor]

@@ -23,17 +23,20 @@ from lmd_cli.attribution.interface import (
 from lmd_cli.attribution.removal import Plain, leave_one_out, require_few, shapley
 from lmd_cli.decomposition import (
     Decomposition,
-    LeakError,
     Variant,
     decompose,
     decompose_bias,
     module_rules,
 )
-from lmd_cli.decomposition.frozen import products
 from lmd_cli.decomposition.layout import BIAS
-from lmd_cli.decomposition.modules import find_root
-from lmd_cli.decomposition.partial import ACTIVATIONS, NORMALISATIONS, PartiallyLinear
-from lmd_cli.decomposition.replay import replay
+from lmd_cli.decomposition.linearised.partial import (
+    ACTIVATIONS,
+    NORMALISATIONS,
+    PartiallyLinear,
+)
+from lmd_cli.decomposition.linearised.replay import replay
+from lmd_cli.decomposition.linearised.structure import kept_program, products_of_features
+from lmd_cli.decomposition.tracing.modules import find_root
 
 #: What is linearised, by the name of table 1's columns.
 FROZEN = {
@@ -89,7 +92,7 @@ class LmdExplainer:
         moved = [name for name, tree in features.items() if tree is not self.clean[name]]
         found = {name: self._known(name, features[name]) for name in moved}
         new = [name for name, part in found.items() if part is None]
-        found |= replay(self.fuse, features, self.result, only=new) if new else {}
+        found |= replay(self.result, features, only=new) if new else {}
         return {**self.result.parts, **found, BIAS: self.result.bias}
 
     def _known(self, name: str, tree: Any) -> Any:
@@ -133,10 +136,11 @@ class LmdShapley:
     def at(self, fuse: Fuse, features: Features) -> Explainer:
         require_few(tuple(features))
         linear = Lmd(self.variant).at(fuse, features)
-        met = products(linear.result.tape or []) if self._keeps_constants(fuse) else None
+        met = products_of_features(kept_program(linear.result))
+        products = met if self._keeps_constants(fuse) else None
 
         def bias(**given: Any) -> tuple[Any, Any]:
-            return self._at_coalition(fuse, given, met)
+            return self._at_coalition(fuse, given, products)
 
         return _LmdShapleyExplainer(linear, _bias_beside(fuse, bias, self.name))
 
@@ -157,12 +161,9 @@ class LmdShapley:
         present (absent ones are zero) are followed with it through ``products`` products.
         """
         if products is not None:
-            try:
-                result = decompose_bias(fuse, features, self.variant, products)
-                return result.bias, result.total
-            except LeakError:  # a write in place to views, which must have the same parts
-                pass
-        result = decompose(fuse, features, self.variant)
+            result = decompose_bias(fuse, features, self.variant, products)
+        else:
+            result = decompose(fuse, features, self.variant)
         return result.bias, result.total
 
 
@@ -208,4 +209,4 @@ class PartialLinearisation:
 
     def at(self, fuse: Fuse, features: Features) -> Explainer:
         result = linearise(fuse, features, self.variant)
-        return Plain(leave_one_out, remembering(fuse, PartiallyLinear(fuse, result, self.kinds)))
+        return Plain(leave_one_out, remembering(fuse, PartiallyLinear(result, self.kinds)))

@@ -13,11 +13,10 @@ Relevance goes from a target back to the features (sections 2.2, 6, E.4, table 1
 What constants take, and what epsilon absorbs, is the ``bias``: the target less the relevance of
 the features.
 
-Implementation: R = c * x with a coefficient c for every tensor, and c is what backpropagation
-carries when each operation's derivative is replaced: by slope output / input for activations
-(R_in = R_out), by the linear map of constant variance for norms, and by the derivative times
-z / (z + eps sign z) for linear operations. As epsilon goes to 0 this is the transpose of LMD under
-its identity rules: LRP's relevance of a modality is LMD's part of the target.
+Implementation: R = c * x with a coefficient c for every tensor. The linearised network of LMD's
+identity rules runs once on the features as a whole; where it is linear, c is what backpropagation
+carries, times z / (z + eps sign z) at every operation that adds terms up. As epsilon goes to 0 this
+is the transpose of LMD: LRP's relevance of a modality is LMD's part of the target.
 """
 
 from __future__ import annotations
@@ -27,26 +26,22 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.overrides import TorchFunctionMode
-from torch.utils import _pytree as pytree
 
-from lmd_cli.attribution.interface import Features, Fuse, Target, autograd_followed
-from lmd_cli.decomposition import Layout, NoRuleError, Rule, Variant, find_rule
-from lmd_cli.decomposition.frozen import FrozenMap, Stream
+from lmd_cli.attribution.interface import Features, Fuse, Target
+from lmd_cli.decomposition import NoRuleError
 from lmd_cli.decomposition.layout import BIAS
-from lmd_cli.decomposition.marks import MarkedTensor, count_marked, mark, unmark, unmark_tensor
-from lmd_cli.decomposition.modules import find_root
-from lmd_cli.decomposition.registry import function_name
-from lmd_cli.decomposition.rules.arithmetic import add_
-from lmd_cli.decomposition.rules.composite import COMPOSED, is_composed
-from lmd_cli.decomposition.rules.quotient import fraction
-from lmd_cli.decomposition.session import Session
-from lmd_cli.decomposition.tensor import DecomposedTensor
-from lmd_cli.decomposition.tree import map_tensors
+from lmd_cli.decomposition.linearised.program import Output, Program, Step
+from lmd_cli.decomposition.linearised.recording import recorded_program
+from lmd_cli.decomposition.linearised.streams import Stream
+from lmd_cli.decomposition.linearised.values import Env, store
+from lmd_cli.decomposition.pytrees import leaves, map_tensors
 from lmd_cli.errors import MethodError
 
 #: Stabilises denominators.
 EPSILON = 1e-6
+#: Operators of the kinds ``sum`` and ``product`` that add terms up; others join or scale.
+_ADDITIONS = frozenset({"add", "sub", "rsub", "lerp", "addcmul", "addcdiv"})
+_MATRIX_PRODUCTS = frozenset({"mm", "bmm", "mv", "dot", "addmm", "baddbmm", "addmv", "addbmm"})
 
 
 class Lrp:
@@ -64,165 +59,106 @@ class Lrp:
     def scores(self, fuse: Fuse, features: Features, target: Target) -> dict[str, Tensor]:
         """For each modality its relevance (B, n) of every target.
 
-        One pass forward and one backward for each target.
+        One pass forward that finds the linear maps, one through them, and one backward for each
+        target.
 
         Raises:
             MethodError: an operation that LRP has no rule for; it is named.
         """
-        leaves = {
+        try:
+            program = recorded_program(fuse, features, "identity-ratio")
+        except NoRuleError as error:
+            raise MethodError(f"lrp has {error}") from error
+        _require_real(program)
+        inputs = {
             name: map_tensors(lambda t: t.detach().clone().requires_grad_(), tree)
             for name, tree in features.items()
         }
-        session = Session(
-            Layout(("features",)),
-            Variant("identity", "ratio"),
-            root=find_root(fuse),
-            keep_frozen=True,
-        )
-        with torch.enable_grad(), autograd_followed(self.name):
-            marked = {name: map_tensors(_marked_copy, tree) for name, tree in leaves.items()}
-            with session.tracker.active(), _RelevanceMode(session, self.epsilon):
-                output = fuse(**marked)
-            total = target(map_tensors(unmark_tensor, output))
-            shares = _relevance(total, leaves)
+        with torch.enable_grad():
+            total = target(_whole(program, inputs, self.epsilon))
+            shares = _relevance(total, inputs)
         return {**shares, BIAS: total.detach() - sum(shares.values())}
 
 
-def _marked_copy(leaf: Tensor) -> Tensor:
-    """A copy that the network may write to."""
-    return mark(leaf.clone())
+def _require_real(program: Program) -> None:
+    """Refuses complex numbers.
+
+    Raises:
+        MethodError: names the first operation that gives them.
+    """
+    for step in program.steps:
+        if any(o.map is not None and o.place.dtype.is_complex for o in step.outputs):
+            raise MethodError(f"lrp has no rule for complex numbers: {step.operation} {step.where}")
 
 
-def _relevance(total: Tensor, leaves: dict[str, Any]) -> dict[str, Tensor]:
+def _whole(program: Program, inputs: Mapping[str, Any], epsilon: float) -> Any:
+    """The function's output for whole inputs, with the derivatives that carry coefficients."""
+    env = program.run(program.start_whole(inputs), _Relevance(epsilon))
+    found = program.collect(env, 1, True)
+    return map_tensors(lambda t: t[0], found)
+
+
+class _Relevance:
+    """Takes whole values through a step; its derivative is stabilised."""
+
+    def __init__(self, epsilon: float):
+        self._epsilon, self._stream = epsilon, Stream(None, 0.0)
+
+    def __call__(self, step: Step, env: Env) -> None:
+        for output in step.outputs:
+            if output.map is None:
+                continue
+            made = self._stream.through(output, env)
+            if made is not None:
+                made = self._stabilised(step, output, made)
+            store(env, step, output, made)
+
+    def _stabilised(self, step: Step, output: Output, z: Tensor) -> Tensor:
+        """The coefficient that comes back to ``z`` is multiplied by share * z / (z + eps sign z);
+        each factor of a product of two features takes half."""
+        share = 0.5 if output.varies else 1.0
+        if not z.requires_grad or (share == 1.0 and not _adds_terms(step)):
+            return z
+        value = z.detach()
+        away = torch.where(value < 0, value - self._epsilon, value + self._epsilon)
+        factor = share * value / away
+        z.register_hook(lambda c: c * factor)
+        return z
+
+
+def _adds_terms(step: Step) -> bool:
+    """Whether a result is a sum of several terms; joining and scaling hand all of it on."""
+    if step.kind == "sum":
+        return step.operator in _ADDITIONS
+    if step.kind == "product":
+        return step.operator in _MATRIX_PRODUCTS
+    return step.kind in ("linear", "normalisation")
+
+
+def _relevance(total: Tensor, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
     """Coefficient times feature, summed over each modality: (B, n)."""
-    tensors = pytree.tree_leaves(leaves)
-    found: dict[str, list[Tensor]] = {name: [] for name in leaves}
+    tensors = {name: leaves(tree) for name, tree in inputs.items()}
+    every = [leaf for own in tensors.values() for leaf in own]
+    found: dict[str, list[Tensor]] = {name: [] for name in inputs}
     for column in total.unbind(1):
-        coefficients = torch.autograd.grad(
-            column.sum(), tensors, retain_graph=True, allow_unused=True
-        )
-        known = dict(zip(map(id, tensors), coefficients, strict=True))
-        for name, tree in leaves.items():
-            found[name].append(_weighted_sum(tree, known, column))
+        coefficients = iter(_coefficients(column, every))
+        for name, own in tensors.items():
+            found[name].append(sum(_weighted(next(coefficients), x, column) for x in own))  # type: ignore[arg-type]
     return {
         name: torch.stack(columns, 1) if columns else total.detach()[:, :0]
         for name, columns in found.items()
     }
 
 
-def _weighted_sum(tree: Any, coefficients: Mapping[int, Tensor | None], like: Tensor) -> Tensor:
-    total = torch.zeros_like(like)
-    for leaf in pytree.tree_leaves(tree):
-        c = coefficients[id(leaf)]
-        if c is not None:
-            total = total + (c * leaf).detach().flatten(1).sum(1)
-    return total
+def _coefficients(column: Tensor, inputs: list[Tensor]) -> list[Tensor | None]:
+    """None for what a target does not depend on."""
+    if not column.requires_grad:
+        return [None] * len(inputs)
+    return list(torch.autograd.grad(column.sum(), inputs, retain_graph=True, allow_unused=True))
 
 
-class _RelevanceMode(TorchFunctionMode):
-    """Runs the network with the derivatives that carry coefficients back."""
-
-    def __init__(self, session: Session, epsilon: float):
-        super().__init__()
-        self._session, self._epsilon = session, epsilon
-        self._stream = Stream(None, session.layout.uniform_share, {}, keep=False)
-
-    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        kwargs = kwargs or {}
-        marked = count_marked(args, kwargs)
-        if not marked:
-            return func(*args, **kwargs)
-        rule = self._rule(func)
-        if is_composed(func, rule.kind, args, kwargs):
-            if rule.inplace:
-                raise MethodError(f"lrp has no rule for {function_name(func)} in place")
-            with self:
-                return COMPOSED[func](*args, **kwargs)
-        with torch._C.DisableTorchFunctionSubclass():
-            if rule.kind in ("activation", "normalisation"):
-                return self._linearised(rule, func, args, kwargs)
-            return self._plain(rule, func, args, kwargs, marked)
-
-    def _rule(self, func: Any) -> Rule:
-        rule = find_rule(func)
-        if rule is None or rule.kind == "refused":
-            where = self._session.tracker.describe()
-            raise MethodError(f"lrp has no rule for {function_name(func)}, called {where}")
-        return rule
-
-    def _plain(self, rule: Rule, func: Any, args: Any, kwargs: Any, marked: int) -> Any:
-        """What is linear runs as it is; its derivative is stabilised."""
-        if rule.kind == "quotient" and isinstance(fraction(func, args, kwargs)[1], MarkedTensor):
-            return self._quotient(rule, func, args, kwargs)
-        out = func(*unmark(args), **unmark(kwargs))
-        if rule.kind in ("metadata", "constant") or out is None:
-            return out
-        if rule.kind in ("softmax", "statistic"):
-            return out.detach()
-        if isinstance(out, Tensor) and out.is_complex():
-            where = self._session.tracker.describe()
-            raise MethodError(f"lrp has no rule for complex numbers: {function_name(func)} {where}")
-        share = 0.5 if rule.kind == "product" and marked == 2 else 1.0
-        if isinstance(out, Tensor) and (_sums_terms(rule) or share < 1.0):
-            self._stabilise(out, rule.inplace, share)
-        return mark(out)
-
-    def _quotient(self, rule: Rule, func: Any, args: Any, kwargs: Any) -> Any:
-        """The divisor is a constant, as a norm's deviation is."""
-        numerator, divisor = unmark(fraction(func, args, kwargs))
-        out = torch.div(numerator, divisor.detach())
-        if not rule.inplace:
-            return mark(out)
-        unmark(args[0]).copy_(out)
-        return args[0]
-
-    def _stabilise(self, z: Tensor, inplace: bool, share: float = 1.0) -> None:
-        """Multiplies the coefficient that comes back to ``z`` by share * z / (z + eps sign z)."""
-        if not z.requires_grad:
-            return
-        value = z.detach()
-        away = torch.where(value < 0, value - self._epsilon, value + self._epsilon)
-        factor = share * value / away
-        if inplace:  # whoever reads the tensor that was written to must meet the factor
-            z.copy_(_scaled_coefficient(z, factor))
-        else:
-            z.register_hook(lambda c: c * factor)
-
-    def _linearised(self, rule: Rule, func: Any, args: Any, kwargs: Any) -> Any:
-        """An activation or a norm as its linear map at this input."""
-        x = unmark_tensor(args[0] if args else kwargs["input"])
-        linear_map = self._map_at(rule, func, x, args, kwargs)
-        out = linear_map(x, self._stream, 0)
-        if rule.kind == "normalisation":
-            self._stabilise(out, False)
-        if rule.inplace or kwargs.get("inplace"):
-            x.copy_(out)
-            return mark(x)
-        return mark(out)
-
-    def _map_at(self, rule: Rule, func: Any, x: Tensor, args: Any, kwargs: Any) -> FrozenMap:
-        session, value = self._session, x.detach().clone()
-        lifted = DecomposedTensor.wrap(value, value.clone().unsqueeze(0), (0,))
-        others = {name: unmark_tensor(v) for name, v in kwargs.items() if name != "input"}
-        with torch.no_grad():
-            try:
-                rule.apply(session, func, session.remember(lifted), *unmark(args[1:]), **others)
-            except NoRuleError as error:
-                raise MethodError(f"lrp: {error}") from error
-        assert session.tape is not None
-        return session.tape.pop()
-
-
-def _sums_terms(rule: Rule) -> bool:
-    """Whether an output is a sum of several terms; joining and scaling hand all of it on."""
-    scaling_or_addition = rule.apply.__module__ == add_.__module__
-    return rule.kind == "linear" or (rule.kind, scaling_or_addition) in (
-        ("sum", True),
-        ("product", False),
-    )
-
-
-def _scaled_coefficient(z: Tensor, factor: Tensor) -> Tensor:
-    copy = z.clone()
-    copy.register_hook(lambda c: c * factor)
-    return copy
+def _weighted(coefficient: Tensor | None, x: Tensor, like: Tensor) -> Tensor:
+    """The sum over one tensor, (B,)."""
+    if coefficient is None:
+        return torch.zeros_like(like)
+    return (coefficient * x).detach().flatten(1).sum(1)

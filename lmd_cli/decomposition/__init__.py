@@ -1,10 +1,9 @@
-"""Layer-Wise Modality Decomposition at the level of torch functions.
+"""Layer-Wise Modality Decomposition of any function of tensors.
 
 ``decompose`` is the way in; ``rules/`` holds the method, one file for each kind of operation.
 """
 
 from lmd_cli.decomposition.api import decompose, decompose_bias, decompose_onward
-from lmd_cli.decomposition.audit import OperationRecord
 from lmd_cli.decomposition.coverage import Coverage, CoverageRow, explain_coverage
 from lmd_cli.decomposition.errors import (
     ConservationError,
@@ -14,10 +13,17 @@ from lmd_cli.decomposition.errors import (
     NoRuleError,
 )
 from lmd_cli.decomposition.layout import Layout
-from lmd_cli.decomposition.overrides import module_rules, set_module_rules
-from lmd_cli.decomposition.registry import Rule, find_rule, register_rule, unregister_rule
-from lmd_cli.decomposition.result import Decomposition, Parts
-from lmd_cli.decomposition.tensor import DecomposedTensor
+from lmd_cli.decomposition.module_rules import module_rules, set_module_rules
+from lmd_cli.decomposition.registry import (
+    Rule,
+    RuleInfo,
+    find_rule,
+    register_rule,
+    unregister_rule,
+)
+from lmd_cli.decomposition.result import DecomposedTensor, Decomposition, Parts
+from lmd_cli.decomposition.rules.activation import register_activation
+from lmd_cli.decomposition.tracing.audit import OperationRecord
 from lmd_cli.decomposition.variant import Variant, variant_names
 
 __all__ = [
@@ -34,6 +40,7 @@ __all__ = [
     "OperationRecord",
     "Parts",
     "Rule",
+    "RuleInfo",
     "Variant",
     "decompose",
     "decompose_bias",
@@ -41,6 +48,7 @@ __all__ = [
     "explain_coverage",
     "find_rule",
     "module_rules",
+    "register_activation",
     "register_rule",
     "set_module_rules",
     "unregister_rule",

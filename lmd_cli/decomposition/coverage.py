@@ -1,5 +1,5 @@
-"""What would happen, before it is relied on: every operation that meets a decomposed tensor, its
-rule, and every gap at once."""
+"""What would happen, before it is relied on: every operation that meets parts, its rule, and every
+gap at once."""
 
 from __future__ import annotations
 
@@ -10,25 +10,23 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.parameter import is_lazy
 
-from lmd_cli.decomposition.api import lift, names_of, parse_variant
-from lmd_cli.decomposition.custom import caller
-from lmd_cli.decomposition.errors import LeakError, NoRuleError
+from lmd_cli.decomposition.api import parse_variant, trace
+from lmd_cli.decomposition.errors import DecompositionError, LeakError, NoRuleError
+from lmd_cli.decomposition.inputs import lifted, names_of
 from lmd_cli.decomposition.layout import Layout
-from lmd_cli.decomposition.modules import find_root
-from lmd_cli.decomposition.overrides import ModuleRules, VariantByModule
-from lmd_cli.decomposition.registry import Rule, find_rule, function_name, is_scripted
-from lmd_cli.decomposition.session import Session
-from lmd_cli.decomposition.tensor import DecomposedTensor
-from lmd_cli.decomposition.tree import (
-    carries_parts,
-    decomposed_leaves,
-    map_leaves,
-    map_tensors,
-    plain_tree,
-)
+from lmd_cli.decomposition.memory import Place
+from lmd_cli.decomposition.module_rules import ModuleRules, VariantByModule
+from lmd_cli.decomposition.pytrees import leaves
+from lmd_cli.decomposition.registry import Rule, RuleInfo, find_rule, function_name
+from lmd_cli.decomposition.result import decomposed_leaves
+from lmd_cli.decomposition.tracing.modules import find_root, training_mode
+from lmd_cli.decomposition.tracing.operators import operator
+from lmd_cli.decomposition.tracing.session import Session
 from lmd_cli.decomposition.variant import Variant
+
+GAP = Rule(lambda *_: None, "gap", "")
 
 
 @dataclass(frozen=True)
@@ -86,10 +84,11 @@ def explain_coverage(
     plain_modules: Iterable[str] = (),
     rules: ModuleRules | None = None,
 ) -> Coverage:
-    """Runs the function once and lists what meets a decomposed tensor, with every gap.
+    """Runs the function once and lists what meets parts, with every gap.
 
     After a gap the run goes on with the plain result as bias, so that all gaps are found at once;
-    parts are not looked at. The network's parameters, buffers and hooks are as before.
+    parts are not looked at. The network's parameters, buffers, hooks and training flags, and the
+    state of torch's random generators, are as before.
 
     Args:
         function, inputs, variant, constants, root, plain_modules, rules: as for
@@ -101,30 +100,57 @@ def explain_coverage(
     layout = Layout(names_of(inputs))
     root = root if root is not None else find_root(function)
     variants = VariantByModule(parse_variant(variant), rules, root)
-    session = _Explaining(layout, variants, root=root, plain_modules=frozenset(plain_modules))
-    with torch.no_grad(), _evaluating(session, root):
-        lifted = {name: lift(layout, name, tree) for name, tree in inputs.items()}
-        session.borrow(lifted)
-        with session.open():
-            output = function(**lifted, **(constants or {}))
-    if not carries_parts(output):
-        session.gap("the output", NoRuleError("no output carries parts"), "")
+    session = _Explaining(layout, variants, root=root, plain_modules=plain_modules)
+    with torch.no_grad(), _unchanged(root), _evaluating(session, root):
+        tensors = {name: lifted(layout, name, tree) for name, tree in inputs.items()}
+        output = trace(session, function, inputs, tensors, constants or {})
+    if not decomposed_leaves(output):
+        session.gap("the output", NoRuleError("no output carries parts"), "", module="")
     return Coverage(tuple(session.rows()))
 
 
 @contextmanager
+def _unchanged(root: nn.Module | None) -> Iterator[None]:
+    """Parameters, buffers and the random generators' states are the same afterwards."""
+    modules = list(root.modules()) if root is not None else []
+    own = [m for m in modules if not isinstance(m, torch.jit.ScriptModule)]
+    owned = [(m, table, dict(getattr(m, table))) for m in own for table in _TABLES]
+    everything = (*root.parameters(), *root.buffers()) if root is not None else ()
+    held = {id(t): t for t in everything}
+    before = {key: t.detach().clone() for key, t in held.items() if not is_lazy(t)}
+    devices = {t.device for t in held.values() if t.is_cuda}
+    modes = [(m, m.training) for m in modules]
+    with torch.random.fork_rng(devices=[d.index for d in devices]):
+        try:
+            yield
+        finally:
+            for module, table, values in owned:
+                getattr(module, table).clear()
+                getattr(module, table).update(values)
+            for module, training in modes:
+                module.training = training
+            for key, value in before.items():
+                if not torch.equal(held[key], value):
+                    held[key].data.copy_(value)
+
+
+#: Where a module keeps its tensors.
+_TABLES = ("_parameters", "_buffers")
+
+
+@contextmanager
 def _evaluating(session: _Explaining, root: nn.Module | None) -> Iterator[None]:
-    """BatchNorm in training mode is a gap, and must not count this batch."""
+    """A norm in training mode is a gap, and must not count this batch."""
     modules = root.named_modules() if root is not None else ()
-    training = [(n, m) for n, m in modules if isinstance(m, _BatchNorm) and m.training]
-    for name, module in training:
-        why = f"BatchNorm is in training mode in module {name!r}; call .eval() on the network"
-        session.gap("BatchNorm", NoRuleError(why), "", module=name)
+    training = [(n, m, kind) for n, m in modules if (kind := training_mode(m))]
+    for name, module, kind in training:
+        why = f"{kind} is in training mode in module {name!r}; call .eval() on the network"
+        session.gap(kind, NoRuleError(why), "", module=name)
         module.training = False
     try:
         yield
     finally:
-        for _, module in training:
+        for _, module, _ in training:
             module.training = True
 
 
@@ -133,79 +159,109 @@ class _Explaining(Session):
 
     def __init__(self, *args: Any, **options: Any):
         super().__init__(*args, **options)
-        self._calls: dict[tuple[str, str], int] = {}
         self._gaps: dict[tuple[str, str], tuple[str, str]] = {}
 
     def rows(self) -> Iterator[CoverageRow]:
         """Everything that was met, in order."""
-        held = {key: 1 for key in self.coverage if key not in self._calls}
-        for (module, operation), calls in (self._calls | held).items():
-            rule = self.coverage.get((module, operation))
-            reason, register = self._gaps.get((module, operation), ("", ""))
-            if reason:
-                yield CoverageRow(module, operation, "gap", "", calls, reason, register)
-            elif rule is not None:
-                yield CoverageRow(module, operation, rule.kind, rule.equation, calls)
+        for key, info in self.notes.coverage.items():
+            calls = self.notes.counts.get(key, 1)
+            yield CoverageRow(*key, info.kind, info.equation, calls, *self._gaps.get(key, ()))
 
-    def gap(self, operation: str, error: Exception, register: str, module: str = "") -> None:
+    def gap(
+        self, operation: str, error: Exception, register: str, module: str | None = None
+    ) -> None:
         """Notes one."""
-        key = (module or self.tracker.path, operation)
-        self._calls.setdefault(key, 1)
+        key = (self.tracker.path if module is None else module, operation)
         self._gaps.setdefault(key, (str(error), register))
+        self.notes.coverage[key] = RuleInfo("gap", "")
+        if module is None:
+            self.notes.met(GAP, None)
 
-    def call(self, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        key = (self.tracker.path, function_name(func))
-        self._calls[key] = self._calls.get(key, 0) + 1
+    def failed(self, error: DecompositionError) -> None:
+        if not isinstance(error, (NoRuleError, LeakError)):
+            super().failed(error)
+
+    def dispatch(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         try:
-            return super().call(func, args, kwargs)
+            return super().dispatch(function, args, kwargs)
         except (NoRuleError, LeakError) as error:
-            fixable = isinstance(error, NoRuleError)
-            self.gap(key[1], error, _register_call(func, find_rule(func)) if fixable else "")
-            return self._as_bias(func, args, kwargs)
+            drawn = operator(function).draws and self.notes.function is not None
+            lacking = self.notes.function if drawn else function
+            fills = _register_call(lacking) if isinstance(error, NoRuleError) else ""
+            self.gap(self.notes.called_as(function), error, fills)
+            return self._as_bias(function, args, kwargs)
 
-    def _as_bias(self, func: Any, args: Any, kwargs: Any) -> Any:
+    def _as_bias(self, function: Any, args: Any, kwargs: Any) -> Any:
         """The plain result with all of it bias; a tensor that was written to likewise."""
-        result = caller(func)(*plain_tree(args), **plain_tree(kwargs))
-        written = {id(x.total): x for x in decomposed_leaves((args, kwargs)) if x.written_behind}
-        for x in written.values():
-            self.make_bias(x)
-        return map_tensors(lambda t: written.get(id(t), self._placeholder(t)), result)
+        op = operator(function)
+        result = function(*args, **kwargs)
+        if op.view:
+            return [t.clone() for t in result] if isinstance(result, list) else result.clone()
+        given = op.bind(args, kwargs)
+        for t in (*leaves(result), *(given.get(name) for name in op.written)):
+            self._make_bias(t)
+        return result
 
-    def make_bias(self, x: DecomposedTensor) -> None:
-        """Forgets the parts of a tensor whose total was written to."""
-        x.replace(x.total, x.total.clone().unsqueeze(0), (self.layout.bias,))
+    def _make_bias(self, t: Any) -> None:
+        """Forgets a tensor's parts, if it has any: all of it is bias."""
+        if not isinstance(t, Tensor) or not (t.is_floating_point() or t.is_complex()):
+            return
+        parts, bias = t.clone().unsqueeze(0), (self.layout.bias,)
+        buffer = self.buffer_of(t)
+        if buffer is None or not buffer.rows:
+            self.give(t, parts, bias)
+        else:
+            buffer.write(parts, bias, Place(t, buffer.key))
 
-    def _placeholder(self, t: Tensor) -> Tensor:
-        if isinstance(t, DecomposedTensor) or not (t.is_floating_point() or t.is_complex()):
-            return t
-        return self.make(t, t.clone().unsqueeze(0), (self.layout.bias,))
-
-    def refuse_hidden_writes(self, what: str, tree: Any) -> None:
+    def outward(self, function: Any, args: Any, kwargs: Any) -> None:
         try:
-            super().refuse_hidden_writes(what, tree)
+            super().outward(function, args, kwargs)
         except LeakError as error:
-            self.gap(what, error, "")
-            for x in decomposed_leaves(tree):
-                self.make_bias(x)
+            self.gap(function_name(function), error, "")
+            self.shown(args, kwargs)
 
-    def below_the_door(self, func: Any, args: Any, kwargs: Any, leak: LeakError) -> Any:
-        self.gap(str(func), leak, "")
-        return func(*plain_tree(args), **plain_tree(kwargs))
+    def by_function(self, function: Any, rule: Rule, args: Any, kwargs: Any) -> Any:
+        try:
+            return super().by_function(function, rule, args, kwargs)
+        except (NoRuleError, LeakError) as error:
+            self.gap(function_name(function), error, _register_call(function))
+            return self._plainly(lambda: function(*args, **kwargs))
 
-    def dropped(self, name: str, module: nn.Module, output: Any, leak: LeakError) -> Any:
-        known = {id(parameter) for parameter in module.parameters()}
-        self.gap(type(module).__name__, leak, f"plain_modules=[{name!r}]", module=name)
-        return map_leaves(
-            lambda v: v if not isinstance(v, Tensor) or id(v) in known else self._placeholder(v),
-            output,
-        )
+    def custom(self, function: Any, run: Any, args: Any, kwargs: Any) -> Any:
+        known, results = set(self._gaps), []
+
+        def once(*args: Any, **kwargs: Any) -> Any:
+            results.append(run(*args, **kwargs))
+            return results[-1]
+
+        try:
+            return super().custom(function, once, args, kwargs)
+        except NoRuleError as error:
+            for key in set(self._gaps) - known:  # what it calls inside is no gap of its own
+                del self._gaps[key], self.notes.coverage[key]
+            self.gap(function_name(function), error, _register_call(function))
+            return self._plainly(lambda: results[-1] if results else run(*args, **kwargs))
+
+    def _plainly(self, function: Any) -> Any:
+        with self.paused():
+            result = function()
+            for t in leaves(result):
+                self._make_bias(t)
+        return result
+
+    def dropped(self, name: str, module: nn.Module, output: Any, error: LeakError) -> None:
+        self.gap(type(module).__name__, error, f"plain_modules=[{name or '(root)'!r}]", module=name)
+        for t in leaves(output):
+            if isinstance(t, Tensor) and self.lost(t):
+                self._plain.pop(id(t), None)
+                self._make_bias(t)
 
 
-def _register_call(func: Any, rule: Rule | None) -> str:
+def _register_call(function: Any) -> str:
     """The line that would fill a gap."""
-    name = function_name(func)
-    if is_scripted(func):
-        return ""
+    if isinstance(function, torch._ops.OpOverload):
+        function = (operator(function).functional or operator(function)).function
+    rule, name = find_rule(function), function_name(function)
     if rule is None:
         return f"@register_rule({name})"
     kind = "" if rule.kind == "refused" else f", kind={rule.kind!r}"

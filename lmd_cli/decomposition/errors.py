@@ -1,14 +1,18 @@
-"""What can go wrong in a decomposition; each message names the operation and its module."""
+"""What can go wrong in a decomposition; each message names the operation and its module.
+
+None is a ``RuntimeError``: a network that catches torch's errors and goes another way must not
+catch these. A run in which one was raised fails even if the network caught it.
+"""
 
 from __future__ import annotations
 
 
-class DecompositionError(RuntimeError):
-    """Base of the errors raised while a function runs on decomposed tensors."""
+class DecompositionError(Exception):
+    """Base of the errors raised while a function is decomposed."""
 
 
 class NoRuleError(DecompositionError):
-    """An operation met a decomposed tensor and no rule says how parts go through it."""
+    """An operation met a tensor that carries parts, and no rule says how parts go through it."""
 
 
 class LeakError(DecompositionError):
@@ -16,7 +20,7 @@ class LeakError(DecompositionError):
 
 
 class ConservationError(DecompositionError):
-    """Total and parts differ after an operation: its rule is wrong (``audit="raise"``)."""
+    """Total and parts differ: a rule is wrong, or a total was written to past the parts."""
 
 
 class InputError(DecompositionError):

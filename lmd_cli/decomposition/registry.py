@@ -1,9 +1,11 @@
-"""Which function has which rule, and of which kind."""
+"""Which operation has which rule."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import cached_property
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -13,7 +15,7 @@ from torch.overrides import resolve_name
 KINDS = {
     "structure": "moves or copies elements; applied to each part",
     "linear": "applied to each part; an own bias goes to the bias part",
-    "sum": "joins several tensors; plain constants go to the bias part",
+    "sum": "joins several tensors; constants go to the bias part",
     "product": "by constants, each part; of two decomposed factors as in appendix D.2",
     "quotient": "the divisor is a constant of the operating point, as the deviation in eq. 11",
     "statistic": "a divisor, constant as the deviation in eq. 11; all of it is bias",
@@ -24,63 +26,73 @@ KINDS = {
     "selection": "picks elements where the total picks them (slope 0 or 1, eq. 9)",
     "constant": "its result is a constant of the operating point",
     "metadata": "shape, type and device only",
-    "refused": "would drop the parts; an error",
+    "refused": "has no rule on purpose; an error that says why",
 }
 
 
 @dataclass(frozen=True)
+class RuleInfo:
+    """What tables say of a rule: the kind, and where it comes from."""
+
+    kind: str
+    equation: str
+
+
+@dataclass(frozen=True)
 class Rule:
-    """How parts go through one function.
+    """The affine map of one operation.
 
     Attributes:
-        apply: called as ``apply(session, func, *args, **kwargs)``; returns the result.
+        apply: called as ``apply(call, *args, **kwargs)`` with plain tensors; returns the total and
+            its map (for several outputs, a map or ``None`` for each).
         kind: one of :data:`KINDS`.
         equation: where the rule comes from, for coverage tables.
-        inplace: the function writes into its first argument.
     """
 
     apply: Callable[..., Any]
     kind: str
     equation: str
-    inplace: bool = False
+
+    @cached_property
+    def info(self) -> RuleInfo:
+        """Its kind and equation alone."""
+        return RuleInfo(self.kind, self.equation)
 
 
 _RULES: dict[Any, Rule] = {}
 _REPLACED: dict[Any, list[Rule]] = {}
+_NAMES: dict[Any, str] = {}
+#: Keys of rules that the dispatcher does not see: Python functions and custom autograd functions;
+#: and operators that torch takes apart before they are dispatched.
+_ABOVE_DISPATCH: set[Any] = set()
+_COMPOSITES: set[Any] = set()
 
 
 def register_rule(
-    *functions: Any,
-    kind: str = "linear",
-    equation: str = "",
-    inplace: bool = False,
-    override: bool = False,
+    *functions: Any, kind: str = "linear", equation: str = "", override: bool = False
 ) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
-    """Registers a rule: how parts go through a function.
+    """Registers a rule: the total of a function, and the affine map that it is there.
 
-    The decorated function is called as ``rule(session, func, *args, **kwargs)``. Arguments that
-    carry parts are :class:`~.tensor.DecomposedTensor`, with ``x.total``, ``x.parts`` of shape
-    ``(len(x.rows), *x.total.shape)`` and ``x.rows``; it returns what
-    ``session.make(total, parts, rows)`` gives, or a plain result if it is a constant
-    (``kind="constant"``). The parts' sum must be the total: ``decompose(..., audit="raise")`` names
-    the operation where it is not. For a custom autograd function, register its class::
+    The decorated function is called as ``rule(call, *args, **kwargs)`` with the plain values of
+    the function's arguments; ``call.function`` runs the function itself. It returns the total and a
+    map (:func:`~.maps.linear`, :func:`~.maps.slope`, :func:`~.maps.constant`,
+    :class:`~.maps.Affine`, :class:`~.maps.Bilinear`)::
 
         class Double(torch.autograd.Function): ...
 
         @register_rule(Double, kind="linear", equation="2 h")
-        def double(session, func, x):
-            return session.make(func.apply(x.total), 2 * x.parts, x.rows)
+        def double(call, x):
+            return call.function(x), linear(lambda h: 2 * h)
 
-    A compiled or Triton operation takes part once it is a ``torch.library.custom_op``: register
-    ``torch.ops.my_library.my_operation``.
+    ``h`` is a stack of parts with one more dimension in front. In-place and ``out=`` forms of
+    torch's operators need no rule of their own. ``decompose(..., audit="raise")`` names a rule
+    whose parts do not sum to its total.
 
     Args:
-        functions: torch functions, custom autograd functions, operators, or any function that
-            takes part in torch's override protocol.
-        kind: one of :data:`KINDS`. A rule of a nonlinear kind also gives the linear map to
-            ``session.freeze(...)``, which a replay runs.
+        functions: torch functions and operators (``torch.ops.my_library.my_operation``), custom
+            autograd functions, or any function that takes part in torch's override protocol.
+        kind: one of :data:`KINDS`.
         equation: where the rule comes from, for coverage tables.
-        inplace: the function writes into its first argument.
         override: replace a rule that is there already.
 
     Raises:
@@ -90,80 +102,134 @@ def register_rule(
         raise ValueError(f"unknown kind {kind!r}; one of {', '.join(KINDS)}")
 
     def decorate(apply: Callable[..., Any]) -> Callable[..., Any]:
-        for function in functions:
-            if function in _RULES and not override:
+        for key in map(operator_of, functions):
+            if key in _RULES and not override:
                 raise ValueError(
-                    f"{function_name(function)} has a rule already; override=True replaces it"
+                    f"{function_name(key)} has a rule already; override=True replaces it"
                 )
-            if function in _RULES:
-                _REPLACED.setdefault(function, []).append(_RULES[function])
-            _RULES[function] = Rule(apply, kind, equation, inplace)
+            if key in _RULES:
+                _REPLACED.setdefault(key, []).append(_RULES[key])
+            _RULES[key] = Rule(apply, kind, equation)
+            if not _is_dispatched(key):
+                is_operator = isinstance(key, (torch._ops.OpOverload, torch._ops.OpOverloadPacket))
+                (_COMPOSITES if is_operator else _ABOVE_DISPATCH).add(key)
         return apply
 
     return decorate
 
 
+def _is_dispatched(key: Any) -> bool:
+    """Whether calls of it reach a dispatch mode under its own name."""
+    if isinstance(key, torch._ops.OpOverload):
+        return not key._can_decompose()
+    if isinstance(key, torch._ops.OpOverloadPacket):
+        return not all(getattr(key, name)._can_decompose() for name in key.overloads())
+    return False
+
+
+def aten_rule(
+    *names: str, kind: str, equation: str
+) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """:func:`register_rule` for ATen's operators by name (``add``, or ``pow.Scalar`` for one
+    overload); those that a release of torch does not have are left out."""
+
+    def decorate(apply: Callable[..., Any]) -> Callable[..., Any]:
+        for operator in map(aten, names):
+            if operator is not None:
+                assert operator not in _RULES, operator
+                _RULES[operator] = Rule(apply, kind, equation)
+        return apply
+
+    return decorate
+
+
+def aten(name: str) -> Any:
+    """One of ATen's operators or overloads, ``None`` if this torch does not have it."""
+    packet, _, overload = name.partition(".")
+    found = getattr(torch.ops.aten, packet, None)
+    return getattr(found, overload, None) if overload and found is not None else found
+
+
 def unregister_rule(function: Any) -> None:
     """Takes a rule back; the one that it replaced, if any, holds again."""
-    replaced = _REPLACED.get(function)
+    key = operator_of(function)
+    replaced = _REPLACED.get(key)
     if replaced:
-        _RULES[function] = replaced.pop()
+        _RULES[key] = replaced.pop()
     else:
-        _RULES.pop(function, None)
+        _RULES.pop(key, None)
+        _ABOVE_DISPATCH.discard(key)
+        _COMPOSITES.discard(key)
 
 
 def find_rule(function: Any) -> Rule | None:
-    """The rule of a function, or ``None``; an overload of an operator has its packet's rule."""
-    rule = _RULES.get(function)
-    return rule if rule is not None else _RULES.get(canonical(function))
+    """The rule of a function, or ``None``; an overload has its operator's rule."""
+    if isinstance(function, torch._ops.OpOverload):
+        found = _RULES.get(function)
+        return found if found is not None else _RULES.get(function.overloadpacket)
+    return _RULES.get(operator_of(function))
 
 
-def canonical(function: Any) -> Any:
-    """The function that rules know: ``torch.relu`` for ``torch.ops.aten.relu.default``."""
-    packet = getattr(function, "overloadpacket", function)
-    if function in _RULES or not isinstance(packet, torch._ops.OpOverloadPacket):
+def rule_above_dispatch(function: Any) -> Rule | None:
+    """The rule of a function that the dispatcher does not see, or ``None``."""
+    if function in _ABOVE_DISPATCH:
+        return _RULES[function]
+    if not _COMPOSITES:
+        return None
+    key = operator_of(function)
+    return _RULES[key] if key in _COMPOSITES else None
+
+
+def registered_operators() -> Iterator[Any]:
+    """Everything that has a rule."""
+    return iter(tuple(_RULES))
+
+
+def operator_of(function: Any) -> Any:
+    """What a rule is kept under: the operator that a torch function calls, or the function."""
+    if isinstance(function, torch._ops.OpOverload):
+        return function if function in _RULES else function.overloadpacket
+    packet = getattr(function, "_opoverload", None)  # torch.library.custom_op
+    if packet is not None:
+        return packet.overloadpacket
+    if isinstance(function, (torch._ops.OpOverloadPacket, FunctionType, type)):
         return function
-    space, _, name = str(packet).rpartition(".")
-    homes = (torch, torch._C._nn, torch.Tensor, F) if space == "aten" else ()
-    found = (getattr(home, name, None) for home in homes)
-    return next((f for f in found if f in _RULES), packet)
-
-
-def registered_functions() -> Iterable[Any]:
-    """All functions that have a rule."""
-    return tuple(_RULES)
+    name = getattr(function, "__name__", "").strip("_")
+    home = "special_" if getattr(function, "__module__", "") == "torch.special" else ""
+    found = getattr(torch.ops.aten, home + name, None) or getattr(torch.ops.aten, name, None)
+    return found if found is not None and name else function
 
 
 def function_name(function: Any) -> str:
     """A name a reader can look up: ``torch.nn.functional.relu``."""
+    found = _NAMES.get(function) if function.__hash__ is not None else None
+    if found is not None:
+        return found
     if is_scripted(function):
         return f"scripted code ({function.name})"
+    if isinstance(function, (torch._ops.OpOverload, torch._ops.OpOverloadPacket)):
+        return _public_name(function)
     try:
         name = resolve_name(function)
     except Exception:  # resolve_name fails on objects that torch does not know
         name = None
+    if name:
+        _NAMES[function] = name  # torch keeps it for ever, and looking it up is slow
     return name or getattr(function, "__qualname__", None) or repr(function)
+
+
+def _public_name(operator: Any) -> str:
+    """``torch.relu`` for ATen's ``relu``; other libraries' operators as they are."""
+    packet = getattr(operator, "overloadpacket", operator)
+    space, _, name = str(packet).rpartition(".")
+    if space != "aten":
+        return str(packet)
+    for home, prefix in ((torch, "torch"), (F, "torch.nn.functional"), (torch.Tensor, "Tensor")):
+        if hasattr(home, name):
+            return f"{prefix}.{name}"
+    return f"torch.ops.aten.{name}"
 
 
 def is_scripted(function: Any) -> bool:
     """Whether a function is a method of a scripted or traced module."""
     return isinstance(function, torch._C.ScriptMethod)
-
-
-def aliases(*names: str) -> tuple[Any, ...]:
-    """Every public torch function of these names (``torch``, ``Tensor``, ``nn.functional``)."""
-    homes = (torch, torch.Tensor, F, torch._C._nn, torch.special, torch.fft, torch.linalg)
-    found = (getattr(home, name, None) for name in names for home in homes)
-    return tuple(dict.fromkeys(f for f in found if callable(f)))
-
-
-def inplace_aliases(*names: str) -> tuple[Any, ...]:
-    """The in-place twins (``relu_``, ``Tensor.relu_``) of :func:`aliases`."""
-    return aliases(*(f"{name}_" for name in names))
-
-
-def getters(*names: str) -> tuple[Any, ...]:
-    """Attribute getters of ``torch.Tensor`` (``shape``, ``mT``), as the override protocol
-    names them."""
-    found = (getattr(torch.Tensor, name, None) for name in names)
-    return tuple(f.__get__ for f in found if f is not None)  # type: ignore[attr-defined]

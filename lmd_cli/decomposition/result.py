@@ -3,17 +3,64 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
-from lmd_cli.decomposition.audit import OperationRecord, clean_stack, residual_tensor
-from lmd_cli.decomposition.frozen import FrozenMap
 from lmd_cli.decomposition.layout import Layout
-from lmd_cli.decomposition.registry import Rule
-from lmd_cli.decomposition.tensor import DecomposedTensor, plain
-from lmd_cli.decomposition.tree import decomposed_leaves, map_tensors
+from lmd_cli.decomposition.linearised.program import Program
+from lmd_cli.decomposition.memory import Rows
+from lmd_cli.decomposition.pytrees import leaves, map_leaves
+from lmd_cli.decomposition.registry import RuleInfo
+from lmd_cli.decomposition.tracing.audit import OperationRecord, clean_stack, residual_tensor
+
+Device: TypeAlias = torch.device | str
+
+
+class DecomposedTensor:
+    """A tensor of a result with its parts.
+
+    Attributes:
+        total: what the plain network computes.
+        parts: the stack ``(len(rows), *total.shape)``.
+        rows: of the layout; those that are not listed are zero.
+    """
+
+    __slots__ = ("parts", "rows", "total")
+
+    def __init__(self, total: Tensor, parts: Tensor, rows: Rows):
+        self.total, self.parts, self.rows = total, parts, rows
+
+    def row(self, row: int) -> Tensor:
+        """One part, zeros where the row is absent."""
+        if row in self.rows:
+            return self.parts[self.rows.index(row)]
+        return torch.zeros_like(self.total)
+
+    def to(self, device: Device) -> DecomposedTensor:
+        """On another device."""
+        return DecomposedTensor(self.total.to(device), self.parts.to(device), self.rows)
+
+    def __repr__(self) -> str:
+        shape = tuple(self.total.shape)
+        return f"DecomposedTensor(shape={shape}, rows={self.rows})"
+
+
+def map_tensors(function: Any, tree: Any) -> Any:
+    """``function`` of every tensor, with or without parts."""
+    kinds = (Tensor, DecomposedTensor)
+    return map_leaves(lambda v: function(v) if isinstance(v, kinds) else v, tree)
+
+
+def plain(value: Any) -> Any:
+    """The total of a tensor with parts, anything else as it is."""
+    return value.total if isinstance(value, DecomposedTensor) else value
+
+
+def decomposed_leaves(tree: Any) -> list[DecomposedTensor]:
+    """The tensors that carry parts."""
+    return [leaf for leaf in leaves(tree) if isinstance(leaf, DecomposedTensor)]
 
 
 class Parts:
@@ -66,7 +113,7 @@ class Parts:
     def interaction(self) -> Any:
         return self._row(self.layout.interaction)
 
-    def _merged_bias(self, t: Tensor) -> Tensor:
+    def _merged_bias(self, t: Any) -> Tensor:
         bias = self._pick(t, self.layout.bias)
         interacts = isinstance(t, DecomposedTensor) and self.layout.interaction in t.rows
         return bias + self._pick(t, self.layout.interaction) if interacts else bias
@@ -80,7 +127,8 @@ class Parts:
 
     @property
     def residual(self) -> float:
-        return max(map(float, self._residuals()), default=0.0)
+        found = [r.cpu() for r in self._residuals()]
+        return float(torch.stack(found).max()) if found else 0.0
 
     @property
     def residual_tensor(self) -> Tensor:
@@ -89,10 +137,17 @@ class Parts:
 
     def _residuals(self) -> list[Tensor]:
         leaves = decomposed_leaves(self._tree)
-        return [residual_tensor(x.total, clean_stack(x, self.layout)) for x in leaves]
+        return [residual_tensor(x.total, clean_stack(x.parts, x.rows, self.layout)) for x in leaves]
+
+    def to(self, device: Device) -> Parts:
+        """All tensors on another device."""
+        return Parts(self._moved(device), self.layout, self.merged)
+
+    def _moved(self, device: Device) -> Any:
+        return map_tensors(lambda t: t.to(device), self._tree)
 
     def __getitem__(self, key: Any) -> Parts:
-        if isinstance(self._tree, Tensor):
+        if isinstance(self._tree, (Tensor, DecomposedTensor)):
             raise TypeError("the output is one tensor: index .total, .bias or .parts[name] instead")
         return Parts(self._tree[key], self.layout, self.merged)
 
@@ -105,7 +160,7 @@ class Parts:
     def _row(self, row: int) -> Any:
         return map_tensors(lambda t: self._pick(t, row), self._tree)
 
-    def _pick(self, t: Tensor, row: int) -> Tensor:
+    def _pick(self, t: Any, row: int) -> Tensor:
         if isinstance(t, DecomposedTensor):
             return t.row(row)
         return t if row == self.layout.bias else torch.zeros_like(t)  # a plain output is bias
@@ -118,8 +173,9 @@ class Decomposition(Parts):
         layers: for the layers asked for, the parts of their output, in order of execution (a
             module that runs again is named ``name#2``).
         operations: one record for each operation, if an audit was asked for.
-        coverage: rule by (module, function) for everything that met a decomposed tensor.
-        tape: the linearised maps, ``None`` unless asked for (see :func:`~.replay.replay`).
+        coverage: kind and equation by (module, function) for everything that met parts.
+        program: the linearised maps, ``None`` unless asked for (see :mod:`.linearised`); pickling
+            leaves them out.
     """
 
     def __init__(
@@ -128,10 +184,22 @@ class Decomposition(Parts):
         layout: Layout,
         layers: Mapping[str, Parts],
         operations: list[OperationRecord],
-        coverage: Mapping[tuple[str, str], Rule],
-        tape: list[FrozenMap] | None,
+        coverage: Mapping[tuple[str, str], RuleInfo],
+        program: Program | None,
         merged: bool = True,
     ):
         super().__init__(tree, layout, merged)
         self.layers, self.operations = layers, operations
-        self.coverage, self.tape = coverage, tape
+        self.coverage, self.program = coverage, program
+
+    def to(self, device: Device) -> Decomposition:
+        """All tensors on another device; the program stays where it was recorded."""
+        return Decomposition(
+            self._moved(device),
+            self.layout,
+            {name: layer.to(device) for name, layer in self.layers.items()},
+            self.operations,
+            self.coverage,
+            self.program,
+            self.merged,
+        )

@@ -7,7 +7,7 @@ moves its part by the same map under all of them: the partners go through the ne
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -17,10 +17,11 @@ from torch.utils import _pytree as pytree
 
 from lmd_cli.contract import FusionNetwork, LinearFusion, fuse_function, tail_output
 from lmd_cli.decomposition import Decomposition, Variant, decompose, decompose_onward, module_rules
-from lmd_cli.decomposition.audit import residual_tensor
 from lmd_cli.decomposition.errors import DecompositionError
-from lmd_cli.decomposition.frozen import FrozenProduct, Origin, shared_alike
-from lmd_cli.decomposition.replay import Linearised, constants_alone
+from lmd_cli.decomposition.linearised.partners import Linearised, constants_alone
+from lmd_cli.decomposition.linearised.structure import kept_program, products_of, shared_alike
+from lmd_cli.decomposition.maps import Origin
+from lmd_cli.decomposition.tracing.audit import parts_residual_tensor, residual_tensor
 from lmd_cli.decomposition.variant import ACTIVATION_SPLITS
 from lmd_cli.evaluation.walk import Encoding, Skipped, Visit
 
@@ -35,12 +36,14 @@ class Prediction:
         perturbed: for each modality, its part when it is replaced by partner m = 1..count;
             ``None`` where the partner could not be read.
         residual: conservation, max |total - sum of parts| / max |total|, a tensor ``()``.
+        parts_residual: the same over the largest sum of |parts|.
     """
 
     total: Tensor
     parts: dict[str, Tensor]
     perturbed: dict[str, list[Tensor | None]]
     residual: Tensor
+    parts_residual: Tensor
 
 
 class Point(Protocol):
@@ -72,9 +75,8 @@ class BehindFusion:
     def partners(self, variant: str) -> tuple[Decomposition, dict[str, list[Tensor]]]:
         result = self.clean(variant)
         readable = [p.fused for p in self._visit.partners if isinstance(p, Encoding)]
-        inputs = len(readable) * len(self._fused.parts)
-        chunks = self._visit.chunks
-        linear = Linearised(self._tail, result, self._fused.bias, inputs, chunks.waiting)
+        inputs, chunks = len(readable) * len(self._fused.parts), self._visit.chunks
+        linear = Linearised(result, inputs, chunks.waiting)
         return result, {
             name: _through(
                 linear, name, [f.parts[name] for f in readable if f is not None], chunks.linear
@@ -95,7 +97,7 @@ class BehindFusion:
         )
 
     def constants(self, result: Decomposition, origin: Origin) -> Tensor:
-        return _tensor(constants_alone(self._tail, {"x": self._fused.total}, result, origin))
+        return _tensor(constants_alone(result, origin))
 
     def _tail(self, x: Tensor) -> Tensor:
         return tail_output(self._network, x, self._output)
@@ -147,7 +149,7 @@ class WholeFuse:
         )
 
     def constants(self, result: Decomposition, origin: Origin) -> Tensor:
-        return _tensor(constants_alone(self.fuse, self._features, result, origin))
+        return _tensor(constants_alone(result, origin))
 
 
 def operating_point(network: FusionNetwork, visit: Visit, output: str) -> Point:
@@ -220,33 +222,36 @@ class Family:
         perturbed = {name: _spread(partners, maps) for name, maps in found.items()}
         result = self._result
         self.prediction = Prediction(
-            result.total, dict(result.parts), perturbed, result.residual_tensor
+            result.total,
+            dict(result.parts),
+            perturbed,
+            *_residuals(result.total, result.parts, result.bias),
         )
         self._constants: dict[Origin, Tensor] = {}
 
     def under(self, variant: str) -> Prediction | None:
         """The prediction under a variant of this family, or nothing if parts under it differ from
         the base's by more than constants."""
-        own, tape = Variant.parse(variant), self._result.tape or []
-        if not shared_alike(tape):
+        own, program = Variant.parse(variant), kept_program(self._result)
+        if not shared_alike(program):
             return None
         if own.activation in ACTIVATION_SPLITS[1:]:
             result = self._point.clean(variant)
-            alike = _linear_products(result) == _linear_products(self._result)
-            return self._moved(dict(result.parts), result.residual_tensor) if alike else None
+            alike = products_of(kept_program(result)) == products_of(program)
+            return self._moved(dict(result.parts), result.bias) if alike else None
         try:
             return self._shared_out(own)
         except DecompositionError:  # the constants reach a product
             return None
 
-    def _moved(self, parts: dict[str, Tensor], conservation: Tensor) -> Prediction:
+    def _moved(self, parts: dict[str, Tensor], bias: Tensor) -> Prediction:
         """Other clean parts, which move as the base's do."""
         base = self.prediction
         perturbed = {
             name: [None if m is None else parts[name] + (m - base.parts[name]) for m in maps]
             for name, maps in base.perturbed.items()
         }
-        return Prediction(base.total, parts, perturbed, conservation)
+        return Prediction(base.total, parts, perturbed, *_residuals(base.total, parts, bias))
 
     def _shared_out(self, own: Variant) -> Prediction:
         """Each modality takes its share of the constants that the base leaves to the bias."""
@@ -255,9 +260,7 @@ class Family:
         share = sum(made) * self._result.layout.uniform_share
         parts = {name: part + share for name, part in self.prediction.parts.items()}
         bias = self._result.bias - len(parts) * share
-        return self._moved(
-            parts, residual_tensor(self._result.total, torch.stack([*parts.values(), bias]))
-        )
+        return self._moved(parts, bias)
 
     def _made_by(self, origin: Origin) -> Tensor:
         """What the constants of one kind of norm make of the output."""
@@ -266,8 +269,10 @@ class Family:
         return self._constants[origin]
 
 
-def _linear_products(result: Decomposition) -> list[bool]:
-    return [m.linear for m in result.tape or [] if isinstance(m, FrozenProduct)]
+def _residuals(total: Tensor, parts: Mapping[str, Tensor], bias: Tensor) -> tuple[Tensor, Tensor]:
+    """Of conservation, over the total and over the parts."""
+    stack = torch.stack([*parts.values(), bias])
+    return residual_tensor(total, stack), parts_residual_tensor(total, stack)
 
 
 def _through(linear: Linearised, modality: str, inputs: list[Tensor], chunk: int) -> list[Tensor]:

@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pandas as pd
+import torch
 
 from lmd_cli.attribution.linearised import Relinearised
 from lmd_cli.config import is_own
+from lmd_cli.decomposition.linearised.replay import largest
 from lmd_cli.evaluation.cells import table_cells
 from lmd_cli.evaluation.disk import csv_lines, write_atomically
 from lmd_cli.evaluation.results import FILES, RunFolder
 from lmd_cli.evaluation.summary import paper_table, read_pairs, summarise
+from lmd_cli.exactness import limits_of, require_within
 
 if TYPE_CHECKING:
     from lmd_cli.evaluation.runner import Run
@@ -39,8 +43,13 @@ class RunSummary:
 
 
 def finish(run: Run, folder: RunFolder) -> RunSummary:
-    """Tables and ``run.json`` from the rows on disk."""
+    """Tables and ``run.json`` from the rows on disk.
+
+    Raises:
+        RunError: rows are not exact (measured before a run stopped at such).
+    """
     samples = folder.finished_samples()
+    _require_exact(run, samples)
     metrics = summarise(read_pairs(folder.file("pairs.csv")), run.names, run.cells)
     table = paper_table(metrics, table_cells(run.built.network.modalities))
     for name, frame in (("metrics.csv", metrics), ("table.csv", table)):
@@ -81,7 +90,25 @@ def _iou(samples: list[dict[str, str]]) -> float | None:
 
 
 def _largest(samples: list[dict[str, str]], column: str) -> float | None:
-    return max((float(row[column]) for row in samples if row[column]), default=None)
+    """NaN if one is NaN."""
+    found = [float(row[column]) for row in samples if row[column]]
+    return largest(found) if found else None
+
+
+def _require_exact(run: Run, samples: list[dict[str, str]]) -> None:
+    """Rows of a sample that does not conserve, or whose parts are not the linearised network's."""
+    types = (p.dtype for p in run.built.network.parameters() if p.is_floating_point())  # type: ignore[attr-defined]
+    dtype = next(types, torch.float32)
+    limits = limits_of(torch.empty((), dtype=dtype, device=run.device))
+    for row in samples:
+        for column, limit in (("residual", math.inf), ("replay_deviation", limits.replay)):
+            if row[column]:
+                require_within(
+                    f"sample {row['sample_token']}: {column} in samples.csv",
+                    float(row[column]),
+                    limit,
+                    lambda: "lmd check names the operation; --overwrite measures anew",
+                )
 
 
 def notes(run: Run, record: dict[str, Any]) -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -12,12 +11,11 @@ from torch import Tensor
 
 from lmd_cli.attribution import ForwardMethod
 from lmd_cli.contract import FusionNetwork
-from lmd_cli.errors import MethodError
 from lmd_cli.evaluation.cells import Cell
+from lmd_cli.evaluation.exact import Exactness
 from lmd_cli.evaluation.families import Families
 from lmd_cli.evaluation.metrics import vehicle_counts
 from lmd_cli.evaluation.numbers import Numbers, RecordedNumbers, as_tensor, read_numbers
-from lmd_cli.evaluation.predict import verify_by_replay
 from lmd_cli.evaluation.rivals import Rivals
 from lmd_cli.evaluation.schedule import Schedule
 from lmd_cli.evaluation.walk import Encoding, Skipped, Visit
@@ -58,27 +56,42 @@ def measure(
         recorded: gives the variants' numbers from a CUDA graph.
 
     Raises:
-        MethodError: a variant's parts are not finite.
+        RunError: a variant's parts are not exact: they do not sum to the total, are not what the
+            linearised network gives, or the total is not the plain network's.
     """
     if isinstance(visit.sample, Skipped):
         reason = " ".join(visit.sample.reason.split())
         status = f"skipped: {reason}"
         return Rows([], (visit.position, visit.sample.token, status, 0, "", None, None, None, None))
-    by_offset: dict[int, list[tuple[Any, ...]]] = {}
     families = Families(network, visit, output)
-    found = _numbers(visit, variants, families, recorded)
+    exact = Exactness(network, visit, output, families)
+    with exact.named(variants):
+        return _measured(network, visit, variants, cells, output, rivals, recorded, exact)
+
+
+def _measured(
+    network: FusionNetwork,
+    visit: Visit,
+    variants: Sequence[str],
+    cells: Sequence[Cell],
+    output: str,
+    rivals: Sequence[ForwardMethod],
+    recorded: RecordedNumbers | None,
+    exact: Exactness,
+) -> Rows:
+    assert isinstance(visit.sample, Encoding)
+    by_offset: dict[int, list[tuple[Any, ...]]] = {}
+    found = _numbers(visit, variants, exact.families, recorded)
     numbers = read_numbers(found, variants, network.modalities, visit)
     counts = _counts(visit.sample, found["total"]) if variants else (None, None)
-    residuals = [_finite(n.residual, name, visit.sample.token) for name, n in numbers.items()]
+    residuals = [exact.conserving(name, n, found["total"]) for name, n in numbers.items()]
     for variant, own in numbers.items():
         for m, rows in _compare(visit, variant, cells, own).items():
             by_offset.setdefault(m, []).extend(rows)
-    deviations = [
-        verify_by_replay(network, visit, variant, output, families.under(variant))
-        for variant in (variants if visit.position < VERIFIED else ())
-    ]
+    checked = variants if visit.position < VERIFIED else ()
+    deviations = [exact.verified(variant) for variant in checked]
     if rivals:
-        shared = Rivals(network, visit, output, families)
+        shared = Rivals(network, visit, output, exact.families)
         measured = shared.measure_all(rivals, cells)
         counts = _counts(visit.sample, shared.total)
         for method in rivals:
@@ -97,15 +110,6 @@ def _numbers(
     if found is not None and bool(torch.isfinite(found["numbers"][0])):
         return found
     return as_tensor(families, variants)
-
-
-def _finite(residual: float, variant: str, token: str) -> float:
-    if not math.isfinite(residual):
-        raise MethodError(
-            f"{variant} gives parts of sample {token} that are no finite numbers, though the "
-            "prediction is; lmd check names the operation where that begins"
-        )
-    return residual
 
 
 def _counts(sample: Encoding, total: Tensor) -> tuple[int | None, int | None]:

@@ -28,13 +28,14 @@ class Numbers:
     """A variant at one visit.
 
     Attributes:
-        residual: of conservation, as :class:`~.families.Prediction`'s.
+        residual, parts_residual: of conservation, as :class:`~.families.Prediction`'s.
         kept: for each modality, its clean part compared with itself: the linearisation is the
             clean sample's, so that a part whose sensor was kept is the clean part.
         moved: for each modality and offset, its part from the partner compared with the clean one.
     """
 
     residual: float
+    parts_residual: float
     kept: dict[str, Pair]
     moved: dict[str, dict[int, Pair]]
 
@@ -59,7 +60,7 @@ def _of(prediction: Prediction) -> list[Tensor]:
         _compared([x for x in maps if x is not None], parts[name])
         for name, maps in prediction.perturbed.items()
     ]
-    return [prediction.residual, *kept, *moved]
+    return [prediction.residual, prediction.parts_residual, *kept, *moved]
 
 
 def _compared(maps: Sequence[Tensor], with_: Tensor) -> Tensor:
@@ -82,6 +83,7 @@ def read_numbers(
 
     return {
         variant: Numbers(
+            next(values),
             next(values),
             {name: pair() for name in modalities},
             {name: {m: pair() for m in readable} for name in modalities},

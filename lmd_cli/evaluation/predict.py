@@ -1,15 +1,25 @@
-"""A sample's prediction in parts, clean and perturbed, and back: the check by literal replay."""
+"""A sample's prediction in parts, clean and perturbed, and the check of it."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from lmd_cli.contract import FusionNetwork
-from lmd_cli.decomposition.replay import replay, replay_deviation
+from lmd_cli.decomposition.layout import BIAS
+from lmd_cli.decomposition.linearised.replay import (
+    deviation,
+    largest,
+    replay,
+    replay_deviation,
+)
+from lmd_cli.decomposition.pytrees import map_tensors
 from lmd_cli.evaluation.families import Families, Family, Prediction, WholeFuse, operating_point
 from lmd_cli.evaluation.walk import Encoding, Visit
+from lmd_cli.exactness import magnification
 
 
 def predict(network: FusionNetwork, visit: Visit, variant: str, output: str) -> Prediction:
@@ -31,17 +41,30 @@ def predict_variants(
         yield variant, families.under(variant)
 
 
-def verify_by_replay(
+@dataclass(frozen=True)
+class Verified:
+    """A sample's parts compared with what they must be.
+
+    Attributes:
+        replay: max |replayed - part| / max |part|, over clean and perturbed parts.
+        total: max |total - plain| / max |plain|, of the plain network run once more.
+        times: sum of |parts| over |total| at an element, the median.
+    """
+
+    replay: float
+    total: float
+    times: float
+
+
+def verify(
     network: FusionNetwork, visit: Visit, variant: str, output: str, prediction: Prediction
-) -> float:
-    """Largest deviation of the schedule's parts from a literal replay of eq. 14.
+) -> Verified:
+    """Compares the schedule's parts with eq. 14 taken literally, and the total with the plain
+    network.
 
-    The whole of ``fuse`` is linearised at the clean features, then run on plain tensors: on each
-    modality alone, on none, and on each modality of the next sample alone. That sample's
-    modalities also ride along as parts, which is another way to the same numbers.
-
-    Returns:
-        max |replayed - part| / max |part|, over clean and perturbed parts.
+    The whole of ``fuse`` is linearised at the clean features; then its maps take each modality
+    alone, none, and each modality of the next sample alone. That sample's modalities also ride
+    along as parts, which is another way to the same numbers.
     """
     sample, partner = visit.sample, visit.partners[0]
     assert isinstance(sample, Encoding)
@@ -49,17 +72,21 @@ def verify_by_replay(
     moved = [partner] if isinstance(partner, Encoding) else []
     whole = WholeFuse(network, visit, output)
     kept = whole.riding(variant, moved)
-    clean = replay(whole.fuse, sample.features, kept)
+    clean = replay(kept, sample.features)
     deviations = [replay_deviation(clean, kept), _deviation(clean, prediction.parts)]
     for other in moved:
         assert other.features is not None
         expected = {m: t for m, (t, *_) in prediction.perturbed.items() if t is not None}
-        deviations.append(_deviation(replay(whole.fuse, other.features, kept), expected))
+        deviations.append(_deviation(replay(kept, other.features, tuple(expected)), expected))
         deviations.append(_deviation({m: x[0] for m, x in kept.extras.items()}, expected))
-    return max(deviations)
+    with torch.no_grad():
+        plain = whole.fuse(**map_tensors(torch.clone, sample.features))
+    return Verified(
+        largest(deviations),
+        largest(deviation({BIAS: (total, plain)}) for total in (prediction.total, kept.total)),
+        magnification(kept.total, {**kept.parts, BIAS: kept.bias}),
+    )
 
 
 def _deviation(replayed: Mapping[str, Tensor], parts: Mapping[str, Tensor]) -> float:
-    worst = max(float((replayed[m] - part).abs().max()) for m, part in parts.items())
-    scale = max(float(part.abs().max()) for part in parts.values())
-    return worst / scale if scale else worst
+    return deviation({m: (replayed[m], part) for m, part in parts.items()})

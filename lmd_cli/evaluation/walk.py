@@ -15,8 +15,8 @@ from lmd_cli.compute import CPU_CHUNKS, Chunks
 from lmd_cli.config_compute import Precision
 from lmd_cli.contract import FusionNetwork, LinearFusion, encode_batch
 from lmd_cli.data import Loaded, Reader, Unreadable, to_device
-from lmd_cli.decomposition import decompose
-from lmd_cli.errors import DataError
+from lmd_cli.decomposition import ConservationError, decompose
+from lmd_cli.errors import DataError, RunError
 from lmd_cli.evaluation.schedule import Schedule
 from lmd_cli.evaluation.stopwatch import Stopwatch
 from lmd_cli.graphs import Graph, recording
@@ -179,7 +179,10 @@ def _encoding(
     fuse: Fuse,
 ) -> Encoding:
     features, constants = encode_batch(network, batch, token, precision)
-    fused = fuse(features)
+    try:
+        fused = fuse(features)
+    except ConservationError as error:
+        raise RunError(f"sample {token}, in the fusion layer: {error}") from error
     truth = {name: batch[name] for name in ("segmentation", "valid") if name in batch}
     kept = features if keep or fused is None else None
     return Encoding(index, token, fused, kept, constants, truth)

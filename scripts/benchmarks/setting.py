@@ -100,7 +100,7 @@ class Flops:
     def ours(self) -> int:
         """One encoding; the fusion layer on the total and on the parts, which fill some channels
         each; the decoder on the total, each modality and the bias. Partners go as far as the head,
-        which is one map for a modality's (:mod:`~lmd_cli.decomposition.heads`).
+        which is one map for a modality's (:mod:`~lmd_cli.decomposition.linearised.heads`).
         """
         partner = self.decoder - self.head + self.per_pixel
         clean = self.encoder + 2 * self.fusion + 4 * self.decoder

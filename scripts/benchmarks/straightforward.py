@@ -25,7 +25,7 @@ from benchmarks.setting import OFFSETS, OUTPUT, VARIANT, Bench
 from benchmarks.timing import Comparison, compare, relative, timed
 from lmd_cli.data import collate
 from lmd_cli.decomposition import decompose
-from lmd_cli.decomposition.replay import Linearised
+from lmd_cli.decomposition.linearised.partners import Linearised
 from lmd_cli.evaluation.predict import predict
 from lmd_cli.evaluation.stopwatch import Stopwatch
 from lmd_cli.evaluation.walk import Visit, make_encoder
@@ -82,7 +82,7 @@ def one_pass_for_each_part(bench: Bench) -> Parts:
     clean = _encode_densely(bench.network, bench.batch)
     kept = decompose(bench.fuse, clean, VARIANT, root=bench.network, keep_frozen=True)
     zeros = {m: torch.zeros_like(x) for m, x in clean.items()}
-    linear = Linearised(bench.fuse_joined, kept)
+    linear = Linearised(kept)
 
     def one_pass(features: Parts, modality: str) -> Tensor:
         alone = {**zeros, modality: features[modality]}

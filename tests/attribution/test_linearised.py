@@ -19,7 +19,11 @@ from lmd_cli.attribution.coalitions import Coalitions
 from lmd_cli.attribution.linearised import Lmd, LmdShapley, PartialLinearisation
 from lmd_cli.attribution.removal import LeaveOneOut, Shapley
 from lmd_cli.decomposition import DecompositionError, decompose, set_module_rules
-from lmd_cli.decomposition.partial import ACTIVATIONS, NORMALISATIONS, PartiallyLinear
+from lmd_cli.decomposition.linearised.partial import (
+    ACTIVATIONS,
+    NORMALISATIONS,
+    PartiallyLinear,
+)
 
 RUNS = settings(max_examples=25, deadline=None, derandomize=True)
 
@@ -69,7 +73,7 @@ def test_with_everything_linearised_leave_one_out_is_lmd(norm: Any, case: Case) 
 @given(cases())
 def test_with_nothing_linearised_it_is_the_network(case: Case) -> None:
     result = decompose(case.network, case.inputs, "identity-ratio", keep_frozen=True)
-    bare = PartiallyLinear(case.network, result, frozenset())
+    bare = PartiallyLinear(result, frozenset())
     with torch.no_grad():
         wanted = case.network(**pytree.tree_map(torch.clone, perturbed(case)))
     close(bare(**perturbed(case)), wanted)
@@ -193,9 +197,9 @@ def test_statistics_shared_out_among_modalities_are_refused(small: Small) -> Non
     for variant in ("identity-uniform", "identity-ratio-sum"):
         result = decompose(small, CLEAN, variant, keep_frozen=True)
         with pytest.raises(DecompositionError, match="decompose with identity-ratio or"):
-            PartiallyLinear(small, result, ACTIVATIONS)
+            PartiallyLinear(result, ACTIVATIONS)
     with pytest.raises(DecompositionError, match="keep_frozen=True"):
-        PartiallyLinear(small, decompose(small, CLEAN), NORMALISATIONS)
+        PartiallyLinear(decompose(small, CLEAN), NORMALISATIONS)
 
 
 def lmd_shapley_by_hand(case: Case, features: dict[str, Any]) -> dict[str, list[Tensor]]:

@@ -169,14 +169,35 @@ def test_complex_numbers_are_refused() -> None:
         scores(Lrp(), Spectrum(), {"camera": normal(1, 4)}, lambda y: y)
 
 
-def test_composites_in_place_are_refused() -> None:
-    with pytest.raises(MethodError, match=r"lrp has no rule for torch\.Tensor\.lerp_ in place"):
-        scores(
-            Lrp(),
-            lambda camera: (camera * 1.0).lerp_(camera, 0.5),
-            {"camera": normal(1, 4)},
-            lambda y: y,
-        )
+def test_writes_in_place_are_what_they_write() -> None:
+    """To whole tensors and to views, also where both belong to features."""
+    features = {"camera": normal(1, 4), "radar": normal(1, 4, seed=1)}
+
+    def in_place(camera: Tensor, radar: Tensor) -> Tensor:
+        out = (camera * 1.0).lerp_(radar, 0.25)
+        out[:, :2] += radar[:, 1:3]
+        out[:, 3].mul_(2.0)
+        return out
+
+    def apart(camera: Tensor, radar: Tensor) -> Tensor:
+        out = camera + 0.25 * (radar - camera)
+        left, last = out[:, :2] + radar[:, 1:3], out[:, 3:] * 2.0
+        return torch.cat([left, out[:, 2:3], last], 1)
+
+    found = scores(Lrp(1e-12), in_place, features, lambda y: y)
+    wanted = scores(Lrp(1e-12), apart, features, lambda y: y)
+    for name, share in wanted.items():
+        torch.testing.assert_close(found[name], share, rtol=0, atol=1e-10)
+
+
+def test_a_target_that_no_feature_reaches_is_all_bias() -> None:
+    def fuse(camera: Tensor) -> Tensor:
+        return torch.cat([camera, torch.full((1, 2), 3.0, dtype=camera.dtype)], 1)
+
+    for target in (lambda y: y[:, 4:], lambda y: y[:, 4:].detach(), lambda y: y[:, :1] * 0 + 3):
+        found = scores(Lrp(), fuse, {"camera": normal(1, 4)}, target)
+        assert not found["camera"].any()
+        assert bool((found["bias"] == 3).all())
 
 
 def test_a_norm_written_by_hand_is_the_norm() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -185,8 +186,8 @@ def test_check_notes_what_evaluate_would_refuse(lmd: Lmd, tiny_config: Path):
 def test_check_fails_if_the_network_does_not_conserve(lmd: Lmd, tiny_config: Path, monkeypatch):
     from lmd_cli import preflight
 
-    monkeypatch.setitem(preflight.CONSERVATION, torch.float64, 1e-20)
-    monkeypatch.setattr(preflight, "REPLAY", 0.0)
+    monkeypatch.setitem(preflight.OPERATION, torch.float64, 1e-20)
+    monkeypatch.setattr(preflight, "DOUBLE", replace(preflight.DOUBLE, replay=-1.0))
     result = lmd("check", "-c", tiny_config)
     assert result.exit_code == 1
     assert sum("FAIL" in line for line in result.stdout.splitlines()) == 4

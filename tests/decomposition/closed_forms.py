@@ -159,19 +159,37 @@ CLOSED_FORMS["prod"] = [
     Multilinear(lambda f, x, y: f(x[0, 0]), lambda h, k, x, y: h[0, 0].cumprod(0)[-1]),
 ]
 
-#: Functions whose closed forms stand in a test of their own.
-ELSEWHERE = (
-    *("glu", "softmin", "log_softmax", "special_log_softmax", "scaled_dot_product_attention"),
-    *(
-        "CheckpointFunction",
-        "multi_head_attention_forward",
-        "__rdiv__",
-        "maximum",
-        "minimum",
-        "fmax",
-        "fmin",
-    ),
-)
+CLOSED_FORMS["cumprod"] = [
+    Multilinear(
+        lambda f, x, y: f(x, 1),
+        lambda h, k, x, y: torch.stack([h[:, 0], h[:, 0] * h[:, 1], h.prod(1)], 1),
+    )
+]
+CLOSED_FORMS["pdist"] = [
+    Slope(
+        lambda f, x, y: f(x[0]),
+        lambda x, y, h, k: torch.stack(
+            [norm_of(2, (0,))(x[0, i] - x[0, j], h[0, i] - h[0, j])
+             for i, j in ((0, 1), (0, 2), (1, 2))]
+        ),
+    )
+]  # fmt: skip
+CLOSED_FORMS["cdist"] = [
+    Slope(
+        lambda f, x, y, p=p: f(x, y, p),
+        lambda x, y, h, k, p=p: norm_of(p, (-1,))(
+            x.unsqueeze(2) - y.unsqueeze(1), h.unsqueeze(2) - k.unsqueeze(1)
+        ),
+    )
+    for p in (1.0, 2.0, 3.0)
+]
+CLOSED_FORMS["ldexp"] = [on_x(lambda x, h: 8.0 * h, torch.tensor(3.0).double())]
+CLOSED_FORMS["copysign"] = [
+    on_x(lambda x, h: -x.sign() * h, torch.tensor(-1.0).double()),
+    on_x(lambda x, h: CONSTANT.sign() * x.sign() * h, CONSTANT),
+]
+CLOSED_FORMS["xlogy"] = [on_x(lambda x, h: h * CONSTANT.log(), CONSTANT)]
+CLOSED_FORMS["special_xlog1py"] = [on_x(lambda x, h: h * CONSTANT.log1p(), CONSTANT)]
 
 WEIGHT = normal(2, 4, 4, seed=42)
 
@@ -250,6 +268,10 @@ PRODUCTS: dict[str, Multilinear] = {
     ),
     "vecdot": Multilinear(
         lambda f, x, y: torch.linalg.vecdot(x, y), lambda h, k, x, y: (h * k).sum(-1)
+    ),
+    "weight norm": Multilinear(
+        lambda f, x, y: torch._weight_norm(x, y[:, :1, :1]),
+        lambda h, k, x, y: h * k[:, :1, :1] / x.square().sum((1, 2), True).sqrt(),
     ),
     "a quotient of both": Multilinear(lambda f, x, y: x / y, lambda h, k, x, y: h / y),
 }  # fmt: skip

@@ -10,22 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from linear_cases import INDEX, MASK, ROWS
+from linear_cases import MASK, ROWS
 from rule_oracle import normal
+from scatter_cases import OFFSET, PLAIN, REDUCED, SCATTER, Case, fresh
 from torch import Tensor
-
-Case = Callable[[Any, Tensor, Tensor], Any]
-
-PLAIN = normal(2, 3, 4, seed=30)
-OFFSET = normal(2, 3, 4, seed=31)
-# Rows to write to, in dimension 1; (2, 2, 4) without and (2, 4, 4) with repetitions.
-UNIQUE_INDEX = torch.tensor([[2, 0], [1, 2]]).unsqueeze(-1).expand(2, 2, 4)
-CUBE_INDEX = INDEX.unsqueeze(-1).expand(2, 4, 4)
-
-
-def fresh(camera: Tensor, radar: Tensor) -> Tensor:
-    """A new tensor with parts of both modalities and of the bias."""
-    return camera + 2.0 * radar + OFFSET
 
 
 def binary(*more: Any) -> list[Case]:
@@ -142,55 +130,6 @@ SUM: dict[str, list[Case]] = {
     "fill_": inplace(
         lambda c, r: (0.3,), lambda c, r: (torch.tensor(2.0),), lambda c, r: (r[0, 0, 0],)
     ),
-}
-
-
-def scatters(first: Callable[[Tensor, Tensor], Tensor]) -> dict[str, list[Case]]:
-    """Calls shared by the two forms; ``first`` makes what is scattered into."""
-
-    def called(*args: Any, **kwargs: Any) -> Case:
-        def run(f: Any, c: Tensor, r: Tensor) -> Any:
-            filled = [a(c, r) if callable(a) else a for a in args]
-            return f(first(c, r), *filled, **kwargs)
-
-        return run
-
-    tall = lambda c, r: torch.cat([c, r], 1)[:, :4]  # noqa: E731  (2, 4, 4)
-    radar, plain, whole = (lambda c, r: r), PLAIN, fresh
-    return {
-        "index_add": [
-            called(0, ROWS[:2], radar),
-            called(0, ROWS[:2], plain, alpha=1.7),
-            called(0, ROWS[:2], radar, alpha=-0.3),
-            called(1, ROWS, whole, alpha=2),
-        ],
-        "index_copy": [called(0, ROWS[:2], radar), called(0, ROWS[:2], plain)],
-        "scatter": [
-            called(1, UNIQUE_INDEX, lambda c, r: r[:, 1:]),
-            called(1, UNIQUE_INDEX, 0.3),
-            called(1, UNIQUE_INDEX, 2),
-            called(1, UNIQUE_INDEX, value=3),
-            called(1, index=UNIQUE_INDEX, src=plain[:, :2]),
-        ],
-        "scatter_add": [called(1, CUBE_INDEX, tall), called(1, CUBE_INDEX[:, :3], plain)],
-        "masked_scatter": [called(MASK, radar), called(MASK, plain), called(PLAIN > 0, whole)],
-    }
-
-
-OUT_OF_PLACE = scatters(lambda c, r: c)
-INPLACE = scatters(fresh)
-SCATTER: dict[str, list[Case]] = {
-    **OUT_OF_PLACE,
-    **{f"{name}_": cases for name, cases in INPLACE.items()},
-    "slice_scatter": [
-        lambda f, c, r: f(c, r[:, :2], 1, 0, 2),
-        lambda f, c, r: f(PLAIN, r[:1], dim=0, start=1),
-    ],
-    "select_scatter": [lambda f, c, r: f(c, r[:, 0], 1, 2), lambda f, c, r: f(c, PLAIN[0], 0, 1)],
-    "diagonal_scatter": [
-        lambda f, c, r: f(c[0], r[0].diagonal()),
-        lambda f, c, r: f(PLAIN[0], r[1, :, 0]),
-    ],
 }
 
 
@@ -318,26 +257,12 @@ ACCUMULATED: dict[str, list[Case]] = {
         lambda f, c, r: f(PLAIN, OFFSET, r),
     ],
     "nan_to_num": [lambda f, c, r: f(fresh(c, r))],
-    "index_fill": [
-        lambda f, c, r: f(c, 1, ROWS, 0.3),
-        lambda f, c, r: f(fresh(c, r), 0, ROWS[:1], 2),
-        lambda f, c, r: f(c, 1, ROWS, r[0, 0, 0]),
-    ],
-    "index_put": [
-        lambda f, c, r: f(c, (ROWS,), r[:1].expand(3, 3, 4), True),
-        lambda f, c, r: f(c, (ROWS[:2], ROWS[:2]), PLAIN[0, :2]),
-        lambda f, c, r: f(fresh(c, r), (MASK.expand(2, 3, 4),), torch.tensor(0.3).double()),
-        lambda f, c, r: f(PLAIN, (ROWS[:2],), r, accumulate=False),
-    ],
-    "scatter_reduce": [
-        lambda f, c, r: f(c, 1, CUBE_INDEX[:, :3], r, "sum"),
-        lambda f, c, r: f(fresh(c, r), 1, CUBE_INDEX[:, :3], PLAIN, reduce="mean"),
-        lambda f, c, r: f(PLAIN, 1, CUBE_INDEX[:, :3], r, "mean", include_self=False),
-    ],
 }
 NEW: dict[str, list[Case]] = {
     **ACCUMULATED,
+    **REDUCED,
     **{f"{name}_": written(cases) for name, cases in ACCUMULATED.items()},
+    **{f"{name}_": written(cases) for name, cases in REDUCED.items()},
     "masked_select": [
         lambda f, c, r: f(fresh(c, r), MASK),
         lambda f, c, r: f(c[:, :, :1], PLAIN > 0),

@@ -222,7 +222,7 @@ SPECTRAL: dict[str, list[Case]] = {
     "view_as_complex": [by((2, 3, 2), lambda f, x: reals(f(x)))],
 }
 SPECTRAL |= {
-    f"max_unpool{n}d": [
+    f"torch.nn.functional.max_unpool{n}d": [
         by((2, 3, *(2,) * n), lambda f, x, n=n: f(x, unpooled_places(n), 2)),
     ]
     for n in (1, 2, 3)

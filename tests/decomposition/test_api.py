@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.overrides import handle_torch_function, has_torch_function
 
 from lmd_cli.decomposition import (
+    ConservationError,
     Decomposition,
     InputError,
     LeakError,
@@ -26,6 +27,7 @@ from lmd_cli.decomposition import (
     unregister_rule,
     variant_names,
 )
+from lmd_cli.decomposition.maps import linear
 from lmd_cli.decomposition.registry import function_name
 
 C, R = normal(2, 3), normal(2, 3, seed=1)
@@ -272,20 +274,20 @@ def test_rules_are_registered_once_and_taken_back() -> None:
     with pytest.raises(ValueError, match="unknown kind 'magic'; one of structure, linear"):
         register_rule(torch.softmax, kind="magic")
 
-    @register_rule(torch.cumprod, kind="constant")
-    def rule(session: Any, func: Any, x: Any, *args: Any) -> Any:
-        return func(x.total, *args)
+    @register_rule(torch.lgamma, kind="constant")
+    def rule(call: Any, **arguments: Any) -> Any:
+        return call.plain(), None
 
     try:
-        with pytest.raises(ValueError, match=r"torch\.cumprod has a rule already"):
-            register_rule(torch.cumprod)(rule)
-        result = both(lambda camera, radar: camera + torch.cumprod(radar, 0))
-        assert torch.equal(result.bias, torch.cumprod(R, 0))
+        with pytest.raises(ValueError, match=r"torch\.lgamma has a rule already"):
+            register_rule(torch.lgamma)(rule)
+        result = both(lambda camera, radar: camera + torch.lgamma(radar))
+        assert torch.equal(result.bias, torch.lgamma(R))
     finally:
-        unregister_rule(torch.cumprod)
-    unregister_rule(torch.cumprod)
-    with pytest.raises(NoRuleError, match=r"no rule for torch\.cumprod"):
-        both(lambda camera, radar: torch.cumprod(camera, 0))
+        unregister_rule(torch.lgamma)
+    unregister_rule(torch.lgamma)
+    with pytest.raises(NoRuleError, match=r"no rule for torch\.lgamma"):
+        both(lambda camera, radar: torch.lgamma(camera))
 
 
 KEYWORDS: dict[str, tuple[Callable[..., Any], dict[str, Any]]] = {
@@ -327,8 +329,8 @@ def test_a_rule_for_a_users_own_function() -> None:
         both(lambda camera, radar: doubled(camera + radar))
 
     @register_rule(doubled, kind="linear", equation="eq. 13")
-    def rule(session: Any, func: Any, x: Any) -> Any:
-        return session.make(func(x.total), func(x.parts), x.rows)
+    def rule(call: Any, x: Tensor) -> Any:
+        return call.function(x), linear(lambda h: 2.0 * h)
 
     try:
         result = both(lambda camera, radar: doubled(camera + radar), audit=True)
@@ -342,3 +344,14 @@ def test_names_of_what_torch_does_not_know() -> None:
     assert function_name(torch.relu) == "torch.relu"
     assert function_name(doubled) == "doubled"
     assert function_name([1]) == "[1]"
+
+
+def test_parts_that_overflow_are_told_with_what_mends_it() -> None:
+    def through(gated: Callable[[Tensor], Tensor]) -> Decomposition:
+        return both(
+            lambda camera, radar: functools.reduce(lambda x, _: gated(x), range(14), camera + radar)
+        )
+
+    with pytest.raises(ConservationError, match=r"not finite.*F\.silu"):
+        through(lambda x: 3.0 * x * torch.sigmoid(x))
+    assert through(lambda x: 3.0 * F.silu(x)).residual < 1e-12

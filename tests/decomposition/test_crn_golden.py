@@ -12,7 +12,7 @@ from reference_inputs import GOLDENS
 from torch import Tensor
 
 from lmd_cli.decomposition import Decomposition, decompose
-from lmd_cli.decomposition.replay import replay, replay_deviation
+from lmd_cli.decomposition.linearised.replay import replay, replay_deviation
 from lmd_cli.networks import CRN
 
 STORED = np.load(GOLDENS / "lmd" / "lmd_crn_tiny_s1.npz")
@@ -102,7 +102,7 @@ def test_the_secant_conserves_relative_to_its_parts(double: Encoded):
 @pytest.mark.parametrize("variant", ["identity-ratio", "identity-identity-taylor"])
 def test_parts_are_a_literal_replay(double: Encoded, variant: str):
     result = double.decompose(variant, keep_frozen=True, bilinear="interaction")
-    assert replay_deviation(replay(double.fuse, double.features, result), result) < 1e-12
+    assert replay_deviation(replay(result, double.features), result) < 1e-12
 
 
 def test_modalities_do_not_depend_on_where_the_interaction_is_reported(double: Encoded):

@@ -15,13 +15,13 @@ import torch
 from closed_forms import CLOSED_FORMS
 from joining_cases import CASES as JOINING
 from linear_cases import LINEAR, STRUCTURE
-from rule_oracle import Sample, functions_of_kind
+from rule_oracle import Sample, aliases
 from test_python_use import IMAGES, NETWORK
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from lmd_cli.decomposition import decompose
-from lmd_cli.decomposition.replay import replay
+from lmd_cli.decomposition.linearised.replay import replay
 
 TABLE = STRUCTURE | LINEAR
 VARIANTS = ("identity-ratio-ratio-frozen", "uniform-uniform-taylor-taylor", "identity-ratio-secant")
@@ -33,7 +33,7 @@ def stays(function: Callable[..., Any], inputs: dict[str, Tensor], variant: str)
     own = {name: x.clone() for name, x in inputs.items()}
     with torch.device("meta"):
         result = decompose(function, own, variant, keep_frozen=True)
-        again = replay(function, own, result)
+        again = replay(result, own)
     trees = (result.total, *result.parts.values(), result.bias, *again.values())
     assert {x.device.type for x in pytree.tree_leaves(trees) if isinstance(x, Tensor)} == {"cpu"}
 
@@ -50,10 +50,10 @@ def pinned(call: Callable[..., Any], parts: dict[str, Tensor]) -> bool:
 
 def calls() -> Iterator[tuple[str, tuple[int, ...], Callable[..., Any]]]:
     """One alias of every function in the oracle's tables."""
-    kinds = ("structure", "linear", "sum", "product", "quotient", "composite")
-    for name, f in {f.__name__: f for f in functions_of_kind(*kinds)}.items():
-        if name in ELSEWHERE:
+    for name in {**TABLE, **JOINING, **CLOSED_FORMS}:
+        if name in ELSEWHERE or not aliases(name):
             continue
+        f = aliases(name)[0]
         for shape, call in TABLE.get(name, ())[:2]:
             yield name, shape, lambda c, r, f=f, call=call: call(f, c + r)
         for case in JOINING.get(name, ())[:2]:

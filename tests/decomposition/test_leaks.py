@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import ctypes
+import operator
 import pickle
 from collections.abc import Callable
 from typing import Any
@@ -15,9 +17,8 @@ from rule_oracle import normal
 from torch import Tensor, nn
 
 from lmd_cli.decomposition import (
-    DecomposedTensor,
     Decomposition,
-    DecompositionError,
+    InputError,
     LeakError,
     NoRuleError,
     decompose,
@@ -56,46 +57,7 @@ def run(function: Callable[[Tensor], Any], **options: Any) -> Decomposition:
     return decompose(Network(suspect), INPUTS, **options)
 
 
-def into_canvas(write: Callable[[Tensor, Tensor], Any]) -> Callable[[Tensor], Tensor]:
-    def function(x: Tensor) -> Tensor:
-        canvas = torch.zeros_like(x)
-        write(canvas, x)
-        return canvas
-
-    return function
-
-
 INDEX = torch.tensor([1, 0])
-WRITES: dict[str, tuple[Callable[[Tensor, Tensor], Any], str]] = {
-    "setitem": (lambda c, x: c.__setitem__(0, x[0]), "__setitem__"),
-    "setitem by mask": (lambda c, x: c.__setitem__(c == 0, x.flatten()), "__setitem__"),
-    "copy_": (lambda c, x: c.copy_(x), "copy_"),
-    "add_": (lambda c, x: c.add_(x), "add_"),
-    "+=": (lambda c, x: c.__iadd__(x), "add_"),
-    "mul_": (lambda c, x: c.mul_(x), "mul_"),
-    "index_add_": (lambda c, x: c.index_add_(0, INDEX, x), "index_add_"),
-    "index_copy_": (lambda c, x: c.index_copy_(0, INDEX, x), "index_copy_"),
-    "scatter_": (lambda c, x: c.scatter_(0, torch.zeros_like(x).long(), x), "scatter_"),
-    "masked_scatter_": (lambda c, x: c.masked_scatter_(c == 0, x), "masked_scatter_"),
-    "fill_": (lambda c, x: c.fill_(x.mean()), "fill_"),
-    "masked_fill_": (lambda c, x: c.masked_fill_(c == 0, x.mean()), "masked_fill_"),
-    "out= of add": (lambda c, x: torch.add(x, x, out=c), "torch.add"),
-    "out= of cat": (lambda c, x: torch.cat([x[:1], x[1:]], out=c), "torch.cat"),
-}
-
-
-@pytest.mark.parametrize("name", WRITES)
-def test_writing_into_a_plain_canvas(name: str) -> None:
-    write, function = WRITES[name]
-    with pytest.raises(LeakError, match="drop its parts") as error:
-        run(into_canvas(write))
-    assert function in str(error.value)
-    assert "'neck.suspect' (Calls)" in str(error.value)
-
-
-def test_out_is_refused_for_a_decomposed_target_too() -> None:
-    with pytest.raises(LeakError, match="out= is not supported"):
-        run(lambda x: torch.add(x, 1.0, out=x.clone()))
 
 
 @torch.jit.script
@@ -108,36 +70,65 @@ class Scriptable(nn.Module):
         return torch.relu(x)
 
 
-class Cube(torch.autograd.Function):
+class Doubled(torch.autograd.Function):
+    """Written in torch: its operators are followed."""
+
     @staticmethod
     def forward(ctx: Any, x: Tensor) -> Tensor:
-        return x * 2.0
+        return torch.relu(x) * 2.0
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Tensor:
         return grad * 2.0
 
 
+class Elsewhere(Doubled):
+    """Not written in torch."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return torch.from_numpy(2.0 * x.detach().numpy())
+
+
+class Handed(Doubled):
+    """Hands its values to numpy without asking for a constant."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:
+        return torch.from_numpy(2.0 * x.numpy())
+
+
+def assert_same_as(found: Decomposition, function: Callable[[Tensor], Tensor]) -> None:
+    """The parts of the same function written with torch's own calls."""
+    wanted = run(function)
+    tolerance = {"rtol": 1e-14, "atol": 1e-14}
+    torch.testing.assert_close(found.total, wanted.total, **tolerance)
+    for name in INPUTS:
+        torch.testing.assert_close(found.parts[name], wanted.parts[name], **tolerance)
+    torch.testing.assert_close(found.bias, wanted.bias, **tolerance)
+
+
 def test_scripted_function() -> None:
-    with pytest.raises(LeakError, match="below the level of torch functions") as error:
-        run(scripted_relu)
-    assert "aten.relu" in str(error.value)
-    assert "'neck.suspect' (Calls)" in str(error.value)
+    for _ in range(4):  # torch optimises what it has seen a few times
+        scripted_relu(INPUTS["camera"])
+    assert_same_as(run(scripted_relu), lambda x: torch.relu(x) * 2.0)
 
 
 @pytest.mark.parametrize("make", [torch.jit.script, lambda m: torch.jit.trace(m, normal(*SHAPE))])
 def test_scripted_module(make: Callable[[nn.Module], nn.Module]) -> None:
-    with pytest.raises(
-        DecompositionError,
-        match=r"scripted code \(forward\) in module 'neck\.suspect'.* made from$",
-    ):
-        run(make(Scriptable()))
+    assert_same_as(run(make(Scriptable())), torch.relu)
 
 
 def test_custom_autograd_function() -> None:
-    with pytest.raises(NoRuleError, match="custom autograd function Cube") as error:
-        run(Cube.apply)
+    assert_same_as(run(Doubled.apply), lambda x: torch.relu(x) * 2.0)
+
+
+@pytest.mark.parametrize("function", [Elsewhere, Handed])
+def test_custom_autograd_function_that_is_not_written_in_torch(function: Any) -> None:
+    with pytest.raises(NoRuleError, match=f"custom autograd function {function.__name__}") as error:
+        run(function.apply)
     assert "neck.suspect" in str(error.value)
+    assert f"@register_rule({function.__name__})" in str(error.value)
 
 
 LEAVES_TORCH: dict[str, Callable[[Tensor], Any]] = {
@@ -147,12 +138,13 @@ LEAVES_TORCH: dict[str, Callable[[Tensor], Any]] = {
     "tolist": lambda x: torch.tensor(x.tolist()),
     "torch.tensor": lambda x: torch.tensor(x),
     "torch.tensor of a list": lambda x: torch.tensor([x[0, 0, 0, 0], x[0, 0, 0, 1]]),
-    "as_tensor": lambda x: torch.as_tensor(x),
+    "as_tensor of a list": lambda x: torch.as_tensor([x[0, 0, 0, 0], x[0, 0, 0, 1]]),
     "deepcopy": copy.deepcopy,
     "copy": copy.copy,
     "pickle": lambda x: pickle.loads(pickle.dumps(x)),
     "dlpack": lambda x: torch.from_dlpack(x),
-    "data_ptr": lambda x: x.data_ptr(),
+    "data_ptr": lambda x: int(x.data_ptr()),
+    "data_ptr for a kernel": lambda x: ctypes.string_at(operator.index(x.data_ptr()), 8),
     "storage": lambda x: torch.tensor(x.untyped_storage()),
 }
 
@@ -165,10 +157,28 @@ def test_values_that_leave_torch(name: str) -> None:
     assert ".detach()" in str(error.value)
 
 
+def test_as_tensor_of_a_tensor_is_that_tensor() -> None:
+    assert_same_as(run(lambda x: torch.as_tensor(x) * 2.0), lambda x: x * 2.0)
+
+
+def test_addresses_may_be_compared() -> None:
+    """Some attention layers tell by it whether query, key and value are the same tensor."""
+
+    def function(x: Tensor) -> Tensor:
+        same = x.data_ptr() == x.view(-1).data_ptr() and x.data_ptr() % 8 == 0
+        other = x.data_ptr() == (x + 1.0).data_ptr()
+        assert len({x.data_ptr(), x.flatten().data_ptr()}) == 1
+        return x * 2.0 if same and not other else x * 3.0
+
+    assert_same_as(run(function), lambda x: x * 2.0)
+
+
 FILLED: dict[str, Callable[[Tensor], Tensor]] = {
     "full_like": lambda x: torch.full_like(x, x.mean()),
     "new_full": lambda x: x.new_full(x.shape, x.mean()),
     "new_tensor": lambda x: torch.zeros(1).new_tensor(x),
+    "full": lambda x: torch.full((2, 4, 3, 3), x.mean()),
+    "add": lambda x: torch.add(x, x, alpha=x.mean()),
 }
 
 
@@ -183,19 +193,62 @@ def test_module_that_detaches_inside() -> None:
         run(lambda x: x.detach() * 2.0)
     message = str(error.value)
     assert "module 'neck.suspect' (Calls)" in message
+    assert "its output depends on the features" in message
     assert "register a rule" in message
     assert "plain_modules" in message
 
 
 def test_module_that_drops_the_parts_of_one_output() -> None:
-    with pytest.raises(LeakError, match=r"neck\.suspect"):
+    with pytest.raises(LeakError, match=r"neck\.suspect.*its output \[1\] depends on the features"):
         run(lambda x: (x * 2.0, x.detach().exp()))
+
+
+def test_a_constant_beside_the_result_is_no_leak() -> None:
+    weight = normal(*SHAPE, seed=4)
+    result = run(lambda x: (x * 2.0, weight.softmax(-1)))
+    assert torch.equal(result.bias[1][1], weight.softmax(-1))
 
 
 def test_plain_modules_may_return_plain_tensors() -> None:
     result = run(lambda x: x.detach() * 2.0, plain_modules=["neck.suspect"])
     torch.testing.assert_close(result.bias, 2.0 * (INPUTS["camera"] + INPUTS["radar"]))
     assert torch.equal(result.parts["camera"], INPUTS["camera"])
+
+
+@pytest.mark.parametrize("name", ["neck.*", "*", "neck.suspect", "<Network>"])
+def test_plain_modules_by_pattern(name: str) -> None:
+    if name == "<Network>":
+        with pytest.raises(LeakError, match=r"neck\.suspect"):
+            run(lambda x: x.detach() * 2.0, plain_modules=[name])
+    else:
+        assert run(lambda x: x.detach() * 2.0, plain_modules=[name]).residual < 1e-15
+
+
+def test_the_root_may_be_plain() -> None:
+    class Scored(nn.Module):
+        def forward(self, camera: Tensor) -> Any:
+            return {"x": camera * 2.0, "score": camera.detach().exp()}
+
+    inputs = {"camera": INPUTS["camera"]}
+    with pytest.raises(LeakError, match=r"'\(root\)' \(Scored\).*\['score'\] depends on the feat"):
+        decompose(Scored(), inputs)
+    for name in ("(root)", ""):
+        result = decompose(Scored(), inputs, plain_modules=[name])
+        assert torch.equal(result.bias["score"], INPUTS["camera"].exp())
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [("neck.suspct", "near: neck.suspect"), ("none", "matches no module$"), ("x.*", "no module$")],
+)
+def test_unknown_plain_modules(name: str, said: str) -> None:
+    with pytest.raises(InputError, match=f"plain_modules: '.*' matches no module.*{said}|{said}"):
+        run(torch.relu, plain_modules=[name])
+
+
+def test_plain_modules_need_a_root() -> None:
+    with pytest.raises(InputError, match="give root="):
+        decompose(lambda camera: camera, {"camera": INPUTS["camera"]}, plain_modules=["neck"])
 
 
 def test_modules_may_pass_plain_inputs_parameters_and_integers_on() -> None:
@@ -217,16 +270,65 @@ def test_function_whose_output_carries_no_parts() -> None:
 
 
 WEIGHT = normal(4, 3, seed=9)
+WORK: dict[str, tuple[Callable[[Tensor], Any], Callable[[Tensor], Any]]] = {
+    "linear": (lambda x: F.linear(x, x[0, 0]), lambda x: x @ x[0, 0].mT),
+    "conv2d": (
+        lambda x: F.conv2d(x, x).expand(2, 2, 3, 3).repeat(1, 2, 1, 1),
+        lambda x: (
+            torch.einsum("bchw,ochw->bo", x, x)[..., None, None]
+            .expand(2, 2, 3, 3)
+            .repeat(1, 2, 1, 1)
+        ),
+    ),
+    "clamp": (
+        lambda x: x.clamp(max=x.mean()),
+        lambda x: torch.where(x > x.mean().detach(), x.mean().expand_as(x), x),
+    ),
+    "cumprod": (
+        lambda x: x[:, :2].cumprod(1).repeat(1, 2, 1, 1),
+        lambda x: torch.stack([x[:, 0], x[:, 0] * x[:, 1]], 1).repeat(1, 2, 1, 1),
+    ),
+    "as_strided": (
+        lambda x: x.contiguous().as_strided((2, 4, 3, 3), (36, 9, 1, 3)),
+        lambda x: x.mT,
+    ),
+    "differences with ends": (
+        lambda x: x.diff(prepend=torch.zeros(2, 4, 3, 1).double()),
+        lambda x: x - F.pad(x, (1, 0))[..., :-1],
+    ),
+    "another shape in place": (lambda x: (x * 1.0).unsqueeze_(0)[0], lambda x: x * 1.0),
+    "largest while reducing in place": (
+        lambda x: (x * 1.0).scatter_reduce_(1, torch.zeros_like(x).long(), x, "amax"),
+        lambda x: torch.cat([x.amax(1, keepdim=True), x[:, 1:]], 1),
+    ),
+    "softmax along a guessed dimension": (lambda x: F.softmax(x), lambda x: x.softmax(1)),
+    "log_softmax along a guessed dimension": (
+        lambda x: F.log_softmax(x),
+        lambda x: x.log_softmax(1),
+    ),
+    "mixed exponents": (
+        lambda x: x.abs() ** torch.tensor([-1.0, 0.5, 2.0]).double(),
+        lambda x: torch.stack([x.abs()[..., i] ** p for i, p in enumerate((-1.0, 0.5, 2.0))], -1),
+    ),
+    "out=": (lambda x: torch.add(x, 1.0, out=x.clone()), lambda x: x + 1.0),
+}
+
+
+@pytest.mark.filterwarnings("ignore:Implicit dimension choice")
+@pytest.mark.parametrize("name", WORK)
+def test_calls_that_are_other_calls(name: str) -> None:
+    """What one spelling gives, the other gives."""
+    call, same = WORK[name]
+    assert_same_as(run(call), same)
+
+
 PRODUCTS: dict[str, tuple[Callable[[Tensor], Any], str]] = {
-    "linear": (lambda x: F.linear(x, x[0, 0]), "linear"),
-    "conv2d": (lambda x: F.conv2d(x, x), "conv2d"),
     "batch_norm": (
         lambda x: F.batch_norm(x, torch.zeros(4).double(), torch.ones(4).double(), x[0, :, 0, 0]),
         "batch_norm",
     ),
     "layer_norm": (lambda x: F.layer_norm(x, (3,), x[0, 0, 0]), "layer_norm"),
     "prelu": (lambda x: F.prelu(x, x[0, :, 0, 0]), "prelu"),
-    "clamp": (lambda x: x.clamp(max=x.mean()), "clamp"),
 }
 
 
@@ -240,10 +342,9 @@ def test_products_of_two_decomposed_tensors(name: str) -> None:
 
 
 NO_RULE: dict[str, tuple[Callable[[Tensor], Any], str]] = {
-    "cumprod": (lambda x: x.cumprod(1), "cumprod"),
-    "as_strided": (lambda x: x.as_strided((2, 2), (1, 2)), "as_strided"),
     "lgamma": (lambda x: x.lgamma(), "lgamma"),
-    "bincount": (lambda x: torch.bincount(INDEX, x[0, 0, 0, :2]), "bincount"),
+    "digamma": (torch.digamma, "digamma"),
+    "in place": (lambda x: (x * 1.0).lgamma_(), "lgamma"),
 }
 
 
@@ -262,24 +363,15 @@ def test_function_without_a_rule(name: str) -> None:
 
 def test_outside_any_module_the_message_says_so() -> None:
     with pytest.raises(NoRuleError, match="outside any module"):
-        decompose(lambda camera: camera.cumprod(1), {"camera": INPUTS["camera"]})
+        decompose(lambda camera: camera.lgamma(), {"camera": INPUTS["camera"]})
 
 
 REFUSED: dict[str, tuple[Callable[[Tensor], Any], str]] = {
-    "rounding division": (lambda x: torch.div(x, 2.0, rounding_mode="floor"), "rounding"),
-    "rounding division in place": (
-        lambda x: x.clone().div_(2.0, rounding_mode="trunc"),
-        "rounding",
-    ),
     "reduction while scattering": (
         lambda x: x.scatter(0, torch.zeros(1, 4, 3, 3).long(), x, reduce="multiply"),
         "not linear",
     ),
     "bytes as another type": (lambda x: x.view(torch.int64), "another type"),
-    "differences with ends": (
-        lambda x: x.diff(prepend=torch.zeros(2, 4, 3, 1).double()),
-        "prepend",
-    ),
     "batch statistics": (
         lambda x: F.batch_norm(x, torch.zeros(4).double(), torch.ones(4).double(), training=True),
         r"\.eval\(\)",
@@ -288,46 +380,22 @@ REFUSED: dict[str, tuple[Callable[[Tensor], Any], str]] = {
     "RReLU while training": (lambda x: F.rrelu(x, training=True), r"\.eval\(\)"),
     "attention with dropout": (
         lambda x: F.scaled_dot_product_attention(x, x, x, dropout_p=0.5),
-        "dropout is random",
-    ),
-    "a recurrent layer": (
-        lambda x: torch.lstm(x[0], (x[0], x[0]), [], False, 1, 0.0, False, False, False),
-        "unroll it",
-    ),
-    "a recurrent cell": (
-        lambda x: torch.gru_cell(x[0, 0], x[0, 0], x[0, 0], x[0, 0]),
-        "unroll it",
+        "random",
     ),
     "noise": (lambda x: torch.bernoulli(x.sigmoid()), "random"),
     "an inverse": (lambda x: torch.linalg.inv(x), "not linear in the matrix"),
     "eigenvalues": (lambda x: torch.linalg.eigh(x), "not linear in the matrix"),
     "a loss": (lambda x: F.mse_loss(x, torch.zeros_like(x)), "not part of a prediction"),
-    "another shape in place": (lambda x: x.unsqueeze_(0), "out-of-place form"),
     "an angle": (lambda x: torch.atan2(x, x.flip(0)), "no linear part"),
-    "a matrix norm": (lambda x: torch.linalg.norm(x[0, 0], 2), "matrix norm 2 has no rule"),
-    "a nuclear norm": (lambda x: x[0, 0].norm("nuc"), "nuclear norm has no rule"),
+    "a matrix norm": (lambda x: torch.linalg.norm(x[0, 0], 2), "not linear in the matrix"),
+    "a nuclear norm": (lambda x: x[0, 0].norm("nuc"), "not linear in the matrix"),
     "a norm of order 0": (lambda x: x.norm(0, 1), "norm of order 0"),
     "two powers": (lambda x: x**x, "both the base and the exponent"),
-    "mixed exponents": (
-        lambda x: x ** torch.tensor([-1.0, 0.5, 2.0]).double(),
-        "both sides of 0 or 1",
-    ),
-    "exponents of another shape": (
-        lambda x: x[0, 0, 0] ** torch.full((2, 3), 2.0).double(),
-        "expand the base",
-    ),
     "a product while reducing": (
         lambda x: x.scatter_reduce(0, torch.zeros(1, 4, 3, 3).long(), x, "prod"),
         "reduce='prod' is not linear",
     ),
-    "a product while reducing in place": (
-        lambda x: x.clone().scatter_reduce_(0, torch.zeros(1, 4, 3, 3).long(), x, "amax"),
-        "reduce='amax' is not linear",
-    ),
     "an activation of complex numbers": (lambda x: torch.tanh(torch.fft.fft(x)), "complex"),
-    "log_softmax along a guessed dimension": (lambda x: F.log_softmax(x), "guessed dimension"),
-    "softmax along a guessed dimension": (lambda x: F.softmax(x), "give the dimension"),
-    "a decomposed index": (lambda x: torch.zeros(3)[x], "index carries parts"),
 }
 
 
@@ -339,16 +407,22 @@ def test_arguments_that_are_not_linear(name: str) -> None:
     assert "neck.suspect" in str(error.value)
 
 
-@pytest.mark.parametrize(
-    ("option", "name"), [("add_zero_attn", "add_zero_attn"), ("add_bias_kv", "bias_k")]
-)
-def test_attention_with_added_keys(option: str, name: str) -> None:
+@pytest.mark.parametrize("option", ["add_zero_attn", "add_bias_kv"])
+def test_attention_with_added_keys(option: str) -> None:
+    """The weights are constants, so the output is affine in the values."""
     attention = nn.MultiheadAttention(3, 1, **{option: True}).double().eval()
-    with pytest.raises(NoRuleError, match=f"MultiheadAttention.*{name} has no rule"):
-        run(lambda x: attention(x[0], x[0], x[0])[0])
+    result = run(lambda x: attention(x[0], x[0], x[0])[0].expand(2, 4, 3, 3), audit="raise")
+    x = INPUTS["camera"] + INPUTS["radar"]
+    wanted = attention(x[0], x[0], x[0])[0].detach().expand(2, 4, 3, 3)
+    assert torch.equal(result.total, x + wanted)
 
 
-def test_a_decomposed_tensor_is_useless_outside() -> None:
+def test_an_index_must_be_an_integer_as_ever() -> None:
+    with pytest.raises(IndexError, match="must be long"):
+        run(lambda x: torch.zeros(3)[x])
+
+
+def test_a_tensor_that_was_kept_is_plain() -> None:
     kept: list[Tensor] = []
 
     def function(camera: Tensor) -> Tensor:
@@ -356,7 +430,5 @@ def test_a_decomposed_tensor_is_useless_outside() -> None:
         return camera * 1.0
 
     decompose(function, {"camera": INPUTS["camera"]})
-    assert isinstance(kept[0], DecomposedTensor)
-    with pytest.raises(DecompositionError, match="outside its decomposition"):
-        kept[0] + 1.0
-    assert "tensor" in repr(kept[0])
+    assert type(kept[0]) is Tensor
+    assert torch.equal(kept[0] + 1.0, INPUTS["camera"] * 2.0 + 1.0)

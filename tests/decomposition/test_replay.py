@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -17,7 +19,8 @@ from lmd_cli.decomposition import (
     decompose_onward,
     variant_names,
 )
-from lmd_cli.decomposition.replay import Linearised, replay, replay_deviation
+from lmd_cli.decomposition.linearised.partners import Linearised
+from lmd_cli.decomposition.linearised.replay import replay, replay_deviation
 
 
 def run(case: Case) -> Decomposition:
@@ -28,7 +31,7 @@ def run(case: Case) -> Decomposition:
 @given(cases())
 def test_replayed_parts_are_the_parts(case: Case) -> None:
     result = run(case)
-    assert replay_deviation(replay(case.network, case.inputs, result), result) < 1e-11
+    assert replay_deviation(replay(result, case.inputs), result) < 1e-11
 
 
 @settings(max_examples=20, deadline=None, derandomize=True)
@@ -37,7 +40,7 @@ def test_extras_are_what_the_linearised_network_gives_for_them(case: Case) -> No
     """An extra rides along; replayed, it is the only modality that enters."""
     result = run(case)
     perturbed = {name: values[0] for name, values in case.extras.items()}
-    replayed = replay(case.network, perturbed, result)
+    replayed = replay(result, perturbed)
     for name in case.inputs:
         found, wanted = result.extras[name][0], replayed[name]
         for a, b in zip(pytree.tree_leaves(found), pytree.tree_leaves(wanted), strict=True):
@@ -50,10 +53,11 @@ def test_without_maps_there_is_nothing_to_replay() -> None:
     inputs = {"camera": normal(2, 3)}
     result = decompose(lambda camera: network(camera), inputs)
     with pytest.raises(DecompositionError, match="keep_frozen=True"):
-        replay(lambda camera: network(camera), inputs, result)
+        replay(result, inputs)
 
 
-def test_a_function_that_goes_another_way_is_told() -> None:
+def test_the_function_does_not_run_again() -> None:
+    """So it cannot go another way."""
     calls: list[int] = []
 
     def function(camera: Tensor) -> Tensor:
@@ -62,8 +66,35 @@ def test_a_function_that_goes_another_way_is_told() -> None:
 
     inputs = {"camera": normal(2, 3)}
     result = decompose(function, inputs, keep_frozen=True)
-    with pytest.raises(DecompositionError, match="more nonlinear operations"):
-        replay(function, inputs, result)
+    assert replay_deviation(replay(result, inputs), result) < 1e-15
+    assert calls == [1]
+
+
+def test_inputs_of_other_shapes_are_refused() -> None:
+    result = decompose(torch.relu, {"input": normal(2, 3)}, keep_frozen=True)
+    for shape in ((2, 4), (3, 3)):
+        with pytest.raises(DecompositionError, match=r"'input' was decomposed at shape \(2, 3\)"):
+            replay(result, {"input": normal(*shape)})
+
+
+@pytest.mark.parametrize("where", ["replayed", "parts"])
+def test_a_deviation_of_what_is_no_number_is_none(where: str) -> None:
+    """It compares as beyond any tolerance."""
+    inputs = {"camera": normal(2, 3), "radar": normal(2, 3, seed=1)}
+    result = decompose(lambda camera, radar: camera + radar, inputs, keep_frozen=True)
+    again = replay(result, inputs)
+    (again["radar"] if where == "replayed" else result.parts["radar"])[0, 0] = torch.nan
+    assert math.isnan(replay_deviation(again, result))
+
+
+def test_a_batch_goes_where_the_operating_point_is_a_batch_of_one() -> None:
+    network = nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.InstanceNorm2d(3)).double()
+    inputs = {"input": normal(1, 2, 6, 6)}
+    result = decompose(network, inputs, keep_frozen=True)
+    others = normal(4, 2, 6, 6, seed=1)
+    found = replay(result, {"input": others}, only=["input"])["input"]
+    for one, x in zip(found.split(1), others.split(1), strict=True):
+        torch.testing.assert_close(one, replay(result, {"input": x})["input"], rtol=0, atol=1e-13)
 
 
 @pytest.mark.parametrize("variant", variant_names())
@@ -80,6 +111,6 @@ def test_a_batch_through_the_linear_network_is_the_extras(variant: str) -> None:
     result = decompose_onward(
         tail, total, parts, variant, bias=bias, extras=extras, keep_frozen=True
     )
-    found = Linearised(tail, result, bias).part("radar", others)
+    found = Linearised(result).part("radar", others)
     wanted = torch.cat(list(result.extras["radar"]))
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 
 from lmd_cli.decomposition import decompose
-from lmd_cli.decomposition.replay import replay, replay_deviation
+from lmd_cli.decomposition.linearised.replay import replay, replay_deviation
 from lmd_cli.decomposition.result import Decomposition
 from lmd_cli.decomposition.rules.softmax import SOFTMAX_GUARD
 
@@ -200,8 +200,8 @@ def test_attention_conserves_and_replays(rules: str, softmax: str, seed: int) ->
     scale = max(float(part.abs().max()) for part in result.parts.values())
     bound = 1e-12 if softmax != "secant" else 1e-12 * max(1.0, scale)
     assert max(record.residual for record in result.operations) < bound
-    assert replay_deviation(replay(network, inputs, result), result) < 1e-12
-    moved = replay(network, OTHERS, result)
+    assert replay_deviation(replay(result, inputs), result) < 1e-12
+    moved = replay(result, OTHERS)
     for name in INPUTS:
         deviation = (moved[name] - result.extras[name][0]).abs().max()
         assert float(deviation) < 1e-12 * max(1.0, scale)
@@ -219,7 +219,7 @@ def test_sampling_places_are_constants() -> None:
     plain = F.grid_sample(image, places, align_corners=False)
     torch.testing.assert_close(result.parts["camera"], plain)
     assert not result.parts["radar"].any()
-    assert replay_deviation(replay(sample, inputs, result), result) < 1e-14
+    assert replay_deviation(replay(result, inputs), result) < 1e-14
 
 
 def test_layers_table_shows_the_interaction() -> None:
@@ -264,7 +264,7 @@ def test_fused_attention_is_its_operations(masked: str, softmax: str) -> None:
         torch.testing.assert_close(result.parts[name], expected.parts[name])
     torch.testing.assert_close(result.interaction, expected.interaction)
     assert result.residual < 1e-12
-    assert replay_deviation(replay(fused, INPUTS, result), result) < 1e-12
+    assert replay_deviation(replay(result, INPUTS), result) < 1e-12
 
 
 @pytest.mark.parametrize("batch_first", [True, False])
@@ -289,7 +289,7 @@ def test_multi_head_attention(batch_first: bool, padding: bool, kdim: int | None
     assert torch.equal(result[0].total, out)
     assert torch.equal(result[1].total, weights)
     assert result.residual < 1e-12
-    assert replay_deviation(replay(function, inputs, result), result) < 1e-12
+    assert replay_deviation(replay(result, inputs), result) < 1e-12
     assert float(result.parts["radar"][0].abs().max()) > 1e-3
     # The camera meets the keys' bias alone, which shifts all logits of a row: nothing changes.
     assert float(result.parts["camera"][0].abs().max()) < 1e-12

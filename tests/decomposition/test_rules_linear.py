@@ -3,33 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
 import torch
-from closed_forms import CLOSED_FORMS
-from closed_forms import ELSEWHERE as OTHER_FORMS
 from joining_cases import CASES as JOINING
 from linear_cases import LINEAR, STRUCTURE
 from rule_oracle import (
     MODALITIES,
     Sample,
     affine_rows,
+    aliases,
     assert_replayed,
     assert_rows,
     assert_total,
-    functions_of_kind,
+    directional_rows,
     lookup,
     normal,
 )
+from scatter_cases import NOT_DIFFERENTIABLE
 from torch import Tensor
 
 from lmd_cli.decomposition import decompose
 from lmd_cli.decomposition.registry import function_name
-
-#: Conversions that change the values or the machine have tests of their own.
-ELSEWHERE = ("float", "half", "bfloat16", "cuda")
-ELEMENTWISE = [f for f in functions_of_kind("structure", "linear") if f.__name__ not in ELSEWHERE]
 
 
 def check(function: Callable[..., Any], sample: Sample) -> None:
@@ -45,10 +42,10 @@ def check(function: Callable[..., Any], sample: Sample) -> None:
         result = decompose(function, sample.parts, **options)
         assert_total(result, plain)
         assert_rows(result, rows)
-    assert_replayed(function, sample.parts, result)
+    assert_replayed(sample.parts, result)
 
 
-@pytest.mark.parametrize("function", ELEMENTWISE, ids=function_name)
+@pytest.mark.parametrize("function", aliases(*STRUCTURE, *LINEAR), ids=function_name)
 def test_one_tensor(function: Any) -> None:
     for shape, call in lookup(STRUCTURE | LINEAR, function):
         sample = Sample(*shape)
@@ -56,17 +53,23 @@ def test_one_tensor(function: Any) -> None:
         check(lambda camera, radar: call(function, camera), sample)  # noqa: B023
 
 
-def joining() -> list[Any]:
-    """Functions of several tensors that are linear in each; composites that are not stay out."""
-    functions = functions_of_kind("sum", "product", "quotient", "composite")
-    names = {*CLOSED_FORMS, *OTHER_FORMS}
-    return [f for f in functions if not names & {f.__name__, f.__name__.removesuffix("_")}]
-
-
-@pytest.mark.parametrize("function", joining(), ids=function_name)
+@pytest.mark.parametrize("function", aliases(*JOINING), ids=function_name)
 def test_several_tensors(function: Any) -> None:
     for case in lookup(JOINING, function):
         check(lambda camera, radar: case(function, camera, radar), Sample(2, 3, 4))  # noqa: B023
+
+
+@pytest.mark.parametrize("function", aliases(*NOT_DIFFERENTIABLE), ids=function_name)
+def test_by_differences(function: Any) -> None:
+    sample = Sample(2, 3, 4)
+    for case in lookup(NOT_DIFFERENTIABLE, function):
+        given = partial(case, function)
+        named = lambda camera, radar: given(camera, radar)  # noqa: B023, E731
+        options: dict[str, Any] = {"extras": sample.extras, "keep_frozen": True}
+        result = decompose(named, sample.parts, **options)
+        assert_total(result, named(**sample.parts))
+        assert_rows(result, directional_rows(named, sample.parts, sample.extras), 1e-8)
+        assert_replayed(sample.parts, result)
 
 
 @pytest.mark.parametrize("name", ["float", "half", "bfloat16"])

@@ -9,15 +9,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from rule_oracle import (
-    BIAS,
-    Sample,
-    assert_rows,
-    assert_total,
-    functions_of_kind,
-    lookup,
-    normal,
-)
+from rule_oracle import BIAS, Sample, assert_rows, assert_total, normal
 from torch import Tensor
 
 from lmd_cli.decomposition.registry import function_name
@@ -192,9 +184,3 @@ def test_normalize_scales_every_part_alike(p: float, dim: int) -> None:
     result = sample.through(lambda x: F.normalize(x, p, dim), "uniform-uniform")
     assert_total(result, F.normalize(sample.total, p, dim))
     assert_rows(result, {k: [h / torch.from_numpy(length)] for k, h in sample.rows().items()})
-
-
-def test_every_norm_has_a_test() -> None:
-    tests = dict.fromkeys(("batch_norm", "instance_norm", "group_norm", "layer_norm", "rms_norm"))
-    for function in functions_of_kind("normalisation"):
-        lookup({**tests, "normalize": None, "local_response_norm": None}, function)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 import torch
-from rule_oracle import Sample, assert_rows, assert_total, functions_of_kind, lookup, rows_of
+from rule_oracle import Sample, aliases, assert_rows, assert_total, lookup, rows_of
 from torch import Tensor
 
 from lmd_cli.decomposition.registry import function_name
@@ -66,9 +66,10 @@ def spatial(function: Any) -> int:
     return int(digits[0])
 
 
-def pools(adaptive: bool) -> list[Any]:
-    functions = [f for f in functions_of_kind("selection") if "pool" in function_name(f)]
-    return [f for f in functions if ("adaptive" in function_name(f)) == adaptive]
+def pools(kind: str) -> list[Any]:
+    """Those that give values alone, and those that give their places too."""
+    names = [f"{kind}{n}d{places}" for n in SIZES for places in ("", "_with_indices")]
+    return [f for f in aliases(*names) if f.__module__ != "torch._C._nn"]
 
 
 def check_pool(call: Callable[[Tensor], Any], sample: Sample, windows: Any) -> None:
@@ -78,7 +79,7 @@ def check_pool(call: Callable[[Tensor], Any], sample: Sample, windows: Any) -> N
     assert_rows(result, rows)
 
 
-@pytest.mark.parametrize("function", pools(adaptive=False), ids=function_name)
+@pytest.mark.parametrize("function", pools("max_pool"), ids=function_name)
 def test_max_pool(function: Any) -> None:
     sample = Sample(2, 2, *SIZES[spatial(function)])
     for options in FIXED:
@@ -86,7 +87,7 @@ def test_max_pool(function: Any) -> None:
         check_pool(lambda x: function(x, **options), sample, windows)  # noqa: B023
 
 
-@pytest.mark.parametrize("function", pools(adaptive=True), ids=function_name)
+@pytest.mark.parametrize("function", pools("adaptive_max_pool"), ids=function_name)
 def test_adaptive_max_pool(function: Any) -> None:
     sample = Sample(2, 2, *SIZES[spatial(function)])
     for out in ADAPTIVE:
@@ -115,9 +116,7 @@ def test_pool_without_a_batch() -> None:
     assert_rows(result, rows)
 
 
-OTHERS = [f for f in functions_of_kind("selection") if "pool" not in function_name(f)]
-NAMES = dict.fromkeys(("max", "min", "amax", "amin"))
-EXTREMA = [f for f in OTHERS if f.__name__ in NAMES]
+EXTREMA = aliases("max", "min", "amax", "amin")
 #: Functions that order or pick along one dimension, and their calls.
 ORDERED: dict[str, list[tuple[tuple[Any, ...], dict[str, Any], int]]] = {
     "topk": [((2,), {}, -1), ((3, 0, False), {}, 0), ((2,), {"dim": 1, "sorted": False}, 1)],
@@ -135,7 +134,6 @@ ORDERED: dict[str, list[tuple[tuple[Any, ...], dict[str, Any], int]]] = {
 @pytest.mark.parametrize("function", EXTREMA, ids=function_name)
 @pytest.mark.parametrize("arguments", [{"dim": 1}, {"dim": -1, "keepdim": True}, {"dim": 0}])
 def test_extremum_along_a_dimension(function: Any, arguments: dict[str, Any]) -> None:
-    lookup(NAMES, function)
     sample, dim = Sample(3, 4, 5), arguments["dim"]
     sign = 1.0 if function.__name__.endswith("max") else -1.0
     place = (sign * sample.total).argmax(dim, keepdim=True)
@@ -198,7 +196,7 @@ def read_at(total: Tensor, values: Tensor, part: Tensor, dim: int) -> Tensor:
     return part.movedim(dim, -1).gather(-1, where).movedim(-1, dim)
 
 
-@pytest.mark.parametrize("function", [f for f in OTHERS if f not in EXTREMA], ids=function_name)
+@pytest.mark.parametrize("function", aliases(*ORDERED), ids=function_name)
 def test_ordered_values_are_read_where_they_were(function: Any) -> None:
     for args, kwargs, dim in lookup(ORDERED, function):
         sample = Sample(3, 4, 5)

@@ -9,7 +9,7 @@ import torch
 from appendix_c import ratio_shares_of_many, shares, sum_shares_of_many
 from rule_oracle import normal
 
-from lmd_cli.decomposition.splitting import ratio_shares, sum_shares
+from lmd_cli.decomposition.bias_splitting import ratio_shares, sum_shares
 
 RULES = {"sum": sum_shares, "ratio": ratio_shares}
 #: Every pattern of signs is met, at different magnitudes.

@@ -55,7 +55,7 @@ class Fails(nn.Module):
         if self.how == "own error":
             raise KeyError("a user's bug")
         if self.how == "no rule":
-            return x.cumprod(1)
+            return x.lgamma()
         if self.how == "leak":
             return x.detach()
         return x @ x.new_zeros(99, 99)

@@ -161,7 +161,7 @@ def test_numbers_do_not_depend_on_who_asks(tiny_config: Path, count: int):
     variants = ["identity-ratio", "uniform-identity"]
     found = RecordedNumbers(network, variants, "segmentation", visit.chunks)(visit)
     own = as_tensor(Families(network, visit, "segmentation"), variants)
-    assert len(own["numbers"]) == 2 * (1 + 2 * 2 + 2 * 2 * 3)
+    assert len(own["numbers"]) == 2 * (2 + 2 * 2 + 2 * 2 * 3)
     if count == 3:
         assert found is None
         return

@@ -17,7 +17,7 @@ from lmd_cli.config import RunConfig
 from lmd_cli.config_file import load_config
 from lmd_cli.data import collate
 from lmd_cli.decomposition import decompose
-from lmd_cli.errors import DataError, MethodError, ResultsError
+from lmd_cli.errors import DataError, ResultsError, RunError
 from lmd_cli.evaluation import evaluate
 from lmd_cli.evaluation.families import Families
 from lmd_cli.evaluation.metrics import mse, pcc
@@ -219,7 +219,5 @@ def test_parts_that_are_no_numbers_are_an_error(
         "under",
         lambda self, name: replace(whole(self, name), residual=torch.tensor(math.nan)),
     )
-    with pytest.raises(
-        MethodError, match=r"identity-ratio gives parts of sample .* no finite numb"
-    ):
+    with pytest.raises(RunError, match=r"identity-ratio at sample .* is nan, beyond"):
         evaluate(load_config(str(tiny_config)), tmp_path, limit=1)

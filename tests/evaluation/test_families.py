@@ -13,6 +13,7 @@ from lmd_cli.build import build_dataset, build_network
 from lmd_cli.config_file import load_config
 from lmd_cli.data import collate
 from lmd_cli.decomposition import set_module_rules, variant_names
+from lmd_cli.decomposition.linearised.program import Program
 from lmd_cli.evaluation.families import Prediction, family
 from lmd_cli.evaluation.predict import predict, predict_variants
 from lmd_cli.evaluation.walk import Encoding, Skipped, Visit, fused_parts
@@ -86,35 +87,40 @@ def test_rules_of_some_modules_hold_under_every_variant(setting: tuple[Any, Visi
         set_module_rules(network, {})
 
 
-def counted_passes(network: Any, visit: Visit, names: list[str]) -> list[int]:
-    """Batch sizes of the plain and decomposed calls of the tail."""
-    batches: list[int] = []
-    tail = network.tail
+def counted_passes(network: Any, visit: Visit, names: list[str]) -> tuple[int, list[Any]]:
+    """How often the tail was decomposed, and what went through its linear maps: how many partners
+    at a time, or the origin of the constants."""
+    calls, streams, tail, run = [0], [], network.tail, Program.run
 
     def counted(fused: Tensor, outputs: Any) -> Any:
-        batches.append(len(fused))
+        calls[0] += 1
         return tail(fused, outputs)
+
+    def noted(self: Program, starts: Any, stream: Any) -> Any:
+        found = getattr(stream, "stream", stream)
+        streams.append(found.origin or found.rows)
+        return run(self, starts, stream)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(network, "tail", counted)
+        patch.setattr(Program, "run", noted)
         list(predict_variants(network, visit, names, "segmentation"))
-    return batches
+    return calls[0], streams
 
 
 def test_partners_go_through_once_for_a_family(setting: tuple[Any, Visit]) -> None:
     network, visit = setting
     four = ["uniform-identity", "identity-identity", "identity-uniform", "identity-ratio"]
-    batches = counted_passes(network, visit, four)
-    partners = [b for b in batches if b > 1]
-    assert batches.count(1) == 4  # a decomposition for each family, and two kinds of constants
-    assert partners == [2] * 4  # two families, two modalities, two readable partners
+    calls, streams = counted_passes(network, visit, four)
+    assert calls == 2  # a decomposition for each family
+    assert sorted(streams, key=str) == [2] * 4 + ["batch_norm", "norm"]  # two modalities for each
 
 
 def test_constants_go_through_only_if_shared_out(setting: tuple[Any, Visit]) -> None:
     network, visit = setting
     for names in (["identity-ratio"], ["identity-identity"]):
-        assert counted_passes(network, visit, names).count(1) == 1
-    assert counted_passes(network, visit, ["uniform-ratio"]).count(1) == 2
+        assert counted_passes(network, visit, names) == (1, [2, 2])
+    assert counted_passes(network, visit, ["uniform-ratio"]) == (1, [2, 2, "batch_norm"])
 
 
 def test_the_derivative_has_a_family_of_its_own(setting: tuple[Any, Visit]) -> None:

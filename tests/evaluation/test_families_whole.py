@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from lmd_cli.decomposition import variant_names
+from lmd_cli.decomposition.linearised.program import Program
 from lmd_cli.evaluation.families import Families, Prediction
 from lmd_cli.evaluation.predict import predict
 from lmd_cli.evaluation.walk import Encoding, Skipped, Visit
@@ -76,16 +77,33 @@ def test_every_variant_is_as_by_itself(last: str) -> None:
         same(together.under(variant), predict(network, visit(), variant, "map"))
 
 
-@pytest.mark.parametrize(("last", "calls"), [("nothing", 4), ("gate", 4), ("norm of weights", 5)])
-def test_passes_of_the_table_of_variants(last: str, calls: int) -> None:
+@pytest.mark.parametrize(
+    ("last", "calls", "constants"),
+    [
+        ("nothing", 2, ["batch_norm", "norm"]),
+        ("gate", 4, []),
+        ("norm of weights", 3, ["batch_norm", "norm"]),
+    ],
+)
+def test_passes_of_the_table_of_variants(
+    last: str, calls: int, constants: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Two families and two kinds of constants; behind a gate each variant by itself; where
     constants of a norm reach attention weights, that kind is given up."""
     network = Fusing(last).double().eval()
     together = Families(network, visit(), "map")
     network.calls = 0
+    run, streams = Program.run, []
+
+    def noted(self: Program, starts: Any, stream: Any) -> Any:
+        streams.append(stream.origin)
+        return run(self, starts, stream)
+
+    monkeypatch.setattr(Program, "run", noted)
     for variant in FOUR:
         together.under(variant)
     assert network.calls == calls
+    assert sorted(streams) == constants
 
 
 def test_a_variant_does_not_depend_on_the_company_it_keeps() -> None:

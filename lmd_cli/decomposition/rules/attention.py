@@ -1,162 +1,214 @@
 """Fused attention, taken apart into projections, products and a softmax that have rules.
 
-The total stays what the fused function computes, bit for bit; the parts are those of the single
+The total stays what the fused operator computes, bit for bit; the parts are those of the single
 operations, so they sum to it up to the rounding between the two.
 """
 
 from __future__ import annotations
 
-import inspect
 import math
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from functools import partial
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lmd_cli.decomposition.registry import register_rule
-from lmd_cli.decomposition.rules.composite import COMPOSED, composite
-from lmd_cli.decomposition.tensor import plain
+from lmd_cli.decomposition.registry import aten_rule
+from lmd_cli.decomposition.tracing.calls import Call
 
-if TYPE_CHECKING:
-    from lmd_cli.decomposition.session import Session
-
-#: Stands for minus infinity in masked logits: its softmax is 0, and 0 times it is 0.
-MASKED = -1e4
-
-
-def attention(
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_mask: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    scale: float | None = None,
-    enable_gqa: bool = False,
-) -> Tensor:
-    """``softmax(q k^T scale + mask) v`` for (..., L, E), (..., S, E), (..., S, Ev)."""
-    if enable_gqa:  # (..., key heads, S, E): each serves several heads of the query
-        groups = query.shape[-3] // key.shape[-3]
-        key, value = (x.repeat_interleave(groups, -3) for x in (key, value))
-    return attention_weights(query, key, attn_mask, is_causal, scale) @ value
+Result = tuple[Any, Any]
+_NESTED = (
+    "nested tensors have no rule; call torch.backends.mha.set_fastpath_enabled(False), or give the "
+    "encoder enable_nested_tensor=False"
+)
 
 
-def attention_weights(
+def masked_scores(
     query: Tensor, key: Tensor, mask: Tensor | None, causal: bool, scale: float | None
 ) -> Tensor:
-    """The softmax of the masked scores, (..., L, S)."""
+    """Scores of all keys for all queries, (..., L, S), minus infinity where masked."""
     factor = 1.0 / math.sqrt(query.shape[-1]) if scale is None else scale
     scores = (query * factor) @ key.transpose(-2, -1)  # (..., L, S)
-    if causal and mask is None:
-        mask = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+    if causal:
+        lower = torch.ones(scores.shape[-2:], dtype=torch.bool, device=scores.device).tril()
+        scores = scores.masked_fill(~lower, -torch.inf)
     if mask is not None and mask.dtype == torch.bool:
-        scores = scores.masked_fill(~mask, MASKED)
+        scores = scores.masked_fill(~mask, -torch.inf)
     elif mask is not None:
-        scores = scores + mask.clamp(min=MASKED)
-    return torch.softmax(scores, -1)
+        scores = scores + mask
+    return scores
 
 
-def multi_head(
+def _unless_hidden(scores: Tensor) -> Tensor:
+    """Softmax over the last dimension, 0 where all of a row is masked."""
+    hidden = (scores == -torch.inf).all(-1, keepdim=True)
+    return torch.softmax(scores.masked_fill(hidden, 0.0), -1).masked_fill(hidden, 0.0)
+
+
+@aten_rule(
+    *("_scaled_dot_product_flash_attention_for_cpu", "_scaled_dot_product_flash_attention"),
+    *("_scaled_dot_product_efficient_attention", "_scaled_dot_product_cudnn_attention"),
+    "_scaled_dot_product_fused_attention_overrideable",
+    kind="composite",
+    equation="App. D.2",
+)
+def attention(
+    call: Call,
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    embed_dim_to_check: int,
-    num_heads: int,
-    in_proj_weight: Tensor | None,
-    in_proj_bias: Tensor | None,
-    bias_k: Tensor | None,
-    bias_v: Tensor | None,
-    add_zero_attn: bool,
-    dropout_p: float,
-    out_proj_weight: Tensor,
-    out_proj_bias: Tensor | None,
-    training: bool = True,
-    key_padding_mask: Tensor | None = None,
-    need_weights: bool = True,
-    attn_mask: Tensor | None = None,
-    use_separate_proj_weight: bool = False,
-    q_proj_weight: Tensor | None = None,
-    k_proj_weight: Tensor | None = None,
-    v_proj_weight: Tensor | None = None,
-    static_k: Tensor | None = None,
-    static_v: Tensor | None = None,
-    average_attn_weights: bool = True,
+    attn_bias: Tensor | None = None,
+    dropout_p: float = 0.0,
     is_causal: bool = False,
-) -> tuple[Tensor, Tensor | None]:
-    """What ``nn.MultiheadAttention`` computes, for (L, B, E) or unbatched (L, E) tensors."""
-    separate = (q_proj_weight, k_proj_weight, v_proj_weight)
-    weights = separate if in_proj_weight is None else in_proj_weight.chunk(3)
-    biases = (None, None, None) if in_proj_bias is None else in_proj_bias.chunk(3)
-    unbatched = query.dim() == 2
-    heads = [
-        _heads(F.linear(x.unsqueeze(1) if unbatched else x, weight, bias), num_heads)
-        for x, weight, bias in zip((query, key, value), weights, biases, strict=True)
-        if weight is not None
-    ]  # (B, heads, L, E / heads)
-    mask = _joint_mask(attn_mask, key_padding_mask, num_heads, heads[0])
-    shares = attention_weights(heads[0], heads[1], mask, False, None)  # (B, heads, L, S)
-    mixed = (shares @ heads[2]).permute(2, 0, 1, 3).flatten(2)  # (L, B, E)
-    out = F.linear(mixed, out_proj_weight, out_proj_bias)
-    shown = shares.mean(1) if average_attn_weights else shares
-    if unbatched:
-        out, shown = out.squeeze(1), shown.squeeze(0)
-    return out, shown if need_weights else None
-
-
-def _heads(x: Tensor, count: int) -> Tensor:
-    return x.unflatten(-1, (count, -1)).permute(1, 2, 0, 3)  # (L, B, E) -> (B, heads, L, E / heads)
-
-
-def _joint_mask(
-    mask: Tensor | None, padding: Tensor | None, heads: int, like: Tensor
-) -> Tensor | None:
-    """Both masks as one that is added to (B, heads, L, S) scores; True means left out."""
-    joint = None
-    if mask is not None:
-        joint = _additive(mask, like)
-        joint = joint.unflatten(0, (-1, heads)) if joint.dim() == 3 else joint
-    if padding is not None:
-        column = _additive(padding, like)[..., None, None, :]
-        joint = column if joint is None else (joint + column)
-    return joint
-
-
-def _additive(mask: Tensor, like: Tensor) -> Tensor:
-    if mask.dtype == torch.bool:
-        return torch.zeros(mask.shape, dtype=like.dtype, device=mask.device).masked_fill(
-            mask, MASKED
-        )
-    return mask.clamp(min=MASKED)
-
-
-_FUSED: dict[Any, Callable[..., Any]] = {
-    F.scaled_dot_product_attention: attention,
-    F.multi_head_attention_forward: multi_head,
-}
-COMPOSED.update(_FUSED)
-
-
-@register_rule(*_FUSED, kind="composite", equation="App. D.2")
-def fused(session: Session, func: Any, *args: Any, **kwargs: Any) -> Any:
-    """Fused attention: the plain call for the total, its single operations for the parts.
+    attn_mask: Tensor | None = None,
+    scale: float | None = None,
+    **reports: bool,
+) -> Result:
+    """``softmax(q k^T scale + mask) v`` for (B, heads, L, E), (B, heads, S, E), (B, heads, S, Ev);
+    fewer heads of keys and values serve several of the query each.
 
     Raises:
-        NoRuleError: an option that changes what is computed and that has no rule (dropout,
-            added keys, static keys).
+        NoRuleError: dropout is on.
     """
-    _refuse_options(session, func, args, kwargs)
-    return composite(session, func, *args, **kwargs)
+    if dropout_p > 0:
+        raise call.refused("dropout is random; call .eval() on the network")
+    mask, total = attn_mask if attn_bias is None else attn_bias, call.plain()
+    call.may_mask(mask)
+
+    def made() -> Tensor:
+        groups = query.shape[-3] // key.shape[-3]
+        k, v = (x if groups == 1 else x.repeat_interleave(groups, -3) for x in (key, value))
+        return _unless_hidden(masked_scores(query, k, mask, is_causal, scale)) @ v
+
+    return total, [call.compose(made)]
 
 
-def _refuse_options(session: Session, func: Any, args: Any, kwargs: Any) -> None:
-    names = inspect.signature(_FUSED[func]).bind(*args, **kwargs).arguments
-    dropout = names.get("dropout_p", 0.0) > 0 and names.get("training", True)
-    if dropout:
-        raise session.refuse(func, "dropout is random; call .eval() on the network")
-    absent = ("bias_k", "bias_v", "add_zero_attn", "static_k", "static_v")
-    for name in absent:
-        value = plain(names.get(name))
-        if value is not None and value is not False:
-            raise session.refuse(func, f"{name} has no rule")
+@aten_rule("_native_multi_head_attention", kind="composite", equation="App. D.2")
+def multi_head(
+    call: Call,
+    query: Tensor,
+    key: Tensor,
+    value: Tensor,
+    embed_dim: int,
+    num_head: int,
+    qkv_weight: Tensor,
+    qkv_bias: Tensor,
+    proj_weight: Tensor,
+    proj_bias: Tensor,
+    mask: Tensor | None = None,
+    need_weights: bool = True,
+    average_attn_weights: bool = True,
+    mask_type: int | None = None,
+) -> Result:
+    """The fast path of ``nn.MultiheadAttention``, (B, L, E): attention output and weights."""
+    _refuse_nested(call, query)
+    total, joint = call.plain(), _joint_mask(mask, mask_type, query, num_head)
+    call.may_mask(mask)
+
+    def made() -> tuple[Tensor, Tensor]:
+        return _multi_head(
+            (query, key, value), num_head, qkv_weight, qkv_bias, proj_weight, proj_bias, joint
+        )
+
+    out, shares = call.compose(made)
+    if not need_weights:
+        return total, [out]
+    averaged = call.compose(lambda: shares.mean(1) if average_attn_weights else shares)
+    return total, [out, averaged]
+
+
+def _multi_head(
+    inputs: tuple[Tensor, Tensor, Tensor],
+    heads: int,
+    weight: Tensor,
+    bias: Tensor,
+    proj_weight: Tensor,
+    proj_bias: Tensor,
+    mask: Tensor | None,
+) -> tuple[Tensor, Tensor]:
+    """Output (B, L, E) and weights (B, heads, L, S)."""
+    rows = zip(inputs, weight.chunk(3), bias.chunk(3), strict=True)
+    q, k, v = (F.linear(x, w, b).unflatten(-1, (heads, -1)).transpose(1, 2) for x, w, b in rows)
+    shares = torch.softmax(masked_scores(q, k, mask, False, None), -1)
+    mixed = (shares @ v).transpose(1, 2).flatten(2)
+    return F.linear(mixed, proj_weight, proj_bias), shares
+
+
+def _joint_mask(mask: Tensor | None, kind: int | None, x: Tensor, heads: int) -> Tensor | None:
+    """The mask as one of (B, heads, L, S), True where attended; 0 is of (L, S), 1 of padding."""
+    if mask is None:
+        return None
+    if kind == 1 and mask.dim() == 2:
+        mask = mask[:, None, None, :]
+    return ~mask if mask.dtype == torch.bool else mask == 0
+
+
+def _refuse_nested(call: Call, x: Tensor) -> None:
+    if x.is_nested:
+        raise call.refused(_NESTED)
+
+
+@aten_rule("_transformer_encoder_layer_fwd", kind="composite", equation="App. D.2")
+def encoder_layer(
+    call: Call,
+    src: Tensor,
+    embed_dim: int,
+    num_heads: int,
+    qkv_weight: Tensor,
+    qkv_bias: Tensor,
+    proj_weight: Tensor,
+    proj_bias: Tensor,
+    use_gelu: bool,
+    norm_first: bool,
+    eps: float,
+    norm_weight_1: Tensor,
+    norm_bias_1: Tensor,
+    norm_weight_2: Tensor,
+    norm_bias_2: Tensor,
+    ffn_weight_1: Tensor,
+    ffn_bias_1: Tensor,
+    ffn_weight_2: Tensor,
+    ffn_bias_2: Tensor,
+    mask: Tensor | None = None,
+    mask_type: int | None = None,
+) -> Result:
+    """The fast path of ``nn.TransformerEncoderLayer``, (B, L, E)."""
+    _refuse_nested(call, src)
+    joint = _joint_mask(mask, mask_type, src, num_heads)
+    gelu = partial(F.gelu, approximate="tanh" if src.is_cuda else "none")  # as its kernels do
+    activation = gelu if use_gelu else F.relu
+    call.may_mask(mask)
+
+    def attended(x: Tensor) -> Tensor:
+        weights = (qkv_weight, qkv_bias, proj_weight, proj_bias)
+        return _multi_head((x, x, x), num_heads, *weights, joint)[0]
+
+    def forward(x: Tensor) -> Tensor:
+        inner = activation(F.linear(x, ffn_weight_1, ffn_bias_1))
+        return F.linear(inner, ffn_weight_2, ffn_bias_2)
+
+    def first(x: Tensor) -> Tensor:
+        return F.layer_norm(x, (embed_dim,), norm_weight_1, norm_bias_1, eps)
+
+    def second(x: Tensor) -> Tensor:
+        return F.layer_norm(x, (embed_dim,), norm_weight_2, norm_bias_2, eps)
+
+    def made() -> Tensor:
+        if norm_first:
+            x = src + attended(first(src))
+            return x + forward(second(x))
+        x = first(src + attended(src))
+        return second(x + forward(x))
+
+    return call.plain(), call.compose(made)
+
+
+@aten_rule("_nested_tensor_from_mask", kind="refused", equation=_NESTED)
+def nested(call: Call, **arguments: Any) -> Result:
+    """Padded sequences as one nested tensor.
+
+    Raises:
+        NoRuleError: always.
+    """
+    raise call.refused(_NESTED)

@@ -1,135 +1,106 @@
-"""What the rules share: stacking parts next to totals, constants into the bias row."""
+"""What the rules share: stacks beside totals of more dimensions, and functions of several
+arguments of which only some carry parts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils import _pytree as pytree
 
-from lmd_cli.decomposition.custom import caller
-from lmd_cli.decomposition.layout import Layout
-from lmd_cli.decomposition.tensor import DecomposedTensor
-from lmd_cli.decomposition.tree import plain_tree
-
-if TYPE_CHECKING:
-    from lmd_cli.decomposition.session import Session
+from lmd_cli.decomposition.maps import Affine, Bilinear, Map, each
+from lmd_cli.decomposition.tracing.calls import Call
 
 
-def union_rows(tensors: Iterable[DecomposedTensor], *more: int) -> tuple[int, ...]:
-    """Rows that any of the tensors has, plus ``more``, in order."""
-    return tuple(sorted({row for x in tensors for row in x.rows} | set(more)))
+def spread(stack: Tensor, ndim: int) -> Tensor:
+    """``(rows, *shape)`` as ``(rows, 1.., *shape)``: broadcasts against ``ndim`` dimensions."""
+    missing = ndim + 1 - stack.dim()
+    return stack.reshape(stack.shape[0], *(1,) * missing, *stack.shape[1:]) if missing else stack
 
 
-def stack_like(x: DecomposedTensor, rows: tuple[int, ...], ndim: int) -> Tensor:
-    """Parts ``(len(rows), 1.., *x.shape)``: broadcasts against a total of ``ndim`` dimensions."""
-    parts = x.expand_rows(rows)
-    missing = ndim - x.total.dim()
-    return parts.reshape(parts.shape[0], *(1,) * missing, *x.total.shape) if missing else parts
+def behind_rows(dim: int, ndim: int) -> int:
+    """A dimension of a tensor as that of its stack."""
+    return dim % max(ndim, 1) + 1
 
 
-def insert_row(
-    parts: Tensor, rows: tuple[int, ...], row: int, value: Tensor
-) -> tuple[Tensor, tuple[int, ...]]:
-    """A stack ``(rows, *shape)`` with one more row, ``value`` (*shape), at its place."""
-    at = sum(present < row for present in rows)
-    stack = torch.cat([parts[:at], value.unsqueeze(0), parts[at:]])
-    return stack, (*rows[:at], row, *rows[at:])
+def folded(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+    """A function of batches ``(B, ...)`` on a stack ``(rows, B, ...)``: one batch."""
+
+    def run(h: Tensor) -> Tensor:
+        return function(h.flatten(0, 1)).unflatten(0, h.shape[:2])
+
+    return run
 
 
-def add_terms(a: Tensor | None, b: Tensor | None) -> Tensor | None:
-    """a + b, where ``None`` is zero."""
-    if a is None or b is None:
-        return b if a is None else a
-    return a + b
+def jointly_linear(
+    call: Call, function: Callable[..., Tensor], operands: Sequence[Any], stacked: bool = False
+) -> Affine:
+    """The map of a function that is linear in several operands together.
 
+    Operands that carry no parts are constants, and what they make is bias.
 
-def add_to_bias(parts: Tensor, rows: tuple[int, ...], layout: Layout, constant: Tensor) -> None:
-    """Adds a plain constant to the bias row, in place; ``rows`` must contain the bias."""
-    parts[rows.index(layout.bias)] += constant
-
-
-def over_rows(run: Callable[..., Any], *stacks: Tensor) -> Any:
-    """Maps ``run`` over the rows of stacks ``(rows, ...)``; what it returns is stacked likewise.
-
-    Views of the rows are views of the stack, except where ``torch.vmap`` does not know a function.
+    Args:
+        function: of the operands, tensors or numbers.
+        stacked: it takes stacks too, those of constants being of one row.
     """
-    try:
-        return torch.vmap(run)(*stacks)
-    except RuntimeError:  # no batching rule; an error of the call itself is raised again below
-        rows = [run(*row) for row in zip(*stacks, strict=True)]
-        return pytree.tree_map(lambda *parts: torch.stack(parts), *rows)
+    call.may_mask(*operands)
+    carried = [i for i, value in enumerate(operands) if call.carries(value)]
+    zeros = [None if call.carries(value) else _zero(value) for value in operands]
+
+    def filled(values: Sequence[Any], others: Sequence[Any]) -> list[Any]:
+        given = list(others)
+        for i, value in zip(carried, values, strict=True):
+            given[i] = value
+        return given
+
+    def row(*parts: Tensor) -> Tensor:
+        return function(*filled(parts, zeros))
+
+    def rows(*stacks: Tensor) -> Tensor:
+        return function(*filled(stacks, [_row_of(value) for value in zeros]))
+
+    constant = None
+    if len(carried) < len(operands):
+        constant = function(*filled([_zero(operands[i]) for i in carried], operands))
+    return Affine(rows if stacked else each(row), call.operands(*operands), constant)
 
 
-def per_part(session: Session, x: DecomposedTensor, run: Callable[[Tensor], Any]) -> Any:
-    """Maps a linear ``run`` over the parts of ``x`` and joins the results with the total's."""
-    return join(session, run(x.total), over_rows(run, x.parts), x.rows)
+def _zero(value: Any) -> Any:
+    return torch.zeros_like(value) if isinstance(value, Tensor) else type(value)(0)
 
 
-def join(session: Session, total: Any, stacks: Any, rows: tuple[int, ...]) -> Any:
-    """Joins totals and stacks of the same structure (a tensor, or a tuple or list of them)."""
-    if isinstance(total, Tensor):
-        return session.make(total, stacks, rows)
-    joined = [session.make(t, s, rows) for t, s in zip(total, stacks, strict=True)]
-    return type(total)(joined) if type(total) in (tuple, list) else tuple(joined)
+def _row_of(value: Any) -> Any:
+    return value.unsqueeze(0) if isinstance(value, Tensor) else value
 
 
-def two_factors(args: tuple[Any, ...]) -> tuple[int, int] | None:
-    """Positions of exactly two decomposed arguments, or ``None``."""
-    slots = [i for i, a in enumerate(args) if isinstance(a, DecomposedTensor)]
-    return (slots[0], slots[1]) if len(slots) == 2 else None
+def product(
+    call: Call,
+    a: Any,
+    b: Any,
+    rows: Callable[[Tensor, Tensor], Tensor],
+    constant: Tensor | None = None,
+) -> Map:
+    """A product of two arguments, one or both of which carry parts.
 
-
-def replacing(func: Any, args: tuple[Any, ...], slots: tuple[int, int], kwargs: Any) -> Any:
-    """The call as a function of the two arguments at ``slots``."""
-    first, second = slots
-
-    def call(a: Tensor, b: Tensor) -> Any:
-        between = args[first + 1 : second]
-        return func(*args[:first], a, *between, b, *args[second + 1 :], **kwargs)
-
-    return call
-
-
-def only_decomposed(
-    session: Session, func: Any, args: tuple[Any, ...], kwargs: dict[str, Any]
-) -> tuple[DecomposedTensor, Callable[[Tensor], Any]]:
-    """The single decomposed argument, and the call as a function of it alone.
-
-    Raises:
-        NoRuleError: several arguments carry parts (a product of two decomposed tensors).
+    Args:
+        rows: takes stacks ``(rows, *shape)`` of both, of equally many rows or of one.
+        constant: what is added.
     """
-    slots = [i for i, a in enumerate(args) if isinstance(a, DecomposedTensor)]
-    named = [k for k, v in kwargs.items() if isinstance(v, DecomposedTensor)]
-    if len(slots) + len(named) != 1:
-        raise session.refuse(func, product_refused())
-    if slots:
-        at = slots[0]
-        return args[at], lambda h: func(*args[:at], h, *args[at + 1 :], **kwargs)
-    return kwargs[named[0]], lambda h: func(*args, **{**kwargs, named[0]: h})
+    if call.carries(a) and call.carries(b):
+        return Bilinear(rows, (a, b))
+    if call.carries(a):
+        fixed = _row_of(b)
+        return Affine(lambda h: rows(h, fixed), (a,), constant)
+    fixed = _row_of(a)
+    return Affine(lambda h: rows(fixed, h), (b,), constant)
 
 
-def product_refused() -> str:
-    """Why a call with several decomposed factors has no rule."""
-    return (
-        "this multiplies decomposed tensors with each other (or an argument other than the input "
-        "carries parts); it has a rule for one decomposed argument only"
-    )
+def pairwise(function: Callable[[Tensor, Tensor], Tensor]) -> Callable[[Tensor, Tensor], Tensor]:
+    """A product of tensors applied to stacks row by row, one row serving all."""
 
+    def rows(a: Tensor, b: Tensor) -> Tensor:
+        count = max(len(a), len(b))
+        return torch.stack([function(a[i % len(a)], b[i % len(b)]) for i in range(count)])
 
-def require_plain(session: Session, func: Any, **arguments: Any) -> None:
-    """Refuses parts in arguments that must be constants (weights, grids, indices).
-
-    Raises:
-        NoRuleError: one of them carries parts.
-    """
-    for name, value in arguments.items():
-        if isinstance(value, DecomposedTensor):
-            raise session.refuse(func, f"its {name} carries parts; {product_refused()}")
-
-
-def call_plain(func: Any, args: Any, kwargs: Any) -> Any:
-    """The plain network's call, bit for bit."""
-    return caller(func)(*plain_tree(args), **plain_tree(kwargs))
+    return rows

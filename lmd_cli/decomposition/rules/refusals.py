@@ -1,72 +1,47 @@
-"""Functions that networks call and that have no rule on purpose, each with the reason.
+"""Operators that networks call and that have no rule on purpose, each with the reason.
 
 The message says what to do instead. What is not listed at all is refused too, without advice.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from torch.overrides import resolve_name
+from lmd_cli.decomposition.registry import aten_rule
+from lmd_cli.decomposition.tracing.calls import Call
 
-from lmd_cli.decomposition.registry import aliases, register_rule
-
-if TYPE_CHECKING:
-    from lmd_cli.decomposition.session import Session
-
-_RECURRENT = (
+RECURRENT = (
     "a fused recurrent layer has no rule; unroll it (nn.LSTMCell's equations with F.linear, "
     "torch.sigmoid and torch.tanh) or register one"
 )
-_RANDOM = "it is random; call .eval() on the network, or draw the noise outside as a constant"
-_EIGEN = "it is not linear in the matrix; .detach() it where a constant is meant"
-_LOSS = "a loss is not part of a prediction; decompose the network without it"
-_SHAPE = "it changes a tensor's shape in place; use the out-of-place form"
-_ANGLE = (
-    "an angle has no linear part at any operating point; .detach() it where a constant is meant"
-)
+RANDOM = "it is random; call .eval() on the network, or draw the noise outside as a constant"
+MATRIX = "it is not linear in the matrix; .detach() it where a constant is meant"
+LOSS = "a loss is not part of a prediction; decompose the network without it"
+ANGLE = "an angle has no linear part at any operating point; .detach() it where a constant is meant"
+RENORM = "max_norm rescales the rows of a table that carries parts; leave it out"
 
-_REASONS: dict[str, tuple[str, str]] = {
-    "recurrent": (
-        "lstm gru rnn_tanh rnn_relu lstm_cell gru_cell rnn_tanh_cell rnn_relu_cell",
-        _RECURRENT,
-    ),
-    "random": (
-        "bernoulli multinomial poisson normal_ uniform_ random_ bernoulli_ exponential_ "
-        "gumbel_softmax fractional_max_pool2d fractional_max_pool3d native_dropout dropout_ "
-        "fractional_max_pool2d_with_indices fractional_max_pool3d_with_indices",
-        _RANDOM,
-    ),
-    "matrix functions": (
-        "inverse inv pinverse pinv det slogdet logdet svd svdvals qr eig eigh eigvals eigvalsh "
-        "cholesky matrix_exp matrix_power solve lstsq",
-        _EIGEN,
-    ),
-    "losses": (
-        "mse_loss l1_loss smooth_l1_loss huber_loss cross_entropy nll_loss kl_div "
-        "binary_cross_entropy binary_cross_entropy_with_logits",
-        _LOSS,
-    ),
-    "views in place": (
-        "unsqueeze_ squeeze_ transpose_ swapaxes_ swapdims_ t_ resize_ resize_as_ as_strided_",
-        _SHAPE,
-    ),
-    "angles": ("atan2 arctan2 atan2_ arctan2_ angle polar", _ANGLE),
+REASONS: dict[str, str] = {
+    "miopen_rnn": RECURRENT,
+    "bernoulli multinomial poisson binomial normal normal_functional uniform random exponential "
+    "geometric cauchy log_normal native_dropout fractional_max_pool2d fractional_max_pool3d "
+    "_sample_dirichlet _standard_gamma": RANDOM,
+    "linalg_inv_ex linalg_pinv _linalg_det _linalg_slogdet _linalg_svd _linalg_eigh "
+    "_linalg_eigvals linalg_eig linalg_qr geqrf cholesky linalg_cholesky_ex cholesky_inverse "
+    "linalg_matrix_exp linalg_lstsq linalg_lu linalg_lu_factor_ex linalg_ldl_factor_ex": MATRIX,
+    "mse_loss smooth_l1_loss huber_loss soft_margin_loss multi_margin_loss nll_loss_forward "
+    "nll_loss2d_forward multilabel_margin_loss_forward binary_cross_entropy "
+    "binary_cross_entropy_with_logits _ctc_loss": LOSS,
+    "atan2 angle polar": ANGLE,
+    "embedding_renorm": RENORM,
 }
 
 
-def _functions(names: str) -> Iterable[Any]:
-    """Those that torch's override protocol knows, and so can be met."""
-    return [f for f in aliases(*names.split()) if resolve_name(f)]
+def _refuse(names: str, reason: str) -> None:
+    def refused(call: Call, **_: Any) -> Any:
+        raise call.refused(reason)
+
+    aten_rule(*names.split(), kind="refused", equation=reason)(refused)
 
 
-def _refuse_all(functions: Iterable[Any], reason: str) -> None:
-    def refuse(session: Session, func: Any, *args: Any, **kwargs: Any) -> Any:
-        raise session.refuse(func, reason)
-
-    register_rule(*functions, kind="refused", equation=reason)(refuse)
-
-
-for _names, _reason in _REASONS.values():
-    _refuse_all(_functions(_names), _reason)
+for _names, _reason in REASONS.items():
+    _refuse(_names, _reason)

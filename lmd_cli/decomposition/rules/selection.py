@@ -1,155 +1,162 @@
-"""Max-pooling and its kin: every part is read where the total was largest (slope 0 or 1)."""
+"""Maxima, orders and their kin (eq. 9): every part is read where the total was selected, slope 0
+or 1."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from lmd_cli.decomposition.frozen import FrozenSelection
-from lmd_cli.decomposition.registry import aliases, register_rule
-from lmd_cli.decomposition.rules.composite import composite, partly_composed
-from lmd_cli.decomposition.tensor import DecomposedTensor
+from lmd_cli.decomposition.maps import Affine
+from lmd_cli.decomposition.registry import aten_rule
+from lmd_cli.decomposition.rules.common import jointly_linear, spread
+from lmd_cli.decomposition.rules.linear import Run, read_along
+from lmd_cli.decomposition.tracing.calls import Call
 
-if TYPE_CHECKING:
-    from lmd_cli.decomposition.session import Session
-
-
-def select(
-    session: Session,
-    x: DecomposedTensor,
-    total: Tensor,
-    pick: Callable[[Tensor], Tensor],
-    finish: Callable[[Any], Any] = lambda selected: selected,
-) -> Any:
-    """``finish`` puts the indices beside the values where the caller wants both."""
-    session.freeze(FrozenSelection(pick, finish))
-    return finish(session.make(total, torch.vmap(pick)(x.parts), x.rows))
+Result = tuple[Any, Any]
 
 
-def pick_along(dim: int, where: Tensor, squeeze: bool = False) -> Callable[[Tensor], Tensor]:
-    """Reads ``(..., n, ...)`` at the positions ``where`` along one dimension.
+# -- pooling --------------------------------------------------------------------------------------
 
-    A replay may stack inputs along the first dimension, at positions of a single one.
-    """
+
+def pooled(spatial: int) -> Callable[..., Result]:
+    """A part's value at the position of the total's maximum in each window."""
+
+    def rule(call: Call, **given: Any) -> Result:
+        total, indices = call.plain()
+        where = call.kept(indices).flatten(-spatial)
+        shape = indices.shape[indices.dim() - spatial :]
+
+        def pick(h: Tensor) -> Tensor:
+            flat = h.flatten(-spatial)  # (rows, ..., H * W)
+            return flat.gather(-1, where.expand(len(h), *where.shape)).unflatten(-1, shape)
+
+        return (total, indices), [Affine(pick, (given["input"],)), None]
+
+    rule.__doc__ = "Max-pooling."
+    return rule
+
+
+aten_rule("max_pool2d_with_indices", "adaptive_max_pool2d", kind="selection", equation="eq. 9")(
+    pooled(2)
+)
+aten_rule("max_pool3d_with_indices", "adaptive_max_pool3d", kind="selection", equation="eq. 9")(
+    pooled(3)
+)
+
+
+# -- along one dimension --------------------------------------------------------------------------
+
+
+@aten_rule("max.dim", "min.dim", kind="selection", equation="eq. 9")
+@aten_rule("median.dim", "nanmedian.dim", "kthvalue", "mode", kind="selection", equation="eq. 9")
+@aten_rule("sort", "topk", "cummax", "cummin", kind="selection", equation="eq. 9")
+def ordered(call: Call, input: Tensor, **given: Any) -> Result:
+    """Values along one dimension, and where they were."""
+    result = call.plain()
+    values, indices = result
+    defaults = {a.name: a.default_value for a in call.function._schema.arguments}  # type: ignore[attr-defined]
+    dim = given.get("dim", defaults["dim"])
+    reduced = values.dim() < input.dim()
+    where = call.kept(indices)
+    where = where.unsqueeze(dim) if reduced else where
+    read = read_along(dim, where, input.dim())
+    squeezed = dim % max(input.dim(), 1) + 1
+    pick: Run = (lambda h: read(h).squeeze(squeezed)) if reduced else read
+    return result, [Affine(pick, (input,)), None]
+
+
+# -- over several dimensions ----------------------------------------------------------------------
+
+
+def extreme(x: Tensor, dims: Sequence[int], largest: bool, keepdim: bool) -> Run:
+    """Reads the parts where the total was extreme over some dimensions, all if none are named; the
+    first among equals."""
+    over = sorted({d % max(x.dim(), 1) for d in dims}) or [*range(x.dim())]
+    if x.dim() == 0:
+        return torch.clone
+    best = torch.argmax if largest else torch.argmin
+    where = best(_lines(x, over), -1, keepdim=True)  # (*kept, 1)
+    behind = [d + 1 for d in over]
 
     def pick(h: Tensor) -> Tensor:
-        stacked = h.dim() and dim % h.dim() and where.shape[0] == 1
-        positions = where.expand(h.shape[0], *where.shape[1:]) if stacked else where
-        chosen = h.gather(dim, positions)
-        return chosen.squeeze(dim) if squeeze else chosen
+        lines = _lines(h, behind)
+        chosen = lines.gather(-1, where.expand(len(h), *where.shape)).squeeze(-1)
+        for dim in behind if keepdim else ():
+            chosen = chosen.unsqueeze(dim)
+        return chosen
 
     return pick
 
 
-_POOLS = {
-    F.max_pool1d: 1,
-    F.max_pool2d: 2,
-    F.max_pool3d: 3,
-    torch.max_pool1d: 1,
-    torch.max_pool2d: 2,
-    torch.max_pool3d: 3,
-    F.adaptive_max_pool1d: 1,
-    F.adaptive_max_pool2d: 2,
-    F.adaptive_max_pool3d: 3,
-}
-_WITH_INDICES = {
-    F.max_pool1d_with_indices: 1,
-    F.max_pool2d_with_indices: 2,
-    F.max_pool3d_with_indices: 3,
-    F.adaptive_max_pool1d_with_indices: 1,
-    F.adaptive_max_pool2d_with_indices: 2,
-    F.adaptive_max_pool3d_with_indices: 3,
-}
+def _lines(h: Tensor, over: Sequence[int]) -> Tensor:
+    """``(*kept, n)``: the elements that compete in the last dimension."""
+    return h.movedim(list(over), list(range(-len(over), 0))).flatten(-len(over))
 
 
-@register_rule(*_POOLS, *_WITH_INDICES, kind="selection", equation="eq. 9")
-def max_pool(
-    session: Session, func: Any, input: DecomposedTensor, *args: Any, **kwargs: Any
-) -> Any:
-    """Max-pooling: a part's value at the position of the total's maximum."""
-    spatial = {**_POOLS, **_WITH_INDICES}[func]
-    wanted = func in _WITH_INDICES or kwargs.get("return_indices", False)
-    total, indices = _pooled(func, spatial, input.total, args, kwargs)
-
-    def pick(h: Tensor) -> Tensor:
-        flat = h.flatten(-spatial)  # (..., H * W)
-        where = indices.flatten(-spatial).expand(*flat.shape[:-1], -1)
-        return flat.gather(-1, where).unflatten(-1, indices.shape[-spatial:])
-
-    return select(session, input, total, pick, lambda h: (h, indices) if wanted else h)
-
-
-def _pooled(func: Any, spatial: int, x: Tensor, args: Any, kwargs: Any) -> tuple[Tensor, Tensor]:
-    kind = "adaptive_max_pool" if "adaptive" in func.__name__ else "max_pool"
-    plain = {k: v for k, v in kwargs.items() if k != "return_indices"}
-    return getattr(F, f"{kind}{spatial}d_with_indices")(x, *args, **plain)
-
-
-def _of_two(args: Any, kwargs: Any) -> bool:
-    return any(isinstance(value, Tensor) for value in (*args[1:], *kwargs.values()))
-
-
-partly_composed(*aliases("max"), when=_of_two)(torch.maximum)
-partly_composed(*aliases("min"), when=_of_two)(torch.minimum)
-
-
-@register_rule(*aliases("max", "min"), kind="selection", equation="eq. 9")
-def extremum(session: Session, func: Any, input: Any, *args: Any, **kwargs: Any) -> Any:
-    """Largest or smallest element along one dimension, or of all; of two tensors as
-    ``torch.maximum``."""
-    if _of_two((input, *args), kwargs):
-        return composite(session, func, input, *args, **kwargs)
-    dim = kwargs.get("dim", args[0] if args else None)
-    if dim is None:
-        dims = range(input.total.dim())
-        return _extremum_over(session, func(input.total), input, func.__name__, dims, False)
-    result = func(input.total, *args, **kwargs)
-    reduced = result.values.dim() < input.total.dim()
-    where = result.indices.unsqueeze(dim) if reduced else result.indices
-
-    def finish(h: Any) -> Any:
-        return type(result)((h, result.indices))
-
-    return select(session, input, result.values, pick_along(dim, where, reduced), finish)
-
-
-@register_rule(*aliases("amax", "amin"), kind="selection", equation="eq. 9")
-def extremum_over(
-    session: Session, func: Any, input: DecomposedTensor, dim: Any = (), keepdim: bool = False
-) -> Any:
+@aten_rule("amax", "amin", "max.default", "min.default", kind="selection", equation="eq. 9")
+def extremum(call: Call, input: Tensor, dim: Any = (), keepdim: bool = False) -> Result:
     """Largest or smallest element over some dimensions, all if none are named."""
-    total = func(input.total, dim, keepdim)
-    named = [dim] if isinstance(dim, int) else list(dim)
-    dims = [d % input.total.dim() for d in named] or range(input.total.dim())
-    return _extremum_over(session, total, input, func.__name__, dims, keepdim)
+    largest = "max" in call.function._schema.name  # type: ignore[attr-defined]
+    return call.plain(), Affine(extreme(input, dim, largest, keepdim), (input,))
 
 
-def _extremum_over(
-    session: Session,
-    total: Tensor,
-    x: DecomposedTensor,
-    name: str,
-    dims: Sequence[int],
-    keepdim: bool,
-) -> Any:
-    """Reads the parts where the total was extreme over ``dims``, the first among equals."""
-    over, last = sorted(dims), tuple(range(-len(dims), 0))
+@aten_rule("aminmax", "_aminmax", kind="selection", equation="eq. 9")
+def extrema(call: Call, input: Tensor, dim: int | None = None, keepdim: bool = False) -> Result:
+    """Smallest and largest element."""
+    dims = () if dim is None else (dim,)
+    picks = [extreme(input, dims, largest, keepdim) for largest in (False, True)]
+    return call.plain(), [Affine(pick, (input,)) for pick in picks]
 
-    def as_rows(h: Tensor) -> Tensor:
-        return h.movedim(over, last).flatten(-len(over)) if over else h.unsqueeze(-1)
 
-    best = torch.argmax if name.endswith("max") else torch.argmin
-    where = best(as_rows(x.total), -1, keepdim=True)  # (*kept, 1)
+@aten_rule("median.default", "nanmedian.default", kind="selection", equation="eq. 9")
+def median(call: Call, input: Tensor) -> Result:
+    """The lower median of all elements."""
+    total, flat = call.plain(), input.flatten()
+    where = ((flat == total) | (flat.isnan() & total.isnan())).to(torch.uint8).argmax().reshape(1)
+    return total, Affine(
+        lambda h: h.reshape(len(h), -1).index_select(1, where).squeeze(1), (input,)
+    )
 
-    def pick(h: Tensor) -> Tensor:
-        rows = as_rows(h)  # (*kept, n)
-        chosen = rows.gather(-1, where.expand(*rows.shape[:-1], 1)).squeeze(-1)
-        for dim in over if keepdim else ():
-            chosen = chosen.unsqueeze(dim)
-        return chosen
 
-    return select(session, x, total, pick)
+# -- of two tensors -------------------------------------------------------------------------------
+
+
+def _larger(a: Tensor, b: Tensor) -> Tensor:
+    return a >= b
+
+
+def _smaller(a: Tensor, b: Tensor) -> Tensor:
+    return a <= b
+
+
+#: Whether an element comes from the first tensor; it does where both are equal.
+FROM_FIRST: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "maximum": _larger,
+    "minimum": _smaller,
+    "fmax": lambda a, b: (a >= b) | torch.isnan(b),
+    "fmin": lambda a, b: (a <= b) | torch.isnan(b),
+}
+
+
+def _of_two(name: str) -> None:
+    def rule(call: Call, input: Tensor, other: Tensor) -> Result:
+        first, total = FROM_FIRST[name](input, other), call.plain()
+        ndim = total.dim()
+
+        def chosen(a: Tensor, b: Tensor) -> Tensor:
+            if a.dim() > input_dim or b.dim() > other_dim:  # stacks
+                a, b = spread(a, ndim), spread(b, ndim)
+            return torch.where(first, a, b)
+
+        input_dim, other_dim = input.dim(), other.dim()
+        return total, jointly_linear(call, chosen, (input, other), stacked=True)
+
+    rule.__doc__ = "Each element from the tensor that has the larger, or the smaller, one."
+    aten_rule(name, kind="selection", equation="eq. 9")(rule)
+
+
+for _name in FROM_FIRST:
+    _of_two(_name)

@@ -33,12 +33,11 @@ def leaky_relu(x: Tensor, negative_slope: float = 0.01) -> Tensor:
 
 
 def prelu(x: Tensor, weight: Tensor) -> Tensor:
-    """1 or the learnt slope, per channel of dimension 1."""
-    shape = (1, -1, *(1,) * (x.dim() - 2)) if weight.numel() > 1 and x.dim() > 1 else (-1,)
-    return torch.where(x > 0, torch.ones_like(x), weight.reshape(shape).expand_as(x))
+    """1 or the learnt slope, which broadcasts against x."""
+    return torch.where(x > 0, torch.ones_like(x), weight)
 
 
-def rrelu(x: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, training: bool = False) -> Tensor:
+def rrelu(x: Tensor, lower: float = 1 / 8, upper: float = 1 / 3, **options: Any) -> Tensor:
     """Evaluation mode: the mean slope."""
     return leaky_relu(x, (lower + upper) / 2)
 
@@ -48,27 +47,16 @@ def hardtanh(x: Tensor, min_val: float = -1.0, max_val: float = 1.0) -> Tensor |
     return clamp(x, min_val, max_val)
 
 
-def relu6(x: Tensor) -> Tensor:
-    """ReLU, and 6 / x above 6."""
-    return ratio(x.clamp(0.0, 6.0), x, 0.0)
-
-
-def elu(x: Tensor, alpha: float = 1.0) -> Tensor:
-    """1, or alpha expm1(x) / x."""
-    return torch.where(
-        x > 0, torch.ones_like(x), alpha * ratio(torch.expm1(x.clamp(max=0)), x, 1.0)
-    )
+def elu(x: Tensor, alpha: float = 1.0, scale: float = 1.0, input_scale: float = 1.0) -> Tensor:
+    """scale, or scale alpha expm1(input_scale x) / x: ELU, SELU with the published constants."""
+    below = alpha * ratio(torch.expm1(x.clamp(max=0) * input_scale), x, input_scale)
+    return scale * torch.where(x > 0, torch.ones_like(x), below)
 
 
 def celu(x: Tensor, alpha: float = 1.0) -> Tensor:
     """1, or expm1(x / alpha) / (x / alpha)."""
     z = x / alpha
     return torch.where(x > 0, torch.ones_like(x), ratio(torch.expm1(z.clamp(max=0)), z, 1.0))
-
-
-def selu(x: Tensor) -> Tensor:
-    """Scaled ELU with the published constants."""
-    return 1.0507009873554805 * elu(x, 1.6732632423543772)
 
 
 def gelu(x: Tensor, approximate: str = "none") -> Tensor:

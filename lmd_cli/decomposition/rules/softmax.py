@@ -7,26 +7,29 @@
 - ``secant``: eq. 9, output / logit, the paper's. It has a pole at every logit near zero, so below
   |logit| = :data:`SOFTMAX_GUARD` the diagonal of J takes its place, and the difference to the
   output goes to the bias.
+
+A logit of minus infinity (a mask) has weight 0 and passes nothing on. For the logarithm of a sum of
+exponentials eq. 9 has no form (many inputs, one output), so ``secant`` takes J = softmax(x) too;
+``log_softmax`` is x minus this.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from lmd_cli.decomposition.frozen import FrozenJacobian
-from lmd_cli.decomposition.registry import aliases, register_rule
-from lmd_cli.decomposition.rules.activation import linearised
-from lmd_cli.decomposition.rules.linear import with_bias
-from lmd_cli.decomposition.tensor import DecomposedTensor
-
-if TYPE_CHECKING:
-    from lmd_cli.decomposition.session import Session
+from lmd_cli.decomposition.maps import Affine, constant
+from lmd_cli.decomposition.registry import aten_rule
+from lmd_cli.decomposition.rules.common import behind_rows
+from lmd_cli.decomposition.tracing.calls import Call
 
 #: Below this |logit| the secant slope output / logit is replaced.
 SOFTMAX_GUARD = 0.1
+
+Result = tuple[Tensor, Any]
 
 
 def secant_slope(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
@@ -36,38 +39,66 @@ def secant_slope(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     return slope, torch.where(near, y - slope * x, 0.0)
 
 
-def without_masked(session: Session, x: DecomposedTensor) -> DecomposedTensor:
-    """Logits of minus infinity (a mask) as zeros: their weight is 0, and 0 x inf is not."""
-    masked = torch.isinf(x.total)
-    if not masked.any():
-        return x
-    return session.make(x.total.masked_fill(masked, 0.0), x.parts.masked_fill(masked, 0.0), x.rows)
-
-
-@register_rule(*aliases("softmax"), kind="softmax", equation="eq. 9, App. D.2")
-def softmax(
-    session: Session,
-    func: Any,
-    input: DecomposedTensor,
-    dim: int | None = None,
-    *args: Any,
-    **kwargs: Any,
-) -> Any:
+@aten_rule("_softmax", "_safe_softmax", kind="softmax", equation="eq. 9, App. D.2")
+def softmax(call: Call, input: Tensor, dim: int, *options: Any, **named: Any) -> Result:
     """Softmax along one dimension, under the variant's rule."""
-    if dim is None:
-        raise session.refuse(func, "give the dimension: torch guesses it from the shape")
-    total = func(input.total, dim, *args, **kwargs)
-    rule = session.variant.softmax
-    if rule != "frozen":
-        input = without_masked(session, input)
-    if rule == "secant":
-        slope, missing = secant_slope(input.total.to(total.dtype), total)
-        return session.make(total, *linearised(session, input, slope, missing))
-    along = dim if dim < 0 else dim - input.total.dim()
-    frozen = FrozenJacobian(total.clone(), along, rule == "frozen", input.total.clone())
-    session.freeze(frozen)
-    if rule == "frozen":
-        session.hold_constant(func, "attention weights")
-        return session.make(total, total.clone().unsqueeze(0), (session.layout.bias,))
-    parts = frozen.jacobian(input.parts)
-    return with_bias(session, total, parts, input.rows, frozen.remainder)
+    total = call.plain()
+    if call.variant.softmax == "frozen":
+        call.hold("attention weights")
+        return total, constant(call.kept(total))
+    return total, weights_map(call, input, dim, total)
+
+
+def weights_map(call: Call, input: Tensor, dim: int, total: Tensor) -> Affine:
+    """``taylor`` and ``secant``."""
+    masked, y = torch.isinf(input), call.kept(total)
+    x = input.to(total.dtype).masked_fill(masked, 0.0)
+    if call.variant.softmax == "secant":
+        slope, missing = secant_slope(x, y)
+        return Affine(lambda h: h.masked_fill(masked, 0.0) * slope, (input,), missing, splits=True)
+
+    def jacobian(h: Tensor) -> Tensor:
+        weighted = y * h.masked_fill(masked, 0.0)
+        if not y.dim():
+            return weighted - y * weighted
+        return weighted - y * weighted.sum(behind_rows(dim, y.dim()), keepdim=True)
+
+    return Affine(jacobian, (input,), y - jacobian(x.unsqueeze(0))[0])
+
+
+@aten_rule("logsumexp", kind="softmax", equation="eq. 1, App. D.2")
+def logsumexp(call: Call, input: Tensor, dim: int | Sequence[int], keepdim: bool = False) -> Result:
+    """log(sum(exp(x))) over some dimensions: a constant where attention weights are."""
+    total, ndim = call.plain(), input.dim()
+    if call.variant.softmax == "frozen":
+        return total, constant(call.kept(total))
+    dims = tuple([dim] if isinstance(dim, int) else dim) or tuple(range(ndim))
+    weights = torch.exp(input - torch.logsumexp(input, dims, keepdim=True)).nan_to_num(0.0)
+    over = tuple(behind_rows(d, ndim) for d in dims) if ndim else ()
+
+    def weighted(h: Tensor) -> Tensor:
+        terms = torch.where(weights == 0, 0.0, weights * h)
+        return terms.sum(over, keepdim=keepdim) if over else terms
+
+    return total, Affine(weighted, (input,), total - weighted(input.unsqueeze(0))[0])
+
+
+@aten_rule("_log_softmax", kind="composite", equation="eq. 6, App. D.2")
+def log_softmax(call: Call, input: Tensor, dim: int, half_to_float: bool) -> Result:
+    """x - logsumexp(x)."""
+
+    def made() -> Tensor:
+        x = input.float() if half_to_float else input
+        return x - torch.logsumexp(x, dim, keepdim=True)
+
+    return call.plain(), call.compose(made)
+
+
+@aten_rule("logcumsumexp", kind="refused", equation="it has no single place to sum over")
+def logcumsumexp(call: Call, input: Tensor, dim: int) -> Result:
+    """A running normaliser.
+
+    Raises:
+        NoRuleError: always.
+    """
+    raise call.refused("it has no rule; .detach() it where a constant is meant")

@@ -1,0 +1,1 @@
+"""The linearised network: what a decomposition leaves behind, and what runs on it."""

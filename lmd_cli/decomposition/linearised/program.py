@@ -1,0 +1,313 @@
+"""The linearised network as a straight-line program: every map of one decomposition, in order.
+
+Its values are buffers, one for each storage of the run, so views need no step, and writes in place
+are steps that write where the network wrote. Nothing of the user's code runs again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from lmd_cli.decomposition.errors import DecompositionError
+from lmd_cli.decomposition.linearised.arguments import (
+    leaves_of,
+    map_arguments,
+    runner,
+    writer,
+)
+from lmd_cli.decomposition.linearised.values import Env, put, read, zeros_at
+from lmd_cli.decomposition.maps import Affine, Bilinear, Map, shared_out
+from lmd_cli.decomposition.memory import Buffer, Place
+from lmd_cli.decomposition.pytrees import leaves, map_leaves, map_tensors
+from lmd_cli.decomposition.registry import Rule
+
+if TYPE_CHECKING:
+    from lmd_cli.decomposition.tracing.operators import Operator
+    from lmd_cli.decomposition.tracing.results import Results
+
+
+@dataclass(eq=False)
+class Output:
+    """One result of a step.
+
+    Attributes:
+        map: ``None`` for a constant of the operating point.
+        reads: places of the map's operands.
+        place: where the result lies.
+        uniform: the map's constant is shared out.
+        bias: the clean bias part of each operand, ``(1, *shape)``, where the map needs it.
+        alone: which factor of a product has no part but that.
+        whole: where the storage that it is written into begins and how many elements it has.
+        index: which of the call's results it is.
+        value: a constant of the operating point, as it was there.
+    """
+
+    map: Map | None
+    reads: tuple[Place, ...]
+    place: Place
+    uniform: bool = False
+    bias: tuple[Tensor | None, ...] = ()
+    alone: tuple[bool, ...] = ()
+    whole: tuple[int, int] = (0, 0)
+    index: int = 0
+    value: Tensor | None = None
+
+    @property
+    def varies(self) -> bool:
+        """Whether two factors that both depend on the inputs are multiplied."""
+        return self.map is not None and not isinstance(self.map, Affine) and not any(self.alone)
+
+
+@dataclass(eq=False)
+class Step:
+    """One call.
+
+    Attributes:
+        operation, module: its names.
+        kind: of its rule.
+        function: what was called, as a function of its arguments by name.
+        given: the arguments; a :class:`~.memory.Place` where one depends on the inputs.
+        outputs: its results.
+        fresh: whether these are new storages.
+        operator: ATen's name of what was called, without writing to its arguments.
+        where: the module that called it, for messages.
+    """
+
+    operation: str
+    module: str
+    kind: str
+    function: Callable[[dict[str, Any]], Any] | None
+    given: dict[str, Any]
+    outputs: list[Output] = field(default_factory=list)
+    fresh: bool = True
+    operator: str = ""
+    where: str = ""
+
+    def add_constant(self, place: Place, value: Tensor, index: int = 0) -> None:
+        """Takes down a result that is a constant of the operating point."""
+        self.outputs.append(Output(None, (), place, index=index, value=value.clone()))
+
+    def add(self, session: Results, linear_map: Map, place: Place | None, index: int = 0) -> None:
+        """Takes down one result, before anything is written."""
+        operands = linear_map.operands
+        reads = tuple(place_of(session, t) for t in operands)
+        output = Output(_without_operands(session, linear_map), reads, place, index=index)  # type: ignore[arg-type]
+        if isinstance(linear_map, Affine):
+            output.uniform = shared_out(linear_map.origin, session.variant)
+            if linear_map.shares is not None:
+                output.bias = (_bias_of(session, operands[0]),)
+        else:
+            bias = session.layout.bias
+            output.alone = tuple(session.parts(t)[1] == (bias,) for t in operands)
+            output.bias = tuple(_bias_of(session, t) for t in operands)
+        self.outputs.append(output)
+
+    def writes_constants(self, op: Operator, written: Sequence[tuple[Place, Tensor]]) -> None:
+        """The call writes constants of the operating point into storages that exist."""
+        self.function, self.fresh = writer(op), False
+        for index, (place, value) in enumerate(written):
+            self.add_constant(place, value, index)
+            storage = value.untyped_storage()
+            self.outputs[-1].whole = (0, storage.nbytes() // value.element_size())
+
+    def written_at(self, place: Place, buffer: Buffer) -> None:
+        """The result is written into a storage that exists."""
+        assert buffer.data is not None
+        self.outputs[0].place, self.fresh = place, False
+        self.outputs[0].whole = (buffer.start, buffer.data.shape[1])
+
+
+def _without_operands(session: Results, linear_map: Map) -> Map:
+    """The map alone, with nothing in it that the network may write to."""
+    if not isinstance(linear_map, Affine):
+        return Bilinear(linear_map.product, ())  # type: ignore[arg-type]
+    held = linear_map.constant
+    if held is not None and session.depends(held):
+        held = held.clone()
+    return replace(linear_map, operands=(), constant=held)
+
+
+def _bias_of(session: Results, t: Tensor) -> Tensor | None:
+    stack, rows = session.parts(t)
+    bias = session.layout.bias
+    return stack[rows.index(bias)].unsqueeze(0).clone() if bias in rows else None
+
+
+def place_of(session: Results, t: Tensor) -> Place:
+    """Where a tensor lies that depends on the inputs."""
+    buffer = session.buffer_of(t)
+    assert buffer is not None
+    return Place(t, buffer.key)
+
+
+def _no_program() -> None:
+    """What a pickled program comes back as."""
+
+
+class Program:
+    """The maps of one decomposition.
+
+    Attributes:
+        steps: in order of execution.
+        inputs: for each modality the places of its tensors.
+        output: the function's output, with places where it carries parts.
+    """
+
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+        self.inputs: dict[str, list[Place]] = {}
+        self.output: Any = None
+        self._last_use: dict[int, int] | None = None
+        self._like = torch.empty(0)
+
+    def __deepcopy__(self, memo: Any) -> Program:
+        return self  # nothing changes it once it is recorded
+
+    def __reduce__(self) -> Any:
+        return _no_program, ()  # its maps are functions, which cannot be pickled
+
+    # -- recording ------------------------------------------------------------------------
+
+    def begin(
+        self,
+        session: Results,
+        op: Operator | None,
+        rule: Rule,
+        given: Mapping[str, Any],
+        function: Any = None,
+    ) -> Step:
+        """A step whose results are still to come."""
+
+        def template(value: Any) -> Any:
+            if session.depends(value):
+                return place_of(session, value)
+            return session.copied.get(value, value) if isinstance(value, Tensor) else value
+
+        places = {name: map_arguments(template, value) for name, value in given.items()}
+        if op is not None:
+            function = runner(op)
+        name = session.notes.called_as(op.function if op is not None else None)
+        step = Step(name, session.tracker.path, rule.kind, function, places)
+        step.operator = op.name if op is not None else ""
+        step.where = session.tracker.describe()
+        return step
+
+    def add(self, step: Step) -> None:
+        """A step whose results are known."""
+        self.steps.append(step)
+
+    def constant(self, place: Place, value: Tensor, source: Place | None = None) -> None:
+        """A plain tensor that parts are about to be written into.
+
+        Args:
+            source: where it lay, if it depends on the inputs.
+        """
+        held = Output(Affine(None, (), value), (), place, value=value)
+        if source is None:
+            self.steps.append(Step("a plain tensor", "", "structure", None, {}, [held]))
+            return
+        given: dict[str, Any] = {"input": source}
+        step = Step("a constant", "", "constant", lambda v: v["input"].clone(), given, [held])
+        self.steps.append(step)
+
+    def plain(self, place: Place, value: Tensor) -> None:
+        """A plain tensor that constants are about to be written into."""
+        step = Step("a plain tensor", "", "structure", None, {})
+        step.add_constant(place, value)
+        self.steps.append(step)
+
+    def starts(self, session: Results, inputs: Mapping[str, Any]) -> dict[str, list[Place]]:
+        """Places of the inputs, before the function can write to them."""
+        self._like = leaves(next(iter(inputs.values())))[0].new_empty(0)
+        return {
+            name: [place_of(session, leaf) for leaf in leaves(tree)]
+            for name, tree in inputs.items()
+        }
+
+    def finish(self, session: Results, inputs: dict[str, list[Place]], output: Any) -> None:
+        """Takes down where it begins and ends."""
+        self.inputs = inputs
+
+        def end(value: Any) -> Any:
+            return place_of(session, value) if session.carries(value) else value
+
+        self.output = map_leaves(end, output)
+
+    # -- running --------------------------------------------------------------------------
+
+    def run(self, starts: Mapping[int, Buffer], through: Callable[[Step, Env], None]) -> Env:
+        """Every step in turn; what no later step reads is dropped.
+
+        Args:
+            starts: buffers of the inputs.
+            through: works out a step's results.
+        """
+        env: Env = dict(starts)
+        last = self.last_use()
+        for index, step in enumerate(self.steps):
+            through(step, env)
+            for key in {place.key for place in places_of(step)}:
+                if last.get(key) == index:
+                    env.pop(key, None)
+        return env
+
+    def last_use(self) -> dict[int, int]:
+        """The last step that reads or writes each storage, but for those of the output."""
+        if self._last_use is None:
+            found: dict[int, int] = {}
+            for index, step in enumerate(self.steps):
+                found.update((place.key, index) for place in places_of(step))
+            for leaf in leaves(self.output):
+                if isinstance(leaf, Place):
+                    found.pop(leaf.key, None)
+            self._last_use = found
+        return self._last_use
+
+    def start(self, modality: str, tree: Any, rows: int) -> dict[int, Buffer]:
+        """Buffers of one modality's tensors ``(rows, *shape)``.
+
+        Raises:
+            DecompositionError: they are not shaped as the tensors that were decomposed.
+        """
+        found: dict[int, Buffer] = {}
+        for leaf, place in zip(leaves(tree), self.inputs[modality], strict=True):
+            if tuple(leaf.shape[1:]) != place.shape:
+                raise DecompositionError(
+                    f"{modality!r} was decomposed at shape {place.shape}; got "
+                    f"{tuple(leaf.shape[1:])}"
+                )
+            buffer = found.setdefault(place.key, Buffer(place.key))
+            buffer.shared = True  # the caller's memory
+            put(buffer, leaf, tuple(range(rows)), place)
+        return found
+
+    def start_whole(self, inputs: Mapping[str, Any]) -> dict[int, Buffer]:
+        """Buffers of all inputs, shaped as those that were decomposed."""
+        found: dict[int, Buffer] = {}
+        for name, tree in inputs.items():
+            found |= self.start(name, map_tensors(lambda t: t.unsqueeze(0), tree), 1)
+        return found
+
+    def collect(self, env: Env, rows: int, bias: bool) -> Any:
+        """The output as stacks ``(rows, *shape)``; a constant belongs to the bias."""
+
+        def leaf(value: Any) -> Any:
+            if isinstance(value, Place):
+                stack = read(env, value)
+                return zeros_at(value, rows, self._like) if stack is None else stack
+            if isinstance(value, Tensor):
+                return (value if bias else torch.zeros_like(value)).expand(rows, *value.shape)
+            return value
+
+        return map_leaves(leaf, self.output)
+
+
+def places_of(step: Step) -> list[Place]:
+    """Places that a step reads or writes."""
+    found = [place for output in step.outputs for place in (*output.reads, output.place)]
+    return found + [v for v in leaves_of(step.given) if isinstance(v, Place)]

@@ -1,0 +1,132 @@
+"""What goes through the linearised network, and how it goes through one step."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from lmd_cli.decomposition.errors import DecompositionError
+from lmd_cli.decomposition.linearised.program import Output, Step
+from lmd_cli.decomposition.linearised.values import Env, read, store, zeros_at
+from lmd_cli.decomposition.maps import Affine, Origin, own_terms
+
+
+@dataclass(frozen=True)
+class Stream:
+    """What goes through the linearised network: a modality's parts, the bias, or the constants of
+    one kind of norm alone.
+
+    Attributes:
+        modality: its index, ``None`` for the others.
+        uniform_share: 1 / (M + 1).
+        origin: whose constants go alone.
+        rows: how many inputs go through.
+    """
+
+    modality: int | None
+    uniform_share: float
+    origin: Origin | None = None
+    rows: int = 1
+
+    @property
+    def is_bias(self) -> bool:
+        """Whether this stream carries all constants."""
+        return self.modality is None and self.origin is None
+
+    def weight(self, output: Output) -> float:
+        """Which share of a map's constant it gets."""
+        assert isinstance(output.map, Affine)
+        if self.origin is not None:
+            return 1.0 if output.map.origin == self.origin else 0.0
+        if output.uniform:
+            return self.uniform_share
+        return 1.0 if self.is_bias else 0.0
+
+    def __call__(self, step: Step, env: Env) -> None:
+        """Takes the stream through one step."""
+        for output in step.outputs:
+            if output.map is None:
+                continue
+            made = self.through(output, env)
+            if made is not None:
+                made = made.to(output.place.dtype).expand(self.rows, *output.place.shape)
+            store(env, step, output, made)
+
+    def through(self, output: Output, env: Env) -> Tensor | None:
+        stacks = [read(env, place) for place in output.reads]
+        if isinstance(output.map, Affine):
+            return self._affine(output, output.map, stacks)
+        return self._product(output, stacks[0], stacks[1])
+
+    def whole(self, output: Output, env: Env) -> Tensor | None:
+        """All of a result, whoever's parts make it."""
+        if isinstance(output.map, Affine):
+            made = _linear(output.map, output, [read(env, place) for place in output.reads])
+            if output.map.constant is None:
+                return made
+            value = output.map.constant.unsqueeze(0)
+            return value if made is None else made + value
+        return self.through(output, env)
+
+    def _affine(
+        self, output: Output, linear_map: Affine, stacks: list[Tensor | None]
+    ) -> Tensor | None:
+        if linear_map.shares is not None:
+            stacks = [self._handed_out(output, linear_map.shares, stacks[0])]
+        made = _linear(linear_map, output, stacks)
+        weight = self.weight(output) if linear_map.constant is not None else 0.0
+        if not weight:
+            return made
+        assert linear_map.constant is not None
+        value = linear_map.constant if weight == 1.0 else weight * linear_map.constant
+        return value.unsqueeze(0) if made is None else made + value
+
+    def _handed_out(self, output: Output, shares: Tensor, h: Tensor | None) -> Tensor | None:
+        """Appendix C: a modality's parts get their share of the bias, which keeps the rest."""
+        if self.modality is None:
+            return None if h is None else h * (1.0 - shares.sum(0))
+        bias = output.bias[0]
+        given = None if bias is None else shares[self.modality] * bias
+        return given if h is None else h if given is None else h + given
+
+    def _product(self, output: Output, a: Tensor | None, b: Tensor | None) -> Tensor | None:
+        product = output.map.product  # type: ignore[union-attr]
+        if self.is_bias:
+            return None if a is None or b is None else product(a, b)
+        bias_a, bias_b = output.bias
+        if self.origin is not None:
+            _require_apart(output, a, b)
+        if output.alone[0] and bias_a is not None:
+            return None if b is None else product(bias_a, b)
+        if output.alone[1] and bias_b is not None:
+            return None if a is None else product(a, bias_b)
+        if self.origin is not None:
+            return None
+        return own_terms(product, a, b, bias_a, bias_b)
+
+
+def _require_apart(output: Output, a: Tensor | None, b: Tensor | None) -> None:
+    """Constants that go through alone must not have reached what multiplies parts.
+
+    Raises:
+        DecompositionError: they have, so what they make depends on the parts.
+    """
+    multipliers = [a] if output.alone[0] else [b] if output.alone[1] else [a, b]
+    if any(x is not None and bool(x.any()) for x in multipliers):
+        raise DecompositionError(
+            "constants that are shared out reach a product of two features: what they make "
+            "depends on the features"
+        )
+
+
+def _linear(linear_map: Affine, output: Output, stacks: list[Tensor | None]) -> Tensor | None:
+    """The linear part; operands that are zero are made where others are not."""
+    there = next((s for s in stacks if s is not None), None)
+    if linear_map.run is None or there is None:
+        return None
+    filled = [
+        zeros_at(place, len(there), there) if stack is None else stack
+        for place, stack in zip(output.reads, stacks, strict=True)
+    ]
+    return linear_map.run(*filled)

@@ -1,0 +1,267 @@
+"""Where parts lie: in one buffer for each storage, laid out as the totals are in theirs.
+
+A view of a total is the same view of every part, so views need no rule, and a write through one
+tensor is seen by every other that shares its memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from lmd_cli.decomposition.errors import DecompositionError
+
+#: Which row of the layout each row of a stack is, in order.
+Rows = tuple[int, ...]
+
+
+class Place:
+    """A tensor's place in its storage: what ``as_strided`` takes.
+
+    Attributes:
+        key: number of the storage.
+        conjugate, negative: the tensor reads its memory conjugated, or negated.
+    """
+
+    __slots__ = ("conjugate", "dtype", "key", "negative", "offset", "shape", "stride")
+
+    def __init__(self, t: Tensor, key: int):
+        self.key, self.dtype = key, t.dtype
+        self.shape, self.stride = tuple(t.shape), t.stride()
+        self.offset, self.negative = int(t.storage_offset()), t.is_neg()
+        self.conjugate = t.is_conj() if t.is_complex() else False
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Place) and all(
+            getattr(self, name) == getattr(other, name) for name in self.__slots__
+        )
+
+    def covers(self, other: Place | None) -> bool:
+        """Whether it is all of another place in the same storage, read in the same way."""
+        return (
+            other is not None
+            and self.shape == other.shape
+            and self.stride == other.stride
+            and self.offset == other.offset
+            and self.dtype == other.dtype
+            and not (self.conjugate or other.conjugate or self.negative or other.negative)
+        )
+
+    def __hash__(self) -> int:
+        return hash((self.key, self.shape, self.stride, self.offset))
+
+    @property
+    def extent(self) -> int:
+        """How many elements of memory lie between its first and last element."""
+        return extent_of(self.shape, self.stride)
+
+
+def extent_of(shape: Sequence[int], stride: Sequence[int]) -> int:
+    """Elements of memory from the first to the last one of a strided tensor."""
+    if 0 in shape:
+        return 0
+    return 1 + sum((n - 1) * step for n, step in zip(shape, stride, strict=True))
+
+
+@dataclass(frozen=True)
+class Piece:
+    """Parts that are not zero in channels ``[start, start + size)`` of a concatenation only."""
+
+    start: int
+    size: int
+    rows: Rows
+    stack: Tensor  # (len(rows), B, size, ...)
+
+
+class Buffer:
+    """Parts of all that lies in one storage.
+
+    Attributes:
+        rows: of the layout; those that are not listed are zero.
+        data: ``(len(rows), n)``: element i of a row belongs to element ``start + i`` of the
+            storage. ``None`` for what depends on the inputs and carries no parts.
+        key: number of the storage in a program.
+        shared: another buffer may read ``data``'s memory: it is copied before it is written to.
+        pieces: a concatenation along channels that nobody has read as a whole; ``data`` is then
+            ``None``.
+        whole: the last stack that was put, and its place: ``data`` is laid out when it is needed.
+    """
+
+    __slots__ = (
+        *("_data", "key", "pieces", "place", "rows", "shared", "start", "storage"),
+        *("_stack", "_stack_place"),
+    )
+
+    def __init__(self, key: int, rows: Rows = (), data: Tensor | None = None, start: int = 0):
+        self.key, self.rows, self._data, self.start = key, rows, data, start
+        self._stack: Tensor | None = None
+        self._stack_place: Place | None = None
+        self.shared = False
+        self.pieces: tuple[Piece, ...] = ()
+        self.place: Place | None = None
+        self.storage: Callable[[], torch.UntypedStorage | None] | None = None
+
+    def put(self, stack: Tensor, rows: Rows, place: Place) -> None:
+        """Takes a stack ``(len(rows), *shape)`` as all that is in the storage.
+
+        Its memory is kept where it is laid out as the total is, else it is copied.
+        """
+        if place.conjugate or place.negative:
+            stack = _physical(stack, place)
+        self._stack, self._stack_place, self._data = stack, place, None
+        self.rows, self.start, self.pieces = rows, place.offset, ()
+
+    @property
+    def data(self) -> Tensor | None:
+        """Laid out as the storage."""
+        if self._data is None and self._stack is not None:
+            self._lay_out()
+        return self._data
+
+    @data.setter
+    def data(self, value: Tensor | None) -> None:
+        self._data, self._stack, self._stack_place = value, None, None
+
+    def _lay_out(self) -> None:
+        stack, place, rows = self._stack, self._stack_place, self.rows
+        assert stack is not None
+        assert place is not None
+        n, shape, stride = place.extent, place.shape, place.stride
+        if not _laid_out_as(stack, shape, stride, n):
+            apart = stack.new_empty((len(rows), n))
+            _strided(apart, shape, stride, 0).copy_(stack)
+            stack = _strided(apart, shape, stride, 0)
+            self.shared = False
+        step = stack.stride(0) if len(rows) > 1 else n
+        self.data = stack.as_strided((len(rows), n), (step, 1), stack.storage_offset())
+
+    def put_pieces(self, pieces: Sequence[Piece], place: Place) -> None:
+        """Takes parts that each fill some channels of ``place`` only."""
+        self.pieces, self.place, self.data = tuple(pieces), place, None
+        self.rows = tuple(sorted(row for piece in pieces for row in piece.rows))
+
+    def read(self, place: Place) -> Tensor:
+        """The stack ``(len(rows), *shape)`` of a tensor in the storage: a view."""
+        if self.pieces:
+            self._join()
+        if self._stack is not None and place.covers(self._stack_place):
+            return self._stack
+        assert self.data is not None
+        data, offset = self.data, place.offset - self.start
+        if data.dtype != place.dtype:
+            data, offset = _as_type(data, place, self.start)
+        stack = _strided(data, place.shape, place.stride, offset)
+        if place.conjugate:
+            stack = stack.conj()
+        return torch._neg_view(stack) if place.negative else stack
+
+    def write(self, stack: Tensor, rows: Rows, place: Place) -> None:
+        """Replaces a tensor's parts; the rest of the storage keeps its own."""
+        if self.pieces:
+            self._join()
+        if self._is_all(place):
+            self.put(stack, rows, place)
+            return
+        union = tuple(sorted({*self.rows, *rows}))
+        self._own(union)
+        target = self.read(place)
+        at = [union.index(row) for row in rows]
+        if len(at) < len(union):
+            for i in {*range(len(union))} - {*at}:
+                target[i].zero_()
+        for i, value in zip(at, stack, strict=True):
+            target[i] = value
+
+    def _is_all(self, place: Place) -> bool:
+        """Whether nothing of the storage lies elsewhere."""
+        if self.data is None:
+            return True
+        n, same_type = self.data.shape[1], self.data.dtype == place.dtype
+        return same_type and place.offset == self.start and n == place.extent == _count(place.shape)
+
+    def lies_in(self, storage: torch.UntypedStorage) -> bool:
+        """Whether its parts are in this memory."""
+        held = self._stack if self._data is None else self._data
+        return held is not None and held.untyped_storage() is storage
+
+    def _own(self, rows: Rows) -> None:
+        """Memory of its own, with these rows."""
+        assert self.data is not None
+        if rows == self.rows and not self.shared and not torch.is_grad_enabled():
+            return
+        grown = self.data.new_zeros((len(rows), self.data.shape[1]))
+        for row, value in zip(self.rows, self.data, strict=True):
+            grown[rows.index(row)] = value
+        self.data, self.rows, self.shared = grown, rows, False
+
+    def _join(self) -> None:
+        """The pieces as one stack."""
+        place, pieces = self.place, self.pieces
+        assert place is not None
+        stack = pieces[0].stack.new_zeros((len(self.rows), *place.shape))
+        for piece in pieces:
+            channels = stack[:, :, piece.start : piece.start + piece.size]
+            for row, value in zip(piece.rows, piece.stack, strict=True):
+                channels[self.rows.index(row)] = value
+        self.put(stack, self.rows, place)
+
+
+def _strided(data: Tensor, shape: Sequence[int], stride: Sequence[int], offset: int) -> Tensor:
+    """(R, n) read as ``(R, *shape)``."""
+    return data.as_strided(
+        (data.shape[0], *shape), (data.stride(0), *stride), data.storage_offset() + offset
+    )
+
+
+def _laid_out_as(stack: Tensor, shape: Sequence[int], stride: Sequence[int], n: int) -> bool:
+    if stack.shape[0] > 1 and stack.stride(0) < n:
+        return False
+    if stack.is_conj() or stack.is_neg():
+        return False
+    own = stack.stride()
+    if own[1:] == stride:
+        return True
+    return all(a == b or size == 1 for a, b, size in zip(own[1:], stride, shape, strict=True))
+
+
+def _physical(stack: Tensor, place: Place) -> Tensor:
+    """What memory holds for a stack that is read from it conjugated or negated."""
+    stack = stack.conj().resolve_conj() if place.conjugate else stack
+    return -stack if place.negative else stack
+
+
+def _count(shape: Sequence[int]) -> int:
+    count = 1
+    for size in shape:
+        count *= size
+    return count
+
+
+def _as_type(data: Tensor, place: Place, start: int) -> tuple[Tensor, int]:
+    """Complex memory read as pairs of real numbers, or pairs as complex numbers."""
+    if data.is_complex() and place.dtype == data.dtype.to_real():
+        return torch.view_as_real(data).flatten(1), place.offset - 2 * start
+    if place.dtype.is_complex and data.dtype == place.dtype.to_real():
+        pairs = torch.view_as_complex(data.unflatten(1, (-1, 2)))
+        return pairs, place.offset - start // 2
+    raise DecompositionError(f"parts of {data.dtype} cannot be read as {place.dtype}")
+
+
+def expanded(stack: Tensor, rows: Rows, wanted: Rows) -> Tensor:
+    """The stack with exactly the rows ``wanted`` (a superset), zeros where absent."""
+    if rows == wanted:
+        return stack
+    wide = stack.new_zeros((len(wanted), *stack.shape[1:]))
+    for row, value in zip(rows, stack, strict=True):
+        wide[wanted.index(row)] = value
+    return wide
+
+
+def inserted(stack: Tensor, rows: Rows, row: int, value: Tensor) -> tuple[Tensor, Rows]:
+    """A stack with one more row, ``value`` (*shape), at its place."""
+    at = sum(present < row for present in rows)
+    joined = torch.cat([stack[:at], value.unsqueeze(0), stack[at:]])
+    return joined, (*rows[:at], row, *rows[at:])

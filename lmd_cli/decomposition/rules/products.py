@@ -1,0 +1,102 @@
+"""Products: by constants each part (eq. 13), with a layer's own bias to the bias part (eq. 3); of
+two factors that carry parts as in appendix D.2."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lmd_cli.decomposition.maps import Affine
+from lmd_cli.decomposition.registry import aten_rule
+from lmd_cli.decomposition.rules.common import folded, pairwise, product, spread
+from lmd_cli.decomposition.tracing.calls import Call
+
+Result = tuple[Tensor, Any]
+
+
+@aten_rule("mul", kind="product", equation="eq. 13, App. D.2")
+def multiply(call: Call, input: Tensor, other: Any) -> Result:
+    """Element by element."""
+    total = call.plain()
+    ndim = total.dim()
+    if not isinstance(other, Tensor):
+        return total, Affine(lambda h: h * other, (input,))
+    return total, product(call, input, other, lambda a, b: spread(a, ndim) * spread(b, ndim))
+
+
+@aten_rule("mm", "bmm", "mv", kind="product", equation="eq. 13, App. D.2")
+def matrix_product(call: Call, input: Tensor, mat2: Any = None, vec: Any = None) -> Result:
+    """Of matrices, batches of matrices, or a matrix and a vector."""
+    other = mat2 if vec is None else vec
+    return call.plain(), matmul(call, input, other)
+
+
+def matmul(call: Call, a: Tensor, b: Tensor, constant: Tensor | None = None) -> Any:
+    """The map of ``a @ b + constant``."""
+    if not call.carries(b):
+        return Affine(lambda h: torch.matmul(h, b), (a,), constant)
+    if not call.carries(a):
+        if b.dim() == 1:
+            return Affine(lambda h: torch.matmul(a, h.unsqueeze(-1)).squeeze(-1), (b,), constant)
+        return Affine(lambda h: torch.matmul(a, h), (b,), constant)
+    rows = pairwise(torch.matmul) if b.dim() == 1 else torch.matmul
+    return product(call, a, b, rows)
+
+
+@aten_rule("addmm", "baddbmm", "addmv", kind="linear", equation="eq. 3, 13")
+def affine_layer(
+    call: Call,
+    input: Tensor,
+    mat1: Any = None,
+    mat2: Any = None,
+    *others: Any,
+    beta: Any = 1,
+    alpha: Any = 1,
+    **named: Any,
+) -> Result:
+    """beta input + alpha a @ b: a fully connected layer, whose bias is ``input``."""
+    a, b = [v for v in (mat1, mat2, *others, *named.values()) if isinstance(v, Tensor)]
+    total = call.plain()
+    if call.carries(input) or (call.carries(a) and call.carries(b)):
+        return total, call.compose(lambda: input * beta + torch.matmul(a, b) * alpha)
+    made = matmul(call, a, b, input if beta == 1 else input * beta)
+    if alpha == 1:
+        return total, made
+    run = made.run
+    return total, Affine(lambda h: run(h) * alpha, made.operands, made.constant)
+
+
+@aten_rule("convolution", kind="linear", equation="eq. 3, 13")
+def convolution(
+    call: Call, input: Tensor, weight: Tensor, bias: Tensor | None, **named: Any
+) -> Result:
+    """Convolution, also transposed: the parts are one batch."""
+    total, options = call.plain(), tuple(named.values())
+    if call.carries(bias):
+        column = (1, -1, *(1,) * (total.dim() - 2))
+        return total, call.compose(
+            lambda: torch.convolution(input, weight, None, *options) + bias.reshape(column)  # type: ignore[union-attr]
+        )
+    added = None if bias is None else bias.reshape(-1, *(1,) * (total.dim() - 2))
+    if call.carries(weight):
+        rows = pairwise(lambda x, w: torch.convolution(x, w, None, *options))
+        if call.carries(input) and added is not None:
+            return total, call.compose(
+                lambda: torch.convolution(input, weight, None, *options) + added
+            )
+        return total, product(call, input, weight, rows, added)
+    transposed, groups = options[3], options[5]
+
+    def channels(h: Tensor, start: int) -> Tensor:
+        return folded(
+            lambda x: torch.convolution(x, weight[:, start : start + h.shape[2]], None, *options)
+        )(h)
+
+    return total, Affine(
+        folded(lambda x: torch.convolution(x, weight, None, *options)),
+        (input,),
+        added,
+        channels=None if transposed or groups != 1 else channels,
+    )

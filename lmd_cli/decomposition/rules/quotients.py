@@ -1,0 +1,99 @@
+"""Quotients: linear in the numerator, with the divisor a constant of the operating point.
+
+That is eq. 11's rescaling step, whose deviation is "saved from a single forward pass", for norms
+that a network writes itself: ``(x - mean) / sqrt(var + eps)``, ``x * rsqrt(var + eps)`` and
+``x / x.norm()`` give the parts that LayerNorm, RMSNorm and ``F.normalize`` give. So a reciprocal is
+a constant too, however it is spelt; all of it is bias, and so is a constant over a divisor that
+carries parts. A rounded quotient is a step function of the quotient (eq. 9), slope 0 near 0.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lmd_cli.decomposition.maps import Affine, constant
+from lmd_cli.decomposition.registry import aten_rule
+from lmd_cli.decomposition.rules.activation import SECANT_GUARD
+from lmd_cli.decomposition.rules.common import spread
+from lmd_cli.decomposition.tracing.calls import Call
+
+Result = tuple[Tensor, Any]
+
+
+@aten_rule("div", kind="quotient", equation="eq. 13; divisor as in eq. 11")
+def divide(call: Call, input: Tensor, other: Any, rounding_mode: str | None = None) -> Result:
+    """numerator / divisor."""
+    total = call.plain()
+    if rounding_mode is not None:
+        return total, _rounded(call, input, other, total)
+    divisor = _held(call, other)
+    if not call.carries(input):
+        return total, constant(call.kept(total))
+    ndim = total.dim()
+    return total, Affine(lambda h: spread(h, ndim) / divisor, (input,))
+
+
+def _held(call: Call, divisor: Any) -> Any:
+    """The divisor's value."""
+    if not call.carries(divisor):
+        return divisor
+    call.hold("divisor")
+    return call.kept(divisor)
+
+
+def _rounded(call: Call, x: Tensor, y: Any, total: Tensor) -> Affine:
+    """A rounded quotient q of z = x / y: eq. 9's slope q / z, 0 where |z| is small."""
+    divisor = _held(call, y)
+    if not call.carries(x):
+        return constant(call.kept(total))
+    quotient = torch.true_divide(x, divisor)
+    near = quotient.abs() < SECANT_GUARD
+    factor = torch.where(near, 0.0, total / torch.where(near, 1.0, quotient)) / divisor
+    rest = torch.where(near, total, 0.0)
+    return Affine(lambda h: h * factor, (x.expand(total.shape),), rest, splits=True)
+
+
+@aten_rule("floor_divide", kind="quotient", equation="eq. 9")
+def floor_divide(call: Call, input: Tensor, other: Any) -> Result:
+    """floor(x / y)."""
+    total = call.plain()
+    return total, _rounded(call, input, other, total)
+
+
+@aten_rule("remainder", kind="composite", equation="eq. 9")
+def remainder(call: Call, input: Any, other: Any) -> Result:
+    """x - y floor(x / y), with the sign of y."""
+    x = _tensor(input, other)
+    return call.plain(), call.compose(lambda: x - torch.floor_divide(x, other) * other)
+
+
+@aten_rule("fmod", kind="composite", equation="eq. 9")
+def fmod(call: Call, input: Any, other: Any) -> Result:
+    """x - y trunc(x / y), with the sign of x: the remainder of the magnitudes."""
+    x = _tensor(input, other)
+    sign, of_y = _sign(x), _sign(_tensor(other, x))
+
+    def made() -> Tensor:
+        return x - torch.floor_divide(x * sign, other * of_y) * (sign * of_y) * other
+
+    return call.plain(), call.compose(made)
+
+
+def _tensor(value: Any, like: Any) -> Tensor:
+    if isinstance(value, Tensor):
+        return value
+    return torch.as_tensor(value, dtype=like.dtype, device=like.device)
+
+
+def _sign(x: Tensor) -> Tensor:
+    return torch.where(x < 0, -1, 1).to(x.dtype)
+
+
+@aten_rule("reciprocal", "rsqrt", kind="statistic", equation="eq. 11")
+def reciprocal(call: Call, input: Tensor) -> Result:
+    """1 / x and 1 / sqrt(x)."""
+    total = call.plain()
+    return total, constant(call.kept(total))

@@ -1,0 +1,190 @@
+"""Fused recurrent layers and cells, made of linear layers, sigmoids, tanhs and products.
+
+A gate is a sigmoid that multiplies the state again at every step, and parts of a gate times parts
+of the state (appendix D.2) grow exponentially where weights are large. So a gate is a constant of
+the operating point, as attention weights are, unless the variant's softmax rule is ``taylor`` or
+``secant``: then it takes its slope from the derivative (eq. 1; :mod:`.activation`). Layers that
+torch does not fuse reach the rules as these single operations.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from lmd_cli.decomposition.maps import Affine
+from lmd_cli.decomposition.registry import aten_rule
+from lmd_cli.decomposition.tracing.calls import Call
+
+Result = tuple[Any, Any]
+_EQUATION = "eq. 1, 3, App. D.2"
+
+
+def lstm_step(gates: Tensor, cell: Tensor) -> tuple[Tensor, Tensor]:
+    """Hidden and cell state after one step, from (B, 4 H) sums of both linear layers."""
+    entry, forget, candidate, exit_ = gates.chunk(4, -1)
+    cell = torch.sigmoid(forget) * cell + torch.sigmoid(entry) * torch.tanh(candidate)
+    return torch.sigmoid(exit_) * torch.tanh(cell), cell
+
+
+def gru_step(input_gates: Tensor, hidden_gates: Tensor, hidden: Tensor) -> Tensor:
+    """Hidden state after one step, from (B, 3 H) of each linear layer."""
+    (reset, update, new), (h_reset, h_update, h_new) = (
+        g.chunk(3, -1) for g in (input_gates, hidden_gates)
+    )
+    candidate = torch.tanh(new + torch.sigmoid(reset + h_reset) * h_new)
+    return candidate + torch.sigmoid(update + h_update) * (hidden - candidate)
+
+
+@aten_rule("_pack_padded_sequence", kind="structure", equation="eq. 13")
+def packed(call: Call, input: Tensor, lengths: Tensor, batch_first: bool) -> Result:
+    """Padded sequences without their padding, one step of all after the other."""
+    steps = input.shape[1] if batch_first else input.shape[0]
+    there = torch.arange(steps).unsqueeze(1) < lengths  # (T, B), lengths on the CPU
+    there = there.to(input.device)
+    return call.plain(), [
+        Affine(lambda h: (h.transpose(1, 2) if batch_first else h)[:, there], (input,))
+    ]
+
+
+@aten_rule("_thnn_fused_lstm_cell", kind="composite", equation=_EQUATION)
+def lstm_cell(
+    call: Call,
+    input_gates: Tensor,
+    hidden_gates: Tensor,
+    cx: Tensor,
+    input_bias: Tensor | None = None,
+    hidden_bias: Tensor | None = None,
+) -> Result:
+    """``nn.LSTMCell`` on a GPU, behind its linear layers."""
+
+    def made() -> tuple[Tensor, Tensor]:
+        gates = _with(input_gates, input_bias) + _with(hidden_gates, hidden_bias)
+        return lstm_step(gates, cx)
+
+    return call.plain(), list(call.compose_recurrent(made))
+
+
+@aten_rule("_thnn_fused_gru_cell", kind="composite", equation=_EQUATION)
+def gru_cell(
+    call: Call,
+    input_gates: Tensor,
+    hidden_gates: Tensor,
+    hx: Tensor,
+    input_bias: Tensor | None = None,
+    hidden_bias: Tensor | None = None,
+) -> Result:
+    """``nn.GRUCell`` on a GPU, behind its linear layers."""
+
+    def made() -> Tensor:
+        given = _with(input_gates, input_bias), _with(hidden_gates, hidden_bias)
+        return gru_step(*given, hx)
+
+    return call.plain(), [call.compose_recurrent(made)]
+
+
+def _with(x: Tensor, bias: Tensor | None) -> Tensor:
+    return x if bias is None else x + bias
+
+
+@aten_rule("mkldnn_rnn_layer", kind="composite", equation=_EQUATION)
+def lstm_layer(
+    call: Call,
+    input: Tensor,
+    weight0: Tensor,
+    weight1: Tensor,
+    weight2: Tensor,
+    weight3: Tensor,
+    hx_: Tensor,
+    cx_: Tensor,
+    reverse: bool,
+    batch_sizes: Sequence[int],
+    mode: int,
+    hidden_size: int,
+    num_layers: int,
+    has_biases: bool,
+    bidirectional: bool,
+    batch_first: bool,
+    train: bool,
+) -> Result:
+    """One direction of one layer of ``nn.LSTM`` on a CPU: (T, B, C) to (T, B, H).
+
+    Raises:
+        NoRuleError: it is another layer than an LSTM, or of packed sequences.
+    """
+    if mode != 2 or len(batch_sizes):
+        raise call.refused("of mkldnn's layers it has a rule for the LSTM of padded sequences")
+    bias = (weight2, weight3) if has_biases else (None, None)
+
+    def made() -> tuple[Tensor, Tensor, Tensor]:
+        return _lstm(input, (weight0, weight1), bias, (hx_, cx_), reverse)
+
+    out, hidden, cell = call.compose_recurrent(made)
+    return call.plain(), [out, hidden, cell]
+
+
+def _lstm(
+    x: Tensor,
+    weights: tuple[Tensor, Tensor],
+    biases: tuple[Tensor | None, Tensor | None],
+    state: tuple[Tensor, Tensor],
+    reverse: bool,
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Outputs (T, B, H) and the last states (B, H)."""
+    shape = state[0].shape
+    hidden, cell = (s.reshape(-1, s.shape[-1]) for s in state)
+    given = F.linear(x, weights[0], biases[0]).unbind(0)
+    outputs = []
+    for step in reversed(given) if reverse else given:
+        hidden, cell = lstm_step(step + F.linear(hidden, weights[1], biases[1]), cell)
+        outputs.append(hidden)
+    made = torch.stack(outputs[::-1] if reverse else outputs)
+    return made, hidden.reshape(shape), cell.reshape(shape)
+
+
+@aten_rule("_cudnn_rnn", kind="composite", equation=_EQUATION)
+def cudnn_layers(
+    call: Call,
+    input: Tensor,
+    weight: Sequence[Tensor],
+    weight_stride0: int,
+    weight_buf: Tensor | None,
+    hx: Tensor,
+    cx: Tensor | None,
+    mode: int,
+    hidden_size: int,
+    proj_size: int,
+    num_layers: int,
+    batch_first: bool,
+    dropout: float,
+    train: bool,
+    bidirectional: bool,
+    batch_sizes: Sequence[int],
+    dropout_state: Tensor | None,
+) -> Result:
+    """``nn.LSTM``, ``nn.GRU`` and ``nn.RNN`` on a GPU: the same layers without cuDNN.
+
+    Raises:
+        NoRuleError: dropout is on, or the layers project their outputs.
+    """
+    if train and dropout > 0:
+        raise call.refused("dropout is random; call .eval() on the network")
+    if proj_size:
+        raise call.refused("proj_size has no rule on a GPU; run it on the CPU")
+    names = ("rnn_relu", "rnn_tanh", "lstm", "gru")
+    layers, state = getattr(torch, names[mode]), hx if cx is None else (hx, cx)
+    options = (weight_stride0 == 4, num_layers, 0.0, False, bidirectional)
+
+    def made() -> tuple[Tensor, ...]:
+        with torch.backends.cudnn.flags(enabled=False):
+            if len(batch_sizes):
+                sizes = torch.tensor(batch_sizes, dtype=torch.int64)
+                return layers(input, sizes, state, [*weight], *options)
+            return layers(input, state, [*weight], *options, batch_first)
+
+    made_of = call.compose_recurrent(made)
+    return call.plain(), list(made_of)

@@ -1,0 +1,134 @@
+"""Sums (eq. 6): every part of every term; a term that is a constant goes to the bias part."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lmd_cli.decomposition.maps import Affine, constant
+from lmd_cli.decomposition.registry import aten_rule
+from lmd_cli.decomposition.rules.common import jointly_linear, spread
+from lmd_cli.decomposition.tracing.calls import Call
+
+Result = tuple[Tensor, Any]
+
+
+def weighted_sum(call: Call, total: Tensor, terms: Sequence[tuple[Any, Any]]) -> Affine:
+    """The map of a sum of coefficient times term."""
+    coefficients = [c for c, x in terms if call.carries(x)]
+    fixed = [_times(c, x) for c, x in terms if not call.carries(x)]
+    call.may_mask(*fixed)
+    ndim = total.dim()
+
+    def run(*stacks: Tensor) -> Tensor:
+        made = [_times(c, spread(h, ndim)) for c, h in zip(coefficients, stacks, strict=True)]
+        return made[0] if len(made) == 1 else made[0] + made[1]
+
+    added = torch.as_tensor(fixed[0], dtype=total.dtype, device=total.device) if fixed else None
+    return Affine(run, call.operands(*(x for _, x in terms)), added)
+
+
+def _times(coefficient: Any, value: Any) -> Any:
+    plain = isinstance(coefficient, (int, float)) and coefficient == 1
+    return value if plain else value * coefficient
+
+
+@aten_rule("add", kind="sum", equation="eq. 6")
+def add(call: Call, input: Tensor, other: Any, alpha: Any = 1) -> Result:
+    """input + alpha other."""
+    total = call.plain()
+    return total, weighted_sum(call, total, [(1, input), (alpha, other)])
+
+
+@aten_rule("sub", kind="sum", equation="eq. 6")
+def subtract(call: Call, input: Tensor, other: Any, alpha: Any = 1) -> Result:
+    """input - alpha other."""
+    total = call.plain()
+    return total, weighted_sum(call, total, [(1, input), (-alpha, other)])
+
+
+@aten_rule("rsub", kind="sum", equation="eq. 6")
+def subtract_from(call: Call, input: Tensor, other: Any, alpha: Any = 1) -> Result:
+    """other - alpha input."""
+    total = call.plain()
+    return total, weighted_sum(call, total, [(-alpha, input), (1, other)])
+
+
+@aten_rule("cat", kind="sum", equation="eq. 5")
+def concatenate(call: Call, tensors: Sequence[Tensor], dim: int = 0) -> Result:
+    """Concatenation. Along channels, parts that meet in no row stay apart until they are read, so
+    that a convolution multiplies each sensor's own channels only."""
+    total = call.plain()
+    used = [t for t in tensors if t.dim() == total.dim()]  # torch skips empty vectors
+    at = dim % max(total.dim(), 1)
+    if not call.operands(*used):
+        return total, constant(total)
+    found = jointly_linear(call, lambda *h: _cat(h, at, total.dim()), used, stacked=True)
+    starts = [0]
+    for t in used:
+        starts.append(starts[-1] + t.shape[at])
+    apart = at == 1 and total.dim() > 2 and len(found.operands) == len(used)
+    alike = {t.dtype for t in used} == {total.dtype}
+    if not (apart and alike):
+        return total, found
+    return total, Affine(found.run, found.operands, starts=tuple(starts[:-1]))
+
+
+def _cat(tensors: Sequence[Tensor], at: int, ndim: int) -> Tensor:
+    """Tensors, or stacks of which some have one row for all."""
+    if tensors[0].dim() == ndim:
+        return torch.cat(list(tensors), at)
+    rows = max(len(t) for t in tensors)
+    return torch.cat([t.expand(rows, *t.shape[1:]) for t in tensors], at + 1)
+
+
+@aten_rule("stack", kind="sum", equation="eq. 5")
+def stack(call: Call, tensors: Sequence[Tensor], dim: int = 0) -> Result:
+    """Stacking along a new dimension."""
+    return call.plain(), jointly_linear(call, lambda *h: torch.stack(h, dim), tensors)
+
+
+@aten_rule("where.self", "where.ScalarSelf", "where.ScalarOther", kind="sum", equation="eq. 6")
+def where(call: Call, condition: Tensor, input: Any, other: Any) -> Result:
+    """Selection by a mask, a constant of the operating point."""
+    total = call.plain()
+
+    def run(a: Any, b: Any) -> Tensor:
+        return torch.where(condition, a, b)
+
+    return total, jointly_linear(call, run, (input, other))
+
+
+@aten_rule("masked_fill", kind="sum", equation="eq. 6")
+def masked_fill(call: Call, input: Tensor, mask: Tensor, value: Any) -> Result:
+    """A constant written where the mask is set is bias."""
+    return call.plain(), jointly_linear(call, lambda x, v: torch.where(mask, v, x), (input, value))
+
+
+@aten_rule("copy", kind="sum", equation="eq. 6")
+def copy(call: Call, input: Tensor, src: Tensor, non_blocking: bool = False) -> Result:
+    """The source in the place of what was there."""
+    total = src.to(input.dtype).expand(input.shape)
+    call.may_mask(src)
+    if not call.carries(src):
+        return total, constant(total)
+    return total, Affine(_everywhere(input.shape), (src,))
+
+
+@aten_rule("fill", "zero", kind="sum", equation="eq. 6")
+def fill(call: Call, input: Tensor, value: Any = 0.0) -> Result:
+    """One value everywhere."""
+    total = torch.zeros_like(input) + value
+    call.may_mask(value)
+    total = total.to(input.dtype)
+    if not call.carries(value):
+        return total, constant(total)
+    return total, Affine(_everywhere(input.shape), (value,))
+
+
+def _everywhere(shape: torch.Size) -> Callable[[Tensor], Tensor]:
+    """Stacks broadcast to a shape."""
+    return lambda h: spread(h, len(shape)).expand(-1, *shape)

@@ -1,0 +1,1 @@
+"""One run of the user's function, followed operator by operator."""

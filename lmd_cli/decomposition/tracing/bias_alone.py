@@ -1,0 +1,43 @@
+"""A run that follows the bias alone, once no features are left to be multiplied."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from lmd_cli.decomposition.maps import Bilinear, Map, Stack
+from lmd_cli.decomposition.memory import Piece
+from lmd_cli.decomposition.tracing.session import Session
+
+
+class BiasSession(Session):
+    """Follows all parts through a number of products, then the bias with the interaction only.
+
+    Args:
+        products: how many; after these no two factors depend on the inputs.
+    """
+
+    def __init__(self, *given: Any, products: int, **options: Any):
+        super().__init__(*given, **options)
+        self._left = products
+
+    def parts(self, t: Tensor) -> Stack:
+        (stack, rows), bias = super().parts(t), (self.layout.bias,)
+        if self._left > 0 or not rows or rows == bias:
+            return stack, rows
+        first = sum(row < self.layout.bias for row in rows)
+        if first == len(rows):  # still to be told from a constant
+            return torch.zeros_like(t).unsqueeze(0), bias
+        return stack[first:].sum(0, keepdim=True), bias
+
+    def pieces(self, t: Tensor) -> Sequence[Piece]:
+        return super().pieces(t) if self._left > 0 else ()
+
+    def _through(self, linear_map: Map, total: Tensor) -> Stack:
+        made = super()._through(linear_map, total)
+        if isinstance(linear_map, Bilinear):
+            self._left -= 1
+        return made

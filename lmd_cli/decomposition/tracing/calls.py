@@ -1,0 +1,146 @@
+"""What a rule is given: the call that it linearises."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from lmd_cli.decomposition.capture import recording
+from lmd_cli.decomposition.errors import NoRuleError
+from lmd_cli.decomposition.registry import Rule
+from lmd_cli.decomposition.tracing.autograd_functions import is_custom
+from lmd_cli.decomposition.variant import Variant
+
+if TYPE_CHECKING:
+    from lmd_cli.decomposition.tracing.operators import Operator
+    from lmd_cli.decomposition.tracing.results import Results
+
+
+def holds_infinity(value: Any) -> bool:
+    """Whether a number or tensor is infinite somewhere."""
+    if not isinstance(value, Tensor):
+        return isinstance(value, float) and math.isinf(value)
+    if not (value.is_floating_point() or value.is_complex()):
+        return False
+    return recording(value) or bool(torch.isinf(value).any())
+
+
+class Call:
+    """One call of an operation that meets parts.
+
+    Attributes:
+        function: what was called, without writing to its arguments; a custom autograd function's
+            ``apply``.
+        given: the arguments that were given, by name.
+        operator: what is known of it if it is one of torch's operators.
+    """
+
+    __slots__ = ("_rule", "_session", "function", "given", "operator")
+
+    def __init__(
+        self,
+        session: Results,
+        function: Any,
+        rule: Rule,
+        given: dict[str, Any],
+        operator: Operator | None = None,
+    ):
+        self._session, self._rule, self.given = session, rule, given
+        self.operator = operator
+        self.function: Callable[..., Any] = function.apply if is_custom(function) else function
+
+    @property
+    def variant(self) -> Variant:
+        """The linearisation rules that hold in the running module."""
+        return self._session.variant
+
+    @property
+    def recurrent(self) -> bool:
+        """Whether it runs inside a recurrent layer or cell."""
+        return self._session.notes.recurrent
+
+    def linearise(self, args: Any = None, kwargs: Any = None) -> tuple[Any, Any]:
+        """The total and its map, by the rule.
+
+        Raises:
+            NoRuleError: the rule does not cover these arguments.
+        """
+        try:
+            if args is None:
+                found = self._rule.apply(self, **self.given)
+            else:
+                found = self._rule.apply(self, *args, **kwargs)
+        except NotImplementedError as error:
+            raise self.refused(f"{error} has no rule") from None
+        if not (isinstance(found, tuple) and len(found) == 2):
+            raise self.refused("its rule gave no map; return (total, linear(...))")
+        return found
+
+    def carries(self, value: Any) -> bool:
+        """Whether an argument carries parts."""
+        return self._session.carries(value)
+
+    def operands(self, *values: Any) -> tuple[Tensor, ...]:
+        """Those that carry parts."""
+        return tuple(v for v in values if self._session.carries(v))
+
+    def only_bias(self, value: Tensor) -> bool:
+        """Whether an argument has no part but the bias."""
+        return self._session.parts(value)[1] == (self._session.layout.bias,)
+
+    def run(self, **changed: Any) -> Any:
+        """The call with some arguments replaced."""
+        given = {**self.given, **changed}
+        if self.operator is not None:
+            names = self.operator.schema_names
+            given = {names.get(k, k): v for k, v in given.items()}
+        return self.function(**given)
+
+    def plain(self, **changed: Any) -> Any:
+        """The total: the call as it is."""
+        return self.run(**changed)
+
+    def compose(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """The result of other operations, with its parts, each by its own rule."""
+        from lmd_cli.decomposition.tracing.modes import Operators, before_dispatch
+
+        with before_dispatch(), Operators(self._session):
+            return function(*args, **kwargs)
+
+    def compose_recurrent(self, function: Callable[..., Any]) -> Any:
+        """:meth:`compose` for the single operations of a recurrent layer."""
+        with self._session.notes.in_recurrent():
+            return self.compose(function)
+
+    def may_mask(self, *values: Any) -> None:
+        """Notes infinities among constants (masked logits): totals hold some from here on."""
+        session = self._session
+        if not session.masked:
+            session.masked = any(not self.carries(v) and holds_infinity(v) for v in values)
+
+    def infinite(self, x: Tensor) -> Tensor | None:
+        """Where a total is infinite (a masked logit); ``None`` if it is nowhere."""
+        if not self._session.masked or recording(x):
+            return None
+        found = torch.isinf(x)
+        return found if bool(found.any()) else None
+
+    def kept(self, value: Any) -> Any:
+        """A total that a map reads as a constant of the operating point, the result's or an
+        argument's, as the network can no longer write to it."""
+        if self._session.program is None or not isinstance(value, Tensor):
+            return value
+        copied = not self.carries(value) and any(value is v for v in self.given.values())
+        return value if copied else value.clone()
+
+    def hold(self, what: str) -> None:
+        """Lists something that the rule takes as a constant of the operating point."""
+        self._session.notes.hold(what)
+
+    def refused(self, why: str) -> NoRuleError:
+        """The error for arguments that the rule does not cover."""
+        return self._session.refused(self.function, why)

@@ -1,0 +1,170 @@
+"""Where calls are seen: torch's functions by name, and the operators below them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
+from types import FunctionType
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode, enable_reentrant_dispatch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from lmd_cli.decomposition.registry import rule_above_dispatch
+from lmd_cli.decomposition.tracing.outside import Address
+
+if TYPE_CHECKING:
+    from lmd_cli.decomposition.tracing.results import Results
+    from lmd_cli.decomposition.tracing.session import Session
+
+T = TypeVar("T")
+
+
+@contextmanager
+def before_dispatch() -> Iterator[None]:
+    """Inside the handler of an operator, the state of the thread from before it was dispatched: its
+    own calls are dispatched as the user's are, also inside :func:`above_dispatch`."""
+    with ExitStack() as stack:
+        with suppress(RuntimeError):  # it was called outside a handler, or the state is back
+            stack.enter_context(enable_reentrant_dispatch())
+        excluded = torch._C._dispatch_tls_local_exclude_set()
+        for key in (torch._C.DispatchKey.Python, torch._C.DispatchKey.PythonTLSSnapshot):
+            excluded = excluded.remove(key)
+        included = torch._C._dispatch_tls_local_include_set()
+        stack.enter_context(torch._C._ForceDispatchKeyGuard(included, excluded))
+        yield
+
+
+@contextmanager
+def above_dispatch() -> Iterator[None]:
+    """Autograd, ``vmap`` and forward derivatives work inside the handler of an operator, where
+    torch excludes them; no dispatch mode sees them."""
+    with before_dispatch(), torch._C._DisableTorchDispatch():
+        yield
+
+
+class Operators(TorchDispatchMode):
+    """Sends every operator to the session."""
+
+    def __init__(self, session: Results):
+        super().__init__()
+        self._session = session
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        session = self._session
+        if session.notes.depth:
+            return session.dispatch(func, args, kwargs or {})
+        with torch._C.DisableTorchFunction():  # :class:`Functions` is not for our own calls
+            return session.dispatch(func, args, kwargs or {})
+
+
+def while_decomposed(look: Callable[[], T]) -> T | None:
+    """What a look at values finds, if a function is being decomposed; nothing takes note of it."""
+    stack = torch.utils._python_dispatch._get_current_dispatch_mode_stack()
+    if not any(isinstance(mode, Operators) for mode in stack):
+        return None
+    with torch._C.DisableTorchFunction(), torch._C._DisableTorchDispatch():
+        return look()
+
+
+class Functions(TorchFunctionMode):
+    """Knows which function of torch the user's code calls: for messages and tables, for rules of
+    functions that are no operators, and for those that hand values to code outside torch."""
+
+    def __init__(self, session: Session):
+        super().__init__()
+        self._session = session
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func in METADATA:
+            return func(*args, **(kwargs or {}))
+        session, kwargs = self._session, kwargs or {}
+        notes = session.notes
+        call = notes.begin(func, args, kwargs)
+        notes.depth += 1
+        try:
+            rule = rule_above_dispatch(func)
+            if rule is not None and session.any_carries(args, kwargs):
+                result = session.by_function(func, rule, args, kwargs)
+            else:
+                result = self._run(func, args, kwargs)
+                if _is_users(func) and session.any_carries(args, kwargs):
+                    session.require_seen(func, result)
+            if func in DETACHING:
+                session.mark_plain(result)
+            call.result = result
+        finally:
+            notes.depth -= 1
+            notes.end(call)
+        if call.rules:
+            notes.done(call)
+        return result
+
+    def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """The function itself, which may hand values out."""
+        session = self._session
+        if func is Tensor.data_ptr and session.any_carries(args):
+            return Address(func(*args), partial(session.outward, func, args, kwargs))
+        if func in OUTWARD and not (func is torch.as_tensor and isinstance(args[0], Tensor)):
+            session.outward(func, args, kwargs)
+        elif func in PRINTING:
+            session.printed(args)
+        return func(*args, **kwargs)
+
+
+def _is_users(function: Any) -> bool:
+    """Whether it takes part in torch's override protocol and is not torch's own."""
+    return function.__class__ is FunctionType and not function.__module__.startswith("torch")
+
+
+def _methods(names: str) -> list[Any]:
+    homes = (torch.Tensor, torch)
+    found = (getattr(home, name, None) for name in names.split() for home in homes)
+    return [f for f in found if callable(f)]
+
+
+def _getters(names: str) -> list[Any]:
+    found = (getattr(Tensor, name, None) for name in names.split())
+    return [f.__get__ for f in found if f is not None]
+
+
+#: Read what describes a tensor, and no element.
+METADATA = frozenset(
+    (
+        *_methods(
+            "size dim ndimension numel nelement stride element_size storage_offset is_contiguous "
+            "is_floating_point is_complex is_signed is_same_size is_conj is_neg is_inference "
+            "get_device __len__ __hash__ requires_grad_ is_pinned"
+        ),
+        *_getters(
+            "shape dtype device ndim layout requires_grad is_cuda is_cpu is_meta is_sparse "
+            "is_quantized is_leaf itemsize nbytes names grad_fn is_mps is_nested is_mkldnn is_xpu "
+            "grad is_xla is_ipu is_mtia is_maia is_sparse_csr is_vulkan name output_nr "
+            "retains_grad _version"
+        ),
+        torch._C._set_grad_enabled,
+    )
+)
+#: Hand bare values to code that knows nothing of parts.
+OUTWARD = frozenset(
+    (
+        *_methods(
+            "numpy tolist data_ptr const_data_ptr untyped_storage storage tensor as_tensor asarray "
+            "__array__ apply_ map_ map2_ "
+            "__dlpack__ __dlpack_device__ __deepcopy__ __reduce_ex__ new_tensor _typed_storage"
+        ),
+        *_getters("__cuda_array_interface__"),
+    )
+)
+PRINTING = frozenset(_methods("__repr__"))
+DETACHING = frozenset(
+    (
+        *_methods("detach detach_"),
+        *_getters("data"),
+        *(torch.ops.aten.detach, torch.ops.aten.detach.default),
+        *(torch.ops.aten.detach_, torch.ops.aten.detach_.default),
+    )
+)
