@@ -74,9 +74,10 @@ def register_rule(
     """Registers a rule: the total of a function, and the affine map that it is there.
 
     The decorated function is called as ``rule(call, *args, **kwargs)`` with the plain values of
-    the function's arguments; ``call.function`` runs the function itself. It returns the total and a
-    map (:func:`~.maps.linear`, :func:`~.maps.slope`, :func:`~.maps.constant`,
-    :class:`~.maps.Affine`, :class:`~.maps.Bilinear`)::
+    the function's arguments; those of torch's operators are given by the schema's names, ``self``
+    as ``input``. ``call.function`` runs the function itself. It returns the total and a map:
+    :func:`~.maps.linear`, :func:`~.maps.slope`, :func:`~.maps.constant`, :class:`~.maps.Affine` or
+    :class:`~.maps.Bilinear`::
 
         class Double(torch.autograd.Function): ...
 

@@ -99,7 +99,7 @@ def test_costs_are_measured(made: Path) -> None:
     }
     ratios = {name: float(line[4]) for name, line in found.items()}
     assert ratios["Shapley-based", "2"] == 4.0
-    assert ratios["LRP", "2"] == 2.0  # back to the features as much as forth
+    assert ratios["LRP", "2"] == 3.0  # the network, its linear maps, and back through these
     assert 3.0 < ratios["LMD", "2"] <= 4.0  # the total, two parts and a bias that starts late
     assert all(float(line[5]) > 0 and float(line[7]) > 0 for line in lines)
 
