@@ -28,7 +28,7 @@ from lmd_cli.data import KeyframeSamples, NuScenesSamples
 from lmd_cli.data.own import OwnSamples
 from lmd_cli.data.synthetic import cached_root
 from lmd_cli.data.synthetic.root import DEMO_SAMPLES, cache_folder
-from lmd_cli.decomposition import InputError, set_module_rules
+from lmd_cli.decomposition import InputError, set_module_rules, set_plain_modules
 from lmd_cli.errors import CheckpointError, ConfigError
 from lmd_cli.geometry import PUBLISHED_BOUNDS, Grid
 from lmd_cli.networks import CRNShape, load_checkpoint, random_weights
@@ -184,7 +184,7 @@ def build_network(config: RunConfig, device: torch.device) -> BuiltNetwork:
 
     Raises:
         ConfigError: sizes that cannot be built, an output that the network does not have, or
-            ``rules`` for no module.
+            ``rules`` or ``plain_modules`` for no module.
         ContractError: a target that cannot be imported, or a network that does not follow the
             contract.
         CheckpointError: the weights are missing, damaged or of another architecture.
@@ -202,6 +202,7 @@ def build_network(config: RunConfig, device: torch.device) -> BuiltNetwork:
     network.eval().requires_grad_(False).to(device)
     try:
         set_module_rules(network, config.rules)
+        set_plain_modules(network, config.plain_modules)
     except InputError as error:
         raise ConfigError(str(error)) from None
     return BuiltNetwork(network, origin, sha256, random=sha256 is None)

@@ -107,6 +107,13 @@ class RunConfig(Section):
         "a mapping of patterns to {batch_norm, norm, activation or softmax: rule}",
         default_factory=dict,
     )
+    plain_modules: tuple[str, ...] = option(
+        "modules that may make constants of what carries parts, such as a head that detaches its "
+        "queries: names or patterns; (root) is the network itself",
+        "a list of names such as [head, decoder.*, (root)]",
+        (),
+        strict=False,
+    )
     device: str = option(
         "where to compute; auto takes a GPU if there is one",
         "auto, cpu, cuda or cuda:N",

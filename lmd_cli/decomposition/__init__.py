@@ -13,7 +13,12 @@ from lmd_cli.decomposition.errors import (
     NoRuleError,
 )
 from lmd_cli.decomposition.layout import Layout
-from lmd_cli.decomposition.module_rules import module_rules, set_module_rules
+from lmd_cli.decomposition.module_rules import (
+    module_rules,
+    plain_modules_of,
+    set_module_rules,
+    set_plain_modules,
+)
 from lmd_cli.decomposition.registry import (
     Rule,
     RuleInfo,
@@ -48,9 +53,11 @@ __all__ = [
     "explain_coverage",
     "find_rule",
     "module_rules",
+    "plain_modules_of",
     "register_activation",
     "register_rule",
     "set_module_rules",
+    "set_plain_modules",
     "unregister_rule",
     "variant_names",
 ]

@@ -62,7 +62,8 @@ def decompose(
             conservation is an error that names it.
         keep_frozen: keep the linearised maps (``result.program``).
         plain_modules: names of modules (``*`` is a wildcard, ``(root)`` the root) that may make
-            constants of what carries parts.
+            constants of what carries parts, beside those that were set for the root
+            (:func:`set_plain_modules`).
         grad: let gradients flow through the parts.
         bilinear: where products of different modalities are reported: in ``result.bias`` (the
             paper's choice), or in ``result.interaction`` alone. No other part depends on it.

@@ -1,9 +1,10 @@
-"""Rules of one's own for some modules: other fields of the variant, by the modules' names."""
+"""Standing settings of a network by its modules' names: other fields of the variant, and modules
+that may make constants of what carries parts."""
 
 from __future__ import annotations
 
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
@@ -11,12 +12,15 @@ from fnmatch import fnmatchcase
 from torch import nn
 
 from lmd_cli.decomposition.errors import InputError
+from lmd_cli.decomposition.tracing.modules import known_modules
 from lmd_cli.decomposition.variant import Variant
 
 ModuleRules = Mapping[str, Mapping[str, str]]
 
 #: Rules that hold for a network whenever it is decomposed; kept beside it, not on it.
 _STANDING: weakref.WeakKeyDictionary[nn.Module, ModuleRules] = weakref.WeakKeyDictionary()
+#: Modules that may make constants whenever their network is decomposed.
+_PLAIN: weakref.WeakKeyDictionary[nn.Module, frozenset[str]] = weakref.WeakKeyDictionary()
 
 
 def set_module_rules(root: nn.Module, rules: ModuleRules) -> None:
@@ -32,6 +36,21 @@ def set_module_rules(root: nn.Module, rules: ModuleRules) -> None:
 def module_rules(root: nn.Module | None) -> ModuleRules:
     """What :func:`set_module_rules` was given; nothing if it was not called."""
     return {} if root is None else _STANDING.get(root, {})
+
+
+def set_plain_modules(root: nn.Module, names: Iterable[str]) -> None:
+    """Modules that may make constants of what carries parts in every later decomposition of
+    ``root``, beside those that it names itself.
+
+    Raises:
+        InputError: a name or pattern that matches no module.
+    """
+    _PLAIN[root] = known_modules(names, root, "plain_modules")
+
+
+def plain_modules_of(root: nn.Module | None) -> frozenset[str]:
+    """What :func:`set_plain_modules` was given; nothing if it was not called."""
+    return frozenset() if root is None else _PLAIN.get(root, frozenset())
 
 
 class VariantByModule:

@@ -25,7 +25,6 @@ KINDS = {
     "normalisation": "eq. 10 or eq. 11",
     "selection": "picks elements where the total picks them (slope 0 or 1, eq. 9)",
     "constant": "its result is a constant of the operating point",
-    "metadata": "shape, type and device only",
     "refused": "has no rule on purpose; an error that says why",
 }
 
@@ -210,6 +209,8 @@ def function_name(function: Any) -> str:
         return f"scripted code ({function.name})"
     if isinstance(function, (torch._ops.OpOverload, torch._ops.OpOverloadPacket)):
         return _public_name(function)
+    if isinstance(function, torch._ops.HigherOrderOperator):
+        return f"torch.ops.higher_order.{function.name()}"
     try:
         name = resolve_name(function)
     except Exception:  # resolve_name fails on objects that torch does not know

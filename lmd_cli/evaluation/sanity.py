@@ -19,7 +19,9 @@ from lmd_cli.decomposition import (
     Variant,
     decompose,
     module_rules,
+    plain_modules_of,
     set_module_rules,
+    set_plain_modules,
 )
 from lmd_cli.decomposition.layout import BIAS
 from lmd_cli.evaluation.metrics import pcc
@@ -91,6 +93,7 @@ def sanity_rows(
     yield from _compared(0, "", wanted, wanted)
     random = copy.deepcopy(network)
     set_module_rules(random, module_rules(network))
+    set_plain_modules(random, plain_modules_of(network))
     modules = dict(random.named_modules())
     generator = torch.Generator().manual_seed(seed)
     for step, layer in enumerate(layers_from_output(network, trained), start=1):

@@ -25,7 +25,9 @@ from benchmarks.setting import OFFSETS, OUTPUT, VARIANT, Bench
 from benchmarks.timing import Comparison, compare, relative, timed
 from lmd_cli.data import collate
 from lmd_cli.decomposition import decompose
-from lmd_cli.decomposition.linearised.partners import Linearised
+from lmd_cli.decomposition.linearised.replay import collected
+from lmd_cli.decomposition.linearised.streams import Stream
+from lmd_cli.decomposition.linearised.values import Env
 from lmd_cli.evaluation.predict import predict
 from lmd_cli.evaluation.stopwatch import Stopwatch
 from lmd_cli.evaluation.walk import Visit, make_encoder
@@ -82,11 +84,15 @@ def one_pass_for_each_part(bench: Bench) -> Parts:
     clean = _encode_densely(bench.network, bench.batch)
     kept = decompose(bench.fuse, clean, VARIANT, root=bench.network, keep_frozen=True)
     zeros = {m: torch.zeros_like(x) for m, x in clean.items()}
-    linear = Linearised(kept)
+    assert kept.program is not None
+    program, layout = kept.program, kept.layout
 
     def one_pass(features: Parts, modality: str) -> Tensor:
-        alone = {**zeros, modality: features[modality]}
-        part: Tensor = linear.part(modality, torch.cat(list(alone.values()), dim=1))
+        stream = Stream(layout.modalities.index(modality), layout.uniform_share)
+        starts: Env = {}
+        for m, x in {**zeros, modality: features[modality]}.items():
+            starts |= program.start(m, [x.unsqueeze(0)], 1)
+        part: Tensor = collected(program, program.run(starts, stream), 1, False)
         return part
 
     found = {m: one_pass(clean, m) for m in bench.network.modalities}

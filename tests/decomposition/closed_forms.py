@@ -193,6 +193,29 @@ CLOSED_FORMS["special_xlog1py"] = [on_x(lambda x, h: h * CONSTANT.log1p(), CONST
 
 WEIGHT = normal(2, 4, 4, seed=42)
 
+#: Rows of dimension 1 that the elements of another tensor go to.
+LANDING = torch.tensor([1, 0, 1])
+WIDE_LANDING = LANDING.reshape(1, 3, 1).expand(2, 3, 4)
+
+
+def landed(h: Tensor, k: Tensor) -> Tensor:
+    """Each row times all that goes there."""
+    return torch.stack([h[:, 0] * k[:, 1], h[:, 1] * k[:, 0] * k[:, 2], h[:, 2]], 1)
+
+
+def landed_alone(h: Tensor, k: Tensor) -> Tensor:
+    """The same without what was there, unless nothing goes there."""
+    return torch.stack([k[:, 1], k[:, 0] * k[:, 2], h[:, 2]], 1)
+
+
+def corner(h: Tensor, k: Tensor) -> Tensor:
+    """Products in the first image's first three columns only, by two rows."""
+    made = h.clone()
+    made[0, 0, :3] = h[0, 0, :3] * k[0, 1, :3]
+    made[0, 1, :3] = h[0, 1, :3] * k[0, 0, :3]
+    return made
+
+
 #: Products of several decomposed tensors; x and y are (2, 3, 4).
 PRODUCTS: dict[str, Multilinear] = {
     "addcmul": Multilinear(
@@ -272,6 +295,46 @@ PRODUCTS: dict[str, Multilinear] = {
     "weight norm": Multilinear(
         lambda f, x, y: torch._weight_norm(x, y[:, :1, :1]),
         lambda h, k, x, y: h * k[:, :1, :1] / x.square().sum((1, 2), True).sqrt(),
+    ),
+    "scatter_reduce": Multilinear(
+        lambda f, x, y: torch.scatter_reduce(x, 1, WIDE_LANDING, y, "prod"),
+        lambda h, k, x, y: landed(h, k),
+    ),
+    "scatter_reduce without itself": Multilinear(
+        lambda f, x, y: torch.scatter_reduce(x, 1, WIDE_LANDING, y, "prod", include_self=False),
+        lambda h, k, x, y: landed_alone(h, k),
+    ),
+    "scatter_reduce of a corner": Multilinear(
+        lambda f, x, y: torch.scatter_reduce(x, 1, WIDE_LANDING[:1, :2, :3], y, "prod"),
+        lambda h, k, x, y: corner(h, k),
+    ),
+    "scatter_reduce_": Multilinear(
+        lambda f, x, y: (x * 1.0).scatter_reduce_(1, WIDE_LANDING, y, "prod"),
+        lambda h, k, x, y: landed(h, k),
+    ),
+    "scatter": Multilinear(
+        lambda f, x, y: torch.scatter(x, 1, WIDE_LANDING, y, reduce="multiply"),
+        lambda h, k, x, y: landed(h, k),
+    ),
+    "scatter_": Multilinear(
+        lambda f, x, y: (y * 1.0).scatter_(1, WIDE_LANDING, 0.5, reduce="multiply"),
+        lambda h, k, x, y: landed(k, torch.full_like(k, 0.5)),
+    ),
+    "index_reduce": Multilinear(
+        lambda f, x, y: torch.index_reduce(x, 1, LANDING, y, "prod"),
+        lambda h, k, x, y: landed(h, k),
+    ),
+    "index_reduce_": Multilinear(
+        lambda f, x, y: (x * 1.0).index_reduce_(1, LANDING, y, "prod", include_self=False),
+        lambda h, k, x, y: landed_alone(h, k),
+    ),
+    "segment_reduce": Multilinear(
+        lambda f, x, y: torch.segment_reduce(
+            y.transpose(0, 1).contiguous(), "prod", lengths=torch.tensor([2, 0, 1]), initial=2.0
+        ),
+        lambda h, k, x, y: torch.stack(
+            [2.0 * k[:, 0] * k[:, 1], torch.full_like(k[:, 0], 2.0), 2.0 * k[:, 2]]
+        ),
     ),
     "a quotient of both": Multilinear(lambda f, x, y: x / y, lambda h, k, x, y: h / y),
 }  # fmt: skip

@@ -144,7 +144,7 @@ def test_a_plain_tensor_shaped_like_a_decomposed_one_stays_plain(name: str) -> N
 
 
 def test_every_constant_function_has_a_name_to_look_up() -> None:
-    kinds = ("constant", "metadata", "refused")
+    kinds = ("constant", "refused")
     rules = [(f, find_rule(f)) for f in registered_operators()]
     names = [function_name(f) for f, rule in rules if rule is not None and rule.kind in kinds]
     assert all(name.startswith(("torch.", "Tensor.")) for name in names)

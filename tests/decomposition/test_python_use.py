@@ -243,3 +243,20 @@ def test_compiled_modules_and_functions_are_decomposed_as_they_are_written() -> 
         result = decompose(lambda camera, radar: compiled(camera + radar), inputs, audit="raise")  # noqa: B023
         assert torch.equal(result.total, wanted.total)
         assert torch.equal(result.parts["radar"], wanted.parts["radar"])
+
+
+def test_what_was_not_compiled_yet_is_compiled_when_it_is_called() -> None:
+    """A decomposition neither compiles nor keeps torch from doing so later."""
+    graphs = []
+
+    def backend(graph: torch.fx.GraphModule, _: Any) -> Any:
+        graphs.append(graph)
+        return graph.forward
+
+    module = nn.Sequential(nn.Linear(4, 4), nn.Tanh()).double()
+    compiled = torch.compile(module, backend=backend, fullgraph=True)
+    decompose(lambda camera, radar: compiled(camera + radar), {"camera": C, "radar": R})
+    assert not graphs
+    with torch.no_grad():
+        compiled(C + R)
+    assert len(graphs) == 1

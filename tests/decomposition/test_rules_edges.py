@@ -25,6 +25,11 @@ from lmd_cli.decomposition import LeakError, NoRuleError, decompose
 Case = Callable[[Tensor], Any]
 ONE = torch.tensor([0])
 LINE = torch.tensor([0, 2, 1])
+SPARSE = normal(3, 4, seed=9).relu().to_sparse()
+CSR = SPARSE.to_dense().to_sparse_csr()
+SPARSE_MATRICES = {"COO": SPARSE, "CSR": CSR}
+SPARSE_BATCH = torch.stack([SPARSE.to_dense(), SPARSE.to_dense() * 2.0]).to_sparse()
+BIASES = normal(3, 3, seed=10)
 SCALE = torch.eye(3).double() * 2.0 + 1.0
 
 
@@ -159,6 +164,21 @@ OTHERS: dict[str, Case] = {
     "a quantile of all": lambda x: torch.quantile(x, 0.25, interpolation="nearest"),
     "NaN loses": lambda x: torch.fmax(x, torch.full((4,), torch.nan).double()),
     "real numbers as complex ones": lambda x: (x.to(torch.complex128) * 1j).imag.clone(),
+    **{
+        f"{name} matrices": lambda x, s=sparse: (  # type: ignore[misc]
+            s @ x[0].mT,
+            x[1, :, :3] @ s,
+            torch.sparse.mm(s, x[0].mT),
+            torch.sparse.addmm(x[0, :, :3], s, x[1].mT, beta=0.5, alpha=2.0),
+            torch.addmm(BIASES, s, x[1].mT),
+            s @ x[0, 0],
+            x[0] + s,
+        )
+        for name, sparse in SPARSE_MATRICES.items()
+    },
+    "a batch of sparse matrices": lambda x: torch.bmm(SPARSE_BATCH, x.mT),
+    "sums of a sparse matrix's products": lambda x: torch.sparse.mm(CSR, x[0].mT, "sum"),
+    "means of a sparse matrix's products": lambda x: torch.sparse.mm(CSR, x[0].mT, "mean"),
     "conjugates": lambda x: torch.complex(x, x * 2.0).conj().imag.clone(),
 }
 
@@ -178,6 +198,26 @@ def test_sums_by_number_and_by_segment() -> None:
     result = sample.through(lambda x: torch.bincount(number, x), "identity-ratio")
     rows = {name: [torch.bincount(number, h)] for name, h in sample.rows().items()}
     assert_rows(result, rows)
+
+
+@pytest.mark.parametrize("initial", [None, 0.1])
+@pytest.mark.parametrize("reduce", ["max", "min"])
+def test_extremes_of_segments(reduce: str, initial: float | None) -> None:
+    lengths, offsets = torch.tensor([[1, 2], [3, 0]]), torch.tensor([1, 1, 2])
+    options: dict[str, Any] = {"initial": initial}
+    if initial is None:  # nothing at all is infinite
+        lengths, offsets = torch.tensor([[1, 2], [2, 1]]), torch.tensor([0, 1, 2])
+    check(lambda x: torch.segment_reduce(x, reduce, lengths=lengths, axis=1, **options), (2, 3, 4))
+    check(lambda x: torch.segment_reduce(x, reduce, offsets=offsets, **options), (2, 3, 4))
+
+
+def test_the_first_among_equals_of_a_segment() -> None:
+    camera, radar = torch.tensor([[1.0, 2.0, 0.0], [2.0, 1.0, 0.0]]).double()
+    result = decompose(
+        lambda camera, radar: torch.segment_reduce(camera + radar, "max", lengths=ONE + 3),
+        {"camera": camera, "radar": radar},
+    )
+    assert (result.parts["camera"], result.parts["radar"]) == (camera[:1], radar[:1])
 
 
 #: What an activation gives where a constant made its input -inf: a constant, and finite parts.
@@ -246,9 +286,10 @@ def test_half_precision_rounds_each_part(dtype: torch.dtype) -> None:
     ("call", "why"),
     [
         (lambda x: torch.linalg.solve(x[..., :3], x), "not linear in the matrix"),
-        (lambda x: torch.scatter_reduce(x, 0, ONE.expand(1, 3, 4), x, "prod"), "not linear"),
-        (lambda x: torch.index_reduce(x, 0, ONE, x[:1], "prod"), "not linear"),
-        (lambda x: torch.segment_reduce(x, "max", lengths=ONE + 2), "torch.scatter_reduce"),
+        (lambda x: torch.sparse.mm(SPARSE.float(), x[0].mT.float(), "amax"), "scatter_reduce"),
+        (lambda x: SPARSE * x[0], "its result is sparse"),
+        (lambda x: x.clone().resize_(3), "the size of memory"),
+        (lambda x: torch.zeros(3).double().resize_as_(x), "the size of memory"),
         (lambda x: F.embedding_bag(ONE, x[0], ONE, mode="max"), "torch.amax"),
         (lambda x: F.embedding(ONE, x[0] * 1.0, max_norm=1.0), "detached view"),
         (lambda x: torch.embedding_renorm_(x[0] * 1.0, ONE, 1.0, 2.0), "max_norm"),

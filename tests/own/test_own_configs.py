@@ -72,6 +72,48 @@ def test_rules_of_the_config_hold_whenever_the_network_is_decomposed(config: Any
     assert not torch.equal(found["ruled"].parts["a"], found["plain"].parts["a"])
 
 
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        ("[mixx]", "plain_modules: 'mixx' matches no module; near: mix"),
+        ("['x.*']", "plain_modules: 'x.*' matches no module"),
+    ],
+)
+def test_plain_modules_that_are_not_there(config: Any, names: str, said: str):
+    refused(config(f"plain_modules={names}"), said, kind=ConfigError)
+
+
+@pytest.mark.parametrize("names", ["[cut]", "['c*']", "[cut, (root)]"])
+def test_plain_modules_of_the_config_hold_in_every_command(config: Any, tmp_path: Path, names: str):
+    """Inspecting, checking and decomposing a network that detaches on purpose."""
+    text = MODULE.replace("class Net", CUT + "class Net").replace(
+        "self.mix = ", "self.cut = Cut()\n        self.mix = "
+    )
+    text = text.replace("total = torch.relu(", "total = self.cut(features['a']) + torch.relu(")
+    text = text.replace("nn.Linear(width, 3)", "nn.Linear(width, 4)")
+    (tmp_path / "cutting.py").write_text(text)
+    leaking = config("model.target=cutting:Net")
+    gaps = [row.register for row in inspect_network(leaking).gaps]
+    assert gaps == ["plain_modules=['cut']"]
+    assert not preflight(leaking).ok
+    allowed = config("model.target=cutting:Net", f"plain_modules={names}")
+    assert not inspect_network(allowed).gaps
+    assert preflight(allowed).ok
+    network = build_network(allowed, CPU).network
+    features = {"a": torch.rand(1, 4), "b": torch.rand(1, 4)}
+    result = decompose(fuse_function(network, "risk", {}), features)
+    assert result.residual < 1e-6
+
+
+CUT = """
+class Cut(nn.Module):
+    def forward(self, x):
+        return x.detach()
+
+
+"""
+
+
 def test_every_gap_is_listed_with_what_would_fill_it(config: Any, tmp_path: Path):
     made = config("model.target=gappy:Net")
     text = MODULE.replace("torch.relu(self.mix", "torch.digamma(torch.lgamma(self.mix")

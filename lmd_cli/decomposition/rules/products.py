@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lmd_cli.decomposition.maps import Affine
+from lmd_cli.decomposition.maps import Affine, each
 from lmd_cli.decomposition.registry import aten_rule
 from lmd_cli.decomposition.rules.common import folded, pairwise, product, spread
 from lmd_cli.decomposition.tracing.calls import Call
@@ -20,6 +20,8 @@ Result = tuple[Tensor, Any]
 def multiply(call: Call, input: Tensor, other: Any) -> Result:
     """Element by element."""
     total = call.plain()
+    if total.layout is not torch.strided:
+        raise call.refused("its result is sparse, and carries no parts; make it .to_dense() first")
     ndim = total.dim()
     if not isinstance(other, Tensor):
         return total, Affine(lambda h: h * other, (input,))
@@ -35,6 +37,11 @@ def matrix_product(call: Call, input: Tensor, mat2: Any = None, vec: Any = None)
 
 def matmul(call: Call, a: Tensor, b: Tensor, constant: Tensor | None = None) -> Any:
     """The map of ``a @ b + constant``."""
+    if a.layout is not torch.strided:  # sparse, a constant
+        times = torch.mv if b.dim() == 1 else torch.bmm if b.dim() == 3 else torch.mm
+        return Affine(each(lambda h: times(a, h)), (b,), constant)
+    if b.layout is not torch.strided:
+        return Affine(each(lambda h: torch.mm(h, b)), (a,), constant)
     if not call.carries(b):
         return Affine(lambda h: torch.matmul(h, b), (a,), constant)
     if not call.carries(a):
@@ -45,7 +52,7 @@ def matmul(call: Call, a: Tensor, b: Tensor, constant: Tensor | None = None) -> 
     return product(call, a, b, rows)
 
 
-@aten_rule("addmm", "baddbmm", "addmv", kind="linear", equation="eq. 3, 13")
+@aten_rule("addmm", "baddbmm", "addmv", "_sparse_addmm", kind="linear", equation="eq. 3, 13")
 def affine_layer(
     call: Call,
     input: Tensor,
@@ -61,11 +68,21 @@ def affine_layer(
     total = call.plain()
     if call.carries(input) or (call.carries(a) and call.carries(b)):
         return total, call.compose(lambda: input * beta + torch.matmul(a, b) * alpha)
-    made = matmul(call, a, b, input if beta == 1 else input * beta)
+    added = None if beta == 0 else input if beta == 1 else input * beta
+    made = matmul(call, a, b, added)
     if alpha == 1:
         return total, made
     run = made.run
     return total, Affine(lambda h: run(h) * alpha, made.operands, made.constant)
+
+
+@aten_rule("_sparse_mm_reduce_impl", kind="linear", equation="eq. 13")
+def sparse_reduction(call: Call, input: Tensor, other: Tensor, reduce: str) -> tuple[Any, Any]:
+    """Sums and means of a sparse matrix's products with the rows of a dense one."""
+    if reduce not in ("sum", "mean"):
+        raise call.refused(f"reduce={reduce!r} has no rule; use torch.scatter_reduce")
+    function = call.function
+    return call.plain(), [Affine(each(lambda h: function(input, h, reduce)[0]), (other,)), None]
 
 
 @aten_rule("convolution", kind="linear", equation="eq. 3, 13")

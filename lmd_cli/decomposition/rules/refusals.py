@@ -19,6 +19,10 @@ MATRIX = "it is not linear in the matrix; .detach() it where a constant is meant
 LOSS = "a loss is not part of a prediction; decompose the network without it"
 ANGLE = "an angle has no linear part at any operating point; .detach() it where a constant is meant"
 RENORM = "max_norm rescales the rows of a table that carries parts; leave it out"
+RESIZED = (
+    "it changes the size of memory, and parts cannot follow; make another tensor (new_zeros, "
+    "torch.cat) and copy into it"
+)
 
 REASONS: dict[str, str] = {
     "miopen_rnn": RECURRENT,
@@ -33,6 +37,7 @@ REASONS: dict[str, str] = {
     "binary_cross_entropy_with_logits _ctc_loss": LOSS,
     "atan2 angle polar": ANGLE,
     "embedding_renorm": RENORM,
+    "resize resize_as": RESIZED,
 }
 
 

@@ -3,10 +3,12 @@ constant that is written in is bias."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lmd_cli.decomposition.maps import Affine, each
@@ -33,7 +35,7 @@ def scatter(
     return written(call, lambda x, v: torch.scatter(x, dim, index, v), input, source)
 
 
-@aten_rule("scatter.reduce", "scatter.value_reduce", kind="sum", equation="eq. 6")
+@aten_rule("scatter.reduce", "scatter.value_reduce", kind="sum", equation="eq. 6, App. D.2")
 def scatter_reducing(
     call: Call,
     input: Tensor,
@@ -44,15 +46,12 @@ def scatter_reducing(
     *,
     reduce: str,
 ) -> Result:
-    """Elements added to.
-
-    Raises:
-        NoRuleError: another reduction.
-    """
-    if reduce != "add":
-        raise call.refused(f"reduce={reduce!r} is not linear")
+    """Elements added to, or multiplied."""
     source = value if src is None else src
-    return written(call, lambda x, v: torch.scatter(x, dim, index, v, reduce="add"), input, source)
+    if reduce == "multiply":
+        factors = source if isinstance(source, Tensor) else input.new_full(index.shape, source)
+        return call.plain(), call.compose(multiplied, input, dim, index, factors)
+    return written(call, lambda x, v: torch.scatter(x, dim, index, v, reduce=reduce), input, source)
 
 
 @aten_rule("scatter_add", kind="sum", equation="eq. 6")
@@ -159,7 +158,7 @@ def bincount(
 # -- reductions -----------------------------------------------------------------------------------
 
 
-@aten_rule("scatter_reduce.two", kind="sum", equation="eq. 6, 9")
+@aten_rule("scatter_reduce.two", kind="sum", equation="eq. 6, 9, App. D.2")
 def scatter_reduce(
     call: Call,
     input: Tensor,
@@ -169,11 +168,11 @@ def scatter_reduce(
     reduce: str,
     include_self: bool = True,
 ) -> Result:
-    """Sums and means; of extremes the element that was extreme."""
+    """Sums, means and products; of extremes the element that was extreme."""
     return call.plain(), reduced(call, input, dim, index, src, reduce, include_self)
 
 
-@aten_rule("index_reduce", kind="sum", equation="eq. 6, 9")
+@aten_rule("index_reduce", kind="sum", equation="eq. 6, 9, App. D.2")
 def index_reduce(
     call: Call,
     input: Tensor,
@@ -193,21 +192,36 @@ def index_reduce(
 
 def reduced(
     call: Call, x: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, include_self: bool
-) -> Affine:
-    """The map of ``torch.scatter_reduce``.
-
-    Raises:
-        NoRuleError: a product.
-    """
+) -> Any:
+    """The map of ``torch.scatter_reduce``."""
     if reduce in ("amax", "amin"):
         return _extremes(call, x, dim, index, src, reduce, include_self)
-    if reduce not in ("sum", "mean"):
-        raise call.refused(f"reduce={reduce!r} is not linear; use sum, mean, amax or amin")
+    if reduce == "prod":
+        return call.compose(multiplied, x, dim, index, src, include_self)
 
     def run(h: Tensor, source: Tensor) -> Tensor:
         return torch.scatter_reduce(h, dim, index, source, reduce, include_self=include_self)
 
     return jointly_linear(call, run, (x, src))
+
+
+def multiplied(
+    x: Tensor, dim: int, index: Tensor, src: Tensor, include_self: bool = True
+) -> Tensor:
+    """Products of what is there and all that goes to one place, one factor after the other."""
+    own, index, source = torch.atleast_1d(x, index, src)
+    dim, count = dim % own.dim(), index.shape[dim]
+    made, there = own.clone(), _reachable(index, dim)
+    source = source[tuple(slice(0, n) for n in index.shape)]
+    empty = not include_self
+    places = _order(index, dim) if index.numel() else index
+    while places.numel() and bool((places < count).any()):
+        first = _first(places, dim, index, own.shape)[there]
+        none = first == count
+        factor, before = source.gather(dim, first.masked_fill(none, 0)), made[there]
+        made[there] = torch.where(none, before, factor if empty else before * factor)
+        places, empty = places.masked_fill(places == first.gather(dim, index), count), False
+    return made.reshape(x.shape)
 
 
 def _extremes(
@@ -241,31 +255,66 @@ def _reachable(index: Tensor, dim: int) -> tuple[slice, ...]:
     return tuple(slice(None) if d == dim else slice(0, n) for d, n in enumerate(index.shape))
 
 
-def _first_equal(total: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
-    """For each element of the total, the first place along ``dim`` of the source that went there
-    and equals it; the source's length where there is none."""
-    count = index.shape[dim]
-    line = [-1 if d == dim else 1 for d in range(total.dim())]
-    order = torch.arange(count, device=index.device).reshape(line).expand(index.shape)
-    there = _reachable(index, dim)
-    equal = total[there].gather(dim, index) == src
-    places = torch.where(equal, order, count)
-    none = torch.full(total.shape, count, device=index.device)
+def _order(index: Tensor, dim: int) -> Tensor:
+    """The place of each element along ``dim``."""
+    line = [-1 if d == dim else 1 for d in range(index.dim())]
+    order = torch.arange(index.shape[dim], device=index.device)
+    return order.reshape(line).expand(index.shape)
+
+
+def _first(places: Tensor, dim: int, index: Tensor, shape: torch.Size) -> Tensor:
+    """For each element of a result, the smallest of the places that go there; the source's length
+    where there is none."""
+    none = torch.full(shape, index.shape[dim], device=index.device)
     return none.scatter_reduce(dim, index, places, "amin")
 
 
-@aten_rule("segment_reduce", kind="linear", equation="eq. 13")
-def segment_reduce(
-    call: Call, data: Tensor, reduce: str, *, initial: Any = None, **where: Any
-) -> Result:
-    """Sums and means of segments.
+def _first_equal(total: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
+    """The first place of the source that went to each element of the total and equals it."""
+    equal = total[_reachable(index, dim)].gather(dim, index) == src
+    places = torch.where(equal, _order(index, dim), index.shape[dim])
+    return _first(places, dim, index, total.shape)
 
-    Raises:
-        NoRuleError: another reduction.
-    """
-    if reduce not in ("sum", "mean"):
-        raise call.refused(f"reduce={reduce!r} has no rule; use torch.scatter_reduce")
-    function = call.function
+
+#: Reductions of segments by their names in ``torch.scatter_reduce``, and of nothing at all.
+SEGMENTS = {"max": ("amax", -math.inf), "min": ("amin", math.inf), "prod": ("prod", 1.0)}
+
+
+@aten_rule("segment_reduce", kind="linear", equation="eq. 9, 13, App. D.2")
+def segment_reduce(
+    call: Call,
+    data: Tensor,
+    reduce: str,
+    *,
+    axis: int = 0,
+    initial: Any = None,
+    **where: Any,
+) -> Result:
+    """Sums, means and products of segments; of extremes the first element that was extreme."""
+    total = call.plain()
+    if reduce in SEGMENTS:
+        how, nothing = SEGMENTS[reduce]
+        start = nothing if initial is None else initial
+        shape = [n + (d == axis) for d, n in enumerate(total.shape)]
+        first = total.new_full(shape, start)  # one more, for what is in no segment
+        index = _segments(data, axis, where.get("lengths"), where.get("offsets"))
+
+        def segments(h: Tensor) -> Tensor:
+            own = initial is not None
+            made = torch.scatter_reduce(first, axis, index, h, how, include_self=own)
+            return made.narrow(axis, 0, total.shape[axis])
+
+        return total, call.compose(segments, data)
+    function, where = call.function, {**where, "axis": axis}
     added = function(torch.zeros_like(data), reduce, initial=initial, **where)
     run = each(lambda h: function(h, reduce, initial=0.0, **where))  # empty segments: 0
-    return call.plain(), Affine(run, (data,), added)
+    return total, Affine(run, (data,), added)
+
+
+def _segments(data: Tensor, axis: int, lengths: Tensor | None, offsets: Tensor | None) -> Tensor:
+    """The number of the segment that each element is in; beyond the last for none."""
+    bounds = F.pad(lengths.cumsum(-1), (1, 0)) if offsets is None else offsets  # type: ignore[union-attr]
+    places = torch.arange(data.shape[axis], device=data.device, dtype=bounds.dtype)
+    places = places.expand(*bounds.shape[:-1], -1).contiguous()
+    found = (torch.searchsorted(bounds.contiguous(), places, right=True) - 1) % bounds.shape[-1]
+    return found.reshape(*found.shape, *(1,) * (data.dim() - found.dim())).expand(data.shape)

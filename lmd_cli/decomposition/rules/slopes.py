@@ -145,8 +145,3 @@ def clamp(x: Tensor, min: Any = None, max: Any = None) -> Tensor | None:
 def through_origin(function: Callable[..., Tensor], limit: float) -> Callable[..., Tensor]:
     """The slope f(x) / x of any function with f(0) = 0, ``limit`` at 0."""
     return lambda x, **options: ratio(function(x, **options), x, limit)
-
-
-def square(x: Tensor) -> Tensor:
-    """x. (A product x * x is two factors that are decomposed, appendix D.2.)"""
-    return x.clone()

@@ -19,7 +19,7 @@ Result = tuple[Tensor, Any]
 def weighted_sum(call: Call, total: Tensor, terms: Sequence[tuple[Any, Any]]) -> Affine:
     """The map of a sum of coefficient times term."""
     coefficients = [c for c, x in terms if call.carries(x)]
-    fixed = [_times(c, x) for c, x in terms if not call.carries(x)]
+    fixed = [_times(c, _dense(x)) for c, x in terms if not call.carries(x)]
     call.may_mask(*fixed)
     ndim = total.dim()
 
@@ -29,6 +29,11 @@ def weighted_sum(call: Call, total: Tensor, terms: Sequence[tuple[Any, Any]]) ->
 
     added = torch.as_tensor(fixed[0], dtype=total.dtype, device=total.device) if fixed else None
     return Affine(run, call.operands(*(x for _, x in terms)), added)
+
+
+def _dense(value: Any) -> Any:
+    sparse = isinstance(value, Tensor) and value.layout is not torch.strided
+    return value.to_dense() if sparse else value
 
 
 def _times(coefficient: Any, value: Any) -> Any:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from functools import partial
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from lmd_cli.decomposition.tracing.session import Session
 
 T = TypeVar("T")
+#: Loaded where something may be compiled.
+COMPILING = ("torch._dynamo", "torch.nn.attention.flex_attention")
 
 
 @contextmanager
@@ -46,8 +49,19 @@ def above_dispatch() -> Iterator[None]:
         yield
 
 
+def uncompiled() -> AbstractContextManager[Any]:
+    """What ``torch.compile`` made runs as it is written until the end of the block, and stays as it
+    was for later calls."""
+    set_stance = getattr(torch.compiler, "set_stance", None)  # torch 2.6
+    if set_stance is None or not any(name in sys.modules for name in COMPILING):
+        return nullcontext()  # loading the compiler takes a second
+    return set_stance("force_eager")  # type: ignore[no-any-return]
+
+
 class Operators(TorchDispatchMode):
     """Sends every operator to the session."""
+
+    supports_higher_order_operators = True
 
     def __init__(self, session: Results):
         super().__init__()

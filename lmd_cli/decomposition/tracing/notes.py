@@ -298,11 +298,15 @@ class Notes:
         """
         if self._may_be_plain(name) or (where := self._dropped(inputs, output)) is None:
             return
+        took, dropped = "took parts", "they were dropped inside"
+        if any(map(self._is_lost, leaves(inputs))):
+            took = "took values that depend on the features but carry no parts, beside some that do"
+            dropped = "they were dropped before it or inside"
         error = LeakError(
-            f"module {name or '(root)'!r} ({type(module).__name__}) took parts, and its output"
-            f"{where} depends on the features but carries none: they were dropped inside (by "
-            ".detach(), .item(), a hook, or code outside torch); register a rule for what drops "
-            f"them, or pass plain_modules=[{name or '(root)'!r}] if that is meant"
+            f"module {name or '(root)'!r} ({type(module).__name__}) {took}, and its output{where} "
+            f"depends on the features but carries none: {dropped} (by .detach(), .item(), a hook, "
+            "or code outside torch); register a rule for what drops them, or pass "
+            f"plain_modules=[{name or '(root)'!r}] if that is meant"
         )
         self._session.dropped(name, module, output, error)
 

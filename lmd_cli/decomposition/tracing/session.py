@@ -13,19 +13,21 @@ from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
+from torch._ops import HigherOrderOperator
 from torch.utils.weak import WeakIdKeyDictionary
 
 from lmd_cli.decomposition.errors import DecompositionError, LeakError, NoRuleError
 from lmd_cli.decomposition.layout import Layout
 from lmd_cli.decomposition.linearised.program import Program
-from lmd_cli.decomposition.module_rules import VariantByModule
+from lmd_cli.decomposition.module_rules import VariantByModule, plain_modules_of
 from lmd_cli.decomposition.registry import Rule, find_rule
 from lmd_cli.decomposition.tracing.aliases import Aliases
 from lmd_cli.decomposition.tracing.autograd_functions import custom_functions
 from lmd_cli.decomposition.tracing.calls import Call
 from lmd_cli.decomposition.tracing.carriers import tensors_in
 from lmd_cli.decomposition.tracing.fused_layers import fused_layers
-from lmd_cli.decomposition.tracing.modes import Functions, Operators
+from lmd_cli.decomposition.tracing.higher_order import as_operators
+from lmd_cli.decomposition.tracing.modes import Functions, Operators, uncompiled
 from lmd_cli.decomposition.tracing.modules import ModuleTracker, known_modules
 from lmd_cli.decomposition.tracing.notes import Notes
 from lmd_cli.decomposition.tracing.operators import Operator, operator
@@ -65,7 +67,7 @@ class Session(Aliases):
         super().__init__(layout)
         self._variants, self.program = variants, program
         self.tracker = ModuleTracker(root)
-        names = known_modules(plain_modules, root, "plain_modules")
+        names = known_modules(plain_modules, root, "plain_modules") | plain_modules_of(root)
         self.notes = Notes(self, audit, on_layer, names)
         self.failure: DecompositionError | None = None
         self._grad, self._above = grad, False
@@ -88,6 +90,7 @@ class Session(Aliases):
             stack.enter_context(
                 torch.jit.optimized_execution(False)
             )  # fused kernels hide operators
+            stack.enter_context(uncompiled())
             stack.enter_context(fused_layers(self.tracker))
             stack.enter_context(Functions(self))
             stack.enter_context(Operators(self))
@@ -183,6 +186,8 @@ class Session(Aliases):
         if self._paused:
             return function(*args, **kwargs)
         try:
+            if isinstance(function, HigherOrderOperator):
+                return as_operators(self, function, args, kwargs)
             met = self._met(args)
             if kwargs:
                 met = max(met, self._met(kwargs.values()))
