@@ -53,3 +53,13 @@ class MethodError(LmdError):
 
 class ContractError(LmdError):
     """A network or data set of the user's own that does not do what it must; see CONTRACT.md."""
+
+
+class ForeignFileError(LmdError):
+    """A symbolic link, pipe, device or folder where a file of our own belongs."""
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether it is Python's, torch's on a GPU, or torch's on the CPU (a plain RuntimeError)."""
+    on_gpu = any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__)
+    return isinstance(error, MemoryError) or on_gpu or "DefaultCPUAllocator" in str(error)

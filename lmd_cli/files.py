@@ -1,12 +1,98 @@
-"""Replacing files so that nobody ever sees a torn one."""
+"""Files of our own: replaced in one step, and never through a link to somebody else's."""
 
 from __future__ import annotations
 
+import errno
 import os
+import stat
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from glob import escape as glob_escape
 from pathlib import Path
 from typing import IO
+
+from lmd_cli.errors import ForeignFileError
+from lmd_cli.locks import lock_file
+
+#: A link is not followed, and a pipe without a second end does not hold us up.
+_CAREFUL = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+#: What opening says of a link (two systems), and of a pipe or socket that nobody reads.
+_NO_FILE = (errno.ELOOP, errno.EMLINK, errno.ENXIO)
+_KINDS = (
+    (stat.S_ISLNK, "a symbolic link"),
+    (stat.S_ISDIR, "a folder"),
+    (stat.S_ISFIFO, "a pipe"),
+    (stat.S_ISSOCK, "a socket"),
+    (lambda mode: stat.S_ISBLK(mode) or stat.S_ISCHR(mode), "a device"),
+)
+
+
+def own(path: str | os.PathLike[str], flags: int) -> int:
+    """Opener (see :func:`open`) for a plain file, which a folder somebody handed over may not have.
+
+    Raises:
+        ForeignFileError: it is a link, a pipe, a device or a folder.
+        OSError: it cannot be opened.
+    """
+    if os.path.islink(path):
+        raise _foreign(path)
+    try:
+        descriptor = os.open(path, flags | _CAREFUL, 0o666)
+    except OSError as error:
+        raise (_foreign(path) if error.errno in _NO_FILE else error) from None
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise _foreign(path)
+    return descriptor
+
+
+def kind_of(path: str | os.PathLike[str]) -> str:
+    """``a pipe``, say, of what is no plain file."""
+    mode = os.lstat(path).st_mode
+    return next((name for test, name in _KINDS if test(mode)), "no plain file")
+
+
+def _foreign(path: str | os.PathLike[str]) -> ForeignFileError:
+    return ForeignFileError(
+        f"{os.fspath(path)} is {kind_of(path)}; expected a plain file. Nothing is read or written "
+        "through it: remove it, or use another folder"
+    )
+
+
+def read_own(path: Path) -> bytes:
+    """A plain file's bytes.
+
+    Raises:
+        ForeignFileError: it is none.
+        OSError: it cannot be read.
+    """
+    with open(path, "rb", opener=own) as file:
+        return file.read()
+
+
+def own_folder(path: Path) -> Path:
+    """A folder inside one of ours, made if it is not there.
+
+    Raises:
+        ForeignFileError: it is a link, to a folder that may be anybody's.
+        OSError: it cannot be made.
+    """
+    require_no_link(path)
+    path.mkdir(parents=True, exist_ok=True)
+    return path
+
+
+def require_no_link(path: Path) -> None:
+    """Refuses a folder that is a link.
+
+    Raises:
+        ForeignFileError: it is one.
+    """
+    if path.is_symlink():
+        raise ForeignFileError(
+            f"{path} is a symbolic link; expected a folder. Nothing is read, written or deleted "
+            "through it: remove it, or use another folder"
+        )
 
 
 @contextmanager
@@ -14,7 +100,7 @@ def replacing(path: Path, *, shared: bool = False) -> Iterator[IO[bytes]]:
     """A new file, to write and read, that takes a path's place in one step after the block.
 
     Readers see the old bytes or the new. If the block raises, the old file stays and nothing else
-    is left; only a killed process leaves a ``.NAME.part`` behind.
+    is left; only a killed process leaves a ``.NAME.part`` behind, which the next one clears.
 
     Args:
         path: the file to replace.
@@ -23,10 +109,16 @@ def replacing(path: Path, *, shared: bool = False) -> Iterator[IO[bytes]]:
     Raises:
         OSError: it cannot be written.
     """
-    own = f".{os.getpid()}" if shared else ""
-    draft = path.with_name(f".{path.name}{own}.part")
+    mark = f".{os.getpid()}" if shared else ""
+    draft = path.with_name(f".{path.name}{mark}.part")
+    if shared:
+        _clear_drafts(path)
+    draft.unlink(missing_ok=True)
     try:
-        with open(draft, "w+b") as file:
+        with open(draft, "x+b", opener=own) as file:
+            if shared:
+                with suppress(OSError):  # a file system without locks
+                    lock_file(file)
             yield file
             file.flush()
             os.fsync(file.fileno())
@@ -34,3 +126,11 @@ def replacing(path: Path, *, shared: bool = False) -> Iterator[IO[bytes]]:
     except BaseException:
         draft.unlink(missing_ok=True)
         raise
+
+
+def _clear_drafts(path: Path) -> None:
+    """Removes what killed processes left; the living hold a lock."""
+    for draft in path.parent.glob(f".{glob_escape(path.name)}.*.part"):
+        with suppress(OSError, ForeignFileError), open(draft, "rb", opener=own) as file:
+            lock_file(file)
+            draft.unlink(missing_ok=True)

@@ -224,7 +224,7 @@ def test_a_file_system_without_locks_is_said_so(
     def refuse(*args: object) -> None:
         raise OSError(95, "Operation not supported")
 
-    monkeypatch.setattr("lmd_cli.evaluation.results.fcntl.flock", refuse)
+    monkeypatch.setattr("lmd_cli.locks.fcntl.flock", refuse)
     with pytest.raises(RunError, match=r"cannot be locked \(Operation not supported\)"):
         RunFolder(tmp_path).locked().__enter__()
 
