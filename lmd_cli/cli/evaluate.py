@@ -95,7 +95,7 @@ def command(
             _contribute(run, folder, rank, shared, debug)
             return
         summary = _evaluate(run, folder, limit, resume, overwrite, rank, shared)
-    _show(summary, folder)
+    _show(summary, ["report", folder, *options.vouching(run, config, settings)])
 
 
 class Shared(TypedDict):
@@ -171,10 +171,10 @@ def stoppable(folder: Path) -> Iterator[None]:
             signal.signal(signal.SIGTERM, before)
 
 
-def _show(summary: RunSummary, folder: Path) -> None:
+def _show(summary: RunSummary, onwards: Sequence[object]) -> None:
     from lmd_cli.cli import show
 
     header = [str(name) for name in summary.table.columns]
     show.table(header, [[str(cell) for cell in row] for row in summary.table.to_numpy()])
     show.lines(summary.notes)
-    show.files(summary.files, "report", folder)
+    show.files(summary.files, *onwards)

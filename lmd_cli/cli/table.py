@@ -65,7 +65,8 @@ def command(
         _show(table)
     show.lines(f"not made: {why}" for why in made.left_out.values())
     same = options.again(config, settings, dataroot, checkpoint, device)
-    onwards = ["report", folder / "run"] if made.run is not None else ["evaluate", *same]
+    report = ["report", folder / "run", *options.vouching(run, config, settings)]
+    onwards = report if made.run is not None else ["evaluate", *same]
     show.files(made.files, *onwards)
 
 
