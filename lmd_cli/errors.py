@@ -6,6 +6,7 @@ message without a traceback and exits with :attr:`LmdError.exit_code`.
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 
@@ -62,4 +63,6 @@ class ForeignFileError(LmdError):
 def out_of_memory(error: BaseException) -> bool:
     """Whether it is Python's, torch's on a GPU, or torch's on the CPU (a plain RuntimeError)."""
     on_gpu = any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__)
-    return isinstance(error, MemoryError) or on_gpu or "DefaultCPUAllocator" in str(error)
+    system = isinstance(error, OSError) and error.errno == errno.ENOMEM
+    on_cpu = isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    return isinstance(error, MemoryError) or on_gpu or on_cpu or system

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
+import re
 import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -16,6 +18,8 @@ from lmd_cli.locks import lock_file
 
 #: A link is not followed, and a pipe without a second end does not hold us up.
 _CAREFUL = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+#: Characters of a name made from a text.
+_LONGEST = 100
 #: What opening says of a link (two systems), and of a pipe or socket that nobody reads.
 _NO_FILE = (errno.ELOOP, errno.EMLINK, errno.ENXIO)
 _KINDS = (
@@ -57,6 +61,18 @@ def _foreign(path: str | os.PathLike[str]) -> ForeignFileError:
         f"{os.fspath(path)} is {kind_of(path)}; expected a plain file. Nothing is read or written "
         "through it: remove it, or use another folder"
     )
+
+
+def file_name(text: str) -> str:
+    """A token or another text from a file as the name of one file or folder, never a path.
+
+    Nothing changes where it is a plain name; a name that had to be changed ends with a digest of
+    the text, so that different texts stay different.
+    """
+    plain = re.sub(r"[^\w.+-]", "_", text)[:_LONGEST].lstrip(".-")
+    if text and plain == text:
+        return text
+    return f"{plain or '_'}-{hashlib.sha256(text.encode(errors='replace')).hexdigest()[:8]}"
 
 
 def read_own(path: Path) -> bytes:

@@ -14,6 +14,7 @@ import typer
 
 from lmd_cli.cli import options
 from lmd_cli.cli.errors import INTERRUPTED, explain
+from lmd_cli.printable import printable
 
 if TYPE_CHECKING:
     from lmd_cli.config import RunConfig
@@ -146,7 +147,7 @@ def _contribute(run: RunConfig, folder: Path, rank: Rank, shared: Shared, debug:
         meant = None if debug else explain(error)
         if meant is None:
             raise
-        typer.echo(f"error in rank {rank.rank}: {meant[0]}", err=True)
+        typer.echo(printable(f"error in rank {rank.rank}: {meant[0]}"), err=True)
         raise typer.Exit(meant[1]) from None
 
 

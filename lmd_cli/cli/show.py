@@ -13,6 +13,8 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+from lmd_cli.printable import printable
+
 #: Columns of characters for a file or pipe, more than any table has.
 WIDE = 2000
 COLOURS = {"ok": "green", "note": "yellow", "FAIL": "bold red"}
@@ -25,20 +27,20 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     shown = Table(*columns, header_style="bold", box=SIMPLE_HEAD, pad_edge=False)
     shown.collapse_padding = True
     for row in rows:
-        shown.add_row(*(Text(cell, style=COLOURS.get(cell, "")) for cell in row))
+        shown.add_row(*(Text(printable(c), style=COLOURS.get(c, "")) for c in row))
     console.print(shown)
 
 
 def lines(notes: Iterable[str]) -> None:
     """One line each."""
     for note in notes:
-        typer.echo(note)
+        typer.echo(printable(note))
 
 
 def files(paths: Sequence[Path], *onwards: object) -> None:
     """Which files there are; with a command to run next, where they are and what it is, last."""
     folder = paths[0].parent
-    typer.echo(f"files in {folder}: {', '.join(path.name for path in paths)}")
+    typer.echo(printable(f"files in {folder}: {', '.join(path.name for path in paths)}"))
     if onwards:
         ending(folder, *onwards)
 
@@ -46,4 +48,4 @@ def files(paths: Sequence[Path], *onwards: object) -> None:
 def ending(place: Path, *onwards: object) -> None:
     """The last line of a long command: where the results are, and the command to run next."""
     command = shlex.join(["lmd", *map(str, onwards)])
-    typer.echo(f"results: {place}; next: {command}")
+    typer.echo(printable(f"results: {place}; next: {command}"))

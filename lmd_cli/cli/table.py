@@ -76,7 +76,7 @@ def _show(table: Table) -> None:
     names = [name for name, width in table.groups for _ in range(width)]
     short = {"Pearson Correlation": "PCC ", "Mean Squared Error": "MSE "}
     header = [short.get(n, "") + h for n, h in zip(names, table.header, strict=True)]
-    typer.echo(table.caption)
+    show.lines([table.caption])
     show.table(header, [[e.text + ("*" if e.best else "") for e in row] for row in table.rows])
     show.lines(table.notes)
     typer.echo("")

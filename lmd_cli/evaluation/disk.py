@@ -15,7 +15,6 @@ from typing import Any
 from lmd_cli.errors import RunError
 from lmd_cli.files import own, replacing
 
-
 #: A text that a spreadsheet would run as a formula; one that was made harmless.
 _FORMULA, _HARMLESS = re.compile(r"'*[=+\-@\t\r]"), re.compile(r"'+[=+\-@\t\r]")
 #: A number, or a mean with its deviation, is no formula.

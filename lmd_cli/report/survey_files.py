@@ -18,8 +18,13 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from lmd_cli.errors import ResultsError
-from lmd_cli.evaluation.disk import csv_lines, disk_errors, format_value, read_text
-from lmd_cli.evaluation.disk import write_atomically
+from lmd_cli.evaluation.disk import (
+    csv_lines,
+    disk_errors,
+    format_value,
+    read_text,
+    write_atomically,
+)
 from lmd_cli.files import own, own_folder, read_own, require_no_link
 from lmd_cli.report.plane import Plane
 from lmd_cli.report.survey import LAYER_FIELDS, SAMPLE_FIELDS, Shown, Survey

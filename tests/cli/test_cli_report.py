@@ -65,7 +65,9 @@ def handed_over(lmd: Lmd, tiny_config: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 def own_config(folder: Path, options: str) -> Path:
     """The config of somebody whose code it is."""
-    model = f"{{target: 'handed:model', options: {options}, modalities: [camera, radar], output: x}}"
+    model = (
+        f"{{target: 'handed:model', options: {options}, modalities: [camera, radar], output: x}}"
+    )
     path = folder / "handed.yaml"
     path.write_text(f"data: {{target: 'handed:model'}}\nmodel: {model}\n")
     return path

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 from forked import ended, free_port, kill, ranks, slurm, start
+from PIL import Image
 
 from lmd_cli.build import build_dataset
 from lmd_cli.config_file import load_config
@@ -61,7 +62,7 @@ def lines(path: Path) -> int:
 
 
 class Gate:
-    """A root in which one image is a pipe: who needs it waits there, until it is opened.
+    """A root in which one image is held back: who needs it waits, until the gate is opened.
 
     Of three ranks that share six samples with one partner each, only rank 1 needs it, before its
     first row.
@@ -86,21 +87,38 @@ class Gate:
         image = next(
             t for t in tables if t["sample_token"] == token and "CAM_BACK/" in t["filename"]
         )
-        self._path = folder / "root" / image["filename"]
-        self._aside = folder / "image.jpg"
-        self._path.rename(self._aside)
-        os.mkfifo(self._path)
+        self._held = Path(f"{folder / 'root' / image['filename']}.held")
+        self._held.touch()
 
-    def open(self, waiting: bool = False) -> None:
-        """The image is there again, also for a process that ``waiting`` says is at the pipe."""
-        if waiting:
-            self._path.write_bytes(self._aside.read_bytes())
-        self._aside.rename(self._path)
+    def open(self) -> None:
+        """Nobody waits any more."""
+        self._held.unlink()
+
+
+#: In every process that a test starts, from the start.
+HOLD = """
+import os, time
+from PIL import Image
+real = Image.open
+def patient(path, *args, **kwargs):
+    while os.path.exists(f"{path}.held"):
+        time.sleep(0.01)
+    return real(path, *args, **kwargs)
+Image.open = patient
+"""
 
 
 @pytest.fixture
-def gate(tiny_config: Path, tiny_root: Path, tmp_path: Path) -> Gate:
-    return Gate(tiny_config, tiny_root, tmp_path)
+def gate(
+    tiny_config: Path, tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Gate:
+    made = Gate(tiny_config, tiny_root, tmp_path)
+    (tmp_path / "sitecustomize.py").write_text(HOLD)
+    paths = [str(tmp_path), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+    monkeypatch.setattr(Image, "open", Image.open)  # forks are patched here, until the test's end
+    exec(HOLD, {})
+    return made
 
 
 def torchrun(size: int, config: Path, output: Path) -> subprocess.Popen[str]:
@@ -187,7 +205,7 @@ def test_a_dead_rank_0_makes_nobody_hang(gate: Gate, tmp_path: Path) -> None:
     wait_until(lambda: finished(out) == 4, pids)
     os.kill(pids[0], signal.SIGKILL)
     assert ended([pids[0], pids[2]]) == [-signal.SIGKILL, 0]
-    gate.open(waiting=True)
+    gate.open()
     assert ended([pids[1]]) == [0]
     assert finished(out) == 6
     assert ended(ranks(arguments(gate.config, out), 1, tmp_path)) == [0]
