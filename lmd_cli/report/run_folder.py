@@ -110,7 +110,7 @@ def _record(folder: RunFolder) -> dict[str, Any]:
         raise ResultsError(f"{folder.file('run.json')} names no modalities: not a run's record")
     if not _names(record["config"].get("variants")):
         raise ResultsError(f"{folder.file('run.json')} names no variants: not a run's record")
-    if not isinstance(config.get("data", {}), dict):
+    if not isinstance(record["config"].get("data", {}), dict):
         raise ResultsError(f"{folder.file('run.json')}: config.data is no mapping")
     absent = [name for name in ("weights", "samples", "schedule") if record.get(name) is None]
     if absent:

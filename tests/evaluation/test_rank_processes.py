@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -20,7 +21,7 @@ from PIL import Image
 
 from lmd_cli.build import build_dataset
 from lmd_cli.config_file import load_config
-from lmd_cli.evaluation import evaluate
+from lmd_cli.evaluation import evaluate, meeting, runner, tally
 from lmd_cli.evaluation.results import FILES
 from lmd_cli.evaluation.schedule import Schedule
 
@@ -226,6 +227,47 @@ def test_ranks_at_work_keep_another_run_out(gate: Gate, tmp_path: Path) -> None:
     ended(pids[1:])
     gate.open()
     assert ended([start(arguments(gate.config, out), tmp_path / "free.txt")]) == [0]
+
+
+def test_a_frozen_rank_is_named_and_not_waited_for(
+    gate: Gate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may wake up and write, so its rows are left alone until it has ended."""
+    for module in (meeting, tally):
+        monkeypatch.setattr(module, "SILENCE", 1.0)
+    monkeypatch.setattr(meeting, "BEAT", 0.2)
+    out = tmp_path / "out"
+    pids = ranks(arguments(gate.config, out), 3, tmp_path)
+    wait_until(lambda: finished(out) == 4, pids)
+    os.kill(pids[1], signal.SIGSTOP)
+    try:
+        assert ended([pids[0], pids[2]], 30.0) == [1, 0]
+    finally:
+        kill(pids)
+        ended([pids[1]])
+    said = (tmp_path / "rank-0.txt").read_text()
+    assert "error: rank 1 has shown no sign of life for 1 s: it is frozen or gone" in said
+    gate.open()
+    assert ended(ranks(arguments(gate.config, out), 1, tmp_path)) == [0]
+    assert contents(out) == gate.alone
+
+
+def test_a_frozen_rank_0_is_named(
+    tiny_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It holds the store, which does not answer then."""
+    monkeypatch.setattr(meeting, "ANSWER", 1.0)
+    monkeypatch.setattr(runner, "prepare", lambda *args, **kwargs: time.sleep(60))
+    pids = ranks(arguments(tiny_config, tmp_path / "out"), 2, tmp_path)
+    time.sleep(1.0)
+    os.kill(pids[0], signal.SIGSTOP)
+    try:
+        assert ended([pids[1]], 30.0) == [1]
+    finally:
+        kill(pids)
+        ended([pids[0]])
+    said = (tmp_path / "rank-1.txt").read_text()
+    assert re.search(r"error in rank 1: rank 0 at 127.0.0.1:\d+ has not answered for 1 s", said)
 
 
 def test_what_stops_rank_0_stops_the_others(tiny_config: Path, tmp_path: Path) -> None:
