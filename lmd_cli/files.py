@@ -20,8 +20,9 @@ from lmd_cli.locks import lock_file
 _CAREFUL = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
 #: Characters of a name made from a text.
 _LONGEST = 100
-#: What opening says of a link (two systems), and of a pipe or socket that nobody reads.
-_NO_FILE = (errno.ELOOP, errno.EMLINK, errno.ENXIO)
+#: What opening says of a link (two systems), of a pipe or socket that nobody reads, and of a
+#: folder.
+_NO_FILE = (errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.EISDIR)
 _KINDS = (
     (stat.S_ISLNK, "a symbolic link"),
     (stat.S_ISDIR, "a folder"),
@@ -90,25 +91,38 @@ def own_folder(path: Path) -> Path:
     """A folder inside one of ours, made if it is not there.
 
     Raises:
-        ForeignFileError: it is a link, to a folder that may be anybody's.
+        ForeignFileError: it is a link, to a folder that may be anybody's, or a file.
         OSError: it cannot be made.
     """
-    require_no_link(path)
+    require_folder(path)
     path.mkdir(parents=True, exist_ok=True)
     return path
 
 
-def require_no_link(path: Path) -> None:
-    """Refuses a folder that is a link.
+def require_folder(path: Path) -> None:
+    """Refuses what stands in the place of a folder of ours, if anything does.
 
     Raises:
-        ForeignFileError: it is one.
+        ForeignFileError: it is a link, to a folder that may be anybody's, or a file.
     """
-    if path.is_symlink():
+    if os.path.lexists(path) and (path.is_symlink() or not path.is_dir()):
+        kind = "a file" if path.is_file() and not path.is_symlink() else kind_of(path)
         raise ForeignFileError(
-            f"{path} is a symbolic link; expected a folder. Nothing is read, written or deleted "
-            "through it: remove it, or use another folder"
+            f"{path} is {kind}; expected a folder. Nothing is read, written or deleted through it: "
+            "remove it, or use another folder"
         )
+
+
+def remove_own(path: Path) -> None:
+    """Removes a file of ours, or a link in its place, but never what it leads to.
+
+    Raises:
+        ForeignFileError: it is a folder.
+        OSError: it cannot be removed.
+    """
+    if path.is_dir() and not path.is_symlink():
+        raise _foreign(path)
+    path.unlink(missing_ok=True)
 
 
 @contextmanager

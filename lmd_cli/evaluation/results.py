@@ -20,7 +20,7 @@ from lmd_cli.evaluation.rows import (
     remove_stretches,
     stretches,
 )
-from lmd_cli.files import own, read_own
+from lmd_cli.files import own, read_own, remove_own
 from lmd_cli.locks import lock_file
 
 __all__ = [
@@ -177,7 +177,7 @@ class RunFolder:
         self.rows().remove()
         for name in FILES:
             with disk_errors(self.file(name)):
-                self.file(name).unlink(missing_ok=True)
+                remove_own(self.file(name))
 
     def has_results(self) -> bool:
         """Whether any run's files are here."""

@@ -20,7 +20,7 @@ from typing import Any
 
 from lmd_cli.errors import ResultsError
 from lmd_cli.evaluation.disk import append_synced, csv_lines, disk_errors, read_text
-from lmd_cli.files import own, own_folder, read_own, require_no_link
+from lmd_cli.files import own, own_folder, read_own, remove_own, require_folder
 
 PAIR_FIELDS = (
     "sample_token",
@@ -136,12 +136,12 @@ class Stretch:
         """Deletes the files: the samples first, so that no pairs are missed in between."""
         for path in (self.samples, self.pairs, self.timings):
             with disk_errors(path):
-                path.unlink(missing_ok=True)
+                remove_own(path)
 
 
 def stretches(folder: Path) -> list[Stretch]:
     """Those in ``rows/``, by their first position."""
-    require_no_link(folder / FOLDER)
+    require_folder(folder / FOLDER)
     names = {path.name.partition(".")[0] for path in (folder / FOLDER).glob("*.csv")}
     return [Stretch(folder, int(name)) for name in sorted(names) if name.isdecimal()]
 

@@ -15,6 +15,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
 from lmd_cli.errors import ResultsError
@@ -25,7 +27,7 @@ from lmd_cli.evaluation.disk import (
     read_text,
     write_atomically,
 )
-from lmd_cli.files import own, own_folder, read_own, require_no_link
+from lmd_cli.files import own, own_folder, read_own, require_folder
 from lmd_cli.report.plane import Plane
 from lmd_cli.report.survey import LAYER_FIELDS, SAMPLE_FIELDS, Shown, Survey
 from lmd_cli.report.vehicles import object_fields
@@ -39,11 +41,11 @@ TEXTS = frozenset(
 )
 _ARRAYS = ("parts", "truth", "outlines")
 #: More than the maps of any survey take.
-MOST_BYTES = 2**32
+MOST_BYTES, MOST_PIXELS = 2**32, 2**26
 #: What reading a survey raises that is not what we wrote.
 DAMAGED = (
     *(OSError, ValueError, KeyError, TypeError, MemoryError, EOFError, RecursionError),
-    *(csv.Error, zipfile.BadZipFile, zlib.error, NotImplementedError),
+    *(SyntaxError, csv.Error, zipfile.BadZipFile, zlib.error, NotImplementedError),
 )
 
 
@@ -131,7 +133,7 @@ def read_survey(folder: Path, identity: Mapping[str, Any] | None) -> Survey | No
     Raises:
         ResultsError: its files are damaged.
     """
-    require_no_link(folder)
+    require_folder(folder)
     if not os.path.lexists(folder / "survey.json"):
         return None
     try:
@@ -148,11 +150,15 @@ def read_survey(folder: Path, identity: Mapping[str, Any] | None) -> Survey | No
 def _survey(folder: Path, record: Mapping[str, Any]) -> Survey:
     _Record.model_validate(record)
     arrays = read_maps(folder / "maps.npz")
+    shown = [shown_of(arrays, number, named) for number, named in enumerate(record["shown"])]
+    shape = (len(record["parts"]), record["plane"]["rows"], record["plane"]["columns"])
+    if any(one.parts.shape != shape for one in shown):
+        raise ValueError(f"maps.npz holds other maps than {shape[0]} of {shape[1]} x {shape[2]}")
     return Survey(
         Plane(**record["plane"]),
         record["variant"],
         record["parts"],
-        [shown_of(arrays, number, named) for number, named in enumerate(record["shown"])],
+        shown,
         _rows(folder / "objects.csv", object_fields(record["parts"])),
         _rows(folder / "samples.csv", SAMPLE_FIELDS),
         _rows(folder / "layers.csv", _layer_fields(record["layer_parts"])),
@@ -185,7 +191,7 @@ def shown_of(arrays: Mapping[str, Any], number: int, named: Sequence[Any]) -> Sh
     """
     images: list[bytes] = []
     while (data := arrays.get(f"image_{number}_{len(images)}")) is not None:
-        images.append(data.tobytes())
+        images.append(_jpeg(data))
     index, token, scene, description = named
     parts, truth, outlines = (arrays[f"{name}_{number}"] for name in _ARRAYS)
     flat = parts.ndim == 3 and truth.shape == parts.shape[1:] and outlines.shape[1:] == (4, 2)
@@ -193,6 +199,19 @@ def shown_of(arrays: Mapping[str, Any], number: int, named: Sequence[Any]) -> Sh
     if not (flat and kinds and np.isfinite(parts).all() and np.isfinite(outlines).all()):
         raise ValueError(f"the maps of sample {token} are none")
     return Shown(index, token, scene, description, parts, truth, outlines, tuple(images))
+
+
+def _jpeg(data: NDArray[Any]) -> bytes:
+    """A picture's bytes, once they have been read as one.
+
+    Raises:
+        OSError, ValueError, SyntaxError: they are none.
+    """
+    with Image.open(io.BytesIO(data.tobytes()), formats=["JPEG"]) as image:
+        if image.width * image.height > MOST_PIXELS:
+            raise ValueError(f"a picture of {image.width} x {image.height} pixels")
+        image.load()
+    return data.tobytes()
 
 
 def _rows(path: Path, expected: Sequence[str]) -> list[Sequence[Any]]:
