@@ -1,6 +1,6 @@
 """Run folders that somebody handed over, damaged: reported, gone on with, and cleared.
 
-    python -m scripts.fuzz.run_folder --seed 0 --seconds 60
+    python scripts/fuzz/run_folder.py --seed 0 --seconds 60
 
 Nothing beside the folder may change, whatever links it holds.
 """
@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from trials import damage_file, main
 
 from lmd_cli.evaluation.cells import measured_cells
 from lmd_cli.evaluation.results import RunFolder, csv_lines, read_record
@@ -25,7 +26,6 @@ from lmd_cli.report.plane import Plane
 from lmd_cli.report.survey import Shown, Survey, _jpeg
 from lmd_cli.report.survey_draft import DraftFolder
 from lmd_cli.report.survey_files import write_survey
-from scripts.fuzz.trials import damage_file, main
 
 MODALITIES, SAMPLES, VARIANT = ["camera", "radar"], 3, "identity-ratio"
 PARTS = [*MODALITIES, "bias"]
