@@ -11,6 +11,7 @@ import json
 import os
 import random
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -160,8 +161,8 @@ def survey() -> Survey:
     shown = Shown(
         0, "t0", "scene", "Rain", maps, maps[0] > 0, box, (_jpeg(np.zeros((8, 12, 3), np.uint8)),)
     )
-    samples = [("t0", "scene", "Rain", 1, 0.5, 1e-7)]
-    layers = [(0, "head", "conv", 0.5, 0.3, 0.2)]
+    samples: list[Sequence[Any]] = [("t0", "scene", "Rain", 1, 0.5, 1e-7)]
+    layers: list[Sequence[Any]] = [(0, "head", "conv", 0.5, 0.3, 0.2)]
     plane = Plane(8, 8, -4.0, 4.0, -4.0, 4.0)
     return Survey(plane, VARIANT, PARTS, [shown], [], samples, layers, PARTS)
 
