@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from lmd_cli.data.database import SensorFrame
-from lmd_cli.data.files import file_error
+from lmd_cli.data.files import SCARCE, data_file, file_error
 from lmd_cli.data.frames import Matrix, invert_rigid
 
 
@@ -49,6 +49,8 @@ def read_resized(
     except FileNotFoundError:
         raise file_error(path, "file not found", token) from None
     except (OSError, SyntaxError, ValueError) as error:
+        if getattr(error, "errno", None) in SCARCE:
+            raise  # says nothing of the file
         # Pillow reports broken streams under all three.
         raise file_error(path, f"truncated or not an image: {error}", token) from error
 
@@ -83,7 +85,9 @@ def camera_tensors(
     """
     reference_T_ego = cam0_T_ego(cameras)
     to_cam0 = [reference_T_ego @ camera.ego_T_sensor().astype(np.float32) for camera in cameras]
-    images = [load_image(root / camera.filename, size, token=token) for camera in cameras]
+    images = [
+        load_image(data_file(root, camera.filename, token), size, token=token) for camera in cameras
+    ]
     return {
         "images": torch.stack(images),  # (6, 3, H, W)
         "pix_T_cams": torch.from_numpy(np.stack([pix_T_cam(c, size) for c in cameras])),
