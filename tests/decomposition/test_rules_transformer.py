@@ -137,15 +137,24 @@ def test_rows_without_keys_are_zero(softmax: str) -> None:
 def test_left_padding_follows_torch(options: dict[str, Any]) -> None:
     """Under a causal mask the padded rows have no keys; torch's fused attention gives NaN there."""
     function, inputs = self_attention(key_padding_mask=LEFT, attn_mask=LATER, **options)
-    result = decompose(function, inputs)
     with torch.no_grad():
-        plain = function(**inputs)[0]
+        result, plain = decompose(function, inputs), function(**inputs)[0]
     total = result.total[0]
     assert torch.equal(torch.isnan(total), torch.isnan(plain))
     assert torch.equal(total.nan_to_num(), plain.nan_to_num())
     there = ~torch.isnan(plain)
     made = sum(part[0] for part in result.parts.values()) + result.bias[0]
     torch.testing.assert_close(made[there], plain[there], rtol=1e-12, atol=1e-12)
+
+
+def test_rows_without_keys_are_zero_where_torch_does_not_fuse() -> None:
+    """With gradients torch runs the single operations, which give 0 for a row without keys."""
+    options = {"key_padding_mask": LEFT, "attn_mask": LATER, "need_weights": False}
+    function, inputs = self_attention(**options)
+    result, plain = decompose(function, inputs), function(**inputs)[0].detach()
+    assert torch.isfinite(plain).all()
+    torch.testing.assert_close(result.total[0], plain, rtol=1e-12, atol=1e-12)
+    assert result.residual < 1e-12
 
 
 def test_nested_sequences_are_refused_with_what_to_do() -> None:

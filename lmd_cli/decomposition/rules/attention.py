@@ -105,15 +105,15 @@ def multi_head(
     _refuse_nested(call, query)
     total, joint = call.plain(), _joint_mask(mask, mask_type, query, num_head)
     call.may_mask(mask)
+    apart = not need_weights and _runs_apart(call, total[0])
 
     def made() -> tuple[Tensor, Tensor]:
-        return _multi_head(
-            (query, key, value), num_head, qkv_weight, qkv_bias, proj_weight, proj_bias, joint
-        )
+        weights = (qkv_weight, qkv_bias, proj_weight, proj_bias)
+        return _multi_head((query, key, value), num_head, *weights, joint, apart)
 
     out, shares = call.compose(made)
     if not need_weights:
-        return total, [out]
+        return (out if apart else total[0], total[1]), [out]
     averaged = call.compose(lambda: shares.mean(1) if average_attn_weights else shares)
     return total, [out, averaged]
 
@@ -126,13 +126,22 @@ def _multi_head(
     proj_weight: Tensor,
     proj_bias: Tensor,
     mask: Tensor | None,
+    apart: bool,
 ) -> tuple[Tensor, Tensor]:
-    """Output (B, L, E) and weights (B, heads, L, S)."""
+    """Output (B, L, E) and weights (B, heads, L, S), as the single operations give them where
+    every key is masked: 0 (``apart``), or as the fused one: NaN."""
     rows = zip(inputs, weight.chunk(3), bias.chunk(3), strict=True)
     q, k, v = (F.linear(x, w, b).unflatten(-1, (heads, -1)).transpose(1, 2) for x, w, b in rows)
-    shares = torch.softmax(masked_scores(q, k, mask, False, None), -1)
+    scores = masked_scores(q, k, mask, False, None)
+    shares = _unless_hidden(scores) if apart else torch.softmax(scores, -1)
     mixed = (shares @ v).transpose(1, 2).flatten(2)
     return F.linear(mixed, proj_weight, proj_bias), shares
+
+
+def _runs_apart(call: Call, fused: Tensor) -> bool:
+    """Whether the plain call gets numbers where the fused operator gives NaN (every key masked):
+    it records gradients, and torch then runs the single operations."""
+    return call.gradients and bool(torch.isnan(fused).any())
 
 
 def _joint_mask(mask: Tensor | None, kind: int | None, x: Tensor, heads: int) -> Tensor | None:
@@ -179,10 +188,12 @@ def encoder_layer(
     gelu = partial(F.gelu, approximate="tanh" if src.is_cuda else "none")  # as its kernels do
     activation = gelu if use_gelu else F.relu
     call.may_mask(mask)
+    total = call.plain()
+    apart = _runs_apart(call, total)
 
     def attended(x: Tensor) -> Tensor:
         weights = (qkv_weight, qkv_bias, proj_weight, proj_bias)
-        return _multi_head((x, x, x), num_heads, *weights, joint)[0]
+        return _multi_head((x, x, x), num_heads, *weights, joint, apart)[0]
 
     def forward(x: Tensor) -> Tensor:
         inner = activation(F.linear(x, ffn_weight_1, ffn_bias_1))
@@ -201,7 +212,8 @@ def encoder_layer(
         x = first(src + attended(src))
         return second(x + forward(x))
 
-    return call.plain(), call.compose(made)
+    out = call.compose(made)
+    return (out if apart else total), out
 
 
 @aten_rule("_nested_tensor_from_mask", kind="refused", equation=_NESTED)

@@ -59,6 +59,11 @@ class Call:
         return self._session.variant
 
     @property
+    def gradients(self) -> bool:
+        """Whether the plain call would record gradients."""
+        return self._session.gradients
+
+    @property
     def recurrent(self) -> bool:
         """Whether it runs inside a recurrent layer or cell."""
         return self._session.notes.recurrent

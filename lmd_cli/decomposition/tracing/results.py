@@ -46,6 +46,7 @@ class Results(Carriers):
         tracker: knows the module that runs.
         notes: takes down what was called.
         copied: for constants that a program keeps as copies, where the original lies.
+        gradients: whether the plain call would record gradients.
     """
 
     program: Program | None
@@ -53,6 +54,7 @@ class Results(Carriers):
     notes: Notes
     copied: WeakIdKeyDictionary
     masked: bool
+    gradients: bool
     _variants: VariantByModule
     _grad: bool
     _above: bool

@@ -70,6 +70,7 @@ class Session(Aliases):
         names = known_modules(plain_modules, root, "plain_modules") | plain_modules_of(root)
         self.notes = Notes(self, audit, on_layer, names)
         self.failure: DecompositionError | None = None
+        self.gradients = torch.is_grad_enabled()  # the plain call would record them
         self._grad, self._above = grad, False
         self._paused, self._copies = 0, set()
         self.copied = WeakIdKeyDictionary()
