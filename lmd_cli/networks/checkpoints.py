@@ -122,18 +122,18 @@ def _place(content: Any, expected: Mapping[str, Tensor], ema: bool, path: Path) 
         raise CheckpointError(
             f"checkpoint {path} holds EMA weights only: say that you mean them, model.ema: true"
         )
-    raise CheckpointError(f"checkpoint {path} {_no_state(content)}: expected {EXPECTED}")
+    raise CheckpointError(f"checkpoint {path}{_no_state(content)}: expected {EXPECTED}")
 
 
 def _no_state(content: Any) -> str:
-    """What a file holds in place of tensors by name."""
+    """What a file holds in place of tensors by name, as a sentence goes on."""
     while isinstance(content, Mapping) and (known := [k for k in KNOWN if k in content]):
         content = content[known[0]]
     if not isinstance(content, Mapping):
-        return f"holds {_kind(content)}, not a state dict"
+        return f" holds {_kind(content)}, not a state dict"
     for name, value in content.items():
-        return f"{printable(name)!r} is {_kind(value)}, not a dense tensor"
-    return "holds no tensors"
+        return f": {printable(name)!r} is {_kind(value)}, not a dense tensor"
+    return " holds nothing"
 
 
 def _kind(value: Any) -> str:
@@ -155,7 +155,11 @@ def _say(place: Place, counters: int, path: Path) -> None:
     """A line about what was done so that the weights fit."""
     told = []
     if place.prefix:
-        beside = f", {len(place.beside)} entries beside them left out" if place.beside else ""
+        beside = (
+            f", {len(place.beside)} beside them left out ({listed(place.beside)})"
+            if place.beside
+            else ""
+        )
         told.append(f"{place} taken{beside}")
     if counters:
         told.append(f"it lacks {counters} of BatchNorm's counters, which no prediction needs")
