@@ -92,7 +92,10 @@ def _layout(header: dict[str, list[str]]) -> tuple[np.dtype, int]:
             raise ValueError(f"{key} is {' '.join(header[key])!r}, expected {' '.join(words)!r}")
     formats = zip(FIELDS, header["TYPE"], header["SIZE"], strict=True)
     dtype = np.dtype([(name, f"<{_KIND[kind]}{size}") for name, kind, size in formats])
-    return dtype, int(header["WIDTH"][0])
+    width = header["WIDTH"][0]
+    if not width.isdecimal() or len(width) > 9:
+        raise ValueError(f"WIDTH is {width[:40]!r}, expected a number of points")
+    return dtype, int(width)
 
 
 def _kept(points: NDArray[np.float64], filters: RadarFilters) -> NDArray[np.bool_]:
