@@ -154,7 +154,12 @@ class KeyframeSamples(SplitSamples):
         cameras = ordered_cameras(record)
         windows = [Window.covering(camera, self.image_size) for camera in cameras]
         images = [
-            read_window(self.dataroot / camera.filename, window, token=current.token)
+            read_window(
+                self.dataroot / camera.filename,
+                window,
+                token=current.token,
+                recorded=(camera.width, camera.height),
+            )
             for camera, window in zip(cameras, windows, strict=True)
         ]
         arrays: dict[str, NDArray] = {
