@@ -5,11 +5,13 @@ from __future__ import annotations
 import sys
 
 from lmd_cli.memory import keep_freed_memory
+from lmd_cli.printable import use_plain_text
 
 
 def main() -> None:
     """Runs the command line."""
     keep_freed_memory()
+    use_plain_text()
     try:
         from lmd_cli.cli.app import app
 

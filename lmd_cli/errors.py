@@ -6,6 +6,7 @@ message without a traceback and exits with :attr:`LmdError.exit_code`.
 
 from __future__ import annotations
 
+import errno
 from pathlib import Path
 
 
@@ -53,3 +54,15 @@ class MethodError(LmdError):
 
 class ContractError(LmdError):
     """A network or data set of the user's own that does not do what it must; see CONTRACT.md."""
+
+
+class ForeignFileError(LmdError):
+    """A symbolic link, pipe, device or folder where a file of our own belongs."""
+
+
+def out_of_memory(error: BaseException) -> bool:
+    """Whether it is Python's, torch's on a GPU, or torch's on the CPU (a plain RuntimeError)."""
+    on_gpu = any(kind.__name__ == "OutOfMemoryError" for kind in type(error).__mro__)
+    system = isinstance(error, OSError) and error.errno == errno.ENOMEM
+    on_cpu = isinstance(error, RuntimeError) and "DefaultCPUAllocator" in str(error)
+    return isinstance(error, MemoryError) or on_gpu or on_cpu or system

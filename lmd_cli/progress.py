@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable
 from typing import IO, Any, Protocol
 
+from lmd_cli.printable import printable
+
 #: Least and most seconds between two lines, and the share of the time passed that lies between.
 SHORTEST, LONGEST, GROWTH = 5.0, 60.0, 1 / 20
 #: Width of the bar, characters.
@@ -75,7 +77,7 @@ class Meter:
             pieces.append(f"{duration((self.total - self.done) * seconds / self.done)} left")
         if waiting is not None:
             pieces.append(f"{min(max(waiting, 0.0), 1.0):.0%} waiting for data")
-        return ", ".join([*pieces, *([note] if note else [])])
+        return ", ".join([*pieces, *([printable(note)] if note else [])])
 
 
 def rate(steps: float) -> str:

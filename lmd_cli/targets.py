@@ -18,7 +18,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
-from lmd_cli.errors import ContractError, LmdError
+from lmd_cli.errors import ContractError, LmdError, out_of_memory
 from lmd_cli.resources import PACKAGE, listing
 
 Kind = Literal["model", "data"]
@@ -71,18 +71,17 @@ def blamed(what: str) -> Iterator[None]:
     """
     try:
         yield
-    except (LmdError, MemoryError):
+    except LmdError:
         raise
     except Exception as error:
-        if _ours(error):
+        if _ours(error) or out_of_memory(error):
             raise
         raise ContractError(f"{what} raised {described(error)}") from error
 
 
 def _ours(error: Exception) -> bool:
     """Errors that have a message of their own."""
-    names = {kind.__name__ for kind in type(error).__mro__}
-    return bool(names & {"DecompositionError", "OutOfMemoryError"})
+    return any(kind.__name__ == "DecompositionError" for kind in type(error).__mro__)
 
 
 def described(error: Exception) -> str:

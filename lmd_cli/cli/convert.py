@@ -20,11 +20,16 @@ def command(
     debug: options.Debug = False,
 ) -> None:
     """Copy a checkpoint's tensors, and nothing else, into a safetensors file."""
+    from lmd_cli.cli import show
     from lmd_cli.networks.conversion import convert
 
     done = convert(checkpoint, output, overwrite=overwrite, ema=ema)
-    typer.echo(f"{done.tensors} tensors written to {output}")
-    typer.echo(f"left out (not built): {', '.join(done.left_out) or 'nothing'}")
-    typer.echo(f"entries that are not weights: {', '.join(done.skipped) or 'none'}")
-    typer.echo(f"sha256 of {checkpoint}: {done.source_sha256}")
-    typer.echo(f"sha256 of {output}: {done.sha256}")
+    show.lines(
+        [
+            f"{done.tensors} tensors written to {output}",
+            f"left out (not built): {', '.join(done.left_out) or 'nothing'}",
+            f"entries that are not weights: {', '.join(done.skipped) or 'none'}",
+            f"sha256 of {checkpoint}: {done.source_sha256}",
+            f"sha256 of {output}: {done.sha256}",
+        ]
+    )

@@ -57,6 +57,7 @@ def command(
     results/<config name>/decompose/<token>; with --samples, grid.png.
     """
     from lmd_cli.cli import show
+    from lmd_cli.files import file_name
 
     chosen = [f"variants=[{variant}]"] if variant is not None else []
     run = options.load(config, [*(settings or []), *chosen], dataroot, checkpoint, device)
@@ -73,6 +74,6 @@ def command(
         show.files(write_grid(several, output or results / "grid", pictures), *onwards)
         return
     split = decompose_sample(run, sample_token, progress=make_progress())
-    files = write_sample(split, output or results / split.sample.token, pictures)
+    files = write_sample(split, output or results / file_name(split.sample.token), pictures)
     show.lines(summary(split))
     show.files(files, *onwards)

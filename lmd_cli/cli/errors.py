@@ -33,23 +33,17 @@ def handled(command: Callable[..., None]) -> Callable[..., None]:
 
 def explain(error: Exception) -> tuple[str, int] | None:
     """Message and exit code of an error that a user can do something about, else ``None``."""
-    from lmd_cli.errors import LmdError
+    from lmd_cli.errors import LmdError, out_of_memory
 
     if isinstance(error, LmdError):
         return str(error), error.exit_code
+    if out_of_memory(error):
+        return f"out of memory: {error}", 1
     if isinstance(error, OSError) and error.errno != errno.EPIPE:
         return _system(error), 1
-    if _out_of_memory(error):
-        return f"out of memory: {error}", 1
     if any(kind.__name__ == "DecompositionError" for kind in type(error).__mro__):  # no torch here
         return str(error), 1
     return None
-
-
-def _out_of_memory(error: Exception) -> bool:
-    """Python's, torch's on a GPU, or torch's on the CPU (a plain RuntimeError)."""
-    on_gpu, on_cpu = type(error).__name__ == "OutOfMemoryError", "DefaultCPUAllocator" in str(error)
-    return isinstance(error, MemoryError) or on_gpu or on_cpu
 
 
 def _system(error: OSError) -> str:
@@ -60,5 +54,7 @@ def _system(error: OSError) -> str:
 
 
 def _leave(message: str, code: int) -> NoReturn:
-    typer.echo(message, err=True)
+    from lmd_cli.printable import printable
+
+    typer.echo(printable(message), err=True)
     raise typer.Exit(code)

@@ -14,6 +14,7 @@ import typer
 
 from lmd_cli.cli import options
 from lmd_cli.cli.errors import INTERRUPTED, explain
+from lmd_cli.printable import printable
 
 if TYPE_CHECKING:
     from lmd_cli.config import RunConfig
@@ -95,7 +96,7 @@ def command(
             _contribute(run, folder, rank, shared, debug)
             return
         summary = _evaluate(run, folder, limit, resume, overwrite, rank, shared)
-    _show(summary, folder)
+    _show(summary, ["report", folder, *options.vouching(run, config, settings)])
 
 
 class Shared(TypedDict):
@@ -146,7 +147,7 @@ def _contribute(run: RunConfig, folder: Path, rank: Rank, shared: Shared, debug:
         meant = None if debug else explain(error)
         if meant is None:
             raise
-        typer.echo(f"error in rank {rank.rank}: {meant[0]}", err=True)
+        typer.echo(printable(f"error in rank {rank.rank}: {meant[0]}"), err=True)
         raise typer.Exit(meant[1]) from None
 
 
@@ -171,10 +172,10 @@ def stoppable(folder: Path) -> Iterator[None]:
             signal.signal(signal.SIGTERM, before)
 
 
-def _show(summary: RunSummary, folder: Path) -> None:
+def _show(summary: RunSummary, onwards: Sequence[object]) -> None:
     from lmd_cli.cli import show
 
     header = [str(name) for name in summary.table.columns]
     show.table(header, [[str(cell) for cell in row] for row in summary.table.to_numpy()])
     show.lines(summary.notes)
-    show.files(summary.files, "report", folder)
+    show.files(summary.files, *onwards)

@@ -56,7 +56,7 @@ def _show(found: Coverage) -> None:
     ]
     show.table(["module", "operation", "calls", "kind", "rule"], rows)
     for gap in found.gaps:
-        typer.echo(f"gap: {gap.operation} in {gap.module or '(root)'}: {gap.reason}")
+        show.lines([f"gap: {gap.operation} in {gap.module or '(root)'}: {gap.reason}"])
         if gap.register:
             typer.echo(f"     fill it with: {gap.register}")
     calls = sum(row.calls for row in found.rows)

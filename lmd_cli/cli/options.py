@@ -82,6 +82,13 @@ def again(
     return ["--config", config, *repeated, *given]
 
 
+def vouching(run: RunConfig, config: str, settings: list[str] | None) -> list[str]:
+    """What ``lmd report`` needs besides, if the run's code is the user's own."""
+    from lmd_cli.config import is_own
+
+    return again(config, settings) if is_own(run.model) or is_own(run.data) else []
+
+
 def load(
     config: str,
     settings: list[str] | None,

@@ -36,17 +36,34 @@ def command(
     dataroot: options.Dataroot = None,
     checkpoint: options.Checkpoint = None,
     device: options.Device = None,
+    config: Annotated[
+        str | None,
+        typer.Option(
+            "--config",
+            "-c",
+            metavar="YAML",
+            help="Your config, if the run's network or data set is code of your own.",
+        ),
+    ] = None,
+    settings: options.Settings = None,
+    trust: Annotated[
+        bool,
+        typer.Option("--trust", help="Run the code that RUN_FOLDER's run.json names (targets)."),
+    ] = False,
     debug: options.Debug = False,
 ) -> None:
     """Make one HTML page of a run: tables, maps to switch and slide, charts, caveats.
 
     The first time, the run's samples are decomposed once more for maps, layers and vehicles, which
-    are kept in RUN_FOLDER/survey.
+    are kept in RUN_FOLDER/survey. A folder is data: code that it names (a network or data set that
+    is not lmd's) is only run if --config names the same, or with --trust.
     """
     from lmd_cli.progress import make_progress
     from lmd_cli.report.make import ReportOptions, make_report
 
-    chosen = ReportOptions(variant, viewer, limit, survey, dataroot, checkpoint, device)
+    own = None if config is None else options.load(config, settings)
+    where = (dataroot, checkpoint, device)
+    chosen = ReportOptions(variant, viewer, limit, survey, *where, trust, own)
     progress = make_progress()
     try:
         page = make_report(run, output, chosen, progress)

@@ -13,15 +13,27 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+from lmd_cli.printable import printable
+
 #: Columns of characters for a file or pipe, more than any table has.
 WIDE = 2000
+#: A word of more characters may be torn.
+FOLDED = 16
 COLOURS = {"ok": "green", "note": "yellow", "FAIL": "bold red"}
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """A table on standard output, folded to a terminal's width and nowhere else."""
     console = Console() if sys.stdout.isatty() else Console(width=WIDE)
-    columns = [Column(name, overflow="fold", no_wrap=i == 0) for i, name in enumerate(header)]
+    rows = [[printable(cell) for cell in row] for row in rows]
+    least = [_longest_word(column) for column in zip(header, *rows, strict=True)]
+    if sum(least) + 2 * len(least) > console.width:
+        _below_each_other(console, header, rows)
+        return
+    columns = [
+        Column(name, overflow="fold", no_wrap=i == 0, min_width=least[i])
+        for i, name in enumerate(header)
+    ]
     shown = Table(*columns, header_style="bold", box=SIMPLE_HEAD, pad_edge=False)
     shown.collapse_padding = True
     for row in rows:
@@ -29,16 +41,30 @@ def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     console.print(shown)
 
 
+def _longest_word(cells: Sequence[str]) -> int:
+    """Columns that a number or word takes at most; longer ones are folded."""
+    return max(min(len(word), FOLDED) for cell in cells for word in cell.split() or [""])
+
+
+def _below_each_other(
+    console: Console, header: Sequence[str], rows: Sequence[Sequence[str]]
+) -> None:
+    """A terminal that is too narrow for whole numbers beside each other."""
+    for row in rows:
+        for name, cell in zip(header, row, strict=True):
+            console.print(Text(f"{name}: {cell}" if name == header[0] else f"  {name}: {cell}"))
+
+
 def lines(notes: Iterable[str]) -> None:
     """One line each."""
     for note in notes:
-        typer.echo(note)
+        typer.echo(printable(note))
 
 
 def files(paths: Sequence[Path], *onwards: object) -> None:
     """Which files there are; with a command to run next, where they are and what it is, last."""
     folder = paths[0].parent
-    typer.echo(f"files in {folder}: {', '.join(path.name for path in paths)}")
+    typer.echo(printable(f"files in {folder}: {', '.join(path.name for path in paths)}"))
     if onwards:
         ending(folder, *onwards)
 
@@ -46,4 +72,4 @@ def files(paths: Sequence[Path], *onwards: object) -> None:
 def ending(place: Path, *onwards: object) -> None:
     """The last line of a long command: where the results are, and the command to run next."""
     command = shlex.join(["lmd", *map(str, onwards)])
-    typer.echo(f"results: {place}; next: {command}")
+    typer.echo(printable(f"results: {place}; next: {command}"))

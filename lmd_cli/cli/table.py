@@ -65,7 +65,8 @@ def command(
         _show(table)
     show.lines(f"not made: {why}" for why in made.left_out.values())
     same = options.again(config, settings, dataroot, checkpoint, device)
-    onwards = ["report", folder / "run"] if made.run is not None else ["evaluate", *same]
+    report = ["report", folder / "run", *options.vouching(run, config, settings)]
+    onwards = report if made.run is not None else ["evaluate", *same]
     show.files(made.files, *onwards)
 
 
@@ -75,7 +76,7 @@ def _show(table: Table) -> None:
     names = [name for name, width in table.groups for _ in range(width)]
     short = {"Pearson Correlation": "PCC ", "Mean Squared Error": "MSE "}
     header = [short.get(n, "") + h for n, h in zip(names, table.header, strict=True)]
-    typer.echo(table.caption)
+    show.lines([table.caption])
     show.table(header, [[e.text + ("*" if e.best else "") for e in row] for row in table.rows])
     show.lines(table.notes)
     typer.echo("")

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from lmd_cli.data.database import SensorFrame
-from lmd_cli.data.files import file_error
+from lmd_cli.data.files import SCARCE, data_file, file_error
 from lmd_cli.data.frames import Matrix, invert_rigid
 from lmd_cli.data.pictures import PictureError, open_picture
 
@@ -67,9 +67,9 @@ def read_resized(
         raise file_error(path, "file not found", token) from None
     except PictureError as error:
         raise file_error(path, str(error), token) from None
-    except MemoryError:
-        raise  # says nothing of the file
     except Exception as error:  # Pillow reports broken streams under many kinds
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) in SCARCE:
+            raise  # says nothing of the file
         raise file_error(path, f"truncated or not an image: {error}", token) from error
 
 
@@ -105,9 +105,9 @@ def camera_tensors(
     to_cam0 = [reference_T_ego @ camera.ego_T_sensor().astype(np.float32) for camera in cameras]
     images = [
         load_image(
-            root / camera.filename, size, token=token, recorded=(camera.width, camera.height)
+            data_file(root, c.filename, token), size, token=token, recorded=(c.width, c.height)
         )
-        for camera in cameras
+        for c in cameras
     ]
     return {
         "images": torch.stack(images),  # (6, 3, H, W)

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmd_cli.data.database import SampleRecord
-from lmd_cli.data.files import file_error, read_bytes
+from lmd_cli.data.files import data_file, file_error, read_bytes
 from lmd_cli.data.frames import Matrix, move
 from lmd_cli.data.sweeps import accumulate
 
@@ -41,7 +41,10 @@ def lidar_points(root: Path, record: SampleRecord) -> NDArray[np.float32]:
     Raises:
         DataError: a file is missing or damaged; names it and the sample.
     """
-    clouds = [read_lidar(root / sweep.filename, token=record.token) for sweep in record.lidar]
+    clouds = [
+        read_lidar(data_file(root, sweep.filename, record.token), token=record.token)
+        for sweep in record.lidar
+    ]
     return accumulate(clouds, record.lidar, record.lidar[0])
 
 

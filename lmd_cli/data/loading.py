@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import pickle
 import signal
 import time
 import warnings
@@ -12,14 +13,22 @@ from types import TracebackType
 from typing import Any, NamedTuple
 
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch import Tensor
+from torch.utils import _pytree as pytree
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from lmd_cli.errors import LmdError, RunError
+from lmd_cli.data.files import SCARCE
+from lmd_cli.errors import LmdError, RunError, out_of_memory
+
+#: Torch's words where too few files can be open.
+LOST_FILES = ("items of ancdata", "Too many open files")
 
 Batch = Mapping[str, Any]
 Collate = Callable[[Sequence[Any]], Batch]
 #: Samples that each worker holds ready.
 PREFETCH = 2
+#: Open files that a worker takes in the main process, and that all of them take together.
+FILES_EACH, FILES_ALL = 4, 8
 #: More workers than this do not help: eight read faster than a GPU takes a sample.
 MOST_WORKERS = 8
 
@@ -61,6 +70,39 @@ class Reader(Dataset["Loaded | Unreadable"]):
         return self[index]
 
 
+class Sent:
+    """What a worker read, on its way through a pipe: no shared memory holds it.
+
+    Args:
+        data: a :class:`Loaded`, pickled by value.
+    """
+
+    def __init__(self, data: bytes) -> None:
+        self._data = data
+
+    def open(self) -> Loaded | Unreadable:
+        """What was sent; it comes from a worker of our own."""
+        return pickle.loads(self._data)
+
+
+class Sender(Dataset["Loaded | Unreadable | Sent"]):
+    """A reader in a worker, whose tensors go through shared memory as long as there is any.
+
+    Torch would allocate it in a thread of its own, which loses what does not fit; then nobody
+    hears of that sample again.
+    """
+
+    def __init__(self, reader: Reader) -> None:
+        self._reader = reader
+
+    def __getitem__(self, index: int) -> Loaded | Unreadable | Sent:
+        try:
+            found = self._reader[index]
+        except (OSError, MemoryError, RuntimeError) as error:
+            found = Unreadable(index, _failure(error))
+        return found if _shared(found) else Sent(pickle.dumps(found))
+
+
 class Ahead:
     """Reads in worker processes; gives samples in the order that was announced.
 
@@ -79,7 +121,7 @@ class Ahead:
 
     def __init__(self, reader: Reader, order: Sequence[int], workers: int, pinned: bool) -> None:
         self._options: dict[str, Any] = {
-            "dataset": reader,
+            "dataset": Sender(reader),
             "batch_size": None,
             "sampler": order,
             "num_workers": min(workers, len(order)),
@@ -96,7 +138,11 @@ class Ahead:
         with warnings.catch_warnings():
             # More workers than cores were asked for; reading may well be bound by the disk.
             warnings.filterwarnings("ignore", "This DataLoader will create", UserWarning)
-            self._samples = iter(DataLoader(**self._options))
+            try:
+                _require_files(FILES_EACH * self._options["num_workers"] + FILES_ALL)
+                self._samples = iter(DataLoader(**self._options))
+            except OSError as error:
+                raise RunError(_short_of(error, "processes that read data cannot start")) from error
         return self
 
     def __exit__(
@@ -137,18 +183,87 @@ class Ahead:
             "fewer --workers need less memory, 0 reads without further processes"
         )
 
+    def _next(self) -> Loaded | Unreadable | None:
+        try:
+            found = next(self._samples, None)
+        except (OSError, RuntimeError) as error:
+            if getattr(error, "errno", None) in SCARCE or any(w in str(error) for w in LOST_FILES):
+                raise RunError(_short_of(error, "a sample cannot be taken over")) from error
+            raise
+        found = found.open() if isinstance(found, Sent) else found
+        if isinstance(found, Unreadable) and isinstance(found.error, RunError):
+            raise found.error
+        return found
+
     def __call__(self, index: int) -> Loaded | Unreadable:
         """The next sample.
 
         Raises:
             ValueError: another one is next.
+            RunError: too few files can be open.
         """
         if self._samples is None:
             raise ValueError("the workers are not running: use 'with'")
-        found = next(self._samples, None)
+        found = self._next()
         if found is None or found.number != index:
             raise ValueError(f"sample {index} is not next in the order that was announced")
         return found
+
+
+def _shared(found: Loaded | Unreadable) -> bool:
+    """Puts the tensors into shared memory, if they fit."""
+    tensors = [leaf for leaf in pytree.tree_leaves(found) if isinstance(leaf, Tensor)]
+    working = get_worker_info()
+    on_their_way = PREFETCH * (1 if working is None else working.num_workers)
+    if not _may_open(2 * len(tensors) * on_their_way):
+        return False
+    try:
+        for tensor in tensors:
+            tensor.share_memory_()
+    except (RuntimeError, OSError):
+        return False
+    return True
+
+
+def _may_open(count: int) -> bool:
+    """Whether a process may have so many files open: one stands for each shared tensor."""
+    try:
+        import resource
+    except ModuleNotFoundError:  # Windows, which has no such limit
+        return True
+    limit = resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+    return limit in (resource.RLIM_INFINITY, -1) or limit >= count
+
+
+def _require_files(count: int) -> None:
+    """Tries whether so many files can be opened, as torch leaves half-started workers behind.
+
+    Raises:
+        OSError: they cannot.
+    """
+    with contextlib.ExitStack() as opened:
+        for _ in range(count):
+            opened.enter_context(open(os.devnull, "rb"))
+
+
+def _failure(error: Exception) -> RunError:
+    """What keeps a worker from reading, whatever the sample; other errors are raised again."""
+    if out_of_memory(error):
+        return RunError(_short_of(error, "out of memory"))
+    if isinstance(error, OSError):
+        return RunError(_short_of(error, "a sample cannot be read"))
+    raise error
+
+
+def _short_of(error: BaseException, what: str) -> str:
+    """What to say where files or memory for further processes have run out."""
+    lines = str(getattr(error, "strerror", None) or error).splitlines()
+    why = lines[0] if lines else type(error).__name__
+    return (
+        f"{what} ({why}). A higher limit of open files (ulimit -n 4096) or more memory helps; "
+        "fewer --workers need less, 0 reads without further processes. Finished rows are kept: the "
+        "same command goes on from there"
+    )
 
 
 def read_ahead(

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from lmd_cli.data.sample import Sample
 from lmd_cli.errors import ContractError, DataError
+from lmd_cli.printable import one_line
 
 #: What an item may be.
 EXPECTED = "a dict of tensors by name, or an lmd_cli.data.Sample"
@@ -48,6 +49,9 @@ class OwnSamples:
             raise ContractError(f"{what} gave an empty data set; expected at least one sample")
         digits = len(str(self._length - 1))
         self.tokens = self._names("tokens", [f"{i:0{digits}}" for i in range(self._length)])
+        broken = next((token for token in self.tokens if not one_line(token)), None)
+        if broken is not None:
+            raise ContractError(f"{what}: token {broken!r} is no single line of text")
         self._index = {token: i for i, token in enumerate(self.tokens)}
         if len(self._index) < self._length:
             twice = next(t for i, t in enumerate(self.tokens) if self._index[t] != i)

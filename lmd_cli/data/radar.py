@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmd_cli.data.database import RADARS, SampleRecord
-from lmd_cli.data.files import file_error, read_bytes
+from lmd_cli.data.files import data_file, file_error, read_bytes
 from lmd_cli.data.frames import Matrix, move
 from lmd_cli.data.sweeps import accumulate
 
@@ -125,7 +125,10 @@ def radar_points(
     """
     sweeps = [sweep for channel in RADARS for sweep in record.radars[channel]]
     reference = record.radars["RADAR_FRONT"][0]
-    clouds = [read_radar(root / s.filename, filters, token=record.token) for s in sweeps]
+    clouds = [
+        read_radar(data_file(root, s.filename, record.token), filters, token=record.token)
+        for s in sweeps
+    ]
     return accumulate(clouds, sweeps, reference)
 
 

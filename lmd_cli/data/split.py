@@ -14,6 +14,7 @@ from lmd_cli.data.database import CAMERAS, SampleRecord, SensorFrame
 from lmd_cli.data.index import Records, open_index
 from lmd_cli.data.sample import Sample
 from lmd_cli.errors import DataError
+from lmd_cli.printable import one_line
 
 
 class SplitSamples(Dataset[Sample]):
@@ -66,8 +67,16 @@ class SplitSamples(Dataset[Sample]):
 
     @cached_property
     def tokens(self) -> list[str]:
-        """Sample tokens, in order."""
-        return self._records.split.tokens()
+        """Sample tokens, in order.
+
+        Raises:
+            DataError: one of them is no single line of text.
+        """
+        tokens = self._records.split.tokens()
+        for token in tokens:
+            if not one_line(token):
+                raise DataError(f"{self._source}: sample token {token!r} is no single line of text")
+        return tokens
 
     @cached_property
     def scenes(self) -> list[str]:

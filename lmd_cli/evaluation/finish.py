@@ -118,6 +118,8 @@ def notes(run: Run, record: dict[str, Any]) -> list[str]:
             f"{len(record['padded'])} samples have fewer previous key frames in their scene than "
             "the network fuses; the scene's first stands in for them (run.json lists the samples)."
         )
+    if run.open_threads:
+        lines.append(run.open_threads)
     if record["skipped"] or record["missing_partners"]:
         tokens = sorted({*record["skipped"], *record["missing_partners"]})
         lines.append(f"Unreadable samples were skipped ({len(tokens)}): {', '.join(tokens)}.")

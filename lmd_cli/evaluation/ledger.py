@@ -15,6 +15,7 @@ from typing import Any
 from lmd_cli.evaluation.disk import append_synced, disk_errors
 from lmd_cli.evaluation.record import require_own
 from lmd_cli.evaluation.results import RunFolder
+from lmd_cli.files import own, read_own
 
 NAME = "finished.jsonl"
 
@@ -68,13 +69,13 @@ class Ledger:
         if not self.path.exists():
             return []
         entries, end = [], 0
-        for line in self.path.read_bytes().splitlines(keepends=True):
+        for line in read_own(self.path).splitlines(keepends=True):
             entry = _entry(line)
             if entry is None:
                 break
             entries.append(entry)
             end += len(line)
-        with disk_errors(self.path), open(self.path, "rb+") as file:
+        with disk_errors(self.path), open(self.path, "rb+", opener=own) as file:
             file.truncate(end)
         return entries
 
@@ -84,6 +85,6 @@ def _entry(line: bytes) -> dict[str, Any] | None:
         return None
     try:
         entry = json.loads(line)
-    except ValueError:
+    except (ValueError, RecursionError):
         return None
     return entry if isinstance(entry, dict) else None

@@ -8,28 +8,14 @@ so a rank that dies cannot make the others hang.
 
 from __future__ import annotations
 
-import contextlib
 import json
 import os
 import re
-import socket
-import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import Any
 
-from lmd_cli.errors import ConfigError, LmdError, RunError
-
-#: Seconds for rank 0 to prepare (an index or the synthetic root may have to be made first).
-PLAN_TIMEOUT = 3600.0
-#: Seconds for the processes to start.
-START_TIMEOUT = 600.0
-#: Seconds that a rank 0 which fails waits for the others to hear of it.
-LINGER = 60.0
-#: Seconds between two looks.
-POLL = 0.2
+from lmd_cli.errors import ConfigError
 
 
 @dataclass(frozen=True)
@@ -185,123 +171,3 @@ class Plan:
         read = json.loads(text)
         shares = [[range(*part) for part in share] for share in read["shares"]]
         return cls(read["job"], read["record"], shares)
-
-
-class Meeting:
-    """The store where ranks find each other.
-
-    Raises:
-        RunError: the store is not reached in time.
-    """
-
-    def __init__(self, me: Rank):
-        from torch.distributed import PrefixStore, TCPStore
-
-        self._me = me
-        holds = me.rank == 0 and not me.hosted
-        if not holds:
-            _until(lambda: _listening(me), START_TIMEOUT, f"rank 0 at {me.address}:{me.port}")
-        where = f"{me.address}:{me.port}, as MASTER_ADDR and MASTER_PORT or SLURM say"
-        with _meaning(f"rank {me.rank} cannot meet the others at {where}"):
-            timeout = timedelta(seconds=START_TIMEOUT)
-            store = TCPStore(
-                me.address, me.port, is_master=holds, timeout=timeout, wait_for_workers=False
-            )
-            self._store = PrefixStore(f"lmd/{me.attempt}", store)
-
-    @property
-    def size(self) -> int:
-        """Number of processes."""
-        return self._me.size
-
-    def publish(self, plan: Plan) -> None:
-        """Rank 0 tells the plan."""
-        with _meaning("the plan cannot be told to the other ranks"):
-            self._store.set("plan", plan.dumps())
-
-    def plan(self) -> Plan:
-        """What rank 0 told; waits for it.
-
-        Raises:
-            RunError: rank 0 ended without a plan, or another process is this rank already.
-        """
-        me = self._me.rank
-        with _meaning("rank 0 has ended"):
-            if self._store.add(f"claimed/{me}", 1) > 1:
-                raise RunError(
-                    f"another process at {self._me.address}:{self._me.port} is rank {me} already; "
-                    "give each launch a MASTER_PORT of its own"
-                )
-        ended = "rank 0 ended before it had divided the work; its message says why"
-        with _meaning(ended):
-            _until(lambda: self._has("plan") or self._has("failed"), PLAN_TIMEOUT, "rank 0's plan")
-            if not self._has("plan"):
-                self.arrive()
-                raise RunError(ended)
-            return Plan.loads(self._store.get("plan"))
-
-    def _has(self, key: str) -> bool:
-        return bool(self._store.check([key]))
-
-    def arrive(self) -> None:
-        """Tells rank 0 that this rank has the plan, and is at work if it has any."""
-        with _meaning("rank 0 has ended"):
-            self._store.set(f"here/{self._me.rank}", "")
-
-    def absent(self, ranks: Iterable[int]) -> list[int]:
-        """Those that have not come yet."""
-        with _meaning("the store is gone"):
-            return [rank for rank in ranks if not self._has(f"here/{rank}")]
-
-    @contextmanager
-    def told_of_failure(self) -> Iterator[None]:
-        """If rank 0 fails in this block, the others hear of it, also those that start late."""
-        try:
-            yield
-        except LmdError:
-            with contextlib.suppress(RunError), _meaning("the store is gone"):
-                self._store.set("failed", "")
-                self._linger()
-            raise
-
-    def _linger(self) -> None:
-        """The store ends with this process if no launcher holds it."""
-        deadline = time.monotonic() + LINGER
-        while not self._me.hosted and time.monotonic() < deadline:
-            if not self.absent(range(1, self.size)):
-                return
-            time.sleep(POLL)
-
-
-@contextmanager
-def _meaning(message: str) -> Iterator[None]:
-    """Turns what the store raises (subclasses of RuntimeError) into an error that says more."""
-    try:
-        yield
-    except RuntimeError as error:
-        raise RunError(f"{message} ({str(error).splitlines()[0]})") from error
-
-
-def _until(reached: Callable[[], bool], seconds: float, what: str) -> None:
-    """Waits in short sleeps, so that Ctrl-C is heeded.
-
-    Raises:
-        RunError: not in time.
-    """
-    deadline = time.monotonic() + seconds
-    while not reached():
-        if time.monotonic() > deadline:
-            raise RunError(
-                f"waited {seconds:.0f} s for {what}. Were all processes started? If this is one "
-                "process and no launcher was meant, unset RANK and SLURM_PROCID"
-            )
-        time.sleep(POLL)
-
-
-def _listening(me: Rank) -> bool:
-    """torch would wait where Ctrl-C does not reach it, so the port is tried first."""
-    try:
-        socket.create_connection((me.address, me.port), timeout=5).close()
-    except OSError:
-        return False
-    return True

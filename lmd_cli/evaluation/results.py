@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import os
 import uuid
@@ -13,6 +12,7 @@ from typing import IO, Any
 
 from lmd_cli.errors import ResultsError, RunError
 from lmd_cli.evaluation.disk import csv_lines, disk_errors, format_value, write_atomically
+from lmd_cli.evaluation.recorded import parse_record
 from lmd_cli.evaluation.rows import (
     PAIR_FIELDS,
     SAMPLE_FIELDS,
@@ -20,6 +20,8 @@ from lmd_cli.evaluation.rows import (
     remove_stretches,
     stretches,
 )
+from lmd_cli.files import own, read_own, remove_own
+from lmd_cli.locks import lock_file
 
 __all__ = [
     "FILES",
@@ -51,7 +53,8 @@ def _close_in_fork() -> None:
     _locks.clear()
 
 
-os.register_at_fork(after_in_child=_close_in_fork)
+if hasattr(os, "register_at_fork"):  # not on Windows
+    os.register_at_fork(after_in_child=_close_in_fork)
 
 
 class RunFolder:
@@ -83,9 +86,9 @@ class RunFolder:
             ResultsError: another process is writing here.
             RunError: the file system has no locks.
         """
-        with self._lock(".lock", fcntl.LOCK_EX) as lock:
+        with self._lock(".lock") as lock:
             # Ranks of an earlier start, whose rank 0 is dead, may still be at work.
-            with self._lock(".ranks", fcntl.LOCK_EX):
+            with self._lock(".ranks"):
                 pass
             job = uuid.uuid4().hex
             with disk_errors(self.path):
@@ -101,8 +104,8 @@ class RunFolder:
         Raises:
             ResultsError: the folder is not that process's.
         """
-        with self._lock(".ranks", fcntl.LOCK_SH):
-            if self.file(".lock").read_bytes() != job.encode():
+        with self._lock(".ranks", shared=True):
+            if read_own(self.file(".lock")) != job.encode():
                 raise ResultsError(
                     f"{self.path} is not the folder that rank 0 writes to; --output must be on a "
                     "file system that all ranks share"
@@ -112,18 +115,18 @@ class RunFolder:
     def others_at_work(self) -> bool:
         """Whether any process has :meth:`joined`."""
         try:
-            with self._lock(".ranks", fcntl.LOCK_EX):
+            with self._lock(".ranks"):
                 return False
         except ResultsError:
             return True
 
     @contextmanager
-    def _lock(self, name: str, kind: int) -> Iterator[IO[bytes]]:
+    def _lock(self, name: str, shared: bool = False) -> Iterator[IO[bytes]]:
         with disk_errors(self.path):
-            lock = open(self.path / name, "ab+")  # noqa: SIM115 - only opening is a disk error
+            lock = open(self.path / name, "ab+", opener=own)  # noqa: SIM115 - only this may fail
         with lock:
             try:
-                fcntl.flock(lock, kind | fcntl.LOCK_NB)
+                lock_file(lock, shared=shared)
             except BlockingIOError:
                 raise ResultsError(
                     f"another run is writing to {self.path}; wait for it, or use --output"
@@ -174,7 +177,7 @@ class RunFolder:
         self.rows().remove()
         for name in FILES:
             with disk_errors(self.file(name)):
-                self.file(name).unlink(missing_ok=True)
+                remove_own(self.file(name))
 
     def has_results(self) -> bool:
         """Whether any run's files are here."""
@@ -185,13 +188,16 @@ def read_record(folder: Path) -> dict[str, Any] | None:
     """A folder's ``run.json``, or ``None`` if there is none.
 
     Raises:
-        ResultsError: it cannot be read as JSON.
+        ResultsError: it cannot be read as JSON, or an entry is none that any version wrote.
+        ForeignFileError: it is a link, a pipe or a device.
     """
     path = folder / "run.json"
-    if not path.exists():
+    try:
+        text = read_own(path)
+    except FileNotFoundError:
         return None
     try:
-        record = json.loads(path.read_text())
-    except ValueError:
+        record = json.loads(text)
+    except (ValueError, RecursionError):
         raise ResultsError(f"{path} is not valid JSON; use another --output") from None
-    return record if isinstance(record, dict) else {}
+    return parse_record(record, path)

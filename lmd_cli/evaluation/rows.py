@@ -11,13 +11,16 @@ in order.
 from __future__ import annotations
 
 import csv
+import os
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from lmd_cli.errors import ResultsError
-from lmd_cli.evaluation.disk import append_synced, csv_lines, disk_errors
+from lmd_cli.evaluation.disk import append_synced, csv_lines, disk_errors, read_text
+from lmd_cli.files import own, own_folder, read_own, remove_own, require_folder
 
 PAIR_FIELDS = (
     "sample_token",
@@ -42,6 +45,7 @@ SAMPLE_FIELDS = (
 )
 TIMING_FIELDS = ("sample_token", "read_s", "compute_s")
 FOLDER = "rows"
+_COUNT = re.compile(r"[0-9]{1,15}")
 
 
 class Stretch:
@@ -54,7 +58,7 @@ class Stretch:
     """
 
     def __init__(self, folder: Path, first: int | None = None):
-        self.first = first or 0
+        self.first, self._inside = first or 0, first is not None
         prefix = "" if first is None else f"{FOLDER}/{first:06d}."
         self.samples = folder / f"{prefix}samples.csv"
         self.pairs = folder / f"{prefix}pairs.csv"
@@ -62,13 +66,14 @@ class Stretch:
 
     def finished(self) -> list[dict[str, str]]:
         """Rows of the samples file up to the first that is torn or out of order."""
-        if not self.samples.exists():
+        if not os.path.lexists(self.samples):
             return []
-        whole = self.samples.read_bytes().rpartition(b"\n")[0].decode(errors="replace")
+        whole = read_own(self.samples).rpartition(b"\n")[0].decode(errors="replace")
         good: list[dict[str, str]] = []
         for row in csv.DictReader(whole.split("\n")):
             if not _whole(row) or row["position"] != str(self.first + len(good)):
                 break
+            row["sample_token"] = read_text(row["sample_token"])
             good.append(row)
         return good
 
@@ -81,20 +86,21 @@ class Stretch:
             ResultsError: a file has other columns than this version writes.
         """
         with disk_errors(self.samples.parent):
-            self.samples.parent.mkdir(exist_ok=True)
+            if self._inside:
+                own_folder(self.samples.parent)
         _start(self.samples, SAMPLE_FIELDS)
         _start(self.pairs, PAIR_FIELDS)
         _start(self.timings, TIMING_FIELDS, strict=False)
         done, end = self._backed()
         _truncate(self.samples, done)
         _truncate(self.timings)
-        with disk_errors(self.pairs), open(self.pairs, "ab") as file:
+        with disk_errors(self.pairs), open(self.pairs, "ab", opener=own) as file:
             file.truncate(end)
         return done
 
     def _backed(self) -> tuple[int, int]:
         """How many samples have all their pairs, and where these end in the pairs file."""
-        with open(self.pairs, "rb") as file:
+        with open(self.pairs, "rb", opener=own) as file:
             done, end = 0, len(file.readline())
             for row in self.finished():
                 begins = csv_lines([[row["sample_token"]]])[:-1] + b","
@@ -115,7 +121,7 @@ class Stretch:
         append_synced(self.pairs, csv_lines(pairs))
         append_synced(self.samples, csv_lines([sample]))
         if timing is not None:
-            with disk_errors(self.timings), open(self.timings, "ab") as file:
+            with disk_errors(self.timings), open(self.timings, "ab", opener=own) as file:
                 file.write(csv_lines([timing]))
 
     def absorb(self, other: Stretch, skip: int) -> None:
@@ -130,11 +136,12 @@ class Stretch:
         """Deletes the files: the samples first, so that no pairs are missed in between."""
         for path in (self.samples, self.pairs, self.timings):
             with disk_errors(path):
-                path.unlink(missing_ok=True)
+                remove_own(path)
 
 
 def stretches(folder: Path) -> list[Stretch]:
     """Those in ``rows/``, by their first position."""
+    require_folder(folder / FOLDER)
     names = {path.name.partition(".")[0] for path in (folder / FOLDER).glob("*.csv")}
     return [Stretch(folder, int(name)) for name in sorted(names) if name.isdecimal()]
 
@@ -208,7 +215,7 @@ class Watch:
         """How many more since the last call."""
         for path in self._paths:
             if path.exists():
-                with open(path, "rb") as file:
+                with open(path, "rb", opener=own) as file:
                     file.seek(self._read[path])
                     data = file.read()
                 self._read[path] += len(data)
@@ -223,15 +230,26 @@ def _pairs(rows: Iterable[Mapping[str, str]]) -> int:
 
 
 def _whole(row: dict[Any, Any]) -> bool:
-    """A line with every field and none more, and a number of pairs."""
-    return set(row) == set(SAMPLE_FIELDS) and None not in row.values() and row["pairs"].isdecimal()
+    """A line with every field and none more, and numbers where they belong."""
+    if set(row) != set(SAMPLE_FIELDS) or None in row.values() or not _COUNT.fullmatch(row["pairs"]):
+        return False
+    counts = all(_COUNT.fullmatch(row[name] or "0") for name in ("intersection", "union"))
+    return counts and all(_is_float(row[name] or "0") for name in ("residual", "replay_deviation"))
+
+
+def _is_float(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 def _lines(path: Path, skip: int, count: int) -> bytes:
     """Lines of a file; none if it is not there."""
     if not path.exists():
         return b""
-    with open(path, "rb") as file:
+    with open(path, "rb", opener=own) as file:
         return b"".join(islice(file, skip, skip + count))
 
 
@@ -242,7 +260,7 @@ def _start(path: Path, fields: Sequence[str], *, strict: bool = True) -> None:
         ResultsError: it has another header (if ``strict``, else it is emptied).
     """
     expected = csv_lines([fields])
-    with disk_errors(path), open(path, "ab+") as file:
+    with disk_errors(path), open(path, "ab+", opener=own) as file:
         file.seek(0)
         header = file.readline()
         if header == expected:
@@ -259,7 +277,7 @@ def _start(path: Path, fields: Sequence[str], *, strict: bool = True) -> None:
 
 def _truncate(path: Path, rows: int | None = None) -> None:
     """Cuts a file to its header and ``rows`` whole lines (``None``: all that are whole)."""
-    with disk_errors(path), open(path, "ab+") as file:
+    with disk_errors(path), open(path, "ab+", opener=own) as file:
         file.seek(0)
         end = len(file.readline())
         for count, line in enumerate(file):

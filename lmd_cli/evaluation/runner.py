@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
@@ -22,15 +22,19 @@ from lmd_cli.errors import ResultsError
 from lmd_cli.evaluation.cells import Cell, measured_cells, table_cells
 from lmd_cli.evaluation.finish import RunSummary, finish
 from lmd_cli.evaluation.measure import measure, verified_samples
+from lmd_cli.evaluation.meeting import Meeting
 from lmd_cli.evaluation.numbers import RecordedNumbers
-from lmd_cli.evaluation.ranks import Meeting, Plan, Rank
+from lmd_cli.evaluation.ranks import Plan, Rank
 from lmd_cli.evaluation.record import identity, require_own, require_same_ranks
 from lmd_cli.evaluation.results import RunFolder, read_record
 from lmd_cli.evaluation.rows import Stretch, merge, missing
 from lmd_cli.evaluation.schedule import Schedule, divide
 from lmd_cli.evaluation.stopwatch import Stopwatch
 from lmd_cli.evaluation.tally import Progress, Tally, require_all, wait_for_ranks
+from lmd_cli.evaluation.threads import available_cores, resolve_threads, threads_note
 from lmd_cli.evaluation.walk import make_encoder, walk
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -48,6 +52,11 @@ class Run:
     threads: int
     compute: Compute
     workers: int = 0
+
+    @property
+    def open_threads(self) -> str:
+        """What the run's notes say of threads that the config leaves open."""
+        return threads_note(self.config, self.threads, self.device)
 
     @property
     def names(self) -> list[str]:
@@ -118,6 +127,8 @@ def evaluate(
         folder = RunFolder(output)
         with folder.locked() as job:
             _claim(folder, run, resume, overwrite)
+            if run.open_threads:
+                log.warning(run.open_threads)
             last = min(limit or run.schedule.samples, run.schedule.samples)
             _measure_missing(run, folder, job, last, on_error == "skip", progress, meeting)
             return finish(run, folder)
@@ -138,15 +149,15 @@ def _measure_missing(
     shares = divide(todo, 1 if meeting is None else meeting.size)
     if meeting is not None:
         meeting.publish(Plan(job, run.record(), shares))
-    tally = Tally(progress, folder, shares)
+    tally, lost = Tally(progress, folder, shares), []
     try:
         _work(run, folder, shares[0], skip, tally.advance, done)
         if meeting is not None:
-            wait_for_ranks(folder, meeting, tally)
+            lost = wait_for_ranks(folder, meeting, tally)
     finally:
         tally.close()
     if todo:
-        require_all(merge(folder.path), last)
+        require_all(merge(folder.path), last, lost)
 
 
 def contribute(
@@ -162,20 +173,21 @@ def contribute(
 
     Raises:
         ResultsError: this rank would compute something else, or sees another folder.
-        RunError: rank 0 ended before it had divided the work.
+        RunError: rank 0 ended before it had divided the work, or is frozen.
         LmdError: as :func:`evaluate`.
     """
     meeting = Meeting(rank)
-    plan = meeting.plan()
-    if not plan.shares[rank.rank]:
-        meeting.arrive()
-        return
-    folder = RunFolder(output)
-    with folder.joined(plan.job):
-        meeting.arrive()
-        run = prepare(config, None, methods, relinearise, rank=rank, recorded=plan.record)
-        require_same_ranks(plan.record, run.record(), rank.rank)
-        _work(run, folder, plan.shares[rank.rank], on_error == "skip")
+    with meeting.beating():
+        plan = meeting.plan()
+        if not plan.shares[rank.rank]:
+            meeting.arrive()
+            return
+        folder = RunFolder(output)
+        with folder.joined(plan.job):
+            meeting.arrive()
+            run = prepare(config, None, methods, relinearise, rank=rank, recorded=plan.record)
+            require_same_ranks(plan.record, run.record(), rank.rank)
+            _work(run, folder, plan.shares[rank.rank], on_error == "skip")
 
 
 def prepare(
@@ -201,7 +213,7 @@ def prepare(
     device = resolve_device(config.device if rank is None else _own_device(config.device, rank))
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    threads = _threads(config, device, rank, recorded)
+    threads = resolve_threads(config, device, rank, recorded)
     # Whatever a launcher chose: a convolution's sums depend on it.
     torch.set_num_threads(threads)
     # Weights first: what is wrong with them shows before a synthetic root is made.
@@ -231,24 +243,6 @@ def _own_device(name: str, rank: Rank) -> str:
     return rank.device(name, torch.cuda.device_count() if torch.cuda.is_available() else 0)
 
 
-def _threads(
-    config: RunConfig,
-    device: torch.device,
-    rank: Rank | None,
-    recorded: Mapping[str, Any] | None,
-) -> int:
-    """The config's; else as before; else the cores that this process has for itself.
-
-    On a GPU nothing is summed on the CPU, and one thread does, however many processes there are.
-    """
-    before = None if recorded is None else recorded.get("threads")
-    if config.threads or isinstance(before, int):
-        return config.threads or int(before or 1)
-    if device.type == "cuda":
-        return 1
-    return max(1, available_cores() // (1 if rank is None else rank.local_size))
-
-
 def resolve_methods(
     methods: Sequence[str], configured: Sequence[str]
 ) -> tuple[list[str], list[ForwardMethod]]:
@@ -273,13 +267,6 @@ def resolve_methods(
         else:
             rivals[method.name] = require_maps(method)
     return list(dict.fromkeys(variants)), list(rivals.values())
-
-
-def available_cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
 
 
 def _claim(folder: RunFolder, run: Run, resume: bool, overwrite: bool) -> None:

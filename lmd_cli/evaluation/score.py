@@ -27,8 +27,8 @@ from lmd_cli.evaluation.explained import Explained, explained
 from lmd_cli.evaluation.known_truth import Score, Vehicle, truth_scores
 from lmd_cli.evaluation.ledger import Ledger
 from lmd_cli.evaluation.record import identity
-from lmd_cli.evaluation.results import csv_lines, write_atomically
-from lmd_cli.evaluation.runner import Progress, available_cores
+from lmd_cli.evaluation.results import csv_lines, read_record, write_atomically
+from lmd_cli.evaluation.runner import Progress
 from lmd_cli.evaluation.score_rows import (
     SCORE_FIELDS,
     TIME_FIELDS,
@@ -38,6 +38,7 @@ from lmd_cli.evaluation.score_rows import (
     vehicle_rows,
 )
 from lmd_cli.evaluation.stopwatch import Stopwatch
+from lmd_cli.evaluation.threads import resolve_threads
 from lmd_cli.evaluation.truths import Means, RegionTruth, Thing, Truth, require_truth, truth_of
 
 #: What is scored if nothing is asked for: LMD under the paper's rules, and every rival.
@@ -130,7 +131,7 @@ def score(
         LmdError: what the building of data and network raises.
     """
     chosen = [method_named(name) for name in methods or DEFAULT_METHODS]
-    setting = _prepare(config, progress)
+    setting = _prepare(config, progress, None if overwrite else read_record(folder))
     count = len(setting.dataset) if limit is None else min(limit, len(setting.dataset))
     rows = {"methods": [method.name for method in chosen], "asked": bool(methods)}
     tokens = setting.dataset.tokens
@@ -177,11 +178,11 @@ def _left_out(entries: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     return {name: why for entry in entries for name, why in entry["left_out"].items()}
 
 
-def _prepare(config: RunConfig, progress: Progress | None) -> Setting:
+def _prepare(config: RunConfig, progress: Progress | None, recorded: Any) -> Setting:
     require_truth(config)
-    threads = config.threads or available_cores()
-    torch.set_num_threads(threads)
     device = resolve_device(config.device)
+    threads = resolve_threads(config, device, recorded=recorded)
+    torch.set_num_threads(threads)
     set_switches(config.compute.tf32)
     built = build_network(config, device)
     dataset = build_dataset(config, progress)

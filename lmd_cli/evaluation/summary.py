@@ -9,7 +9,11 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from lmd_cli.errors import ResultsError
 from lmd_cli.evaluation.cells import Cell
+from lmd_cli.evaluation.disk import read_text
+from lmd_cli.evaluation.rows import PAIR_FIELDS
+from lmd_cli.files import own
 
 METRIC_FIELDS = (
     "variant",
@@ -25,9 +29,31 @@ METRIC_FIELDS = (
 )
 
 
+#: Of what is no text in ``pairs.csv``.
+_KINDS = {"offset": np.int64, "pcc": np.float64, "mse": np.float64}
+
+
 def read_pairs(path: Path) -> pd.DataFrame:
-    """``pairs.csv`` with float64 values exactly as written (an empty value is NaN)."""
-    return pd.read_csv(path, float_precision="round_trip", keep_default_na=False, na_values=[""])
+    """``pairs.csv`` with float64 values exactly as written (an empty value is NaN).
+
+    Raises:
+        ResultsError: it is damaged.
+        ForeignFileError: it is a link, a pipe or a device.
+    """
+    kinds = {name: _KINDS.get(name, str) for name in PAIR_FIELDS}
+    exactly: Any = {"float_precision": "round_trip", "keep_default_na": False, "dtype": kinds}
+    empty = {name: [""] for name in ("pcc", "mse")}
+    try:
+        with open(path, "rb", opener=own) as file:
+            pairs = pd.read_csv(file, usecols=list(PAIR_FIELDS), na_values=empty, **exactly)
+    except (ValueError, OverflowError) as error:  # also pandas' own
+        reason = str(error).strip().splitlines()[0]
+        raise ResultsError(
+            f"{path} cannot be read ({reason}); remove it, and lmd evaluate measures its rows again"
+        ) from None
+    for name in ("sample_token", "perturbed_token"):
+        pairs[name] = pairs[name].map(read_text)
+    return pairs
 
 
 def summarise(pairs: pd.DataFrame, variants: Sequence[str], cells: Sequence[Cell]) -> pd.DataFrame:

@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 
 from lmd_cli.errors import RunError
-from lmd_cli.evaluation.ranks import POLL, START_TIMEOUT, Meeting
+from lmd_cli.evaluation.meeting import POLL, SILENCE, SILENT, Meeting, Teller, names
 from lmd_cli.evaluation.results import RunFolder
 from lmd_cli.evaluation.rows import Watch
 from lmd_cli.progress import Progress
@@ -40,33 +40,47 @@ class Tally:
             self._progress.close()
 
 
-def wait_for_ranks(folder: RunFolder, meeting: Meeting, tally: Tally) -> None:
-    """Until the other ranks have ended, in whatever way.
+def wait_for_ranks(folder: RunFolder, meeting: Meeting, tally: Tally) -> list[int]:
+    """Until the other ranks have ended, in whatever way; gives those that were lost.
 
-    Each holds a lock while it works, which the system takes from it when it dies. One that never
-    starts is waited for in vain for a while. Those without work are waited for too: the store that
-    tells them so may end with this process.
+    Each holds a lock while it works, which the system takes from it when it dies. One that is not
+    heard of is waited for in vain for a while. Those without work are waited for too: the store
+    that tells them so may end with this process.
+
+    Raises:
+        RunError: a lost rank holds its lock, and may wake up.
     """
-    deadline = time.monotonic() + START_TIMEOUT
-    absent = list(range(1, meeting.size))
+    others, teller = range(1, meeting.size), Teller("rank 0")
     while True:
-        absent = meeting.absent(absent) if time.monotonic() < deadline else []
-        ended = not absent and not folder.others_at_work()
+        absent, lost = meeting.absent(others), meeting.lost(others)
+        at_work = folder.others_at_work()
         tally.look()  # after that, so that the last rows are counted too
-        if ended:
-            return
+        awaited = [rank for rank in others if rank not in {*lost, *meeting.ended(others)}]
+        if not awaited or not (at_work or set(absent) - set(lost)):
+            break
+        teller.waits_for(awaited)
         time.sleep(POLL)
+    if lost and at_work:
+        raise RunError(
+            f"{names(lost)} {SILENT.format(SILENCE)}. All finished rows are kept; end that process "
+            "and start the same command again, which goes on from there"
+        )
+    return lost
 
 
-def require_all(done: int, last: int) -> None:
+def require_all(done: int, last: int, lost: Sequence[int] = ()) -> None:
     """Refuses to make tables of rows that are not all there.
+
+    Args:
+        lost: ranks that were not heard of.
 
     Raises:
         RunError: another rank ended early.
     """
     if done < last:
+        unheard = f"{names(lost)} {SILENT.format(SILENCE)}"
         raise RunError(
-            f"rows are missing from position {done} of {last} on: another rank ended early, and "
-            "says why. All finished rows are kept; the same command goes on from there, with any "
-            "number of processes"
+            f"rows are missing from position {done} of {last} on: "
+            f"{unheard if lost else 'another rank ended early, and says why'}. All finished rows "
+            "are kept; the same command goes on from there, with any number of processes"
         )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lmd_cli.config import OwnDataConfig, OwnModelConfig, RunConfig
+from lmd_cli.config import OwnDataConfig, OwnModelConfig, RunConfig, is_own
 from lmd_cli.errors import ConfigError, ResultsError
 from lmd_cli.evaluation.record import sample_list_sha256
 from lmd_cli.evaluation.results import disk_errors, write_atomically
@@ -22,6 +23,8 @@ from lmd_cli.report.survey_files import read_survey, write_survey
 #: Folder inside the run's, one inside that while it is made, and the page beside the tables.
 SURVEY, DRAFT, PAGE = "survey", "unfinished", "report.html"
 
+log = logging.getLogger(__name__)
+
 
 @dataclass(frozen=True)
 class ReportOptions:
@@ -33,6 +36,9 @@ class ReportOptions:
         limit: survey only the first samples of the run.
         compute: decompose the samples again if there is no survey of them yet.
         dataroot, checkpoint, device: where data and weights are now, if not where they were.
+        trust: import the targets that the run's record names, which may be anybody's code.
+        config: a config of the user's own, whose targets are imported where the record names
+            the same.
     """
 
     variant: str | None = None
@@ -42,6 +48,8 @@ class ReportOptions:
     dataroot: str | None = None
     checkpoint: str | None = None
     device: str | None = None
+    trust: bool = False
+    config: RunConfig | None = None
 
 
 def make_report(
@@ -52,7 +60,8 @@ def make_report(
 ) -> Path:
     """Writes the page of a run, and first, if needed, the survey of its samples.
 
-    A survey that was cut off goes on, and ends with the same bytes.
+    A survey that was cut off goes on, and ends with the same bytes. A record's targets are code:
+    unless somebody vouches for them, the page is made of what is there, and says so.
 
     Args:
         path: the folder that ``lmd evaluate`` wrote.
@@ -69,7 +78,10 @@ def make_report(
     """
     options = options or ReportOptions()
     run = read_run(path)
-    found = _survey(run, options, progress)
+    found, left_out = _survey(run, options, progress)
+    if left_out:
+        log.warning(left_out)
+        run = replace(run, notes=[*run.notes, left_out])
     page = build_page(run, found)
     target = output or path / PAGE
     with disk_errors(target.parent):
@@ -78,19 +90,51 @@ def make_report(
     return target
 
 
-def _survey(run: RunResults, options: ReportOptions, progress: Progress | None) -> Survey | None:
+def _survey(
+    run: RunResults, options: ReportOptions, progress: Progress | None
+) -> tuple[Survey | None, str]:
+    """The survey, if there is one or one can be made; and why none was made."""
     folder = run.path / SURVEY
     tokens = run.tokens[: options.limit]
     variant = _variant(run, options.variant)
     identity = survey_identity(run, tokens, variant, options.viewer)
     found = read_survey(folder, identity if options.compute else None)
+    unknown = unknown_targets(run, options)
+    if found is None and options.compute and tokens and unknown:
+        return read_survey(folder, None), (
+            f"{' and '.join(unknown)} in {run.path / 'run.json'} is code that was not run, so the "
+            "samples were not decomposed for maps. If it is yours, give the config that names it "
+            "with --config, or --trust to run what the folder names"
+        )
     if found is None and options.compute and tokens:
         draft = DraftFolder(folder / DRAFT, identity)
         with draft.held():
             made = _compute(run, tokens, variant, options, draft, progress)
             write_survey(made, identity, folder)
         found = read_survey(folder, identity)
-    return found
+    return found, ""
+
+
+def unknown_targets(run: RunResults, options: ReportOptions) -> list[str]:
+    """Targets, as ``model.target 'scanner:Fusion'``, that the record names and nobody vouches for.
+
+    The record is a file that may come from anywhere, and a target's options are arguments of the
+    code: a config vouches for a target with the same options.
+    """
+    sections = {kind: run.record["config"].get(kind) for kind in ("model", "data")}
+    return [
+        f"{kind}.target {section['target']!r}"
+        for kind, section in sections.items()
+        if is_own(section) and not (options.trust or _vouched(options.config, kind, section))
+    ]
+
+
+def _vouched(config: RunConfig | None, kind: str, section: Mapping[str, Any]) -> bool:
+    if config is None:
+        return False
+    given = getattr(config, kind).model_dump(mode="json")
+    same = given.get("target") == section["target"]
+    return same and given.get("options", {}) == section.get("options", {})
 
 
 def _variant(run: RunResults, wanted: str | None) -> str:
@@ -149,7 +193,8 @@ def run_config(run: RunResults, options: ReportOptions) -> RunConfig:
         "device": options.device or config.device,
     }
     changed = config.model_copy(update=dict(changes))
-    source = run.record.get("config_file")
+    own = options.config.source if options.config is not None else None
+    source = own or run.record.get("config_file")
     return changed if source is None else changed.with_origin(Path(source))
 
 

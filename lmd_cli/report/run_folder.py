@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,10 @@ from lmd_cli.errors import ResultsError
 from lmd_cli.evaluation.cells import measured_cells, table_cells
 from lmd_cli.evaluation.results import RunFolder
 from lmd_cli.evaluation.summary import paper_table, read_pairs, summarise
+from lmd_cli.files import read_own
+
+#: Of modalities or variants.
+_MOST_NAMES = 64
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,7 +92,7 @@ def read_run(path: Path) -> RunResults:
 def _existing(path: Path) -> RunFolder:
     if not path.is_dir():
         raise ResultsError(f"{path} is not a folder; give the folder that lmd evaluate wrote")
-    if not (path / "run.json").is_file():
+    if not os.path.lexists(path / "run.json"):
         nested = sorted(str(found.parent) for found in path.glob("*/run.json"))
         hint = f"; there are: {', '.join(nested)}" if nested else ""
         raise ResultsError(
@@ -105,22 +110,27 @@ def _record(folder: RunFolder) -> dict[str, Any]:
         raise ResultsError(f"{folder.file('run.json')} names no modalities: not a run's record")
     if not _names(record["config"].get("variants")):
         raise ResultsError(f"{folder.file('run.json')} names no variants: not a run's record")
+    if not isinstance(record["config"].get("data", {}), dict):
+        raise ResultsError(f"{folder.file('run.json')}: config.data is no mapping")
+    absent = [name for name in ("weights", "samples", "schedule") if record.get(name) is None]
+    if absent:
+        raise ResultsError(f"{folder.file('run.json')} lacks {absent[0]}: not a run's record")
     return record
 
 
 def _names(value: Any) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(v, str) for v in value)
+    """Whether it is a list of different names, no more than anybody has."""
+    named = isinstance(value, list) and all(isinstance(v, str) for v in value)
+    return named and 0 < len(set(value)) == len(value) <= _MOST_NAMES
 
 
 def _pairs(folder: RunFolder, expected: int) -> pd.DataFrame:
     """The finished samples' rows of ``pairs.csv``."""
     path = folder.file("pairs.csv")
-    if not path.exists():
-        raise ResultsError(f"{path} not found: the run has not measured anything yet")
     try:
         pairs = read_pairs(path).iloc[:expected]
-    except (ValueError, pd.errors.ParserError) as error:
-        raise ResultsError(f"{path} cannot be read: {error}") from None
+    except FileNotFoundError:
+        raise ResultsError(f"{path} not found: the run has not measured anything yet") from None
     if len(pairs) < expected:
         raise ResultsError(
             f"{path} has {len(pairs)} of the {expected} rows that samples.csv counts; "
@@ -130,8 +140,11 @@ def _pairs(folder: RunFolder, expected: int) -> pd.DataFrame:
 
 
 def _notes(folder: RunFolder) -> list[str]:
-    path = folder.file("notes.txt")
-    return path.read_text().removesuffix("\n").split("\n") if path.exists() else []
+    try:
+        text = read_own(folder.file("notes.txt")).decode(errors="replace")
+    except FileNotFoundError:
+        return []
+    return text.removesuffix("\n").split("\n")
 
 
 def sequence_of(frame: pd.DataFrame) -> tuple[list[str], Sequence[Sequence[Any]]]:

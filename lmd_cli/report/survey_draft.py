@@ -6,16 +6,16 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from itertools import islice
 from pathlib import Path
 from typing import Any
-
-import numpy as np
 
 from lmd_cli.errors import ResultsError
 from lmd_cli.evaluation.disk import append_synced, disk_errors, write_atomically
 from lmd_cli.evaluation.results import RunFolder
+from lmd_cli.files import own, own_folder, read_own
 from lmd_cli.report.survey import Draft, LayerMeans, Shown
-from lmd_cli.report.survey_files import FORMAT, maps_npz, shown_of
+from lmd_cli.report.survey_files import DAMAGED, FORMAT, maps_npz, read_maps, shown_of
 
 #: What the folder holds, beside ``shown_<position>.npz``; the state is written last.
 ROWS, STATE = "rows.jsonl", "state.json"
@@ -44,6 +44,9 @@ class DraftFolder:
             ResultsError: another process is making this survey.
             RunError: the folder cannot be written.
         """
+        for folder in (self.folder.parent, self.folder):
+            with disk_errors(folder):
+                own_folder(folder)
         with RunFolder(self.folder).locked():
             yield
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -54,6 +57,14 @@ class DraftFolder:
         if state is None:
             self._rows_cut(0)
             return Draft(viewer)
+        try:
+            return self._draft(viewer, state)
+        except DAMAGED as error:
+            raise ResultsError(
+                f"{self.folder} is damaged ({error}); remove it to survey anew"
+            ) from None
+
+    def _draft(self, viewer: int, state: Mapping[str, Any]) -> Draft:
         lines = self._rows_cut(state["done"])
         draft = Draft(viewer, state["parts"], layers=LayerMeans(state["layers"]))
         for line in lines:
@@ -87,12 +98,9 @@ class DraftFolder:
             path.unlink(missing_ok=True)
 
     def _state(self) -> dict[str, Any] | None:
-        path = self.folder / STATE
-        if not path.is_file():
-            return None
         try:
-            state = json.loads(path.read_text())
-        except ValueError:
+            state = json.loads(read_own(self.folder / STATE))
+        except (FileNotFoundError, ValueError, RecursionError):
             return None
         same = isinstance(state, dict) and state.get("identity") == self._identity
         return state if same else None
@@ -104,15 +112,16 @@ class DraftFolder:
             ResultsError: there are fewer.
         """
         path = self.folder / ROWS
-        whole = path.read_bytes() if path.is_file() else b""
-        lines = whole.split(b"\n")[:-1][:count]
+        with disk_errors(path), open(path, "ab+", opener=own) as file:
+            file.seek(0)
+            lines = [line for line in islice(file, count) if line.endswith(b"\n")]
+            if len(lines) == count:
+                file.truncate(sum(map(len, lines)))  # in one step: a kill loses nothing
         if len(lines) < count:
             raise ResultsError(
                 f"{path} has {len(lines)} of the {count} rows that {STATE} counts; remove "
                 f"{self.folder} to survey anew"
             )
-        with disk_errors(path), open(path, "wb") as file:
-            file.write(b"".join(line + b"\n" for line in lines))
         return lines
 
     def _shown_path(self, position: int) -> Path:
@@ -121,9 +130,8 @@ class DraftFolder:
     def _read_shown(self, position: int, named: tuple[Any, ...]) -> Shown:
         path = self._shown_path(position)
         try:
-            with np.load(path, allow_pickle=False) as arrays:
-                return shown_of(dict(arrays), 0, named)
-        except (OSError, ValueError, KeyError) as error:
+            return shown_of(read_maps(path), 0, named)
+        except DAMAGED as error:
             raise ResultsError(
                 f"{path} cannot be read ({error}); remove {self.folder} to survey anew"
             ) from None

@@ -76,7 +76,7 @@ def test_numbers_give_a_table_a_picture_and_a_page(lmd: Lmd):
         assert arrays["total"].shape == (4,)
         assert np.allclose(sum(arrays[n] for n in names), arrays["total"], atol=1e-5)
     assert (folder / "decomposition.png").stat().st_size > 5000
-    done = lmd("report", "results/risk")
+    done = lmd("report", "results/risk", "--config", "risk.yaml")
     assert done.exit_code == 0, done.output
     page = Path("results/risk/report.html").read_text()
     assert 'id="viewer-data"' not in page  # there is no map

@@ -54,11 +54,11 @@ class FailingDisk:
 
         return call
 
-    def _open(self, path: Path, mode: str = "r") -> Any:
+    def _open(self, path: Path, mode: str = "r", **options: Any) -> Any:
         if mode in ("r", "rb"):
-            return open(path, mode)
+            return open(path, mode, **options)
         self.step()
-        return _File(self, open(path, mode, buffering=0))
+        return _File(self, open(path, mode, buffering=0, **options))
 
 
 class _File:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import subprocess
@@ -16,10 +17,11 @@ from pathlib import Path
 import pytest
 import yaml
 from forked import ended, free_port, kill, ranks, slurm, start
+from PIL import Image
 
 from lmd_cli.build import build_dataset
 from lmd_cli.config_file import load_config
-from lmd_cli.evaluation import evaluate
+from lmd_cli.evaluation import evaluate, meeting, runner, tally
 from lmd_cli.evaluation.results import FILES
 from lmd_cli.evaluation.schedule import Schedule
 
@@ -61,7 +63,7 @@ def lines(path: Path) -> int:
 
 
 class Gate:
-    """A root in which one image is a pipe: who needs it waits there, until it is opened.
+    """A root in which one image is held back: who needs it waits, until the gate is opened.
 
     Of three ranks that share six samples with one partner each, only rank 1 needs it, before its
     first row.
@@ -86,21 +88,38 @@ class Gate:
         image = next(
             t for t in tables if t["sample_token"] == token and "CAM_BACK/" in t["filename"]
         )
-        self._path = folder / "root" / image["filename"]
-        self._aside = folder / "image.jpg"
-        self._path.rename(self._aside)
-        os.mkfifo(self._path)
+        self._held = Path(f"{folder / 'root' / image['filename']}.held")
+        self._held.touch()
 
-    def open(self, waiting: bool = False) -> None:
-        """The image is there again, also for a process that ``waiting`` says is at the pipe."""
-        if waiting:
-            self._path.write_bytes(self._aside.read_bytes())
-        self._aside.rename(self._path)
+    def open(self) -> None:
+        """Nobody waits any more."""
+        self._held.unlink()
+
+
+#: In every process that a test starts, from the start.
+HOLD = """
+import os, time
+from PIL import Image
+real = Image.open
+def patient(path, *args, **kwargs):
+    while os.path.exists(f"{path}.held"):
+        time.sleep(0.01)
+    return real(path, *args, **kwargs)
+Image.open = patient
+"""
 
 
 @pytest.fixture
-def gate(tiny_config: Path, tiny_root: Path, tmp_path: Path) -> Gate:
-    return Gate(tiny_config, tiny_root, tmp_path)
+def gate(
+    tiny_config: Path, tiny_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Gate:
+    made = Gate(tiny_config, tiny_root, tmp_path)
+    (tmp_path / "sitecustomize.py").write_text(HOLD)
+    paths = [str(tmp_path), os.environ.get("PYTHONPATH", "")]
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join(filter(None, paths)))
+    monkeypatch.setattr(Image, "open", Image.open)  # forks are patched here, until the test's end
+    exec(HOLD, {})
+    return made
 
 
 def torchrun(size: int, config: Path, output: Path) -> subprocess.Popen[str]:
@@ -187,7 +206,7 @@ def test_a_dead_rank_0_makes_nobody_hang(gate: Gate, tmp_path: Path) -> None:
     wait_until(lambda: finished(out) == 4, pids)
     os.kill(pids[0], signal.SIGKILL)
     assert ended([pids[0], pids[2]]) == [-signal.SIGKILL, 0]
-    gate.open(waiting=True)
+    gate.open()
     assert ended([pids[1]]) == [0]
     assert finished(out) == 6
     assert ended(ranks(arguments(gate.config, out), 1, tmp_path)) == [0]
@@ -208,6 +227,47 @@ def test_ranks_at_work_keep_another_run_out(gate: Gate, tmp_path: Path) -> None:
     ended(pids[1:])
     gate.open()
     assert ended([start(arguments(gate.config, out), tmp_path / "free.txt")]) == [0]
+
+
+def test_a_frozen_rank_is_named_and_not_waited_for(
+    gate: Gate, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It may wake up and write, so its rows are left alone until it has ended."""
+    for module in (meeting, tally):
+        monkeypatch.setattr(module, "SILENCE", 1.0)
+    monkeypatch.setattr(meeting, "BEAT", 0.2)
+    out = tmp_path / "out"
+    pids = ranks(arguments(gate.config, out), 3, tmp_path)
+    wait_until(lambda: finished(out) == 4, pids)
+    os.kill(pids[1], signal.SIGSTOP)
+    try:
+        assert ended([pids[0], pids[2]], 30.0) == [1, 0]
+    finally:
+        kill(pids)
+        ended([pids[1]])
+    said = (tmp_path / "rank-0.txt").read_text()
+    assert "error: rank 1 has shown no sign of life for 1 s: it is frozen or gone" in said
+    gate.open()
+    assert ended(ranks(arguments(gate.config, out), 1, tmp_path)) == [0]
+    assert contents(out) == gate.alone
+
+
+def test_a_frozen_rank_0_is_named(
+    tiny_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It holds the store, which does not answer then."""
+    monkeypatch.setattr(meeting, "ANSWER", 1.0)
+    monkeypatch.setattr(runner, "prepare", lambda *args, **kwargs: time.sleep(60))
+    pids = ranks(arguments(tiny_config, tmp_path / "out"), 2, tmp_path)
+    time.sleep(1.0)
+    os.kill(pids[0], signal.SIGSTOP)
+    try:
+        assert ended([pids[1]], 30.0) == [1]
+    finally:
+        kill(pids)
+        ended([pids[0]])
+    said = (tmp_path / "rank-1.txt").read_text()
+    assert re.search(r"error in rank 1: rank 0 at 127.0.0.1:\d+ has not answered for 1 s", said)
 
 
 def test_what_stops_rank_0_stops_the_others(tiny_config: Path, tmp_path: Path) -> None:

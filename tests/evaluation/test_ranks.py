@@ -21,8 +21,9 @@ from hypothesis import strategies as st
 from lmd_cli.config import RunConfig
 from lmd_cli.config_file import load_config
 from lmd_cli.errors import ConfigError, ResultsError, RunError
-from lmd_cli.evaluation import evaluate, ranks, runner, tally
-from lmd_cli.evaluation.ranks import Meeting, Plan, Rank, first_node, launched
+from lmd_cli.evaluation import evaluate, meeting, tally, threads
+from lmd_cli.evaluation.meeting import Meeting
+from lmd_cli.evaluation.ranks import Plan, Rank, first_node, launched
 from lmd_cli.evaluation.record import processor, require_own
 from lmd_cli.evaluation.results import RunFolder
 from lmd_cli.evaluation.rows import Stretch, Watch, merge, missing
@@ -224,7 +225,7 @@ def test_a_file_system_without_locks_is_said_so(
     def refuse(*args: object) -> None:
         raise OSError(95, "Operation not supported")
 
-    monkeypatch.setattr("lmd_cli.evaluation.results.fcntl.flock", refuse)
+    monkeypatch.setattr("lmd_cli.locks.fcntl.flock", refuse)
     with pytest.raises(RunError, match=r"cannot be locked \(Operation not supported\)"):
         RunFolder(tmp_path).locked().__enter__()
 
@@ -233,7 +234,7 @@ def test_a_file_system_without_locks_is_said_so(
 
 
 def test_a_rank_0_that_never_comes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ranks, "START_TIMEOUT", 0.3)
+    monkeypatch.setattr(meeting, "START_TIMEOUT", 0.3)
     port = free_port()
     with pytest.raises(RunError, match=f"waited 0 s for rank 0 at 127.0.0.1:{port}. Were all"):
         Meeting(Rank(1, 2, 1, 2, "127.0.0.1", port))
@@ -255,9 +256,9 @@ def test_a_rank_that_starts_after_rank_0_has_failed() -> None:
 
 
 def test_a_failing_rank_0_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(ranks, "LINGER", 0.3)
-    meeting = Meeting(Rank(0, 2, 0, 2, "127.0.0.1", free_port()))
-    with pytest.raises(ConfigError, match="no"), meeting.told_of_failure():
+    monkeypatch.setattr(meeting, "LINGER", 0.3)
+    store = Meeting(Rank(0, 2, 0, 2, "127.0.0.1", free_port()))
+    with pytest.raises(ConfigError, match="no"), store.told_of_failure():
         raise ConfigError("no")
 
 
@@ -278,16 +279,27 @@ def config(tiny_config: Path) -> RunConfig:
 def test_a_rank_that_never_comes(
     config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tally, "START_TIMEOUT", 0.3)
-    monkeypatch.setattr(ranks, "LINGER", 0.3)
+    monkeypatch.setattr(meeting, "SILENCE", 0.3)
+    monkeypatch.setattr(tally, "SILENCE", 0.3)
+    monkeypatch.setattr(meeting, "LINGER", 0.3)
     me = Rank(0, 2, 0, 2, "127.0.0.1", free_port())
-    with pytest.raises(RunError, match="rows are missing from position 2 of 4 on"):
+    with pytest.raises(RunError, match="position 2 of 4 on: rank 1 has shown no sign"):
         evaluate(config, tmp_path / "out", limit=4, rank=me)
     evaluate(config, tmp_path / "out", limit=4)
     evaluate(config, tmp_path / "straight", limit=4)
     for name in ("pairs.csv", "samples.csv", "metrics.csv", "run.json"):
         there, straight = (tmp_path / folder / name for folder in ("out", "straight"))
         assert there.read_bytes() == straight.read_bytes(), name
+
+
+def test_who_waits_says_for_whom_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(meeting, "PATIENCE", -1.0)
+    teller = meeting.Teller("rank 0")
+    for awaited in ([1, 3], [3]):
+        teller.waits_for(awaited)
+    assert caplog.messages == ["rank 0 waits for rank 1, rank 3"]
 
 
 # -- threads ------------------------------------------------------------------------------
@@ -297,16 +309,29 @@ def test_threads(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     """The config's, else what a run began with, else a share of the node's cores."""
     cpu, gpu = torch.device("cpu"), torch.device("cuda", 0)
     open_config = config.model_copy(update={"threads": None})
-    monkeypatch.setattr(runner, "available_cores", lambda: 16)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    monkeypatch.setattr(threads, "available_cores", lambda: 16)
     me = Rank(0, 8, 0, 4, "a", 1)
-    assert runner._threads(config, cpu, me, {"threads": 5}) == 1
-    assert runner._threads(open_config, cpu, me, {"threads": 5}) == 5
-    assert runner._threads(open_config, cpu, me, None) == 4
-    assert runner._threads(open_config, cpu, None, {}) == 16
-    assert runner._threads(open_config, gpu, me, None) == 1
-    assert runner._threads(open_config, gpu, None, None) == 1
-    monkeypatch.setattr(runner, "available_cores", lambda: 2)
-    assert runner._threads(open_config, cpu, me, None) == 1
+    assert threads.resolve_threads(config, cpu, me, {"threads": 5}) == 1
+    assert threads.resolve_threads(open_config, cpu, me, {"threads": 5}) == 5
+    assert threads.resolve_threads(open_config, cpu, me, None) == 4
+    assert threads.resolve_threads(open_config, cpu, None, {}) == 16
+    assert threads.resolve_threads(open_config, gpu, me, None) == 1
+    assert threads.resolve_threads(open_config, gpu, None, None) == 1
+    monkeypatch.setenv("OMP_NUM_THREADS", "3")
+    assert threads.resolve_threads(open_config, cpu, None, None) == 3
+    assert threads.resolve_threads(open_config, cpu, me, None) == 3
+    assert threads.resolve_threads(open_config, cpu, me, {"threads": 5}) == 5
+    assert threads.resolve_threads(config, cpu, me, None) == 1
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    assert threads.resolve_threads(open_config, cpu, None, None) == 1
+    assert threads.resolve_threads(open_config, cpu, me, None) == 4  # torchrun says so by itself
+    monkeypatch.setenv("OMP_NUM_THREADS", "many")
+    with pytest.raises(ConfigError, match="OMP_NUM_THREADS is 'many'; expected a number"):
+        threads.resolve_threads(open_config, cpu, None, None)
+    monkeypatch.delenv("OMP_NUM_THREADS")
+    monkeypatch.setattr(threads, "available_cores", lambda: 2)
+    assert threads.resolve_threads(open_config, cpu, me, None) == 1
 
 
 def test_a_launchers_choice_of_threads_does_not_count(config: RunConfig, tmp_path: Path) -> None:

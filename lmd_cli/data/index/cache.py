@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import logging
@@ -12,6 +11,7 @@ import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import IO
 
 from lmd_cli.data.cache import CACHE_VARIABLE, cache_folder
 from lmd_cli.data.index.records import FORMAT, SplitIndex
@@ -19,6 +19,7 @@ from lmd_cli.data.index.storage import DamagedError, is_index, write_arrays
 from lmd_cli.data.index.tables import Progress, build_index
 from lmd_cli.data.index.validity import require_sound
 from lmd_cli.errors import DataError
+from lmd_cli.locks import lock_file
 
 #: The tables that an index is made from.
 TABLES = (
@@ -141,19 +142,19 @@ def _alone(path: Path) -> Iterator[None]:
         return
     with file:
         with contextlib.suppress(OSError):  # a file system without locks: both make it
-            _wait_for(file.fileno(), path)
+            _wait_for(file, path)
         try:
             yield
         finally:
             lock.unlink(missing_ok=True)
 
 
-def _wait_for(descriptor: int, path: Path) -> None:
+def _wait_for(file: IO[bytes], path: Path) -> None:
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        lock_file(file)
     except BlockingIOError:
         log.warning("waiting for another process that makes %s", path.name)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        lock_file(file, wait=True)
 
 
 def _remove_old(folder: Path) -> None:

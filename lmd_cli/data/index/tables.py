@@ -46,7 +46,9 @@ def open_database(root: Path, version: str) -> Any:
 
     try:
         return NuScenes(version=version, dataroot=str(root), verbose=False)
-    except (AssertionError, OSError, LookupError, ValueError) as error:
+    except MemoryError:
+        raise
+    except Exception as error:  # of any kind: it looks at nothing before it uses it
         problem = f"nuscenes-devkit cannot open {root / version}: {error}"
         raise DataError(problem, path=root / version) from error
 
@@ -90,7 +92,26 @@ def build_index(
         DataError: an unknown split, one without a scene in this version, or tables that do not
             fit together.
     """
-    report = progress or (lambda done, total: None)
+    with _as_nuscenes(root / version):
+        return _built(root, version, split, progress or (lambda done, total: None))
+
+
+@contextlib.contextmanager
+def _as_nuscenes(tables: Path) -> Iterator[None]:
+    """What the devkit or we stumble over in tables of another kind, as a message."""
+    try:
+        yield
+    except (TypeError, AttributeError, LookupError, ArithmeticError, ValueError) as error:
+        raise DataError(
+            f"{tables}: the tables hold something else than nuScenes' tables do "
+            f"({type(error).__name__}: {error}); is a file damaged, or made by another program?",
+            path=tables,
+        ) from error
+    except (RecursionError, AssertionError) as error:
+        raise DataError(f"{tables}: the tables cannot be read: {error}", path=tables) from error
+
+
+def _built(root: Path, version: str, split: str, report: Progress) -> SplitIndex:
     present, absent = split_scenes(split, _scene_names(root, version), version)
     steps = 1 + len(present)
     report(0, steps)

@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 
 from lmd_cli.data.database import SampleRecord
+from lmd_cli.data.files import data_file
 from lmd_cli.data.perspective.images import Window, as_rgb, normalise, read_window
 from lmd_cli.data.perspective.matrices import (
     PERSPECTIVE_CAMERAS,
@@ -155,7 +156,7 @@ class KeyframeSamples(SplitSamples):
         windows = [Window.covering(camera, self.image_size) for camera in cameras]
         images = [
             read_window(
-                self.dataroot / camera.filename,
+                data_file(self.dataroot, camera.filename, current.token),
                 window,
                 token=current.token,
                 recorded=(camera.width, camera.height),
@@ -178,7 +179,9 @@ class KeyframeSamples(SplitSamples):
     def _reader(self, token: str) -> Reader:
         """Reads each radar file that a sample needs once: key frames may share sweeps."""
         return functools.cache(
-            lambda name: read_radar(self.dataroot / name, PERSPECTIVE_FILTERS, token=token)
+            lambda name: read_radar(
+                data_file(self.dataroot, name, token), PERSPECTIVE_FILTERS, token=token
+            )
         )
 
     def pictures(self, sample: Sample) -> dict[str, NDArray[np.float32]]:

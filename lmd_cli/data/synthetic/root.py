@@ -5,8 +5,6 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
@@ -15,6 +13,7 @@ from lmd_cli.data.cache import cache_folder
 from lmd_cli.data.synthetic.evidence import EVIDENCE_FILE
 from lmd_cli.data.synthetic.tables import MAP_FILE, TABLE_NAMES
 from lmd_cli.data.synthetic.write import VERSION, write_world
+from lmd_cli.drafts import making
 from lmd_cli.errors import DataError
 
 #: Raised whenever the same parameters give other bytes.
@@ -77,7 +76,8 @@ def synthesize(
 ) -> Path:
     """Write a synthetic nuScenes root (``v1.0-mini``) and return its path.
 
-    It is written beside ``output`` and renamed when complete. A sample's content depends on
+    It is written beside ``output`` and renamed when complete; what a killed process left there is
+    removed. A sample's content depends on
     (seed, scene, index) and the image size only.
 
     Args:
@@ -95,21 +95,17 @@ def synthesize(
     names = scene_names(split, scenes)
     _check_arguments(output, samples, image_size)
     output = Path(output).absolute()
-    output.parent.mkdir(parents=True, exist_ok=True)
     parameters = {"scenes": names, "samples": samples, "seed": seed, "image_size": [*image_size]}
-    draft = Path(tempfile.mkdtemp(prefix=f".{output.name}-", dir=output.parent))
-    try:
-        order = _names("all").index
+    with making(output.parent, output.name) as folder:
+        draft, order = folder / output.name, _names("all").index
+        draft.mkdir(mode=0o755)
         for done in write_world(draft, names, order, samples, seed, image_size):
             if progress is not None:
                 progress(done, len(names) * samples)
         _write_manifest(draft, parameters)
-        draft.chmod(0o755)
         if output.is_dir():
             output.rmdir()  # empty: checked above
         draft.rename(output)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
     return output
 
 
@@ -216,20 +212,13 @@ def cached_root(
     root = (cache_dir or cache_folder()) / name
     if check_root(root, parameters) is None:
         return root
-    fresh = Path(tempfile.mkdtemp(prefix=".making-", dir=_made(root.parent))) / name
-    try:
+    with making(root.parent, name) as folder:
+        fresh = folder / name
         synthesize(
             fresh, split=split, samples=samples, seed=seed, image_size=image_size, progress=progress
         )
         _replace(root, fresh, parameters)
-    finally:
-        shutil.rmtree(fresh.parent, ignore_errors=True)
     return root
-
-
-def _made(folder: Path) -> Path:
-    folder.mkdir(parents=True, exist_ok=True)
-    return folder
 
 
 def _replace(root: Path, fresh: Path, parameters: dict[str, Any]) -> None:

@@ -1,0 +1,42 @@
+"""Locks on files, which end with the process that holds them, on every system."""
+
+from __future__ import annotations
+
+from typing import IO, Any
+
+try:
+    import fcntl
+except ModuleNotFoundError:  # Windows
+    import msvcrt
+
+    def lock_file(file: IO[Any], *, shared: bool = False, wait: bool = False) -> None:
+        """Locks an open file; without shared locks, which this system does not have.
+
+        Raises:
+            BlockingIOError: another process holds it.
+            OSError: a shared lock was asked for.
+        """
+        if shared:
+            raise OSError(0, "this system has no locks that several processes share")
+        mode = msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK  # type: ignore[attr-defined]
+        file.seek(0)
+        try:
+            msvcrt.locking(file.fileno(), mode, 1)  # type: ignore[attr-defined]
+        except OSError as error:
+            raise BlockingIOError(*error.args) from error
+else:
+
+    def lock_file(file: IO[Any], *, shared: bool = False, wait: bool = False) -> None:
+        """Locks an open file until it is closed.
+
+        Args:
+            file: any mode.
+            shared: several processes may hold it at once.
+            wait: until it is free.
+
+        Raises:
+            BlockingIOError: another process holds it.
+            OSError: the file system has no locks.
+        """
+        kind = fcntl.LOCK_SH if shared else fcntl.LOCK_EX
+        fcntl.flock(file, kind if wait else kind | fcntl.LOCK_NB)
