@@ -55,7 +55,7 @@ def read_radar(
     header, body = _split(path, read_bytes(path, token), token)
     try:
         dtype, width = _layout(header)
-    except (KeyError, ValueError, TypeError) as error:
+    except (LookupError, ValueError, TypeError) as error:
         raise file_error(path, f"not a nuScenes radar file: {error}", token) from error
     if len(body) < width * dtype.itemsize:
         found = len(body) // dtype.itemsize

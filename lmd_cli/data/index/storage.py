@@ -7,6 +7,7 @@ and checksum of that JSON and a magic word. A file that was cut off has no magic
 from __future__ import annotations
 
 import json
+import math
 import mmap
 import os
 import re
@@ -115,9 +116,12 @@ def _header(file: IO[bytes]) -> Any:
 
 
 def _mapped(mapped: mmap.mmap, place: Mapping[str, Any]) -> NDArray[Any]:
-    return np.ndarray(
-        tuple(place["shape"]), _dtype(place["dtype"]), buffer=mapped, offset=place["offset"]
-    )
+    dtype, shape, offset = _dtype(place["dtype"]), tuple(place["shape"]), place["offset"]
+    if not all(type(number) is int and number >= 0 for number in (*shape, offset)):
+        raise DamagedError(f"shape {shape} at {offset}")
+    if offset + math.prod(shape) * dtype.itemsize > len(mapped):  # numpy does not see all of it
+        raise DamagedError(f"shape {shape} at {offset} of {len(mapped)} bytes")
+    return np.ndarray(shape, dtype, buffer=mapped, offset=offset)
 
 
 def _dtype(descr: Any) -> np.dtype:
