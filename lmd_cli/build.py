@@ -24,8 +24,9 @@ from lmd_cli.config import (
     SimpleBEVConfig,
 )
 from lmd_cli.contract import require_network
-from lmd_cli.data import KeyframeSamples, NuScenesSamples
+from lmd_cli.data import Channels, KeyframeSamples, NuScenesSamples, RadarFilters
 from lmd_cli.data.own import OwnSamples
+from lmd_cli.data.radar import DEVKIT_FILTERS
 from lmd_cli.data.synthetic import cached_root
 from lmd_cli.data.synthetic.root import DEMO_SAMPLES, cache_folder
 from lmd_cli.decomposition import InputError, set_module_rules
@@ -86,14 +87,30 @@ def build_shape(model: CRNConfig) -> CRNShape:
     return replace(published, image_size=model.image_size, key_frames=model.key_frames, **changed)
 
 
-def build_dataset(config: RunConfig, progress: Progress | None = None) -> Samples:
+def build_dataset(
+    config: RunConfig, progress: Progress | None = None, *, tolerant: bool = False
+) -> Samples:
     """The config's samples; makes the synthetic root if it is asked for and not there.
+
+    Args:
+        config: data and network.
+        progress: where to show progress.
+        tolerant: also if the tables hold records that cannot be used; loading a sample that needs
+            one raises then.
 
     Raises:
         ConfigError: the synthetic root has no such split.
         ContractError: a target that cannot be imported or is no data set.
-        DataError: data root, version or split not found.
+        DataError: data root, version, split or channel not found, or a record of the tables that
+            cannot be used.
     """
+    found = _samples(config, progress)
+    if not tolerant and not isinstance(found, OwnSamples):
+        found.require_records()
+    return found
+
+
+def _samples(config: RunConfig, progress: Progress | None) -> Samples:
     data, model = config.data, config.model
     if isinstance(data, OwnDataConfig):
         return _own_samples(config, data)
@@ -134,10 +151,18 @@ def _opened(
     indexing: Callable[[int, int], None],
 ) -> Samples:
     where = (root, data.version, data.split)
+    lidars = (data.lidar,) if isinstance(data.lidar, str) else data.lidar
+    channels = Channels(data.cameras, data.radars, lidars)
+    sensors: dict[str, Any] = {
+        "channels": channels,
+        "radar_fields": data.radar_fields,
+        **_filters(data),
+    }
     if isinstance(model, CRNConfig):
         shape = build_shape(model)
         return KeyframeSamples(
             *where,
+            **sensors,
             progress=indexing,
             modalities=model.modalities,
             nsweeps=data.nsweeps,
@@ -150,12 +175,22 @@ def _opened(
         )
     return NuScenesSamples(
         *where,
+        **sensors,
         progress=indexing,
         modalities=model.modalities,
         nsweeps=data.nsweeps,
         image_size=model.image_size,
         grid=build_grid(model),
     )
+
+
+def _filters(data: DataConfig) -> dict[str, RadarFilters]:
+    """The radar filters that the config asks for, if any."""
+    if data.radar_filters is None:
+        return {}
+    if data.radar_filters == "devkit":
+        return {"radar_filters": DEVKIT_FILTERS}
+    return {"radar_filters": RadarFilters(**data.radar_filters)}
 
 
 def data_root(data: DataConfig, progress: Progress) -> Path:

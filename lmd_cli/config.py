@@ -9,6 +9,7 @@ from pydantic import Discriminator, PrivateAttr, Tag, field_validator
 
 from lmd_cli.config_base import Positive, Section, option
 from lmd_cli.config_compute import ComputeConfig
+from lmd_cli.config_data import SYNTHETIC, DataConfig
 from lmd_cli.config_models import RANDOM, CRNConfig, ModelConfig, SimpleBEVConfig
 from lmd_cli.config_own import OWN, OwnDataConfig, OwnModelConfig, is_own
 
@@ -16,36 +17,13 @@ __all__ = [
     "RANDOM",
     "SYNTHETIC",
     "CRNConfig",
+    "DataConfig",
     "OwnDataConfig",
     "OwnModelConfig",
     "RunConfig",
     "SimpleBEVConfig",
     "is_own",
 ]
-
-#: ``data.dataroot`` for the synthetic root in the user's cache folder, made on first use.
-SYNTHETIC = "synthetic"
-
-
-class DataConfig(Section):
-    """Which samples."""
-
-    dataroot: str = option(
-        "nuScenes root: holds samples/, sweeps/ and the version's tables; 'synthetic' for the "
-        "demo's, made in the user's cache folder on first use",
-        "a folder, or synthetic",
-        min_length=1,
-    )
-    version: str = option("nuScenes version", "a name such as v1.0-trainval", min_length=1)
-    split: str = option("split of the version", "a name such as val or mini_val", min_length=1)
-    nsweeps: int = option(
-        "sweeps of each radar (and LiDAR), the keyframe's included",
-        "an integer from 1 to 100",
-        5,
-        ge=1,
-        le=100,
-    )
-
 
 #: The schema of each source of samples.
 SOURCES: dict[str, type[Section]] = {"nuscenes": DataConfig, OWN: OwnDataConfig}

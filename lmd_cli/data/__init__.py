@@ -5,11 +5,13 @@ from lmd_cli.data.nuscenes import NuScenesSamples
 from lmd_cli.data.perspective import EgoBox, KeyframeSamples
 from lmd_cli.data.radar import RadarFilters
 from lmd_cli.data.regions import Region
+from lmd_cli.data.rig import Channels
 from lmd_cli.data.sample import Sample, collate, to_device
 from lmd_cli.data.truth import Box3D
 
 __all__ = [
     "Box3D",
+    "Channels",
     "EgoBox",
     "KeyframeSamples",
     "Loaded",

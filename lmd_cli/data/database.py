@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -22,6 +22,8 @@ RADARS = (
     *("RADAR_FRONT", "RADAR_FRONT_LEFT", "RADAR_FRONT_RIGHT"),
 )
 LIDAR = "LIDAR_TOP"
+#: The radar whose key frame says where the points of all radars are, if a rig has it.
+REFERENCE_RADAR = "RADAR_FRONT"
 #: What the category of an annotation must contain to count as a vehicle.
 VEHICLE = "vehicle"
 UNKNOWN_VELOCITY = (math.nan, math.nan, math.nan)
@@ -59,7 +61,8 @@ class SensorFrame:
 class Annotation:
     """A box in the global frame: metres, quaternion (w, x, y, z); width, length, height.
 
-    ``velocity`` in m/s along the global axes, NaN where it is unknown.
+    ``visibility`` is nuScenes' level from 1 to 4, 0 where the tables give none; ``velocity`` in
+    m/s along the global axes, NaN where it is unknown.
     """
 
     token: str
@@ -79,8 +82,17 @@ class Annotation:
 
 
 @dataclass(frozen=True, slots=True)
+class Rig:
+    """The channels that samples are read from, in order; the first camera is the reference."""
+
+    cameras: tuple[str, ...] = CAMERAS
+    radars: tuple[str, ...] = RADARS
+    lidars: tuple[str, ...] = (LIDAR,)
+
+
+@dataclass(frozen=True, slots=True)
 class SampleRecord:
-    """One keyframe: six cameras in the order of :data:`CAMERAS`; sweeps from the newest back.
+    """One keyframe: cameras in the order of the rig's; sweeps by channel, from the newest back.
 
     ``description`` is the scene's, in nuScenes' own words (``Night, rain, ...``).
     """
@@ -88,7 +100,18 @@ class SampleRecord:
     token: str
     scene: str
     cameras: tuple[SensorFrame, ...]
-    radars: dict[str, tuple[SensorFrame, ...]]
-    lidar: tuple[SensorFrame, ...]
+    radars: Mapping[str, tuple[SensorFrame, ...]]
+    lidars: Mapping[str, tuple[SensorFrame, ...]]
     vehicles: tuple[Annotation, ...]
     description: str = ""
+
+    @property
+    def reference(self) -> SensorFrame:
+        """Whose ego pose boxes are seen from: the first LiDAR's, or without one the first
+        camera's."""
+        return next(iter(self.lidars.values()), self.cameras)[0]
+
+    @property
+    def reference_radar(self) -> SensorFrame:
+        """Whose ego pose the points of all radars are seen from: RADAR_FRONT's, or the first's."""
+        return self.radars.get(REFERENCE_RADAR, next(iter(self.radars.values())))[0]

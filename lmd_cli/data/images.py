@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from lmd_cli.data.database import SensorFrame
-from lmd_cli.data.files import SCARCE, data_file, file_error
+from lmd_cli.data.files import IMAGE, SCARCE, data_file, file_error, read_head, told_kind
 from lmd_cli.data.frames import Matrix, invert_rigid
 from lmd_cli.data.pictures import PictureError, open_picture
 
@@ -70,7 +70,9 @@ def read_resized(
     except Exception as error:  # Pillow reports broken streams under many kinds
         if isinstance(error, MemoryError) or getattr(error, "errno", None) in SCARCE:
             raise  # says nothing of the file
-        raise file_error(path, f"truncated or not an image: {error}", token) from error
+        kind = told_kind(read_head(path), IMAGE)
+        problem = kind or f"truncated or not an image: {error}"
+        raise file_error(path, problem, token) from error
 
 
 def pix_T_cam(frame: SensorFrame, size: tuple[int, int]) -> Matrix:
@@ -110,7 +112,7 @@ def camera_tensors(
         for c in cameras
     ]
     return {
-        "images": torch.stack(images),  # (6, 3, H, W)
+        "images": torch.stack(images),  # (S, 3, H, W)
         "pix_T_cams": torch.from_numpy(np.stack([pix_T_cam(c, size) for c in cameras])),
         "cam0_T_camXs": torch.from_numpy(np.stack(to_cam0)),
     }

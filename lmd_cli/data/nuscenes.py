@@ -10,10 +10,19 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lmd_cli.data.database import CAMERAS, LIDAR, SampleRecord, SensorFrame
-from lmd_cli.data.images import cam0_T_ego, camera_tensors
-from lmd_cli.data.lidar import lidar_for_network, lidar_points
-from lmd_cli.data.radar import RadarFilters, radar_for_network, radar_points
+from lmd_cli.data.database import SampleRecord, SensorFrame
+from lmd_cli.data.files import data_file
+from lmd_cli.data.images import cam0_T_ego, camera_tensors, load_image
+from lmd_cli.data.index.splits import Split
+from lmd_cli.data.lidar import lidar_for_network, lidar_points, read_lidar
+from lmd_cli.data.radar import (
+    RadarFields,
+    RadarFilters,
+    radar_for_network,
+    radar_points,
+    read_radar,
+)
+from lmd_cli.data.rig import Channels
 from lmd_cli.data.sample import Sample
 from lmd_cli.data.split import SplitSamples, check_modalities
 from lmd_cli.data.truth import Box3D, camera_boxes, vehicle_truth
@@ -30,17 +39,20 @@ class NuScenesSamples(SplitSamples):
     Args:
         dataroot: the nuScenes root, which holds ``samples``, ``sweeps`` and the version's tables.
         version: e.g. ``v1.0-trainval``.
-        split: e.g. ``val`` or ``mini_val``.
+        split: e.g. ``val`` or ``mini_val``, or names of scenes.
         modalities: of "camera", "radar", "lidar". Images are always loaded.
         nsweeps: sweeps of each radar and of the LiDAR, the keyframe's included.
         image_size: (H, W) to resize images to, pixels.
         grid: the grid of the ground truth.
         radar_filters: states of radar points to keep; all by default.
+        radar_fields: what stands for nuScenes' fields in the files of another radar.
+        channels: cameras, radars and LiDARs to read; those of nuScenes' that the tables have by
+            default.
         progress: called with (finished steps, all steps) where the tables have to be indexed.
 
     Raises:
-        DataError: data root, version or split not found (says what is there), a split without a
-            scene in this version, or tables that do not fit together.
+        DataError: data root, version, split or channel not found (says what is there), a split
+            without a scene in this version, or tables that are none.
         ValueError: an unknown modality or less than one sweep.
     """
 
@@ -48,13 +60,15 @@ class NuScenesSamples(SplitSamples):
         self,
         dataroot: Path | str,
         version: str,
-        split: str,
+        split: Split,
         *,
         modalities: Sequence[str],
         nsweeps: int,
         image_size: tuple[int, int],
         grid: Grid,
         radar_filters: RadarFilters | None = None,
+        radar_fields: RadarFields | None = None,
+        channels: Channels | None = None,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
         check_modalities(modalities, MODALITIES)
@@ -64,14 +78,17 @@ class NuScenesSamples(SplitSamples):
             dataroot,
             version,
             split,
+            modalities=modalities,
             radar_sweeps=nsweeps if "radar" in modalities else 0,
             lidar_sweeps=nsweeps if "lidar" in modalities else 1,
+            channels=channels,
             progress=progress,
         )
         self.modalities = tuple(modalities)
         self.image_size = image_size
         self.grid = grid
         self.radar_filters = radar_filters
+        self.radar_fields = radar_fields
 
     def __getitem__(self, index: int) -> Sample:
         """One sample.
@@ -83,7 +100,8 @@ class NuScenesSamples(SplitSamples):
         record = self._records[index]
         tensors = camera_tensors(self.dataroot, record.cameras, self.image_size, record.token)
         tensors |= self._points(record)
-        tensors |= vehicle_truth(self.boxes(index), self.grid)
+        if self.annotated:
+            tensors |= vehicle_truth(self.boxes(index), self.grid)
         return Sample(record.token, record.scene, tensors)
 
     def _points(self, record: SampleRecord) -> dict[str, Tensor]:
@@ -91,7 +109,8 @@ class NuScenesSamples(SplitSamples):
         to_camera = cam0_T_ego(record.cameras)
         tensors = {}
         if "radar" in self.modalities:
-            points = radar_points(self.dataroot, record, self.radar_filters)
+            read = (self.radar_filters, self.radar_fields)
+            points = radar_points(self.dataroot, record, *read)
             xyz, features = radar_for_network(points, to_camera)
             tensors["radar_xyz"] = torch.from_numpy(xyz)
             tensors["radar_features"] = torch.from_numpy(features)
@@ -102,8 +121,8 @@ class NuScenesSamples(SplitSamples):
 
     def pictures(self, sample: Sample) -> dict[str, NDArray[np.float32]]:
         """A sample's images for a reader, by camera (H, W, 3), red, green, blue in [0, 1]."""
-        images = (sample.tensors["images"] + 0.5).permute(0, 2, 3, 1).numpy()  # (6, H, W, 3)
-        return dict(zip(CAMERAS, images, strict=True))
+        images = (sample.tensors["images"] + 0.5).permute(0, 2, 3, 1).numpy()  # (S, H, W, 3)
+        return dict(zip(self.rig.cameras, images, strict=True))
 
     def boxes(self, index: int) -> list[Box3D]:
         """The sample's annotated vehicles in the reference camera's axes; opens no data file."""
@@ -114,7 +133,18 @@ class NuScenesSamples(SplitSamples):
         """:meth:`boxes`, whose axes are those of the maps: x right, z forward."""
         return self.boxes(index)
 
+    def read_file(self, channel: str, name: str) -> None:
+        """See :meth:`SplitSamples.read_file`."""
+        path = data_file(self.dataroot, name, None)
+        if channel in self.rig.cameras:
+            load_image(path, self.image_size)
+        elif channel in self.rig.radars:
+            read_radar(path, fields=self.radar_fields)
+        else:
+            read_lidar(path)
+
     def _opened(self, record: SampleRecord) -> Iterator[tuple[str, SensorFrame]]:
         yield from super()._opened(record)
         if "lidar" in self.modalities:
-            yield from ((LIDAR, sweep) for sweep in record.lidar)
+            for channel, sweeps in record.lidars.items():
+                yield from ((channel, sweep) for sweep in sweeps)

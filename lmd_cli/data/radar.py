@@ -1,17 +1,19 @@
-"""Radar: nuScenes' binary ``.pcd`` files, and the sweeps of the five radars put together."""
+"""Radar: ``.pcd`` files, and the sweeps of all radars put together."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lmd_cli.data.database import RADARS, SampleRecord
-from lmd_cli.data.files import data_file, file_error, read_bytes
+from lmd_cli.data.database import SampleRecord
+from lmd_cli.data.files import PCD, data_file, file_error, read_bytes, told_kind
 from lmd_cli.data.frames import Matrix, move
+from lmd_cli.data.pcd import NotPcdError, Table, read_pcd
+from lmd_cli.data.points import require_points
 from lmd_cli.data.sweeps import accumulate
 
 #: The fields of a radar point, in the file's order.
@@ -20,82 +22,77 @@ FIELDS = (
     *("is_quality_valid", "ambig_state", "x_rms", "y_rms", "invalid_state", "pdh0"),
     *("vx_rms", "vy_rms"),
 )
-_KIND = {"F": "f", "I": "i", "U": "u"}
+#: Names of nuScenes' fields to what stands for them: a field of the file, or a number.
+RadarFields = Mapping[str, str | float]
 
 
 @dataclass(frozen=True)
 class RadarFilters:
-    """States of radar points to keep; ``None`` keeps every state.
-
-    nuscenes-devkit's default is ``RadarFilters((0,), range(7), (3,))``; SimpleBEV filters nothing.
-    """
+    """States of radar points to keep; ``None`` keeps every state, as SimpleBEV does."""
 
     invalid_states: Collection[int] | None = None
     dynprop_states: Collection[int] | None = None
     ambig_states: Collection[int] | None = None
 
 
+#: nuscenes-devkit's default.
+DEVKIT_FILTERS = RadarFilters((0,), range(7), (3,))
+
+
 def read_radar(
-    path: Path | str, filters: RadarFilters | None = None, *, token: str | None = None
+    path: Path | str,
+    filters: RadarFilters | None = None,
+    *,
+    token: str | None = None,
+    fields: RadarFields | None = None,
 ) -> NDArray[np.float64]:
     """Points of a radar ``.pcd`` file, (18, n) in the order of :data:`FIELDS`, sensor frame.
 
     The same values as nuscenes-devkit's ``RadarPointCloud.from_file``, without a loop over points
-    and without its filters, which are globals there. A NaN in the first point means no points.
+    and without its filters, which are globals there. A first point without a position means no
+    points.
 
     Args:
         path: the file.
         filters: states to keep; all by default.
         token: the sample that needs the file, for the error message.
+        fields: what stands for nuScenes' fields in files of another radar.
 
     Raises:
-        DataError: the file is missing, truncated or not a nuScenes radar file.
+        DataError: the file is missing, truncated or not a radar file, or a point is no measurement.
     """
     path = Path(path)
-    header, body = _split(path, read_bytes(path, token), token)
+    content = read_bytes(path, token)
     try:
-        dtype, width = _layout(header)
-    except (LookupError, ValueError, TypeError) as error:
-        raise file_error(path, f"not a nuScenes radar file: {error}", token) from error
-    if len(body) < width * dtype.itemsize:
-        found = len(body) // dtype.itemsize
-        raise file_error(path, f"truncated: {found} of {width} radar points", token)
-    table = np.frombuffer(body, dtype, count=width)
-    points = np.stack([table[name].astype(np.float64) for name in FIELDS])  # (18, n)
-    if width and np.isnan(points[:, 0]).any():
+        points = _columns(read_pcd(content), fields)  # (18, n)
+    except NotPcdError as error:
+        raise file_error(path, told_kind(content, PCD) or str(error), token) from error
+    if points.shape[1] and np.isnan(points[:3, 0]).all():
         return points[:, :0]
+    require_points(path, FIELDS, points, token)
     return points[:, _kept(points, filters or RadarFilters())]
 
 
-def _split(path: Path, content: bytes, token: str | None) -> tuple[dict[str, list[str]], bytes]:
-    """The header as ``{first word: other words}``, and the bytes after its last line."""
-    if not content:
-        raise file_error(path, "truncated: the file is empty", token)
-    header: dict[str, list[str]] = {}
-    start = 0
-    while "DATA" not in header:
-        end = content.find(b"\n", start)
-        if end < 0:
-            raise file_error(path, "truncated, or not a .pcd file: no DATA line", token)
-        words = content[start:end].decode("ascii", "replace").split()
-        if words:
-            header[words[0]] = words[1:]
-        start = end + 1
-    return header, content[start:]
+def _columns(table: Table, fields: RadarFields | None) -> NDArray[np.float64]:
+    """nuScenes' fields (18, n) of a file's; 0 for those that it lacks, if any are named."""
+    there = [name for name in table.dtype.names or () if not table.dtype[name].shape]
+    sources = {name: (fields or {}).get(name, name) for name in FIELDS}
+    required = FIELDS if fields is None else {*fields, *FIELDS[:3]}
+    lacking = [s for n, s in sources.items() if n in required and _absent(s, there)]
+    if lacking:
+        raise NotPcdError(
+            f"it has no field {', '.join(map(str, lacking))}; it has {', '.join(there)}. "
+            "data.radar_fields says what stands for nuScenes' fields, such as {vx: vrel_x}"
+        )
+    points = np.zeros((len(FIELDS), len(table)))
+    for row, source in zip(points, sources.values(), strict=True):
+        if not _absent(source, there):
+            row[:] = table[source] if isinstance(source, str) else source
+    return points
 
 
-def _layout(header: dict[str, list[str]]) -> tuple[np.dtype, int]:
-    """One point's memory layout, and the number of points."""
-    expected = {"FIELDS": list(FIELDS), "COUNT": ["1"] * len(FIELDS), "HEIGHT": ["1"]}
-    for key, words in {**expected, "DATA": ["binary"]}.items():
-        if header[key] != words:
-            raise ValueError(f"{key} is {' '.join(header[key])!r}, expected {' '.join(words)!r}")
-    formats = zip(FIELDS, header["TYPE"], header["SIZE"], strict=True)
-    dtype = np.dtype([(name, f"<{_KIND[kind]}{size}") for name, kind, size in formats])
-    width = header["WIDTH"][0]
-    if not width.isdecimal() or len(width) > 9:
-        raise ValueError(f"WIDTH is {width[:40]!r}, expected a number of points")
-    return dtype, int(width)
+def _absent(source: str | float, there: Collection[str]) -> bool:
+    return isinstance(source, str) and source not in there
 
 
 def _kept(points: NDArray[np.float64], filters: RadarFilters) -> NDArray[np.bool_]:
@@ -112,24 +109,27 @@ def _kept(points: NDArray[np.float64], filters: RadarFilters) -> NDArray[np.bool
 
 
 def radar_points(
-    root: Path, record: SampleRecord, filters: RadarFilters | None = None
+    root: Path,
+    record: SampleRecord,
+    filters: RadarFilters | None = None,
+    fields: RadarFields | None = None,
 ) -> NDArray[np.float64]:
-    """Sweeps of the five radars, (19, n): :data:`FIELDS`, then the time lag in seconds.
+    """Sweeps of the radars, (19, n): :data:`FIELDS`, then the time lag in seconds.
 
-    Positions are in the ego frame at the time of RADAR_FRONT, metres; channels in the order of
-    :data:`lmd_cli.data.database.RADARS`, each from the newest sweep to the oldest. Velocities stay
-    in the frame of their own sensor, as SimpleBEV leaves them.
+    Positions are in the ego frame at the time of the reference radar, metres; channels in the
+    order of the rig, each from the newest sweep to the oldest. Velocities stay in the frame of
+    their own sensor, as SimpleBEV leaves them.
 
     Raises:
         DataError: a file is missing or damaged; names it and the sample.
     """
-    sweeps = [sweep for channel in RADARS for sweep in record.radars[channel]]
-    reference = record.radars["RADAR_FRONT"][0]
+    token = record.token
+    sweeps = [sweep for frames in record.radars.values() for sweep in frames]
     clouds = [
-        read_radar(data_file(root, s.filename, record.token), filters, token=record.token)
+        read_radar(data_file(root, s.filename, token), filters, token=token, fields=fields)
         for s in sweeps
     ]
-    return accumulate(clouds, sweeps, reference)
+    return accumulate(clouds, sweeps, record.reference_radar)
 
 
 def radar_for_network(points: Matrix, cam0_T_ego: Matrix) -> tuple[Matrix, Matrix]:

@@ -31,7 +31,7 @@ class Box3D:
     Attributes:
         token: the annotation's token.
         category: e.g. ``vehicle.car``.
-        visibility: nuScenes level, 1 (0 to 40 % seen) to 4 (80 to 100 %).
+        visibility: nuScenes level, 1 (0 to 40 % seen) to 4 (80 to 100 %); 0 where unknown.
         corners: (8, 3) float32, metres; ordered by front and back, within that left and right,
             within that top and bottom.
         center: (3,) float32, metres.
@@ -57,13 +57,14 @@ class Box3D:
 def camera_boxes(record: SampleRecord, cam0_T_ego: Matrix) -> list[Box3D]:
     """The sample's vehicles, in the order of the annotation table.
 
-    The ego frame is the one at the time of the LiDAR keyframe, as in SimpleBEV.
+    The ego frame is the one at the time of the LiDAR keyframe, as in SimpleBEV (without a LiDAR,
+    that of the reference camera).
 
     Args:
         record: the sample.
         cam0_T_ego: (4, 4) float32.
     """
-    ego_T_global = invert_rigid(record.lidar[0].global_T_ego())
+    ego_T_global = invert_rigid(record.reference.global_T_ego())
     return [_box(annotation, ego_T_global, cam0_T_ego) for annotation in record.vehicles]
 
 

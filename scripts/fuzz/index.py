@@ -86,7 +86,7 @@ def whole() -> tuple[bytes, str]:
     """A split's index, and its records."""
     folder = Path(tempfile.mkdtemp())
     os.environ[CACHE_VARIABLE] = str(folder / "cache")
-    root = synthesize(folder / "root", split=SPLIT, scenes=1, samples=3, image_size=(90, 160))
+    root = synthesize(folder / "root", split="mini_val", scenes=1, samples=3, image_size=(90, 160))
     index = open_index(root, VERSION, SPLIT)
     return index_path(root, VERSION, SPLIT).read_bytes(), made(index)
 

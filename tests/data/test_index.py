@@ -90,7 +90,7 @@ def oracle(db: NuScenes, token: str, radar_sweeps: int, lidar_sweeps: int) -> Sa
     radars = {radar: chain(radar, radar_sweeps) for radar in RADARS} if radar_sweeps else {}
     lidar = chain(LIDAR, lidar_sweeps)
     return SampleRecord(
-        token, scene["name"], cameras, radars, lidar, vehicles, scene["description"]
+        token, scene["name"], cameras, radars, {LIDAR: lidar}, vehicles, scene["description"]
     )
 
 
@@ -324,18 +324,30 @@ def test_an_image_without_a_size_is_an_error(
     assert dataset[0].token
     with pytest.raises(DataError) as caught:
         dataset[1]
-    said = str(caught.value)
-    assert name in said
-    assert f"a size of {size[1]} x {size[0]} pixels" in said
-    assert "needed by sample scene-0916-sample1" in said
+    side, value = ("width", size[1]) if size[1] < 1 else ("height", size[0])
+    record = "v1.0-mini/sample_data.json, record scene-0916-CAM_BACK-4"
+    assert f"{record}: {side} is {value}; expected" in str(caught.value)
+    assert "needed by sample scene-0916-sample1" in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("table", "column", "value", "expected"),
     [
-        ("ego_pose", "rotation", [1.0, 0.0, 0.0], "[1.0, 0.0, 0.0] is not 4 numbers"),
-        ("sample_data", "timestamp", "noon", "invalid literal"),
-        ("sample_annotation", "visibility_token", "", "invalid literal"),
+        ("ego_pose", "rotation", [1.0, 0.0, 0.0], "a quaternion (w, x, y, z) of length 1"),
+        ("ego_pose", "rotation", [0, 0, 0, 0], "a quaternion (w, x, y, z) of length 1"),
+        ("ego_pose", "translation", [math.nan] * 3, "3 finite numbers within 1e+08 m"),
+        ("ego_pose", "translation", [0, 1e300, 0], "3 finite numbers within 1e+08 m"),
+        ("calibrated_sensor", "translation", [0, 0, 2e3], "3 finite numbers within 1000 m"),
+        ("calibrated_sensor", "rotation", [math.inf, 0, 0, 0], "a quaternion (w, x, y, z)"),
+        ("calibrated_sensor", "camera_intrinsic", [], "3 rows of 3 finite numbers"),
+        ("calibrated_sensor", "camera_intrinsic", [[0.0] * 3] * 3, "a matrix with an inverse"),
+        ("calibrated_sensor", "camera_intrinsic", [[1, 2, 3]] * 3, "a matrix with an inverse"),
+        ("sample_data", "timestamp", "noon", "a whole number"),
+        ("sample_data", "filename", None, "a text"),
+        ("sample_annotation", "visibility_token", "all", "a whole number"),
+        ("sample_annotation", "size", [1.9, -4.6, 1.6], "3 positive numbers"),
+        ("sample_annotation", "translation", [1, 2, None], "3 finite numbers"),
+        ("sample_annotation", "rotation", [0.0] * 4, "a quaternion"),
     ],
 )
 def test_values_of_another_kind_are_an_error(
@@ -346,9 +358,16 @@ def test_values_of_another_kind_are_an_error(
             row[column] = value
 
     edit(own_root, table, spoil)
-    with pytest.raises(DataError, match="hold a value of another kind than nuScenes'") as caught:
-        open_samples(own_root)
-    assert expected in str(caught.value)
+    samples = open_samples(own_root)
+    with pytest.raises(DataError, match=r"\d+ more, which lmd check lists") as caught:
+        samples.require_records()
+    with pytest.raises(DataError) as one:
+        samples[0]
+    for error in (caught, one):
+        assert f"v1.0-mini/{table}.json, record" in str(error.value)
+        assert f": {column} is " in str(error.value)
+        assert expected in str(error.value)
+        assert f"(needed by sample {samples.tokens[0]})" in str(error.value)
 
 
 @pytest.mark.parametrize("table", ["sample_data", "ego_pose"])
@@ -358,8 +377,9 @@ def test_a_lacking_sweep_matters_to_those_who_use_it(own_root: Path, table: str)
     edit(own_root, table, lambda rows: [row for row in rows if row["token"] != lacking])
     assert len(open_samples(own_root, nsweeps=1)) == 4
     assert len(open_samples(own_root, nsweeps=9, modalities=("camera", "lidar"))) == 4
-    with pytest.raises(DataError, match=f"lack '{lacking}', which sample scene-0916-sample0 need"):
-        open_samples(own_root, nsweeps=9)
+    said = f"{table}.json has no record '{lacking}' .needed by sample scene-0916-sample0.$"
+    with pytest.raises(DataError, match=said):
+        open_samples(own_root, nsweeps=9).require_records()
 
 
 def test_a_scene_table_that_is_not_one_is_an_error(own_root: Path) -> None:

@@ -72,6 +72,8 @@ HEADERS: dict[str, Callable[[Any], Any]] = {
     "no meta": lambda header: header.pop("meta") and None,
     "other meta": lambda header: header.update(meta=[]),
     "fewer scenes": lambda header: header["meta"].update(scenes=[]),
+    "another channel": lambda header: header["meta"]["channels"].update(CAM="camera"),
+    "no channels": lambda header: header["meta"].update(channels=3),
     "no text": lambda header: header["meta"].update(categories=[1, 2, 3]),
 }
 
@@ -87,8 +89,8 @@ def test_a_forged_header_is_damage(tiny_root: Path, index: Path, name: str, capl
 
 
 ROWS = [
-    *[("samples", "scene", -1), ("samples", "scene", 99), ("samples", "frames", 10**6)],
-    *[("samples", "frames", -2), ("samples", "first_annotation", -1)],
+    *[("samples", "scene", -1), ("samples", "scene", 99), ("key_frames", None, 10**6)],
+    *[("key_frames", None, -2), ("samples", "first_annotation", -1), ("samples", "problem", -2)],
     *[("samples", "first_annotation", 2**62), ("samples", "annotations", -5)],
     *[("samples", "annotations", 2**31 - 1), ("frames", "calibration", -1)],
     *[("frames", "calibration", 12345), ("annotations", "category", 77)],

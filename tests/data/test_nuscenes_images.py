@@ -68,5 +68,6 @@ def test_truncated_image_is_named(tmp_path: Path, keep: int) -> None:
     path.write_bytes(content[:keep])
     with pytest.raises(DataError) as caught:
         load_image(path, (32, 56), token="the-sample")
-    assert f"{path}: truncated or not an image" in str(caught.value)
+    said = "truncated or not an image" if keep else "truncated: the file is empty"
+    assert f"{path}: {said}" in str(caught.value)
     assert "the-sample" in str(caught.value)

@@ -48,11 +48,14 @@ def test_points_at_the_ego_origin_are_dropped() -> None:
 
 @pytest.mark.parametrize(
     ("size", "message"),
-    [(0, "truncated: the file is empty"), (39, "truncated: 39 bytes are not whole points")],
+    [
+        (0, "truncated: the file is empty"),
+        (39, "truncated, or of another width: 39 bytes are not whole points"),
+    ],
 )
 def test_damaged_files_are_named(tmp_path: Path, size: int, message: str) -> None:
     path = tmp_path / "lidar.pcd.bin"
-    path.write_bytes(bytes(size))
+    path.write_bytes(b"\1" * size)
     with pytest.raises(DataError) as caught:
         read_lidar(path, token="the-sample")
     assert f"{path}: {message}" in str(caught.value)

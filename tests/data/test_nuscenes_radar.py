@@ -86,15 +86,35 @@ def test_any_filters_equal_the_devkits(
     np.testing.assert_array_equal(ours, expected.points)
 
 
-def test_only_a_nan_in_the_first_point_means_empty(tmp_path: Path) -> None:
+def test_only_a_first_point_without_a_position_means_empty(tmp_path: Path) -> None:
     path = tmp_path / "radar.pcd"
     table = radar_table(np.random.default_rng(0), 9)
-    table["vx"][4] = np.nan
-    write_radar(path, table)
-    assert read_radar(path).shape == (18, 9)
-    table["vy"][0] = np.nan
+    for name in ("x", "y", "z"):
+        table[name][0] = np.nan
     write_radar(path, table)
     assert read_radar(path).shape == (18, 0)
+
+
+@pytest.mark.parametrize(
+    ("name", "point", "value", "said"),
+    [
+        ("rcs", 4, np.nan, "point 4 of 9 is no measurement: rcs is nan"),
+        ("vx", 0, np.nan, "point 0 of 9 is no measurement: vx is nan"),
+        ("vy_comp", 8, np.inf, "vy_comp is inf"),
+        ("y", 2, -1000.5, "y is -1000.5, beyond 1000 m"),
+    ],
+)
+def test_points_that_no_radar_measures_are_named(
+    tmp_path: Path, name: str, point: int, value: float, said: str
+) -> None:
+    path = tmp_path / "radar.pcd"
+    table = radar_table(np.random.default_rng(0), 9)
+    table[name][point] = value
+    write_radar(path, table)
+    with pytest.raises(DataError) as caught:
+        read_radar(path, token="the-sample")
+    assert f"{path}: " in str(caught.value)
+    assert said in str(caught.value)
 
 
 def test_the_devkits_global_filters_are_left_alone(samples: NuScenesSamples) -> None:
@@ -117,12 +137,18 @@ def test_the_devkits_global_filters_are_left_alone(samples: NuScenesSamples) -> 
     [
         (lambda content: b"", "truncated: the file is empty"),
         (lambda content: content[:60], "truncated, or not a .pcd file: no DATA line"),
-        (lambda content: content[:-60], "truncated: 7 of 9 radar points"),
-        (lambda content: content.replace(b"DATA binary", b"DATA ascii"), "DATA is 'ascii'"),
-        (lambda content: content.replace(b"x y z dyn", b"a y z dyn"), "FIELDS is 'a y z dyn_prop"),
-        (lambda content: content.replace(b"SIZE 4 4", b"SIZE 4 5"), "not a nuScenes radar file"),
-        (lambda content: content.replace(b"WIDTH 9", b"WIDTH x"), "not a nuScenes radar file"),
-        (lambda content: content.replace(b"TYPE F F", b"TYPE F Q"), "not a nuScenes radar file"),
+        (lambda content: bytes(len(content)), "it holds nothing but zeros"),
+        (lambda content: b"<!DOCTYPE html><title>404</title>\n" * 99, "it is a web page"),
+        (lambda content: content[:-60], "truncated: 7 of 9 points"),
+        (lambda content: content.replace(b"DATA binary", b"DATA packed"), "DATA is 'packed'"),
+        (
+            lambda content: content.replace(b"x y z dyn", b"a y z dyn"),
+            "it has no field x; it has a",
+        ),
+        (lambda content: content.replace(b"SIZE 4 4", b"SIZE 4 5"), "field y is of TYPE F, SIZE 5"),
+        (lambda content: content.replace(b"WIDTH 9", b"WIDTH x"), "WIDTH is 'x'"),
+        (lambda content: content.replace(b"WIDTH 9", b"WIDTH -1"), "WIDTH is '-1'"),
+        (lambda content: content.replace(b"TYPE F F", b"TYPE F Q"), "field y is of TYPE Q"),
     ],
 )
 def test_damaged_files_are_named(tmp_path: Path, damage, message: str) -> None:
@@ -145,7 +171,7 @@ def test_the_byte_after_the_points_is_not_needed(tmp_path: Path) -> None:
     path.write_bytes(path.read_bytes()[:-1])
     np.testing.assert_array_equal(read_radar(path), whole)
     path.write_bytes(path.read_bytes()[:-1])
-    with pytest.raises(DataError, match="truncated: 8 of 9 radar points"):
+    with pytest.raises(DataError, match="truncated: 8 of 9 points"):
         read_radar(path)
 
 

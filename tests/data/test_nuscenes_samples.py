@@ -13,7 +13,8 @@ from nuscenes.nuscenes import NuScenes
 from tiny_nuscenes import VERSION, open_samples
 from torch.utils.data import DataLoader
 
-from lmd_cli.data import NuScenesSamples, Sample, collate
+from lmd_cli.data import Channels, NuScenesSamples, Sample, collate
+from lmd_cli.data.database import RADARS
 from lmd_cli.errors import DataError
 
 SHAPES = {
@@ -216,26 +217,48 @@ def test_tables_that_cannot_be_read(broken_root: Path) -> None:
     table = broken_root / VERSION / "sample_data.json"
     content = table.read_text()
     table.write_text(content[:-100])
-    with pytest.raises(DataError, match="nuscenes-devkit cannot open"):
+    with pytest.raises(DataError, match=r"sample_data\.json cannot be read as a table"):
         open_samples(broken_root)
     table.unlink()
-    with pytest.raises(DataError, match=r"sample_data\.json"):
+    with pytest.raises(DataError, match=r"sample_data\.json: file not found"):
         open_samples(broken_root)
-    table.write_text(content)
+
+
+def test_what_no_sample_needs_may_be_missing_or_half_unpacked(
+    broken_root: Path, samples: NuScenesSamples
+) -> None:
     (broken_root / "maps" / "blank.png").unlink()
-    with pytest.raises(DataError, match=r"map mask .*blank\.png"):
-        open_samples(broken_root)
+    for table in ("map", "log", "attribute", "visibility"):
+        (broken_root / VERSION / f"{table}.json").unlink()
+    (broken_root / VERSION / "lidarseg.json").write_text('[{"token": "of no file"}]')
+    assert_same(open_samples(broken_root)[0], samples[0])
 
 
 def test_sample_without_a_channel(broken_root: Path) -> None:
     table = broken_root / VERSION / "sample_data.json"
     rows = json.loads(table.read_text())
     table.write_text(json.dumps([row for row in rows if "RADAR_FRONT_LEFT" not in row["token"]]))
+    some = open_samples(broken_root)
+    assert some.left_out == ["RADAR_FRONT_LEFT"]
+    assert list(some._records[0].radars) == [r for r in RADARS if r != "RADAR_FRONT_LEFT"]
     with pytest.raises(DataError) as caught:
-        open_samples(broken_root)
-    assert "lack 'RADAR_FRONT_LEFT', which sample scene-0916-sample0 needs" in str(caught.value)
+        open_samples(broken_root, channels=Channels(radars=RADARS))
+    assert "the tables have no radar RADAR_FRONT_LEFT" in str(caught.value)
+    assert "RADAR_FRONT (radar)" in str(caught.value)
+    assert open_samples(broken_root, modalities=("camera", "lidar")).left_out == []
+
+
+def test_a_channel_that_one_sample_lacks_is_an_error(broken_root: Path) -> None:
+    table = broken_root / VERSION / "sample_data.json"
+    rows = json.loads(table.read_text())
+    lost = "scene-0916-RADAR_FRONT_LEFT-1"
+    kept = [{**row, "prev": ""} if row["prev"] == lost else row for row in rows]
+    table.write_text(json.dumps([row for row in kept if row["token"] != lost]))
+    samples = open_samples(broken_root)
+    assert samples[1].token
+    with pytest.raises(DataError, match="no key frame of RADAR_FRONT_LEFT") as caught:
+        samples[0]
     assert caught.value.token == "scene-0916-sample0"
-    assert len(open_samples(broken_root, modalities=("camera", "lidar"))) == 4
 
 
 def test_bad_arguments(tiny_root: Path) -> None:

@@ -27,7 +27,7 @@ LEVEL = np.array([[0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1]], dty
 def boxes_of(*annotations: Annotation, cam0_T_ego: np.ndarray = LEVEL) -> list[Box3D]:
     here = ([0.0, 0.0, 0.0], [1.0, 0.0, 0.0, 0.0])
     frame = SensorFrame("", 0, *here, *here, [], 0, 0)
-    record = SampleRecord("sample", "scene", (), {}, (frame,), annotations)
+    record = SampleRecord("sample", "scene", (), {}, {"LIDAR_TOP": (frame,)}, annotations)
     return camera_boxes(record, cam0_T_ego)
 
 

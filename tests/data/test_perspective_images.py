@@ -111,7 +111,8 @@ def test_truncated_image_is_named(tmp_path: Path, keep: int) -> None:
     path.write_bytes(path.read_bytes()[:keep])
     with pytest.raises(DataError) as caught:
         read_window(path, Window.covering(camera(size=(90, 160)), (32, 88)), token="the-sample")
-    assert f"{path}: truncated or not an image" in str(caught.value)
+    said = "truncated or not an image" if keep else "truncated: the file is empty"
+    assert f"{path}: {said}" in str(caught.value)
     assert "the-sample" in str(caught.value)
 
 

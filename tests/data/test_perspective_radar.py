@@ -19,7 +19,7 @@ from pyquaternion import Quaternion
 from tiny_nuscenes import VERSION, radar_table, write_radar
 
 from lmd_cli.data import KeyframeSamples
-from lmd_cli.data.database import CAMERAS, SampleRecord
+from lmd_cli.data.database import SampleRecord
 from lmd_cli.data.perspective.images import Window
 from lmd_cli.data.perspective.radar import (
     PERSPECTIVE_FILTERS,
@@ -122,8 +122,8 @@ def test_camera_rows_equal_the_devkits(devkit: NuScenes, samples: KeyframeSample
     seen = 0
     for record in samples._records:
         points = points_of(samples, record)
-        for name, frame in zip(CAMERAS, record.cameras, strict=True):
-            ours = camera_rows(points, record.lidar[0], frame)
+        for name, frame in zip(samples.rig.cameras, record.cameras, strict=True):
+            ours = camera_rows(points, record.reference, frame)
             expected = devkit_rows(devkit, points, record.token, name)
             np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-5)
             seen += len(ours)
@@ -152,13 +152,13 @@ def test_still_points_land_where_the_devkit_draws_them(tiny_root: Path, tmp_path
         data = devkit.get("sample", record.token)["data"]
         points = points_of(samples, record)
         current = points[points[:, 6] == 0]
-        for name, frame in zip(CAMERAS, record.cameras, strict=True):
+        for name, frame in zip(samples.rig.cameras, record.cameras, strict=True):
             theirs = [
                 devkit.explorer.map_pointcloud_to_image(data[radar], data[name], min_dist=0.1)
                 for radar in RADARS
             ]
             expected = np.concatenate([np.column_stack([p[:2].T, d]) for p, d, _ in theirs])
-            ours = camera_rows(current, record.lidar[0], frame)[:, :3]
+            ours = camera_rows(current, record.reference, frame)[:, :3]
             np.testing.assert_allclose(ours, expected, rtol=1e-5, atol=1e-5)
             drawn += len(ours)
     assert drawn > 200
@@ -167,7 +167,7 @@ def test_still_points_land_where_the_devkit_draws_them(tiny_root: Path, tmp_path
 def test_a_moving_point_is_brought_forward(samples: KeyframeSamples) -> None:
     """An oncoming point of the front radar, 0.231 s old: it came nearer by that times its speed."""
     record = samples._records[1]
-    sweep, lidar = record.radars["RADAR_FRONT"][3], record.lidar[0]
+    sweep, lidar = record.radars["RADAR_FRONT"][3], record.reference
     lag = 1e-6 * (lidar.timestamp - sweep.timestamp)
     assert lag == pytest.approx(0.234)
 

@@ -95,6 +95,7 @@ def write_radar(path: Path, table: np.ndarray) -> None:
 def write_lidar(path: Path, rng: Generator, count: int = 200) -> None:
     """A ``.pcd.bin``: x, y, z, intensity, ring; some points beside the sensor."""
     points = rng.normal(0, 15, (count, 5)).astype("<f4")
+    points[:, 4] = np.arange(count) % 32
     points[::5, :2] = rng.normal(0, 2, points[::5, :2].shape)
     path.write_bytes(points.tobytes())
 
@@ -107,7 +108,8 @@ def write_image(path: Path, rng: Generator) -> None:
 def write_radar_frame(path: Path, rng: Generator) -> None:
     table = radar_table(rng, int(rng.integers(20, 40)))
     if NAN_RADAR in path.name:
-        table["x"][0] = np.nan
+        for name in ("x", "y", "z"):
+            table[name][0] = np.nan
     write_radar(path, table)
 
 

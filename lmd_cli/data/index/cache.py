@@ -15,16 +15,17 @@ from typing import IO
 
 from lmd_cli.data.cache import CACHE_VARIABLE, cache_folder
 from lmd_cli.data.index.records import FORMAT, SplitIndex
+from lmd_cli.data.index.splits import OWN_SPLITS, Split, split_name
 from lmd_cli.data.index.storage import DamagedError, is_index, write_arrays
 from lmd_cli.data.index.tables import Progress, build_index
 from lmd_cli.data.index.validity import require_sound
-from lmd_cli.errors import DataError
+from lmd_cli.data.roots import require_version
 from lmd_cli.locks import lock_file
 
 #: The tables that an index is made from.
 TABLES = (
     *("scene", "sample", "sample_data", "ego_pose", "calibrated_sensor", "sensor"),
-    *("sample_annotation", "instance", "category", "visibility"),
+    *("sample_annotation", "instance", "category"),
 )
 #: An index that was not opened for so long is removed when another one is made, seconds.
 KEPT = 90 * 24 * 3600
@@ -36,7 +37,7 @@ log = logging.getLogger(__name__)
 
 
 def open_index(
-    dataroot: Path | str, version: str, split: str, progress: Progress | None = None
+    dataroot: Path | str, version: str, split: Split, progress: Progress | None = None
 ) -> SplitIndex:
     """A split's index: from the cache folder, or made and put there.
 
@@ -48,15 +49,15 @@ def open_index(
     Args:
         dataroot: the nuScenes root.
         version: e.g. ``v1.0-trainval``.
-        split: e.g. ``val``.
+        split: e.g. ``val``, or names of scenes.
         progress: called with (finished steps, all steps) while an index is made.
 
     Raises:
         DataError: data root, version or split not found (says what is there), a split without a
-            scene in this version, or tables that the devkit cannot read.
+            scene in this version, or tables that cannot be read.
     """
     root = Path(dataroot).expanduser()
-    _require_version(root, version)
+    require_version(root, version)
     path = index_path(root, version, split)
     index = _load(path)
     if index is not None:
@@ -66,35 +67,17 @@ def open_index(
         return index or _make(path, root, version, split, progress)
 
 
-def index_path(root: Path, version: str, split: str) -> Path:
+def index_path(root: Path, version: str, split: Split) -> Path:
     """Where the index of a split belongs, given its tables as they are now."""
     stamps = []
-    for name in TABLES:
+    for name in (*(f"{table}.json" for table in TABLES), OWN_SPLITS):
         with contextlib.suppress(FileNotFoundError):
-            found = (root / version / f"{name}.json").stat()
+            found = (root / version / name).stat()
             stamps.append((name, found.st_size, found.st_mtime_ns))
     key = json.dumps([FORMAT, str(root.resolve()), version, split, stamps])
     digest = hashlib.sha256(key.encode()).hexdigest()[:24]
-    readable = re.sub(r"[^\w.-]", "_", f"{version}-{split}")[:80]
+    readable = re.sub(r"[^\w.-]", "_", f"{version}-{split_name(split)}")[:80]
     return cache_folder() / "indexes" / f"{readable}-{digest}.lmdindex"
-
-
-def _require_version(root: Path, version: str) -> None:
-    if not root.is_dir():
-        raise DataError(f"data root {root} not found; {_there(root.parent)}", path=root)
-    if not (root / version / "scene.json").is_file():
-        versions = sorted(table.parent.name for table in root.glob("*/scene.json"))
-        what = f"versions there: {', '.join(versions)}" if versions else _there(root)
-        raise DataError(f"version {version} not found in {root}; {what}", path=root / version)
-
-
-def _there(folder: Path) -> str:
-    """What a folder holds, in words."""
-    if not folder.is_dir():
-        return f"nor does {folder} exist"
-    names = sorted(entry.name for entry in folder.iterdir())
-    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
-    return f"{folder} holds {', '.join(names[:10]) + more if names else 'nothing'}"
 
 
 def _load(path: Path) -> SplitIndex | None:
@@ -113,7 +96,7 @@ def _load(path: Path) -> SplitIndex | None:
 
 
 def _make(
-    path: Path, root: Path, version: str, split: str, progress: Progress | None
+    path: Path, root: Path, version: str, split: Split, progress: Progress | None
 ) -> SplitIndex:
     index = build_index(root, version, split, progress)
     try:

@@ -2,42 +2,33 @@
 
 The arrays of an index:
 
-- ``samples``: token, scene (a number), ``frames`` (one for each of :data:`CHANNELS`, a row of
-  ``frames``), and the first and number of its rows in ``annotations``; ordered by (scene token,
-  timestamp).
+- ``samples``: token, scene (a number), the first and number of its rows in ``annotations``, and a
+  problem with one of them; ordered by (scene token, timestamp).
+- ``key_frames`` (samples, channels): rows of ``frames``.
 - ``frames``: one file of a sensor each, with the vehicle's pose, a row of ``calibrations``, and
   an image's size. Cameras have their key frames only, the other sensors every sweep.
 - ``prev`` (frames,): the row of the sweep before.
 - ``calibrations``, and ``annotations`` (vehicles only).
 
-Rows are numbers from 0; -1 is none, and -2 - k one that the tables name and do not hold: entry k
-of ``missing``.
+Rows are numbers from 0; -1 is none, and -2 - k one that cannot be used: entry k of ``problems``
+says why, so that only those who need it stumble over it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, overload
 
 import numpy as np
+from numpy.typing import NDArray
 
-from lmd_cli.data.database import (
-    CAMERAS,
-    LIDAR,
-    RADARS,
-    Annotation,
-    SampleRecord,
-    SensorFrame,
-)
+from lmd_cli.data.database import Annotation, Rig, SampleRecord, SensorFrame
 from lmd_cli.data.index.storage import Arrays, read_arrays
 from lmd_cli.errors import DataError
 
 #: Raised whenever what an index holds, or how, changes.
-FORMAT = 1
-CHANNELS = (*CAMERAS, *RADARS, LIDAR)
-_RADARS_AT = len(CAMERAS)
-_LIDAR_AT = len(CAMERAS) + len(RADARS)
+FORMAT = 2
 
 
 class SplitIndex:
@@ -46,7 +37,8 @@ class SplitIndex:
     Args:
         arrays: see this module.
         meta: ``version``; ``scenes``, pairs of name and description; ``absent``, names of scenes;
-            ``categories``; ``missing``.
+            ``categories``; ``problems``; ``channels``, modality by name in the order of
+            ``key_frames``; ``annotated``, whether any sample has annotations.
         path: the file that the arrays are mapped from; none if they are in memory only.
     """
 
@@ -81,68 +73,91 @@ class SplitIndex:
         values = [scene[column] for scene in self.meta["scenes"]]
         return [values[number] for number in self.arrays["samples"]["scene"].tolist()]
 
-    def require(self, radar_sweeps: int, lidar_sweeps: int) -> None:
-        """Make sure that the tables hold everything that so many sweeps need.
+    @property
+    def channels(self) -> dict[str, str]:
+        """Modality of each channel that the split has, by name."""
+        return dict(self.meta["channels"])
 
-        Raises:
-            DataError: they do not; names the record, and a sample that needs it.
-        """
-        if not self.meta["missing"]:
-            return
-        at = range(_RADARS_AT, _LIDAR_AT)
-        self._require(list(range(_RADARS_AT)), 1)
-        self._require(list(at), radar_sweeps)
-        self._require([_LIDAR_AT], lidar_sweeps)
+    def problems(self, rig: Rig, radar_sweeps: int, lidar_sweeps: int) -> dict[str, str]:
+        """What keeps samples of a rig from being loaded, and for each the first such sample."""
+        if not self.meta["problems"]:
+            return {}
+        found: dict[str, str] = {}
+        tokens = self.arrays["samples"]["token"]
+        asked = ((rig.cameras, 1), (rig.radars, radar_sweeps), (rig.lidars, lidar_sweeps))
+        rows = [self.arrays["samples"]["problem"][:, None]]
+        rows += [step for channels, sweeps in asked for step in self._steps(channels, sweeps)]
+        for sample, column in np.argwhere((every := np.concatenate(rows, axis=1)) < -1):
+            text = self._text(int(every[sample, column]))
+            found.setdefault(text, tokens[sample].decode())
+        return found
 
-    def _require(self, columns: list[int], sweeps: int) -> None:
-        frames = self.arrays["samples"]["frames"][:, columns]  # (samples, channels)
+    def _steps(self, channels: Sequence[str], sweeps: int) -> Iterator[NDArray[np.int32]]:
+        """Rows (samples, channels) of the key frames, then of the sweeps before them."""
+        rows = self.arrays["key_frames"][:, [list(self.channels).index(c) for c in channels]]
         for _ in range(sweeps):
-            lacking = np.argwhere(frames < -1)
-            if len(lacking):
-                sample, channel = lacking[0]
-                name = self.meta["missing"][-2 - frames[sample, channel]]
-                token = self.arrays["samples"]["token"][sample].decode()
-                tables = f"the {self.meta['version']} tables"
-                raise DataError(f"{tables} lack {name!r}, which sample {token} needs", token=token)
-            frames = np.where(frames >= 0, self.arrays["prev"][np.maximum(frames, 0)], -1)
+            yield rows
+            rows = np.where(rows >= 0, self._before(rows), -1)
 
-    def record(self, index: int, radar_sweeps: int, lidar_sweeps: int) -> SampleRecord:
+    def _before(self, rows: NDArray[np.int32]) -> NDArray[np.int32]:
+        prev = self.arrays["prev"]
+        return prev[np.maximum(rows, 0)] if len(prev) else rows  # type: ignore[no-any-return]
+
+    def _text(self, row: int) -> str:
+        """The problem that a row stands for."""
+        return f"{self.meta['version']}/{self.meta['problems'][-2 - row]}"
+
+    def record(
+        self, index: int, radar_sweeps: int, lidar_sweeps: int, rig: Rig | None = None
+    ) -> SampleRecord:
         """A sample's record with so many sweeps, the key frame's included.
 
         Raises:
-            DataError: the tables give an image no size.
+            DataError: one of the tables' records cannot be used.
         """
-        token, scene, frames, first, count = _plain(self.arrays["samples"][index])
-        radars = {
-            channel: self._frames(self._chain(frame, radar_sweeps))
-            for channel, frame in zip(RADARS, frames[_RADARS_AT:_LIDAR_AT], strict=True)
-        }
-        cameras = self._frames(frames[:_RADARS_AT])
+        rig, channels = rig or Rig(), self.channels
+        token, scene, first, count, problem = _plain(self.arrays["samples"][index])
         sample = token.decode()
-        _require_sizes(cameras, sample)
+        frames = dict(zip(channels, self.arrays["key_frames"][index].tolist(), strict=True))
+
+        def sweeps(names: Sequence[str], number: int) -> dict[str, tuple[SensorFrame, ...]]:
+            return {n: self._frames(self._chain(frames[n], number), sample) for n in names}
+
         name, description = self.meta["scenes"][scene]
+        self._require(problem, sample)
         return SampleRecord(
             token=sample,
             scene=name,
-            cameras=cameras,
-            radars=radars if radar_sweeps else {},
-            lidar=self._frames(self._chain(frames[_LIDAR_AT], lidar_sweeps)),
+            cameras=self._frames([frames[channel] for channel in rig.cameras], sample),
+            radars=sweeps(rig.radars if radar_sweeps else (), radar_sweeps),
+            lidars=sweeps(rig.lidars, lidar_sweeps),
             vehicles=self._vehicles(first, first + count),
             description=description,
         )
 
+    def _require(self, row: int, sample: str) -> None:
+        if row < -1:
+            needed = f"{self._text(row)} (needed by sample {sample})"
+            raise DataError(needed, token=sample)
+
     def _chain(self, frame: int, sweeps: int) -> list[int]:
         """Rows of a frame and up to ``sweeps - 1`` before it, fewer at the start of a scene."""
         rows: list[int] = []
-        while frame >= 0 and len(rows) < sweeps:
+        while frame != -1 and len(rows) < sweeps:
             rows.append(frame)
-            frame = int(self.arrays["prev"][frame])
+            frame = int(self.arrays["prev"][frame]) if frame >= 0 else -1
         return rows
 
-    def _frames(self, rows: Sequence[int]) -> tuple[SensorFrame, ...]:
+    def _frames(self, rows: Sequence[int], sample: str) -> tuple[SensorFrame, ...]:
+        """The frames of some rows.
+
+        Raises:
+            DataError: one of them stands for a problem.
+        """
         table, calibrations = self.arrays["frames"], self.arrays["calibrations"]
         found = []
         for row in rows:
+            self._require(row, sample)
             name, timestamp, place, turn, calibration, width, height = _plain(table[row])
             at, rotation, intrinsic, camera = _plain(calibrations[calibration])
             matrix = intrinsic if camera else []
@@ -163,24 +178,15 @@ def _plain(row: np.void) -> list[Any]:
     return [v.tolist() if isinstance(v, np.ndarray) else v for v in row.item()]
 
 
-def _require_sizes(cameras: Sequence[SensorFrame], token: str) -> None:
-    for camera in cameras:
-        if camera.width < 1 or camera.height < 1:
-            problem = (
-                f"the tables give {camera.filename} a size of {camera.width} x {camera.height}"
-            )
-            raise DataError(
-                f"{problem} pixels (width x height; needed by sample {token}); both must be at "
-                "least 1: get the version's tables again",
-                token=token,
-            )
-
-
 class Records(Sequence[SampleRecord]):
-    """An index's records with a number of sweeps; each is made anew when it is asked for."""
+    """An index's records of a rig with a number of sweeps; each is made when it is asked for."""
 
-    def __init__(self, split: SplitIndex, radar_sweeps: int, lidar_sweeps: int) -> None:
-        self.split, self._sweeps = split, (radar_sweeps, lidar_sweeps)
+    def __init__(self, split: SplitIndex, rig: Rig, radar_sweeps: int, lidar_sweeps: int) -> None:
+        self.split, self.rig, self._sweeps = split, rig, (radar_sweeps, lidar_sweeps)
+
+    def problems(self) -> dict[str, str]:
+        """What keeps records from being used, and for each the first sample that needs it."""
+        return self.split.problems(self.rig, *self._sweeps)
 
     def __len__(self) -> int:
         return len(self.split)
@@ -194,4 +200,4 @@ class Records(Sequence[SampleRecord]):
     def __getitem__(self, at: int | slice) -> SampleRecord | list[SampleRecord]:
         if isinstance(at, slice):
             return [self[i] for i in range(len(self))[at]]
-        return self.split.record(range(len(self))[at], *self._sweeps)
+        return self.split.record(range(len(self))[at], *self._sweeps, self.rig)

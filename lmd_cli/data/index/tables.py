@@ -1,20 +1,21 @@
-"""From nuscenes-devkit's database to the arrays of an index."""
+"""From a version's tables to the arrays of an index."""
 
 from __future__ import annotations
 
 import contextlib
-import difflib
 import gc
-import json
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from lmd_cli.data.database import CAMERAS, UNKNOWN_VELOCITY, VEHICLE
-from lmd_cli.data.index.records import CHANNELS, SplitIndex
+from lmd_cli.data.database import CAMERAS, LIDAR, RADARS, VEHICLE
+from lmd_cli.data.index import values
+from lmd_cli.data.index.reader import Row, Tables, read_table
+from lmd_cli.data.index.records import SplitIndex
+from lmd_cli.data.index.splits import Split, split_scenes
 from lmd_cli.errors import DataError
 
 Progress = Callable[[int, int], None]
@@ -22,8 +23,7 @@ Progress = Callable[[int, int], None]
 _PLACE = [("translation", "<f8", (3,)), ("rotation", "<f8", (4,))]
 CALIBRATION = np.dtype([*_PLACE, ("intrinsic", "<f8", (3, 3)), ("camera", "?")])
 SAMPLE = [
-    *[("scene", "<i4"), ("frames", "<i4", (len(CHANNELS),))],
-    *[("first_annotation", "<i8"), ("annotations", "<i4")],
+    *[("scene", "<i4"), ("first_annotation", "<i8"), ("annotations", "<i4"), ("problem", "<i4")]
 ]
 FRAME = [
     *[("timestamp", "<i8"), ("ego_translation", "<f8", (3,)), ("ego_rotation", "<f8", (4,))],
@@ -35,57 +35,15 @@ ANNOTATION = [
 ]
 
 
-def open_database(root: Path, version: str) -> Any:
-    """nuscenes-devkit's ``NuScenes`` for a version.
-
-    Raises:
-        DataError: the devkit cannot read it.
-    """
-    # Late: the devkit takes a second or two to import.
-    from nuscenes.nuscenes import NuScenes
-
-    try:
-        return NuScenes(version=version, dataroot=str(root), verbose=False)
-    except MemoryError:
-        raise
-    except Exception as error:  # of any kind: it looks at nothing before it uses it
-        problem = f"nuscenes-devkit cannot open {root / version}: {error}"
-        raise DataError(problem, path=root / version) from error
-
-
-def split_scenes(split: str, present: Iterable[str], version: str) -> tuple[set[str], set[str]]:
-    """Names of the split's scenes that are ``present`` in the version, and of those that are not.
-
-    Raises:
-        DataError: no such split (says which there are), or none of its scenes is present.
-    """
-    from nuscenes.utils.splits import create_splits_scenes
-
-    splits: dict[str, list[str]] = create_splits_scenes()
-    if split not in splits:
-        near = difflib.get_close_matches(split, splits, n=1)
-        hint = f" (did you mean {near[0]}?)" if near else ""
-        raise DataError(f"split {split} not found{hint}; splits: {', '.join(splits)}")
-    names = set(present)
-    scenes = set(splits[split])
-    if not scenes & names:
-        usable = [name for name, members in splits.items() if names & set(members)]
-        raise DataError(
-            f"no scene of split {split} is in version {version}, whose {len(names)} scenes "
-            f"belong to: {', '.join(usable) or 'no known split'}"
-        )
-    return scenes & names, scenes - names
-
-
 def build_index(
-    root: Path, version: str, split: str, progress: Progress | None = None
+    root: Path, version: str, split: Split, progress: Progress | None = None
 ) -> SplitIndex:
     """A split's index, in memory.
 
     Args:
         root: the nuScenes root.
         version: e.g. ``v1.0-trainval``.
-        split: e.g. ``val``.
+        split: e.g. ``val``, or names of scenes.
         progress: called with (finished steps, all steps): the tables read, then each scene.
 
     Raises:
@@ -98,7 +56,7 @@ def build_index(
 
 @contextlib.contextmanager
 def _as_nuscenes(tables: Path) -> Iterator[None]:
-    """What the devkit or we stumble over in tables of another kind, as a message."""
+    """What we stumble over in tables of another kind, as a message."""
     try:
         yield
     except (TypeError, AttributeError, LookupError, ArithmeticError, ValueError) as error:
@@ -111,27 +69,20 @@ def _as_nuscenes(tables: Path) -> Iterator[None]:
         raise DataError(f"{tables}: the tables cannot be read: {error}", path=tables) from error
 
 
-def _built(root: Path, version: str, split: str, report: Progress) -> SplitIndex:
-    present, absent = split_scenes(split, _scene_names(root, version), version)
+def _built(root: Path, version: str, split: Split, report: Progress) -> SplitIndex:
+    folder = root / version
+    # Read apart, so that a mistyped split is refused before gigabytes are read.
+    names = [row["name"] for row in read_table(folder, "scene")]
+    present, absent = split_scenes(folder, split, names)
     steps = 1 + len(present)
     report(0, steps)
     with _no_collection():
-        database = open_database(root, version)
+        builder = _Builder(Tables(folder, present))
         report(1, steps)
-        builder = _Builder(database, present)
-        for done, scene in enumerate(builder.scenes_in_order(), start=2):
+        for done, scene in enumerate(builder.tables.scenes, start=2):
             builder.add_scene(scene)
             report(done, steps)
         return builder.finish(sorted(absent))
-
-
-def _scene_names(root: Path, version: str) -> list[str]:
-    """Read apart, so that a mistyped split is refused before the devkit reads gigabytes."""
-    path = root / version / "scene.json"
-    try:
-        return [scene["name"] for scene in json.loads(path.read_bytes())]
-    except (OSError, LookupError, TypeError, ValueError) as error:
-        raise DataError(f"{path} cannot be read as a table: {error}", path=path) from error
 
 
 @contextlib.contextmanager
@@ -147,144 +98,181 @@ def _no_collection() -> Iterator[None]:
 
 
 class _Builder:
-    """Collects rows, scene by scene."""
+    """Collects rows, scene by scene; what cannot be used becomes a problem of those who need it."""
 
-    def __init__(self, database: Any, scenes: set[str]) -> None:
-        self._db = database
-        self._scenes = [row for row in database.scene if row["name"] in scenes]
-        self._scenes.sort(key=lambda row: row["token"])
-        self._samples_of: dict[str, list[dict]] = {}
-        for row in database.sample:
-            self._samples_of.setdefault(row["scene_token"], []).append(row)
+    def __init__(self, tables: Tables) -> None:
+        self.tables = tables
+        self.channels = _ordered(tables.channels)
         self.samples: list[tuple[Any, ...]] = []
+        self.key_frames: list[list[int]] = []
         self.frames: list[tuple[Any, ...]] = []
         self.prev: list[int] = []
         self.calibrations: dict[str, tuple[int, tuple[Any, ...]]] = {}
         self.annotations: list[tuple[Any, ...]] = []
         self.categories: dict[str, int] = {}
-        self.missing: list[str] = []
+        self.problems: dict[str, int] = {}
         self._row_of: dict[str, int] = {}
 
-    def scenes_in_order(self) -> list[dict]:
-        """The split's scenes, ordered by token."""
-        return self._scenes
-
-    def add_scene(self, scene: dict) -> None:
+    def add_scene(self, scene: Row) -> None:
         """The rows of a scene's samples, ordered by time."""
-        rows = self._samples_of.get(scene["token"], [])
+        rows = self.tables.samples[scene["token"]]
         for row in sorted(rows, key=lambda row: row["timestamp"]):
+            self._add_sample(row, self.tables.scenes.index(scene))
+
+    def _add_sample(self, row: Row, scene: int) -> None:
+        data = self.tables.key_frames[row["token"]]
+        self.key_frames.append([self._frame(data.get(c), c, row) for c in self.channels])
+        first, problem = len(self.annotations), -1
+        for token in self.tables.annotations[row["token"]]:
             try:
-                self._add_sample(row, self._scenes.index(scene))
-            except KeyError as error:
-                tables = f"the {self._db.version} tables"
-                problem = f"{tables} lack {error}, which sample {row['token']} needs"
-                raise DataError(problem, token=row["token"]) from error
-            except (TypeError, ValueError) as error:
-                problem = f"the {self._db.version} tables hold a value of another kind than "
-                problem += f"nuScenes', which sample {row['token']} needs: {error}"
-                raise DataError(problem, token=row["token"]) from error
-
-    def _add_sample(self, row: dict, scene: int) -> None:
-        data = row["data"]
-        frames = [self._frame(data.get(channel), channel) for channel in CHANNELS]
-        first = len(self.annotations)
-        for token in row["anns"]:
-            annotation = self._db.get("sample_annotation", token)
-            if VEHICLE in annotation["category_name"]:
-                self.annotations.append(self._annotation(annotation))
+                self._add_annotation(self.tables.get("sample_annotation", token))
+            except values.RecordError as error:
+                problem = self._problem(error)
         count = len(self.annotations) - first
-        self.samples.append((row["token"].encode(), scene, frames, first, count))
+        self.samples.append((row["token"].encode(), scene, first, count, problem))
 
-    def _frame(self, token: str | None, channel: str) -> int:
+    def _frame(self, token: str | None, channel: str, sample: Row) -> int:
         """Row of a frame; it and, but for cameras, the sweeps before it are added."""
         if token is None:
-            return self._lacking(channel)
+            lacking = f"sample_data.json has no key frame of {channel} for {sample['token']}"
+            return self._problem(values.RecordError(lacking))
         newest = self._add_frame(token)
         row = newest
-        while row >= 0 and channel not in CAMERAS:
-            token = self._db.get("sample_data", token)["prev"]
+        while row >= 0 and self.tables.channels[channel] != "camera":
+            token = self.tables.get("sample_data", token).get("prev")
             known = self._row_of.get(token) if token else -1
-            self.prev[row] = self._add_frame(token) if known is None else known
+            self.prev[row] = self._add_frame(str(token)) if known is None else known
             row = self.prev[row] if known is None else -1
         return newest
 
     def _add_frame(self, token: str) -> int:
-        """Row of a frame that is not there yet, without the one before it."""
+        """Row of a frame that may be there already, without the one before it."""
+        if token in self._row_of:
+            return self._row_of[token]
         try:
-            row = self._db.get("sample_data", token)
-            pose = self._db.get("ego_pose", row["ego_pose_token"])
-            calibration = self._calibration(row["calibrated_sensor_token"])
-        except KeyError as error:
-            return self._lacking(str(error.args[0]))
-        place = (_numbers(pose["translation"], 3), _numbers(pose["rotation"], 4))
-        size = (int(row["width"]), int(row["height"]))
-        name = row["filename"].encode()
-        self.frames.append((name, int(row["timestamp"]), *place, calibration, *size))
+            self.frames.append(self._frame_values(self.tables.get("sample_data", token)))
+        except values.RecordError as error:
+            return self._problem(error)
         self.prev.append(-1)
         self._row_of[token] = len(self.frames) - 1
         return len(self.frames) - 1
 
-    def _lacking(self, name: str) -> int:
-        self.missing.append(name)
-        return -1 - len(self.missing)
+    def _frame_values(self, row: Row) -> tuple[Any, ...]:
+        """A row of :data:`FRAME`, its name first.
 
-    def _calibration(self, token: str) -> int:
+        Raises:
+            RecordError: of this record, its pose or its calibration.
+        """
+        pose = self.tables.get("ego_pose", row.get("ego_pose_token"))
+        token = row.get("calibrated_sensor_token")
+        sensor = self.tables.get("calibrated_sensor", token)
+        modality = self.tables.get("sensor", sensor.get("sensor_token"))["modality"]
+        size = _pixels(row) if modality == "camera" else (0, 0)
+        return (
+            values.text("sample_data", row, "filename").encode(),
+            values.whole("sample_data", row, "timestamp"),
+            values.place("ego_pose", pose, "translation", values.ON_EARTH),
+            values.quaternion("ego_pose", pose),
+            self._calibration(sensor, modality == "camera"),
+            *size,
+        )
+
+    def _problem(self, error: values.RecordError) -> int:
+        """The row that stands for a problem."""
+        return -2 - self.problems.setdefault(str(error), len(self.problems))
+
+    def _calibration(self, row: Row, camera: bool) -> int:
+        """Row of a calibration."""
+        token, table = row["token"], "calibrated_sensor"
         if token not in self.calibrations:
-            row = self._db.get("calibrated_sensor", token)
-            matrix = row["camera_intrinsic"]
-            intrinsic = [_numbers(line, 3) for line in matrix or [(0.0, 0.0, 0.0)] * 3]
-            place = (_numbers(row["translation"], 3), _numbers(row["rotation"], 4))
-            values = (*place, intrinsic, bool(matrix))
-            self.calibrations[token] = (len(self.calibrations), values)
+            found = (
+                values.place(table, row, "translation", values.ON_VEHICLE),
+                values.quaternion(table, row),
+                values.intrinsics(table, row) if camera else [(0.0, 0.0, 0.0)] * 3,
+                camera,
+            )
+            self.calibrations[token] = (len(self.calibrations), found)
         return self.calibrations[token][0]
 
-    def _annotation(self, row: dict) -> tuple[Any, ...]:
-        category = self.categories.setdefault(row["category_name"], len(self.categories))
-        sizes = {"translation": 3, "rotation": 4, "size": 3}
-        box = (_numbers(row[name], count) for name, count in sizes.items())
-        points = (int(row["num_lidar_pts"]), int(row["num_radar_pts"]))
-        visibility = int(row["visibility_token"])
-        velocity = _velocity(self._db, row["token"])
-        return (row["token"].encode(), category, visibility, *box, *points, velocity)
+    def _add_annotation(self, row: Row) -> None:
+        """A vehicle; others are left out."""
+        table, name = "sample_annotation", self.tables.category(row)
+        if VEHICLE not in name:
+            return
+        box = (
+            values.place(table, row, "translation", values.ON_EARTH),
+            values.quaternion(table, row),
+            values.box_size(table, row),
+        )
+        counts = (_count(row, "num_lidar_pts"), _count(row, "num_radar_pts"))
+        category = self.categories.setdefault(name, len(self.categories))
+        velocity = self.tables.velocity(row["token"])
+        found = (category, _visibility(row), *box, *counts, velocity)
+        self.annotations.append((row["token"].encode(), *found))
 
     def finish(self, absent: list[str]) -> SplitIndex:
-        """Everything so far as arrays."""
-        scenes = [(row["name"], str(row.get("description", ""))) for row in self._scenes]
+        """Everything so far as arrays; channels that no sample has are left out."""
+        key_frames = np.array(self.key_frames, dtype="<i4").reshape(-1, len(self.channels))
+        there = self._there()
         meta = {
-            "version": self._db.version,
-            "scenes": scenes,
+            "version": self.tables.folder.name,
+            "scenes": [
+                (row["name"], str(row.get("description", ""))) for row in self.tables.scenes
+            ],
             "absent": absent,
             "categories": list(self.categories),
-            "missing": self.missing,
+            "problems": list(self.problems),
+            "channels": {self.channels[i]: self.tables.channels[self.channels[i]] for i in there},
+            "annotated": any(self.tables.annotations.values()),
         }
         arrays = {
             "samples": _table(self.samples, "token", SAMPLE),
+            "key_frames": np.ascontiguousarray(key_frames[:, there]),
             "frames": _table(self.frames, "filename", FRAME),
             "prev": np.array(self.prev, dtype="<i4"),
             "calibrations": np.array(
-                [values for _, values in self.calibrations.values()], dtype=CALIBRATION
+                [found for _, found in self.calibrations.values()], dtype=CALIBRATION
             ),
             "annotations": _table(self.annotations, "token", ANNOTATION),
         }
         return SplitIndex(arrays, meta)
+
+    def _there(self) -> list[int]:
+        """Columns of the channels that any sample has."""
+        used = {channel for frames in self.tables.key_frames.values() for channel in frames}
+        return [i for i, channel in enumerate(self.channels) if channel in used]
+
+
+def _ordered(channels: Mapping[str, str]) -> list[str]:
+    """Channels of the sensors that are read: nuScenes' first, then by name."""
+    known = [channel for channel in (*CAMERAS, *RADARS, LIDAR) if channel in channels]
+    read = ("camera", "radar", "lidar")
+    return known + sorted(c for c, kind in channels.items() if kind in read and c not in known)
+
+
+def _pixels(row: Row) -> tuple[int, int]:
+    """Width and height of an image."""
+    width, height = (
+        values.whole("sample_data", row, name, 1, values.PIXELS) for name in ("width", "height")
+    )
+    return width, height
+
+
+def _count(row: Row, field: str) -> int:
+    """Points in a box; 0 where the tables do not say."""
+    if row.get(field) in (None, ""):
+        return 0
+    return max(values.whole("sample_annotation", row, field, -1, 2**31 - 1), 0)
+
+
+def _visibility(row: Row) -> int:
+    """nuScenes' level; 0 where the tables do not say."""
+    if row.get("visibility_token") in (None, ""):
+        return 0
+    return values.whole("sample_annotation", row, "visibility_token", 0, 4)
 
 
 def _table(rows: list[tuple[Any, ...]], name: str, fields: list[Any]) -> NDArray[np.void]:
     """Rows as an array; their first column is a name, as wide as the longest."""
     width = max((len(row[0]) for row in rows), default=1) or 1
     return np.array(rows, dtype=np.dtype([(name, f"S{width}"), *fields]))
-
-
-def _numbers(values: Iterable[float], count: int) -> tuple[float, ...]:
-    found = tuple(map(float, values))
-    if len(found) != count:
-        raise ValueError(f"{values} is not {count} numbers")
-    return found
-
-
-def _velocity(db: Any, token: str) -> tuple[float, ...]:
-    """The devkit's estimate; NaN too where a neighbour is missing (tables cut to a few samples)."""
-    try:
-        return tuple(db.box_velocity(token).tolist())
-    except KeyError:
-        return UNKNOWN_VELOCITY

@@ -21,7 +21,7 @@ TABLES: dict[str, tuple[str, list[Any]]] = {
     "annotations": ("token", ANNOTATION),
 }
 #: Lists of texts beside the arrays.
-_TEXTS = ("absent", "categories", "missing")
+_TEXTS = ("absent", "categories", "problems")
 
 
 def require_sound(arrays: Arrays, meta: Any) -> None:
@@ -43,9 +43,10 @@ def require_sound(arrays: Arrays, meta: Any) -> None:
 
 def _require_rows(arrays: Arrays, meta: Any) -> None:
     samples, frames, annotations = (arrays[name] for name in TABLES)
-    lacking = -1 - len(meta["missing"])
+    key_frames, lacking = arrays["key_frames"], -1 - len(meta["problems"])
     _require("scene", samples["scene"], 0, len(meta["scenes"]))
-    _require("frames", samples["frames"], lacking, len(frames))
+    _require("problem", samples["problem"], lacking, 0)
+    _require("key_frames", key_frames, lacking, len(frames))
     _require("prev", arrays["prev"], lacking, len(frames))
     _require("calibration", frames["calibration"], 0, len(arrays["calibrations"]))
     _require("category", annotations["category"], 0, len(meta["categories"]))
@@ -66,8 +67,12 @@ def _require_types(arrays: Arrays, meta: Any) -> None:
         raise DamagedError("the columns of calibrations")
     if arrays["prev"].dtype != np.int32 or arrays["prev"].shape != arrays["frames"].shape:
         raise DamagedError("the column prev")
-    scenes = meta["scenes"]
-    texts = [meta["version"], *(text for name in _TEXTS for text in meta[name])]
+    scenes, channels = meta["scenes"], dict(meta["channels"])
+    shape = (len(arrays["samples"]), len(channels))
+    if arrays["key_frames"].dtype != np.int32 or arrays["key_frames"].shape != shape:
+        raise DamagedError("the array key_frames")
+    texts = [meta["version"], *channels, *channels.values()]
+    texts += [text for name in _TEXTS for text in meta[name]]
     texts += [text for name, description in scenes for text in (name, description)]
     if not all(isinstance(text, str) for text in texts):
         raise DamagedError("a text that is none")

@@ -8,7 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pyquaternion import Quaternion
 
-from lmd_cli.data.database import CAMERAS, SampleRecord, SensorFrame
+from lmd_cli.data.database import SensorFrame
 from lmd_cli.data.frames import invert_rigid, rigid
 
 #: The cameras in CRN's order.
@@ -16,12 +16,6 @@ PERSPECTIVE_CAMERAS = (
     *("CAM_FRONT_LEFT", "CAM_FRONT", "CAM_FRONT_RIGHT"),
     *("CAM_BACK_LEFT", "CAM_BACK", "CAM_BACK_RIGHT"),
 )
-
-
-def ordered_cameras(record: SampleRecord) -> list[SensorFrame]:
-    """A record's cameras in the order of :data:`PERSPECTIVE_CAMERAS`."""
-    by_name = dict(zip(CAMERAS, record.cameras, strict=True))
-    return [by_name[name] for name in PERSPECTIVE_CAMERAS]
 
 
 def sensor2ego(frame: SensorFrame, current: SensorFrame) -> NDArray[np.float32]:

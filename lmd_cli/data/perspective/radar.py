@@ -52,23 +52,23 @@ class RadarView:
 
 
 def keyframe_points(record: SampleRecord, read: Reader) -> NDArray[np.float32]:
-    """Points of the five radars around one key frame, (n, 7): x, y, z, rcs, vx, vy, sweep.
+    """Points of the radars around one key frame, (n, 7): x, y, z, rcs, vx, vy, sweep.
 
     In the frame of the LiDAR at the key frame; positions in metres, velocities (compensated for
     the vehicle's motion) in m/s, rcs in dBsm, sweep 0 for the newest. Moving points are brought
-    forward to the LiDAR's time. Channels in the order of :data:`PERSPECTIVE_RADARS`, each from
-    the newest sweep to the oldest.
+    forward to the LiDAR's time. Channels in the order of the rig, each from the newest sweep to
+    the oldest.
 
     Args:
         record: the key frame.
         read: gives the points (18, n) of a radar file, :data:`lmd_cli.data.radar.FIELDS`.
     """
-    lidar = record.lidar[0]
+    lidar = record.reference
     lidar_T_global = invert_rigid(lidar.global_T_ego() @ lidar.ego_T_sensor())
     clouds = [
         _lidar_points(read(sweep.filename), sweep, number, lidar, lidar_T_global)
-        for channel in PERSPECTIVE_RADARS
-        for number, sweep in enumerate(record.radars[channel])
+        for sweeps in record.radars.values()
+        for number, sweep in enumerate(sweeps)
     ]
     points = np.concatenate(clouds, axis=1).T.astype(np.float32)  # (n, 7)
     distance = np.hypot(points[:, 0], points[:, 1])

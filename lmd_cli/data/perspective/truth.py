@@ -42,7 +42,7 @@ class EgoBox:
         token: the annotation's token.
         category: e.g. ``vehicle.car``.
         name: its class in nuScenes' detection task, e.g. ``car``; none for classes not in it.
-        visibility: nuScenes level, 1 (0 to 40 % seen) to 4 (80 to 100 %).
+        visibility: nuScenes level, 1 (0 to 40 % seen) to 4 (80 to 100 %); 0 where unknown.
         center: metres.
         size: length, width, height, metres.
         yaw: heading, radians, from x (forward) towards y (left).

@@ -1,0 +1,86 @@
+"""Which folder was meant: data roots one level off, and archives in folders of their own."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+
+from lmd_cli.errors import DataError
+
+#: Folders that are looked into for what is not where it should be, at most.
+_MOST = 200
+#: Where nuScenes keeps what was recorded between key frames; its archives are apart.
+SWEEPS = "sweeps"
+
+
+def require_version(root: Path, version: str) -> None:
+    """Refuses a root without the version's tables.
+
+    Raises:
+        DataError: says which folder to give, or what is there.
+    """
+    if _has_tables(root / version):
+        return
+    beside = any((root / name).is_dir() for name in ("samples", SWEEPS))
+    meant = next((f for f in _near(root, beside) if _has_tables(f / version)), None)
+    if meant is not None:
+        raise DataError(
+            f"version {version} not found in {root}, but in {meant}: give {meant} as --dataroot",
+            path=root / version,
+        )
+    if not root.is_dir():
+        raise DataError(f"data root {root} not found; {_there(root.parent)}", path=root)
+    versions = sorted(folder.name for folder in _folders(root) if _has_tables(folder))
+    what = f"versions there: {', '.join(versions)}" if versions else _there(root)
+    raise DataError(f"version {version} not found in {root}; {what}", path=root / version)
+
+
+def missing_hint(root: Path, name: str) -> str:
+    """What to do about a file that is not in the root: nothing, or words that follow on."""
+    top = Path(name).parts[:1] == (SWEEPS,)
+    holder = next((folder for folder in _near(root, True) if (folder / name).exists()), None)
+    if holder is not None:
+        return (
+            f", but in {holder}: put the folders samples and sweeps of all archives together into "
+            f"{root}, or link them there"
+        )
+    if top and not (root / SWEEPS).exists():
+        return (
+            f"; {root} has no sweeps, which are archives of their own (data.nsweeps=1 needs none)"
+        )
+    return ""
+
+
+def _near(root: Path, beside: bool) -> Iterator[Path]:
+    """Folders that may have been meant: those above, inside, inside these, and beside."""
+    resolved = root.absolute()
+    yield from islice(resolved.parents, 3)
+    inside = list(_folders(root))
+    yield from inside
+    for folder in inside:
+        yield from _folders(folder)
+    if beside:
+        yield from _folders(resolved.parent)
+
+
+def _folders(folder: Path) -> Iterator[Path]:
+    with suppress(OSError):
+        names = sorted(islice((f for f in folder.iterdir() if f.is_dir()), _MOST))
+        yield from names
+
+
+def _has_tables(folder: Path) -> bool:
+    with suppress(OSError):
+        return (folder / "scene.json").is_file()
+    return False
+
+
+def _there(folder: Path) -> str:
+    """What a folder holds, in words."""
+    if not folder.is_dir():
+        return f"nor does {folder} exist"
+    names = sorted(entry.name for entry in folder.iterdir())
+    more = f" and {len(names) - 10} more" if len(names) > 10 else ""
+    return f"{folder} holds {', '.join(names[:10]) + more if names else 'nothing'}"
