@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from math import inf, isnan
-from typing import Any, Literal, TypeVar
+from typing import Any
 
 import torch
 from torch.utils import _pytree as pytree
@@ -14,27 +13,17 @@ from torch.utils import _pytree as pytree
 from lmd_cli.build import BuiltNetwork, Samples, build_dataset, build_network
 from lmd_cli.config import DataConfig, RunConfig
 from lmd_cli.contract import Features, fuse_function
-from lmd_cli.decomposition import Decomposition, DecompositionError, Variant
+from lmd_cli.data.own import OwnSamples
+from lmd_cli.decomposition import Decomposition, Variant
 from lmd_cli.decomposition.layout import BIAS
 from lmd_cli.decomposition.linearised.replay import deviation, replay, replay_deviation
 from lmd_cli.decomposition.pytrees import map_tensors
 from lmd_cli.errors import LmdError
 from lmd_cli.evaluation.schedule import Schedule
 from lmd_cli.exactness import DOUBLE, OPERATION, blame, magnification, told_of_size
+from lmd_cli.preflight_data import Checks, check_contents, check_files, check_tables
 from lmd_cli.progress import Progress, Silent
 from lmd_cli.single import encode, split, start
-
-Status = Literal["ok", "note", "FAIL"]
-T = TypeVar("T")
-
-
-@dataclass(frozen=True)
-class Check:
-    """One thing that was looked at, and what was found."""
-
-    name: str
-    status: Status
-    detail: str
 
 
 @dataclass(frozen=True)
@@ -48,50 +37,36 @@ class Covered:
 
 
 @dataclass
-class Preflight:
+class Preflight(Checks):
     """What :func:`preflight` found.
 
     Attributes:
-        checks: in the order in which they were made.
         coverage: every operation that met a decomposed tensor, in order of first use.
     """
 
-    checks: list[Check] = field(default_factory=list)
     coverage: list[Covered] = field(default_factory=list)
 
-    @property
-    def ok(self) -> bool:
-        """Whether nothing would fail."""
-        return all(check.status != "FAIL" for check in self.checks)
 
-    def add(self, name: str, passed: bool, detail: str) -> None:
-        """A check that can fail."""
-        self.checks.append(Check(name, "ok" if passed else "FAIL", detail))
-
-    def note(self, name: str, detail: str) -> None:
-        """Something to know that stops nothing."""
-        self.checks.append(Check(name, "note", detail))
-
-    def attempt(self, name: str, action: Callable[[], T]) -> T | None:
-        """The result of ``action``; or none, and a failed check with its message."""
-        try:
-            return action()
-        except (LmdError, DecompositionError) as error:
-            self.add(name, False, str(error))
-            return None
-
-
-def preflight(config: RunConfig, progress: Progress | None = None) -> Preflight:
+def preflight(
+    config: RunConfig, progress: Progress | None = None, *, files: bool = False
+) -> Preflight:
     """Checks data files, weights, rules, conservation and replay, on the split's first sample.
 
     Goes on after a failure with whatever does not depend on it; raises nothing that a user can
     mend.
+
+    Args:
+        config: a run's.
+        progress: where to show progress.
+        files: read every file that samples are loaded from.
     """
     found, progress = Preflight(), progress or Silent()
     device = found.attempt("device", lambda: start(config))
-    dataset = found.attempt("data", lambda: build_dataset(config, progress))
+    dataset = found.attempt("data", lambda: build_dataset(config, progress, tolerant=True))
     if dataset is not None:
         _data(found, config, dataset)
+        if files:
+            check_contents(found, dataset, progress)
     built = found.attempt(
         "checkpoint", lambda: build_network(config, device or torch.device("cpu"))
     )
@@ -123,12 +98,9 @@ def _data(found: Preflight, config: RunConfig, dataset: Samples) -> None:
             f"{len(dataset.absent_scenes)} scenes of {data.split} are not in "
             f"{data.version}: {first}, ...",
         )
-    missing = dataset.missing_files()
-    lacking = [f"{channel} {count}" for channel, count in missing.items() if count]
-    detail = (
-        f"missing: {', '.join(lacking)}" if lacking else f"none missing, {len(missing)} channels"
-    )
-    found.add("data files", not lacking, detail)
+    if not isinstance(dataset, OwnSamples):
+        check_tables(found, dataset)
+        check_files(found, dataset)
     _schedule(found, config, len(dataset))
 
 

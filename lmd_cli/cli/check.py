@@ -24,6 +24,9 @@ def command(
         Path | None,
         typer.Option(metavar="DIR", file_okay=False, help="Also write checks.csv, coverage.csv."),
     ] = None,
+    files: Annotated[
+        bool, typer.Option("--files", help="Read every data file, too; takes as long as that does.")
+    ] = False,
     verbose: Annotated[
         bool, typer.Option("--verbose", "-v", help="List every operation with its rule.")
     ] = False,
@@ -39,7 +42,7 @@ def command(
     from lmd_cli.preflight import preflight
     from lmd_cli.progress import make_progress
 
-    found = preflight(run, make_progress())
+    found = preflight(run, make_progress(), files=files)
     if verbose and found.coverage:
         show.table(["module", "operation", "kind", "rule"], map(astuple, found.coverage))
     show.table(["check", "result", "found"], [(c.name, c.status, c.detail) for c in found.checks])
@@ -50,7 +53,8 @@ def command(
 
 def _write(found: Preflight, folder: Path) -> list[Path]:
     from lmd_cli.evaluation.results import csv_lines, disk_errors, write_atomically
-    from lmd_cli.preflight import Check, Covered
+    from lmd_cli.preflight import Covered
+    from lmd_cli.preflight_data import Check
 
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -143,7 +143,7 @@ def _from_text(header: Header, body: memoryview) -> Table:
         raise NotPcdError(f"its points are not numbers: {error}") from None
     table, column = np.zeros(header.points, header.dtype), 0
     for name in _names(header):
-        width = max(1, *header.dtype[name].shape)
+        width = max((1, *header.dtype[name].shape))
         table[name] = values[:, column : column + width].reshape(table[name].shape)
         column += width
     return table

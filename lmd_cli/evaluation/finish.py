@@ -13,6 +13,7 @@ import torch
 from lmd_cli.attribution.linearised import Relinearised
 from lmd_cli.config import is_own
 from lmd_cli.decomposition.linearised.replay import largest
+from lmd_cli.errors import DataError
 from lmd_cli.evaluation.cells import table_cells
 from lmd_cli.evaluation.disk import csv_lines, write_atomically
 from lmd_cli.evaluation.results import FILES, RunFolder
@@ -59,7 +60,8 @@ def finish(run: Run, folder: RunFolder) -> RunSummary:
     record = {
         "status": "finished" if complete else f"{len(samples)} of {run.schedule.samples} samples",
         **run.record(),
-        "evaluated": len(samples),
+        "evaluated": sum(row["status"] == "ok" for row in samples),
+        "annotated": getattr(run.dataset, "annotated", True),
         "vehicle_iou": _iou(samples),
         "padded": padding(run.dataset),
         "conservation_residual": _largest(samples, "residual"),
@@ -71,7 +73,19 @@ def finish(run: Run, folder: RunFolder) -> RunSummary:
     remarks = notes(run, record)
     write_atomically(folder.file("notes.txt"), "".join(f"{n}\n" for n in remarks).encode())
     files = [folder.file(name) for name in FILES if folder.file(name).exists()]
+    _require_any(samples)
     return RunSummary(table, metrics, files, remarks, record)
+
+
+def _require_any(samples: list[dict[str, str]]) -> None:
+    """Refuses to call an evaluation of nothing a success.
+
+    Raises:
+        DataError: every sample was skipped; says why the first was.
+    """
+    if samples and all(row["status"] != "ok" for row in samples):
+        why = samples[0]["status"].removeprefix("skipped: ")
+        raise DataError(f"none of the {len(samples)} samples could be read; the first: {why}")
 
 
 def padding(dataset: Any) -> dict[str, int]:
@@ -116,6 +130,7 @@ def notes(run: Run, record: dict[str, Any]) -> list[str]:
     lines = []
     if run.built.random:
         lines.append("Random weights: the numbers say nothing about a trained network.")
+    lines += _data_notes(run.dataset)
     if record["vehicle_iou"] is not None:
         lines.append(
             f"{_iou_name(run)} of the unmodified network: {record['vehicle_iou']:.3f} "
@@ -150,6 +165,16 @@ def notes(run: Run, record: dict[str, Any]) -> list[str]:
     if record["skipped"] or record["missing_partners"]:
         tokens = sorted({*record["skipped"], *record["missing_partners"]})
         lines.append(f"Unreadable samples were skipped ({len(tokens)}): {', '.join(tokens)}.")
+    return lines
+
+
+def _data_notes(dataset: Any) -> list[str]:
+    """What the data lacks."""
+    lines = []
+    if not getattr(dataset, "annotated", True):
+        lines.append("The data has no annotations: nothing is compared with the truth, no IoU.")
+    if lacking := getattr(dataset, "left_out", None):
+        lines.append(f"The tables have no {', '.join(lacking)}: samples are read without.")
     return lines
 
 

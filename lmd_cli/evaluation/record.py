@@ -85,6 +85,16 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
     return found
 
 
+def _anywhere(record: Mapping[str, Any], key: str) -> Any:
+    """An entry without the folder where the data lies: the same root has many names, and what is
+    in it is told by its samples' tokens."""
+    value = record.get(key)
+    data = value.get("data") if key == "config" and isinstance(value, Mapping) else None
+    if not isinstance(value, Mapping) or not isinstance(data, Mapping):
+        return value
+    return {**value, "data": {name: data[name] for name in data if name != "dataroot"}}
+
+
 def require_own(
     old: Mapping[str, Any] | None, new: Mapping[str, Any], folder: Path, results: Path | None
 ) -> None:
@@ -133,5 +143,5 @@ def require_same_ranks(first: Mapping[str, Any], own: Mapping[str, Any], rank: i
 
 def _different_identity(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:
     """Lines of the fields that differ; empty if none does."""
-    there, here = ({key: record.get(key) for key in IDENTITY} for record in (old, new))
+    there, here = ({key: _anywhere(record, key) for key in IDENTITY} for record in (old, new))
     return "".join(f"\n  {line}" for line in differences(there, here))

@@ -124,13 +124,19 @@ class Stretch:
             with disk_errors(self.timings), open(self.timings, "ab", opener=own) as file:
                 file.write(csv_lines([timing]))
 
-    def absorb(self, other: Stretch, skip: int) -> None:
-        """Appends the rows of another stretch, which is trimmed, but for its first samples."""
-        rows = other.finished()
+    def absorb(self, other: Stretch, skip: int, end: int | None = None) -> None:
+        """Appends the rows of another stretch, which is trimmed: from sample ``skip`` to ``end``,
+        both counted from its first (all by default)."""
+        rows = other.finished()[:end]
         before, more = _pairs(rows[:skip]), _pairs(rows[skip:])
         append_synced(self.pairs, _lines(other.pairs, 1 + before, more))
         for ours, theirs in ((self.samples, other.samples), (self.timings, other.timings)):
             append_synced(ours, _lines(theirs, 1 + skip, len(rows) - skip))
+
+    def cut(self, count: int) -> None:
+        """Keeps only the first samples."""
+        _truncate(self.samples, count)
+        self.trim()
 
     def remove(self) -> None:
         """Deletes the files: the samples first, so that no pairs are missed in between."""

@@ -26,6 +26,7 @@ from lmd_cli.evaluation.meeting import Meeting
 from lmd_cli.evaluation.numbers import RecordedNumbers
 from lmd_cli.evaluation.ranks import Plan, Rank
 from lmd_cli.evaluation.record import identity, require_own, require_same_ranks
+from lmd_cli.evaluation.reopen import reopen
 from lmd_cli.evaluation.results import RunFolder, read_record
 from lmd_cli.evaluation.rows import Stretch, merge, missing
 from lmd_cli.evaluation.schedule import Schedule, divide
@@ -123,14 +124,15 @@ def evaluate(
     with nullcontext() if meeting is None else meeting.told_of_failure():
         recorded = None if overwrite else read_record(output)
         how = (methods, relinearise, table_only)
-        run = prepare(config, progress, *how, rank=rank, recorded=recorded)
+        skip = on_error == "skip"
+        run = prepare(config, progress, *how, rank=rank, recorded=recorded, tolerant=skip)
         folder = RunFolder(output)
         with folder.locked() as job:
             _claim(folder, run, resume, overwrite)
             if run.open_threads:
                 log.warning(run.open_threads)
             last = min(limit or run.schedule.samples, run.schedule.samples)
-            _measure_missing(run, folder, job, last, on_error == "skip", progress, meeting)
+            _measure_missing(run, folder, job, last, skip, progress, meeting)
             return finish(run, folder)
 
 
@@ -145,6 +147,9 @@ def _measure_missing(
 ) -> None:
     """Rank 0's part: divides what is missing, does its own share, waits, and merges."""
     done = merge(folder.path)
+    if back := reopen(folder.path, run.dataset):
+        log.warning("%d samples that were skipped can be read, and are done now", len(back))
+        done = merge(folder.path)
     todo = missing(folder.path, done, last)
     shares = divide(todo, 1 if meeting is None else meeting.size)
     if meeting is not None:
@@ -185,9 +190,11 @@ def contribute(
         folder = RunFolder(output)
         with folder.joined(plan.job):
             meeting.arrive()
-            run = prepare(config, None, methods, relinearise, rank=rank, recorded=plan.record)
+            skip = on_error == "skip"
+            asked = (config, None, methods, relinearise)
+            run = prepare(*asked, rank=rank, recorded=plan.record, tolerant=skip)
             require_same_ranks(plan.record, run.record(), rank.rank)
-            _work(run, folder, plan.shares[rank.rank], on_error == "skip")
+            _work(run, folder, plan.shares[rank.rank], skip)
 
 
 def prepare(
@@ -199,6 +206,7 @@ def prepare(
     *,
     rank: Rank | None = None,
     recorded: Mapping[str, Any] | None = None,
+    tolerant: bool = False,
 ) -> Run:
     """Opens the data and the network and resolves methods, threads, device, precision and schedule.
 
@@ -206,6 +214,7 @@ def prepare(
         table_only: as in :func:`evaluate`.
         rank: which of several processes this is.
         recorded: the record of the run that this one goes on with, if any.
+        tolerant: also if some samples cannot be read.
     """
     variants, rivals = resolve_methods(methods or ("lmd",), config.variants)
     if relinearise:
@@ -220,7 +229,7 @@ def prepare(
     built = build_network(config, device)
     compute = resolve_compute(config.compute, device, recorded, built.network)
     compute.apply(built.network)
-    dataset = build_dataset(config, progress)
+    dataset = build_dataset(config, progress, tolerant=tolerant)
     settings = config.perturbation
     schedule = Schedule.resolve(len(dataset), settings.stride, settings.count)
     cells = (table_cells if table_only else measured_cells)(built.network.modalities)

@@ -11,6 +11,7 @@ import pandas as pd
 
 from lmd_cli.errors import ResultsError
 from lmd_cli.evaluation.cells import Cell
+from lmd_cli.evaluation.digits import figure_text, small_scale
 from lmd_cli.evaluation.disk import read_text
 from lmd_cli.evaluation.rows import PAIR_FIELDS
 from lmd_cli.files import own
@@ -107,16 +108,19 @@ def paper_table(metrics: pd.DataFrame, cells: Sequence[Cell]) -> pd.DataFrame:
         One row of strings for each variant; an undefined value is empty.
     """
     rows = []
+    chosen = {(cell.perturbed_name, cell.target) for cell in cells}
+    pairs = zip(metrics.perturbed, metrics.target, metrics.mse_mean, strict=True)
+    scale = small_scale(mean for *cell, mean in pairs if tuple(cell) in chosen)
     for variant, group in metrics.groupby("variant", sort=False):
         row = {"variant": str(variant)}
-        for metric in ("pcc", "mse"):
+        for metric, size in (("pcc", 0.0), ("mse", scale)):
             for cell in cells:
-                row[f"{metric.upper()} {cell.title}"] = _entry(group, cell, metric)
+                row[f"{metric.upper()} {cell.title}"] = _entry(group, cell, metric, size)
         rows.append(row)
     return pd.DataFrame(rows)
 
 
-def _entry(group: pd.DataFrame, cell: Cell, metric: str) -> str:
+def _entry(group: pd.DataFrame, cell: Cell, metric: str, scale: float) -> str:
     chosen = group[(group.perturbed == cell.perturbed_name) & (group.target == cell.target)]
     mean, deviation = (float(chosen[f"{metric}_{what}"].iloc[0]) for what in ("mean", "std"))
-    return "" if np.isnan(mean) else f"{mean:.2f} ± {deviation:.2f}"
+    return "" if np.isnan(mean) else figure_text(mean, deviation, scale=scale)

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from lmd_cli.evaluation.cells import Cell
+from lmd_cli.evaluation.digits import figure_text, rounded, small_scale
 from lmd_cli.report.tables import Metric, TableSpec
 
 TITLES = {"pcc": "Pearson Correlation", "mse": "Mean Squared Error"}
@@ -116,10 +117,15 @@ def lay_out(
         model: what the modality column says, where the paper has one.
     """
     places, first = spec.decimals, [model] if spec.names_modalities else []
-    entries: list[list[Entry]] = []
-    for column in columns:
-        found = [figures.get((row.name, column.metric, column.title)) for row in spec.rows]
-        entries.append(_column(found, column.lower_is_better, places))
+    asked = [[figures.get((row.name, c.metric, c.title)) for row in spec.rows] for c in columns]
+    errors = zip(columns, asked, strict=True)
+    scale = small_scale(
+        (f[0] for c, each in errors if c.metric == "mse" for f in each if f), places
+    )
+    entries = [
+        _column(found, column.lower_is_better, places, scale if column.metric == "mse" else 0.0)
+        for column, found in zip(columns, asked, strict=True)
+    ]
     titles = [*(["Modality"] if first else []), *spec.headers]
     groups = [("", len(titles))]
     groups += [
@@ -135,24 +141,25 @@ def lay_out(
 
 
 def _column(
-    found: Sequence[tuple[float, float] | None], lower: bool, places: tuple[int, int]
+    found: Sequence[tuple[float, float] | None],
+    lower: bool,
+    places: tuple[int, int],
+    scale: float,
 ) -> list[Entry]:
-    shown = [None if f is None or math.isnan(f[0]) else round(f[0], places[0]) for f in found]
+    shown = [
+        None if f is None or math.isnan(f[0]) else float(rounded(f[0], places[0], scale))
+        for f in found
+    ]
     known = [value for value in shown if value is not None]
     best = (min if lower else max)(known, default=None)
     comparable = len(known) > 1
     return [
         Entry(
-            "" if value is None or f is None else _text(f, places),
+            "" if value is None or f is None else figure_text(*f, places, scale),
             comparable and value == best and value is not None,
         )
         for value, f in zip(shown, found, strict=True)
     ]
-
-
-def _text(figure: tuple[float, float], places: tuple[int, int]) -> str:
-    mean, std = figure
-    return f"{mean:.{places[0]}f} ± {std:.{places[1]}f}"
 
 
 # -- writing ------------------------------------------------------------------------------

@@ -146,7 +146,7 @@ def _facts(run: RunResults) -> list[dict[str, str]]:
     variants = record["config"]["variants"]
     return [
         _fact("Samples", str(len(run.tokens)), f"of {record['samples']['count']} in the split"),
-        _iou_fact(record.get("vehicle_iou"), record["config"]["model"]),
+        _iou_fact(record),
         _fact(
             "Parts add up within",
             _scientific(record.get("conservation_residual")),
@@ -165,8 +165,11 @@ def _rules_note(more: int) -> str:
     return f"how constants are shared out{f'; {more} more in the tables' if more else ''}"
 
 
-def _iou_fact(iou: float | None, model: dict[str, Any]) -> dict[str, str]:
+def _iou_fact(record: dict[str, Any]) -> dict[str, str]:
+    iou, model = record.get("vehicle_iou"), record["config"]["model"]
     output = str(model.get("output", ""))
+    if record.get("annotated") is False:
+        return _fact("Vehicle IoU", "not known", "the data has no annotations")
     if "target" in model:
         known = "not known" if iou is None else f"{iou:.3f}"
         return _fact("IoU", known, "of the unmodified network with the data's segmentation")
