@@ -19,7 +19,8 @@ from lmd_cli.compute import encode_features
 from lmd_cli.config_compute import Precision
 from lmd_cli.decomposition.inputs import not_finite
 from lmd_cli.decomposition.tracing.modes import while_decomposed
-from lmd_cli.errors import ContractError
+from lmd_cli.errors import CheckpointError, ContractError
+from lmd_cli.finite import bad_weights, whose
 from lmd_cli.targets import blamed
 
 #: Each modality's features: a tensor, or nested dicts and lists of tensors, batch first.
@@ -113,13 +114,21 @@ def encode_batch(
     Raises:
         ContractError: features that are not the modalities', not tensors, or not finite real
             floating numbers; the message names the modality and the sample.
+        DataError, CheckpointError: features that are not finite because the batch or the weights
+            are not.
     """
     kind = type(network).__name__
-    with torch.no_grad(), blamed(f"{kind}.encode at sample {sample}"):
-        features = encode_features(network, batch, precision)
+
+    def run() -> Any:
+        with torch.no_grad(), blamed(f"{kind}.encode at sample {sample}"):
+            return encode_features(network, batch, precision)
+
+    features = run()
     _require_modalities(features, network.modalities, kind)
     for name in network.modalities:
-        _require_features(features[name], f"{kind}.encode: {name} at sample {sample}")
+        where = f"{kind}.encode: {name} at sample {sample}"
+        if bad := _require_features(features[name], where):
+            raise whose(network, batch, sample, f"{where} holds {bad}", run)
     ordered = {name: features[name] for name in network.modalities}
     own = getattr(network, "constants", None)
     if own is None:
@@ -144,7 +153,8 @@ def _require_modalities(features: Any, modalities: Iterable[str], kind: str) -> 
         raise ContractError(f"{kind}.encode gave features of {given}; the modalities are {wanted}")
 
 
-def _require_features(tree: Any, where: str) -> None:
+def _require_features(tree: Any, where: str) -> str:
+    """What features hold besides finite numbers, if anything."""
     leaves = pytree.tree_leaves(tree)
     if not leaves:
         raise ContractError(f"{where} has no tensors; expected at least one")
@@ -156,8 +166,7 @@ def _require_features(tree: Any, where: str) -> None:
                 f"{where} holds a tensor of {leaf.dtype}; expected real floating numbers (indices "
                 "and masks belong to constants)"
             )
-        if bad := not_finite(leaf):
-            raise ContractError(f"{where} holds {bad}; expected finite numbers")
+    return next(filter(None, map(not_finite, leaves)), "")
 
 
 def fuse_function(
@@ -175,7 +184,7 @@ def fuse_function(
         kind = type(network).__name__
         with blamed(f"{kind}.fuse"):
             found = network.fuse(features, **asked, **constants)
-        return _require_output(found, output, f"{kind}.fuse")
+        return _require_output(found, output, f"{kind}.fuse", network)
 
     return fuse
 
@@ -189,14 +198,14 @@ def tail_output(network: LinearFusion, fused: Tensor, output: str) -> Tensor:
     kind = type(network).__name__
     with blamed(f"{kind}.tail"):
         found = network.tail(fused, [output])
-    return _require_output(found, output, f"{kind}.tail")
+    return _require_output(found, output, f"{kind}.tail", network)
 
 
 def _takes_outputs(fuse: Callable[..., Any]) -> bool:
     return "outputs" in inspect.signature(fuse).parameters
 
 
-def _require_output(found: Any, output: str, what: str) -> Tensor:
+def _require_output(found: Any, output: str, what: str, network: Any) -> Tensor:
     if not isinstance(found, Mapping):
         given = type(found).__name__
         raise ContractError(f"{what} gave a {given}; expected a dict of tensors by name")
@@ -213,6 +222,8 @@ def _require_output(found: Any, output: str, what: str) -> Tensor:
             f"{what}: output {output} is of {given}; expected a tensor of real floating numbers"
         )
     if bad := while_decomposed(lambda: not_finite(value)):
+        if weights := bad_weights(network):
+            raise CheckpointError(f"{weights}, so {what}: output {output} holds {bad}")
         raise ContractError(
             f"{what}: output {output} holds {bad} for finite features; expected finite numbers"
         )

@@ -40,8 +40,9 @@ class SampleDecomposition:
         total: the output, rows forward and columns right (Z, X), and
         parts: for each modality and ``bias`` (and ``interaction``) its part (Z, X), on the CPU.
             Of a network of the user's own, what :func:`lmd_cli.shown.shown` picks, as it lies.
-        ground_truth: where the vehicles (of the output's class) are, (Z, X), 0 or 1; none where a
-            data set of the user's own says nothing that fits the output.
+        ground_truth: where the vehicles (of the output's class) are, (Z, X), 0 or 1; none where
+            there are no annotations, or a data set of the user's own says nothing that fits the
+            output.
         pictures: the images by camera, (H, W, 3) in [0, 1].
         boxes: the sample's annotated vehicles, axes x right, y down, z forward, in metres from
             the origin of the maps.
@@ -132,12 +133,18 @@ class Ready:
             result,
             total=_shown(network, config, result.total),
             parts={name: _shown(network, config, part) for name, part in named.items()},
-            ground_truth=_truth(network, config, sample, result.total),
+            ground_truth=self._truth(sample, result.total),
             pictures=self.dataset.pictures(sample),
             boxes=self.dataset.boxes_on_map(index),
             description=self.dataset.descriptions[index],
             radar_in_images=_radar_in_images(self.dataset, index),
         )
+
+    def _truth(self, sample: Sample, total: Tensor) -> Tensor | None:
+        """The truth, unless nobody knows it."""
+        if not getattr(self.dataset, "annotated", True):
+            return None
+        return _truth(self.built.network, self.config, sample, total)
 
 
 def decompose_several(

@@ -120,7 +120,8 @@ def test_every_problem_of_a_file_is_listed(tmp_path: Path):
     assert all(line.startswith(f"{path}: ") for line in lines)
     problems = [line.removeprefix(f"{path}: ") for line in lines]
     assert "missing key data.dataroot: expected a folder, or synthetic" in problems
-    assert "data.split is 3: expected a name such as val or mini_val" in problems
+    splits = "a name such as val or mini_val, or a list of scenes such as [scene-0103]"
+    assert f"data.split is 3: expected {splits}" in problems
     assert "unknown key model.checkpont; did you mean model.checkpoint?" in problems
     assert len(problems) == 5  # and data.version, model.checkpoint
 

@@ -151,7 +151,12 @@ def make_encoder(
                 raise found.error
             return Skipped(index, dataset.tokens[index], str(found.error))
         batch = to_device(found.batch, device)
-        return _encoding(network, index, found.token, batch, keep, precision, fuse)
+        try:
+            return _encoding(network, index, found.token, batch, keep, precision, fuse)
+        except DataError as error:  # what was read holds NaN, say
+            if not skip_errors:
+                raise
+            return Skipped(index, found.token, str(error))
 
     return encode
 

@@ -25,7 +25,7 @@ from matplotlib.ticker import FixedLocator
 from lmd_cli.report.decisive import Decisive
 from lmd_cli.report.looks import Look, Map
 from lmd_cli.report.projection import Overlay
-from lmd_cli.report.scene import ROWS, Scene
+from lmd_cli.report.scene import ROWS, Scene, arranged
 
 Format = Literal["png", "svg", "pdf"]
 DPI = 150
@@ -68,8 +68,9 @@ def figure_bytes(figure: Figure, form: Format) -> bytes:
 
 def draw_images(figure: Figure, cell: SubplotSpec, scene: Scene, *, large: bool = True) -> None:
     """The cameras, what lies ahead above, each with its boxes and points."""
-    cells = cell.subgridspec(len(ROWS), len(ROWS[0]), wspace=0.015, hspace=0.03)
-    for i, row in enumerate(ROWS):
+    rows = arranged(scene.images)
+    cells = cell.subgridspec(len(rows), len(ROWS[0]), wspace=0.015, hspace=0.03)
+    for i, row in enumerate(rows):
         for j, camera in enumerate(row):
             axes = figure.add_subplot(cells[i, j])
             axes.set_axis_off()

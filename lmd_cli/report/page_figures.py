@@ -8,7 +8,6 @@ import io
 import numpy as np
 from PIL import Image
 
-from lmd_cli.data.database import CAMERAS
 from lmd_cli.decomposition.layout import BIAS, INTERACTION
 from lmd_cli.report.decisive import criterion_of, decisive_places
 from lmd_cli.report.figures import grid_figure
@@ -70,9 +69,9 @@ def scene_of_shown(one: Shown, found: Survey) -> Scene:
     parts = dict(zip(found.parts, one.parts, strict=True))
     sensors = [name for name in found.parts if name not in (BIAS, INTERACTION)]
     outlines, criterion = list(one.outlines), criterion_of(found.output)
-    pixels = [np.asarray(Image.open(io.BytesIO(data))) / 255.0 for data in one.images]
+    pixels = {name: np.asarray(Image.open(io.BytesIO(d))) / 255.0 for name, d in one.images.items()}
     return Scene(
-        images=dict(zip(CAMERAS, pixels, strict=False)),
+        images=pixels,
         ground_truth=one.truth.astype(np.float32),
         total=one.parts.sum(axis=0),
         parts=parts,

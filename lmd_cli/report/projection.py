@@ -93,6 +93,7 @@ def sample_overlays(
     boxes: Sequence[Box3D],
     tensors: Mapping[str, Array],
     pixels: Mapping[str, Array] | None = None,
+    cameras: Sequence[str] | None = None,
 ) -> dict[str, Overlay]:
     """Overlays of a sample's cameras, with its radar or else its LiDAR points.
 
@@ -101,8 +102,12 @@ def sample_overlays(
         tensors: those of a :class:`~lmd_cli.data.Sample`.
         pixels: radar points by camera, (k, 3): u, v, depth, where the tensors do not hold them in
             space.
+        cameras: in the tensors' order; nuScenes' in the network's by default.
     """
-    views = perspective_views(tensors) if "imgs" in tensors else reference_views(tensors)
+    if "imgs" in tensors:
+        views = perspective_views(tensors, cameras or PERSPECTIVE_CAMERAS)
+    else:
+        views = reference_views(tensors, cameras or CAMERAS)
     height, width = tensors["imgs" if "imgs" in tensors else "images"].shape[-2:]
     if "radar_xyz" in tensors:
         points = tensors["radar_xyz"][:-1]  # the last point is padding
@@ -121,20 +126,24 @@ def sample_overlays(
     }
 
 
-def reference_views(tensors: Mapping[str, Array]) -> dict[str, tuple[Array, Array]]:
+def reference_views(
+    tensors: Mapping[str, Array], cameras: Sequence[str]
+) -> dict[str, tuple[Array, Array]]:
     """SimpleBEV's cameras: intrinsics, and camera to the map's axes, (4, 4) each."""
     pairs = zip(tensors["pix_T_cams"], tensors["cam0_T_camXs"], strict=True)
-    return dict(zip(CAMERAS, pairs, strict=True))
+    return dict(zip(cameras, pairs, strict=True))
 
 
 #: The ego frame (x forward, y left, z up) to the axes of maps that are turned forward up.
 MAP_T_EGO = np.array([[0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1.0]])
 
 
-def perspective_views(tensors: Mapping[str, Array]) -> dict[str, tuple[Array, Array]]:
+def perspective_views(
+    tensors: Mapping[str, Array], cameras: Sequence[str]
+) -> dict[str, tuple[Array, Array]]:
     """The same for CRN's cameras in the current frame."""
     views = {}
-    for i, name in enumerate(PERSPECTIVE_CAMERAS):
+    for i, name in enumerate(cameras):
         image = np.eye(3)  # the scale and shift of the image transform, on homogeneous pixels
         image[:2, :2] = tensors["ida_mats"][0, i, :2, :2]
         image[:2, 2] = tensors["ida_mats"][0, i, :2, 3]

@@ -197,22 +197,24 @@ def scene_of(split: SampleDecomposition) -> Scene:
     """What the picture shows: the images as the network got them, and the maps."""
     warning = f"{split.built.checkpoint}: the maps mean nothing" if split.built.random else ""
     parts = {name: part.numpy() for name, part in split.parts.items()}
-    plane, ground_truth = plane_of(split.config), split.ground_truth
-    assert ground_truth is not None  # on the ground it is always known
+    plane, known = plane_of(split.config), split.ground_truth
+    truth = f"ground truth{' (cars)' if truth_name(split.config) == 'cars' else ''}"
     outlines = [outline(box) for box in split.boxes]
     criterion = criterion_of(split.config.model.output)
     tensors = {name: value.numpy() for name, value in split.sample.tensors.items()}
     return Scene(
         images=split.pictures,
-        ground_truth=ground_truth.numpy(),
+        ground_truth=np.zeros(split.total.shape) if known is None else known.numpy(),
         total=split.total.numpy(),
         parts=parts,
         plane=plane,
         title=title_of(split),
         warning=warning,
         outlines=outlines,
-        overlays=sample_overlays(split.boxes, tensors, split.radar_in_images()),
-        truth=f"ground truth{' (cars)' if truth_name(split.config) == 'cars' else ''}",
+        overlays=sample_overlays(
+            split.boxes, tensors, split.radar_in_images(), list(split.pictures)
+        ),
+        truth="no annotations" if known is None else truth,
         marks=decisive_places(parts, split.config.model.modalities, plane, outlines, criterion),
         criterion=criterion,
     )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,6 +19,14 @@ ROWS = (
     ("CAM_FRONT_LEFT", "CAM_FRONT", "CAM_FRONT_RIGHT"),
     ("CAM_BACK_LEFT", "CAM_BACK", "CAM_BACK_RIGHT"),
 )
+
+
+def arranged(cameras: Iterable[str]) -> Sequence[Sequence[str]]:
+    """Rows of images: :data:`ROWS`, or for other cameras so many in a row, in their order."""
+    names, width = list(cameras), len(ROWS[0])
+    if {name for row in ROWS for name in row}.issuperset(names):
+        return ROWS
+    return [names[start : start + width] for start in range(0, len(names), width)]
 
 
 @dataclass(frozen=True, eq=False)

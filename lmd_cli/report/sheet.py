@@ -15,7 +15,7 @@ from matplotlib.gridspec import SubplotSpec
 
 from lmd_cli.report.drawing import DPI, FAR, draw_images
 from lmd_cli.report.looks import part_title
-from lmd_cli.report.scene import ROWS, Scene
+from lmd_cli.report.scene import Scene, arranged
 
 WIDTH = 13.0
 #: Above the images, and what a warning takes; between images and maps; below the maps for their
@@ -43,7 +43,7 @@ def make_sheet(scene: Scene, maps: int, title: str, text: Sequence[str], bar: bo
         text: sentences below, wrapped.
         bar: leave room for a colour bar beside the text.
     """
-    images = WIDTH / 3 * _ratio(scene) * len(ROWS) if scene.images else 0.0
+    images = WIDTH / 3 * _ratio(scene) * len(arranged(scene.images)) if scene.images else 0.0
     depth = WIDTH / maps * depth_of(scene) + 0.2
     header = TITLE + (WARNING if scene.warning else 0.0)
     below = footer_height(text, bar)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import heapq
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
@@ -17,7 +17,6 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from lmd_cli.data.database import CAMERAS
 from lmd_cli.decomposition import OperationRecord
 from lmd_cli.progress import Progress, Silent
 from lmd_cli.report.decisive import criterion_of
@@ -42,7 +41,7 @@ class Shown:
         parts: (P, rows, columns) float32; their sum is the prediction.
         truth: (rows, columns) bool.
         outlines: (n, 4, 2) float32, vehicles from above, metres (right, forward).
-        images: a JPEG for each of :data:`~lmd_cli.data.database.CAMERAS`, as the network saw it.
+        images: a JPEG for each camera, as the network saw it.
     """
 
     index: int
@@ -52,7 +51,7 @@ class Shown:
     parts: NDArray[np.float32]
     truth: NDArray[np.bool_]
     outlines: NDArray[np.float32]
-    images: tuple[bytes, ...]
+    images: Mapping[str, bytes]
 
 
 @dataclass(eq=False)
@@ -253,8 +252,6 @@ def _relevant(split: SampleDecomposition, total: NDArray[np.floating]) -> NDArra
 
 def _shown(split: SampleDecomposition, index: int) -> Shown:
     outlines = [outline(box) for box in split.boxes]
-    cameras = [camera for camera in CAMERAS if camera in split.pictures]
-    images = [np.clip(split.pictures[camera], 0, 1) for camera in cameras]  # (H, W, 3) each
     parts = np.stack([np.atleast_2d(part.numpy()) for part in split.parts.values()])
     truth = split.ground_truth
     known = np.zeros(parts.shape[1:]) if truth is None else np.atleast_2d(truth.numpy())
@@ -266,11 +263,12 @@ def _shown(split: SampleDecomposition, index: int) -> Shown:
         parts.astype(np.float32),
         known > 0.5,
         np.array(outlines, dtype=np.float32).reshape(-1, 4, 2),
-        tuple(_jpeg((image * 255).round().astype(np.uint8)) for image in images),
+        {camera: _jpeg(image) for camera, image in split.pictures.items()},
     )
 
 
-def _jpeg(pixels: NDArray[np.uint8]) -> bytes:
-    buffer = io.BytesIO()
+def _jpeg(image: NDArray[np.floating]) -> bytes:
+    """A picture (H, W, 3) in [0, 1]."""
+    pixels, buffer = (np.clip(image, 0, 1) * 255).round().astype(np.uint8), io.BytesIO()
     Image.fromarray(pixels).save(buffer, "JPEG", quality=JPEG_QUALITY)
     return buffer.getvalue()

@@ -33,7 +33,7 @@ from lmd_cli.report.survey import LAYER_FIELDS, SAMPLE_FIELDS, Shown, Survey
 from lmd_cli.report.vehicles import object_fields
 
 #: Raised whenever the files' content changes its meaning.
-FORMAT = 2
+FORMAT = 3
 FILES = ("objects.csv", "layers.csv", "samples.csv", "maps.npz", "survey.json")
 #: Columns that hold text, also where it looks like a number.
 TEXTS = frozenset(
@@ -113,11 +113,11 @@ def _layer_fields(parts: Sequence[str]) -> tuple[str, ...]:
 
 
 def maps_npz(shown: Sequence[Shown]) -> bytes:
-    """Arrays ``parts_0``, ..., and the images' JPEG bytes as ``image_0_0``, ..."""
+    """Arrays ``parts_0``, ..., and the images' JPEG bytes as ``image_0_CAM_FRONT``, ..."""
     arrays: dict[str, Any] = {}
     for number, one in enumerate(shown):
         arrays |= {f"{name}_{number}": getattr(one, name) for name in _ARRAYS}
-        for camera, data in enumerate(one.images):
+        for camera, data in one.images.items():
             arrays[f"image_{number}_{camera}"] = np.frombuffer(data, dtype=np.uint8)
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **arrays)
@@ -189,16 +189,16 @@ def shown_of(arrays: Mapping[str, Any], number: int, named: Sequence[Any]) -> Sh
     Args:
         named: its index, token, scene and description.
     """
-    images: list[bytes] = []
-    while (data := arrays.get(f"image_{number}_{len(images)}")) is not None:
-        images.append(_jpeg(data))
+    begin = f"image_{number}_"
+    names = [name for name in arrays if name.startswith(begin)]
+    images = {name.removeprefix(begin): _jpeg(arrays[name]) for name in names}
     index, token, scene, description = named
     parts, truth, outlines = (arrays[f"{name}_{number}"] for name in _ARRAYS)
     flat = parts.ndim == 3 and truth.shape == parts.shape[1:] and outlines.shape[1:] == (4, 2)
     kinds = (parts.dtype, truth.dtype, outlines.dtype) == (np.float32, np.bool_, np.float32)
     if not (flat and kinds and np.isfinite(parts).all() and np.isfinite(outlines).all()):
         raise ValueError(f"the maps of sample {token} are none")
-    return Shown(index, token, scene, description, parts, truth, outlines, tuple(images))
+    return Shown(index, token, scene, description, parts, truth, outlines, images)
 
 
 def _jpeg(data: NDArray[Any]) -> bytes:

@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lmd_cli.data.database import CAMERAS
 from lmd_cli.report.charts import slot
 from lmd_cli.report.survey import Shown, Survey
 
@@ -81,7 +80,7 @@ def _sample(one: Shown) -> dict[str, Any]:
         "outlines": np.round(one.outlines, 2).tolist(),
         "images": [
             {"camera": label(camera), "src": f"data:image/jpeg;base64,{_text(data)}"}
-            for camera, data in zip(CAMERAS, one.images, strict=False)
+            for camera, data in one.images.items()
         ],
     }
 

@@ -159,7 +159,7 @@ def survey() -> Survey:
     maps = np.linspace(-1, 1, 3 * 64, dtype=np.float32).reshape(3, 8, 8)
     box = np.zeros((1, 4, 2), np.float32)
     shown = Shown(
-        0, "t0", "scene", "Rain", maps, maps[0] > 0, box, (_jpeg(np.zeros((8, 12, 3), np.uint8)),)
+        0, "t0", "scene", "Rain", maps, maps[0] > 0, box, {"CAM_FRONT": _jpeg(np.zeros((8, 12, 3)))}
     )
     samples: list[Sequence[Any]] = [("t0", "scene", "Rain", 1, 0.5, 1e-7)]
     layers: list[Sequence[Any]] = [(0, "head", "conv", 0.5, 0.3, 0.2)]

@@ -98,7 +98,7 @@ def _shown(k: int, text: str) -> Shown:
     outline = PLANE.left + np.array([[0, 0], [3, 0], [3, 3], [0, 3]]) + [column, row]
     truth = PLANE.mask(outline)
     outlines = outline[None].astype(np.float32)
-    return Shown(k, f"t{k}{text}", f"scene{text}", f"Rain{text}", parts, truth, outlines, ())
+    return Shown(k, f"t{k}{text}", f"scene{text}", f"Rain{text}", parts, truth, outlines, {})
 
 
 #: A network and data of one's own: a spot in each of two images.

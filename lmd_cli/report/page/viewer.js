@@ -202,9 +202,10 @@
   const draw = () => { drawBev(); drawMinis(); drawScale(); tell(); };
 
   const showImages = () => {
-    find("cameras").replaceChildren(...["front left", "front", "front right", "back left", "back", "back right"]
-      .map((name) => current.sample.images.find((image) => image.camera === name))
-      .filter(Boolean)
+    const usual = ["front left", "front", "front right", "back left", "back", "back right"];
+    const rank = ({ camera }) => (usual.includes(camera) ? usual.indexOf(camera) : usual.length);
+    find("cameras").replaceChildren(...[...current.sample.images]
+      .sort((a, b) => rank(a) - rank(b))
       .map(({ camera, src }) => {
         const [figure, image, caption] = ["figure", "img", "figcaption"].map((tag) => document.createElement(tag));
         image.src = src;
