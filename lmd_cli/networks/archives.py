@@ -25,7 +25,7 @@ from lmd_cli.networks.stored import MalformedError, Names, Storage, Stored, prin
 #: How a zip archive begins, and a pickle of the protocols that PyTorch writes.
 ZIPPED, PICKLED = b"PK\x03\x04", b"\x80"
 LEGACY_MAGIC, LEGACY_PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
-#: Bytes of a zip archive's directory, at most: some 40 000 records.
+#: Bytes of a file's directory of tensors, at most: some 40 000 of them.
 DIRECTORY = 2**22
 #: Bytes of a record's header in a zip archive, before its name.
 HEADER = 30
@@ -49,7 +49,7 @@ class Bounded:
         there = max(0, self.end - self.file.tell())
         wanted = there if size is None or size < 0 else min(size, there)
         if wanted > self.most:
-            raise MalformedError(f"a piece of {wanted} bytes; expected at most {self.most}")
+            raise MalformedError(f"{wanted} bytes at once; expected at most {self.most}")
         return self.file.read(wanted)
 
     def readline(self, size: int | None = -1) -> bytes:
@@ -207,6 +207,20 @@ def require_fit(chosen: Mapping[str, Stored], places: Places, size: int) -> None
         raise MalformedError(
             f"its tensors repeat their numbers: they would take {total} bytes, the file has {size}"
         )
+
+
+def require_directory(path: Path) -> None:
+    """Refuses a safetensors file whose directory is larger than any network's.
+
+    Raises:
+        MalformedError: it is.
+        OSError: it cannot be read.
+    """
+    with path.open("rb") as file:
+        size = int.from_bytes(file.read(8), "little")
+        end = os.fstat(file.fileno()).st_size
+    if DIRECTORY < size < end:
+        raise MalformedError(f"a directory of {size} bytes; expected at most {DIRECTORY}")
 
 
 def read_content(

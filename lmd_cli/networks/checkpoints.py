@@ -14,7 +14,7 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lmd_cli.errors import CheckpointError
-from lmd_cli.networks.archives import read_content
+from lmd_cli.networks.archives import read_content, require_directory
 from lmd_cli.networks.refusals import (
     EXPECTED,
     NAMED,
@@ -92,6 +92,7 @@ def read_state(path: Path, choose: Callable[[Any, list[str]], dict[str, Any]]) -
     """
     try:
         if path.suffix == ".safetensors":
+            require_directory(path)
             return choose(load_file(path, device="cpu"), [])
         return read_content(path, choose)
     except CheckpointError:
