@@ -25,6 +25,7 @@ from lmd_cli.config import (
 )
 from lmd_cli.contract import require_network
 from lmd_cli.data import Channels, KeyframeSamples, NuScenesSamples, RadarFilters
+from lmd_cli.data.index.splits import split_name
 from lmd_cli.data.own import OwnSamples
 from lmd_cli.data.radar import DEVKIT_FILTERS
 from lmd_cli.data.synthetic import cached_root
@@ -137,7 +138,7 @@ def nuscenes_samples(
     """nuScenes as a network of ours takes it; see :func:`build_dataset`."""
     shown = progress or Silent()
     root = data_root(data, shown)
-    indexing = counter(shown, f"indexing {data.version} {data.split}, once")
+    indexing = counter(shown, f"indexing {data.version} {split_name(data.split)}, once")
     try:
         return _opened(root, data, model, indexing)
     finally:

@@ -13,6 +13,7 @@ from torch.utils import _pytree as pytree
 from lmd_cli.build import BuiltNetwork, Samples, build_dataset, build_network
 from lmd_cli.config import DataConfig, RunConfig
 from lmd_cli.contract import Features, fuse_function
+from lmd_cli.data.index.splits import split_name
 from lmd_cli.data.own import OwnSamples
 from lmd_cli.decomposition import Decomposition, Variant
 from lmd_cli.decomposition.layout import BIAS
@@ -89,13 +90,13 @@ def _data(found: Preflight, config: RunConfig, dataset: Samples) -> None:
         _schedule(found, config, len(dataset))
         return
     scenes = len(dataset.scene_names)
-    what = f"{len(dataset)} samples in {scenes} scenes of {data.split}"
+    what = f"{len(dataset)} samples in {scenes} scenes of {split_name(data.split)}"
     found.add("data", True, f"{what} ({data.version}, {dataset.dataroot})")
     if dataset.absent_scenes:
         first = ", ".join(dataset.absent_scenes[:3])
         found.note(
             "absent scenes",
-            f"{len(dataset.absent_scenes)} scenes of {data.split} are not in "
+            f"{len(dataset.absent_scenes)} scenes of {split_name(data.split)} are not in "
             f"{data.version}: {first}, ...",
         )
     if not isinstance(dataset, OwnSamples):

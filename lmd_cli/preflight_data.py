@@ -128,4 +128,4 @@ def _attempt(action: Callable[..., Any], arguments: tuple[Any, ...]) -> str:
 def _listed(problems: list[str]) -> str:
     """So many of them, and how many more."""
     more = len(problems) - LISTED
-    return "; ".join([*problems[:LISTED], *([f"and {more} more"] if more > 0 else [])])
+    return "\n".join([*problems[:LISTED], *([f"and {more} more"] if more > 0 else [])])

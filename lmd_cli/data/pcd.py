@@ -3,6 +3,7 @@ compressed field by field."""
 
 from __future__ import annotations
 
+import math
 import struct
 from dataclasses import dataclass
 from itertools import count as counter
@@ -131,21 +132,21 @@ def _from_bytes(header: Header, body: memoryview) -> Table:
 
 
 def _from_text(header: Header, body: memoryview) -> Table:
-    columns = sum(
-        header.dtype[name].shape[0] if header.dtype[name].shape else 1 for name in _names(header)
-    )
-    words = bytes(body).split(maxsplit=header.points * columns)[: header.points * columns]
-    if len(words) < header.points * columns:
+    widths = {name: math.prod(header.dtype[name].shape) for name in _names(header)}
+    columns = sum(widths.values())
+    count = header.points * columns
+    words = bytes(body).split(maxsplit=count)[:count]
+    if len(words) < count:
         raise NotPcdError(f"truncated: {len(words) // columns} of {header.points} points")
     try:
         values = np.array(words, dtype="S").astype(np.float64).reshape(header.points, columns)
     except ValueError as error:
         raise NotPcdError(f"its points are not numbers: {error}") from None
-    table, column = np.zeros(header.points, header.dtype), 0
-    for name in _names(header):
-        width = max((1, *header.dtype[name].shape))
-        table[name] = values[:, column : column + width].reshape(table[name].shape)
-        column += width
+    table, start = np.zeros(header.points, header.dtype), 0
+    with np.errstate(invalid="ignore"):  # a NaN among whole numbers
+        for name, width in widths.items():
+            table[name] = values[:, start : start + width].reshape(table[name].shape)
+            start += width
     return table
 
 

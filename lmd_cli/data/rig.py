@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
 from lmd_cli.data.database import CAMERAS, LIDAR, RADARS, Rig
 from lmd_cli.errors import DataError
 
-log = logging.getLogger(__name__)
+#: The config's key for each modality's channels.
+KEYS = {"camera": "data.cameras", "radar": "data.radars", "lidar": "data.lidar"}
 
 
 @dataclass(frozen=True)
@@ -52,50 +52,57 @@ def resolve_rig(
 
     Raises:
         DataError: one that was asked for is not there, the reference camera is not there, or there
-            is none of a modality; names those that lack and those that there are.
+            is none of a modality; names all that lack and all that there are.
     """
-    cameras = _chosen("camera", there, asked, usual)
-    radars = _chosen("radar", there, asked, usual)
-    lidars = _chosen("lidar", there, asked, usual)
-    for modality, found in (("camera", cameras), ("radar", radars), ("lidar", lidars)):
-        if not found and modality in {"camera", *modalities}:
-            raise DataError(_lacking(modality, usual.of(modality) or (), there))
-    if asked.cameras is None and CAMERAS[0] not in cameras:
-        lacking = [name for name in CAMERAS if name not in cameras]
-        raise DataError(_lacking("camera", lacking, there))
-    return Rig(cameras, radars, lidars if "lidar" in modalities else lidars[:1])
+    found = {m: _present(m, there, asked.of(m) or usual.of(m)) for m in KEYS}
+    lacking = {
+        m: _lacking(m, found[m], asked, usual) for m in KEYS if _matters(m, asked, modalities)
+    }
+    if any(lacking.values()):
+        raise DataError(_told({m: names for m, names in lacking.items() if names}, there))
+    lidars = found["lidar"]
+    return Rig(found["camera"], found["radar"], lidars if "lidar" in modalities else lidars[:1])
 
 
-def _chosen(
-    modality: str, there: Mapping[str, str], asked: Channels, usual: Channels
+def _present(
+    modality: str, there: Mapping[str, str], names: Sequence[str] | None
 ) -> tuple[str, ...]:
-    names = asked.of(modality)
-    if names is None:
-        return tuple(n for n in usual.of(modality) or () if there.get(n) == modality)
-    lacking = [name for name in names if there.get(name) != modality]
-    if lacking:
-        raise DataError(_lacking(modality, lacking, there))
-    return tuple(names)
+    return tuple(name for name in names or () if there.get(name) == modality)
 
 
-def _lacking(modality: str, lacking: Sequence[str], there: Mapping[str, str]) -> str:
-    found = [name for name, kind in there.items() if kind == modality]
-    key = {"camera": "data.cameras", "radar": "data.radars", "lidar": "data.lidar"}[modality]
-    listed = ", ".join(f"{name} ({kind})" for name, kind in there.items()) or "none"
-    do = (
-        f"name those to read, such as --set {key}=[{', '.join(found)}]"
-        if found
-        else (f"a network without {modality} can be evaluated on them")
-    )
-    first = (
-        " (the first is the reference, whose axes the maps have)"
-        if found and key.endswith("cameras")
-        else ""
-    )
-    return (
-        f"the tables have no {modality} {', '.join(lacking)}; the channels that they have: "
-        f"{listed}. {do[0].upper()}{do[1:]}{first}"
-    )
+def _matters(modality: str, asked: Channels, modalities: Collection[str]) -> bool:
+    return asked.of(modality) is not None or modality in {"camera", *modalities}
+
+
+def _lacking(modality: str, found: Collection[str], asked: Channels, usual: Channels) -> list[str]:
+    """Channels without which samples cannot be read: all that were asked for; else only the
+    reference camera, or one of each kind."""
+    enough = CAMERAS[0] in found if modality == "camera" else bool(found)
+    if asked.of(modality) is None and enough:
+        return []
+    names = asked.of(modality) or usual.of(modality) or ()
+    return [name for name in names if name not in found]
+
+
+def _told(lacking: Mapping[str, Sequence[str]], there: Mapping[str, str]) -> str:
+    """What lacks, what there is, and what to do."""
+    absent = " and ".join(f"no {m} {', '.join(names)}" for m, names in lacking.items())
+    listed = ", ".join(f"{name} ({modality})" for name, modality in there.items()) or "none"
+    settings, without = [], []
+    for modality in lacking:
+        names = ",".join(name for name, kind in there.items() if kind == modality)
+        if names:
+            settings.append(f"--set '{KEYS[modality]}=[{names}]'")
+        else:
+            without.append(modality)
+    said = f"the tables have {absent}; the channels that they have: {listed}"
+    if settings:
+        reference = " (the first camera is the reference, whose axes the maps have)"
+        said += f". Name those to read, such as {' '.join(settings)}"
+        said += reference if "camera" in lacking else ""
+    if without:
+        said += f". A network without {' and '.join(without)} is needed for them"
+    return said
 
 
 def left_out(rig: Rig, asked: Channels, modalities: Collection[str]) -> list[str]:

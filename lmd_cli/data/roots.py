@@ -40,7 +40,8 @@ def require_version(root: Path, version: str) -> None:
 def missing_hint(root: Path, name: str) -> str:
     """What to do about a file that is not in the root: nothing, or words that follow on."""
     top = Path(name).parts[:1] == (SWEEPS,)
-    holder = next((folder for folder in _near(root, True) if (folder / name).exists()), None)
+    found = (folder for folder in _near(root, True) if (folder / name).exists())
+    holder = next((folder for folder in found if not _is_root(folder)), None)
     if holder is not None:
         return (
             f", but in {holder}: put the folders samples and sweeps of all archives together into "
@@ -75,6 +76,11 @@ def _has_tables(folder: Path) -> bool:
     with suppress(OSError):
         return (folder / "scene.json").is_file()
     return False
+
+
+def _is_root(folder: Path) -> bool:
+    """Whether it is a data root of its own."""
+    return any(map(_has_tables, _folders(folder)))
 
 
 def _there(folder: Path) -> str:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from lmd_cli.config import DataConfig, OwnDataConfig, OwnModelConfig, RunConfig
 from lmd_cli.data import Region
+from lmd_cli.data.index.splits import split_name
 from lmd_cli.data.synthetic import Evidence, read_evidence, read_instances
 from lmd_cli.errors import ContractError, DataError, MethodError
 from lmd_cli.evaluation.vehicles import (
@@ -143,10 +144,15 @@ def truth_of(config: RunConfig, dataset: Any) -> Truth:
 
     Raises:
         MethodError: an output without vehicle logits, or a data set that gives no regions.
-        DataError: the root is not synthetic.
+        DataError: the root is not synthetic, or has no annotations.
     """
     model, data = config.model, config.data
     if isinstance(data, DataConfig):
+        if not dataset.annotated:
+            raise DataError(
+                f"{dataset.dataroot} has no annotations of split {split_name(data.split)}: nothing "
+                "can be scored. lmd evaluate, decompose and sanity need none"
+            )
         tables = dataset.dataroot / data.version
         evidence, instances = read_evidence(tables), read_instances(tables)
         return SyntheticTruth(dataset, model.output, evidence, instances)
