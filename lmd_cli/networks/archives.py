@@ -131,7 +131,7 @@ def _begin(file: IO[bytes], record: zipfile.ZipInfo) -> int:
 
 
 def open_legacy(file: IO[bytes], names: Names) -> tuple[Any, Places]:
-    """What is in a file as PyTorch wrote before 1.6: five pickles, then the storages.
+    """What is in a file as PyTorch wrote before 1.6, five pickles and storages; or in a pickle.
 
     Raises:
         MalformedError: it ends too early.
@@ -140,9 +140,11 @@ def open_legacy(file: IO[bytes], names: Names) -> tuple[Any, Places]:
     end = os.fstat(file.fileno()).st_size
     bounded: Any = Bounded(file, end)
     others = Machine(Names(), end)
-    for expected in (LEGACY_MAGIC, LEGACY_PROTOCOL):
-        if others.load(bounded) != expected:
-            raise ValueError("not a PyTorch file")
+    first = Machine(names, end).load(bounded)
+    if first != LEGACY_MAGIC:
+        return first, {}  # a pickle of something else
+    if others.load(bounded) != LEGACY_PROTOCOL:
+        raise ValueError("not a PyTorch file")
     others.load(bounded)  # about the machine that wrote it
     content = Machine(names, end).load(bounded)
     places = {}
