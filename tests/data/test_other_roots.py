@@ -40,7 +40,7 @@ def test_archives_in_folders_of_their_own_are_found(root: Path) -> None:
     (root.parent / "blobs").mkdir()
     for name in ("samples", "sweeps"):
         (root / name).rename(root.parent / "blobs" / name)
-    with pytest.raises(DataError, match="give .*root as --dataroot"):
+    with pytest.raises(DataError, match=r"give .*root as --dataroot"):
         open_samples(root.parent / "blobs")
     samples = open_samples(root)
     said = f"but in {root.parent / 'blobs'}: put the folders samples and sweeps of all archives"

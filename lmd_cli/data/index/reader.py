@@ -64,7 +64,7 @@ class Tables:
         sensors = self._tables["sensor"].values()
         self.channels = {row["channel"]: row["modality"] for row in sensors}
         for token, row in data.items():
-            if row["is_key_frame"]:
+            if row.get("is_key_frame"):
                 self.key_frames[row["sample_token"]][self._channel(row)] = token
 
     def _load(self, name: str, wanted: Callable[[Row], bool] | None = None) -> dict[str, Row]:

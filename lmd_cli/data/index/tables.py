@@ -60,9 +60,10 @@ def _as_nuscenes(tables: Path) -> Iterator[None]:
     try:
         yield
     except (TypeError, AttributeError, LookupError, ArithmeticError, ValueError) as error:
+        what = f"a record lacks the field {error}" if isinstance(error, KeyError) else error
         raise DataError(
-            f"{tables}: the tables hold something else than nuScenes' tables do "
-            f"({type(error).__name__}: {error}); is a file damaged, or made by another program?",
+            f"{tables}: the tables hold something else than nuScenes' tables do ({what}); is a "
+            "file damaged, or made by another program?",
             path=tables,
         ) from error
     except (RecursionError, AssertionError) as error:
