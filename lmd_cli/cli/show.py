@@ -17,18 +17,42 @@ from lmd_cli.printable import printable
 
 #: Columns of characters for a file or pipe, more than any table has.
 WIDE = 2000
+#: A word of more characters may be torn.
+FOLDED = 16
 COLOURS = {"ok": "green", "note": "yellow", "FAIL": "bold red"}
 
 
 def table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     """A table on standard output, folded to a terminal's width and nowhere else."""
     console = Console() if sys.stdout.isatty() else Console(width=WIDE)
-    columns = [Column(name, overflow="fold", no_wrap=i == 0) for i, name in enumerate(header)]
+    rows = [[printable(cell) for cell in row] for row in rows]
+    least = [_longest_word(column) for column in zip(header, *rows, strict=True)]
+    if sum(least) + 2 * len(least) > console.width:
+        _below_each_other(console, header, rows)
+        return
+    columns = [
+        Column(name, overflow="fold", no_wrap=i == 0, min_width=least[i])
+        for i, name in enumerate(header)
+    ]
     shown = Table(*columns, header_style="bold", box=SIMPLE_HEAD, pad_edge=False)
     shown.collapse_padding = True
     for row in rows:
-        shown.add_row(*(Text(printable(c), style=COLOURS.get(c, "")) for c in row))
+        shown.add_row(*(Text(cell, style=COLOURS.get(cell, "")) for cell in row))
     console.print(shown)
+
+
+def _longest_word(cells: Sequence[str]) -> int:
+    """Columns that a number or word takes at most; longer ones are folded."""
+    return max(min(len(word), FOLDED) for cell in cells for word in cell.split() or [""])
+
+
+def _below_each_other(
+    console: Console, header: Sequence[str], rows: Sequence[Sequence[str]]
+) -> None:
+    """A terminal that is too narrow for whole numbers beside each other."""
+    for row in rows:
+        for name, cell in zip(header, row, strict=True):
+            console.print(Text(f"{name}: {cell}" if name == header[0] else f"  {name}: {cell}"))
 
 
 def lines(notes: Iterable[str]) -> None:

@@ -61,7 +61,7 @@ def threads_note(config: RunConfig, threads: int, device: torch.device) -> str:
     if config.threads or device.type == "cuda":
         return ""
     return (
-        f"Computed with {threads} CPU thread{'s' if threads > 1 else ''}, as the config sets no "
-        "number: with another number the last digits differ. For the same bytes on any machine and "
-        f"with any number of processes set threads (--set threads={threads})."
+        f"Computed with {threads} CPU thread{'s' if threads > 1 else ''}, a number that the config "
+        "leaves open; another changes the last digits. For the same bytes with any number of cores "
+        f"and processes: --set threads={threads}."
     )

@@ -1,6 +1,6 @@
 """Run folders that somebody handed over, damaged: reported, gone on with, and cleared.
 
-    python -m scripts.fuzz.run_folder --seed 0 --seconds 60
+    python scripts/fuzz/run_folder.py --seed 0 --seconds 60
 
 Nothing beside the folder may change, whatever links it holds.
 """
@@ -11,10 +11,12 @@ import json
 import os
 import random
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from trials import damage_file, main
 
 from lmd_cli.evaluation.cells import measured_cells
 from lmd_cli.evaluation.results import RunFolder, csv_lines, read_record
@@ -25,7 +27,6 @@ from lmd_cli.report.plane import Plane
 from lmd_cli.report.survey import Shown, Survey, _jpeg
 from lmd_cli.report.survey_draft import DraftFolder
 from lmd_cli.report.survey_files import write_survey
-from scripts.fuzz.trials import damage_file, main
 
 MODALITIES, SAMPLES, VARIANT = ["camera", "radar"], 3, "identity-ratio"
 PARTS = [*MODALITIES, "bias"]
@@ -160,8 +161,8 @@ def survey() -> Survey:
     shown = Shown(
         0, "t0", "scene", "Rain", maps, maps[0] > 0, box, {"CAM_FRONT": _jpeg(np.zeros((8, 12, 3)))}
     )
-    samples = [("t0", "scene", "Rain", 1, 0.5, 1e-7)]
-    layers = [(0, "head", "conv", 0.5, 0.3, 0.2)]
+    samples: list[Sequence[Any]] = [("t0", "scene", "Rain", 1, 0.5, 1e-7)]
+    layers: list[Sequence[Any]] = [(0, "head", "conv", 0.5, 0.3, 0.2)]
     plane = Plane(8, 8, -4.0, 4.0, -4.0, 4.0)
     return Survey(plane, VARIANT, PARTS, [shown], [], samples, layers, PARTS)
 

@@ -1,6 +1,6 @@
 """Tables of a nuScenes root, damaged: opened, and every sample loaded.
 
-    python -m scripts.fuzz.tables --seed 0 --seconds 60
+    python scripts/fuzz/tables.py --seed 0 --seconds 60
 
 A file outside the root is never read, whatever a table names.
 """
@@ -14,11 +14,12 @@ import random
 import tempfile
 from pathlib import Path
 
+from trials import damage_file, damage_json, main
+
 from lmd_cli.data import NuScenesSamples
 from lmd_cli.data.cache import CACHE_VARIABLE
 from lmd_cli.data.synthetic import synthesize
 from lmd_cli.geometry import Grid
-from scripts.fuzz.trials import damage_file, damage_json, main
 
 VERSION = "v1.0-mini"
 #: Names of files that lead out of the root, or to what is no file.

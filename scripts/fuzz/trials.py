@@ -44,6 +44,7 @@ def main(description: str, trial: Trial) -> None:
     parser.add_argument("--seconds", type=float, default=60.0, help="when to stop")
     given = parser.parse_args()
     logging.disable(logging.WARNING)
+    attempt(trial, given.seed)  # imports what is needed, which takes its time
     deadline, seed, refused, failed = time.monotonic() + given.seconds, given.seed, 0, 0
     while time.monotonic() < deadline:
         outcome = attempt(trial, seed)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -48,7 +49,7 @@ def model(**options):
 
 
 @pytest.fixture
-def handed_over(lmd: Lmd, tiny_config: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def handed_over(lmd: Lmd, tiny_config: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A run's folder whose record names code that lies beside it."""
     assert lmd("evaluate", "-c", tiny_config, "--output", "run", "--limit", 1).exit_code == 0
     Path("handed.py").write_text(HANDED_OVER)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import time
@@ -12,7 +13,7 @@ import cv2
 import pytest
 import torch
 
-from lmd_cli.data import Loaded, Sample, Unreadable, collate, default_workers, read_ahead
+from lmd_cli.data import Loaded, Sample, Unreadable, collate, default_workers, loading, read_ahead
 from lmd_cli.data.loading import Ahead, Reader
 from lmd_cli.errors import DataError, LmdError, RunError
 from lmd_cli.targets import blamed
@@ -161,3 +162,71 @@ def test_tensors_are_pinned_for_a_gpu(tmp_path: Path) -> None:
         found = read(2)
     assert found.batch["images"].is_pinned()
     assert found.batch["radar_xyz"][0].is_pinned()
+
+
+# -- where something runs out -----------------------------------------------------------------
+
+
+def refuse(*_: object) -> None:
+    raise RuntimeError("unable to allocate shared memory(shm) for file")
+
+
+def test_what_shared_memory_does_not_hold_comes_through_a_pipe(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """In a container it is small; torch would lose the sample, and the run wait for ever."""
+    monkeypatch.setattr(torch.Tensor, "share_memory_", refuse)
+    broken = Numbers({3: DataError("broken")})
+    found = read_all(broken, ORDER, 2)
+    assert [sample.number for sample in found] == ORDER
+    assert [type(sample) for sample in found if sample.number == 3] == [Unreadable]
+    for sample in found:
+        if isinstance(sample, Loaded):
+            assert not sample.batch["images"].is_shared()
+            assert float(sample.batch["images"].max()) == sample.number
+
+
+@pytest.mark.parametrize(("files", "shared"), [(4096, True), (8, False)])
+def test_with_few_open_files_no_tensor_takes_one(
+    monkeypatch: pytest.MonkeyPatch, files: int, shared: bool
+) -> None:
+    monkeypatch.setattr(loading, "_may_open", lambda count: count <= files)
+    found = read_all(Numbers(), [1, 2], 4)
+    assert [sample.batch["images"].is_shared() for sample in found] == [shared, shared]
+
+
+def test_too_few_files_for_any_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(count: int) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    monkeypatch.setattr(loading, "_require_files", refuse)
+    said = r"processes that read data cannot start \(Too many open files\).*ulimit -n.*--workers"
+    with pytest.raises(RunError, match=said), read_ahead(Numbers(), collate, ORDER, 2):
+        pass
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.EMFILE, "Too many open files"), "a sample cannot be read"),
+        (MemoryError("4 GB"), "out of memory"),
+    ],
+)
+def test_a_limit_of_the_system_is_no_unreadable_sample(error: Exception, said: str) -> None:
+    """It is not skipped, and its message is one line."""
+    with pytest.raises(RunError, match=said) as caught:
+        read_all(Numbers({2: error}), [1, 2], 1)
+    assert "\n" not in str(caught.value)
+    with pytest.raises(type(error)):
+        read_all(Numbers({2: error}), [1, 2], 0)
+
+
+def test_a_file_that_does_not_come_over_is_told() -> None:
+    ahead = Ahead(Reader(Numbers(), collate), [1], 1, False)
+    ahead._samples = (refuse_files() for _ in range(1))
+    with pytest.raises(RunError, match=r"cannot be taken over \(received 0 items of ancdata\)"):
+        ahead(1)
+
+
+def refuse_files() -> None:
+    raise RuntimeError("received 0 items of ancdata")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -18,13 +19,13 @@ import pytest
 from lmd_cli.build import build_grid
 from lmd_cli.config_file import load_config
 from lmd_cli.decomposition import OperationRecord
-from lmd_cli.errors import ConfigError, ResultsError
+from lmd_cli.errors import ConfigError, ForeignFileError, ResultsError
 from lmd_cli.evaluation import evaluate
-from lmd_cli.report import make
+from lmd_cli.report import make, survey_draft
 from lmd_cli.report import survey as survey_module
 from lmd_cli.report.make import ReportOptions, make_report
 from lmd_cli.report.plane import Plane
-from lmd_cli.report.survey import LayerMeans, survey
+from lmd_cli.report.survey import Draft, LayerMeans, survey
 from lmd_cli.report.survey_draft import DraftFolder
 from lmd_cli.report.survey_files import read_survey, write_survey
 from lmd_cli.single import Ready, make_ready
@@ -79,9 +80,10 @@ def test_files_hold_the_survey(tmp_path: Path):
     np.testing.assert_array_equal(read.shown[2].truth, found.shown[2].truth)
 
 
-def test_a_damaged_survey_is_named(tmp_path: Path):
+@pytest.mark.parametrize("damage", [b"PK broken", b"PK\x03\x04broken", b""])
+def test_a_damaged_survey_is_named(tmp_path: Path, damage: bytes):
     write_survey(made_up.survey(), {}, tmp_path / "survey")
-    (tmp_path / "survey" / "maps.npz").write_bytes(b"PK broken")
+    (tmp_path / "survey" / "maps.npz").write_bytes(damage)
     with pytest.raises(ResultsError, match=r"survey is damaged .*remove it and try again"):
         read_survey(tmp_path / "survey", {})
 
@@ -165,6 +167,28 @@ def test_a_draft_of_something_else_is_not_gone_on_from(tmp_path: Path):
         folder.read(1)
 
 
+def test_a_draft_that_is_cut_loses_nothing_whenever_the_process_dies(tmp_path: Path, monkeypatch):
+    """Rows behind those that count go in one step: there is no moment without the others."""
+    folder, draft = DraftFolder(tmp_path, {}), Draft(1)
+    draft.parts, draft.indices, draft.objects = ["camera"], [4], [[]]
+    draft.samples = [("t", "s", "d", 0, 0.1, 1e-7)]
+    draft.shown = {0: made_up.survey().shown[0]}
+    folder.write(draft)
+    rows = tmp_path / "rows.jsonl"
+    whole = rows.read_bytes()
+    rows.write_bytes(whole + b'[5, ["torn')
+    modes = []
+
+    def opened(path: Path, mode: str, **options: object):
+        modes.append(mode)
+        return open(path, mode, **options)
+
+    monkeypatch.setattr(survey_draft, "open", opened, raising=False)
+    assert folder.read(1).indices == [4]
+    assert rows.read_bytes() == whole
+    assert modes == ["ab+"]  # "wb" would empty it first
+
+
 def test_two_processes_do_not_make_one_survey(tmp_path: Path):
     first, second = (DraftFolder(tmp_path / "unfinished", {}) for _ in range(2))
     refused = pytest.raises(ResultsError, match="another run is writing")
@@ -199,4 +223,35 @@ def test_weights_and_samples_must_be_the_runs(run: Path, tmp_path: Path):
     record["config"]["model"]["encoder"] = "res9"
     (copy / "run.json").write_text(json.dumps(record))
     with pytest.raises(ResultsError, match="this version cannot read"):
+        make_report(copy)
+
+
+def test_a_survey_that_is_a_link_is_neither_read_nor_written(run: Path, tmp_path: Path):
+    copy, outside = tmp_path / "copy", tmp_path / "outside"
+    shutil.copytree(run, copy, ignore=shutil.ignore_patterns("survey", "*.html"))
+    outside.mkdir()
+    (copy / "survey").symlink_to(outside)
+    with pytest.raises(ForeignFileError, match="survey is a symbolic link; expected a folder"):
+        make_report(copy)
+    assert list(outside.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        ({"threads": 10**9}, "threads is not what lmd writes there"),
+        ({"compute": {"chunk_bytes": {"linear": -1}}}, "compute.chunk_bytes.linear is not"),
+        ({"versions": []}, "versions is not"),
+        ({"checkpoint": "\ud800"}, "holds text that is no Unicode"),
+        ({"weights": None}, "lacks weights: not a run's record"),
+    ],
+)
+def test_a_record_that_nobody_wrote_is_refused(
+    run: Path, tmp_path: Path, change: dict[str, object], said: str
+):
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    record = json.loads((copy / "run.json").read_text())
+    (copy / "run.json").write_text(json.dumps(record | change))
+    with pytest.raises(ResultsError, match=re.escape(said)):
         make_report(copy)

@@ -1,1 +1,0 @@
-"""Fuzzers of what comes from outside: any input ends in a result or in a message."""
