@@ -57,10 +57,12 @@ def finish(run: Run, folder: RunFolder) -> RunSummary:
         rows = [list(frame.columns), *frame.itertuples(index=False, name=None)]
         write_atomically(folder.file(name), csv_lines(rows))
     complete = len(samples) == run.schedule.samples
+    evaluated = sum(row["status"] == "ok" for row in samples)
+    whole = complete and bool(evaluated)
     record = {
-        "status": "finished" if complete else f"{len(samples)} of {run.schedule.samples} samples",
+        "status": "finished" if whole else f"{evaluated} of {run.schedule.samples} samples",
         **run.record(),
-        "evaluated": sum(row["status"] == "ok" for row in samples),
+        "evaluated": evaluated,
         "annotated": getattr(run.dataset, "annotated", True),
         "vehicle_iou": _iou(samples),
         "padded": padding(run.dataset),

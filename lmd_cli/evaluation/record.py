@@ -17,7 +17,7 @@ from lmd_cli.errors import ResultsError
 _PACKAGES = ("lmd-cli", "torch", "numpy", "nuscenes-devkit", "pandas", "pillow")
 #: Entries of ``run.json`` that must agree for a run to go on in a folder.
 IDENTITY = (
-    *("config", "rows", "perturbed", "weights", "samples", "schedule"),
+    *("config", "rows", "perturbed", "without", "weights", "samples", "schedule"),
     *("threads", "compute", "device", "processor", "versions"),
 )
 

@@ -75,6 +75,8 @@ class Run:
         asked = {"rows": self.names} if self.names != list(self.config.variants) else {}
         if self.cells != measured_cells(self.built.network.modalities):
             asked["perturbed"] = list(dict.fromkeys(cell.perturbed_name for cell in self.cells))
+        if lacking := getattr(self.dataset, "left_out", None):
+            asked["without"] = list(lacking)
         return {
             **identity(self.config, self.built, self.dataset.tokens, self.threads, self.device),
             **self._where(),

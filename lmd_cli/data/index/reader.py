@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lmd_cli.data.database import UNKNOWN_VELOCITY
-from lmd_cli.data.index.values import RecordError
+from lmd_cli.data.index.values import RecordError, text
 from lmd_cli.errors import DataError
 
 #: Two annotations farther apart than this say nothing of a velocity, seconds (nuscenes-devkit's).
@@ -40,6 +40,7 @@ class Tables:
 
     Raises:
         DataError: a table is missing or cannot be read.
+        RecordError: a sensor has no channel.
     """
 
     def __init__(self, folder: Path, scenes: Collection[str]) -> None:
@@ -62,9 +63,11 @@ class Tables:
         for token, row in boxes.items():
             self.annotations[row["sample_token"]].append(token)
         sensors = self._tables["sensor"].values()
-        self.channels = {row["channel"]: row["modality"] for row in sensors}
+        self.channels = {
+            text("sensor", row, "channel"): text("sensor", row, "modality") for row in sensors
+        }
         for token, row in data.items():
-            if row["is_key_frame"]:
+            if row.get("is_key_frame"):
                 self.key_frames[row["sample_token"]][self._channel(row)] = token
 
     def _load(self, name: str, wanted: Callable[[Row], bool] | None = None) -> dict[str, Row]:

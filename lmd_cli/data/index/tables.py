@@ -59,10 +59,13 @@ def _as_nuscenes(tables: Path) -> Iterator[None]:
     """What we stumble over in tables of another kind, as a message."""
     try:
         yield
+    except values.RecordError as error:
+        raise DataError(f"{tables.name}/{error}", path=tables) from error
     except (TypeError, AttributeError, LookupError, ArithmeticError, ValueError) as error:
+        what = f"a record lacks the field {error}" if isinstance(error, KeyError) else error
         raise DataError(
-            f"{tables}: the tables hold something else than nuScenes' tables do "
-            f"({type(error).__name__}: {error}); is a file damaged, or made by another program?",
+            f"{tables}: the tables hold something else than nuScenes' tables do ({what}); is a "
+            "file damaged, or made by another program?",
             path=tables,
         ) from error
     except (RecursionError, AssertionError) as error:
@@ -72,7 +75,7 @@ def _as_nuscenes(tables: Path) -> Iterator[None]:
 def _built(root: Path, version: str, split: Split, report: Progress) -> SplitIndex:
     folder = root / version
     # Read apart, so that a mistyped split is refused before gigabytes are read.
-    names = [row["name"] for row in read_table(folder, "scene")]
+    names = [values.text("scene", row, "name") for row in read_table(folder, "scene")]
     present, absent = split_scenes(folder, split, names)
     steps = 1 + len(present)
     report(0, steps)
@@ -116,7 +119,7 @@ class _Builder:
     def add_scene(self, scene: Row) -> None:
         """The rows of a scene's samples, ordered by time."""
         rows = self.tables.samples[scene["token"]]
-        for row in sorted(rows, key=lambda row: row["timestamp"]):
+        for row in sorted(rows, key=lambda row: values.whole("sample", row, "timestamp")):
             self._add_sample(row, self.tables.scenes.index(scene))
 
     def _add_sample(self, row: Row, scene: int) -> None:
