@@ -55,6 +55,11 @@ def wait_until(reached: Callable[[], bool], pids: list[int], seconds: float = 12
         time.sleep(0.002)
 
 
+def is_over(pid: int) -> bool:
+    """Whether a process has ended; its exit code can still be asked for."""
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
 def lines(path: Path) -> int:
     try:
         return path.read_bytes().count(b"\n")
@@ -303,7 +308,7 @@ def test_sigterm_is_answered_like_ctrl_c(gate: Gate, tmp_path: Path) -> None:
     """Launchers and schedulers send it some seconds before they kill."""
     out = tmp_path / "out"
     pids = ranks(arguments(gate.config, out), 3, tmp_path)
-    wait_until(lambda: finished(out) == 4, pids)
+    wait_until(lambda: finished(out) == 4 and is_over(pids[2]), pids)  # rank 2 has done its share
     kill(pids, signal.SIGTERM)
     assert ended(pids) == [130, 130, 0]
     assert (tmp_path / "rank-1.txt").read_text() == ""

@@ -270,7 +270,8 @@ def own_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
     run = folder / "run"
     config = ["--config", str(folder / "spots.yaml"), "--output", str(run)]
-    for arguments in (["evaluate", *config], ["report", str(run)]):
+    report = ["report", str(run), "--config", str(folder / "spots.yaml")]
+    for arguments in (["evaluate", *config], report):
         result = CliRunner().invoke(app, arguments)
         assert result.exit_code == 0, result.output
     return run / "report.html"
