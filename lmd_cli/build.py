@@ -234,7 +234,7 @@ def build_network(config: RunConfig, device: torch.device) -> BuiltNetwork:
         origin, sha256 = "the weights that the target gives", _digest(network)
     else:
         path = find_checkpoint(checkpoint, config.source)
-        origin, sha256 = str(path), load_checkpoint(path, network)
+        origin, sha256 = str(path), load_checkpoint(path, network, ema=config.model.ema)
     network.eval().requires_grad_(False).to(device)
     try:
         set_module_rules(network, config.rules)

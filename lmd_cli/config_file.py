@@ -7,7 +7,6 @@ from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
-import yaml
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
@@ -16,6 +15,7 @@ from lmd_cli.config_base import expected_of
 from lmd_cli.config_models import MODELS, network_of
 from lmd_cli.errors import ConfigError
 from lmd_cli.resources import first_file, listing, shipped
+from lmd_cli.yaml_text import DEPTH, LONGEST, TextError, load_yaml
 
 SUFFIXES = ("", ".yaml", ".yml")
 Key = tuple[str, ...]
@@ -81,9 +81,11 @@ def parse(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_bytes())
-    except yaml.YAMLError as error:
-        raise ConfigError(f"{path}{_yaml_problem(error)}") from None
+        with path.open("rb") as file:
+            content = load_yaml(file.read(LONGEST + 1))
+    except TextError as error:
+        where = "" if error.line is None else f", line {error.line}"
+        raise ConfigError(f"{path}{where}: {error}") from None
     except OSError as error:
         raise ConfigError(f"{path} cannot be read: {error.strerror}") from error
     if not isinstance(content, dict):
@@ -93,25 +95,16 @@ def _read(path: Path) -> dict[str, Any]:
     return content
 
 
-def _yaml_problem(error: yaml.YAMLError) -> str:
-    """``, line 3: not valid YAML: ...``."""
-    mark = getattr(error, "problem_mark", None)
-    problem = getattr(error, "problem", None) or str(error).splitlines()[0]
-    where = "" if mark is None else f", line {mark.line + 1}"
-    return f"{where}: not valid YAML: {problem}"
-
-
 def _override(text: str) -> tuple[Key, Any]:
     """Key and value of a ``--set``."""
     key, equals, value = text.partition("=")
     names = tuple(key.strip().split("."))
-    if not equals or not all(names):
+    if not equals or not all(names) or len(names) > DEPTH:
         raise ConfigError(f"--set {text}: expected key=value, e.g. model.encoder=res50")
     try:
-        return names, yaml.safe_load(value)
-    except yaml.YAMLError as error:
-        problem = _yaml_problem(error).partition(": ")[2]
-        raise ConfigError(f"--set {text}: the value is {problem}") from None
+        return names, load_yaml(value)
+    except TextError as error:
+        raise ConfigError(f"--set {text}: the value is {error}") from None
 
 
 def _put(values: dict[str, Any], key: Key, value: Any, text: str) -> None:

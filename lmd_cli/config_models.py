@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, field_validator
 
 from lmd_cli.config_base import Pixels, Positive, Section, option
-from lmd_cli.config_own import OWN, OwnModelConfig, is_own
+from lmd_cli.config_own import OWN, OwnModelConfig, ema_option, is_own
 
 #: ``model.checkpoint`` for seeded random weights.
 RANDOM = "random"
@@ -96,6 +96,7 @@ class SimpleBEVConfig(Section):
         "channels and block counts", "a mapping", default_factory=WidthsConfig
     )
     checkpoint: str = checkpoint_option()
+    ema: bool = ema_option()
     output: Literal["segmentation"] = option(
         "the output that is split: vehicle logits", "segmentation", "segmentation"
     )
@@ -220,6 +221,7 @@ class CRNConfig(Section):
         "sizes that differ from the published ones", "a mapping", default_factory=CRNSizesConfig
     )
     checkpoint: str = checkpoint_option()
+    ema: bool = ema_option()
     output: str = option(
         "the output that is split: heatmap.CLASS (logits), probability.CLASS (behind the sigmoid), "
         "or taskK.BRANCH",

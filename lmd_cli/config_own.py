@@ -32,6 +32,15 @@ def options_option() -> Any:
     )
 
 
+def ema_option() -> Any:
+    """``model.ema``, the same for every network."""
+    return option(
+        "take the running means of the weights (EMA) that the checkpoint holds beside them",
+        "true or false",
+        False,
+    )
+
+
 class OwnModelConfig(Section):
     """A network of one's own: see CONTRACT.md."""
 
@@ -51,6 +60,7 @@ class OwnModelConfig(Section):
         None,
         min_length=1,
     )
+    ema: bool = ema_option()
     channel: Annotated[int, Field(ge=0)] = option(
         "the output's channel that pictures show", "an integer from 0", 0
     )

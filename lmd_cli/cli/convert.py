@@ -14,13 +14,16 @@ def command(
     checkpoint: Annotated[Path, typer.Argument(metavar="CHECKPOINT", help="A PyTorch file.")],
     output: Annotated[Path, typer.Argument(metavar="OUT.safetensors", help="A new file.")],
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace OUT.")] = False,
+    ema: Annotated[
+        bool, typer.Option("--ema", help="The running means of the weights (EMA) beside them.")
+    ] = False,
     debug: options.Debug = False,
 ) -> None:
     """Copy a checkpoint's tensors, and nothing else, into a safetensors file."""
     from lmd_cli.cli import show
     from lmd_cli.networks.conversion import convert
 
-    done = convert(checkpoint, output, overwrite=overwrite)
+    done = convert(checkpoint, output, overwrite=overwrite, ema=ema)
     show.lines(
         [
             f"{done.tensors} tensors written to {output}",

@@ -14,17 +14,25 @@ from torch import Tensor
 from lmd_cli.data.database import SensorFrame
 from lmd_cli.data.files import IMAGE, SCARCE, data_file, file_error, read_head, told_kind
 from lmd_cli.data.frames import Matrix, invert_rigid
+from lmd_cli.data.pictures import PictureError, open_picture
 
 
-def load_image(path: Path | str, size: tuple[int, int], *, token: str | None = None) -> Tensor:
+def load_image(
+    path: Path | str,
+    size: tuple[int, int],
+    *,
+    token: str | None = None,
+    recorded: tuple[int, int] | None = None,
+) -> Tensor:
     """An image resized to ``size`` (H, W): (3, H, W) float32, pixels in [0, 1] minus 0.5.
 
     Resized by nearest neighbour straight from the file's size, as SimpleBEV does.
 
     Raises:
-        DataError: the file is missing, truncated or not an image.
+        DataError: see :func:`read_resized`.
     """
-    pixels = read_resized(path, size, Image.Resampling.NEAREST, token=token)  # (H, W, 3)
+    nearest = Image.Resampling.NEAREST
+    pixels = read_resized(path, size, nearest, token=token, recorded=recorded)  # (H, W, 3)
     planes = torch.from_numpy(pixels).permute(2, 0, 1)  # (3, H, W)
     return planes.contiguous().float().div(255).sub(0.5)
 
@@ -35,23 +43,33 @@ def read_resized(
     resampling: Image.Resampling,
     *,
     token: str | None = None,
+    recorded: tuple[int, int] | None = None,
 ) -> NDArray[np.uint8]:
     """An RGB image resized to ``size`` (H, W) by Pillow, (H, W, 3).
 
+    Args:
+        path: the file.
+        size: (H, W).
+        resampling: Pillow's filter.
+        token: the sample that needs the file, for the error message.
+        recorded: (width, height) that the tables give it.
+
     Raises:
-        DataError: the file is missing, truncated or not an image.
+        DataError: the file is missing, truncated or not an image; or it is too large, of more
+            than 8 bits a channel, turned by its EXIF data, or of another shape than recorded.
     """
     path = Path(path)
     try:
-        with Image.open(path) as image:
+        with open_picture(path, recorded) as image:
             rgb = image if image.mode == "RGB" else image.convert("RGB")
             return np.array(rgb.resize(size[::-1], resampling))
     except FileNotFoundError:
         raise file_error(path, "file not found", token) from None
-    except (OSError, SyntaxError, ValueError) as error:
-        if getattr(error, "errno", None) in SCARCE:
+    except PictureError as error:
+        raise file_error(path, str(error), token) from None
+    except Exception as error:  # Pillow reports broken streams under many kinds
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) in SCARCE:
             raise  # says nothing of the file
-        # Pillow reports broken streams under all three.
         kind = told_kind(read_head(path), IMAGE)
         problem = kind or f"truncated or not an image: {error}"
         raise file_error(path, problem, token) from error
@@ -88,7 +106,10 @@ def camera_tensors(
     reference_T_ego = cam0_T_ego(cameras)
     to_cam0 = [reference_T_ego @ camera.ego_T_sensor().astype(np.float32) for camera in cameras]
     images = [
-        load_image(data_file(root, camera.filename, token), size, token=token) for camera in cameras
+        load_image(
+            data_file(root, c.filename, token), size, token=token, recorded=(c.width, c.height)
+        )
+        for c in cameras
     ]
     return {
         "images": torch.stack(images),  # (S, 3, H, W)

@@ -1,62 +1,75 @@
-"""Weights from files, strictly: every key and shape must fit, and only tensors are read."""
+"""Weights from files, strictly: every key, shape and kind of number must fit, and only tensors
+are read."""
 
 from __future__ import annotations
 
 import hashlib
-import pickle
-import re
-import shlex
-import warnings
-import zipfile
+import logging
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lmd_cli.errors import CheckpointError
+from lmd_cli.networks.archives import read_content, require_directory
+from lmd_cli.networks.refusals import (
+    EXPECTED,
+    NAMED,
+    listed,
+    reading_failed,
+    refuse_objects,
+    require_file,
+)
+from lmd_cli.networks.states import COUNTER, KNOWN, Place, Weight, best, places
+from lmd_cli.networks.stored import MalformedError, Placeholder, Stored, printable
 
-#: Where a published checkpoint keeps the weights, beside the optimiser's state.
-STATE_KEY = "model_state_dict"
-#: Where Lightning keeps them, with every name behind this prefix.
-LIGHTNING_KEY, LIGHTNING_PREFIX = "state_dict", "model."
-#: What can be loaded, for error messages.
-EXPECTED = f"tensors by name, or a dict with {STATE_KEY!r} or {LIGHTNING_KEY!r}"
-#: How many keys of each kind an error names.
-NAMED = 5
+log = logging.getLogger(__name__)
 
 
-def load_checkpoint(path: Path | str, module: nn.Module) -> str:
+def load_checkpoint(path: Path | str, module: nn.Module, *, ema: bool = False) -> str:
     """Load the weights in ``path`` into ``module``, all of them or none.
 
+    They may lie in dicts in the file, and their names behind a common prefix (``module.``,
+    ``model.``): what is beside them is then left out, and a line says so. BatchNorm's counters
+    may be missing. Floating-point numbers of another width are converted.
+
     Args:
-        path: ``.safetensors``, or a PyTorch file that holds a state dict, by itself or under
-            ``model_state_dict`` as published SimpleBEV checkpoints (``model-*.pth``) do, or under
-            ``state_dict`` with names behind ``model.``, as Lightning does.
+        path: ``.safetensors``, or a PyTorch file.
         module: changed in place, and only if everything fits. It may have a method
             ``explain_mismatch(state)`` that says, or returns ``None``, what a state dict that does
             not fit is: "these are weights of a ResNet-18, the config says 50".
+        ema: take the running means of the weights that a file holds beside the weights.
 
     Returns:
         the file's SHA-256, hexadecimal.
 
     Raises:
         CheckpointError: the file is missing, damaged, holds something other than tensors, or
-            belongs to another architecture.
+            belongs to another architecture; or weights are no finite numbers.
     """
     path = Path(path)
-    if not path.is_file():
-        what = "is a folder, not a file" if path.is_dir() else "does not exist"
-        raise CheckpointError(
-            f"checkpoint {path} {what}: give a .safetensors or .pth file, or 'random'"
-        )
-    state = read_state(path)
+    require_file(path)
+    expected = module.state_dict()
     explain = getattr(module, "explain_mismatch", None)
-    check_fits(state, module.state_dict(), path, explain)
-    module.load_state_dict(state, strict=True)
+
+    def choose(content: Any, left_out: list[str]) -> dict[str, Any]:
+        refuse_objects(path, content, left_out)
+        place = _place(content, expected, ema, path)
+        state = {n: _outline(v, n) for n, v in place.weights.items()}
+        counters = {n: v for n, v in expected.items() if n.endswith(COUNTER) and n not in state}
+        check_fits(counters | state, expected, path, explain)
+        _check_numbers(state, expected, path)
+        _say(place, len(counters), path)
+        return dict(place.weights)
+
+    read = read_state(path, choose)
+    state = {name: value.to(expected[name].dtype) for name, value in read.items()}
+    _check_finite(state, module, path)
+    kept = {name: value for name, value in expected.items() if name not in state}
+    module.load_state_dict(kept | state, strict=True)
     return file_sha256(path)
 
 
@@ -66,91 +79,93 @@ def file_sha256(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def read_state(path: Path) -> dict[str, Tensor]:
-    """The state dict in a file, on the CPU.
+def read_state(path: Path, choose: Callable[[Any, list[str]], dict[str, Any]]) -> dict[str, Tensor]:
+    """Tensors from a file, on the CPU.
+
+    Args:
+        path: the file.
+        choose: see :func:`~lmd_cli.networks.archives.read_content`; the content of a safetensors
+            file are its tensors by name.
 
     Raises:
-        CheckpointError: see :func:`load_checkpoint`.
+        CheckpointError: the file is damaged or of another format; and what ``choose`` raises.
     """
     try:
-        with warnings.catch_warnings():  # about pickle protocols: the error says what matters
-            warnings.simplefilter("ignore")
-            if path.suffix == ".safetensors":
-                return load_file(path, device="cpu")
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged pickle can raise anything
+        if path.suffix == ".safetensors":
+            require_directory(path)
+            return choose(load_file(path, device="cpu"), [])
+        return read_content(path, choose)
+    except CheckpointError:
+        raise
+    except Exception as error:  # a damaged file can raise anything
         raise CheckpointError(reading_failed(path, error)) from error
-    return state_of(content, path)
 
 
-def reading_failed(path: Path, error: Exception) -> str:
-    """What to say when a file could not be read: a refused type, or damage.
-
-    PyTorch's own text recommends to switch the safe loading off, so it is not passed on.
-    """
-    refused = refused_content(path, error)
-    if refused:
-        target = shlex.quote(path.with_suffix(".safetensors").name)
-        return (
-            f"checkpoint {path} was refused: it holds {refused}, and only tensors are loaded, "
-            "because anything else could run code. Make a clean copy: "
-            f"lmd convert {shlex.quote(str(path))} {target}; or save the weights "
-            "alone: torch.save(model.state_dict(), path)"
-        )
-    known = isinstance(error, SafetensorError | RuntimeError | OSError)
-    quotable = known and "weights_only" not in str(error)
-    reason = re.split(r"[\n.]", str(error))[0] if quotable else "not a PyTorch file"
-    return (
-        f"checkpoint {path} ({path.stat().st_size} bytes) cannot be read, it may be truncated or "
-        f"in another format: {reason}"
-    )
-
-
-def refused_content(path: Path, error: Exception) -> str | None:
-    """What in a file made the safe loader refuse it; ``None`` if it is damaged instead."""
-    if not isinstance(error, pickle.UnpicklingError):
-        return None
-    named = re.search(r"GLOBAL (\S+)", str(error))
-    if named:
-        return named[1]
-    # An intact archive, but with instructions that the safe loader does not know.
-    return "a pickle that is more than tensors" if zipfile.is_zipfile(path) else None
-
-
-def find_state(content: Any) -> Any:
-    """Where in a file's content the weights should be: below a known key, or all of it."""
-    if isinstance(content, Mapping) and STATE_KEY in content:
-        return content[STATE_KEY]
-    if isinstance(content, Mapping) and isinstance(content.get(LIGHTNING_KEY), Mapping):
-        return without_prefix(content[LIGHTNING_KEY])
-    return content
-
-
-def state_of(content: Any, path: Path) -> dict[str, Tensor]:
-    """The state dict in what a PyTorch file holds.
+def _place(content: Any, expected: Mapping[str, Tensor], ema: bool, path: Path) -> Place:
+    """Where the network's weights are.
 
     Raises:
-        CheckpointError: it holds something else.
+        CheckpointError: nowhere, or in several places.
     """
-    content = find_state(content)
-    expected = f"expected {EXPECTED}"
+    found = best(content, expected, averaged=ema)
+    if len(found) == 1:
+        return found[0]
+    if found:
+        where = "; ".join(map(str, found[:NAMED]))
+        raise CheckpointError(
+            f"checkpoint {path} holds these weights more than once ({where}): save the ones you "
+            "mean alone"
+        )
+    there = places(content)
+    if there and ema:
+        raise CheckpointError(f"checkpoint {path} holds no EMA weights: leave model.ema out")
+    if there:
+        raise CheckpointError(
+            f"checkpoint {path} holds EMA weights only: say that you mean them, model.ema: true"
+        )
+    raise CheckpointError(f"checkpoint {path}{_no_state(content)}: expected {EXPECTED}")
+
+
+def _no_state(content: Any) -> str:
+    """What a file holds in place of tensors by name, as a sentence goes on."""
+    while isinstance(content, Mapping) and (known := [k for k in KNOWN if k in content]):
+        content = content[known[0]]
     if not isinstance(content, Mapping):
-        kind = type(content).__name__
-        raise CheckpointError(f"checkpoint {path} holds {kind}, not a state dict: {expected}")
+        return f" holds {_kind(content)}, not a state dict"
     for name, value in content.items():
-        if not isinstance(value, Tensor) or value.layout != torch.strided:
-            kind = type(value).__name__
-            raise CheckpointError(
-                f"checkpoint {path}: {name!r} is {kind}, not a dense tensor: {expected}"
-            )
-    return {str(name): value for name, value in content.items()}
+        return f": {printable(name)!r} is {_kind(value)}, not a dense tensor"
+    return " holds nothing"
 
 
-def without_prefix(state: Mapping[Any, Any]) -> dict[Any, Any]:
-    """Lightning's state dict without ``model.``, if every name has it."""
-    if not all(str(name).startswith(LIGHTNING_PREFIX) for name in state):
-        return dict(state)
-    return {str(name).removeprefix(LIGHTNING_PREFIX): value for name, value in state.items()}
+def _kind(value: Any) -> str:
+    if isinstance(value, Placeholder) and not value.name.startswith("torch._utils."):
+        return value.name
+    return "Tensor" if isinstance(value, Placeholder | Stored) else type(value).__name__
+
+
+def _outline(weight: Weight, name: str) -> Tensor:
+    """A tensor of the weight's shape and type that takes no memory."""
+    if isinstance(weight, Stored):
+        if not weight.fits():
+            raise MalformedError(f"tensor {printable(name)} reaches beyond its numbers")
+        return torch.empty(weight.size, dtype=weight.storage.dtype, device="meta")
+    return weight
+
+
+def _say(place: Place, counters: int, path: Path) -> None:
+    """A line about what was done so that the weights fit."""
+    told = []
+    if place.prefix:
+        beside = (
+            f", {len(place.beside)} beside them left out ({listed(place.beside)})"
+            if place.beside
+            else ""
+        )
+        told.append(f"{place} taken{beside}")
+    if counters:
+        told.append(f"it lacks {counters} of BatchNorm's counters, which no prediction needs")
+    if told:
+        log.warning("checkpoint %s: %s", path, "; ".join(told))
 
 
 def check_fits(
@@ -191,41 +206,56 @@ def check_fits(
         )
 
 
+def _check_numbers(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], path: Path) -> None:
+    """Refuses complex, integer and boolean numbers where floating-point ones belong, and the like.
+
+    Raises:
+        CheckpointError: names the first five.
+    """
+    wrong = [
+        f"{name} is {_dtype(state[name])} instead of {_dtype(value)}"
+        for name, value in expected.items()
+        if name in state and _family(state[name]) != _family(value)
+    ]
+    if wrong:
+        raise CheckpointError(
+            f"checkpoint {path} holds numbers of another kind than the network's weights: "
+            f"{listed(wrong)}"
+        )
+
+
+def _dtype(value: Tensor) -> str:
+    return str(value.dtype).removeprefix("torch.")
+
+
+def _family(value: Tensor) -> str:
+    """Floating-point, complex, boolean, or integers."""
+    if value.dtype == torch.bool:
+        return "boolean"
+    return "complex" if value.is_complex() else "real" if value.is_floating_point() else "integer"
+
+
+def _check_finite(state: Mapping[str, Tensor], module: nn.Module, path: Path) -> None:
+    """Refuses weights that are no finite numbers; buffers may hold infinities (masks).
+
+    Raises:
+        CheckpointError: names the first five.
+    """
+    weights = dict(module.named_parameters())
+    wrong = [
+        name
+        for name, value in state.items()
+        if value.isnan().any() or (name in weights and value.isinf().any())
+    ]
+    if wrong:
+        raise CheckpointError(
+            f"checkpoint {path} holds weights that are no finite numbers, as of a training that "
+            f"diverged: {listed(wrong)}; take an earlier checkpoint"
+        )
+
+
 def describe(kind: str, names: list[str]) -> str:
     """``"2 missing: a, b"``, cut after the first five."""
     more = f", and {len(names) - NAMED} more" if len(names) > NAMED else ""
     listed = f": {', '.join(names[:NAMED])}{more}" if names else ""
     return f"{len(names)} {kind}{listed}"
-
-
-def random_weights(module: nn.Module, seed: int = 0) -> None:
-    """Give ``module`` seeded random weights whose predictions are not degenerate.
-
-    The values depend on the seed and on the order and shapes of the parameters, and on nothing
-    else: the global random state is neither read nor changed. Convolutions keep the variance of
-    their input, and BatchNorm gets statistics near 0 and 1, so that a deep network stays in range
-    in evaluation mode.
-
-    Args:
-        module: changed in place.
-        seed: any integer.
-    """
-    generator = torch.Generator().manual_seed(seed)
-    with torch.no_grad():
-        for name, value in module.state_dict().items():
-            if value.is_floating_point():
-                value.copy_(random_value(name, value.shape, generator))
-            else:
-                value.zero_()
-
-
-def random_value(name: str, shape: torch.Size, generator: torch.Generator) -> Tensor:
-    """Random value of one entry of a state dict; see :func:`random_weights`."""
-    noise = torch.randn(shape, generator=generator)
-    if len(shape) >= 2:
-        return noise * shape[1:].numel() ** -0.5
-    if name.endswith("running_var"):
-        return 1 + 0.1 * noise.abs()
-    if len(shape) == 1 and name.endswith("weight"):
-        return 1 + 0.1 * noise
-    return 0.1 * noise

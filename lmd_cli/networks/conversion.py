@@ -1,7 +1,7 @@
 """A clean copy of a checkpoint that the safe loader refuses, made without running its code.
 
 Lightning files, as CRN's authors publish them, carry pickled hyper-parameters beside the weights.
-Here they are read by :mod:`lmd_cli.networks.pickled`, and only tensors are written.
+Here they are read by :mod:`lmd_cli.networks.archives`, and only tensors are written.
 """
 
 from __future__ import annotations
@@ -16,16 +16,10 @@ from torch import Tensor
 
 from lmd_cli.errors import CheckpointError
 from lmd_cli.files import replacing
-from lmd_cli.networks.checkpoints import (
-    EXPECTED,
-    LIGHTNING_KEY,
-    NAMED,
-    STATE_KEY,
-    file_sha256,
-    find_state,
-    reading_failed,
-)
-from lmd_cli.networks.pickled import MalformedError, Stored, printable, read_content
+from lmd_cli.networks.checkpoints import file_sha256, read_state
+from lmd_cli.networks.refusals import EXPECTED, listed, refuse_model
+from lmd_cli.networks.states import places, unwrapped
+from lmd_cli.networks.stored import printable
 
 
 @dataclass(frozen=True)
@@ -46,14 +40,15 @@ class Converted:
     sha256: str
 
 
-def convert(source: Path, output: Path, *, overwrite: bool = False) -> Converted:
+def convert(source: Path, output: Path, *, overwrite: bool = False, ema: bool = False) -> Converted:
     """Copies a checkpoint's weights into a safetensors file, atomically.
 
     Args:
-        source: a PyTorch file: a state dict, or one under ``state_dict`` (Lightning, whose prefix
-            ``model.`` is dropped) or ``model_state_dict``.
+        source: a PyTorch file: a state dict, or one under ``state_dict``, ``model_state_dict`` or
+            the like; the prefixes that wrappers give all names are dropped.
         output: a new ``.safetensors`` file.
         overwrite: replace it if it exists.
+        ema: copy the running means of the weights that the source holds beside them.
 
     Raises:
         CheckpointError: the source is missing, damaged or holds no weights; the output exists or
@@ -61,53 +56,40 @@ def convert(source: Path, output: Path, *, overwrite: bool = False) -> Converted
         OSError: the output cannot be written; what was there before is still there.
     """
     _check_paths(source, output, overwrite)
-    state, left_out, skipped = read_weights(source)
+    state, left_out, skipped = read_weights(source, ema=ema)
     _write(state, output)
     return Converted(len(state), left_out, skipped, file_sha256(source), file_sha256(output))
 
 
-def read_weights(path: Path) -> tuple[dict[str, Tensor], list[str], list[str]]:
+def read_weights(
+    path: Path, *, ema: bool = False
+) -> tuple[dict[str, Tensor], list[str], list[str]]:
     """The weights in a file; and what was left out: types, and entries.
 
     Raises:
         CheckpointError: it is not a PyTorch file, damaged, or holds no weights.
     """
+    left_out: list[str] = []
     skipped: list[str] = []
 
-    def choose(content: Any) -> dict[str, Stored]:
-        chosen, others = _weights(content)
-        skipped.extend(others)
-        return chosen
+    def choose(content: Any, types: list[str]) -> dict[str, Any]:
+        left_out.extend(sorted(types))
+        refuse_model(path, content)
+        found = [place for place in places(content) if place.averaged == ema]
+        if not found:
+            entries = list(content) if isinstance(content, Mapping) else []
+            kind = "EMA weights" if ema else "tensors"
+            raise CheckpointError(
+                f"checkpoint {path} holds no {kind} where weights are looked for (entries there: "
+                f"{listed(entries) or 'none'}; types not built: {listed(left_out) or 'none'}): "
+                f"expected {EXPECTED}"
+            )
+        place = unwrapped(min(found, key=lambda place: place.rank))
+        outer = [key for key in content if key not in place.keys[:1]] if place.keys else []
+        skipped.extend(map(printable, [*place.beside, *outer]))
+        return dict(place.weights)
 
-    try:
-        state, left_out = read_content(path, choose)
-    except MalformedError as error:
-        raise CheckpointError(f"checkpoint {path} cannot be read: {error}") from error
-    except Exception as error:  # a damaged pickle can raise anything
-        raise CheckpointError(reading_failed(path, error)) from error
-    if not state:
-        entries, types = (", ".join(names[:NAMED]) or "none" for names in (skipped, left_out))
-        raise CheckpointError(
-            f"checkpoint {path} holds no tensors where weights are looked for (entries there: "
-            f"{entries}; types not built: {types}): expected {EXPECTED}"
-        )
-    return state, left_out, skipped
-
-
-def _weights(content: Any) -> tuple[dict[str, Stored], list[str]]:
-    """The tensors where the weights should be, and the names of all other entries."""
-    found = find_state(content)
-    entries = found if isinstance(found, Mapping) else {}
-    chosen = {name: value for name, value in entries.items() if _is_weight(name, value)}
-    others = [str(name) for name in entries if name not in chosen]
-    if found is not content:
-        known = STATE_KEY if STATE_KEY in content else LIGHTNING_KEY
-        others += [str(name) for name in content if name != known]
-    return chosen, [printable(name) for name in others]
-
-
-def _is_weight(name: Any, value: Any) -> bool:
-    return isinstance(name, str) and isinstance(value, Stored)
+    return read_state(path, choose), left_out, skipped
 
 
 def _check_paths(source: Path, output: Path, overwrite: bool) -> None:

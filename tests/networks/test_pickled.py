@@ -5,8 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import random
+import re
 import struct
 import sys
+import time
+import tracemalloc
+import warnings
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,6 +20,7 @@ import torch
 from torch import nn
 
 from lmd_cli.errors import CheckpointError
+from lmd_cli.networks import load_checkpoint
 from lmd_cli.networks.conversion import read_weights
 
 
@@ -178,3 +183,109 @@ def test_damage_is_always_one_clear_error(tmp_path: Path, zipped: bool) -> None:
         with contextlib.suppress(CheckpointError):
             read_weights(path)
     assert not (tmp_path / "witness").exists()
+
+
+# -- files that ask for too much ----------------------------------------------------------------
+
+
+def made(path: Path, steps: bytes, **records: bytes) -> Path:
+    """An archive whose pickle runs these steps."""
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a/data.pkl", b"\x80\x02" + steps + b".")
+        for name, data in {"0": bytes(8), **records}.items():
+            archive.writestr(f"a/data/{name}", data)
+    return path
+
+
+def tensor(size: bytes, stride: bytes) -> bytes:
+    """Steps that put down one tensor of the two float32 under key 0."""
+    pid = b"(X\x07\0\0\0storagectorch\nFloatStorage\nX\x01\0\0\x000X\x03\0\0\0cpuK\x02tQ"
+    return b"ctorch._utils\n_rebuild_tensor_v2\n(" + pid + b"K\0" + size + stride + b"\x89}tR"
+
+
+def named(count: int, value: bytes) -> bytes:
+    """Steps that put down a dict of so many values by name."""
+    items = b"".join(b"X\x06\0\0\0" + b"w%05d" % i + value for i in range(count))
+    return b"}(" + items + b"u"
+
+
+LARGE = b"\x8a\x07" + b"\xff" * 6 + b"\x7f"  # 2**55 - 1
+TOO_MUCH = {
+    "nested": (b"}" + b")" + b"\x85" * 100_000 + b"Ns", "more than 1000 containers in each other"),
+    "doubled as a key": (b"}" + b")" + b"2\x86" * 60 + b"Ns", "holds no tensors where"),
+    "a memo far away": (b"]r\0\0\0\x10", "entry 268435456 in a memo of 0"),
+    "instructions": (b"]" * 500_000, "too many instructions"),
+    "copies of a list": (
+        b"](" + b"K\x01K\x02\x86" * 9000 + b"eq\0" + b"ccollections\nOrderedDict\nh\0\x85R" * 99,
+        "too many instructions",
+    ),
+    "a large integer": (b"\x8a\x20" + b"\x7f" * 32, "an integer of more than 80 bits"),
+    "many axes": (
+        b"}X\1\0\0\0w" + tensor(b"(" + LARGE * 60 + b"t", b"(" + b"K\0" * 60 + b"t") + b"s",
+        "tensor w reaches beyond its numbers",
+    ),
+    "numbers repeated in many tensors": (
+        named(300, tensor(b"M\0\x10M\0\x10\x86", b"K\0K\0\x86")),
+        "repeat their numbers: they would take 20132659200 bytes",
+    ),
+    "text that is not there": (b"X\xff\xff\xff\x7f", "cannot be read"),
+    "bytes that are not there": (b"\x8e" + b"\xff" * 7 + b"\x0f", "cannot be read"),
+    "an instruction of old pickles": (b"I7\n", "its pickle holds INT, which no checkpoint needs"),
+    "two sizes of a storage": (
+        b"}X\1\0\0\0w" + tensor(b")", b")") + tensor(b")", b")").replace(b"K\x02tQ", b"K\x03tQ"),
+        "storage 0 has two types or sizes",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", TOO_MUCH)
+def test_what_asks_for_too_much_is_refused_at_once(tmp_path: Path, name: str) -> None:
+    steps, said = TOO_MUCH[name]
+    path = made(tmp_path / "a.pth", steps)
+    start = time.monotonic()
+    tracemalloc.start()
+    try:
+        with pytest.raises(CheckpointError, match=re.escape(said)):
+            read_weights(path)
+        assert tracemalloc.get_traced_memory()[1] < 50 * 2**20
+    finally:
+        tracemalloc.stop()
+    assert time.monotonic() - start < 5  # watching the memory takes most of it
+
+
+def test_a_wrong_checksum_is_refused_wherever_it_is(tmp_path: Path) -> None:
+    for name in ("data.pkl", "used", "unused"):
+        path = made(tmp_path / f"{name}.pth", b"}", used=b"12345678", unused=b"87654321")
+        data = path.read_bytes()
+        mark = {"data.pkl": b"\x80\x02}.", "used": b"12345678", "unused": b"87654321"}[name]
+        path.write_bytes(data.replace(mark, mark[:-1] + b"?"))
+        with pytest.raises(CheckpointError, match=r"checksum|CRC"):
+            read_weights(path)
+
+
+def test_archives_with_odd_directories(tmp_path: Path) -> None:
+    path = tmp_path / "many.pth"
+    with zipfile.ZipFile(path, "w") as archive:
+        for i in range(100):
+            archive.writestr("x" * 60_000 + str(i), b"")
+    with pytest.raises(CheckpointError, match="bytes at once; expected at most 4194304"):
+        read_weights(path)
+    with zipfile.ZipFile(path, "w") as archive, warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        for _ in range(2):
+            archive.writestr("a/data.pkl", b"\x80\x02}.")
+    with pytest.raises(CheckpointError, match="not one of PyTorch's"):
+        read_weights(path)
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("a/data.pkl", b"\x80\x02}.")
+        archive.writestr("a/data/0", bytes(8))
+        archive.filelist[1].header_offset = 0
+    with pytest.raises(CheckpointError, match="records that overlap"):
+        read_weights(path)
+
+
+def test_a_large_directory_of_safetensors(tmp_path: Path) -> None:
+    path = tmp_path / "a.safetensors"
+    path.write_bytes((2**23).to_bytes(8, "little") + b" " * (2**23 + 8))
+    with pytest.raises(CheckpointError, match="a directory of 8388608 bytes"):
+        load_checkpoint(path, nn.Linear(1, 1))

@@ -23,7 +23,7 @@ from lmd_cli.evaluation.measure import VERIFIED, measure
 from lmd_cli.evaluation.runner import resolve_methods
 from lmd_cli.evaluation.walk import Encoding, Visit, fused_parts
 from lmd_cli.geometry import Grid
-from lmd_cli.networks.checkpoints import random_weights
+from lmd_cli.networks import random_weights
 from lmd_cli.networks.crn.network import CRN
 from lmd_cli.networks.crn.shape import CRNShape
 from lmd_cli.networks.simplebev import SimpleBEV

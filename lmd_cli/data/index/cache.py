@@ -16,8 +16,9 @@ from typing import IO
 from lmd_cli.data.cache import CACHE_VARIABLE, cache_folder
 from lmd_cli.data.index.records import FORMAT, SplitIndex
 from lmd_cli.data.index.splits import OWN_SPLITS, Split, split_name
-from lmd_cli.data.index.storage import DamagedError, write_arrays
+from lmd_cli.data.index.storage import DamagedError, is_index, write_arrays
 from lmd_cli.data.index.tables import Progress, build_index
+from lmd_cli.data.index.validity import require_sound
 from lmd_cli.data.roots import require_version
 from lmd_cli.locks import lock_file
 
@@ -28,6 +29,9 @@ TABLES = (
 )
 #: An index that was not opened for so long is removed when another one is made, seconds.
 KEPT = 90 * 24 * 3600
+#: Names of indexes, and of their drafts and locks.
+_INDEX = re.compile(r"[\w.-]{1,80}-[0-9a-f]{24}\.lmdindex")
+_DRAFT = re.compile(rf"\.{_INDEX.pattern}\.(\d+\.part|lock)")
 
 log = logging.getLogger(__name__)
 
@@ -80,6 +84,7 @@ def _load(path: Path) -> SplitIndex | None:
     """The index, or none where it is missing, damaged or unreadable."""
     try:
         index = SplitIndex.load(path)
+        require_sound(index.arrays, index.meta)
     except FileNotFoundError:
         return None
     except (DamagedError, OSError) as error:
@@ -136,8 +141,18 @@ def _wait_for(file: IO[bytes], path: Path) -> None:
 
 
 def _remove_old(folder: Path) -> None:
-    """Removes indexes (and drafts of killed processes) that nobody has opened for long."""
+    """Removes indexes (and drafts of killed processes) that nobody has opened for long.
+
+    Whatever else lies there stays, links included.
+    """
     for path in folder.iterdir():
         with contextlib.suppress(OSError):
-            if path.stat().st_mtime < time.time() - KEPT:
+            old = path.lstat().st_mtime < time.time() - KEPT
+            if old and path.is_file() and not path.is_symlink() and _is_ours(path):
                 path.unlink()
+
+
+def _is_ours(path: Path) -> bool:
+    if _DRAFT.fullmatch(path.name):
+        return True
+    return _INDEX.fullmatch(path.name) is not None and is_index(path)

@@ -7,8 +7,10 @@ and checksum of that JSON and a magic word. A file that was cut off has no magic
 from __future__ import annotations
 
 import json
+import math
 import mmap
 import os
+import re
 import struct
 import zlib
 from collections.abc import Mapping
@@ -25,6 +27,14 @@ _TAIL = struct.Struct("<QI8s")  # length and checksum of the JSON, magic word
 _ALIGNMENT = 64
 #: A file is checked in blocks; of a large one, this many, spread evenly.
 _BLOCK, _BLOCKS = 1 << 16, 512
+
+#: Types that an index holds: floating-point numbers, integers, truth values, bytes.
+_PLAIN = re.compile(r"[<|](f[48]|i[1248]|b1|S\d{1,6})")
+#: What forged values raise.
+NONSENSE = (
+    *(LookupError, TypeError, ValueError, AttributeError, ArithmeticError),
+    *(RecursionError, MemoryError),
+)
 
 Arrays = dict[str, NDArray[Any]]
 
@@ -68,15 +78,26 @@ def read_arrays(path: Path) -> tuple[Arrays, Any]:
         OSError: it cannot be read.
     """
     with open(path, "rb") as file:
-        header = _header(file)
         try:
+            header = _header(file)
             if _checksum(file, header["size"]) != header["checksum"]:
                 raise DamagedError("checksum")
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             arrays = {name: _mapped(mapped, place) for name, place in header["arrays"].items()}
-        except (KeyError, TypeError, ValueError) as error:
-            raise DamagedError(str(error)) from error
-    return arrays, header["meta"]
+            return arrays, header["meta"]
+        except NONSENSE as error:
+            raise DamagedError(f"{type(error).__name__}: {error}") from error
+
+
+def is_index(path: Path) -> bool:
+    """Whether a file ends as ours do.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    with open(path, "rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - len(MAGIC)))
+        return file.read() == MAGIC
 
 
 def _header(file: IO[bytes]) -> Any:
@@ -95,19 +116,27 @@ def _header(file: IO[bytes]) -> Any:
 
 
 def _mapped(mapped: mmap.mmap, place: Mapping[str, Any]) -> NDArray[Any]:
-    dtype = np.lib.format.descr_to_dtype(_as_tuples(place["dtype"]))
-    return np.ndarray(tuple(place["shape"]), dtype, buffer=mapped, offset=place["offset"])
+    dtype, shape, offset = _dtype(place["dtype"]), tuple(place["shape"]), place["offset"]
+    if not all(type(number) is int and number >= 0 for number in (*shape, offset)):
+        raise DamagedError(f"shape {shape} at {offset}")
+    if offset + math.prod(shape) * dtype.itemsize > len(mapped):  # numpy does not see all of it
+        raise DamagedError(f"shape {shape} at {offset} of {len(mapped)} bytes")
+    return np.ndarray(shape, dtype, buffer=mapped, offset=offset)
 
 
-def _as_tuples(descr: Any) -> Any:
-    """JSON turns the tuples of a dtype's description into lists."""
+def _dtype(descr: Any) -> np.dtype:
+    """A type of numbers and bytes alone; one of objects would take a file's bytes for addresses."""
     if isinstance(descr, str):
-        return descr
-    return [(name, kind, *map(tuple, shape)) for name, kind, *shape in descr]
+        if not _PLAIN.fullmatch(descr):
+            raise DamagedError(f"type {descr[:20]!r}")
+        return np.dtype(descr)
+    return np.dtype([(name, _dtype(kind), *map(tuple, shape)) for name, kind, *shape in descr])
 
 
 def _checksum(file: IO[bytes], size: int) -> int:
     """Of the first ``size`` bytes: all of them, or of many only blocks, the last one included."""
+    if not 0 <= size <= file.seek(0, os.SEEK_END):
+        raise DamagedError("size")
     count = -(-size // _BLOCK)
     chosen = range(count)
     if count > _BLOCKS:

@@ -61,13 +61,20 @@ class Window:
         return pixels[self.top : self.top + height, self.left : self.left + width]
 
 
-def read_window(path: Path, window: Window, *, token: str | None = None) -> NDArray[np.uint8]:
+def read_window(
+    path: Path,
+    window: Window,
+    *,
+    token: str | None = None,
+    recorded: tuple[int, int] | None = None,
+) -> NDArray[np.uint8]:
     """An RGB image, resized by Pillow's bicubic filter and cut to the window, (H, W, 3).
 
     Raises:
-        DataError: the file is missing, truncated or not an image; names it and the sample.
+        DataError: see :func:`~lmd_cli.data.images.read_resized`.
     """
-    return window.cut(read_resized(path, window.size, Image.Resampling.BICUBIC, token=token))
+    bicubic = Image.Resampling.BICUBIC
+    return window.cut(read_resized(path, window.size, bicubic, token=token, recorded=recorded))
 
 
 def normalise(rgb: NDArray[np.uint8]) -> Tensor:

@@ -204,6 +204,7 @@ class KeyframeSamples(SplitSamples):
                 data_file(self.dataroot, camera.filename, current.token),
                 window,
                 token=current.token,
+                recorded=(camera.width, camera.height),
             )
             for camera, window in zip(cameras, windows, strict=True)
         ]
