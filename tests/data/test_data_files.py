@@ -31,8 +31,10 @@ def test_what_is_no_file_is_named(tmp_path: Path) -> None:
     for name, kind in (("pipe", "a pipe"), ("link", "a device")):
         with pytest.raises(DataError, match=f"{name}: is {kind}; expected a file"):
             data_file(tmp_path, name, "t")
-    for name in ("blob", "image", "absent"):  # a data set of links is one
+    for name in ("blob", "image"):  # a data set of links is one
         assert data_file(tmp_path, name, "t") == tmp_path / name
+    with pytest.raises(DataError, match="absent: file not found"):
+        data_file(tmp_path, "absent", "t")
 
 
 def test_a_token_is_one_line() -> None:
