@@ -113,7 +113,8 @@ def add_frames(
     calibration = token(scene, channel)
     camera = channel.startswith("CAM")
     sensor = {"sensor_token": token(channel), "camera_intrinsic": INTRINSIC if camera else []}
-    tables["calibrated_sensor"].add(calibration, **sensor, **place(len(channel)))
+    mount = place(len(channel)) | {"translation": [1.70079118954, 0.0159456324149, 1.51095763913]}
+    tables["calibrated_sensor"].add(calibration, **sensor, **mount)
     suffix = {"C": "jpg", "R": "pcd", "L": "pcd.bin"}[channel[0]]
     height, width = (900, 1600) if camera else (0, 0)
     names = [token(scene, channel, i) for i in range(rate * len(samples))]
