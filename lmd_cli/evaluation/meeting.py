@@ -42,7 +42,7 @@ class Meeting:
     """
 
     def __init__(self, me: Rank):
-        self._me = me
+        self._me, self._refused = me, False
         self._heard: dict[int, tuple[bytes | None, float]] = {}
         holds = me.rank == 0 and not me.hosted
         if not holds:
@@ -71,6 +71,7 @@ class Meeting:
         me = self._me.rank
         with _meaning("rank 0 has ended"):
             if self._asked(lambda: self._store.add(f"claimed/{me}", 1)) > 1:
+                self._refused = True
                 raise RunError(
                     f"another process at {self._me.address}:{self._me.port} is rank {me} already; "
                     "give each launch a MASTER_PORT of its own"
@@ -135,8 +136,9 @@ class Meeting:
         finally:
             stop.set()
             heart.join(BEAT)  # a frozen store may hold it
-            with contextlib.suppress(RunError, RuntimeError):
-                self._asked(lambda: self._store.set(f"ended/{self._me.rank}", ""))
+            if not self._refused:  # that it ended says nothing of the rank that works
+                with contextlib.suppress(RunError, RuntimeError):
+                    self._asked(lambda: self._store.set(f"ended/{self._me.rank}", ""))
 
     def _beat(self, stop: threading.Event) -> None:
         count = 0
