@@ -191,7 +191,7 @@ class Results(Carriers):
             return Affine(same, (found,))
         if isinstance(found, Affine):
             if found.run is not None and not found.operands:
-                found = _with_operands(found, (self._only(given),))
+                found = replace(found, operands=(self._only(given),))
             if found.splits and self.variant.activation in ("sum", "ratio"):
                 found = with_shares(found, self.parts(found.operands[0]), self.layout, self.variant)
         return found
@@ -267,7 +267,3 @@ class Results(Carriers):
                 f"{tuple(total.shape)} and rows {rows} {self.tracker.describe()}; parts are "
                 "(len(rows), *total.shape)"
             )
-
-
-def _with_operands(found: Affine, operands: tuple[Tensor, ...]) -> Affine:
-    return replace(found, operands=operands)
