@@ -42,7 +42,7 @@ def ema_option() -> Any:
 
 
 class OwnModelConfig(Section):
-    """A network of one's own: see CONTRACT.md."""
+    """A network of one's own: see docs/extending.md."""
 
     target: str = target_option()
     options: dict[str, Any] = options_option()
@@ -80,7 +80,7 @@ class OwnModelConfig(Section):
 
 
 class OwnDataConfig(Section):
-    """A data set of one's own: see CONTRACT.md."""
+    """A data set of one's own: see docs/extending.md."""
 
     target: str = target_option()
     options: dict[str, Any] = options_option()

@@ -1,7 +1,7 @@
 """What the rest of the program asks of a network, and what it says if it does not get it.
 
-CONTRACT.md is the page for those who bring their own. Everything that is optional there has its
-default here.
+docs/extending.md is the page for those who bring their own. Everything that is optional there has
+its default here.
 """
 
 from __future__ import annotations
@@ -88,7 +88,7 @@ def require_network(network: Any, what: str, modalities: Sequence[str]) -> None:
     if missing:
         raise ContractError(
             f"{what} gave a {kind} without {' and '.join(missing)}; a network has the attribute "
-            "modalities and the methods encode(batch) and fuse(features) (see CONTRACT.md)"
+            "modalities and the methods encode(batch) and fuse(features) (see docs/extending.md)"
         )
     own = tuple(network.modalities)  # type: ignore[arg-type]
     if own != tuple(modalities):

@@ -53,7 +53,7 @@ class MethodError(LmdError):
 
 
 class ContractError(LmdError):
-    """A network or data set of the user's own that does not do what it must; see CONTRACT.md."""
+    """A network or data set of the user's own that breaks its contract; see docs/extending.md."""
 
 
 class ForeignFileError(LmdError):

@@ -22,7 +22,7 @@ from typing import Any, get_args, get_type_hints
 from typer.models import ArgumentInfo, OptionInfo
 
 PACKAGE = Path(__file__).parents[1] / "lmd_cli"
-PAGES = (PACKAGE / "REFERENCE.md", PACKAGE / "decomposition" / "MATHEMATICS.md")
+PAGES = (PACKAGE / "docs" / "reference.md", PACKAGE / "docs" / "mathematics.md")
 BLOCK = re.compile(r"<!-- (command|api|rules)(?:: (\S+))? -->\n(.*?)<!-- end -->", re.DOTALL)
 WIDTH = 100
 
@@ -213,7 +213,7 @@ def operator_name(operator: Any) -> str:
 def rules_block() -> str:
     """Every operator with its rule, by file."""
     rows = [
-        (f"[{module}](rules/{module}.py)", kind, equation, " ".join(f"`{n}`" for n in names))
+        (f"[{module}](../decomposition/rules/{module}.py)", kind, equation, " ".join(f"`{n}`" for n in names))
         for (module, kind, equation), names in rule_groups().items()
     ]
     return _table(("file", "kind", "equation, or why not", "operators"), rows)

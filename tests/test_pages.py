@@ -21,9 +21,10 @@ from lmd_cli.decomposition.registry import KINDS
 
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "lmd_cli"
-MATHEMATICS = PACKAGE / "decomposition" / "MATHEMATICS.md"
-PAGES = (PACKAGE / "REFERENCE.md", PACKAGE / "LIMITS.md", MATHEMATICS)
-LINKED = (*PAGES, PACKAGE / "CONTRACT.md", ROOT / "README.md", ROOT / "models" / "README.md")
+DOCS = PACKAGE / "docs"
+MATHEMATICS = DOCS / "mathematics.md"
+PAGES = (DOCS / "reference.md", DOCS / "limits.md", MATHEMATICS)
+LINKED = (*PAGES, DOCS / "extending.md", ROOT / "README.md", ROOT / "models" / "README.md")
 LINK = re.compile(r"\[([^\]\n]*)\]\(([^)\s]+)\)")
 
 
@@ -82,7 +83,7 @@ def test_links_lead_somewhere(page: Path) -> None:
 def code_references() -> list[Any]:
     """Links whose text is a name in the file that they lead to: [`name`](file.py)."""
     found = []
-    for page in (*PAGES, PACKAGE / "CONTRACT.md"):
+    for page in (*PAGES, DOCS / "extending.md"):
         for text, target in LINK.findall(prose(page)):
             name = re.fullmatch(r"`([\w.]+)`", text)
             if name and target.endswith(".py"):
@@ -107,7 +108,7 @@ def test_named_code_exists() -> None:
 
 
 def test_generated_blocks_are_what_the_code_says(reference: ModuleType) -> None:
-    page = PACKAGE / "REFERENCE.md"
+    page = DOCS / "reference.md"
     assert page.read_text() == reference.rendered(page.read_text()), (
         "run python scripts/reference.py"
     )
@@ -118,7 +119,7 @@ def test_every_command_and_every_option_is_there(reference: ModuleType) -> None:
     from lmd_cli.cli.app import app
 
     commands = getattr(typer.main.get_command(app), "commands")  # noqa: B009
-    text = (PACKAGE / "REFERENCE.md").read_text()
+    text = (DOCS / "reference.md").read_text()
     for name, command in commands.items():
         block = re.search(rf"<!-- command: {name} -->\n(.*?)<!-- end -->", text, re.DOTALL)
         assert block, name
@@ -132,7 +133,7 @@ def test_every_command_and_every_option_is_there(reference: ModuleType) -> None:
 def test_everything_public_is_in_the_reference() -> None:
     import lmd_cli
 
-    text = (PACKAGE / "REFERENCE.md").read_text()
+    text = (DOCS / "reference.md").read_text()
     documented = set(re.findall(r"<!-- api: ([\w.]+) -->", text))
     names = {path.rpartition(".")[2] for path in documented}
     assert set(lmd_cli.__all__) - {"RunConfig"} <= names
@@ -152,7 +153,7 @@ def test_everything_public_is_in_the_reference() -> None:
 def test_methods_table_names_every_method() -> None:
     from lmd_cli.attribution import METHODS
 
-    text = (PACKAGE / "REFERENCE.md").read_text()
+    text = (DOCS / "reference.md").read_text()
     table = text.partition("## Methods of attribution")[2].partition("\n### ")[0]
     assert [name for name in METHODS if f"`{name}`" not in table] == []
 
@@ -198,7 +199,7 @@ def rule_files() -> list[str]:
 def test_every_file_of_rules_has_its_equation(module: str) -> None:
     """In the text, not only in the table."""
     text = re.sub(r"<!-- rules -->.*<!-- end -->", "", MATHEMATICS.read_text(), flags=re.DOTALL)
-    assert f"(rules/{module}.py)" in text
+    assert f"(../decomposition/rules/{module}.py)" in text
 
 
 def test_every_kind_and_every_name_of_a_rule_is_explained() -> None:

@@ -160,7 +160,7 @@ def truth_of(config: RunConfig, dataset: Any) -> Truth:
     if regions is None or regions(0) is None:
         raise MethodError(
             f"scores need to know what each modality could see, and {data.target} does not say: "
-            "give its data set a method regions(index) (see CONTRACT.md)"
+            "give its data set a method regions(index) (see docs/extending.md)"
         )
     channel = model.channel if isinstance(model, OwnModelConfig) else 0
     return RegionTruth(dataset, tuple(model.modalities), channel)

@@ -1,4 +1,4 @@
-"""A newcomer's file and YAML, from CONTRACT.md word for word."""
+"""A newcomer's file and YAML, from extending.md word for word."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 import lmd_cli
 from lmd_cli.cli.app import app
 
-PAGE = (Path(lmd_cli.__file__).parent / "CONTRACT.md").read_text()
+PAGE = (Path(lmd_cli.__file__).parent / "docs" / "extending.md").read_text()
 
 
 def blocks(language: str) -> list[str]:

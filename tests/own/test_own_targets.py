@@ -107,7 +107,7 @@ def test_ours_come_through_the_same_door():
         ),
         ("model.options.depth=3", ["raised TypeError", "depth"]),
         ("model.target=mine:number", ["gave a int; expected a torch.nn.Module"]),
-        ("model.target=mine:NoFuse", ["gave a NoFuse without fuse", "CONTRACT.md"]),
+        ("model.target=mine:NoFuse", ["gave a NoFuse without fuse", "docs/extending.md"]),
         ("model.target=mine:other_names", ["model.modalities is [a, b]", "modalities is [a, c]"]),
         ("data.target=mine:number", ["gave a int without __len__"]),
         ("data.options.n=0", ["gave an empty data set"]),
