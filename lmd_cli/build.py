@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from lmd_cli.config import (
+from lmd_cli.config.schema import (
     RANDOM,
     SYNTHETIC,
     CRNConfig,
@@ -23,6 +23,7 @@ from lmd_cli.config import (
     RunConfig,
     SimpleBEVConfig,
 )
+from lmd_cli.config.shipped import first_file, listing, shipped
 from lmd_cli.contract import require_network
 from lmd_cli.data import Channels, KeyframeSamples, NuScenesSamples, RadarFilters
 from lmd_cli.data.index.splits import split_name
@@ -35,7 +36,6 @@ from lmd_cli.errors import CheckpointError, ConfigError
 from lmd_cli.geometry import PUBLISHED_BOUNDS, Grid
 from lmd_cli.networks import CRNShape, load_checkpoint, random_weights
 from lmd_cli.progress import Progress, Silent, counter
-from lmd_cli.resources import first_file, listing, shipped
 from lmd_cli.targets import blamed, make_target
 
 #: What a config's samples can be.

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from lmd_cli.config_compute import ComputeConfig, Precision, parse_size
+from lmd_cli.config.compute import ComputeConfig, Precision, parse_size
 from lmd_cli.errors import ConfigError
 
 #: What a pass holds at its peak, over what goes in: four times it in SimpleBEV's plain decoder; the

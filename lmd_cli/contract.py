@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
 from lmd_cli.compute import encode_features
-from lmd_cli.config_compute import Precision
+from lmd_cli.config.compute import Precision
 from lmd_cli.decomposition.inputs import not_finite
 from lmd_cli.decomposition.tracing.modes import while_decomposed
 from lmd_cli.errors import CheckpointError, ContractError

@@ -11,7 +11,7 @@ import torch
 from torch.utils import _pytree as pytree
 
 from lmd_cli.build import BuiltNetwork, Samples, build_dataset, build_network
-from lmd_cli.config import DataConfig, RunConfig
+from lmd_cli.config.schema import DataConfig, RunConfig
 from lmd_cli.contract import Features, fuse_function
 from lmd_cli.data.index.splits import split_name
 from lmd_cli.data.own import OwnSamples

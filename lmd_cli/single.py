@@ -14,8 +14,8 @@ from torch import Tensor
 
 from lmd_cli.build import BuiltNetwork, Samples, build_dataset, build_network, resolve_device
 from lmd_cli.compute import set_switches
-from lmd_cli.config import CRNConfig, OwnModelConfig, RunConfig
-from lmd_cli.config_compute import Precision
+from lmd_cli.config.compute import Precision
+from lmd_cli.config.schema import CRNConfig, OwnModelConfig, RunConfig
 from lmd_cli.contract import FusionNetwork, encode_batch, forward_up, fuse_function
 from lmd_cli.data import KeyframeSamples, Sample, collate, to_device
 from lmd_cli.data.truth import Box3D

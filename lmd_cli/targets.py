@@ -18,8 +18,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any, Literal
 
+from lmd_cli.config.shipped import PACKAGE, listing
 from lmd_cli.errors import ContractError, LmdError, out_of_memory
-from lmd_cli.resources import PACKAGE, listing
 
 Kind = Literal["model", "data"]
 #: Groups of entry points.

@@ -25,7 +25,7 @@ from pathlib import Path
 
 import torch
 
-from lmd_cli.config_file import load_config
+from lmd_cli.config.loading import load_config
 from lmd_cli.data.synthetic import cached_root
 from lmd_cli.evaluation import evaluate
 

@@ -24,8 +24,8 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import flop_registry
 
-from lmd_cli.config import RunConfig
-from lmd_cli.config_file import load_config
+from lmd_cli.config.loading import load_config
+from lmd_cli.config.schema import RunConfig
 from lmd_cli.data import collate
 from lmd_cli.evaluation.explained import explained_encoding
 from lmd_cli.evaluation.measure import VERIFIED, measure

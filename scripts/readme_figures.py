@@ -21,7 +21,7 @@ from typing import Any
 
 from PIL import Image
 
-from lmd_cli.config_file import load_config
+from lmd_cli.config.loading import load_config
 from lmd_cli.progress import make_progress
 from lmd_cli.report.figures import decomposition_figure
 from lmd_cli.report.make import make_report

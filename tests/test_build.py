@@ -9,7 +9,7 @@ import torch
 from safetensors.torch import save_file
 
 from lmd_cli import build
-from lmd_cli.config_file import load_config
+from lmd_cli.config.loading import load_config
 from lmd_cli.errors import CheckpointError, ConfigError
 from lmd_cli.progress import Silent
 

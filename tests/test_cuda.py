@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lmd_cli.config_file import load_config
+from lmd_cli.config.loading import load_config
 from lmd_cli.decomposition import NoRuleError, decompose
 from lmd_cli.decomposition.linearised.replay import replay, replay_deviation
 from lmd_cli.evaluation import evaluate

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from lmd_cli.build import untrained
-from lmd_cli.config_file import load_config
+from lmd_cli.config.loading import load_config
 from lmd_cli.data import NuScenesSamples
 from lmd_cli.data.synthetic import synthesize
 from lmd_cli.geometry import Grid

@@ -17,7 +17,7 @@ from lmd_cli.cli.errors import INTERRUPTED, explain
 from lmd_cli.printable import printable
 
 if TYPE_CHECKING:
-    from lmd_cli.config import RunConfig
+    from lmd_cli.config.schema import RunConfig
     from lmd_cli.evaluation import RunSummary
     from lmd_cli.evaluation.ranks import Rank
 

@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from lmd_cli.attribution.linearised import Relinearised
-from lmd_cli.config import is_own
+from lmd_cli.config.schema import is_own
 from lmd_cli.decomposition.linearised.replay import largest
 from lmd_cli.errors import DataError
 from lmd_cli.evaluation.cells import table_cells

@@ -15,7 +15,7 @@ from lmd_cli.attribution import ForwardMethod, method_named, require_maps
 from lmd_cli.attribution.linearised import Lmd, Relinearised
 from lmd_cli.build import BuiltNetwork, build_dataset, build_network, resolve_device
 from lmd_cli.compute import Compute, resolve_compute
-from lmd_cli.config import RunConfig, is_own
+from lmd_cli.config.schema import RunConfig, is_own
 from lmd_cli.data import collate, default_workers, read_ahead
 from lmd_cli.decomposition import Variant
 from lmd_cli.errors import ResultsError

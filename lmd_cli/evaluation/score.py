@@ -16,7 +16,7 @@ from lmd_cli.attribution.gradients import IntegratedGradients
 from lmd_cli.attribution.interface import run
 from lmd_cli.build import BuiltNetwork, build_dataset, build_network, resolve_device
 from lmd_cli.compute import set_switches
-from lmd_cli.config import RunConfig
+from lmd_cli.config.schema import RunConfig
 from lmd_cli.contract import encode_batch
 from lmd_cli.data import collate, to_device
 from lmd_cli.data.synthetic import Evidence

@@ -8,7 +8,7 @@ from typing import Any
 
 import torch
 
-from lmd_cli.config import RunConfig
+from lmd_cli.config.schema import RunConfig
 from lmd_cli.errors import ConfigError
 from lmd_cli.evaluation.ranks import Rank
 

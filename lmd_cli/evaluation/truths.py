@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from lmd_cli.config import DataConfig, OwnDataConfig, OwnModelConfig, RunConfig
+from lmd_cli.config.schema import DataConfig, OwnDataConfig, OwnModelConfig, RunConfig
 from lmd_cli.data import Region
 from lmd_cli.data.index.splits import split_name
 from lmd_cli.data.synthetic import Evidence, read_evidence, read_instances

@@ -11,7 +11,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lmd_cli.config import RunConfig, SimpleBEVConfig
+from lmd_cli.config.schema import RunConfig, SimpleBEVConfig
 from lmd_cli.data import KeyframeSamples, NuScenesSamples
 from lmd_cli.data.perspective.truth import covered
 from lmd_cli.data.truth import footprint_mask

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from lmd_cli.compute import CPU_CHUNKS, Chunks
-from lmd_cli.config_compute import Precision
+from lmd_cli.config.compute import Precision
 from lmd_cli.contract import FusionNetwork, LinearFusion, encode_batch
 from lmd_cli.data import Loaded, Reader, Unreadable, to_device
 from lmd_cli.decomposition import ConservationError, decompose

@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+from lmd_cli.config.models import MODALITIES
 from lmd_cli.errors import ConfigError
 from lmd_cli.geometry import Grid
 from lmd_cli.graphs import Graph
@@ -26,13 +27,6 @@ from lmd_cli.networks.widths import ENCODER_BLOCKS, Encoder, SimpleBEVWidths
 Batch = Mapping[str, Tensor | list[Tensor]]
 Radar = Literal["metaradar", "occupancy"]
 
-#: Sensor sets that can be fused; channels are concatenated in this order.
-MODALITIES = (
-    ("camera",),
-    ("camera", "radar"),
-    ("camera", "lidar"),
-    ("camera", "radar", "lidar"),
-)
 #: Everything that the network can be asked for.
 OUTPUTS = (*HEADS, "raw_feat", "bev")
 #: Feature channels of a radar point: the devkit's fields without the position, then the time lag.

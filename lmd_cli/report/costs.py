@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lmd_cli.build import build_dataset, build_network
-from lmd_cli.config import RunConfig
+from lmd_cli.config.schema import RunConfig
 from lmd_cli.evaluation.cost import (
     NOT_COUNTED,
     Comparison,

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lmd_cli.config import OwnDataConfig, OwnModelConfig, RunConfig, is_own
+from lmd_cli.config.schema import OwnDataConfig, OwnModelConfig, RunConfig, is_own
 from lmd_cli.errors import ConfigError, ResultsError
 from lmd_cli.evaluation.record import sample_list_sha256
 from lmd_cli.evaluation.results import disk_errors, write_atomically

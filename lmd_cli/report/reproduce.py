@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cache, partial
 from pathlib import Path
 
-from lmd_cli.config import RunConfig
+from lmd_cli.config.schema import RunConfig
 from lmd_cli.errors import MethodError
 from lmd_cli.evaluation import RunSummary, evaluate
 from lmd_cli.evaluation.cells import table_cells

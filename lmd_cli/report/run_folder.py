@@ -11,7 +11,7 @@ from typing import Any
 import pandas as pd
 from pydantic import ValidationError
 
-from lmd_cli.config import RunConfig
+from lmd_cli.config.schema import RunConfig
 from lmd_cli.errors import ResultsError
 from lmd_cli.evaluation.cells import measured_cells, table_cells
 from lmd_cli.evaluation.results import RunFolder

@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from lmd_cli.build import BuiltNetwork, build_dataset, build_network
-from lmd_cli.config import RunConfig
+from lmd_cli.config.schema import RunConfig
 from lmd_cli.contract import FusionNetwork, fuse_function
 from lmd_cli.evaluation.ledger import Ledger
 from lmd_cli.evaluation.record import identity

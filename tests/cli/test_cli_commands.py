@@ -14,7 +14,7 @@ import torch
 from calling import Lmd
 from PIL import Image
 
-from lmd_cli.config_file import load_config
+from lmd_cli.config.loading import load_config
 from lmd_cli.single import decompose_sample
 
 RANDOM = "random weights (seed 0)"

@@ -13,7 +13,7 @@ from calling import Lmd
 from crn_config import crn_config
 
 from lmd_cli.build import untrained
-from lmd_cli.config_file import load_config
+from lmd_cli.config.loading import load_config
 
 
 @pytest.fixture(scope="module")

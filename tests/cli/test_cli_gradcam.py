@@ -9,7 +9,7 @@ import pytest
 from calling import Lmd
 
 from lmd_cli.build import build_dataset
-from lmd_cli.config_file import load_config
+from lmd_cli.config.loading import load_config
 
 LAYER = "decoder.layer1.0.bn1"
 

@@ -22,8 +22,8 @@ from lmd_cli.compute import (
     encode_features,
     resolve_compute,
 )
-from lmd_cli.config_compute import ComputeConfig, parse_size
-from lmd_cli.config_file import load_config
+from lmd_cli.config.compute import ComputeConfig, parse_size
+from lmd_cli.config.loading import load_config
 from lmd_cli.data import collate
 from lmd_cli.errors import ConfigError, ResultsError
 from lmd_cli.evaluation import evaluate

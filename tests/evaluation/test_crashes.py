@@ -13,8 +13,8 @@ import pytest
 from failing_disk import DiedError, FailingDisk
 
 from lmd_cli.cli.errors import explain
-from lmd_cli.config import RunConfig
-from lmd_cli.config_file import load_config
+from lmd_cli.config.loading import load_config
+from lmd_cli.config.schema import RunConfig
 from lmd_cli.errors import RunError
 from lmd_cli.evaluation import evaluate, finish, runner
 from lmd_cli.evaluation.cells import table_cells

@@ -13,8 +13,8 @@ import pytest
 import torch
 
 from lmd_cli.build import build_dataset, build_network
-from lmd_cli.config import RunConfig
-from lmd_cli.config_file import load_config
+from lmd_cli.config.loading import load_config
+from lmd_cli.config.schema import RunConfig
 from lmd_cli.data import collate
 from lmd_cli.decomposition import decompose
 from lmd_cli.errors import DataError, ResultsError, RunError

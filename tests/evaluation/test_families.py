@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lmd_cli.build import build_dataset, build_network
-from lmd_cli.config_file import load_config
+from lmd_cli.config.loading import load_config
 from lmd_cli.data import collate
 from lmd_cli.decomposition import set_module_rules, variant_names
 from lmd_cli.decomposition.linearised.program import Program

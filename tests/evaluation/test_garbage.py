@@ -11,7 +11,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lmd_cli.config_file import load_config
+from lmd_cli.config.loading import load_config
 from lmd_cli.decomposition import decompose
 from lmd_cli.evaluation import evaluate
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lmd_cli.config_file import load_config
+from lmd_cli.config.loading import load_config
 from lmd_cli.decomposition import decompose, register_rule, unregister_rule
 from lmd_cli.decomposition.linearised.checking import first_deviation
 from lmd_cli.decomposition.maps import Affine, slope

@@ -18,8 +18,8 @@ from forked import free_port
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmd_cli.config import RunConfig
-from lmd_cli.config_file import load_config
+from lmd_cli.config.loading import load_config
+from lmd_cli.config.schema import RunConfig
 from lmd_cli.errors import ConfigError, ResultsError, RunError
 from lmd_cli.evaluation import evaluate, meeting, tally, threads
 from lmd_cli.evaluation.meeting import Meeting

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from lmd_cli.attribution import method_named
 from lmd_cli.build import build_dataset, build_network
-from lmd_cli.config import RunConfig
-from lmd_cli.config_file import load_config
+from lmd_cli.config.loading import load_config
+from lmd_cli.config.schema import RunConfig
 from lmd_cli.data import collate
 from lmd_cli.decomposition import decompose
 from lmd_cli.errors import MethodError, ResultsError

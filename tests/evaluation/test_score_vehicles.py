@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import torch
 
-from lmd_cli.config_file import load_config
+from lmd_cli.config.loading import load_config
 from lmd_cli.data import KeyframeSamples
 from lmd_cli.data.perspective.truth import EgoBox
 from lmd_cli.errors import MethodError

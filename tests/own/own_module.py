@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from lmd_cli.build import build_dataset, build_network
-from lmd_cli.config import RunConfig
+from lmd_cli.config.schema import RunConfig
 from lmd_cli.contract import encode_batch, fuse_function
 from lmd_cli.data import collate
 from lmd_cli.errors import ContractError

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lmd_cli.config_file import load_config
+from lmd_cli.config.loading import load_config
 from lmd_cli.decomposition import OperationRecord
 from lmd_cli.geometry import Grid
 from lmd_cli.report.decisive import Decisive

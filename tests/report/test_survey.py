@@ -17,7 +17,7 @@ import numpy as np
 import pytest
 
 from lmd_cli.build import build_grid
-from lmd_cli.config_file import load_config
+from lmd_cli.config.loading import load_config
 from lmd_cli.decomposition import OperationRecord
 from lmd_cli.errors import ConfigError, ForeignFileError, ResultsError
 from lmd_cli.evaluation import evaluate

@@ -7,11 +7,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, PrivateAttr, Tag, field_validator
 
-from lmd_cli.config_base import Positive, Section, option
-from lmd_cli.config_compute import ComputeConfig
-from lmd_cli.config_data import SYNTHETIC, DataConfig
-from lmd_cli.config_models import RANDOM, CRNConfig, ModelConfig, SimpleBEVConfig
-from lmd_cli.config_own import OWN, OwnDataConfig, OwnModelConfig, is_own
+from lmd_cli.config.base import Positive, Section, option
+from lmd_cli.config.compute import ComputeConfig
+from lmd_cli.config.custom import OWN, OwnDataConfig, OwnModelConfig, is_own
+from lmd_cli.config.data import SYNTHETIC, DataConfig
+from lmd_cli.config.models import RANDOM, CRNConfig, ModelConfig, SimpleBEVConfig
 
 __all__ = [
     "RANDOM",

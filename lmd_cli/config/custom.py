@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, field_validator
 
-from lmd_cli.config_base import Section, option
+from lmd_cli.config.base import Section, option
 
 #: Tag of these schemas among those that a section can have.
 OWN = "own"

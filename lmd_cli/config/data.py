@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator
 
-from lmd_cli.config_base import Section, option
+from lmd_cli.config.base import Section, option
 
 #: ``data.dataroot`` for the synthetic root in the user's cache folder, made on first use.
 SYNTHETIC = "synthetic"

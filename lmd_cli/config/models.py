@@ -7,8 +7,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator
 
-from lmd_cli.config_base import Pixels, Positive, Section, option
-from lmd_cli.config_own import OWN, OwnModelConfig, ema_option, is_own
+from lmd_cli.config.base import Pixels, Positive, Section, option
+from lmd_cli.config.custom import OWN, OwnModelConfig, ema_option, is_own
 
 #: ``model.checkpoint`` for seeded random weights.
 RANDOM = "random"
@@ -18,6 +18,13 @@ Levels = Annotated[int, Field(ge=1, le=100)]
 Blocks = tuple[Positive, Positive, Positive]
 Bounds = tuple[float, float, float, float, float, float]
 NETWORKS = "simplebev or crn"
+#: Sensor sets that SimpleBEV can fuse; channels are concatenated in this order.
+MODALITIES = (
+    ("camera",),
+    ("camera", "radar"),
+    ("camera", "lidar"),
+    ("camera", "radar", "lidar"),
+)
 
 
 def checkpoint_option() -> Any:
@@ -104,8 +111,6 @@ class SimpleBEVConfig(Section):
     @field_validator("modalities")
     @classmethod
     def _known_modalities(cls, value: tuple[str, ...]) -> tuple[str, ...]:
-        from lmd_cli.networks import MODALITIES
-
         if value not in MODALITIES:
             choices = " or ".join(f"[{', '.join(names)}]" for names in MODALITIES)
             raise ValueError(f"expected {choices}")

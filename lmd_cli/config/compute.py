@@ -7,7 +7,7 @@ from typing import Literal
 
 from pydantic import field_validator
 
-from lmd_cli.config_base import Section, option
+from lmd_cli.config.base import Section, option
 
 Precision = Literal["float32", "bf16", "fp16"]
 

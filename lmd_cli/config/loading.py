@@ -1,4 +1,4 @@
-"""From a YAML file and ``--set`` values to a :class:`~lmd_cli.config.RunConfig`, or a message."""
+"""From a YAML file and ``--set`` values to a checked config, or a message with file, line and key."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from typing import Any
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from lmd_cli.config import SOURCES, RunConfig, source_of
-from lmd_cli.config_base import expected_of
-from lmd_cli.config_models import MODELS, network_of
+from lmd_cli.config.base import expected_of
+from lmd_cli.config.models import MODELS, network_of
+from lmd_cli.config.schema import SOURCES, RunConfig, source_of
+from lmd_cli.config.shipped import first_file, listing, shipped
+from lmd_cli.config.yaml_text import DEPTH, LONGEST, TextError, load_yaml
 from lmd_cli.errors import ConfigError
-from lmd_cli.resources import first_file, listing, shipped
-from lmd_cli.yaml_text import DEPTH, LONGEST, TextError, load_yaml
 
 SUFFIXES = ("", ".yaml", ".yml")
 Key = tuple[str, ...]
