@@ -35,7 +35,7 @@ from lmd_cli.decomposition import InputError, set_module_rules, set_plain_module
 from lmd_cli.errors import CheckpointError, ConfigError
 from lmd_cli.geometry import PUBLISHED_BOUNDS, Grid
 from lmd_cli.networks import CRNShape, load_checkpoint, random_weights
-from lmd_cli.progress import Progress, Silent, counter
+from lmd_cli.runtime.progress import Progress, Silent, counter
 from lmd_cli.targets import blamed, make_target
 
 #: What a config's samples can be.
@@ -323,22 +323,3 @@ def find_checkpoint(name: str, config_file: Path | None = None) -> Path:
         f"in {models}). Give a .safetensors or .pth file with --checkpoint, or {RANDOM!r} for a "
         f"smoke test. Models shipped: {listing(known, given.name)}"
     )
-
-
-def resolve_device(name: str) -> torch.device:
-    """``auto``, ``cpu``, ``cuda`` or ``cuda:N`` as a device that is there.
-
-    Raises:
-        ConfigError: it is not; says what is.
-    """
-    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-    if name == "auto":
-        return torch.device("cuda:0" if count else "cpu")
-    if name == "cpu":
-        return torch.device("cpu")
-    index = int(name.partition(":")[2] or 0)
-    if index >= count:
-        there = ", ".join(["cpu", *(f"cuda:{i}" for i in range(count))])
-        why = "" if torch.version.cuda else " (this torch is built without CUDA)"
-        raise ConfigError(f"device {name} is not there{why}; there are: {there}")
-    return torch.device("cuda", index)

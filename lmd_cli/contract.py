@@ -15,12 +15,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from lmd_cli.compute import encode_features
 from lmd_cli.config.compute import Precision
 from lmd_cli.decomposition.inputs import not_finite
 from lmd_cli.decomposition.tracing.modes import while_decomposed
 from lmd_cli.errors import CheckpointError, ContractError
 from lmd_cli.finite import bad_weights, whose
+from lmd_cli.runtime.compute import encode_features
 from lmd_cli.targets import blamed
 
 #: Each modality's features: a tensor, or nested dicts and lists of tensors, batch first.

@@ -12,7 +12,7 @@ from lmd_cli.data.own import OwnSamples
 from lmd_cli.data.split import SplitSamples
 from lmd_cli.decomposition import DecompositionError
 from lmd_cli.errors import LmdError
-from lmd_cli.progress import Progress
+from lmd_cli.runtime.progress import Progress
 
 #: Of many problems of one kind so many are listed.
 LISTED = 50

@@ -12,8 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lmd_cli.build import BuiltNetwork, Samples, build_dataset, build_network, resolve_device
-from lmd_cli.compute import set_switches
+from lmd_cli.build import BuiltNetwork, Samples, build_dataset, build_network
 from lmd_cli.config.compute import Precision
 from lmd_cli.config.schema import CRNConfig, OwnModelConfig, RunConfig
 from lmd_cli.contract import FusionNetwork, encode_batch, forward_up, fuse_function
@@ -22,8 +21,9 @@ from lmd_cli.data.truth import Box3D
 from lmd_cli.decomposition import Decomposition, decompose
 from lmd_cli.decomposition.layout import BIAS, INTERACTION
 from lmd_cli.errors import ConfigError, ContractError
-from lmd_cli.evaluation.stopwatch import Stopwatch
-from lmd_cli.progress import Progress
+from lmd_cli.runtime.compute import resolve_device, set_switches
+from lmd_cli.runtime.progress import Progress
+from lmd_cli.runtime.stopwatch import Stopwatch
 from lmd_cli.shown import shown
 
 

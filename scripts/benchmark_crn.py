@@ -18,8 +18,8 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from lmd_cli.decomposition import decompose
-from lmd_cli.memory import keep_freed_memory
 from lmd_cli.networks import CRN, CRNShape, random_weights
+from lmd_cli.runtime.allocator import keep_freed_memory
 
 OUTPUT = "heatmap.car"
 BOUND = 1.5

@@ -30,10 +30,10 @@ from lmd_cli.data import collate
 from lmd_cli.evaluation.explained import explained_encoding
 from lmd_cli.evaluation.measure import VERIFIED, measure
 from lmd_cli.evaluation.runner import Run, prepare
-from lmd_cli.evaluation.stopwatch import Stopwatch
 from lmd_cli.evaluation.walk import Encoding, Skipped, Visit, make_encoder, walk
 from lmd_cli.report.reproduce import refusals, table_methods, table_numbers
 from lmd_cli.report.tables import TABLES
+from lmd_cli.runtime.stopwatch import Stopwatch
 
 #: Samples that are counted, after one that fills the memory; before it are the verified ones.
 FIRST, LAST = VERIFIED + 1, VERIFIED + 3

@@ -21,10 +21,11 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from lmd_cli.build import build_dataset, build_network, resolve_device
+from lmd_cli.build import build_dataset, build_network
 from lmd_cli.config.loading import load_config
 from lmd_cli.config.schema import RunConfig
 from lmd_cli.evaluation import RunSummary, evaluate
+from lmd_cli.runtime.compute import resolve_device
 from lmd_cli.single import encode
 
 

@@ -22,10 +22,10 @@ from typing import Any
 from PIL import Image
 
 from lmd_cli.config.loading import load_config
-from lmd_cli.progress import make_progress
 from lmd_cli.report.figures import decomposition_figure
 from lmd_cli.report.make import make_report
 from lmd_cli.report.sample import scene_of
+from lmd_cli.runtime.progress import make_progress
 from lmd_cli.single import decompose_sample
 
 LARGEST = 100_000

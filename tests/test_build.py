@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from lmd_cli import build
 from lmd_cli.config.loading import load_config
 from lmd_cli.errors import CheckpointError, ConfigError
-from lmd_cli.progress import Silent
+from lmd_cli.runtime.progress import Silent
 
 
 def test_the_cpu_is_always_there():

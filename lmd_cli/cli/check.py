@@ -40,7 +40,7 @@ def command(
 
     run = options.load(config, settings, dataroot, checkpoint, device)
     from lmd_cli.preflight import preflight
-    from lmd_cli.progress import make_progress
+    from lmd_cli.runtime.progress import make_progress
 
     found = preflight(run, make_progress(), files=files)
     if verbose and found.coverage:

@@ -14,7 +14,7 @@ import typer
 
 from lmd_cli.cli import options
 from lmd_cli.cli.errors import INTERRUPTED, explain
-from lmd_cli.printable import printable
+from lmd_cli.runtime.printable import printable
 
 if TYPE_CHECKING:
     from lmd_cli.config.schema import RunConfig
@@ -117,7 +117,7 @@ def _evaluate(
     shared: Shared,
 ) -> RunSummary:
     from lmd_cli.evaluation import evaluate
-    from lmd_cli.progress import make_progress
+    from lmd_cli.runtime.progress import make_progress
 
     progress = make_progress()
     try:

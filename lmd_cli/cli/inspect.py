@@ -30,7 +30,7 @@ def command(
     """
     run = options.load(config, settings, dataroot, checkpoint, device)
     from lmd_cli.inspection import inspect_network
-    from lmd_cli.progress import make_progress
+    from lmd_cli.runtime.progress import make_progress
 
     found = inspect_network(run, sample_token, make_progress())
     if json:

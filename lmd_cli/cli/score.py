@@ -40,7 +40,7 @@ def command(
     run = options.load(config, settings, dataroot, checkpoint, device)
     folder = output or Path("results") / run.name / "score"
     from lmd_cli.evaluation.score import score
-    from lmd_cli.progress import make_progress
+    from lmd_cli.runtime.progress import make_progress
 
     progress = make_progress()
     try:

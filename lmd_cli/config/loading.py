@@ -1,4 +1,4 @@
-"""From a YAML file and ``--set`` values to a checked config, or a message with file, line and key."""
+"""From a YAML file and ``--set`` values to a checked config, or a message that names the key."""
 
 from __future__ import annotations
 

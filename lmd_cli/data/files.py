@@ -9,7 +9,7 @@ from pathlib import Path, PurePath
 
 from lmd_cli.data.roots import missing_hint
 from lmd_cli.errors import DataError
-from lmd_cli.files import kind_of
+from lmd_cli.runtime.files import kind_of
 
 #: Bytes at a file's begin that are looked at to tell what it is.
 HEAD = 4096

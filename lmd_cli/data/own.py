@@ -12,7 +12,7 @@ from torch import Tensor
 
 from lmd_cli.data.sample import Sample
 from lmd_cli.errors import ContractError, DataError
-from lmd_cli.printable import one_line
+from lmd_cli.runtime.printable import one_line
 
 #: What an item may be.
 EXPECTED = "a dict of tensors by name, or an lmd_cli.data.Sample"

@@ -19,7 +19,7 @@ from lmd_cli.data.rig import NUSCENES, Channels, left_out, resolve_rig
 from lmd_cli.data.roots import missing_hint
 from lmd_cli.data.sample import Sample
 from lmd_cli.errors import DataError
-from lmd_cli.printable import one_line
+from lmd_cli.runtime.printable import one_line
 
 log = logging.getLogger(__name__)
 

@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import IO, Any
 
 from lmd_cli.errors import ResultsError, RunError
-from lmd_cli.evaluation.disk import csv_lines, disk_errors, format_value, write_atomically
 from lmd_cli.evaluation.recorded import parse_record
 from lmd_cli.evaluation.rows import (
     PAIR_FIELDS,
@@ -20,8 +19,16 @@ from lmd_cli.evaluation.rows import (
     remove_stretches,
     stretches,
 )
-from lmd_cli.files import own, read_own, remove_own
-from lmd_cli.locks import lock_file
+from lmd_cli.runtime.files import (
+    csv_lines,
+    disk_errors,
+    format_value,
+    own,
+    read_own,
+    remove_own,
+    write_atomically,
+)
+from lmd_cli.runtime.locks import lock_file
 
 __all__ = [
     "FILES",

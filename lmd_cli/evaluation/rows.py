@@ -19,8 +19,17 @@ from pathlib import Path
 from typing import Any
 
 from lmd_cli.errors import ResultsError
-from lmd_cli.evaluation.disk import append_synced, csv_lines, disk_errors, read_text
-from lmd_cli.files import own, own_folder, read_own, remove_own, require_folder
+from lmd_cli.runtime.files import (
+    append_synced,
+    csv_lines,
+    disk_errors,
+    own,
+    own_folder,
+    read_own,
+    read_text,
+    remove_own,
+    require_folder,
+)
 
 PAIR_FIELDS = (
     "sample_token",

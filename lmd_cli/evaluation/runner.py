@@ -13,8 +13,7 @@ import torch
 
 from lmd_cli.attribution import ForwardMethod, method_named, require_maps
 from lmd_cli.attribution.linearised import Lmd, Relinearised
-from lmd_cli.build import BuiltNetwork, build_dataset, build_network, resolve_device
-from lmd_cli.compute import Compute, resolve_compute
+from lmd_cli.build import BuiltNetwork, build_dataset, build_network
 from lmd_cli.config.schema import RunConfig, is_own
 from lmd_cli.data import collate, default_workers, read_ahead
 from lmd_cli.decomposition import Variant
@@ -30,10 +29,11 @@ from lmd_cli.evaluation.reopen import reopen
 from lmd_cli.evaluation.results import RunFolder, read_record
 from lmd_cli.evaluation.rows import Stretch, merge, missing
 from lmd_cli.evaluation.schedule import Schedule, divide
-from lmd_cli.evaluation.stopwatch import Stopwatch
 from lmd_cli.evaluation.tally import Progress, Tally, require_all, wait_for_ranks
-from lmd_cli.evaluation.threads import available_cores, resolve_threads, threads_note
 from lmd_cli.evaluation.walk import make_encoder, walk
+from lmd_cli.runtime.compute import Compute, resolve_compute, resolve_device
+from lmd_cli.runtime.stopwatch import Stopwatch
+from lmd_cli.runtime.threads import available_cores, resolve_threads, threads_note
 
 log = logging.getLogger(__name__)
 
@@ -224,7 +224,7 @@ def prepare(
     device = resolve_device(config.device if rank is None else _own_device(config.device, rank))
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    threads = resolve_threads(config, device, rank, recorded)
+    threads = resolve_threads(config, device, rank and rank.local_size, recorded)
     # Whatever a launcher chose: a convolution's sums depend on it.
     torch.set_num_threads(threads)
     # Weights first: what is wrong with them shows before a synthetic root is made.

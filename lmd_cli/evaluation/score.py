@@ -14,8 +14,7 @@ import torch
 from lmd_cli.attribution import ForwardMethod, Method, method_named, parts, scores
 from lmd_cli.attribution.gradients import IntegratedGradients
 from lmd_cli.attribution.interface import run
-from lmd_cli.build import BuiltNetwork, build_dataset, build_network, resolve_device
-from lmd_cli.compute import set_switches
+from lmd_cli.build import BuiltNetwork, build_dataset, build_network
 from lmd_cli.config.schema import RunConfig
 from lmd_cli.contract import encode_batch
 from lmd_cli.data import collate, to_device
@@ -37,9 +36,10 @@ from lmd_cli.evaluation.score_rows import (
     score_rows,
     vehicle_rows,
 )
-from lmd_cli.evaluation.stopwatch import Stopwatch
-from lmd_cli.evaluation.threads import resolve_threads
 from lmd_cli.evaluation.truths import Means, RegionTruth, Thing, Truth, require_truth, truth_of
+from lmd_cli.runtime.compute import resolve_device, set_switches
+from lmd_cli.runtime.stopwatch import Stopwatch
+from lmd_cli.runtime.threads import resolve_threads
 
 #: What is scored if nothing is asked for: LMD under the paper's rules, and every rival.
 DEFAULT_METHODS = (

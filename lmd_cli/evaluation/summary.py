@@ -12,9 +12,8 @@ import pandas as pd
 from lmd_cli.errors import ResultsError
 from lmd_cli.evaluation.cells import Cell
 from lmd_cli.evaluation.digits import figure_text, small_scale
-from lmd_cli.evaluation.disk import read_text
 from lmd_cli.evaluation.rows import PAIR_FIELDS
-from lmd_cli.files import own
+from lmd_cli.runtime.files import own, read_text
 
 METRIC_FIELDS = (
     "variant",

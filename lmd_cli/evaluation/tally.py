@@ -9,7 +9,7 @@ from lmd_cli.errors import RunError
 from lmd_cli.evaluation.meeting import POLL, SILENCE, SILENT, Meeting, Teller, names
 from lmd_cli.evaluation.results import RunFolder
 from lmd_cli.evaluation.rows import Watch
-from lmd_cli.progress import Progress
+from lmd_cli.runtime.progress import Progress
 
 
 class Tally:

@@ -11,15 +11,15 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from lmd_cli.compute import CPU_CHUNKS, Chunks
 from lmd_cli.config.compute import Precision
 from lmd_cli.contract import FusionNetwork, LinearFusion, encode_batch
 from lmd_cli.data import Loaded, Reader, Unreadable, to_device
 from lmd_cli.decomposition import ConservationError, decompose
 from lmd_cli.errors import DataError, RunError
 from lmd_cli.evaluation.schedule import Schedule
-from lmd_cli.evaluation.stopwatch import Stopwatch
-from lmd_cli.graphs import Graph, recording
+from lmd_cli.runtime.compute import CPU_CHUNKS, Chunks
+from lmd_cli.runtime.cuda_graphs import Graph, recording
+from lmd_cli.runtime.stopwatch import Stopwatch
 
 
 @dataclass(frozen=True)

@@ -15,11 +15,11 @@ from safetensors.torch import save
 from torch import Tensor
 
 from lmd_cli.errors import CheckpointError
-from lmd_cli.files import replacing
 from lmd_cli.networks.checkpoints import file_sha256, read_state
 from lmd_cli.networks.refusals import EXPECTED, listed, refuse_model
 from lmd_cli.networks.states import places, unwrapped
 from lmd_cli.networks.stored import printable
+from lmd_cli.runtime.files import replacing
 
 
 @dataclass(frozen=True)

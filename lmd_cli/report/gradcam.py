@@ -20,7 +20,6 @@ from lmd_cli.config.schema import OwnModelConfig, RunConfig
 from lmd_cli.contract import forward_up, fuse_function
 from lmd_cli.errors import ConfigError
 from lmd_cli.evaluation.results import disk_errors, write_atomically
-from lmd_cli.progress import Progress
 from lmd_cli.report.drawing import Format, draw_map, draw_vehicles, figure_bytes, own_settings
 from lmd_cli.report.looks import Map, from_white, part_title, positive_normalised
 from lmd_cli.report.own_gradcam import own_picture
@@ -29,6 +28,7 @@ from lmd_cli.report.regions import pixels, rectangle, vehicle
 from lmd_cli.report.sample import scene_of
 from lmd_cli.report.scene import Scene
 from lmd_cli.report.sheet import WIDTH, image_note, make_sheet, title_size
+from lmd_cli.runtime.progress import Progress
 from lmd_cli.shown import shown
 from lmd_cli.single import SampleDecomposition, encode, make_ready
 

@@ -16,7 +16,7 @@ from lmd_cli.errors import ResultsError
 from lmd_cli.evaluation.cells import measured_cells, table_cells
 from lmd_cli.evaluation.results import RunFolder
 from lmd_cli.evaluation.summary import paper_table, read_pairs, summarise
-from lmd_cli.files import read_own
+from lmd_cli.runtime.files import read_own
 
 #: Of modalities or variants.
 _MOST_NAMES = 64

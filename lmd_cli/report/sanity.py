@@ -19,10 +19,10 @@ from lmd_cli.evaluation.record import identity
 from lmd_cli.evaluation.results import csv_lines, write_atomically
 from lmd_cli.evaluation.runner import Progress
 from lmd_cli.evaluation.sanity import SanityRow, mean_rows, sanity_rows
-from lmd_cli.evaluation.stopwatch import Stopwatch
 from lmd_cli.report.drawing import DPI, figure_bytes, own_settings
 from lmd_cli.report.looks import COLOURS
 from lmd_cli.report.scores import OUTLINE
+from lmd_cli.runtime.stopwatch import Stopwatch
 from lmd_cli.single import encode, start
 
 

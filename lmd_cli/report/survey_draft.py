@@ -11,11 +11,17 @@ from pathlib import Path
 from typing import Any
 
 from lmd_cli.errors import ResultsError
-from lmd_cli.evaluation.disk import append_synced, disk_errors, write_atomically
 from lmd_cli.evaluation.results import RunFolder
-from lmd_cli.files import own, own_folder, read_own
 from lmd_cli.report.survey import Draft, LayerMeans, Shown
 from lmd_cli.report.survey_files import DAMAGED, FORMAT, maps_npz, read_maps, shown_of
+from lmd_cli.runtime.files import (
+    append_synced,
+    disk_errors,
+    own,
+    own_folder,
+    read_own,
+    write_atomically,
+)
 
 #: What the folder holds, beside ``shown_<position>.npz``; the state is written last.
 ROWS, STATE = "rows.jsonl", "state.json"

@@ -20,17 +20,20 @@ from PIL import Image
 from pydantic import BaseModel, ConfigDict, Field
 
 from lmd_cli.errors import ResultsError
-from lmd_cli.evaluation.disk import (
-    csv_lines,
-    disk_errors,
-    format_value,
-    read_text,
-    write_atomically,
-)
-from lmd_cli.files import own, own_folder, read_own, require_folder
 from lmd_cli.report.plane import Plane
 from lmd_cli.report.survey import LAYER_FIELDS, SAMPLE_FIELDS, Shown, Survey
 from lmd_cli.report.vehicles import object_fields
+from lmd_cli.runtime.files import (
+    csv_lines,
+    disk_errors,
+    format_value,
+    own,
+    own_folder,
+    read_own,
+    read_text,
+    require_folder,
+    write_atomically,
+)
 
 #: Raised whenever the files' content changes its meaning.
 FORMAT = 3

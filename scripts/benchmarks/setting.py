@@ -8,10 +8,10 @@ from torch import Tensor
 from lmd_cli.data import NuScenesSamples, collate
 from lmd_cli.data.synthetic import demo_root
 from lmd_cli.evaluation.cost import Meter
-from lmd_cli.evaluation.stopwatch import Stopwatch
 from lmd_cli.evaluation.walk import Encoding, Fused, Visit, make_encoder
 from lmd_cli.geometry import Grid
 from lmd_cli.networks import SimpleBEV, random_weights
+from lmd_cli.runtime.stopwatch import Stopwatch
 
 OUTPUT = "segmentation"
 VARIANT = "identity-ratio"

@@ -20,8 +20,8 @@ from lmd_cli.evaluation import evaluate, finish, runner
 from lmd_cli.evaluation.cells import table_cells
 from lmd_cli.evaluation.results import FILES
 from lmd_cli.evaluation.rows import Stretch
-from lmd_cli.evaluation.stopwatch import Stopwatch
 from lmd_cli.evaluation.summary import paper_table, read_pairs
+from lmd_cli.runtime.stopwatch import Stopwatch
 
 LIMIT = 3
 
@@ -175,7 +175,7 @@ def fails(config: RunConfig, folder: Path, overwrite: bool, full: bool) -> bool:
 
 def test_a_clock_that_jumps_back_gives_no_negative_times(monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter([100.0, 101.0, 95.0, 90.0, 91.0])
-    monkeypatch.setattr("lmd_cli.evaluation.stopwatch.time.monotonic", lambda: next(times))
+    monkeypatch.setattr("lmd_cli.runtime.stopwatch.time.monotonic", lambda: next(times))
     stopwatch = Stopwatch()
     with stopwatch.reading():
         pass

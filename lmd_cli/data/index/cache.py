@@ -13,14 +13,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from lmd_cli.data.cache import CACHE_VARIABLE, cache_folder
 from lmd_cli.data.index.records import FORMAT, SplitIndex
 from lmd_cli.data.index.splits import OWN_SPLITS, Split, split_name
 from lmd_cli.data.index.storage import DamagedError, is_index, write_arrays
 from lmd_cli.data.index.tables import Progress, build_index
 from lmd_cli.data.index.validity import require_sound
 from lmd_cli.data.roots import require_version
-from lmd_cli.locks import lock_file
+from lmd_cli.runtime.cache import CACHE_VARIABLE, cache_folder
+from lmd_cli.runtime.locks import lock_file
 
 #: The tables that an index is made from.
 TABLES = (

@@ -20,7 +20,7 @@ from typing import IO, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lmd_cli.files import replacing
+from lmd_cli.runtime.files import replacing
 
 MAGIC = b"LMDINDEX"
 _TAIL = struct.Struct("<QI8s")  # length and checksum of the JSON, magic word

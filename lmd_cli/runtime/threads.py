@@ -10,7 +10,6 @@ import torch
 
 from lmd_cli.config.schema import RunConfig
 from lmd_cli.errors import ConfigError
-from lmd_cli.evaluation.ranks import Rank
 
 OMP = "OMP_NUM_THREADS"
 
@@ -25,7 +24,7 @@ def available_cores() -> int:
 def resolve_threads(
     config: RunConfig,
     device: torch.device,
-    rank: Rank | None = None,
+    local_size: int | None = None,
     recorded: Mapping[str, Any] | None = None,
 ) -> int:
     """The config's; else as before; else ``OMP_NUM_THREADS``; else the cores this process has.
@@ -33,6 +32,7 @@ def resolve_threads(
     On a GPU nothing is summed on the CPU, and one thread does, however many processes there are.
 
     Args:
+        local_size: processes that a launcher started on this machine; none without a launcher.
         recorded: the record of the run that this one goes on with, if any.
 
     Raises:
@@ -43,13 +43,13 @@ def resolve_threads(
         return config.threads or int(before or 1)
     if device.type == "cuda":
         return 1
-    return _asked(rank) or max(1, available_cores() // (1 if rank is None else rank.local_size))
+    return _asked(local_size) or max(1, available_cores() // (local_size or 1))
 
 
-def _asked(rank: Rank | None) -> int | None:
+def _asked(local_size: int | None) -> int | None:
     """What the environment says; ``torchrun`` itself says 1 where the user says nothing."""
     text = os.environ.get(OMP, "").split(",")[0].strip()  # a list has a number for each nesting
-    if not text or (rank is not None and text == "1"):
+    if not text or (local_size is not None and text == "1"):
         return None
     if not text.isdecimal() or not 0 < int(text) <= 4096:
         raise ConfigError(f"environment variable {OMP} is {text!r}; expected a number from 1")

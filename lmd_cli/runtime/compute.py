@@ -215,3 +215,22 @@ def encode_features(
 
 def _widened(x: Any) -> Any:
     return x.float() if isinstance(x, Tensor) and x.dtype in _HALF else x
+
+
+def resolve_device(name: str) -> torch.device:
+    """``auto``, ``cpu``, ``cuda`` or ``cuda:N`` as a device that is there.
+
+    Raises:
+        ConfigError: it is not; says what is.
+    """
+    count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    if name == "auto":
+        return torch.device("cuda:0" if count else "cpu")
+    if name == "cpu":
+        return torch.device("cpu")
+    index = int(name.partition(":")[2] or 0)
+    if index >= count:
+        there = ", ".join(["cpu", *(f"cuda:{i}" for i in range(count))])
+        why = "" if torch.version.cuda else " (this torch is built without CUDA)"
+        raise ConfigError(f"device {name} is not there{why}; there are: {there}")
+    return torch.device("cuda", index)

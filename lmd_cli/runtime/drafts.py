@@ -11,8 +11,8 @@ from glob import escape
 from pathlib import Path
 
 from lmd_cli.errors import ForeignFileError
-from lmd_cli.files import own
-from lmd_cli.locks import lock_file
+from lmd_cli.runtime.files import own
+from lmd_cli.runtime.locks import lock_file
 
 #: Says, as long as it is locked, that the maker is alive.
 LOCK = "maker.lock"

@@ -11,7 +11,7 @@ import time
 from collections.abc import Callable
 from typing import IO, Any, Protocol
 
-from lmd_cli.printable import printable
+from lmd_cli.runtime.printable import printable
 
 #: Least and most seconds between two lines, and the share of the time passed that lies between.
 SHORTEST, LONGEST, GROWTH = 5.0, 60.0, 1 / 20
