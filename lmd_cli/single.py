@@ -17,7 +17,7 @@ from lmd_cli.config.compute import Precision
 from lmd_cli.config.schema import CRNConfig, OwnModelConfig, RunConfig
 from lmd_cli.contract import FusionNetwork, encode_batch, forward_up, fuse_function
 from lmd_cli.data import KeyframeSamples, Sample, collate, to_device
-from lmd_cli.data.truth import Box3D
+from lmd_cli.data.simplebev.truth import Box3D
 from lmd_cli.decomposition import Decomposition, decompose
 from lmd_cli.decomposition.layout import BIAS, INTERACTION
 from lmd_cli.errors import ConfigError, ContractError

@@ -24,11 +24,11 @@ import cv2
 import torch
 
 from lmd_cli.data import KeyframeSamples, NuScenesSamples, collate
-from lmd_cli.data.images import cam0_T_ego, camera_tensors
-from lmd_cli.data.lidar import lidar_for_network, lidar_points
-from lmd_cli.data.radar import radar_for_network, radar_points
+from lmd_cli.data.simplebev.images import cam0_T_ego, camera_tensors
+from lmd_cli.data.simplebev.lidar import lidar_for_network, lidar_points
+from lmd_cli.data.simplebev.radar import radar_for_network, radar_points
+from lmd_cli.data.simplebev.truth import vehicle_truth
 from lmd_cli.data.synthetic import synthesize
-from lmd_cli.data.truth import vehicle_truth
 from lmd_cli.geometry import Grid
 
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from demo_classes import Tally, classes, conditions, title
 from demo_loop import Recipe
 
-from lmd_cli.data.nuscenes import MODALITIES
+from lmd_cli.data.simplebev.samples import MODALITIES
 
 _PACKAGES = ("torch", "numpy", "opencv-python-headless", "nuscenes-devkit", "safetensors")
 

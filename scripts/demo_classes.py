@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from lmd_cli.data.nuscenes import MODALITIES
+from lmd_cli.data.simplebev.samples import MODALITIES
 from lmd_cli.data.synthetic import EVIDENCE_FILE
 
 

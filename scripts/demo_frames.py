@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lmd_cli.data import Box3D, NuScenesSamples
-from lmd_cli.data.truth import vehicle_truth
+from lmd_cli.data.simplebev.truth import vehicle_truth
 from lmd_cli.geometry import Grid
 from lmd_cli.networks.unprojection import Projection, project, scaled_projection
 from lmd_cli.networks.voxels import occupancy

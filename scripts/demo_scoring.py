@@ -17,7 +17,7 @@ from demo_classes import Tally, class_of, conditions, read_evidence
 from torch import Tensor
 
 from lmd_cli.data import Box3D, NuScenesSamples, collate
-from lmd_cli.data.truth import footprint
+from lmd_cli.data.simplebev.truth import footprint
 from lmd_cli.networks import SimpleBEV
 
 DEFINITIONS = (

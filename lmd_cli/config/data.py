@@ -84,7 +84,7 @@ class DataConfig(Section):
     @field_validator("radar_fields")
     @classmethod
     def _known_fields(cls, value: dict[str, str | float] | None) -> dict[str, str | float] | None:
-        from lmd_cli.data.radar import FIELDS
+        from lmd_cli.data.simplebev.radar import FIELDS
 
         unknown = next((name for name in value or {} if name not in FIELDS), None)
         if unknown is not None:

@@ -21,7 +21,7 @@ class Sample:
     Attributes:
         token: the sample's nuScenes token.
         scene: its scene's name, e.g. ``scene-0103``.
-        tensors: by name, all float32. Of :class:`~lmd_cli.data.nuscenes.NuScenesSamples`
+        tensors: by name, all float32. Of :class:`~lmd_cli.data.simplebev.samples.NuScenesSamples`
             (reference camera's axes: x right, y down, z forward):
 
             - ``images`` (6, 3, H, W), pixels in [0, 1] minus 0.5; cameras in the order of
@@ -32,7 +32,7 @@ class Sample:
               fifteen fields, then the time lag in seconds; only with the radar
             - ``lidar_xyz`` (n, 3), metres; only with the LiDAR
             - ``segmentation``, ``valid``, ``center`` (1, Z, X) and ``offset`` (2, Z, X), see
-              :func:`lmd_cli.data.truth.vehicle_truth`
+              :func:`lmd_cli.data.simplebev.truth.vehicle_truth`
 
             Of :class:`~lmd_cli.data.perspective.KeyframeSamples` (S key frames, the current one
             first; cameras in the order of ``PERSPECTIVE_CAMERAS``; ego frame: x forward, y left,

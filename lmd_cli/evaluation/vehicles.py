@@ -14,7 +14,7 @@ from torch import Tensor
 from lmd_cli.config.schema import RunConfig, SimpleBEVConfig
 from lmd_cli.data import KeyframeSamples, NuScenesSamples
 from lmd_cli.data.perspective.truth import covered
-from lmd_cli.data.truth import footprint_mask
+from lmd_cli.data.simplebev.truth import footprint_mask
 from lmd_cli.errors import MethodError
 
 #: A vehicle is detected if its mean probability over the footprint exceeds this (segmentation).

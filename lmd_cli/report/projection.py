@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from lmd_cli.data.database import CAMERAS
 from lmd_cli.data.perspective.matrices import PERSPECTIVE_CAMERAS
-from lmd_cli.data.truth import Box3D
+from lmd_cli.data.simplebev.truth import Box3D
 
 Array = NDArray[np.floating]
 

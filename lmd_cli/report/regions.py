@@ -8,7 +8,7 @@ from difflib import get_close_matches
 import numpy as np
 from numpy.typing import NDArray
 
-from lmd_cli.data.truth import Box3D
+from lmd_cli.data.simplebev.truth import Box3D
 from lmd_cli.errors import ConfigError
 from lmd_cli.report.plane import Array, Plane
 from lmd_cli.report.vehicles import outline

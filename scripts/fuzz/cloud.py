@@ -11,8 +11,8 @@ from pathlib import Path
 
 from trials import VALUES, damage_bytes, main
 
-from lmd_cli.data.lidar import read_lidar
-from lmd_cli.data.radar import FIELDS, read_radar
+from lmd_cli.data.simplebev.lidar import read_lidar
+from lmd_cli.data.simplebev.radar import FIELDS, read_radar
 
 #: MiB that a file of a few kB may take.
 MOST = 100

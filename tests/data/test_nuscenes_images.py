@@ -15,7 +15,7 @@ from pyquaternion import Quaternion
 
 from lmd_cli.data import NuScenesSamples
 from lmd_cli.data.database import CAMERAS
-from lmd_cli.data.images import load_image, pix_T_cam
+from lmd_cli.data.simplebev.images import load_image, pix_T_cam
 from lmd_cli.errors import DataError
 
 

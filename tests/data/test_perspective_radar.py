@@ -28,7 +28,7 @@ from lmd_cli.data.perspective.radar import (
     keyframe_points,
     network_rows,
 )
-from lmd_cli.data.radar import read_radar
+from lmd_cli.data.simplebev.radar import read_radar
 
 WINDOW = Window.covering(camera(), (256, 704))
 RADARS = [f"RADAR_{place}" for place in ("FRONT", "FRONT_LEFT", "FRONT_RIGHT")]

@@ -13,9 +13,9 @@ from tiny_nuscenes import VERSION, open_samples, radar_table, write_radar
 
 from lmd_cli.data import Channels, KeyframeSamples, NuScenesSamples
 from lmd_cli.data.database import CAMERAS, RADARS, Rig
-from lmd_cli.data.lidar import read_lidar
-from lmd_cli.data.radar import FIELDS, read_radar
 from lmd_cli.data.rig import NUSCENES, resolve_rig
+from lmd_cli.data.simplebev.lidar import read_lidar
+from lmd_cli.data.simplebev.radar import FIELDS, read_radar
 from lmd_cli.errors import DataError
 
 NAMES = {"CAM_FRONT": "left", "CAM_BACK": "right", "RADAR_FRONT": "long_range"}

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lmd_cli.data.truth import Box3D, vehicle_truth
+from lmd_cli.data.simplebev.truth import Box3D, vehicle_truth
 from lmd_cli.geometry import Grid
 from lmd_cli.report.decisive import Criterion, criterion_of, sought_class, sufficient, verdict
 from lmd_cli.report.objects import (

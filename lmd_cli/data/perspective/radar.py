@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from lmd_cli.data.database import SampleRecord, SensorFrame
 from lmd_cli.data.frames import Matrix, invert_rigid, move
 from lmd_cli.data.perspective.images import Window
-from lmd_cli.data.radar import FIELDS, RadarFilters
+from lmd_cli.data.simplebev.radar import FIELDS, RadarFilters
 
 #: The radars in the order in which CRN puts their points together.
 PERSPECTIVE_RADARS = (
@@ -61,7 +61,7 @@ def keyframe_points(record: SampleRecord, read: Reader) -> NDArray[np.float32]:
 
     Args:
         record: the key frame.
-        read: gives the points (18, n) of a radar file, :data:`lmd_cli.data.radar.FIELDS`.
+        read: gives the points (18, n) of a radar file, :data:`lmd_cli.data.simplebev.radar.FIELDS`.
     """
     lidar = record.reference
     lidar_T_global = invert_rigid(lidar.global_T_ego() @ lidar.ego_T_sensor())
