@@ -12,7 +12,7 @@ from collections.abc import Collection, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from lmd_cli.data.perspective import EgoBox
+from lmd_cli.data.crn import EgoBox
 from lmd_cli.networks.crn import CRNShape
 from lmd_cli.networks.crn.shape import STRIDE
 

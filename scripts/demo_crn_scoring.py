@@ -27,7 +27,7 @@ from nuscenes.eval.detection.data_classes import DetectionBox
 from torch import Tensor
 
 from lmd_cli.data import collate
-from lmd_cli.data.perspective import EgoBox, KeyframeSamples
+from lmd_cli.data.crn import EgoBox, KeyframeSamples
 from lmd_cli.networks.crn import CRN
 
 #: A peak may lie this far from its car, metres.

@@ -14,7 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lmd_cli.data.perspective import EgoBox
+from lmd_cli.data.crn import EgoBox
 
 #: Least overlap that a box displaced by the radius keeps with the true one; least radius, cells.
 OVERLAP, MIN_RADIUS = 0.1, 2

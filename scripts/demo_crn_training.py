@@ -15,8 +15,8 @@ from demo_crn_targets import BRANCHES, BevMap, box_loss, car_targets, focal_loss
 from demo_loop import Loop, Recipe
 from torch import Tensor
 
-from lmd_cli.data.perspective import KeyframeSamples
-from lmd_cli.data.perspective.images import MEAN, STD
+from lmd_cli.data.crn import KeyframeSamples
+from lmd_cli.data.crn.images import MEAN, STD
 from lmd_cli.networks.crn import CRN, CRNShape
 from lmd_cli.networks.crn.fuser import DeformableAttention
 

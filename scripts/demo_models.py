@@ -18,7 +18,7 @@ from demo_training import MapRecipe, Trainer
 from torch import nn
 
 from lmd_cli.data import NuScenesSamples
-from lmd_cli.data.perspective import KeyframeSamples
+from lmd_cli.data.crn import KeyframeSamples
 from lmd_cli.geometry import Grid
 from lmd_cli.networks import SimpleBEV, SimpleBEVWidths
 from lmd_cli.networks.crn import CRN, CRNShape

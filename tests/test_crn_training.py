@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from lmd_cli.data import collate
-from lmd_cli.data.perspective import EgoBox, KeyframeSamples
+from lmd_cli.data.crn import EgoBox, KeyframeSamples
 from lmd_cli.data.synthetic import synthesize
 from lmd_cli.networks.crn import CRN, CRNShape
 from lmd_cli.networks.crn.geometry import positions

@@ -1,7 +1,7 @@
 """nuScenes, real or synthetic, as named tensors."""
 
+from lmd_cli.data.crn import EgoBox, KeyframeSamples
 from lmd_cli.data.loading import Loaded, Reader, Unreadable, default_workers, read_ahead
-from lmd_cli.data.perspective import EgoBox, KeyframeSamples
 from lmd_cli.data.regions import Region
 from lmd_cli.data.rig import Channels
 from lmd_cli.data.sample import Sample, collate, to_device

@@ -34,7 +34,7 @@ class Sample:
             - ``segmentation``, ``valid``, ``center`` (1, Z, X) and ``offset`` (2, Z, X), see
               :func:`lmd_cli.data.simplebev.truth.vehicle_truth`
 
-            Of :class:`~lmd_cli.data.perspective.KeyframeSamples` (S key frames, the current one
+            Of :class:`~lmd_cli.data.crn.KeyframeSamples` (S key frames, the current one
             first; cameras in the order of ``PERSPECTIVE_CAMERAS``; ego frame: x forward, y left,
             z up):
 
@@ -43,9 +43,9 @@ class Sample:
               ``intrin_mats`` (S, 6, 4, 4), pixels of the camera; ``ida_mats`` (S, 6, 4, 4),
               these to pixels of ``imgs``; ``bda_mat`` (4, 4), identity
             - ``pts_pv`` (S, 6, P, 5), radar points in the perspective view, see
-              :func:`lmd_cli.data.perspective.radar.network_rows`; only with the radar
+              :func:`lmd_cli.data.crn.radar.network_rows`; only with the radar
             - ``cars`` and ``vehicles`` (1, ny, nx), see
-              :func:`lmd_cli.data.perspective.truth.map_truth`
+              :func:`lmd_cli.data.crn.truth.map_truth`
     """
 
     token: str

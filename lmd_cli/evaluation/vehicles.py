@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lmd_cli.config.schema import RunConfig, SimpleBEVConfig
 from lmd_cli.data import KeyframeSamples, NuScenesSamples
-from lmd_cli.data.perspective.truth import covered
+from lmd_cli.data.crn.truth import covered
 from lmd_cli.data.simplebev.truth import footprint_mask
 from lmd_cli.errors import MethodError
 

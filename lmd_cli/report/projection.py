@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from lmd_cli.data.crn.matrices import PERSPECTIVE_CAMERAS
 from lmd_cli.data.database import CAMERAS
-from lmd_cli.data.perspective.matrices import PERSPECTIVE_CAMERAS
 from lmd_cli.data.simplebev.truth import Box3D
 
 Array = NDArray[np.floating]

@@ -11,16 +11,13 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from lmd_cli.data.database import LIDAR, SampleRecord
-from lmd_cli.data.files import data_file
-from lmd_cli.data.index.splits import Split
-from lmd_cli.data.perspective.images import Window, as_rgb, normalise, read_window
-from lmd_cli.data.perspective.matrices import (
+from lmd_cli.data.crn.images import Window, as_rgb, normalise, read_window
+from lmd_cli.data.crn.matrices import (
     PERSPECTIVE_CAMERAS,
     intrinsics,
     sensor2ego,
 )
-from lmd_cli.data.perspective.radar import (
+from lmd_cli.data.crn.radar import (
     PERSPECTIVE_FILTERS,
     PERSPECTIVE_RADARS,
     PERSPECTIVE_SWEEPS,
@@ -31,7 +28,10 @@ from lmd_cli.data.perspective.radar import (
     network_rows,
     taken_rows,
 )
-from lmd_cli.data.perspective.truth import EgoBox, ego_boxes, map_truth, turned
+from lmd_cli.data.crn.truth import EgoBox, ego_boxes, map_truth, turned
+from lmd_cli.data.database import LIDAR, SampleRecord
+from lmd_cli.data.files import data_file
+from lmd_cli.data.index.splits import Split
 from lmd_cli.data.rig import Channels
 from lmd_cli.data.sample import Sample
 from lmd_cli.data.simplebev.images import load_image
