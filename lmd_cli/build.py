@@ -26,8 +26,8 @@ from lmd_cli.config.schema import (
 from lmd_cli.config.shipped import first_file, listing, shipped
 from lmd_cli.contract import require_network
 from lmd_cli.data import Channels, KeyframeSamples, NuScenesSamples, RadarFilters
-from lmd_cli.data.index.splits import split_name
-from lmd_cli.data.own import OwnSamples
+from lmd_cli.data.custom import OwnSamples
+from lmd_cli.data.nuscenes.index.splits import split_name
 from lmd_cli.data.simplebev.radar import DEVKIT_FILTERS
 from lmd_cli.data.synthetic import cached_root
 from lmd_cli.data.synthetic.root import DEMO_SAMPLES, cache_folder

@@ -13,8 +13,8 @@ from torch.utils import _pytree as pytree
 from lmd_cli.build import BuiltNetwork, Samples, build_dataset, build_network
 from lmd_cli.config.schema import DataConfig, RunConfig
 from lmd_cli.contract import Features, fuse_function
-from lmd_cli.data.index.splits import split_name
-from lmd_cli.data.own import OwnSamples
+from lmd_cli.data.custom import OwnSamples
+from lmd_cli.data.nuscenes.index.splits import split_name
 from lmd_cli.decomposition import Decomposition, Variant
 from lmd_cli.decomposition.layout import BIAS
 from lmd_cli.decomposition.linearised.replay import deviation, replay, replay_deviation

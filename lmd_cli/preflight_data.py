@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
-from lmd_cli.data.own import OwnSamples
-from lmd_cli.data.split import SplitSamples
+from lmd_cli.data.custom import OwnSamples
+from lmd_cli.data.nuscenes.split import SplitSamples
 from lmd_cli.decomposition import DecompositionError
 from lmd_cli.errors import LmdError
 from lmd_cli.runtime.progress import Progress

@@ -20,7 +20,7 @@ from typing import Any, TextIO
 from nuscenes.utils.splits import train, val
 from PIL import Image
 
-from lmd_cli.data.database import CAMERAS, RADARS
+from lmd_cli.data.nuscenes.database import CAMERAS, RADARS
 
 VERSION = "v1.0-trainval"
 SAMPLES, SCENES = 34_149, 850

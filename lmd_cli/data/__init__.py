@@ -2,8 +2,8 @@
 
 from lmd_cli.data.crn import EgoBox, KeyframeSamples
 from lmd_cli.data.loading import Loaded, Reader, Unreadable, default_workers, read_ahead
+from lmd_cli.data.nuscenes.rig import Channels
 from lmd_cli.data.regions import Region
-from lmd_cli.data.rig import Channels
 from lmd_cli.data.sample import Sample, collate, to_device
 from lmd_cli.data.simplebev.radar import RadarFilters
 from lmd_cli.data.simplebev.samples import NuScenesSamples

@@ -25,7 +25,7 @@ class Sample:
             (reference camera's axes: x right, y down, z forward):
 
             - ``images`` (6, 3, H, W), pixels in [0, 1] minus 0.5; cameras in the order of
-              :data:`lmd_cli.data.database.CAMERAS`, the reference camera first
+              :data:`lmd_cli.data.nuscenes.database.CAMERAS`, the reference camera first
             - ``pix_T_cams`` (6, 4, 4), intrinsics for the resized image, pixels
             - ``cam0_T_camXs`` (6, 4, 4), each camera to the reference camera, metres
             - ``radar_xyz`` (n, 3), metres, and ``radar_features`` (n, 16): the devkit's other

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from lmd_cli.config.schema import DataConfig, OwnDataConfig, OwnModelConfig, RunConfig
 from lmd_cli.data import Region
-from lmd_cli.data.index.splits import split_name
+from lmd_cli.data.nuscenes.index.splits import split_name
 from lmd_cli.data.synthetic import Evidence, read_evidence, read_instances
 from lmd_cli.errors import ContractError, DataError, MethodError
 from lmd_cli.evaluation.vehicles import (

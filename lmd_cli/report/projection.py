@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmd_cli.data.crn.matrices import PERSPECTIVE_CAMERAS
-from lmd_cli.data.database import CAMERAS
+from lmd_cli.data.nuscenes.database import CAMERAS
 from lmd_cli.data.simplebev.truth import Box3D
 
 Array = NDArray[np.floating]

@@ -23,9 +23,16 @@ from tiny_nuscenes import VERSION, open_samples
 
 from lmd_cli.data import KeyframeSamples
 from lmd_cli.data.crn.truth import DETECTION_CLASSES
-from lmd_cli.data.database import CAMERAS, LIDAR, RADARS, Annotation, SampleRecord, SensorFrame
-from lmd_cli.data.index import open_index
-from lmd_cli.data.index.cache import index_path
+from lmd_cli.data.nuscenes.database import (
+    CAMERAS,
+    LIDAR,
+    RADARS,
+    Annotation,
+    SampleRecord,
+    SensorFrame,
+)
+from lmd_cli.data.nuscenes.index import open_index
+from lmd_cli.data.nuscenes.index.cache import index_path
 
 
 @pytest.fixture(autouse=True)

@@ -14,7 +14,7 @@ from PIL import Image
 from pyquaternion import Quaternion
 
 from lmd_cli.data import NuScenesSamples
-from lmd_cli.data.database import CAMERAS
+from lmd_cli.data.nuscenes.database import CAMERAS
 from lmd_cli.data.simplebev.images import load_image, pix_T_cam
 from lmd_cli.errors import DataError
 

@@ -16,7 +16,7 @@ from pyquaternion import Quaternion
 from tiny_nuscenes import NAN_RADAR, open_samples, radar_table, write_radar
 
 from lmd_cli.data import NuScenesSamples, RadarFilters
-from lmd_cli.data.database import RADARS
+from lmd_cli.data.nuscenes.database import RADARS
 from lmd_cli.data.simplebev.radar import FIELDS, radar_for_network, radar_points, read_radar
 from lmd_cli.errors import DataError
 

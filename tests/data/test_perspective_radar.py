@@ -27,7 +27,7 @@ from lmd_cli.data.crn.radar import (
     keyframe_points,
     network_rows,
 )
-from lmd_cli.data.database import SampleRecord
+from lmd_cli.data.nuscenes.database import SampleRecord
 from lmd_cli.data.simplebev.radar import read_radar
 
 WINDOW = Window.covering(camera(), (256, 704))

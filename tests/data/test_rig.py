@@ -12,8 +12,8 @@ import torch
 from tiny_nuscenes import VERSION, open_samples, radar_table, write_radar
 
 from lmd_cli.data import Channels, KeyframeSamples, NuScenesSamples
-from lmd_cli.data.database import CAMERAS, RADARS, Rig
-from lmd_cli.data.rig import NUSCENES, resolve_rig
+from lmd_cli.data.nuscenes.database import CAMERAS, RADARS, Rig
+from lmd_cli.data.nuscenes.rig import NUSCENES, resolve_rig
 from lmd_cli.data.simplebev.lidar import read_lidar
 from lmd_cli.data.simplebev.radar import FIELDS, read_radar
 from lmd_cli.errors import DataError

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from lmd_cli.data.database import SensorFrame
+from lmd_cli.data.nuscenes.database import SensorFrame
 from lmd_cli.data.simplebev.images import read_resized
 
 #: Means and standard deviations of the red, green and blue channels of ImageNet, pixel values.

@@ -8,8 +8,8 @@ import numpy as np
 from numpy.typing import NDArray
 from pyquaternion import Quaternion
 
-from lmd_cli.data.database import SensorFrame
-from lmd_cli.data.frames import invert_rigid, rigid
+from lmd_cli.data.nuscenes.database import SensorFrame
+from lmd_cli.data.nuscenes.frames import invert_rigid, rigid
 
 #: The cameras in CRN's order.
 PERSPECTIVE_CAMERAS = (

@@ -13,8 +13,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmd_cli.data.crn.images import Window
-from lmd_cli.data.database import SampleRecord, SensorFrame
-from lmd_cli.data.frames import Matrix, invert_rigid, move
+from lmd_cli.data.nuscenes.database import SampleRecord, SensorFrame
+from lmd_cli.data.nuscenes.frames import Matrix, invert_rigid, move
 from lmd_cli.data.simplebev.radar import FIELDS, RadarFilters
 
 #: The radars in the order in which CRN puts their points together.

@@ -29,15 +29,15 @@ from lmd_cli.data.crn.radar import (
     taken_rows,
 )
 from lmd_cli.data.crn.truth import EgoBox, ego_boxes, map_truth, turned
-from lmd_cli.data.database import LIDAR, SampleRecord
-from lmd_cli.data.files import data_file
-from lmd_cli.data.index.splits import Split
-from lmd_cli.data.rig import Channels
+from lmd_cli.data.nuscenes.database import LIDAR, SampleRecord
+from lmd_cli.data.nuscenes.files import data_file
+from lmd_cli.data.nuscenes.index.splits import Split
+from lmd_cli.data.nuscenes.rig import Channels
+from lmd_cli.data.nuscenes.split import SplitSamples, check_modalities
 from lmd_cli.data.sample import Sample
 from lmd_cli.data.simplebev.images import load_image
 from lmd_cli.data.simplebev.radar import RadarFields, RadarFilters, read_radar
 from lmd_cli.data.simplebev.truth import Box3D
-from lmd_cli.data.split import SplitSamples, check_modalities
 from lmd_cli.errors import DataError
 
 MODALITIES = ("camera", "radar")

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lmd_cli.data.crn.matrices import global_T_mean_ego
-from lmd_cli.data.database import Annotation, SampleRecord
-from lmd_cli.data.frames import Matrix, invert_rigid, rigid
+from lmd_cli.data.nuscenes.database import Annotation, SampleRecord
+from lmd_cli.data.nuscenes.frames import Matrix, invert_rigid, rigid
 from lmd_cli.data.simplebev.truth import Box3D
 
 #: Corners by front and back, within that left and right, within that top and bottom, as a

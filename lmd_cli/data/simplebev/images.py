@@ -11,10 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from lmd_cli.data.database import SensorFrame
-from lmd_cli.data.files import IMAGE, SCARCE, data_file, file_error, read_head, told_kind
-from lmd_cli.data.frames import Matrix, invert_rigid
-from lmd_cli.data.pictures import PictureError, open_picture
+from lmd_cli.data.nuscenes.database import SensorFrame
+from lmd_cli.data.nuscenes.files import IMAGE, SCARCE, data_file, file_error, read_head, told_kind
+from lmd_cli.data.nuscenes.frames import Matrix, invert_rigid
+from lmd_cli.data.nuscenes.pictures import PictureError, open_picture
 
 
 def load_image(

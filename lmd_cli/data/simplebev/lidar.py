@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lmd_cli.data.database import SampleRecord
-from lmd_cli.data.files import PCD, data_file, file_error, read_bytes, told_kind
-from lmd_cli.data.frames import Matrix, move
-from lmd_cli.data.pcd import NotPcdError, read_pcd
-from lmd_cli.data.points import require_points
-from lmd_cli.data.sweeps import accumulate
+from lmd_cli.data.nuscenes.database import SampleRecord
+from lmd_cli.data.nuscenes.files import PCD, data_file, file_error, read_bytes, told_kind
+from lmd_cli.data.nuscenes.frames import Matrix, move
+from lmd_cli.data.nuscenes.pcd import NotPcdError, read_pcd
+from lmd_cli.data.nuscenes.points import require_points
+from lmd_cli.data.nuscenes.sweeps import accumulate
 
 #: Values of a LiDAR point in the file: x, y, z, intensity, ring.
 VALUES = 5

@@ -10,10 +10,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lmd_cli.data.database import SampleRecord, SensorFrame
-from lmd_cli.data.files import data_file
-from lmd_cli.data.index.splits import Split
-from lmd_cli.data.rig import Channels
+from lmd_cli.data.nuscenes.database import SampleRecord, SensorFrame
+from lmd_cli.data.nuscenes.files import data_file
+from lmd_cli.data.nuscenes.index.splits import Split
+from lmd_cli.data.nuscenes.rig import Channels
+from lmd_cli.data.nuscenes.split import SplitSamples, check_modalities
 from lmd_cli.data.sample import Sample
 from lmd_cli.data.simplebev.images import cam0_T_ego, camera_tensors, load_image
 from lmd_cli.data.simplebev.lidar import lidar_for_network, lidar_points, read_lidar
@@ -25,7 +26,6 @@ from lmd_cli.data.simplebev.radar import (
     read_radar,
 )
 from lmd_cli.data.simplebev.truth import Box3D, camera_boxes, vehicle_truth
-from lmd_cli.data.split import SplitSamples, check_modalities
 from lmd_cli.geometry import Grid
 
 MODALITIES = ("camera", "radar", "lidar")

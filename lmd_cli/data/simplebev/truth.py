@@ -13,8 +13,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lmd_cli.data.database import Annotation, SampleRecord
-from lmd_cli.data.frames import Matrix, invert_rigid, move, rigid
+from lmd_cli.data.nuscenes.database import Annotation, SampleRecord
+from lmd_cli.data.nuscenes.frames import Matrix, invert_rigid, move, rigid
 from lmd_cli.geometry import Grid
 
 #: Standard deviation of the bump drawn at each vehicle's centre, cells.

@@ -13,12 +13,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
-from lmd_cli.data.index.records import FORMAT, SplitIndex
-from lmd_cli.data.index.splits import OWN_SPLITS, Split, split_name
-from lmd_cli.data.index.storage import DamagedError, is_index, write_arrays
-from lmd_cli.data.index.tables import Progress, build_index
-from lmd_cli.data.index.validity import require_sound
-from lmd_cli.data.roots import require_version
+from lmd_cli.data.nuscenes.index.records import FORMAT, SplitIndex
+from lmd_cli.data.nuscenes.index.splits import OWN_SPLITS, Split, split_name
+from lmd_cli.data.nuscenes.index.storage import DamagedError, is_index, write_arrays
+from lmd_cli.data.nuscenes.index.tables import Progress, build_index
+from lmd_cli.data.nuscenes.index.validity import require_sound
+from lmd_cli.data.nuscenes.roots import require_version
 from lmd_cli.runtime.cache import CACHE_VARIABLE, cache_folder
 from lmd_cli.runtime.locks import lock_file
 

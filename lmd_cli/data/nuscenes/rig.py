@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 
-from lmd_cli.data.database import CAMERAS, LIDAR, RADARS, Rig
+from lmd_cli.data.nuscenes.database import CAMERAS, LIDAR, RADARS, Rig
 from lmd_cli.errors import DataError
 
 #: The config's key for each modality's channels.

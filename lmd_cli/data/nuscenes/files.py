@@ -7,7 +7,7 @@ import stat
 from contextlib import suppress
 from pathlib import Path, PurePath
 
-from lmd_cli.data.roots import missing_hint
+from lmd_cli.data.nuscenes.roots import missing_hint
 from lmd_cli.errors import DataError
 from lmd_cli.runtime.files import kind_of
 

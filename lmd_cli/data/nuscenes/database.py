@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from lmd_cli.data.frames import rigid
+from lmd_cli.data.nuscenes.frames import rigid
 
 #: The cameras, the reference camera first.
 CAMERAS = (

@@ -12,8 +12,8 @@ from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
 
-from lmd_cli.data.database import UNKNOWN_VELOCITY
-from lmd_cli.data.index.values import RecordError, text
+from lmd_cli.data.nuscenes.database import UNKNOWN_VELOCITY
+from lmd_cli.data.nuscenes.index.values import RecordError, text
 from lmd_cli.errors import DataError
 
 #: Two annotations farther apart than this say nothing of a velocity, seconds (nuscenes-devkit's).

@@ -6,8 +6,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from lmd_cli.data.database import SensorFrame
-from lmd_cli.data.frames import Matrix, invert_rigid, move
+from lmd_cli.data.nuscenes.database import SensorFrame
+from lmd_cli.data.nuscenes.frames import Matrix, invert_rigid, move
 
 #: Points nearer than this along both x and y of their sensor are the vehicle itself, metres.
 MIN_DISTANCE = 2.2

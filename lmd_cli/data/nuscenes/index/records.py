@@ -23,8 +23,8 @@ from typing import Any, overload
 import numpy as np
 from numpy.typing import NDArray
 
-from lmd_cli.data.database import Annotation, Rig, SampleRecord, SensorFrame
-from lmd_cli.data.index.storage import Arrays, read_arrays
+from lmd_cli.data.nuscenes.database import Annotation, Rig, SampleRecord, SensorFrame
+from lmd_cli.data.nuscenes.index.storage import Arrays, read_arrays
 from lmd_cli.errors import DataError
 
 #: Raised whenever what an index holds, or how, changes.

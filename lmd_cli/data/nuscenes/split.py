@@ -12,11 +12,11 @@ from typing import Any
 
 from torch.utils.data import Dataset
 
-from lmd_cli.data.database import SampleRecord, SensorFrame
-from lmd_cli.data.index import Records, open_index
-from lmd_cli.data.index.splits import Split, split_name
-from lmd_cli.data.rig import NUSCENES, Channels, left_out, resolve_rig
-from lmd_cli.data.roots import missing_hint
+from lmd_cli.data.nuscenes.database import SampleRecord, SensorFrame
+from lmd_cli.data.nuscenes.index import Records, open_index
+from lmd_cli.data.nuscenes.index.splits import Split, split_name
+from lmd_cli.data.nuscenes.rig import NUSCENES, Channels, left_out, resolve_rig
+from lmd_cli.data.nuscenes.roots import missing_hint
 from lmd_cli.data.sample import Sample
 from lmd_cli.errors import DataError
 from lmd_cli.runtime.printable import one_line

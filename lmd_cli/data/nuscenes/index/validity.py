@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lmd_cli.data.index.storage import NONSENSE, Arrays, DamagedError
-from lmd_cli.data.index.tables import ANNOTATION, CALIBRATION, FRAME, SAMPLE
+from lmd_cli.data.nuscenes.index.storage import NONSENSE, Arrays, DamagedError
+from lmd_cli.data.nuscenes.index.tables import ANNOTATION, CALIBRATION, FRAME, SAMPLE
 
 #: The arrays, their first column, and the others.
 TABLES: dict[str, tuple[str, list[Any]]] = {

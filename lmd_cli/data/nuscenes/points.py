@@ -7,8 +7,8 @@ from pathlib import Path
 
 import numpy as np
 
-from lmd_cli.data.files import file_error
-from lmd_cli.data.frames import Matrix
+from lmd_cli.data.nuscenes.files import file_error
+from lmd_cli.data.nuscenes.frames import Matrix
 
 #: No sensor sees farther, metres.
 FARTHEST = 1000.0

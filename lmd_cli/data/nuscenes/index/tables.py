@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lmd_cli.data.database import CAMERAS, LIDAR, RADARS, VEHICLE
-from lmd_cli.data.index import values
-from lmd_cli.data.index.reader import Row, Tables, read_table
-from lmd_cli.data.index.records import SplitIndex
-from lmd_cli.data.index.splits import Split, split_scenes
+from lmd_cli.data.nuscenes.database import CAMERAS, LIDAR, RADARS, VEHICLE
+from lmd_cli.data.nuscenes.index import values
+from lmd_cli.data.nuscenes.index.reader import Row, Tables, read_table
+from lmd_cli.data.nuscenes.index.records import SplitIndex
+from lmd_cli.data.nuscenes.index.splits import Split, split_scenes
 from lmd_cli.errors import DataError
 
 Progress = Callable[[int, int], None]
