@@ -23,7 +23,7 @@ from safetensors.torch import save_file
 
 from lmd_cli.data.synthetic import cached_root, demo_root
 from lmd_cli.data.synthetic.root import DEMO_SAMPLES, cache_folder
-from lmd_cli.networks.checkpoints import file_sha256, load_checkpoint
+from lmd_cli.networks.checkpoints.loading import file_sha256, load_checkpoint
 
 #: Worlds (seeds) and keyframes per scene: 4 x 8 x 16 = 512 frames.
 SEEDS, SAMPLES = (0, 1, 2, 3), 16

@@ -14,8 +14,8 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from lmd_cli.errors import CheckpointError
-from lmd_cli.networks.archives import read_content, require_directory
-from lmd_cli.networks.refusals import (
+from lmd_cli.networks.checkpoints.archives import read_content, require_directory
+from lmd_cli.networks.checkpoints.refusals import (
     EXPECTED,
     NAMED,
     listed,
@@ -23,8 +23,8 @@ from lmd_cli.networks.refusals import (
     refuse_objects,
     require_file,
 )
-from lmd_cli.networks.states import COUNTER, KNOWN, Place, Weight, best, places
-from lmd_cli.networks.stored import MalformedError, Placeholder, Stored, printable
+from lmd_cli.networks.checkpoints.states import COUNTER, KNOWN, Place, Weight, best, places
+from lmd_cli.networks.checkpoints.stored import MalformedError, Placeholder, Stored, printable
 
 log = logging.getLogger(__name__)
 
@@ -84,7 +84,7 @@ def read_state(path: Path, choose: Callable[[Any, list[str]], dict[str, Any]]) -
 
     Args:
         path: the file.
-        choose: see :func:`~lmd_cli.networks.archives.read_content`; the content of a safetensors
+        choose: see :func:`~lmd_cli.networks.checkpoints.archives.read_content`; the content of a safetensors
             file are its tensors by name.
 
     Raises:

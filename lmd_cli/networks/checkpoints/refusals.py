@@ -12,8 +12,8 @@ from typing import Any
 from safetensors import SafetensorError
 
 from lmd_cli.errors import CheckpointError
-from lmd_cli.networks.states import whole_model
-from lmd_cli.networks.stored import MalformedError, printable
+from lmd_cli.networks.checkpoints.states import whole_model
+from lmd_cli.networks.checkpoints.stored import MalformedError, printable
 
 #: What can be loaded, for error messages.
 EXPECTED = "tensors by name, or a dict with 'model_state_dict', 'state_dict' or 'model'"

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor
 
-from lmd_cli.networks.stored import Placeholder, Stored
+from lmd_cli.networks.checkpoints.stored import Placeholder, Stored
 
 Weight = Tensor | Stored
 #: Where people keep the weights, the likeliest first; any other key comes after these.

@@ -19,8 +19,8 @@ from typing import IO, Any
 import torch
 from torch import Tensor
 
-from lmd_cli.networks.pickled import Machine
-from lmd_cli.networks.stored import MalformedError, Names, Storage, Stored, printable
+from lmd_cli.networks.checkpoints.pickles import Machine
+from lmd_cli.networks.checkpoints.stored import MalformedError, Names, Storage, Stored, printable
 
 #: How a zip archive begins, and a pickle of the protocols that PyTorch writes.
 ZIPPED, PICKLED = b"PK\x03\x04", b"\x80"

@@ -1,7 +1,7 @@
 """A clean copy of a checkpoint that the safe loader refuses, made without running its code.
 
 Lightning files, as CRN's authors publish them, carry pickled hyper-parameters beside the weights.
-Here they are read by :mod:`lmd_cli.networks.archives`, and only tensors are written.
+Here they are read by :mod:`lmd_cli.networks.checkpoints.archives`, and only tensors are written.
 """
 
 from __future__ import annotations
@@ -15,10 +15,10 @@ from safetensors.torch import save
 from torch import Tensor
 
 from lmd_cli.errors import CheckpointError
-from lmd_cli.networks.checkpoints import file_sha256, read_state
-from lmd_cli.networks.refusals import EXPECTED, listed, refuse_model
-from lmd_cli.networks.states import places, unwrapped
-from lmd_cli.networks.stored import printable
+from lmd_cli.networks.checkpoints.loading import file_sha256, read_state
+from lmd_cli.networks.checkpoints.refusals import EXPECTED, listed, refuse_model
+from lmd_cli.networks.checkpoints.states import places, unwrapped
+from lmd_cli.networks.checkpoints.stored import printable
 from lmd_cli.runtime.files import replacing
 
 

@@ -12,7 +12,7 @@ import pickletools
 from collections.abc import Callable
 from typing import IO, Any
 
-from lmd_cli.networks.stored import MalformedError, Names, Placeholder, key_of
+from lmd_cli.networks.checkpoints.stored import MalformedError, Names, Placeholder, key_of
 
 #: Instructions that a small file may have; a large one, one more for every so many bytes.
 INSTRUCTIONS, BYTES_EACH = 2**17, 64
