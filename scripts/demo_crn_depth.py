@@ -14,7 +14,7 @@ from torch import Tensor
 
 from lmd_cli.data.crn import EgoBox
 from lmd_cli.networks.crn import CRNShape
-from lmd_cli.networks.crn.shape import STRIDE
+from lmd_cli.networks.crn.sizes import STRIDE
 
 #: A pixel without a target: sky, out of range, or a vehicle that the camera cannot see.
 UNKNOWN = -1

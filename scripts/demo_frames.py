@@ -17,8 +17,8 @@ from torch import Tensor
 from lmd_cli.data import Box3D, NuScenesSamples
 from lmd_cli.data.simplebev.truth import vehicle_truth
 from lmd_cli.geometry import Grid
-from lmd_cli.networks.unprojection import Projection, project, scaled_projection
-from lmd_cli.networks.voxels import occupancy
+from lmd_cli.networks.simplebev.unprojection import Projection, project, scaled_projection
+from lmd_cli.networks.simplebev.voxels import occupancy
 
 #: Columns of the radar features (the devkit's fields from the fourth on) that point sideways.
 _SIDEWAYS = (4, 6)  # vy, vy_comp
@@ -67,7 +67,7 @@ class Calibration:
 class Lift:
     """Unprojection with a fixed calibration as one sparse matrix (V, S * h * w).
 
-    The same values as :func:`lmd_cli.networks.unprojection.unproject`, many times faster for a
+    The same values as :func:`lmd_cli.networks.simplebev.unprojection.unproject`, many times faster for a
     small network. (A feature of exactly zero counts as seen here; none is, in practice.)
 
     Args:

@@ -19,7 +19,7 @@ from lmd_cli.data.synthetic import synthesize
 from lmd_cli.geometry import Grid
 from lmd_cli.networks import SimpleBEV, SimpleBEVWidths
 from lmd_cli.networks.crn import CRN, CRNShape
-from lmd_cli.networks.unprojection import unproject
+from lmd_cli.networks.simplebev.unprojection import unproject
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 

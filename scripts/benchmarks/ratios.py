@@ -11,7 +11,7 @@ from lmd_cli.data import collate
 from lmd_cli.decomposition import decompose_onward
 from lmd_cli.evaluation.predict import predict
 from lmd_cli.evaluation.walk import Visit, make_encoder
-from lmd_cli.networks.unprojection import unproject
+from lmd_cli.networks.simplebev.unprojection import unproject
 from lmd_cli.runtime.stopwatch import Stopwatch
 
 

@@ -32,7 +32,7 @@ from lmd_cli.decomposition.linearised.values import Env
 from lmd_cli.evaluation.predict import predict
 from lmd_cli.evaluation.walk import Visit, make_encoder
 from lmd_cli.networks import SimpleBEV
-from lmd_cli.networks.unprojection import unproject
+from lmd_cli.networks.simplebev.unprojection import unproject
 from lmd_cli.runtime.stopwatch import Stopwatch
 
 SCRIPTS = Path(__file__).resolve().parent.parent

@@ -24,7 +24,7 @@ from lmd_cli.evaluation.predict import predict
 from lmd_cli.evaluation.walk import Encoding, Skipped, Visit, fused_parts, make_encoder
 from lmd_cli.geometry import Grid
 from lmd_cli.networks import SimpleBEV
-from lmd_cli.networks.widths import SimpleBEVWidths
+from lmd_cli.networks.simplebev.sizes import SimpleBEVWidths
 from lmd_cli.runtime.compute import (
     CPU_CHUNKS,
     FREE_SHARE,

@@ -25,9 +25,9 @@ from lmd_cli.evaluation.walk import Encoding, Visit, fused_parts
 from lmd_cli.geometry import Grid
 from lmd_cli.networks import random_weights
 from lmd_cli.networks.crn.network import CRN
-from lmd_cli.networks.crn.shape import CRNShape
-from lmd_cli.networks.simplebev import SimpleBEV
-from lmd_cli.networks.widths import SimpleBEVWidths
+from lmd_cli.networks.crn.sizes import CRNShape
+from lmd_cli.networks.simplebev.network import SimpleBEV
+from lmd_cli.networks.simplebev.sizes import SimpleBEVWidths
 from lmd_cli.report.reproduce import table_methods
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from lmd_cli.networks.blocks import UpsamplingAdd, head
 from lmd_cli.networks.resnet import BasicBlock, initialise, stage
-from lmd_cli.networks.widths import SimpleBEVWidths
+from lmd_cli.networks.simplebev.blocks import UpsamplingAdd, head
+from lmd_cli.networks.simplebev.sizes import SimpleBEVWidths
 
 #: Which module computes which output; ``raw_feat`` is what all of them read.
 HEADS = {

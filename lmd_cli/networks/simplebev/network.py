@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from lmd_cli.config.models import MODALITIES
 from lmd_cli.errors import ConfigError
 from lmd_cli.geometry import Grid
-from lmd_cli.networks.decoder import HEADS, Decoder
-from lmd_cli.networks.encoder import ImageEncoder
-from lmd_cli.networks.unprojection import unproject
-from lmd_cli.networks.voxels import occupancy, point_features
-from lmd_cli.networks.widths import ENCODER_BLOCKS, Encoder, SimpleBEVWidths
+from lmd_cli.networks.simplebev.decoder import HEADS, Decoder
+from lmd_cli.networks.simplebev.encoder import ImageEncoder
+from lmd_cli.networks.simplebev.sizes import ENCODER_BLOCKS, Encoder, SimpleBEVWidths
+from lmd_cli.networks.simplebev.unprojection import unproject
+from lmd_cli.networks.simplebev.voxels import occupancy, point_features
 from lmd_cli.runtime.cuda_graphs import Graph
 
 Batch = Mapping[str, Tensor | list[Tensor]]

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from lmd_cli.networks.blocks import UpsamplingConcat
 from lmd_cli.networks.resnet import Bottleneck, initialise, stage
-from lmd_cli.networks.widths import Encoder, SimpleBEVWidths
+from lmd_cli.networks.simplebev.blocks import UpsamplingConcat
+from lmd_cli.networks.simplebev.sizes import Encoder, SimpleBEVWidths
 
 
 class ImageEncoder(nn.Module):
