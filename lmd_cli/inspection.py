@@ -7,9 +7,9 @@ from typing import Any
 
 from torch import nn
 
-from lmd_cli.build import build_dataset, build_network
+from lmd_cli.assembly.build import build_dataset, build_network
+from lmd_cli.assembly.forward import fuse_function
 from lmd_cli.config.schema import RunConfig
-from lmd_cli.contract import fuse_function
 from lmd_cli.decomposition import Coverage, decompose, explain_coverage
 from lmd_cli.decomposition.linearised.structure import kept_program, products_of
 from lmd_cli.runtime.progress import Progress

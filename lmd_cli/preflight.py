@@ -10,9 +10,10 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
-from lmd_cli.build import BuiltNetwork, Samples, build_dataset, build_network
+from lmd_cli.assembly.build import BuiltNetwork, Samples, build_dataset, build_network
+from lmd_cli.assembly.contract import Features
+from lmd_cli.assembly.forward import fuse_function
 from lmd_cli.config.schema import DataConfig, RunConfig
-from lmd_cli.contract import Features, fuse_function
 from lmd_cli.data.custom import OwnSamples
 from lmd_cli.data.nuscenes.index.splits import split_name
 from lmd_cli.decomposition import Decomposition, Variant

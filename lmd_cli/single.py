@@ -12,10 +12,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from lmd_cli.build import BuiltNetwork, Samples, build_dataset, build_network
+from lmd_cli.assembly.build import BuiltNetwork, Samples, build_dataset, build_network
+from lmd_cli.assembly.contract import FusionNetwork
+from lmd_cli.assembly.forward import encode_batch, forward_up, fuse_function
 from lmd_cli.config.compute import Precision
 from lmd_cli.config.schema import CRNConfig, OwnModelConfig, RunConfig
-from lmd_cli.contract import FusionNetwork, encode_batch, forward_up, fuse_function
 from lmd_cli.data import KeyframeSamples, Sample, collate, to_device
 from lmd_cli.data.simplebev.truth import Box3D
 from lmd_cli.decomposition import Decomposition, decompose
@@ -91,7 +92,7 @@ def decompose_sample(
         progress: shows the making of the synthetic root.
 
     Raises:
-        LmdError: what :mod:`lmd_cli.build` raises, an unknown token, or damaged files.
+        LmdError: what :mod:`lmd_cli.assembly.build` raises, an unknown token, or damaged files.
     """
     ready = make_ready(config, variant, progress)
     return ready.decompose(0 if token is None else ready.dataset.index_of(token))

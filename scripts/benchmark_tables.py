@@ -27,10 +27,9 @@ from torch.utils.flop_counter import flop_registry
 from lmd_cli.config.loading import load_config
 from lmd_cli.config.schema import RunConfig
 from lmd_cli.data import collate
-from lmd_cli.evaluation.explained import explained_encoding
 from lmd_cli.evaluation.measure import VERIFIED, measure
 from lmd_cli.evaluation.runner import Run, prepare
-from lmd_cli.evaluation.walk import Encoding, Skipped, Visit, make_encoder, walk
+from lmd_cli.evaluation.walk import Encoding, Skipped, Visit, explained_encoding, make_encoder, walk
 from lmd_cli.report.reproduce import refusals, table_methods, table_numbers
 from lmd_cli.report.tables import TABLES
 from lmd_cli.runtime.stopwatch import Stopwatch

@@ -30,9 +30,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lmd_cli.build import build_dataset, build_network
+from lmd_cli.assembly.build import build_dataset, build_network
+from lmd_cli.assembly.forward import fuse_function
 from lmd_cli.config.loading import load_config
-from lmd_cli.contract import fuse_function
 from lmd_cli.data.synthetic import read_evidence, read_instances
 from lmd_cli.decomposition import decompose
 from lmd_cli.decomposition.layout import BIAS

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from lmd_cli.build import build_dataset, build_network
+from lmd_cli.assembly.build import build_dataset, build_network
 from lmd_cli.config.loading import load_config
 from lmd_cli.config.schema import RunConfig
 from lmd_cli.evaluation import RunSummary, evaluate

@@ -21,10 +21,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from lmd_cli.build import build_dataset, build_network
+from lmd_cli.assembly.build import build_dataset, build_network
+from lmd_cli.assembly.forward import fuse_function
 from lmd_cli.config.loading import load_config
 from lmd_cli.config.schema import RunConfig
-from lmd_cli.contract import fuse_function
 from lmd_cli.decomposition import Decomposition, decompose
 from lmd_cli.decomposition.layout import INTERACTION
 from lmd_cli.decomposition.rules import softmax

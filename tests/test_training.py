@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from lmd_cli.build import untrained
+from lmd_cli.assembly.build import untrained
 from lmd_cli.config.loading import load_config
 from lmd_cli.data import NuScenesSamples
 from lmd_cli.data.synthetic import synthesize

@@ -18,7 +18,7 @@ def command(
 ) -> None:
     """List the samples in order, one a line: index, token, scene."""
     run = options.load(config, settings, dataroot)
-    from lmd_cli.build import build_dataset
+    from lmd_cli.assembly.build import build_dataset
     from lmd_cli.cli import show
     from lmd_cli.runtime.progress import make_progress
 

@@ -8,13 +8,12 @@ from contextlib import contextmanager
 
 from torch import Tensor
 
-from lmd_cli.contract import FusionNetwork
+from lmd_cli.assembly.contract import FusionNetwork
 from lmd_cli.decomposition import ConservationError
-from lmd_cli.evaluation.explained import explained_encoding
 from lmd_cli.evaluation.families import Families, WholeFuse, as_module
 from lmd_cli.evaluation.numbers import Numbers
 from lmd_cli.evaluation.predict import verify
-from lmd_cli.evaluation.walk import Encoding, Visit
+from lmd_cli.evaluation.walk import Encoding, Visit, explained_encoding
 from lmd_cli.exactness import (
     CONSERVES,
     SINGLE,

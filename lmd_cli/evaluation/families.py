@@ -15,7 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
-from lmd_cli.contract import FusionNetwork, LinearFusion, fuse_function, tail_output
+from lmd_cli.assembly.contract import FusionNetwork, LinearFusion
+from lmd_cli.assembly.forward import fuse_function, tail_output
 from lmd_cli.decomposition import Decomposition, Variant, decompose, decompose_onward, module_rules
 from lmd_cli.decomposition.errors import DecompositionError
 from lmd_cli.decomposition.linearised.partners import Linearised, constants_alone

@@ -9,8 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lmd_cli.assembly.contract import FusionNetwork
 from lmd_cli.attribution import ForwardMethod
-from lmd_cli.contract import FusionNetwork
 from lmd_cli.evaluation.cells import Cell
 from lmd_cli.evaluation.exact import Exactness
 from lmd_cli.evaluation.families import Families

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lmd_cli.contract import FusionNetwork
+from lmd_cli.assembly.contract import FusionNetwork
 from lmd_cli.decomposition.layout import BIAS
 from lmd_cli.decomposition.linearised.replay import (
     deviation,

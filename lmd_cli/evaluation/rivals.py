@@ -19,15 +19,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lmd_cli.assembly.contract import FusionNetwork, LinearFusion
 from lmd_cli.attribution.coalitions import Alone, Coalitions
 from lmd_cli.attribution.interface import Explainer, ForwardMethod
 from lmd_cli.attribution.linearised import LmdShapley
-from lmd_cli.contract import FusionNetwork, LinearFusion
 from lmd_cli.evaluation.cells import Cell
-from lmd_cli.evaluation.explained import explained_encoding
 from lmd_cli.evaluation.families import Families, tree_bytes
 from lmd_cli.evaluation.metrics import mse, pcc
-from lmd_cli.evaluation.walk import Encoding, Visit
+from lmd_cli.evaluation.walk import Encoding, Visit, explained_encoding
 
 #: PCC and MSE of each cell, by the partner's offset.
 Measured = dict[int, dict[Cell, tuple[float, float]]]

@@ -11,9 +11,9 @@ from typing import Any
 
 import torch
 
+from lmd_cli.assembly.build import BuiltNetwork, build_dataset, build_network
 from lmd_cli.attribution import ForwardMethod, method_named, require_maps
 from lmd_cli.attribution.linearised import Lmd, Relinearised
-from lmd_cli.build import BuiltNetwork, build_dataset, build_network
 from lmd_cli.config.schema import RunConfig, is_own
 from lmd_cli.data import collate, default_workers, read_ahead
 from lmd_cli.decomposition import Variant

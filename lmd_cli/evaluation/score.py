@@ -11,18 +11,17 @@ from typing import Any
 
 import torch
 
+from lmd_cli.assembly.build import BuiltNetwork, build_dataset, build_network
+from lmd_cli.assembly.forward import Explained, encode_batch, explained
 from lmd_cli.attribution import ForwardMethod, Method, method_named, parts, scores
 from lmd_cli.attribution.gradients import IntegratedGradients
 from lmd_cli.attribution.interface import run
-from lmd_cli.build import BuiltNetwork, build_dataset, build_network
 from lmd_cli.config.schema import RunConfig
-from lmd_cli.contract import encode_batch
 from lmd_cli.data import collate, to_device
 from lmd_cli.data.synthetic import Evidence
 from lmd_cli.decomposition import DecompositionError
 from lmd_cli.decomposition.layout import BIAS
 from lmd_cli.errors import MethodError
-from lmd_cli.evaluation.explained import Explained, explained
 from lmd_cli.evaluation.known_truth import Score, Vehicle, truth_scores
 from lmd_cli.evaluation.ledger import Ledger
 from lmd_cli.evaluation.record import identity

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lmd_cli.build import build_dataset, build_network
+from lmd_cli.assembly.build import build_dataset, build_network
+from lmd_cli.assembly.forward import explained
 from lmd_cli.config.schema import RunConfig
 from lmd_cli.evaluation.cost import (
     NOT_COUNTED,
@@ -18,7 +19,6 @@ from lmd_cli.evaluation.cost import (
     method_costs,
     plain_cost,
 )
-from lmd_cli.evaluation.explained import explained
 from lmd_cli.report.layout import Entry, Table
 from lmd_cli.single import encode, start
 

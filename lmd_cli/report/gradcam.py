@@ -15,9 +15,9 @@ from matplotlib.patches import Polygon
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lmd_cli.assembly.forward import forward_up, fuse_function
 from lmd_cli.attribution.cam import ActivationMaps, Method, activation_maps, on_grid
 from lmd_cli.config.schema import OwnModelConfig, RunConfig
-from lmd_cli.contract import forward_up, fuse_function
 from lmd_cli.errors import ConfigError
 from lmd_cli.evaluation.results import disk_errors, write_atomically
 from lmd_cli.report.drawing import Format, draw_map, draw_vehicles, figure_bytes, own_settings

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lmd_cli.build import ground_plane
+from lmd_cli.assembly.build import ground_plane
 from lmd_cli.config.schema import CRNConfig, OwnModelConfig, RunConfig
 from lmd_cli.errors import ContractError
 from lmd_cli.geometry import Grid

@@ -11,9 +11,10 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor, nn
 
-from lmd_cli.build import BuiltNetwork, build_dataset, build_network
+from lmd_cli.assembly.build import BuiltNetwork, build_dataset, build_network
+from lmd_cli.assembly.contract import FusionNetwork
+from lmd_cli.assembly.forward import fuse_function
 from lmd_cli.config.schema import RunConfig
-from lmd_cli.contract import FusionNetwork, fuse_function
 from lmd_cli.evaluation.ledger import Ledger
 from lmd_cli.evaluation.record import identity
 from lmd_cli.evaluation.results import csv_lines, write_atomically

@@ -7,8 +7,7 @@ from dataclasses import asdict, astuple, dataclass
 from typing import Any
 
 import torch
-from torch import Tensor, nn
-from torch.utils import _pytree as pytree
+from torch import nn
 
 from lmd_cli.config.compute import ComputeConfig, Precision, parse_size
 from lmd_cli.errors import ConfigError
@@ -22,8 +21,8 @@ PASS_SHARE = 0.5
 #: Share of a GPU's free memory that ``auto`` takes.
 FREE_SHARE = 0.8
 
-_TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
-_HALF = tuple(_TYPES.values())
+TYPES = {"bf16": torch.bfloat16, "fp16": torch.float16}
+HALF = tuple(TYPES.values())
 
 
 @dataclass(frozen=True)
@@ -193,28 +192,6 @@ def _encoders(network: Any) -> list[nn.Module]:
             "compute.channels_last: false"
         )
     return list(network.encoders())
-
-
-def encode_features(
-    network: Any, batch: Mapping[str, Any], precision: Precision = "float32"
-) -> Any:
-    """``network.encode(batch)`` in a precision; features come out as float32.
-
-    Autocast picks the operations (convolutions, linear layers, matrix products); weights and
-    inputs stay as they are. The networks compute geometry in full precision in any case.
-    """
-    if precision == "float32":
-        return network.encode(batch)
-    devices = [x.device.type for x in pytree.tree_leaves(batch) if isinstance(x, Tensor)]
-    with torch.autocast(
-        devices[0] if devices else "cpu", dtype=_TYPES[precision], cache_enabled=False
-    ):
-        features = network.encode(batch)
-    return pytree.tree_map(_widened, features)
-
-
-def _widened(x: Any) -> Any:
-    return x.float() if isinstance(x, Tensor) and x.dtype in _HALF else x
 
 
 def resolve_device(name: str) -> torch.device:

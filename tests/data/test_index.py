@@ -155,7 +155,7 @@ def test_a_pickled_dataset_is_small_and_the_same(
 def test_later_processes_and_workers_never_import_the_devkit(drive_root: Path) -> None:
     program = """
 import sys
-import lmd_cli.build
+import lmd_cli.assembly.build
 from lmd_cli.data import KeyframeSamples, NuScenesSamples, read_ahead
 from lmd_cli.geometry import Grid
 where = (sys.argv[1], "v1.0-mini", "mini_val")

@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import nn
 
-from lmd_cli.build import build_dataset, build_network
+from lmd_cli.assembly.build import build_dataset, build_network
+from lmd_cli.assembly.forward import encode_features, fused_parts
 from lmd_cli.config.compute import ComputeConfig, parse_size
 from lmd_cli.config.loading import load_config
 from lmd_cli.data import collate
@@ -21,7 +22,7 @@ from lmd_cli.evaluation.cost import Meter
 from lmd_cli.evaluation.families import Families
 from lmd_cli.evaluation.numbers import RecordedNumbers, as_tensor
 from lmd_cli.evaluation.predict import predict
-from lmd_cli.evaluation.walk import Encoding, Skipped, Visit, fused_parts, make_encoder
+from lmd_cli.evaluation.walk import Encoding, Skipped, Visit, make_encoder
 from lmd_cli.geometry import Grid
 from lmd_cli.networks import SimpleBEV
 from lmd_cli.networks.simplebev.sizes import SimpleBEVWidths
@@ -32,7 +33,6 @@ from lmd_cli.runtime.compute import (
     PASS_SHARE,
     Chunks,
     Compute,
-    encode_features,
     resolve_compute,
 )
 from lmd_cli.runtime.cuda_graphs import Graph

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 import torch
 
-from lmd_cli.build import build_dataset, build_network
+from lmd_cli.assembly.build import build_dataset, build_network
 from lmd_cli.config.loading import load_config
 from lmd_cli.config.schema import RunConfig
 from lmd_cli.data import collate

@@ -19,7 +19,7 @@ import yaml
 from forked import ended, free_port, kill, ranks, slurm, start
 from PIL import Image
 
-from lmd_cli.build import build_dataset
+from lmd_cli.assembly.build import build_dataset
 from lmd_cli.config.loading import load_config
 from lmd_cli.evaluation import evaluate, meeting, runner, tally
 from lmd_cli.evaluation.results import FILES

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from lmd_cli.assembly.build import build_dataset, build_network
 from lmd_cli.attribution import method_named
-from lmd_cli.build import build_dataset, build_network
 from lmd_cli.config.loading import load_config
 from lmd_cli.config.schema import RunConfig
 from lmd_cli.data import collate

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from lmd_cli.build import build_dataset
+from lmd_cli.assembly.build import build_dataset
 from lmd_cli.config.loading import load_config
 from lmd_cli.config.schema import RunConfig
 from lmd_cli.errors import DataError

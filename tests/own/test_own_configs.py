@@ -9,8 +9,8 @@ import pytest
 import torch
 from own_module import CPU, MODULE, refused
 
-from lmd_cli.build import build_network
-from lmd_cli.contract import fuse_function
+from lmd_cli.assembly.build import build_network
+from lmd_cli.assembly.forward import fuse_function
 from lmd_cli.decomposition import decompose, module_rules
 from lmd_cli.errors import ConfigError, ContractError
 from lmd_cli.inspection import inspect_network

@@ -16,7 +16,7 @@ import made_up
 import numpy as np
 import pytest
 
-from lmd_cli.build import build_grid
+from lmd_cli.assembly.build import build_grid
 from lmd_cli.config.loading import load_config
 from lmd_cli.decomposition import OperationRecord
 from lmd_cli.errors import ConfigError, ForeignFileError, ResultsError

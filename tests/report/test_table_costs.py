@@ -15,13 +15,13 @@ import torch
 from crn_config import SIZES
 from torch.utils import _pytree as pytree
 
+from lmd_cli.assembly.forward import fused_parts
 from lmd_cli.attribution.linearised import LmdShapley
 from lmd_cli.attribution.removal import Shapley
 from lmd_cli.evaluation.cells import table_cells
-from lmd_cli.evaluation.explained import explained_encoding
 from lmd_cli.evaluation.measure import VERIFIED, measure
 from lmd_cli.evaluation.runner import resolve_methods
-from lmd_cli.evaluation.walk import Encoding, Visit, fused_parts
+from lmd_cli.evaluation.walk import Encoding, Visit, explained_encoding
 from lmd_cli.geometry import Grid
 from lmd_cli.networks import random_weights
 from lmd_cli.networks.crn.network import CRN

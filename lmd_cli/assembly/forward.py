@@ -1,101 +1,27 @@
-"""What the rest of the program asks of a network, and what it says if it does not get it.
-
-docs/extending.md is the page for those who bring their own. Everything that is optional there has
-its default here.
-"""
+"""Features and outputs of any network, asked for in one way and checked where they arrive."""
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
 from difflib import get_close_matches
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from lmd_cli.assembly.contract import FusionNetwork, LinearFusion
+from lmd_cli.assembly.finite import bad_weights, whose
+from lmd_cli.assembly.targets import blamed
 from lmd_cli.config.compute import Precision
+from lmd_cli.decomposition import decompose
 from lmd_cli.decomposition.inputs import not_finite
 from lmd_cli.decomposition.tracing.modes import while_decomposed
 from lmd_cli.errors import CheckpointError, ContractError
-from lmd_cli.finite import bad_weights, whose
-from lmd_cli.runtime.compute import encode_features
-from lmd_cli.targets import blamed
-
-#: Each modality's features: a tensor, or nested dicts and lists of tensors, batch first.
-Features = Mapping[str, Any]
-REQUIRED = ("modalities", "encode", "fuse")
-
-
-class FusionNetwork(Protocol):
-    """A network that is cut where its modalities first meet: ``fuse(encode(batch))``.
-
-    It may also have
-
-    - ``constants(batch)``: keyword arguments of ``fuse`` that belong to no modality (calibration,
-      say); none if it has no such method;
-    - a parameter ``outputs`` of ``fuse``: names of the outputs that are asked for, so that others
-      need not be computed;
-    - ``forward_up(maps)``: output maps (..., rows, columns) turned so that rows run forward and
-      columns right, for maps that lie on the ground.
-
-    Attributes:
-        modalities: their names, in order.
-    """
-
-    modalities: tuple[str, ...]
-
-    def encode(self, batch: Mapping[str, Any]) -> dict[str, Any]:
-        """Features of each modality alone."""
-
-    def fuse(self, features: Any, *args: Any, **constants: Any) -> dict[str, Tensor]:
-        """Features to outputs by name."""
-
-
-@runtime_checkable
-class LinearFusion(Protocol):
-    """A network whose modalities meet in a linear layer: ``fuse = tail(fusion_layer(features))``.
-
-    The evaluation then keeps each sample's parts behind that layer. Features are one tensor for
-    each modality, and there are no constants.
-    """
-
-    def fusion_layer(self, features: Mapping[str, Tensor]) -> Tensor:
-        """The layer where the modalities meet."""
-
-    def tail(self, fused: Tensor, outputs: Sequence[str]) -> dict[str, Tensor]:
-        """Everything after it; only the outputs that are asked for."""
-
-
-def require_network(network: Any, what: str, modalities: Sequence[str]) -> None:
-    """Refuses what does not follow the contract.
-
-    Args:
-        network: what a target made.
-        what: it, for the message.
-        modalities: of the config.
-
-    Raises:
-        ContractError: says what is missing or differs.
-    """
-    if not isinstance(network, nn.Module):
-        kind = type(network).__name__
-        raise ContractError(f"{what} gave a {kind}; expected a torch.nn.Module")
-    kind = type(network).__name__
-    missing = [name for name in REQUIRED if not hasattr(network, name)]
-    missing += [n for n in REQUIRED[1:] if n not in missing and not callable(getattr(network, n))]
-    if missing:
-        raise ContractError(
-            f"{what} gave a {kind} without {' and '.join(missing)}; a network has the attribute "
-            "modalities and the methods encode(batch) and fuse(features) (see docs/extending.md)"
-        )
-    own = tuple(network.modalities)  # type: ignore[arg-type]
-    if own != tuple(modalities):
-        raise ContractError(
-            f"model.modalities is [{', '.join(modalities)}], but {kind}.modalities is "
-            f"[{', '.join(map(str, own))}]; they must be the same, in the same order"
-        )
+from lmd_cli.runtime.compute import HALF, TYPES
+from lmd_cli.runtime.cuda_graphs import recording
 
 
 def encode_batch(
@@ -234,3 +160,93 @@ def forward_up(network: FusionNetwork, maps: Tensor) -> Tensor:
     """Maps (..., rows, columns) turned by the network's ``forward_up``; as they are without."""
     turn = getattr(network, "forward_up", None)
     return maps if turn is None else turn(maps)
+
+
+def encode_features(
+    network: Any, batch: Mapping[str, Any], precision: Precision = "float32"
+) -> Any:
+    """``network.encode(batch)`` in a precision; features come out as float32.
+
+    Autocast picks the operations (convolutions, linear layers, matrix products); weights and
+    inputs stay as they are. The networks compute geometry in full precision in any case.
+    """
+    if precision == "float32":
+        return network.encode(batch)
+    devices = [x.device.type for x in pytree.tree_leaves(batch) if isinstance(x, Tensor)]
+    with torch.autocast(
+        devices[0] if devices else "cpu", dtype=TYPES[precision], cache_enabled=False
+    ):
+        features = network.encode(batch)
+    return pytree.tree_map(_widened, features)
+
+
+def _widened(x: Any) -> Any:
+    return x.float() if isinstance(x, Tensor) and x.dtype in HALF else x
+
+
+@dataclass(frozen=True)
+class Fused:
+    """A sample's parts behind a linear fusion layer.
+
+    Attributes:
+        total: output of the fusion layer ``(1, C, Z, X)``.
+        parts: each modality's part of it, same shape.
+        bias: the bias part, same shape, or ``None`` if the layer has no bias.
+    """
+
+    total: Tensor
+    parts: dict[str, Tensor]
+    bias: Tensor | None
+
+    def copy(self) -> Fused:
+        """In memory of its own."""
+        parts = {name: part.clone() for name, part in self.parts.items()}
+        return Fused(self.total.clone(), parts, None if self.bias is None else self.bias.clone())
+
+
+def fused_parts(network: LinearFusion, features: Mapping[str, Tensor]) -> Fused:
+    """The parts behind the fusion layer; it is linear, so one rule set serves all variants."""
+    found = decompose(lambda **f: network.fusion_layer(f), features)
+    bias = found.bias if found.has_bias else None
+    there = bias is not None and (recording(bias) or bool(bias.any()))
+    return Fused(found.total, dict(found.parts), bias if there else None)
+
+
+@dataclass(frozen=True)
+class Explained:
+    """``fuse(**features)`` is one output of the network.
+
+    Attributes:
+        fuse: from the modalities' features to the output map (B, channels, rows, columns).
+        features: of the sample, by modality.
+    """
+
+    fuse: Callable[..., Tensor]
+    features: Mapping[str, Any]
+
+
+def explained(
+    network: FusionNetwork, output: str, features: Mapping[str, Any], constants: Mapping[str, Any]
+) -> Explained:
+    """What is explained at a sample.
+
+    Where the modalities meet in a linear layer, it is what stands behind: each modality's features
+    are its part of that layer's output, which every method treats as it would the features
+    themselves (zero features give a zero part; gradient times features is linear in them).
+    """
+    if not isinstance(network, LinearFusion):
+        return Explained(fuse_function(network, output, constants), features)
+    return behind_fusion_layer(network, output, fused_parts(network, features))
+
+
+def behind_fusion_layer(network: LinearFusion, output: str, fused: Fused) -> Explained:
+    """What stands behind a linear fusion layer, as a function of the modalities' parts."""
+    bias = fused.bias
+
+    def fuse(**parts: Tensor) -> Tensor:
+        total, *others = parts.values()
+        for part in others:
+            total = total + part
+        return tail_output(network, total if bias is None else total + bias, output)
+
+    return Explained(fuse, fused.parts)

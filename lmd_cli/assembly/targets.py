@@ -26,8 +26,11 @@ Kind = Literal["model", "data"]
 GROUPS: dict[Kind, str] = {"model": "lmd_cli.models", "data": "lmd_cli.data"}
 #: Ours, which need no installation to be found.
 BUILT_IN: dict[Kind, dict[str, str]] = {
-    "model": {"simplebev": "lmd_cli.ours:simplebev", "crn": "lmd_cli.ours:crn"},
-    "data": {"nuscenes": "lmd_cli.ours:nuscenes"},
+    "model": {
+        "simplebev": "lmd_cli.assembly.builtin:simplebev",
+        "crn": "lmd_cli.assembly.builtin:crn",
+    },
+    "data": {"nuscenes": "lmd_cli.assembly.builtin:nuscenes"},
 }
 #: Modules that were found beside a config, and the folder: another config's is another module.
 _BESIDE: dict[str, Path] = {}

@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from lmd_cli.build import Samples, build_grid, build_shape, nuscenes_samples
+from lmd_cli.assembly.build import Samples, build_grid, build_shape, nuscenes_samples
 from lmd_cli.config.base import Section, told
 from lmd_cli.config.schema import RANDOM, CRNConfig, DataConfig, SimpleBEVConfig
 from lmd_cli.errors import ConfigError

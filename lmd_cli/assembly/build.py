@@ -13,6 +13,8 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from lmd_cli.assembly.contract import require_network
+from lmd_cli.assembly.targets import blamed, make_target
 from lmd_cli.config.schema import (
     RANDOM,
     SYNTHETIC,
@@ -24,7 +26,6 @@ from lmd_cli.config.schema import (
     SimpleBEVConfig,
 )
 from lmd_cli.config.shipped import first_file, listing, shipped
-from lmd_cli.contract import require_network
 from lmd_cli.data import Channels, KeyframeSamples, NuScenesSamples, RadarFilters
 from lmd_cli.data.custom import OwnSamples
 from lmd_cli.data.nuscenes.index.splits import split_name
@@ -36,7 +37,6 @@ from lmd_cli.errors import CheckpointError, ConfigError
 from lmd_cli.geometry import PUBLISHED_BOUNDS, Grid
 from lmd_cli.networks import CRNShape, load_checkpoint, random_weights
 from lmd_cli.runtime.progress import Progress, Silent, counter
-from lmd_cli.targets import blamed, make_target
 
 #: What a config's samples can be.
 Samples = NuScenesSamples | KeyframeSamples | OwnSamples
@@ -47,7 +47,7 @@ class BuiltNetwork:
     """A network with its weights, in evaluation mode.
 
     Attributes:
-        network: on the device asked for; follows :mod:`lmd_cli.contract`.
+        network: on the device asked for; follows :mod:`lmd_cli.assembly.contract`.
         checkpoint: where its weights come from, in words.
         sha256: the digest of the weight file, or of the weights that a target gave; none for
             random weights.
@@ -271,7 +271,7 @@ def _digest(network: nn.Module) -> str:
 def untrained(config: RunConfig) -> Any:
     """The config's network, before the config's weights are in.
 
-    Every network comes through :func:`~lmd_cli.targets.make_target`, ours by their names. Torch's
+    Every network comes through :func:`~lmd_cli.assembly.targets.make_target`, ours by their names. Torch's
     random numbers start from the config's seed meanwhile.
 
     Raises:
