@@ -16,64 +16,16 @@ from lmd_cli.assembly.build import BuiltNetwork, Samples, build_dataset, build_n
 from lmd_cli.assembly.contract import FusionNetwork
 from lmd_cli.assembly.forward import encode_batch, forward_up, fuse_function
 from lmd_cli.config.compute import Precision
-from lmd_cli.config.schema import CRNConfig, OwnModelConfig, RunConfig
+from lmd_cli.config.schema import OwnModelConfig, RunConfig
 from lmd_cli.data import KeyframeSamples, Sample, collate, to_device
-from lmd_cli.data.simplebev.truth import Box3D
 from lmd_cli.decomposition import Decomposition, decompose
 from lmd_cli.decomposition.layout import BIAS, INTERACTION
 from lmd_cli.errors import ConfigError, ContractError
+from lmd_cli.evaluation.decomposed_sample import SampleDecomposition, truth_name
 from lmd_cli.runtime.compute import resolve_device, set_switches
 from lmd_cli.runtime.progress import Progress
 from lmd_cli.runtime.stopwatch import Stopwatch
 from lmd_cli.shown import shown
-
-
-@dataclass(frozen=True, eq=False)
-class SampleDecomposition:
-    """One sample's prediction and its parts.
-
-    Attributes:
-        config: what was run.
-        variant: the rules' name.
-        built: the network and where its weights come from.
-        sample: the sample.
-        result: the decomposition of the output, audited.
-        total: the output, rows forward and columns right (Z, X), and
-        parts: for each modality and ``bias`` (and ``interaction``) its part (Z, X), on the CPU.
-            Of a network of the user's own, what :func:`lmd_cli.shown.shown` picks, as it lies.
-        ground_truth: where the vehicles (of the output's class) are, (Z, X), 0 or 1; none where
-            there are no annotations, or a data set of the user's own says nothing that fits the
-            output.
-        pictures: the images by camera, (H, W, 3) in [0, 1].
-        boxes: the sample's annotated vehicles, axes x right, y down, z forward, in metres from
-            the origin of the maps.
-        description: its scene's, in the dataset's words.
-        radar_in_images: reads where its radar points lie in the images, by camera (k, 3): u, v
-            (pixels), depth (m); none where the tensors hold them in space.
-    """
-
-    config: RunConfig
-    variant: str
-    built: BuiltNetwork
-    sample: Sample
-    result: Decomposition
-    total: Tensor
-    parts: Mapping[str, Tensor]
-    ground_truth: Tensor | None
-    pictures: Mapping[str, NDArray[np.float32]]
-    boxes: Sequence[Box3D] = ()
-    description: str = ""
-    radar_in_images: Callable[[], Mapping[str, NDArray[np.float32]]] = dict
-
-    @property
-    def on_ground(self) -> bool:
-        """Whether the maps lie on the ground around a vehicle."""
-        return not isinstance(self.config.model, OwnModelConfig)
-
-    @property
-    def residual(self) -> float:
-        """max |total - sum of parts| / max |total| of the output."""
-        return self.result.residual
 
 
 def decompose_sample(
@@ -211,13 +163,6 @@ def _truth(
         held = ", ".join(sample.tensors)
         raise ContractError(f"sample {sample.token} has no tensor {name}; it has {held}")
     return _shown(network, config, found if sample.batched else found[None])
-
-
-def truth_name(config: RunConfig) -> str:
-    """Which of a sample's maps shows what the output looks for."""
-    if isinstance(config.model, CRNConfig):
-        return "cars" if config.model.output.endswith(".car") else "vehicles"
-    return "segmentation"
 
 
 def start(config: RunConfig) -> torch.device:

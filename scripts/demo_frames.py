@@ -67,8 +67,8 @@ class Calibration:
 class Lift:
     """Unprojection with a fixed calibration as one sparse matrix (V, S * h * w).
 
-    The same values as :func:`lmd_cli.networks.simplebev.unprojection.unproject`, many times faster for a
-    small network. (A feature of exactly zero counts as seen here; none is, in practice.)
+    The same values as :func:`lmd_cli.networks.simplebev.unprojection.unproject`, many times faster
+    for a small network. (A feature of exactly zero counts as seen here; none is, in practice.)
 
     Args:
         calibration: of the S cameras.

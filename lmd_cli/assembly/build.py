@@ -271,8 +271,8 @@ def _digest(network: nn.Module) -> str:
 def untrained(config: RunConfig) -> Any:
     """The config's network, before the config's weights are in.
 
-    Every network comes through :func:`~lmd_cli.assembly.targets.make_target`, ours by their names. Torch's
-    random numbers start from the config's seed meanwhile.
+    Every network comes through :func:`~lmd_cli.assembly.targets.make_target`, ours by their names.
+    Torch's random numbers start from the config's seed meanwhile.
 
     Raises:
         ConfigError, ContractError: see :func:`build_network`.

@@ -18,7 +18,7 @@ from lmd_cli.config.schema import RunConfig, is_own
 from lmd_cli.data import collate, default_workers, read_ahead
 from lmd_cli.decomposition import Variant
 from lmd_cli.errors import ResultsError
-from lmd_cli.evaluation.cells import Cell, measured_cells, table_cells
+from lmd_cli.evaluation.comparisons import Cell, measured_cells, table_cells
 from lmd_cli.evaluation.finish import RunSummary, finish
 from lmd_cli.evaluation.measure import measure, verified_samples
 from lmd_cli.evaluation.meeting import Meeting

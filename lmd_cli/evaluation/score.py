@@ -22,7 +22,6 @@ from lmd_cli.data.synthetic import Evidence
 from lmd_cli.decomposition import DecompositionError
 from lmd_cli.decomposition.layout import BIAS
 from lmd_cli.errors import MethodError
-from lmd_cli.evaluation.known_truth import Score, Vehicle, truth_scores
 from lmd_cli.evaluation.ledger import Ledger
 from lmd_cli.evaluation.record import identity
 from lmd_cli.evaluation.results import csv_lines, read_record, write_atomically
@@ -35,7 +34,8 @@ from lmd_cli.evaluation.score_rows import (
     score_rows,
     vehicle_rows,
 )
-from lmd_cli.evaluation.truths import Means, RegionTruth, Thing, Truth, require_truth, truth_of
+from lmd_cli.evaluation.scoring import Score, Vehicle, truth_scores
+from lmd_cli.evaluation.truth import Means, RegionTruth, Thing, Truth, require_truth, truth_of
 from lmd_cli.runtime.compute import resolve_device, set_switches
 from lmd_cli.runtime.stopwatch import Stopwatch
 from lmd_cli.runtime.threads import resolve_threads

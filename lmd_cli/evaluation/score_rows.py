@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from lmd_cli.decomposition.layout import BIAS
-from lmd_cli.evaluation.known_truth import GRADE, Score, Vehicle
+from lmd_cli.evaluation.scoring import GRADE, Score, Vehicle
 
 SCORE_FIELDS = ("method", "score", "modality", "estimate", "low", "high", "vehicles", "undefined")
 TIME_FIELDS = ("method", "seconds_per_sample", "plain_passes")

@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from lmd_cli.errors import ResultsError
-from lmd_cli.evaluation.cells import Cell
+from lmd_cli.evaluation.comparisons import Cell
 from lmd_cli.evaluation.digits import figure_text, small_scale
 from lmd_cli.evaluation.rows import PAIR_FIELDS
 from lmd_cli.runtime.files import own, read_text

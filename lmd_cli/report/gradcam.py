@@ -19,6 +19,7 @@ from lmd_cli.assembly.forward import forward_up, fuse_function
 from lmd_cli.attribution.cam import ActivationMaps, Method, activation_maps, on_grid
 from lmd_cli.config.schema import OwnModelConfig, RunConfig
 from lmd_cli.errors import ConfigError
+from lmd_cli.evaluation.decomposed_sample import SampleDecomposition
 from lmd_cli.evaluation.results import disk_errors, write_atomically
 from lmd_cli.report.drawing import Format, draw_map, draw_vehicles, figure_bytes, own_settings
 from lmd_cli.report.looks import Map, from_white, part_title, positive_normalised
@@ -30,7 +31,7 @@ from lmd_cli.report.scene import Scene
 from lmd_cli.report.sheet import WIDTH, image_note, make_sheet, title_size
 from lmd_cli.runtime.progress import Progress
 from lmd_cli.shown import shown
-from lmd_cli.single import SampleDecomposition, encode, make_ready
+from lmd_cli.single import encode, make_ready
 
 Mask = NDArray[np.bool_]
 #: Methods as the paper writes them.

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from lmd_cli.evaluation.cells import Cell
+from lmd_cli.evaluation.comparisons import Cell
 from lmd_cli.evaluation.digits import figure_text, rounded, small_scale
 from lmd_cli.report.tables import Metric, TableSpec
 

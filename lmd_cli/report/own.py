@@ -12,9 +12,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from lmd_cli.evaluation.decomposed_sample import SampleDecomposition
 from lmd_cli.report.drawing import DPI, Format, draw_bar, figure_bytes, own_settings
 from lmd_cli.report.looks import COLOURS, Look, Map, Style, from_white, make_look
-from lmd_cli.single import SampleDecomposition
 
 WIDTH = 13.0
 #: Inches above and below the panels, and for each panel of numbers.

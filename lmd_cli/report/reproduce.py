@@ -10,7 +10,7 @@ from pathlib import Path
 from lmd_cli.config.schema import RunConfig
 from lmd_cli.errors import MethodError
 from lmd_cli.evaluation import RunSummary, evaluate
-from lmd_cli.evaluation.cells import table_cells
+from lmd_cli.evaluation.comparisons import table_cells
 from lmd_cli.evaluation.results import disk_errors, write_atomically
 from lmd_cli.evaluation.runner import Progress
 from lmd_cli.inspection import network_attends

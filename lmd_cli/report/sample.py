@@ -14,6 +14,7 @@ import numpy as np
 
 from lmd_cli.decomposition import OperationRecord
 from lmd_cli.decomposition.layout import BIAS, INTERACTION
+from lmd_cli.evaluation.decomposed_sample import SampleDecomposition, truth_name
 from lmd_cli.evaluation.results import csv_lines, disk_errors, write_atomically
 from lmd_cli.report.decisive import criterion_of, decisive_places
 from lmd_cli.report.drawing import Format
@@ -25,7 +26,6 @@ from lmd_cli.report.plane import plane_of
 from lmd_cli.report.projection import sample_overlays
 from lmd_cli.report.scene import Scene
 from lmd_cli.report.vehicles import outline
-from lmd_cli.single import SampleDecomposition, truth_name
 
 LAYER_FIELDS = ("order", "module", "operation", "total_norm", "residual", "parts_residual")
 

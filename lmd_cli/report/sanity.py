@@ -16,10 +16,10 @@ from lmd_cli.assembly.contract import FusionNetwork
 from lmd_cli.assembly.forward import fuse_function
 from lmd_cli.config.schema import RunConfig
 from lmd_cli.evaluation.ledger import Ledger
+from lmd_cli.evaluation.randomisation import SanityRow, mean_rows, sanity_rows
 from lmd_cli.evaluation.record import identity
 from lmd_cli.evaluation.results import csv_lines, write_atomically
 from lmd_cli.evaluation.runner import Progress
-from lmd_cli.evaluation.sanity import SanityRow, mean_rows, sanity_rows
 from lmd_cli.report.drawing import DPI, figure_bytes, own_settings
 from lmd_cli.report.looks import COLOURS
 from lmd_cli.report.scores import OUTLINE

@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from lmd_cli.evaluation.known_truth import Score
+from lmd_cli.evaluation.scoring import Score
 from lmd_cli.report.drawing import DPI, figure_bytes, own_settings
 from lmd_cli.report.looks import COLOURS
 

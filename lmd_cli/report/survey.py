@@ -18,11 +18,12 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lmd_cli.decomposition import OperationRecord
+from lmd_cli.evaluation.decomposed_sample import SampleDecomposition
 from lmd_cli.report.decisive import criterion_of
 from lmd_cli.report.plane import Plane
 from lmd_cli.report.vehicles import Weather, conflict, object_rows, outline
 from lmd_cli.runtime.progress import Progress, Silent
-from lmd_cli.single import Ready, SampleDecomposition
+from lmd_cli.single import Ready
 
 #: Samples where the sensors disagree most that are always shown.
 DISAGREEING = 10

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from lmd_cli.evaluation.cells import Cell, table_cells
+from lmd_cli.evaluation.comparisons import Cell, table_cells
 
 Metric = Literal["pcc", "mse"]
 #: What a model must have for a table: exactly so many modalities, attention, or nothing.

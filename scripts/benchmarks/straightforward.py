@@ -29,7 +29,7 @@ from lmd_cli.decomposition import decompose
 from lmd_cli.decomposition.linearised.replay import collected
 from lmd_cli.decomposition.linearised.streams import Stream
 from lmd_cli.decomposition.linearised.values import Env
-from lmd_cli.evaluation.predict import predict
+from lmd_cli.evaluation.variants import predict
 from lmd_cli.evaluation.walk import Visit, make_encoder
 from lmd_cli.networks import SimpleBEV
 from lmd_cli.networks.simplebev.unprojection import unproject

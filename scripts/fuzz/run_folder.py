@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from trials import damage_file, main
 
-from lmd_cli.evaluation.cells import measured_cells
+from lmd_cli.evaluation.comparisons import measured_cells
 from lmd_cli.evaluation.results import RunFolder, csv_lines, read_record
 from lmd_cli.evaluation.rows import PAIR_FIELDS, SAMPLE_FIELDS, Stretch, merge
 from lmd_cli.evaluation.summary import read_pairs

@@ -19,9 +19,8 @@ from lmd_cli.data import collate
 from lmd_cli.errors import ConfigError, ResultsError
 from lmd_cli.evaluation import evaluate
 from lmd_cli.evaluation.cost import Meter
-from lmd_cli.evaluation.families import Families
 from lmd_cli.evaluation.numbers import RecordedNumbers, as_tensor
-from lmd_cli.evaluation.predict import predict
+from lmd_cli.evaluation.variants import Families, predict
 from lmd_cli.evaluation.walk import Encoding, Skipped, Visit, make_encoder
 from lmd_cli.geometry import Grid
 from lmd_cli.networks import SimpleBEV

@@ -17,7 +17,7 @@ from lmd_cli.config.loading import load_config
 from lmd_cli.config.schema import RunConfig
 from lmd_cli.errors import RunError
 from lmd_cli.evaluation import evaluate, finish, runner
-from lmd_cli.evaluation.cells import table_cells
+from lmd_cli.evaluation.comparisons import table_cells
 from lmd_cli.evaluation.results import FILES
 from lmd_cli.evaluation.rows import Stretch
 from lmd_cli.evaluation.summary import paper_table, read_pairs

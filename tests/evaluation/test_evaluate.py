@@ -19,9 +19,9 @@ from lmd_cli.data import collate
 from lmd_cli.decomposition import decompose
 from lmd_cli.errors import DataError, ResultsError, RunError
 from lmd_cli.evaluation import evaluate
-from lmd_cli.evaluation.families import Families
 from lmd_cli.evaluation.metrics import mse, pcc
 from lmd_cli.evaluation.summary import read_pairs
+from lmd_cli.evaluation.variants import Families
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,7 @@ from lmd_cli.config.loading import load_config
 from lmd_cli.data import collate
 from lmd_cli.decomposition import set_module_rules, variant_names
 from lmd_cli.decomposition.linearised.program import Program
-from lmd_cli.evaluation.families import Prediction, family
-from lmd_cli.evaluation.predict import predict, predict_variants
+from lmd_cli.evaluation.variants import Prediction, family, predict, predict_variants
 from lmd_cli.evaluation.walk import Encoding, Skipped, Visit
 
 

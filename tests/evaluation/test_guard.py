@@ -19,8 +19,9 @@ from lmd_cli.decomposition import decompose, register_rule, unregister_rule
 from lmd_cli.decomposition.linearised.checking import first_deviation
 from lmd_cli.decomposition.maps import Affine, slope
 from lmd_cli.errors import RunError
-from lmd_cli.evaluation import evaluate, predict
-from lmd_cli.exactness import (
+from lmd_cli.evaluation import evaluate
+from lmd_cli.evaluation import verification as predict
+from lmd_cli.evaluation.exactness import (
     DOUBLE,
     HALF,
     SINGLE,

@@ -13,7 +13,7 @@ from lmd_cli.config.loading import load_config
 from lmd_cli.data import Region
 from lmd_cli.errors import ContractError, MethodError
 from lmd_cli.evaluation.score import score
-from lmd_cli.evaluation.truths import RegionTruth
+from lmd_cli.evaluation.truth import RegionTruth
 from lmd_cli.report.sample import write_sample
 from lmd_cli.single import decompose_sample
 

@@ -11,7 +11,7 @@ import torch
 
 from lmd_cli.data import Sample
 from lmd_cli.errors import DataError, ResultsError
-from lmd_cli.evaluation.cells import table_cells
+from lmd_cli.evaluation.comparisons import table_cells
 from lmd_cli.evaluation.digits import figure_text, small_scale
 from lmd_cli.evaluation.finish import _require_any
 from lmd_cli.evaluation.record import require_own

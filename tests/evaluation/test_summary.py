@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lmd_cli.evaluation.cells import measured_cells, table_cells
+from lmd_cli.evaluation.comparisons import measured_cells, table_cells
 from lmd_cli.evaluation.results import PAIR_FIELDS, csv_lines
 from lmd_cli.evaluation.summary import METRIC_FIELDS, paper_table, read_pairs, summarise
 

@@ -18,7 +18,7 @@ from torch.utils import _pytree as pytree
 from lmd_cli.assembly.forward import fused_parts
 from lmd_cli.attribution.linearised import LmdShapley
 from lmd_cli.attribution.removal import Shapley
-from lmd_cli.evaluation.cells import table_cells
+from lmd_cli.evaluation.comparisons import table_cells
 from lmd_cli.evaluation.measure import VERIFIED, measure
 from lmd_cli.evaluation.runner import resolve_methods
 from lmd_cli.evaluation.walk import Encoding, Visit, explained_encoding

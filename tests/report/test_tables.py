@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from lmd_cli.errors import MethodError
-from lmd_cli.evaluation.cells import table_cells
+from lmd_cli.evaluation.comparisons import table_cells
 from lmd_cli.report.layout import (
     Column,
     Table,

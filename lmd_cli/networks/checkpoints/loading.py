@@ -84,8 +84,8 @@ def read_state(path: Path, choose: Callable[[Any, list[str]], dict[str, Any]]) -
 
     Args:
         path: the file.
-        choose: see :func:`~lmd_cli.networks.checkpoints.archives.read_content`; the content of a safetensors
-            file are its tensors by name.
+        choose: see :func:`~lmd_cli.networks.checkpoints.archives.read_content`; the content of a
+            safetensors file are its tensors by name.
 
     Raises:
         CheckpointError: the file is damaged or of another format; and what ``choose`` raises.

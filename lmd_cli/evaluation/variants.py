@@ -7,7 +7,7 @@ moves its part by the same map under all of them: the partners go through the ne
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -305,3 +305,22 @@ def tree_bytes(features: Any) -> int:
     """Size of nested tensors; at least 1."""
     leaves = [x for x in pytree.tree_leaves(features) if isinstance(x, Tensor)]
     return max(1, sum(x.element_size() * x.numel() for x in leaves))
+
+
+def predict(network: FusionNetwork, visit: Visit, variant: str, output: str) -> Prediction:
+    """Decomposes one visit's sample, and takes its partners through the same linear network.
+
+    The linearisation is made at the clean sample; a replaced modality goes through it (section
+    5.2). Whatever is replaced, the other parts are the clean ones.
+    """
+    point = operating_point(network, visit, output)
+    return Family(point, visit.partners, variant).prediction
+
+
+def predict_variants(
+    network: FusionNetwork, visit: Visit, variants: Sequence[str], output: str
+) -> Iterator[tuple[str, Prediction]]:
+    """:func:`predict` under several variants; what they have in common is worked out once."""
+    families = Families(network, visit, output)
+    for variant in variants:
+        yield variant, families.under(variant)

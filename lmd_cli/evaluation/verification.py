@@ -1,8 +1,8 @@
-"""A sample's prediction in parts, clean and perturbed, and the check of it."""
+"""The check of a prediction in parts: eq. 14 taken literally, and the plain network run again."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
@@ -17,28 +17,9 @@ from lmd_cli.decomposition.linearised.replay import (
     replay_deviation,
 )
 from lmd_cli.decomposition.pytrees import map_tensors
-from lmd_cli.evaluation.families import Families, Family, Prediction, WholeFuse, operating_point
+from lmd_cli.evaluation.exactness import magnification
+from lmd_cli.evaluation.variants import Prediction, WholeFuse
 from lmd_cli.evaluation.walk import Encoding, Visit
-from lmd_cli.exactness import magnification
-
-
-def predict(network: FusionNetwork, visit: Visit, variant: str, output: str) -> Prediction:
-    """Decomposes one visit's sample, and takes its partners through the same linear network.
-
-    The linearisation is made at the clean sample; a replaced modality goes through it (section
-    5.2). Whatever is replaced, the other parts are the clean ones.
-    """
-    point = operating_point(network, visit, output)
-    return Family(point, visit.partners, variant).prediction
-
-
-def predict_variants(
-    network: FusionNetwork, visit: Visit, variants: Sequence[str], output: str
-) -> Iterator[tuple[str, Prediction]]:
-    """:func:`predict` under several variants; what they have in common is worked out once."""
-    families = Families(network, visit, output)
-    for variant in variants:
-        yield variant, families.under(variant)
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,9 @@ from lmd_cli.assembly.contract import FusionNetwork, LinearFusion
 from lmd_cli.attribution.coalitions import Alone, Coalitions
 from lmd_cli.attribution.interface import Explainer, ForwardMethod
 from lmd_cli.attribution.linearised import LmdShapley
-from lmd_cli.evaluation.cells import Cell
-from lmd_cli.evaluation.families import Families, tree_bytes
+from lmd_cli.evaluation.comparisons import Cell
 from lmd_cli.evaluation.metrics import mse, pcc
+from lmd_cli.evaluation.variants import Families, tree_bytes
 from lmd_cli.evaluation.walk import Encoding, Visit, explained_encoding
 
 #: PCC and MSE of each cell, by the partner's offset.

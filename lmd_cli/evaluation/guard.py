@@ -10,11 +10,7 @@ from torch import Tensor
 
 from lmd_cli.assembly.contract import FusionNetwork
 from lmd_cli.decomposition import ConservationError
-from lmd_cli.evaluation.families import Families, WholeFuse, as_module
-from lmd_cli.evaluation.numbers import Numbers
-from lmd_cli.evaluation.predict import verify
-from lmd_cli.evaluation.walk import Encoding, Visit, explained_encoding
-from lmd_cli.exactness import (
+from lmd_cli.evaluation.exactness import (
     CONSERVES,
     SINGLE,
     blame,
@@ -23,6 +19,10 @@ from lmd_cli.exactness import (
     require_within,
     warn_of_size,
 )
+from lmd_cli.evaluation.numbers import Numbers
+from lmd_cli.evaluation.variants import Families, WholeFuse, as_module
+from lmd_cli.evaluation.verification import verify
+from lmd_cli.evaluation.walk import Encoding, Visit, explained_encoding
 
 
 class Exactness:
