@@ -38,8 +38,8 @@ from lmd_cli.decomposition import decompose
 from lmd_cli.decomposition.layout import BIAS
 from lmd_cli.decomposition.pytrees import map_tensors
 from lmd_cli.decomposition.result import Parts
+from lmd_cli.evaluation.ground.footprints import Footprint, FootprintMeans, detected, footprints
 from lmd_cli.evaluation.scoring import Vehicle, truth_scores
-from lmd_cli.evaluation.vehicles import Footprint, FootprintMeans, detected, footprints
 from lmd_cli.single import encode
 
 #: The module whose output the last ReLU takes, and the branch that it is in.

@@ -14,7 +14,7 @@ from lmd_cli.data import Region
 from lmd_cli.data.nuscenes.index.splits import split_name
 from lmd_cli.data.synthetic import Evidence, read_evidence, read_instances
 from lmd_cli.errors import ContractError, DataError, MethodError
-from lmd_cli.evaluation.vehicles import (
+from lmd_cli.evaluation.ground.footprints import (
     FootprintMeans,
     detected,
     footprints,

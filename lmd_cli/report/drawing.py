@@ -22,7 +22,7 @@ from matplotlib.gridspec import SubplotSpec
 from matplotlib.patches import Polygon
 from matplotlib.ticker import FixedLocator
 
-from lmd_cli.report.decisive import Decisive
+from lmd_cli.evaluation.ground.decisive import Decisive
 from lmd_cli.report.looks import Look, Map
 from lmd_cli.report.projection import Overlay
 from lmd_cli.report.scene import ROWS, Scene, arranged

@@ -10,10 +10,10 @@ from typing import Any
 
 from lmd_cli.config.schema import OwnDataConfig, OwnModelConfig, RunConfig, is_own
 from lmd_cli.errors import ConfigError, ResultsError
+from lmd_cli.evaluation.ground.plane import plane_of
 from lmd_cli.evaluation.record import sample_list_sha256
 from lmd_cli.evaluation.results import disk_errors, write_atomically
 from lmd_cli.report.page import build_page
-from lmd_cli.report.plane import plane_of
 from lmd_cli.report.run_folder import RunResults, read_run
 from lmd_cli.report.survey import Survey, survey
 from lmd_cli.report.survey_draft import DraftFolder

@@ -11,11 +11,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmd_cli.decomposition.layout import BIAS, INTERACTION
+from lmd_cli.evaluation.ground.decisive import MISSED, SEVERAL, TOGETHER, Criterion, criterion_of
+from lmd_cli.evaluation.ground.vehicles import object_fields
 from lmd_cli.report.charts import SLOTS, Bar, Group, bars, slot
-from lmd_cli.report.decisive import MISSED, SEVERAL, TOGETHER, Criterion, criterion_of
 from lmd_cli.report.looks import part_title
 from lmd_cli.report.survey import Survey
-from lmd_cli.report.vehicles import object_fields
 
 #: One vehicle: the columns of ``objects.csv`` by name.
 Vehicle = Mapping[str, Any]

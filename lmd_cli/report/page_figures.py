@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from lmd_cli.decomposition.layout import BIAS, INTERACTION
-from lmd_cli.report.decisive import criterion_of, decisive_places
+from lmd_cli.evaluation.ground.decisive import criterion_of, decisive_places
 from lmd_cli.report.figures import grid_figure
 from lmd_cli.report.looks import Style
 from lmd_cli.report.own import View, own_figure

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from lmd_cli.report.decisive import Criterion, Decisive
-from lmd_cli.report.plane import Plane
+from lmd_cli.evaluation.ground.decisive import Criterion, Decisive
+from lmd_cli.evaluation.ground.plane import Plane
 from lmd_cli.report.projection import Overlay
 
 Map = NDArray[np.floating]

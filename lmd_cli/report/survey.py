@@ -19,9 +19,9 @@ from PIL import Image
 
 from lmd_cli.decomposition import OperationRecord
 from lmd_cli.evaluation.decomposed_sample import SampleDecomposition
-from lmd_cli.report.decisive import criterion_of
-from lmd_cli.report.plane import Plane
-from lmd_cli.report.vehicles import Weather, conflict, object_rows, outline
+from lmd_cli.evaluation.ground.decisive import criterion_of
+from lmd_cli.evaluation.ground.plane import Plane
+from lmd_cli.evaluation.ground.vehicles import Weather, conflict, object_rows, outline
 from lmd_cli.runtime.progress import Progress, Silent
 from lmd_cli.single import Ready
 

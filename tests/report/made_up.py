@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 
 from lmd_cli.evaluation.comparisons import measured_cells
+from lmd_cli.evaluation.ground.plane import Plane
 from lmd_cli.evaluation.results import PAIR_FIELDS, SAMPLE_FIELDS, csv_lines
-from lmd_cli.report.plane import Plane
 from lmd_cli.report.survey import SAMPLE_FIELDS as SURVEYED
 from lmd_cli.report.survey import Shown, Survey
 

@@ -10,8 +10,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lmd_cli.evaluation.vehicles import PEAK_PROBABILITY
-from lmd_cli.report.plane import Array, Plane
+from lmd_cli.evaluation.ground.footprints import PEAK_PROBABILITY
+from lmd_cli.evaluation.ground.plane import Array, Plane
 
 #: Smallest detection without a vehicle that is marked, cells; of a head that marks peaks, one.
 SMALLEST = 4

@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 
 from lmd_cli.data.simplebev.truth import Box3D
 from lmd_cli.decomposition.layout import BIAS, INTERACTION
-from lmd_cli.report.decisive import MISSED, criterion_of, sought_class, verdict
-from lmd_cli.report.plane import Array, Plane
+from lmd_cli.evaluation.ground.decisive import MISSED, criterion_of, sought_class, verdict
+from lmd_cli.evaluation.ground.plane import Array, Plane
 
 #: Columns of ``objects.csv`` before the parts' (``total``, ``camera``, ..., ``bias``).
 FACT_FIELDS = (

@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from lmd_cli.data.simplebev.truth import Box3D
 from lmd_cli.errors import ConfigError
-from lmd_cli.report.plane import Array, Plane
-from lmd_cli.report.vehicles import outline
+from lmd_cli.evaluation.ground.plane import Array, Plane
+from lmd_cli.evaluation.ground.vehicles import outline
 
 
 def rectangle(text: str, plane: Plane) -> Array:
