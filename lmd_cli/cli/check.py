@@ -52,9 +52,9 @@ def command(
 
 
 def _write(found: Preflight, folder: Path) -> list[Path]:
-    from lmd_cli.evaluation.results import csv_lines, disk_errors, write_atomically
     from lmd_cli.preflight import Covered
     from lmd_cli.preflight_data import Check
+    from lmd_cli.results.run_folder import csv_lines, disk_errors, write_atomically
 
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)

@@ -19,7 +19,7 @@ from lmd_cli.runtime.printable import printable
 if TYPE_CHECKING:
     from lmd_cli.config.schema import RunConfig
     from lmd_cli.evaluation import RunSummary
-    from lmd_cli.evaluation.ranks import Rank
+    from lmd_cli.runtime.ranks import Rank
 
 
 class OperatingPoint(StrEnum):
@@ -80,7 +80,7 @@ def command(
     Writes metrics.csv, table.csv, pairs.csv and run.json to results/<config name>. Started by
     torchrun or srun, the processes share the work; rank 0 shows the result.
     """
-    from lmd_cli.evaluation.ranks import launched
+    from lmd_cli.runtime.ranks import launched
 
     given = (dataroot, checkpoint, device, precision, memory, workers)
     run = options.load(config, settings, *given)

@@ -66,8 +66,8 @@ def command(
 
 
 def _picture(found: ScoreSummary, folder: Path) -> Path:
-    from lmd_cli.evaluation.results import write_atomically
     from lmd_cli.report.scores import score_png
+    from lmd_cli.results.run_folder import write_atomically
 
     path = folder / "score.png"
     write_atomically(path, score_png(found.scores))

@@ -16,8 +16,8 @@ from lmd_cli.decomposition.linearised.replay import largest
 from lmd_cli.errors import DataError
 from lmd_cli.evaluation.comparisons import table_cells
 from lmd_cli.evaluation.exactness import limits_of, require_within
-from lmd_cli.evaluation.results import FILES, RunFolder
-from lmd_cli.evaluation.summary import paper_table, read_pairs, summarise
+from lmd_cli.results.run_folder import FILES, RunFolder
+from lmd_cli.results.summary import paper_table, read_pairs, summarise
 from lmd_cli.runtime.files import csv_lines, write_atomically
 
 if TYPE_CHECKING:

@@ -21,17 +21,17 @@ from lmd_cli.errors import ResultsError
 from lmd_cli.evaluation.comparisons import Cell, measured_cells, table_cells
 from lmd_cli.evaluation.finish import RunSummary, finish
 from lmd_cli.evaluation.measure import measure, verified_samples
-from lmd_cli.evaluation.meeting import Meeting
 from lmd_cli.evaluation.numbers import RecordedNumbers
-from lmd_cli.evaluation.ranks import Plan, Rank
-from lmd_cli.evaluation.record import identity, require_own, require_same_ranks
-from lmd_cli.evaluation.reopen import reopen
-from lmd_cli.evaluation.results import RunFolder, read_record
-from lmd_cli.evaluation.rows import Stretch, merge, missing
 from lmd_cli.evaluation.schedule import Schedule, divide
 from lmd_cli.evaluation.tally import Progress, Tally, require_all, wait_for_ranks
 from lmd_cli.evaluation.walk import make_encoder, walk
+from lmd_cli.results.record import identity, require_own, require_same_ranks
+from lmd_cli.results.reopen import reopen
+from lmd_cli.results.rows import Stretch, merge, missing
+from lmd_cli.results.run_folder import RunFolder, read_record
 from lmd_cli.runtime.compute import Compute, resolve_compute, resolve_device
+from lmd_cli.runtime.meeting import Meeting
+from lmd_cli.runtime.ranks import Plan, Rank
 from lmd_cli.runtime.stopwatch import Stopwatch
 from lmd_cli.runtime.threads import available_cores, resolve_threads, threads_note
 

@@ -22,11 +22,13 @@ from lmd_cli.data.synthetic import Evidence
 from lmd_cli.decomposition import DecompositionError
 from lmd_cli.decomposition.layout import BIAS
 from lmd_cli.errors import MethodError
-from lmd_cli.evaluation.ledger import Ledger
-from lmd_cli.evaluation.record import identity
-from lmd_cli.evaluation.results import csv_lines, read_record, write_atomically
 from lmd_cli.evaluation.runner import Progress
-from lmd_cli.evaluation.score_rows import (
+from lmd_cli.evaluation.scoring import Score, Vehicle, truth_scores
+from lmd_cli.evaluation.truth import Means, RegionTruth, Thing, Truth, require_truth, truth_of
+from lmd_cli.results.journal import Ledger
+from lmd_cli.results.record import identity
+from lmd_cli.results.run_folder import csv_lines, read_record, write_atomically
+from lmd_cli.results.score_rows import (
     SCORE_FIELDS,
     TIME_FIELDS,
     Found,
@@ -34,8 +36,6 @@ from lmd_cli.evaluation.score_rows import (
     score_rows,
     vehicle_rows,
 )
-from lmd_cli.evaluation.scoring import Score, Vehicle, truth_scores
-from lmd_cli.evaluation.truth import Means, RegionTruth, Thing, Truth, require_truth, truth_of
 from lmd_cli.runtime.compute import resolve_device, set_switches
 from lmd_cli.runtime.stopwatch import Stopwatch
 from lmd_cli.runtime.threads import resolve_threads

@@ -6,9 +6,9 @@ import time
 from collections.abc import Sequence
 
 from lmd_cli.errors import RunError
-from lmd_cli.evaluation.meeting import POLL, SILENCE, SILENT, Meeting, Teller, names
-from lmd_cli.evaluation.results import RunFolder
-from lmd_cli.evaluation.rows import Watch
+from lmd_cli.results.rows import Watch
+from lmd_cli.results.run_folder import RunFolder
+from lmd_cli.runtime.meeting import POLL, SILENCE, SILENT, Meeting, Teller, names
 from lmd_cli.runtime.progress import Progress
 
 

@@ -22,13 +22,13 @@ from lmd_cli.errors import ConfigError
 from lmd_cli.evaluation.decomposed_sample import SampleDecomposition
 from lmd_cli.evaluation.ground.plane import Array, plane_of
 from lmd_cli.evaluation.ground.regions import pixels, rectangle, vehicle
-from lmd_cli.evaluation.results import disk_errors, write_atomically
 from lmd_cli.report.drawing import Format, draw_map, draw_vehicles, figure_bytes, own_settings
 from lmd_cli.report.looks import Map, from_white, part_title, positive_normalised
 from lmd_cli.report.own_gradcam import own_picture
 from lmd_cli.report.sample import scene_of
 from lmd_cli.report.scene import Scene
 from lmd_cli.report.sheet import WIDTH, image_note, make_sheet, title_size
+from lmd_cli.results.run_folder import disk_errors, write_atomically
 from lmd_cli.runtime.progress import Progress
 from lmd_cli.shown import shown
 from lmd_cli.single import encode, make_ready

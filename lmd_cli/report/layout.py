@@ -12,8 +12,8 @@ from dataclasses import dataclass
 import pandas as pd
 
 from lmd_cli.evaluation.comparisons import Cell
-from lmd_cli.evaluation.digits import figure_text, rounded, small_scale
 from lmd_cli.report.tables import Metric, TableSpec
+from lmd_cli.results.digits import figure_text, rounded, small_scale
 
 TITLES = {"pcc": "Pearson Correlation", "mse": "Mean Squared Error"}
 _ESCAPES = {

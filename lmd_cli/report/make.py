@@ -11,14 +11,15 @@ from typing import Any
 from lmd_cli.config.schema import OwnDataConfig, OwnModelConfig, RunConfig, is_own
 from lmd_cli.errors import ConfigError, ResultsError
 from lmd_cli.evaluation.ground.plane import plane_of
-from lmd_cli.evaluation.record import sample_list_sha256
-from lmd_cli.evaluation.results import disk_errors, write_atomically
 from lmd_cli.report.page import build_page
-from lmd_cli.report.run_folder import RunResults, read_run
-from lmd_cli.report.survey import Survey, survey
-from lmd_cli.report.survey_draft import DraftFolder
-from lmd_cli.report.survey_files import read_survey, write_survey
+from lmd_cli.results.read_run import RunResults, read_run
+from lmd_cli.results.record import sample_list_sha256
+from lmd_cli.results.run_folder import disk_errors, write_atomically
+from lmd_cli.results.survey import Survey
+from lmd_cli.results.survey_draft import DraftFolder
+from lmd_cli.results.survey_files import read_survey, write_survey
 from lmd_cli.runtime.progress import Progress
+from lmd_cli.workflows.survey import survey
 
 #: Folder inside the run's, one inside that while it is made, and the page beside the tables.
 SURVEY, DRAFT, PAGE = "survey", "unfinished", "report.html"

@@ -15,7 +15,7 @@ from lmd_cli.evaluation.ground.decisive import MISSED, SEVERAL, TOGETHER, Criter
 from lmd_cli.evaluation.ground.vehicles import object_fields
 from lmd_cli.report.charts import SLOTS, Bar, Group, bars, slot
 from lmd_cli.report.looks import part_title
-from lmd_cli.report.survey import Survey
+from lmd_cli.results.survey import Survey
 
 #: One vehicle: the columns of ``objects.csv`` by name.
 Vehicle = Mapping[str, Any]

@@ -23,9 +23,9 @@ from lmd_cli.report.looks import part_title
 from lmd_cli.report.objects import found_vehicles, objects_values
 from lmd_cli.report.page_figures import page_figures
 from lmd_cli.report.page_tables import PageTable, TableCell, cell, flat, page_table
-from lmd_cli.report.run_folder import RunResults, sequence_of
-from lmd_cli.report.survey import LAYER_FIELDS, Shown, Survey
 from lmd_cli.report.viewer import viewer_data
+from lmd_cli.results.read_run import RunResults, sequence_of
+from lmd_cli.results.survey import LAYER_FIELDS, Shown, Survey
 
 SCRIPTS = ("tables.js", "charts.js", "viewer.js")
 #: Colours of variants: none of a sensor's.

@@ -14,7 +14,7 @@ from lmd_cli.report.figures import grid_figure
 from lmd_cli.report.looks import Style
 from lmd_cli.report.own import View, own_figure
 from lmd_cli.report.scene import Scene
-from lmd_cli.report.survey import Shown, Survey
+from lmd_cli.results.survey import Shown, Survey
 
 #: Rows of each figure.
 ROWS = 3

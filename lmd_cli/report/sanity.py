@@ -15,14 +15,14 @@ from lmd_cli.assembly.build import BuiltNetwork, build_dataset, build_network
 from lmd_cli.assembly.contract import FusionNetwork
 from lmd_cli.assembly.forward import fuse_function
 from lmd_cli.config.schema import RunConfig
-from lmd_cli.evaluation.ledger import Ledger
 from lmd_cli.evaluation.randomisation import SanityRow, mean_rows, sanity_rows
-from lmd_cli.evaluation.record import identity
-from lmd_cli.evaluation.results import csv_lines, write_atomically
 from lmd_cli.evaluation.runner import Progress
 from lmd_cli.report.drawing import DPI, figure_bytes, own_settings
 from lmd_cli.report.looks import COLOURS
 from lmd_cli.report.scores import OUTLINE
+from lmd_cli.results.journal import Ledger
+from lmd_cli.results.record import identity
+from lmd_cli.results.run_folder import csv_lines, write_atomically
 from lmd_cli.runtime.stopwatch import Stopwatch
 from lmd_cli.single import encode, start
 

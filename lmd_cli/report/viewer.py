@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmd_cli.report.charts import slot
-from lmd_cli.report.survey import Shown, Survey
+from lmd_cli.results.survey import Shown, Survey
 
 #: Largest magnitude of a quantised value, 16 bits.
 LEVELS = 32767

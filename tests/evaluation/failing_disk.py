@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from lmd_cli.evaluation import results, rows
+from lmd_cli.results import rows
+from lmd_cli.results import run_folder as results
 from lmd_cli.runtime import files
 
 

@@ -18,9 +18,9 @@ from lmd_cli.config.schema import RunConfig
 from lmd_cli.errors import RunError
 from lmd_cli.evaluation import evaluate, finish, runner
 from lmd_cli.evaluation.comparisons import table_cells
-from lmd_cli.evaluation.results import FILES
-from lmd_cli.evaluation.rows import Stretch
-from lmd_cli.evaluation.summary import paper_table, read_pairs
+from lmd_cli.results.rows import Stretch
+from lmd_cli.results.run_folder import FILES
+from lmd_cli.results.summary import paper_table, read_pairs
 from lmd_cli.runtime.stopwatch import Stopwatch
 
 LIMIT = 3

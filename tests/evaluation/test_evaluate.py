@@ -20,8 +20,8 @@ from lmd_cli.decomposition import decompose
 from lmd_cli.errors import DataError, ResultsError, RunError
 from lmd_cli.evaluation import evaluate
 from lmd_cli.evaluation.metrics import mse, pcc
-from lmd_cli.evaluation.summary import read_pairs
 from lmd_cli.evaluation.variants import Families
+from lmd_cli.results.summary import read_pairs
 
 
 @pytest.fixture(scope="module")

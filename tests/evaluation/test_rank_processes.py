@@ -21,9 +21,10 @@ from PIL import Image
 
 from lmd_cli.assembly.build import build_dataset
 from lmd_cli.config.loading import load_config
-from lmd_cli.evaluation import evaluate, meeting, runner, tally
-from lmd_cli.evaluation.results import FILES
+from lmd_cli.evaluation import evaluate, runner, tally
 from lmd_cli.evaluation.schedule import Schedule
+from lmd_cli.results.run_folder import FILES
+from lmd_cli.runtime import meeting
 
 
 @pytest.fixture(scope="module")

@@ -21,14 +21,14 @@ from hypothesis import strategies as st
 from lmd_cli.config.loading import load_config
 from lmd_cli.config.schema import RunConfig
 from lmd_cli.errors import ConfigError, ResultsError, RunError
-from lmd_cli.evaluation import evaluate, meeting, tally
-from lmd_cli.evaluation.meeting import Meeting
-from lmd_cli.evaluation.ranks import Plan, Rank, first_node, launched
-from lmd_cli.evaluation.record import processor, require_own
-from lmd_cli.evaluation.results import RunFolder
-from lmd_cli.evaluation.rows import Stretch, Watch, merge, missing
+from lmd_cli.evaluation import evaluate, tally
 from lmd_cli.evaluation.schedule import divide
-from lmd_cli.runtime import threads
+from lmd_cli.results.record import processor, require_own
+from lmd_cli.results.rows import Stretch, Watch, merge, missing
+from lmd_cli.results.run_folder import RunFolder
+from lmd_cli.runtime import meeting, threads
+from lmd_cli.runtime.meeting import Meeting
+from lmd_cli.runtime.ranks import Plan, Rank, first_node, launched
 
 TORCHRUN = {
     "RANK": "5",

@@ -19,7 +19,7 @@ from lmd_cli.errors import MethodError, ResultsError
 from lmd_cli.evaluation import evaluate
 from lmd_cli.evaluation.metrics import mse, pcc
 from lmd_cli.evaluation.runner import resolve_methods
-from lmd_cli.evaluation.summary import read_pairs
+from lmd_cli.results.summary import read_pairs
 
 METHODS = (
     "leave-one-out",

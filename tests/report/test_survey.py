@@ -22,13 +22,15 @@ from lmd_cli.decomposition import OperationRecord
 from lmd_cli.errors import ConfigError, ForeignFileError, ResultsError
 from lmd_cli.evaluation import evaluate
 from lmd_cli.evaluation.ground.plane import Plane
-from lmd_cli.report import make, survey_draft
-from lmd_cli.report import survey as survey_module
+from lmd_cli.report import make
 from lmd_cli.report.make import ReportOptions, make_report
-from lmd_cli.report.survey import Draft, LayerMeans, survey
-from lmd_cli.report.survey_draft import DraftFolder
-from lmd_cli.report.survey_files import read_survey, write_survey
+from lmd_cli.results import survey as survey_module
+from lmd_cli.results import survey_draft
+from lmd_cli.results.survey import Draft, LayerMeans
+from lmd_cli.results.survey_draft import DraftFolder
+from lmd_cli.results.survey_files import read_survey, write_survey
 from lmd_cli.single import Ready, make_ready
+from lmd_cli.workflows.survey import survey
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from lmd_cli.errors import ResultsError
-from lmd_cli.evaluation.results import RunFolder
-from lmd_cli.report.survey import Draft, LayerMeans, Shown
-from lmd_cli.report.survey_files import DAMAGED, FORMAT, maps_npz, read_maps, shown_of
+from lmd_cli.results.run_folder import RunFolder
+from lmd_cli.results.survey import Draft, LayerMeans, Shown
+from lmd_cli.results.survey_files import DAMAGED, FORMAT, maps_npz, read_maps, shown_of
 from lmd_cli.runtime.files import (
     append_synced,
     disk_errors,

@@ -18,7 +18,7 @@ from datetime import timedelta
 from typing import Any, TypeVar
 
 from lmd_cli.errors import LmdError, RunError
-from lmd_cli.evaluation.ranks import Plan, Rank
+from lmd_cli.runtime.ranks import Plan, Rank
 
 #: Seconds for the processes to start, between two signs of life, and without one until a rank is
 #: taken for lost; and for the store to answer.

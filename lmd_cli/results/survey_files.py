@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from lmd_cli.errors import ResultsError
 from lmd_cli.evaluation.ground.plane import Plane
 from lmd_cli.evaluation.ground.vehicles import object_fields
-from lmd_cli.report.survey import LAYER_FIELDS, SAMPLE_FIELDS, Shown, Survey
+from lmd_cli.results.survey import LAYER_FIELDS, SAMPLE_FIELDS, Shown, Survey
 from lmd_cli.runtime.files import (
     csv_lines,
     disk_errors,

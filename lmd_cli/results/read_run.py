@@ -14,8 +14,8 @@ from pydantic import ValidationError
 from lmd_cli.config.schema import RunConfig
 from lmd_cli.errors import ResultsError
 from lmd_cli.evaluation.comparisons import measured_cells, table_cells
-from lmd_cli.evaluation.results import RunFolder
-from lmd_cli.evaluation.summary import paper_table, read_pairs, summarise
+from lmd_cli.results.run_folder import RunFolder
+from lmd_cli.results.summary import paper_table, read_pairs, summarise
 from lmd_cli.runtime.files import read_own
 
 #: Of modalities or variants.

@@ -12,8 +12,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from lmd_cli.evaluation.record import require_own
-from lmd_cli.evaluation.results import RunFolder
+from lmd_cli.results.record import require_own
+from lmd_cli.results.run_folder import RunFolder
 from lmd_cli.runtime.files import append_synced, disk_errors, own, read_own
 
 NAME = "finished.jsonl"

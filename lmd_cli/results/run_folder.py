@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import IO, Any
 
 from lmd_cli.errors import ResultsError, RunError
-from lmd_cli.evaluation.recorded import parse_record
-from lmd_cli.evaluation.rows import (
+from lmd_cli.results.recorded import parse_record
+from lmd_cli.results.rows import (
     PAIR_FIELDS,
     SAMPLE_FIELDS,
     Stretch,
