@@ -22,7 +22,7 @@ from typing import Any
 from PIL import Image
 
 from lmd_cli.config.loading import load_config
-from lmd_cli.report.figures import decomposition_figure
+from lmd_cli.report.figures.bev import decomposition_figure
 from lmd_cli.report.make import make_report
 from lmd_cli.report.sample import scene_of
 from lmd_cli.runtime.progress import make_progress

@@ -56,7 +56,7 @@ def command(
     finally:
         progress.close()
     picture = _picture(found, folder)
-    from lmd_cli.report.scores import score_table
+    from lmd_cli.report.figures.scores import score_table
 
     header, rows = score_table(found.scores, found.seconds, found.plain_seconds)
     show.table(header, rows)
@@ -66,7 +66,7 @@ def command(
 
 
 def _picture(found: ScoreSummary, folder: Path) -> Path:
-    from lmd_cli.report.scores import score_png
+    from lmd_cli.report.figures.scores import score_png
     from lmd_cli.results.run_folder import write_atomically
 
     path = folder / "score.png"

@@ -22,12 +22,12 @@ from lmd_cli.errors import ConfigError
 from lmd_cli.evaluation.decomposed_sample import SampleDecomposition
 from lmd_cli.evaluation.ground.plane import Array, plane_of
 from lmd_cli.evaluation.ground.regions import pixels, rectangle, vehicle
-from lmd_cli.report.drawing import Format, draw_map, draw_vehicles, figure_bytes, own_settings
-from lmd_cli.report.looks import Map, from_white, part_title, positive_normalised
-from lmd_cli.report.own_gradcam import own_picture
+from lmd_cli.report.figures.axes import Format, draw_map, draw_vehicles, figure_bytes, own_settings
+from lmd_cli.report.figures.generic_cam import own_picture
+from lmd_cli.report.figures.scene import Scene
+from lmd_cli.report.figures.sheet import WIDTH, image_note, make_sheet, title_size
+from lmd_cli.report.figures.styles import Map, from_white, part_title, positive_normalised
 from lmd_cli.report.sample import scene_of
-from lmd_cli.report.scene import Scene
-from lmd_cli.report.sheet import WIDTH, image_note, make_sheet, title_size
 from lmd_cli.results.run_folder import disk_errors, write_atomically
 from lmd_cli.runtime.progress import Progress
 from lmd_cli.shown import shown

@@ -10,10 +10,10 @@ from PIL import Image
 
 from lmd_cli.decomposition.layout import BIAS, INTERACTION
 from lmd_cli.evaluation.ground.decisive import criterion_of, decisive_places
-from lmd_cli.report.figures import grid_figure
-from lmd_cli.report.looks import Style
-from lmd_cli.report.own import View, own_figure
-from lmd_cli.report.scene import Scene
+from lmd_cli.report.figures.bev import grid_figure
+from lmd_cli.report.figures.generic import View, own_figure
+from lmd_cli.report.figures.scene import Scene
+from lmd_cli.report.figures.styles import Style
 from lmd_cli.results.survey import Shown, Survey
 
 #: Rows of each figure.

@@ -18,13 +18,13 @@ from lmd_cli.evaluation.decomposed_sample import SampleDecomposition, truth_name
 from lmd_cli.evaluation.ground.decisive import criterion_of, decisive_places
 from lmd_cli.evaluation.ground.plane import plane_of
 from lmd_cli.evaluation.ground.vehicles import outline
-from lmd_cli.report.drawing import Format
-from lmd_cli.report.figures import decomposition_figure, grid_figure
-from lmd_cli.report.layers_figure import layers_figure
-from lmd_cli.report.looks import STYLES, Style
-from lmd_cli.report.own import own_figure, view_of
-from lmd_cli.report.projection import sample_overlays
-from lmd_cli.report.scene import Scene
+from lmd_cli.report.figures.axes import Format
+from lmd_cli.report.figures.bev import decomposition_figure, grid_figure
+from lmd_cli.report.figures.generic import own_figure, view_of
+from lmd_cli.report.figures.layers import layers_figure
+from lmd_cli.report.figures.projection import sample_overlays
+from lmd_cli.report.figures.scene import Scene
+from lmd_cli.report.figures.styles import STYLES, Style
 from lmd_cli.results.run_folder import csv_lines, disk_errors, write_atomically
 
 LAYER_FIELDS = ("order", "module", "operation", "total_norm", "residual", "parts_residual")

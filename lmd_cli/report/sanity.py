@@ -17,9 +17,9 @@ from lmd_cli.assembly.forward import fuse_function
 from lmd_cli.config.schema import RunConfig
 from lmd_cli.evaluation.randomisation import SanityRow, mean_rows, sanity_rows
 from lmd_cli.evaluation.runner import Progress
-from lmd_cli.report.drawing import DPI, figure_bytes, own_settings
-from lmd_cli.report.looks import COLOURS
-from lmd_cli.report.scores import OUTLINE
+from lmd_cli.report.figures.axes import DPI, figure_bytes, own_settings
+from lmd_cli.report.figures.scores import OUTLINE
+from lmd_cli.report.figures.styles import COLOURS
 from lmd_cli.results.journal import Ledger
 from lmd_cli.results.record import identity
 from lmd_cli.results.run_folder import csv_lines, write_atomically

@@ -14,8 +14,8 @@ import numpy as np
 import pytest
 
 from lmd_cli.errors import ResultsError, RunError
-from lmd_cli.report import page as page_module
-from lmd_cli.report.page import build_page
+import lmd_cli.report.build_tmp as page_module
+from lmd_cli.report.build_tmp import build_page
 from lmd_cli.report.page_figures import page_figures
 from lmd_cli.report.viewer import LEVELS, colour_limits, quantise, viewer_data
 from lmd_cli.results.read_run import read_run

@@ -110,7 +110,7 @@ def test_a_page_leaves_the_evaluation_as_it_was_and_comes_again_the_same(run: Pa
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from lmd_cli.report import survey_draft
+from lmd_cli.results import survey_draft
 from lmd_cli.report.make import ReportOptions, make_report
 write, states = survey_draft.write_atomically, []
 def deadly(path, data):
@@ -134,7 +134,7 @@ def test_a_survey_that_was_killed_goes_on_and_ends_with_the_same_bytes(
         shutil.copytree(run, copy, ignore=shutil.ignore_patterns("survey"))
     make_report(whole, options=options)
     deadly = KILLED.replace(
-        "write, states", "from lmd_cli.report import survey\nsurvey.DISAGREEING = 1\nwrite, states"
+        "write, states", "from lmd_cli.results import survey\nsurvey.DISAGREEING = 1\nwrite, states"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     killed = subprocess.run([sys.executable, "-c", deadly, str(cut)], env=environment)

@@ -13,13 +13,13 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from lmd_cli.evaluation.decomposed_sample import SampleDecomposition
-from lmd_cli.report.drawing import DPI, Format, draw_bar, figure_bytes, own_settings
-from lmd_cli.report.looks import COLOURS, Look, Map, Style, from_white, make_look
+from lmd_cli.report.figures.axes import DPI, Format, draw_bar, figure_bytes, own_settings
+from lmd_cli.report.figures.styles import COLOURS, Look, Map, Style, from_white, make_look
 
 WIDTH = 13.0
 #: Inches above and below the panels, and for each panel of numbers.
 HEADER, FOOTER, ROW = 0.62, 0.78, 1.15
-#: Colours that names outside :data:`~lmd_cli.report.looks.COLOURS` take in turn.
+#: Colours that names outside :data:`~lmd_cli.report.figures.styles.COLOURS` take in turn.
 FREE = ("camera", "radar", "lidar")
 #: Up to this many numbers are written beside their bars.
 WRITTEN = 12

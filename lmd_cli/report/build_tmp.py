@@ -19,7 +19,7 @@ from markupsafe import Markup
 from lmd_cli.errors import RunError
 from lmd_cli.evaluation.ground.decisive import criterion_of
 from lmd_cli.report.charts import WIDTH, Bar, Group, bars, chart_width, layer_story, slot
-from lmd_cli.report.looks import part_title
+from lmd_cli.report.figures.styles import part_title
 from lmd_cli.report.objects import found_vehicles, objects_values
 from lmd_cli.report.page_figures import page_figures
 from lmd_cli.report.page_tables import PageTable, TableCell, cell, flat, page_table

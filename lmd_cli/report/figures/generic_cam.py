@@ -10,9 +10,9 @@ from matplotlib.patches import Polygon
 
 from lmd_cli.evaluation.decomposed_sample import SampleDecomposition
 from lmd_cli.evaluation.ground.plane import Array
-from lmd_cli.report.drawing import DPI, Format, figure_bytes, own_settings
-from lmd_cli.report.looks import Map, from_white, positive_normalised
-from lmd_cli.report.own import FOOTER, HEADER, WIDTH, alias, footer, title, view_of
+from lmd_cli.report.figures.axes import DPI, Format, figure_bytes, own_settings
+from lmd_cli.report.figures.generic import FOOTER, HEADER, WIDTH, alias, footer, title, view_of
+from lmd_cli.report.figures.styles import Map, from_white, positive_normalised
 
 
 def own_picture(

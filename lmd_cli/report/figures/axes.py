@@ -23,9 +23,9 @@ from matplotlib.patches import Polygon
 from matplotlib.ticker import FixedLocator
 
 from lmd_cli.evaluation.ground.decisive import Decisive
-from lmd_cli.report.looks import Look, Map
-from lmd_cli.report.projection import Overlay
-from lmd_cli.report.scene import ROWS, Scene, arranged
+from lmd_cli.report.figures.projection import Overlay
+from lmd_cli.report.figures.scene import ROWS, Scene, arranged
+from lmd_cli.report.figures.styles import Look, Map
 
 Format = Literal["png", "svg", "pdf"]
 DPI = 150

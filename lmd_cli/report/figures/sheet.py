@@ -13,9 +13,9 @@ from typing import Any
 from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
 
-from lmd_cli.report.drawing import DPI, FAR, draw_images
-from lmd_cli.report.looks import part_title
-from lmd_cli.report.scene import Scene, arranged
+from lmd_cli.report.figures.axes import DPI, FAR, draw_images
+from lmd_cli.report.figures.scene import Scene, arranged
+from lmd_cli.report.figures.styles import part_title
 
 WIDTH = 13.0
 #: Above the images, and what a warning takes; between images and maps; below the maps for their

@@ -9,8 +9,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lmd_cli.evaluation.scoring import Score
-from lmd_cli.report.drawing import DPI, figure_bytes, own_settings
-from lmd_cli.report.looks import COLOURS
+from lmd_cli.report.figures.axes import DPI, figure_bytes, own_settings
+from lmd_cli.report.figures.styles import COLOURS
 
 TITLES = {
     "auroc_all": "AUROC, all",

@@ -8,7 +8,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.gridspec import GridSpec, SubplotSpec
 
-from lmd_cli.report.drawing import (
+from lmd_cli.report.figures.axes import (
     DPI,
     Format,
     draw_bar,
@@ -19,9 +19,8 @@ from lmd_cli.report.drawing import (
     figure_bytes,
     own_settings,
 )
-from lmd_cli.report.looks import Look, Style, from_white, make_look, part_title
-from lmd_cli.report.scene import Scene
-from lmd_cli.report.sheet import (
+from lmd_cli.report.figures.scene import Scene
+from lmd_cli.report.figures.sheet import (
     WIDTH,
     bar_place,
     depth_of,
@@ -31,6 +30,7 @@ from lmd_cli.report.sheet import (
     make_sheet,
     title_size,
 )
+from lmd_cli.report.figures.styles import Look, Style, from_white, make_look, part_title
 
 #: Of a grid, inches: between two rows (axes of the one above, titles of the maps, the row's title),
 #: from a row to its title, and for the axis between images and maps.

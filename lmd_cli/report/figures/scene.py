@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from lmd_cli.evaluation.ground.decisive import Criterion, Decisive
 from lmd_cli.evaluation.ground.plane import Plane
-from lmd_cli.report.projection import Overlay
+from lmd_cli.report.figures.projection import Overlay
 
 Map = NDArray[np.floating]
 
