@@ -11,7 +11,7 @@ from typing import Any
 from lmd_cli.config.schema import OwnDataConfig, OwnModelConfig, RunConfig, is_own
 from lmd_cli.errors import ConfigError, ResultsError
 from lmd_cli.evaluation.ground.plane import plane_of
-from lmd_cli.report.build_tmp import build_page
+from lmd_cli.report.page.build import build_page
 from lmd_cli.results.read_run import RunResults, read_run
 from lmd_cli.results.record import sample_list_sha256
 from lmd_cli.results.run_folder import disk_errors, write_atomically

@@ -11,7 +11,7 @@ from typing import Any
 import made_up
 import pytest
 
-from lmd_cli.report.build_tmp import build_page
+from lmd_cli.report.page.build import build_page
 from lmd_cli.results.read_run import read_run
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")

@@ -27,7 +27,7 @@ from lmd_cli.evaluation.ground.vehicles import (
     outline,
 )
 from lmd_cli.geometry import Grid
-from lmd_cli.report.objects import (
+from lmd_cli.report.page.vehicle_charts import (
     GROUPINGS,
     evidence_shares,
     mean_interval,

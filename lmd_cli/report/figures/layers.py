@@ -9,9 +9,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lmd_cli.decomposition import OperationRecord
-from lmd_cli.report.charts import stage_of
 from lmd_cli.report.figures.axes import DPI, Format, figure_bytes, own_settings
 from lmd_cli.report.figures.styles import COLOURS, OTHER
+from lmd_cli.report.page.svg_charts import stage_of
 
 #: Shares of the figure's width: a narrower block has no line before it, or no name below it.
 NARROW, LABELLED = 0.01, 0.02

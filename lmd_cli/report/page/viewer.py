@@ -1,4 +1,4 @@
-"""The viewer's data: maps as whole numbers, base64, for ``page/viewer.js`` to add up."""
+"""The viewer's data: maps as whole numbers, base64, for ``templates/viewer.js`` to add up."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lmd_cli.report.charts import slot
+from lmd_cli.report.page.svg_charts import slot
 from lmd_cli.results.survey import Shown, Survey
 
 #: Largest magnitude of a quantised value, 16 bits.

@@ -18,12 +18,12 @@ from markupsafe import Markup
 
 from lmd_cli.errors import RunError
 from lmd_cli.evaluation.ground.decisive import criterion_of
-from lmd_cli.report.charts import WIDTH, Bar, Group, bars, chart_width, layer_story, slot
 from lmd_cli.report.figures.styles import part_title
-from lmd_cli.report.objects import found_vehicles, objects_values
-from lmd_cli.report.page_figures import page_figures
-from lmd_cli.report.page_tables import PageTable, TableCell, cell, flat, page_table
-from lmd_cli.report.viewer import viewer_data
+from lmd_cli.report.page.figures import page_figures
+from lmd_cli.report.page.svg_charts import WIDTH, Bar, Group, bars, chart_width, layer_story, slot
+from lmd_cli.report.page.table_cells import PageTable, TableCell, cell, flat, page_table
+from lmd_cli.report.page.vehicle_charts import found_vehicles, objects_values
+from lmd_cli.report.page.viewer import viewer_data
 from lmd_cli.results.read_run import RunResults, sequence_of
 from lmd_cli.results.survey import LAYER_FIELDS, Shown, Survey
 
@@ -46,7 +46,7 @@ def build_page(run: RunResults, found: Survey | None) -> bytes:
             more, as many are left out as must be; the page says so.
     """
     environment = Environment(
-        loader=PackageLoader("lmd_cli.report", "page"),
+        loader=PackageLoader("lmd_cli.report.page", "templates"),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,

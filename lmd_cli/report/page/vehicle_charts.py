@@ -13,8 +13,8 @@ from numpy.typing import NDArray
 from lmd_cli.decomposition.layout import BIAS, INTERACTION
 from lmd_cli.evaluation.ground.decisive import MISSED, SEVERAL, TOGETHER, Criterion, criterion_of
 from lmd_cli.evaluation.ground.vehicles import object_fields
-from lmd_cli.report.charts import SLOTS, Bar, Group, bars, slot
 from lmd_cli.report.figures.styles import part_title
+from lmd_cli.report.page.svg_charts import SLOTS, Bar, Group, bars, slot
 from lmd_cli.results.survey import Survey
 
 #: One vehicle: the columns of ``objects.csv`` by name.

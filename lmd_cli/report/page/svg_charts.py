@@ -1,6 +1,6 @@
 """Charts as SVG: they print, follow the page's colours, and carry a text for each mark.
 
-The marks' texts are shown on hover and with the arrow keys by ``page/charts.js``; without
+The marks' texts are shown on hover and with the arrow keys by ``templates/charts.js``; without
 JavaScript the charts are still there.
 """
 
@@ -14,7 +14,7 @@ from markupsafe import Markup, escape
 
 #: From a value to its height on the chart.
 Scale = Callable[[float], float]
-#: Colour classes of ``page/style.css``; other names take the remaining ones in order.
+#: Colour classes of ``templates/style.css``; other names take the remaining ones in order.
 SLOTS = {"camera": 0, "radar": 1, "lidar": 2, "bias": 3, "interaction": 4}
 SLOT_COUNT = 8
 WIDTH, HEIGHT = 440, 250
