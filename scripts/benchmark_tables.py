@@ -31,7 +31,7 @@ from lmd_cli.evaluation.measure import VERIFIED, measure
 from lmd_cli.evaluation.runner import Run, prepare
 from lmd_cli.evaluation.walk import Encoding, Skipped, Visit, explained_encoding, make_encoder, walk
 from lmd_cli.report.reproduce import refusals, table_methods, table_numbers
-from lmd_cli.report.tables import TABLES
+from lmd_cli.report.tables.spec import TABLES
 from lmd_cli.runtime.stopwatch import Stopwatch
 
 #: Samples that are counted, after one that fills the memory; before it are the verified ones.

@@ -10,7 +10,7 @@ import typer
 from lmd_cli.cli import options
 
 if TYPE_CHECKING:
-    from lmd_cli.report.layout import Table
+    from lmd_cli.report.tables.render import Table
 
 
 def command(

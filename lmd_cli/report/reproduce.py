@@ -13,10 +13,17 @@ from lmd_cli.evaluation import RunSummary, evaluate
 from lmd_cli.evaluation.comparisons import table_cells
 from lmd_cli.evaluation.runner import Progress
 from lmd_cli.inspection import network_attends
-from lmd_cli.report import costs
-from lmd_cli.report.layout import WRITERS, Table, columns_of, figures_of, lay_out, modality_label
-from lmd_cli.report.paper_figures import paper_tables
-from lmd_cli.report.tables import TABLES, TableSpec, refusal
+from lmd_cli.report.tables import costs
+from lmd_cli.report.tables.published import paper_tables
+from lmd_cli.report.tables.render import (
+    WRITERS,
+    Table,
+    columns_of,
+    figures_of,
+    lay_out,
+    modality_label,
+)
+from lmd_cli.report.tables.spec import TABLES, TableSpec, refusal
 from lmd_cli.results.run_folder import disk_errors, write_atomically
 
 

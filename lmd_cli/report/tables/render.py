@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from lmd_cli.evaluation.comparisons import Cell
-from lmd_cli.report.tables import Metric, TableSpec
+from lmd_cli.report.tables.spec import Metric, TableSpec
 from lmd_cli.results.digits import figure_text, rounded, small_scale
 
 TITLES = {"pcc": "Pearson Correlation", "mse": "Mean Squared Error"}

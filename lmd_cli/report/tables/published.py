@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pandas as pd
 
-from lmd_cli.report.layout import Column, Table, lay_out, modality_label
-from lmd_cli.report.tables import TableSpec
+from lmd_cli.report.tables.render import Column, Table, lay_out, modality_label
+from lmd_cli.report.tables.spec import TableSpec
 
 FOLDER = Path(__file__).parent / "paper"
 

@@ -19,7 +19,7 @@ from lmd_cli.evaluation.cost import (
     method_costs,
     plain_cost,
 )
-from lmd_cli.report.layout import Entry, Table
+from lmd_cli.report.tables.render import Entry, Table
 from lmd_cli.single import encode, start
 
 PASSES, LRP_OR_LMD = 3, 11
