@@ -27,7 +27,7 @@ import torch
 
 from lmd_cli.config.loading import load_config
 from lmd_cli.data.synthetic import cached_root
-from lmd_cli.evaluation import evaluate
+from lmd_cli.workflows.evaluate import evaluate
 
 #: Samples of nuScenes' validation set.
 VALIDATION = 6019

@@ -28,11 +28,11 @@ from lmd_cli.config.loading import load_config
 from lmd_cli.config.schema import RunConfig
 from lmd_cli.data import collate
 from lmd_cli.evaluation.measure import VERIFIED, measure
-from lmd_cli.evaluation.runner import Run, prepare
 from lmd_cli.evaluation.walk import Encoding, Skipped, Visit, explained_encoding, make_encoder, walk
-from lmd_cli.report.reproduce import refusals, table_methods, table_numbers
 from lmd_cli.report.tables.spec import TABLES
 from lmd_cli.runtime.stopwatch import Stopwatch
+from lmd_cli.workflows.setup import Run, prepare
+from lmd_cli.workflows.table import refusals, table_methods, table_numbers
 
 #: Samples that are counted, after one that fills the memory; before it are the verified ones.
 FIRST, LAST = VERIFIED + 1, VERIFIED + 3

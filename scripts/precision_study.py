@@ -24,9 +24,10 @@ from torch.utils import _pytree as pytree
 from lmd_cli.assembly.build import build_dataset, build_network
 from lmd_cli.config.loading import load_config
 from lmd_cli.config.schema import RunConfig
-from lmd_cli.evaluation import RunSummary, evaluate
 from lmd_cli.runtime.compute import resolve_device
-from lmd_cli.single import encode
+from lmd_cli.workflows.evaluate import evaluate
+from lmd_cli.workflows.finish import RunSummary
+from lmd_cli.workflows.ready import encode
 
 
 @dataclass(frozen=True)

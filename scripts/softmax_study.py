@@ -29,7 +29,7 @@ from lmd_cli.decomposition import Decomposition, decompose
 from lmd_cli.decomposition.layout import INTERACTION
 from lmd_cli.decomposition.rules import softmax
 from lmd_cli.evaluation.metrics import mse, pcc
-from lmd_cli.single import encode
+from lmd_cli.workflows.ready import encode
 
 #: The paper's slope with no guard but the smallest that avoids a division by zero.
 UNGUARDED = "secant, no guard"

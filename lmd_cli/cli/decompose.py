@@ -61,9 +61,15 @@ def command(
 
     chosen = [f"variants=[{variant}]"] if variant is not None else []
     run = options.load(config, [*(settings or []), *chosen], dataroot, checkpoint, device)
-    from lmd_cli.report.sample import Pictures, summary, write_grid, write_sample
     from lmd_cli.runtime.progress import make_progress
-    from lmd_cli.single import decompose_sample, decompose_several
+    from lmd_cli.workflows.decompose import (
+        Pictures,
+        decompose_sample,
+        decompose_several,
+        summary,
+        write_grid,
+        write_sample,
+    )
 
     onwards = ("evaluate", *options.again(config, settings, dataroot, checkpoint, device))
     styles = [one.value for one in style or [Style.POSITIVE]]

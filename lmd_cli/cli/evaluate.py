@@ -18,8 +18,8 @@ from lmd_cli.runtime.printable import printable
 
 if TYPE_CHECKING:
     from lmd_cli.config.schema import RunConfig
-    from lmd_cli.evaluation import RunSummary
     from lmd_cli.runtime.ranks import Rank
+    from lmd_cli.workflows.finish import RunSummary
 
 
 class OperatingPoint(StrEnum):
@@ -116,8 +116,8 @@ def _evaluate(
     rank: Rank | None,
     shared: Shared,
 ) -> RunSummary:
-    from lmd_cli.evaluation import evaluate
     from lmd_cli.runtime.progress import make_progress
+    from lmd_cli.workflows.evaluate import evaluate
 
     progress = make_progress()
     try:
@@ -137,7 +137,7 @@ def _evaluate(
 
 def _contribute(run: RunConfig, folder: Path, rank: Rank, shared: Shared, debug: bool) -> None:
     """Another rank than 0: quiet, but for what went wrong."""
-    from lmd_cli.evaluation import contribute
+    from lmd_cli.workflows.evaluate import contribute
 
     try:
         contribute(run, folder, rank, **shared)

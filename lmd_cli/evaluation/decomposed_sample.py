@@ -28,7 +28,7 @@ class SampleDecomposition:
         result: the decomposition of the output, audited.
         total: the output, rows forward and columns right (Z, X), and
         parts: for each modality and ``bias`` (and ``interaction``) its part (Z, X), on the CPU.
-            Of a network of the user's own, what :func:`lmd_cli.shown.shown` picks, as it lies.
+            Of a network of the user's own, the map or row of numbers that is shown, as it lies.
         ground_truth: where the vehicles (of the output's class) are, (Z, X), 0 or 1; none where
             there are no annotations, or a data set of the user's own says nothing that fits the
             output.

@@ -8,7 +8,7 @@ from typing import Protocol
 from lmd_cli.evaluation.ground.plane import Plane
 from lmd_cli.results.survey import Draft, Survey
 from lmd_cli.runtime.progress import Progress, Silent
-from lmd_cli.single import Ready
+from lmd_cli.workflows.ready import Ready
 
 
 class Keeper(Protocol):

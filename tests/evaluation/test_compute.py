@@ -17,7 +17,6 @@ from lmd_cli.config.compute import ComputeConfig, parse_size
 from lmd_cli.config.loading import load_config
 from lmd_cli.data import collate
 from lmd_cli.errors import ConfigError, ResultsError
-from lmd_cli.evaluation import evaluate
 from lmd_cli.evaluation.cost import Meter
 from lmd_cli.evaluation.numbers import RecordedNumbers, as_tensor
 from lmd_cli.evaluation.variants import Families, predict
@@ -36,6 +35,7 @@ from lmd_cli.runtime.compute import (
 )
 from lmd_cli.runtime.cuda_graphs import Graph
 from lmd_cli.runtime.stopwatch import Stopwatch
+from lmd_cli.workflows.evaluate import evaluate
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 

@@ -16,12 +16,14 @@ from lmd_cli.cli.errors import explain
 from lmd_cli.config.loading import load_config
 from lmd_cli.config.schema import RunConfig
 from lmd_cli.errors import RunError
-from lmd_cli.evaluation import evaluate, finish, runner
 from lmd_cli.evaluation.comparisons import table_cells
 from lmd_cli.results.rows import Stretch
 from lmd_cli.results.run_folder import FILES
 from lmd_cli.results.summary import paper_table, read_pairs
 from lmd_cli.runtime.stopwatch import Stopwatch
+from lmd_cli.workflows import evaluate as runner
+from lmd_cli.workflows import finish
+from lmd_cli.workflows.evaluate import evaluate
 
 LIMIT = 3
 

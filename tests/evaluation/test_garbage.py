@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lmd_cli.config.loading import load_config
 from lmd_cli.decomposition import decompose
-from lmd_cli.evaluation import evaluate
+from lmd_cli.workflows.evaluate import evaluate
 
 
 def left_to_the_collector(work: Callable[[], object]) -> list[Tensor]:

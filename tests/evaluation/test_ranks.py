@@ -21,7 +21,6 @@ from hypothesis import strategies as st
 from lmd_cli.config.loading import load_config
 from lmd_cli.config.schema import RunConfig
 from lmd_cli.errors import ConfigError, ResultsError, RunError
-from lmd_cli.evaluation import evaluate, tally
 from lmd_cli.evaluation.schedule import divide
 from lmd_cli.results.record import processor, require_own
 from lmd_cli.results.rows import Stretch, Watch, merge, missing
@@ -29,6 +28,8 @@ from lmd_cli.results.run_folder import RunFolder
 from lmd_cli.runtime import meeting, threads
 from lmd_cli.runtime.meeting import Meeting
 from lmd_cli.runtime.ranks import Plan, Rank, first_node, launched
+from lmd_cli.workflows import ranks as tally
+from lmd_cli.workflows.evaluate import evaluate
 
 TORCHRUN = {
     "RANK": "5",

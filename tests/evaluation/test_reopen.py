@@ -12,13 +12,13 @@ import torch
 from lmd_cli.data import Sample
 from lmd_cli.errors import DataError, ResultsError
 from lmd_cli.evaluation.comparisons import table_cells
-from lmd_cli.evaluation.finish import _require_any
 from lmd_cli.results.digits import figure_text, small_scale
 from lmd_cli.results.record import require_own
 from lmd_cli.results.reopen import reopen
 from lmd_cli.results.rows import Stretch, merge, missing
 from lmd_cli.results.run_folder import RunFolder
 from lmd_cli.results.summary import METRIC_FIELDS, paper_table
+from lmd_cli.workflows.finish import _require_any
 
 SAMPLES = 7
 

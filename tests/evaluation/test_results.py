@@ -12,7 +12,8 @@ import pytest
 
 from lmd_cli.errors import ResultsError, RunError
 from lmd_cli.results.record import differences, require_own
-from lmd_cli.results.run_folder import RunFolder, csv_lines, format_value, write_atomically
+from lmd_cli.results.run_folder import RunFolder
+from lmd_cli.runtime.files import csv_lines, format_value, write_atomically
 
 
 def pair(token: str, m: int) -> tuple[object, ...]:

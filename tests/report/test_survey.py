@@ -20,16 +20,16 @@ from lmd_cli.assembly.build import build_grid
 from lmd_cli.config.loading import load_config
 from lmd_cli.decomposition import OperationRecord
 from lmd_cli.errors import ConfigError, ForeignFileError, ResultsError
-from lmd_cli.evaluation import evaluate
 from lmd_cli.evaluation.ground.plane import Plane
-from lmd_cli.report import make
-from lmd_cli.report.make import ReportOptions, make_report
 from lmd_cli.results import survey as survey_module
 from lmd_cli.results import survey_draft
 from lmd_cli.results.survey import Draft, LayerMeans
 from lmd_cli.results.survey_draft import DraftFolder
 from lmd_cli.results.survey_files import read_survey, write_survey
-from lmd_cli.single import Ready, make_ready
+from lmd_cli.workflows import report as make
+from lmd_cli.workflows.evaluate import evaluate
+from lmd_cli.workflows.ready import Ready, make_ready
+from lmd_cli.workflows.report import ReportOptions, make_report
 from lmd_cli.workflows.survey import survey
 
 
@@ -111,7 +111,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from lmd_cli.results import survey_draft
-from lmd_cli.report.make import ReportOptions, make_report
+from lmd_cli.workflows.report import ReportOptions, make_report
 write, states = survey_draft.write_atomically, []
 def deadly(path, data):
     states.extend([path] if path.name == "state.json" else [])

@@ -20,7 +20,6 @@ from lmd_cli.attribution.linearised import LmdShapley
 from lmd_cli.attribution.removal import Shapley
 from lmd_cli.evaluation.comparisons import table_cells
 from lmd_cli.evaluation.measure import VERIFIED, measure
-from lmd_cli.evaluation.runner import resolve_methods
 from lmd_cli.evaluation.walk import Encoding, Visit, explained_encoding
 from lmd_cli.geometry import Grid
 from lmd_cli.networks import random_weights
@@ -28,7 +27,8 @@ from lmd_cli.networks.crn.network import CRN
 from lmd_cli.networks.crn.sizes import CRNShape
 from lmd_cli.networks.simplebev.network import SimpleBEV
 from lmd_cli.networks.simplebev.sizes import SimpleBEVWidths
-from lmd_cli.report.reproduce import table_methods
+from lmd_cli.workflows.setup import resolve_methods
+from lmd_cli.workflows.table import table_methods
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 

@@ -12,7 +12,6 @@ import pytest
 
 from lmd_cli.errors import MethodError
 from lmd_cli.evaluation.comparisons import table_cells
-from lmd_cli.report.reproduce import table_numbers
 from lmd_cli.report.tables.published import paper_rows, paper_tables
 from lmd_cli.report.tables.render import (
     Column,
@@ -26,6 +25,7 @@ from lmd_cli.report.tables.render import (
     to_markdown,
 )
 from lmd_cli.report.tables.spec import TABLES, refusal
+from lmd_cli.workflows.table import table_numbers
 
 TWO, THREE = ("camera", "radar"), ("camera", "radar", "lidar")
 

@@ -8,9 +8,11 @@ from dataclasses import dataclass, field
 import numpy as np
 from numpy.typing import NDArray
 
-from lmd_cli.evaluation.ground.decisive import Criterion, Decisive
-from lmd_cli.evaluation.ground.plane import Plane
-from lmd_cli.report.figures.projection import Overlay
+from lmd_cli.evaluation.decomposed_sample import SampleDecomposition, truth_name
+from lmd_cli.evaluation.ground.decisive import Criterion, Decisive, criterion_of, decisive_places
+from lmd_cli.evaluation.ground.plane import Plane, plane_of
+from lmd_cli.evaluation.ground.vehicles import outline
+from lmd_cli.report.figures.projection import Overlay, sample_overlays
 
 Map = NDArray[np.floating]
 
@@ -59,3 +61,35 @@ class Scene:
     marks: Sequence[Decisive] = ()
     truth: str = "ground truth"
     criterion: Criterion = field(default_factory=Criterion)
+
+
+def title_of(split: SampleDecomposition) -> str:
+    """Which sample, and by which rules."""
+    return f"{split.sample.scene}, sample {split.sample.token}, rules {split.variant}"
+
+
+def scene_of(split: SampleDecomposition) -> Scene:
+    """What the picture shows: the images as the network got them, and the maps."""
+    warning = f"{split.built.checkpoint}: the maps mean nothing" if split.built.random else ""
+    parts = {name: part.numpy() for name, part in split.parts.items()}
+    plane, known = plane_of(split.config), split.ground_truth
+    truth = f"ground truth{' (cars)' if truth_name(split.config) == 'cars' else ''}"
+    outlines = [outline(box) for box in split.boxes]
+    criterion = criterion_of(split.config.model.output)
+    tensors = {name: value.numpy() for name, value in split.sample.tensors.items()}
+    return Scene(
+        images=split.pictures,
+        ground_truth=np.zeros(split.total.shape) if known is None else known.numpy(),
+        total=split.total.numpy(),
+        parts=parts,
+        plane=plane,
+        title=title_of(split),
+        warning=warning,
+        outlines=outlines,
+        overlays=sample_overlays(
+            split.boxes, tensors, split.radar_in_images(), list(split.pictures)
+        ),
+        truth="no annotations" if known is None else truth,
+        marks=decisive_places(parts, split.config.model.modalities, plane, outlines, criterion),
+        criterion=criterion,
+    )

@@ -5,22 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-import torch
-from torch import Tensor
-
-from lmd_cli.assembly.build import build_dataset, build_network
-from lmd_cli.assembly.forward import explained
-from lmd_cli.config.schema import RunConfig
 from lmd_cli.evaluation.cost import (
     NOT_COUNTED,
     Comparison,
     Cost,
-    compare,
-    method_costs,
-    plain_cost,
 )
 from lmd_cli.report.tables.render import Entry, Table
-from lmd_cli.single import encode, start
 
 PASSES, LRP_OR_LMD = 3, 11
 TITLES = {
@@ -73,34 +63,6 @@ class Measured:
     costs: Sequence[Cost]
     comparison: Comparison
     token: str
-
-
-def mean_of_the_map(output: Tensor) -> Tensor:
-    """The target of both tables: the mean logit over the whole map, (B, 1)."""
-    return output.flatten(1).mean(1, keepdim=True)
-
-
-def measure_costs(config: RunConfig) -> Measured:
-    """Measures at the split's first sample.
-
-    Raises:
-        MethodError: LRP has no rule for an operation; it is named.
-        LmdError: what the building of data and network raises.
-    """
-    device = start(config)
-    network = build_network(config, device).network
-    dataset = build_dataset(config)
-    sample = dataset[0]
-    features, constants = encode(network, [sample], device)
-    with torch.no_grad():
-        what = explained(network, config.model.output, features, constants)
-    return Measured(
-        tuple(network.modalities),
-        plain_cost(what.fuse, what.features),
-        method_costs(what.fuse, what.features, mean_of_the_map),
-        compare(what.fuse, what.features, mean_of_the_map),
-        sample.token,
-    )
 
 
 def cost_table(measured: Measured, name: str) -> Table:

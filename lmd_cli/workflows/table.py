@@ -9,10 +9,7 @@ from pathlib import Path
 
 from lmd_cli.config.schema import RunConfig
 from lmd_cli.errors import MethodError
-from lmd_cli.evaluation import RunSummary, evaluate
 from lmd_cli.evaluation.comparisons import table_cells
-from lmd_cli.evaluation.runner import Progress
-from lmd_cli.inspection import network_attends
 from lmd_cli.report.tables import costs
 from lmd_cli.report.tables.published import paper_tables
 from lmd_cli.report.tables.render import (
@@ -24,7 +21,10 @@ from lmd_cli.report.tables.render import (
     modality_label,
 )
 from lmd_cli.report.tables.spec import TABLES, TableSpec, refusal
-from lmd_cli.results.run_folder import disk_errors, write_atomically
+from lmd_cli.runtime.files import disk_errors, write_atomically
+from lmd_cli.workflows.evaluate import Progress, evaluate
+from lmd_cli.workflows.finish import RunSummary
+from lmd_cli.workflows.inspect import network_attends
 
 
 @dataclass(frozen=True)

@@ -22,12 +22,11 @@ from lmd_cli.data.synthetic import Evidence
 from lmd_cli.decomposition import DecompositionError
 from lmd_cli.decomposition.layout import BIAS
 from lmd_cli.errors import MethodError
-from lmd_cli.evaluation.runner import Progress
 from lmd_cli.evaluation.scoring import Score, Vehicle, truth_scores
 from lmd_cli.evaluation.truth import Means, RegionTruth, Thing, Truth, require_truth, truth_of
 from lmd_cli.results.journal import Ledger
 from lmd_cli.results.record import identity
-from lmd_cli.results.run_folder import csv_lines, read_record, write_atomically
+from lmd_cli.results.run_folder import read_record
 from lmd_cli.results.score_rows import (
     SCORE_FIELDS,
     TIME_FIELDS,
@@ -37,8 +36,10 @@ from lmd_cli.results.score_rows import (
     vehicle_rows,
 )
 from lmd_cli.runtime.compute import resolve_device, set_switches
+from lmd_cli.runtime.files import csv_lines, write_atomically
 from lmd_cli.runtime.stopwatch import Stopwatch
 from lmd_cli.runtime.threads import resolve_threads
+from lmd_cli.workflows.evaluate import Progress
 
 #: What is scored if nothing is asked for: LMD under the paper's rules, and every rival.
 DEFAULT_METHODS = (

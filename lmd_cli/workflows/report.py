@@ -14,10 +14,10 @@ from lmd_cli.evaluation.ground.plane import plane_of
 from lmd_cli.report.page.build import build_page
 from lmd_cli.results.read_run import RunResults, read_run
 from lmd_cli.results.record import sample_list_sha256
-from lmd_cli.results.run_folder import disk_errors, write_atomically
 from lmd_cli.results.survey import Survey
 from lmd_cli.results.survey_draft import DraftFolder
 from lmd_cli.results.survey_files import read_survey, write_survey
+from lmd_cli.runtime.files import disk_errors, write_atomically
 from lmd_cli.runtime.progress import Progress
 from lmd_cli.workflows.survey import survey
 
@@ -165,7 +165,7 @@ def _compute(
     draft: DraftFolder,
     progress: Progress | None,
 ) -> Survey:
-    from lmd_cli.single import make_ready
+    from lmd_cli.workflows.ready import make_ready
 
     config = run_config(run, options)
     ready = make_ready(config, variant, progress)

@@ -1,4 +1,4 @@
-"""One decomposed sample as files: arrays, layers, picture, and where they come from."""
+"""``lmd decompose``: one sample's prediction in parts, as arrays, tables and a picture."""
 
 from __future__ import annotations
 
@@ -12,20 +12,64 @@ from typing import Any, get_args
 
 import numpy as np
 
+from lmd_cli.config.schema import RunConfig
 from lmd_cli.decomposition import OperationRecord
 from lmd_cli.decomposition.layout import BIAS, INTERACTION
-from lmd_cli.evaluation.decomposed_sample import SampleDecomposition, truth_name
-from lmd_cli.evaluation.ground.decisive import criterion_of, decisive_places
-from lmd_cli.evaluation.ground.plane import plane_of
-from lmd_cli.evaluation.ground.vehicles import outline
+from lmd_cli.errors import ConfigError
+from lmd_cli.evaluation.decomposed_sample import SampleDecomposition
 from lmd_cli.report.figures.axes import Format
 from lmd_cli.report.figures.bev import decomposition_figure, grid_figure
 from lmd_cli.report.figures.generic import own_figure, view_of
 from lmd_cli.report.figures.layers import layers_figure
-from lmd_cli.report.figures.projection import sample_overlays
-from lmd_cli.report.figures.scene import Scene
+from lmd_cli.report.figures.scene import scene_of, title_of
 from lmd_cli.report.figures.styles import STYLES, Style
-from lmd_cli.results.run_folder import csv_lines, disk_errors, write_atomically
+from lmd_cli.runtime.files import csv_lines, disk_errors, write_atomically
+from lmd_cli.runtime.progress import Progress
+from lmd_cli.workflows.ready import make_ready
+
+
+def decompose_sample(
+    config: RunConfig,
+    token: str | None = None,
+    *,
+    variant: str | None = None,
+    progress: Progress | None = None,
+) -> SampleDecomposition:
+    """Decomposes one sample's prediction.
+
+    Args:
+        config: data, network, device.
+        token: sample token; the split's first sample if none.
+        variant: rules; the config's first if none.
+        progress: shows the making of the synthetic root.
+
+    Raises:
+        LmdError: what :mod:`lmd_cli.assembly.build` raises, an unknown token, or damaged files.
+    """
+    ready = make_ready(config, variant, progress)
+    return ready.decompose(0 if token is None else ready.dataset.index_of(token))
+
+
+def decompose_several(
+    config: RunConfig, wanted: Sequence[str], *, progress: Progress | None = None
+) -> list[SampleDecomposition]:
+    """Decomposes several samples with one network.
+
+    Args:
+        wanted: tokens; or one number, for the first samples of the split.
+
+    Raises:
+        LmdError: as :func:`decompose_sample`; or a number that the split does not have.
+    """
+    ready = make_ready(config, None, progress)
+    tokens, dataset = [token.strip() for token in wanted], ready.dataset
+    if len(tokens) == 1 and tokens[0].isdigit() and tokens[0] not in dataset.tokens:
+        count = int(tokens[0])
+        if not 1 <= count <= len(dataset):
+            raise ConfigError(f"{count} samples asked for; the split has {len(dataset)}")
+        return [ready.decompose(index) for index in range(count)]
+    return [ready.decompose(index) for index in map(dataset.index_of, tokens)]
+
 
 LAYER_FIELDS = ("order", "module", "operation", "total_norm", "residual", "parts_residual")
 
@@ -186,35 +230,3 @@ def part_norm_shares(split: SampleDecomposition) -> dict[str, float]:
     norms = {name: float(part.double().norm()) for name, part in split.parts.items()}
     scale = sum(norms.values()) or 1.0
     return {name: norm / scale for name, norm in norms.items()}
-
-
-def title_of(split: SampleDecomposition) -> str:
-    """Which sample, and by which rules."""
-    return f"{split.sample.scene}, sample {split.sample.token}, rules {split.variant}"
-
-
-def scene_of(split: SampleDecomposition) -> Scene:
-    """What the picture shows: the images as the network got them, and the maps."""
-    warning = f"{split.built.checkpoint}: the maps mean nothing" if split.built.random else ""
-    parts = {name: part.numpy() for name, part in split.parts.items()}
-    plane, known = plane_of(split.config), split.ground_truth
-    truth = f"ground truth{' (cars)' if truth_name(split.config) == 'cars' else ''}"
-    outlines = [outline(box) for box in split.boxes]
-    criterion = criterion_of(split.config.model.output)
-    tensors = {name: value.numpy() for name, value in split.sample.tensors.items()}
-    return Scene(
-        images=split.pictures,
-        ground_truth=np.zeros(split.total.shape) if known is None else known.numpy(),
-        total=split.total.numpy(),
-        parts=parts,
-        plane=plane,
-        title=title_of(split),
-        warning=warning,
-        outlines=outlines,
-        overlays=sample_overlays(
-            split.boxes, tensors, split.radar_in_images(), list(split.pictures)
-        ),
-        truth="no annotations" if known is None else truth,
-        marks=decisive_places(parts, split.config.model.modalities, plane, outlines, criterion),
-        criterion=criterion,
-    )

@@ -23,9 +23,9 @@ from lmd_cli.decomposition.pytrees import map_tensors
 from lmd_cli.errors import LmdError
 from lmd_cli.evaluation.exactness import DOUBLE, OPERATION, blame, magnification, told_of_size
 from lmd_cli.evaluation.schedule import Schedule
-from lmd_cli.preflight_data import Checks, check_contents, check_files, check_tables
 from lmd_cli.runtime.progress import Progress, Silent
-from lmd_cli.single import encode, split, start
+from lmd_cli.workflows.check_data import Checks, check_contents, check_files, check_tables
+from lmd_cli.workflows.ready import encode, split, start
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from lmd_cli.config.schema import RunConfig
 from lmd_cli.decomposition import Coverage, decompose, explain_coverage
 from lmd_cli.decomposition.linearised.structure import kept_program, products_of
 from lmd_cli.runtime.progress import Progress
-from lmd_cli.single import encode, start
+from lmd_cli.workflows.ready import encode, start
 
 
 def inspect_network(

@@ -1,4 +1,4 @@
-"""One sample decomposed, with all that is needed to show it."""
+"""A config's network and samples made ready, and one sample decomposed."""
 
 from __future__ import annotations
 
@@ -20,34 +20,11 @@ from lmd_cli.config.schema import OwnModelConfig, RunConfig
 from lmd_cli.data import KeyframeSamples, Sample, collate, to_device
 from lmd_cli.decomposition import Decomposition, decompose
 from lmd_cli.decomposition.layout import BIAS, INTERACTION
-from lmd_cli.errors import ConfigError, ContractError
+from lmd_cli.errors import ContractError
 from lmd_cli.evaluation.decomposed_sample import SampleDecomposition, truth_name
 from lmd_cli.runtime.compute import resolve_device, set_switches
 from lmd_cli.runtime.progress import Progress
 from lmd_cli.runtime.stopwatch import Stopwatch
-from lmd_cli.shown import shown
-
-
-def decompose_sample(
-    config: RunConfig,
-    token: str | None = None,
-    *,
-    variant: str | None = None,
-    progress: Progress | None = None,
-) -> SampleDecomposition:
-    """Decomposes one sample's prediction.
-
-    Args:
-        config: data, network, device.
-        token: sample token; the split's first sample if none.
-        variant: rules; the config's first if none.
-        progress: shows the making of the synthetic root.
-
-    Raises:
-        LmdError: what :mod:`lmd_cli.assembly.build` raises, an unknown token, or damaged files.
-    """
-    ready = make_ready(config, variant, progress)
-    return ready.decompose(0 if token is None else ready.dataset.index_of(token))
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,27 +75,6 @@ class Ready:
         if not getattr(self.dataset, "annotated", True):
             return None
         return _truth(self.built.network, self.config, sample, total)
-
-
-def decompose_several(
-    config: RunConfig, wanted: Sequence[str], *, progress: Progress | None = None
-) -> list[SampleDecomposition]:
-    """Decomposes several samples with one network.
-
-    Args:
-        wanted: tokens; or one number, for the first samples of the split.
-
-    Raises:
-        LmdError: as :func:`decompose_sample`; or a number that the split does not have.
-    """
-    ready = make_ready(config, None, progress)
-    tokens, dataset = [token.strip() for token in wanted], ready.dataset
-    if len(tokens) == 1 and tokens[0].isdigit() and tokens[0] not in dataset.tokens:
-        count = int(tokens[0])
-        if not 1 <= count <= len(dataset):
-            raise ConfigError(f"{count} samples asked for; the split has {len(dataset)}")
-        return [ready.decompose(index) for index in range(count)]
-    return [ready.decompose(index) for index in map(dataset.index_of, tokens)]
 
 
 def make_ready(
@@ -207,3 +163,37 @@ def split(
         keep_frozen=keep_frozen,
         bilinear=config.bilinear,
     )
+
+
+def shown(output: Tensor, channel: int, name: str) -> Tensor:
+    """One sample's output, or a part of it, as it is drawn.
+
+    Args:
+        output: (1, C, H, W), (1, C, D, H, W), (1, C), (1, N, C), or (1,).
+        channel: which of the C; a vector (1, C) is shown whole.
+        name: of the output, for messages.
+
+    Returns:
+        a map (H, W), of a volume its middle slice; or numbers (C,) or (N,). Parts that sum to the
+        output before do so afterwards, for it only selects.
+
+    Raises:
+        ContractError: no such channel, a batch of several, or another shape.
+    """
+    shape = tuple(output.shape)
+    if output.ndim == 0 or output.ndim > 5 or shape[0] != 1:
+        raise ContractError(
+            f"output {name} has the shape {shape}; expected (1, C), (1, N, C), (1, C, H, W) or "
+            "(1, C, D, H, W), with a batch of 1 first"
+        )
+    one = output[0]
+    if one.ndim < 2:
+        return one.reshape(-1)
+    axis = 1 if one.ndim == 2 else 0
+    if channel >= one.shape[axis]:
+        raise ContractError(
+            f"model.channel is {channel}; output {name} of shape {shape} has the channels 0 to "
+            f"{one.shape[axis] - 1}"
+        )
+    picked = one.select(axis, channel)  # (N,), (H, W) or (D, H, W)
+    return picked[picked.shape[0] // 2] if picked.ndim == 3 else picked

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any, cast
 
 import torch
-from matplotlib.figure import Figure
 from torch import Tensor, nn
 
 from lmd_cli.assembly.build import BuiltNetwork, build_dataset, build_network
@@ -16,15 +15,13 @@ from lmd_cli.assembly.contract import FusionNetwork
 from lmd_cli.assembly.forward import fuse_function
 from lmd_cli.config.schema import RunConfig
 from lmd_cli.evaluation.randomisation import SanityRow, mean_rows, sanity_rows
-from lmd_cli.evaluation.runner import Progress
-from lmd_cli.report.figures.axes import DPI, figure_bytes, own_settings
-from lmd_cli.report.figures.scores import OUTLINE
-from lmd_cli.report.figures.styles import COLOURS
+from lmd_cli.report.figures.sanity import sanity_png
 from lmd_cli.results.journal import Ledger
 from lmd_cli.results.record import identity
-from lmd_cli.results.run_folder import csv_lines, write_atomically
+from lmd_cli.runtime.files import csv_lines, write_atomically
 from lmd_cli.runtime.stopwatch import Stopwatch
-from lmd_cli.single import encode, start
+from lmd_cli.workflows.evaluate import Progress
+from lmd_cli.workflows.ready import encode, start
 
 
 @dataclass(frozen=True)
@@ -106,32 +103,3 @@ def _write(rows: Sequence[SanityRow], folder: Path) -> list[Path]:
     write_atomically(folder / "sanity.csv", csv_lines([header, *map(astuple, rows)]))
     write_atomically(folder / "sanity.png", sanity_png(rows))
     return [folder / name for name in ("sanity.csv", "sanity.png", "run.json")]
-
-
-def sanity_table(rows: Sequence[SanityRow]) -> tuple[list[str], list[list[str]]]:
-    """One line for each step: the PCC of every part."""
-    names = list(dict.fromkeys(row.part for row in rows))
-    lines = []
-    for step in dict.fromkeys(row.step for row in rows):
-        here = {row.part: row for row in rows if row.step == step}
-        layer = here[names[0]].layer or "(trained)"
-        lines.append([str(step), layer, *(f"{here[name].pcc:.2f}" for name in names)])
-    return ["step", "layer", *(f"PCC {name}" for name in names)], lines
-
-
-def sanity_png(rows: Sequence[SanityRow]) -> bytes:
-    """PCC (lines) and rank correlation of magnitudes (dashed) of each part over the steps."""
-    with own_settings():
-        figure = Figure(figsize=(8.0, 4.2), dpi=DPI, layout="constrained")
-        axes = figure.subplots()
-        for part in dict.fromkeys(row.part for row in rows):
-            mine = [row for row in rows if row.part == part]
-            colour = COLOURS.get("prediction" if part == "total" else part, OUTLINE)
-            steps = [row.step for row in mine]
-            axes.plot(steps, [row.pcc for row in mine], color=colour, label=part)
-            axes.plot(steps, [row.rank for row in mine], color=colour, lw=0.9, ls="--")
-        axes.axhline(0.0, color=OUTLINE, lw=0.8)
-        axes.set(xlabel="layers randomised, from the output", ylim=(-0.6, 1.05))
-        axes.set_ylabel("correlation with the trained network's map\n(dashed: ranks of magnitudes)")
-        axes.legend(frameon=False)
-        return figure_bytes(figure, "png")

@@ -21,7 +21,7 @@ from lmd_cli.results.summary import paper_table, read_pairs, summarise
 from lmd_cli.runtime.files import csv_lines, write_atomically
 
 if TYPE_CHECKING:
-    from lmd_cli.evaluation.runner import Run
+    from lmd_cli.workflows.setup import Run
 
 
 @dataclass(frozen=True)
