@@ -29,7 +29,7 @@ from lmd_cli.config.shipped import first_file, listing, shipped
 from lmd_cli.data import Channels, KeyframeSamples, NuScenesSamples, RadarFilters
 from lmd_cli.data.custom import OwnSamples
 from lmd_cli.data.nuscenes.index.splits import split_name
-from lmd_cli.data.simplebev.radar import DEVKIT_FILTERS
+from lmd_cli.data.nuscenes.radar_files import DEVKIT_FILTERS
 from lmd_cli.data.synthetic import cached_root
 from lmd_cli.data.synthetic.root import DEMO_SAMPLES, cache_folder
 from lmd_cli.decomposition import InputError, set_module_rules, set_plain_modules

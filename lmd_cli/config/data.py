@@ -8,6 +8,12 @@ from pydantic import Field, field_validator
 
 from lmd_cli.config.base import Section, option
 
+#: The fields of a radar point, in the file's order.
+RADAR_FIELDS = (
+    *("x", "y", "z", "dyn_prop", "id", "rcs", "vx", "vy", "vx_comp", "vy_comp"),
+    *("is_quality_valid", "ambig_state", "x_rms", "y_rms", "invalid_state", "pdh0"),
+    *("vx_rms", "vy_rms"),
+)
 #: ``data.dataroot`` for the synthetic root in the user's cache folder, made on first use.
 SYNTHETIC = "synthetic"
 
@@ -84,9 +90,9 @@ class DataConfig(Section):
     @field_validator("radar_fields")
     @classmethod
     def _known_fields(cls, value: dict[str, str | float] | None) -> dict[str, str | float] | None:
-        from lmd_cli.data.simplebev.radar import FIELDS
-
-        unknown = next((name for name in value or {} if name not in FIELDS), None)
+        unknown = next((name for name in value or {} if name not in RADAR_FIELDS), None)
         if unknown is not None:
-            raise ValueError(f"{unknown} is no field of nuScenes' radars: {', '.join(FIELDS)}")
+            raise ValueError(
+                f"{unknown} is no field of nuScenes' radars: {', '.join(RADAR_FIELDS)}"
+            )
         return value

@@ -12,7 +12,7 @@ from torch import Tensor
 from lmd_cli.assembly.build import BuiltNetwork
 from lmd_cli.config.schema import CRNConfig, OwnModelConfig, RunConfig
 from lmd_cli.data import Sample
-from lmd_cli.data.simplebev.truth import Box3D
+from lmd_cli.data.boxes import Box3D
 from lmd_cli.decomposition import Decomposition
 
 

@@ -15,7 +15,8 @@ from pyquaternion import Quaternion
 
 from lmd_cli.data import NuScenesSamples
 from lmd_cli.data.nuscenes.database import CAMERAS
-from lmd_cli.data.simplebev.images import load_image, pix_T_cam
+from lmd_cli.data.nuscenes.images import load_image
+from lmd_cli.data.simplebev.images import pix_T_cam
 from lmd_cli.errors import DataError
 
 

@@ -28,7 +28,7 @@ from lmd_cli.data.crn.radar import (
     network_rows,
 )
 from lmd_cli.data.nuscenes.database import SampleRecord
-from lmd_cli.data.simplebev.radar import read_radar
+from lmd_cli.data.nuscenes.radar_files import read_radar
 
 WINDOW = Window.covering(camera(), (256, 704))
 RADARS = [f"RADAR_{place}" for place in ("FRONT", "FRONT_LEFT", "FRONT_RIGHT")]

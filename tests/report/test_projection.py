@@ -7,7 +7,7 @@ import itertools
 import numpy as np
 import pytest
 
-from lmd_cli.data.simplebev.truth import Box3D
+from lmd_cli.data.boxes import Box3D
 from lmd_cli.evaluation.ground.decisive import SMALLEST, Decisive, decisive_places
 from lmd_cli.evaluation.ground.plane import Plane
 from lmd_cli.report.figures.projection import EDGES, NEAR, overlay, sample_overlays

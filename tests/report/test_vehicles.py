@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lmd_cli.data.simplebev.truth import Box3D, vehicle_truth
+from lmd_cli.data.boxes import Box3D
+from lmd_cli.data.simplebev.truth import vehicle_truth
 from lmd_cli.evaluation.ground.decisive import (
     Criterion,
     criterion_of,

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from lmd_cli.data.nuscenes.database import SensorFrame
-from lmd_cli.data.simplebev.images import read_resized
+from lmd_cli.data.nuscenes.images import read_resized
 
 #: Means and standard deviations of the red, green and blue channels of ImageNet, pixel values.
 MEAN = (123.675, 116.28, 103.53)
@@ -71,7 +71,7 @@ def read_window(
     """An RGB image, resized by Pillow's bicubic filter and cut to the window, (H, W, 3).
 
     Raises:
-        DataError: see :func:`~lmd_cli.data.simplebev.images.read_resized`.
+        DataError: see :func:`~lmd_cli.data.nuscenes.images.read_resized`.
     """
     bicubic = Image.Resampling.BICUBIC
     return window.cut(read_resized(path, window.size, bicubic, token=token, recorded=recorded))

@@ -12,10 +12,11 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from lmd_cli.config.data import RADAR_FIELDS
 from lmd_cli.data.crn.images import Window
 from lmd_cli.data.nuscenes.database import SampleRecord, SensorFrame
 from lmd_cli.data.nuscenes.frames import Matrix, invert_rigid, move
-from lmd_cli.data.simplebev.radar import FIELDS, RadarFilters
+from lmd_cli.data.nuscenes.radar_files import RadarFilters
 
 #: The radars in the order in which CRN puts their points together.
 PERSPECTIVE_RADARS = (
@@ -61,7 +62,7 @@ def keyframe_points(record: SampleRecord, read: Reader) -> NDArray[np.float32]:
 
     Args:
         record: the key frame.
-        read: gives the points (18, n) of a radar file, :data:`lmd_cli.data.simplebev.radar.FIELDS`.
+        read: gives the points (18, n) of a radar file, :data:`lmd_cli.config.data.RADAR_FIELDS`.
     """
     lidar = record.reference
     lidar_T_global = invert_rigid(lidar.global_T_ego() @ lidar.ego_T_sensor())
@@ -79,7 +80,7 @@ def _lidar_points(
     cloud: Matrix, sweep: SensorFrame, number: int, lidar: SensorFrame, lidar_T_global: Matrix
 ) -> Matrix:
     """One sweep (18, n) in the LiDAR's frame, (7, n)."""
-    fields = dict(zip(FIELDS, cloud, strict=True))
+    fields = dict(zip(RADAR_FIELDS, cloud, strict=True))
     radar_T_ego_rotation = sweep.ego_T_sensor()[:3, :3]
     xyz = move(lidar_T_global @ sweep.global_T_ego() @ sweep.ego_T_sensor(), cloud[:3])
     flat = np.stack([fields["vx_comp"], fields["vy_comp"], np.zeros(cloud.shape[1])])  # (3, n)

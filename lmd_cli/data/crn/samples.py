@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from lmd_cli.data.boxes import Box3D
 from lmd_cli.data.crn.images import Window, as_rgb, normalise, read_window
 from lmd_cli.data.crn.matrices import (
     PERSPECTIVE_CAMERAS,
@@ -31,13 +32,12 @@ from lmd_cli.data.crn.radar import (
 from lmd_cli.data.crn.truth import EgoBox, ego_boxes, map_truth, turned
 from lmd_cli.data.nuscenes.database import LIDAR, SampleRecord
 from lmd_cli.data.nuscenes.files import data_file
+from lmd_cli.data.nuscenes.images import load_image
 from lmd_cli.data.nuscenes.index.splits import Split
+from lmd_cli.data.nuscenes.radar_files import RadarFields, RadarFilters, read_radar
 from lmd_cli.data.nuscenes.rig import Channels
 from lmd_cli.data.nuscenes.split import SplitSamples, check_modalities
 from lmd_cli.data.sample import Sample
-from lmd_cli.data.simplebev.images import load_image
-from lmd_cli.data.simplebev.radar import RadarFields, RadarFilters, read_radar
-from lmd_cli.data.simplebev.truth import Box3D
 from lmd_cli.errors import DataError
 
 MODALITIES = ("camera", "radar")

@@ -12,13 +12,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lmd_cli.data.boxes import Box3D
 from lmd_cli.data.crn.matrices import global_T_mean_ego
 from lmd_cli.data.nuscenes.database import Annotation, SampleRecord
 from lmd_cli.data.nuscenes.frames import Matrix, invert_rigid, rigid
-from lmd_cli.data.simplebev.truth import Box3D
 
 #: Corners by front and back, within that left and right, within that top and bottom, as a
-#: :class:`~lmd_cli.data.simplebev.truth.Box3D` has them.
+#: :class:`~lmd_cli.data.boxes.Box3D` has them.
 _SIGNS = np.array(list(itertools.product((1, -1), repeat=3)))
 #: The vehicles' classes in nuScenes' detection task, by category, as in nuscenes-devkit (which
 #: worker processes do not import).

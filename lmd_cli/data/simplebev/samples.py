@@ -10,22 +10,20 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lmd_cli.data.boxes import Box3D
 from lmd_cli.data.nuscenes.database import SampleRecord, SensorFrame
 from lmd_cli.data.nuscenes.files import data_file
+from lmd_cli.data.nuscenes.images import load_image
 from lmd_cli.data.nuscenes.index.splits import Split
+from lmd_cli.data.nuscenes.lidar_files import read_lidar
+from lmd_cli.data.nuscenes.radar_files import RadarFields, RadarFilters, read_radar
 from lmd_cli.data.nuscenes.rig import Channels
 from lmd_cli.data.nuscenes.split import SplitSamples, check_modalities
 from lmd_cli.data.sample import Sample
-from lmd_cli.data.simplebev.images import cam0_T_ego, camera_tensors, load_image
-from lmd_cli.data.simplebev.lidar import lidar_for_network, lidar_points, read_lidar
-from lmd_cli.data.simplebev.radar import (
-    RadarFields,
-    RadarFilters,
-    radar_for_network,
-    radar_points,
-    read_radar,
-)
-from lmd_cli.data.simplebev.truth import Box3D, camera_boxes, vehicle_truth
+from lmd_cli.data.simplebev.images import cam0_T_ego, camera_tensors
+from lmd_cli.data.simplebev.lidar import lidar_for_network, lidar_points
+from lmd_cli.data.simplebev.radar import radar_for_network, radar_points
+from lmd_cli.data.simplebev.truth import camera_boxes, vehicle_truth
 from lmd_cli.geometry import Grid
 
 MODALITIES = ("camera", "radar", "lidar")

@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import cv2
 import numpy as np
@@ -13,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lmd_cli.data.boxes import Box3D
 from lmd_cli.data.nuscenes.database import Annotation, SampleRecord
 from lmd_cli.data.nuscenes.frames import Matrix, invert_rigid, move, rigid
 from lmd_cli.geometry import Grid
@@ -21,37 +21,6 @@ from lmd_cli.geometry import Grid
 CENTER_RADIUS = 3.0
 #: Below this the bump is cut to zero.
 CENTER_FLOOR = 0.001
-_SIGNS = np.array(list(itertools.product((0.5, -0.5), repeat=3)), dtype=np.float32).T  # (3, 8)
-
-
-@dataclass(frozen=True, eq=False)
-class Box3D:
-    """A vehicle's annotated box, in the reference camera's axes (x right, y down, z forward).
-
-    Attributes:
-        token: the annotation's token.
-        category: e.g. ``vehicle.car``.
-        visibility: nuScenes level, 1 (0 to 40 % seen) to 4 (80 to 100 %); 0 where unknown.
-        corners: (8, 3) float32, metres; ordered by front and back, within that left and right,
-            within that top and bottom.
-        center: (3,) float32, metres.
-        size: length, width, height, metres.
-        yaw: heading on the ground plane, radians, from x (right) towards z (forward).
-        num_lidar_pts: LiDAR points inside the box, as annotated.
-        num_radar_pts: radar points inside the box, as annotated.
-        speed: on the ground, m/s; NaN where it is not known.
-    """
-
-    token: str
-    category: str
-    visibility: int
-    corners: NDArray[np.float32]
-    center: NDArray[np.float32]
-    size: tuple[float, float, float]
-    yaw: float
-    num_lidar_pts: int
-    num_radar_pts: int
-    speed: float = math.nan
 
 
 def camera_boxes(record: SampleRecord, cam0_T_ego: Matrix) -> list[Box3D]:
@@ -176,3 +145,6 @@ def _squared_distances(cells: Sequence[Sequence[int]], shape: tuple[int, int]) -
             place = squared[rows, columns]
             torch.minimum(place, window, out=place)
     return squared[margin:-margin, margin:-margin].contiguous()
+
+
+_SIGNS = np.array(list(itertools.product((0.5, -0.5), repeat=3)), dtype=np.float32).T  # (3, 8)

@@ -8,7 +8,7 @@ from difflib import get_close_matches
 import numpy as np
 from numpy.typing import NDArray
 
-from lmd_cli.data.simplebev.truth import Box3D
+from lmd_cli.data.boxes import Box3D
 from lmd_cli.errors import ConfigError
 from lmd_cli.evaluation.ground.plane import Array, Plane
 from lmd_cli.evaluation.ground.vehicles import outline

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lmd_cli.data.simplebev.truth import Box3D
+from lmd_cli.data.boxes import Box3D
 from lmd_cli.decomposition.layout import BIAS, INTERACTION
 from lmd_cli.evaluation.ground.decisive import MISSED, criterion_of, sought_class, verdict
 from lmd_cli.evaluation.ground.plane import Array, Plane

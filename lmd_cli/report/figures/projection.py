@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from lmd_cli.data.boxes import Box3D
 from lmd_cli.data.crn.matrices import PERSPECTIVE_CAMERAS
 from lmd_cli.data.nuscenes.database import CAMERAS
-from lmd_cli.data.simplebev.truth import Box3D
 
 Array = NDArray[np.floating]
 
