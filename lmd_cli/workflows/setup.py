@@ -85,7 +85,7 @@ def prepare(
     """Opens the data and the network and resolves methods, threads, device, precision and schedule.
 
     Args:
-        table_only: as in :func:`evaluate`.
+        table_only: as in :func:`lmd_cli.workflows.evaluate.evaluate`.
         rank: which of several processes this is.
         recorded: the record of the run that this one goes on with, if any.
         tolerant: also if some samples cannot be read.
@@ -96,7 +96,8 @@ def prepare(
     device = resolve_device(config.device if rank is None else _own_device(config.device, rank))
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    threads = resolve_threads(config, device, rank and rank.local_size, recorded)
+    shared = None if rank is None else rank.local_size
+    threads = resolve_threads(config, device, shared, recorded)
     # Whatever a launcher chose: a convolution's sums depend on it.
     torch.set_num_threads(threads)
     # Weights first: what is wrong with them shows before a synthetic root is made.

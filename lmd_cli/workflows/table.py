@@ -22,6 +22,7 @@ from lmd_cli.report.tables.render import (
 )
 from lmd_cli.report.tables.spec import TABLES, TableSpec, refusal
 from lmd_cli.runtime.files import disk_errors, write_atomically
+from lmd_cli.workflows.costs import measure_costs
 from lmd_cli.workflows.evaluate import Progress, evaluate
 from lmd_cli.workflows.finish import RunSummary
 from lmd_cli.workflows.inspect import network_attends
@@ -118,7 +119,7 @@ def _measured_tables(
     if not wanted:
         return {}
     try:
-        measured = costs.measure_costs(config)
+        measured = measure_costs(config)
     except MethodError as error:
         if strict:
             raise
