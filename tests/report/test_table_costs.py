@@ -32,8 +32,8 @@ from lmd_cli.workflows.table import table_methods
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
-from benchmark_crn import random_constants, random_features
-from benchmark_tables import Counter
+from benchmarks.crn import random_constants, random_features
+from benchmarks.tables import Counter
 
 OFFSETS = 12
 SAMPLES = 3

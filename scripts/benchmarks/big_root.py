@@ -1,9 +1,9 @@
 """Writes a nuScenes root with tables of v1.0-trainval's size and made-up content, without data.
 
-    python scripts/make_big_root.py /tmp/bigroot
+    python scripts/benchmarks/big_root.py /tmp/bigroot
 
 850 scenes, 34 149 samples, 2.6 million files of sensors, 1.16 million annotations: about 2.5 GB.
-For scripts/benchmark_index.py; ``--scenes`` makes it smaller.
+For scripts/benchmarks/index.py; ``--scenes`` makes it smaller.
 """
 
 from __future__ import annotations

@@ -17,8 +17,6 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn.functional as F
-from demo_classes import Tally, class_of, conditions, read_evidence
-from demo_crn_targets import BevMap
 from numpy.typing import NDArray
 from nuscenes.eval.common.data_classes import EvalBoxes
 from nuscenes.eval.common.utils import center_distance
@@ -29,6 +27,8 @@ from torch import Tensor
 from lmd_cli.data import collate
 from lmd_cli.data.crn import EgoBox, KeyframeSamples
 from lmd_cli.networks.crn import CRN
+from training.conditions import Tally, class_of, conditions, read_evidence
+from training.crn_targets import BevMap
 
 #: A peak may lie this far from its car, metres.
 DISTANCE = 2.0

@@ -1,7 +1,7 @@
 """What reduced precision does to an evaluation: metrics, conservation, vehicle IoU.
 
-    python scripts/precision_study.py --samples 8                   # encoders in bf16 and fp16
-    python scripts/precision_study.py --device cuda --samples 40    # and the decomposition in TF32
+    python scripts/studies/precision.py --samples 8                 # encoders in bf16 and fp16
+    python scripts/studies/precision.py --device cuda --samples 40  # and the decomposition in TF32
 
 Each way evaluates the same samples of the same cycle. ``features`` is how far the camera's
 features are from float32's at the first sample, as a share of their L2 norm. TF32 is a number

@@ -1,6 +1,6 @@
 """Why LMD hardly tells the sensors' own cars apart on the CRN demo: the slope of the last ReLU.
 
-    python scripts/last_relu_study.py --samples 40
+    python scripts/studies/last_relu.py --samples 40
 
 The heat map is a convolution of what one last ReLU lets through. Each rule below gives a sensor's
 part h of that ReLU's input z another say in its output, and is scored as in ``lmd score``:

@@ -1,6 +1,6 @@
-"""What an index costs, on a root with tables of trainval's size (scripts/make_big_root.py).
+"""What an index costs, on a root with tables of trainval's size (scripts/benchmarks/big_root.py).
 
-    python scripts/benchmark_index.py /tmp/bigroot --split val
+    python scripts/benchmarks/index.py /tmp/bigroot --split val
 
 Every figure is of a process of its own: making the index (time, peak memory), opening it (time
 beyond imports), and worker processes that go through every record of their share of the samples

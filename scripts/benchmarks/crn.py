@@ -1,7 +1,8 @@
 """How long decomposing CRN's ``fuse`` takes beside a plain batch of as many entries.
 
-    python scripts/benchmark_crn.py             # the published R18's sizes, one key frame
-    python scripts/benchmark_crn.py --frames 4  # all of its key frames; needs several GB
+    cd scripts
+    python -m benchmarks.crn             # the published R18's sizes, one key frame
+    python -m benchmarks.crn --frames 4  # all of its key frames; needs several GB
 
 Camera, radar, bias and interaction ride through ``fuse``, and each sensor of ``--partners`` other
 samples; the plain batch has one entry more, for the total. Weights and features are random.
@@ -13,10 +14,10 @@ import argparse
 from typing import Any
 
 import torch
-from benchmark import compare, relative
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from benchmarks.timing import compare, relative
 from lmd_cli.decomposition import decompose
 from lmd_cli.networks import CRN, CRNShape, random_weights
 from lmd_cli.runtime.allocator import keep_freed_memory

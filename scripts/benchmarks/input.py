@@ -1,8 +1,8 @@
 """How long reading a sample takes on one core, and what of it.
 
-    python scripts/benchmark_input.py                          # a synthetic root, made for this
-    python scripts/benchmark_input.py --dataroot /data/nuscenes --version v1.0-trainval --split val
-    python scripts/benchmark_input.py --json                   # for machines
+    python scripts/benchmarks/input.py                          # a synthetic root, made for this
+    python scripts/benchmarks/input.py --dataroot /data/nuscenes --version v1.0-trainval --split val
+    python scripts/benchmarks/input.py --json                   # for machines
 
 Images are as large as nuScenes' (900 x 1600), sizes and sweeps as published. The median over the
 samples counts, files being in the system's cache: a slow disk comes on top. One worker process of

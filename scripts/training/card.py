@@ -7,10 +7,9 @@ import platform
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 
-from demo_classes import Tally, classes, conditions, title
-from demo_loop import Recipe
-
 from lmd_cli.data.simplebev.samples import MODALITIES
+from training.conditions import Tally, classes, conditions, title
+from training.loop import Recipe
 
 _PACKAGES = ("torch", "numpy", "opencv-python-headless", "nuscenes-devkit", "safetensors")
 

@@ -8,13 +8,6 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
-import demo_crn_scoring
-import demo_scoring
-from demo_classes import Tally
-from demo_crn_training import CarRecipe, CarTrainer, load_key_frames
-from demo_frames import load_frames
-from demo_loop import AnyLoop
-from demo_training import MapRecipe, Trainer
 from torch import nn
 
 from lmd_cli.data import NuScenesSamples
@@ -22,6 +15,12 @@ from lmd_cli.data.crn import KeyframeSamples
 from lmd_cli.geometry import Grid
 from lmd_cli.networks import SimpleBEV, SimpleBEVWidths
 from lmd_cli.networks.crn import CRN, CRNShape
+from training import crn_scoring, scoring
+from training.conditions import Tally
+from training.crn_training import CarRecipe, CarTrainer, load_key_frames
+from training.frames import load_frames
+from training.loop import AnyLoop
+from training.training import MapRecipe, Trainer
 
 IMAGE_SIZE = (128, 224)
 GRID = Grid((100, 8, 100))
@@ -112,7 +111,7 @@ class MapDemo(Demo):
 
     network, metric = "SimpleBEV", "vehicle IoU"
     loss = "upstream's: cross-entropy inside `valid`, centre and offset, learnt weights"
-    definitions = demo_scoring.DEFINITIONS
+    definitions = scoring.DEFINITIONS
 
     def build(self) -> SimpleBEV:
         """The network, untrained."""
@@ -141,7 +140,7 @@ class MapDemo(Demo):
 
     def evaluate(self, network: Any, root: Path) -> Mapping[str, Tally]:
         """Scores on a synthetic root's ``mini_val``, by condition."""
-        return demo_scoring.evaluate(network, self.samples(root, "mini_val"))
+        return scoring.evaluate(network, self.samples(root, "mini_val"))
 
     def samples(self, root: Path, split: str) -> NuScenesSamples:
         """A split of a synthetic root, as this network takes it."""
@@ -164,7 +163,7 @@ class CarDemo(Demo):
         "CRN's: Gaussian focal loss of the heat map, absolute errors of the boxes; and "
         "cross-entropy of the depth probabilities"
     )
-    definitions = demo_crn_scoring.DEFINITIONS
+    definitions = crn_scoring.DEFINITIONS
 
     def build(self) -> CRN:
         """The network, untrained."""
@@ -190,7 +189,7 @@ class CarDemo(Demo):
 
     def evaluate(self, network: Any, root: Path) -> Mapping[str, Tally]:
         """Scores on a synthetic root's ``mini_val``, by condition."""
-        return demo_crn_scoring.evaluate(network, self.samples(root, "mini_val"))
+        return crn_scoring.evaluate(network, self.samples(root, "mini_val"))
 
     def samples(self, root: Path, split: str) -> KeyframeSamples:
         """A split of a synthetic root, as this network takes it."""

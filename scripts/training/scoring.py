@@ -13,12 +13,12 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 import torch
-from demo_classes import Tally, class_of, conditions, read_evidence
 from torch import Tensor
 
 from lmd_cli.data import Box3D, NuScenesSamples, collate
 from lmd_cli.data.simplebev.truth import footprint
 from lmd_cli.networks import SimpleBEV
+from training.conditions import Tally, class_of, conditions, read_evidence
 
 DEFINITIONS = (
     "IoU: at probability > 0.5 inside `valid` (visibility 1 is left out), intersections and "

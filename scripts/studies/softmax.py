@@ -1,6 +1,6 @@
 """What the three rules for softmax do to CRN's parts: size, conservation, metrics, stability.
 
-    python scripts/softmax_study.py --config demo_crn.yaml --samples 8
+    python scripts/studies/softmax.py --config demo_crn.yaml --samples 8
 
 Size is the sum of the parts' L2 norms over the total's. Stability: 0.01 is added to every attention
 logit, which changes nothing in the network; how far does the camera's part move (PCC with itself)?

@@ -9,11 +9,11 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from demo_frames import Calibration, Frame, Lift, make_batch
-from demo_loop import Loop, Recipe
 from torch import Tensor
 
 from lmd_cli.networks import SimpleBEV
+from training.frames import Calibration, Frame, Lift, make_batch
+from training.loop import Loop, Recipe
 
 OUTPUTS = ("segmentation", "instance_center", "instance_offset")
 #: Factor on the fusion layer's first weights. Raw radar fields are tens, camera features tenths:

@@ -9,16 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from demo_classes import read_evidence
-from demo_crn_depth import depth_loss, depth_targets
-from demo_crn_targets import BRANCHES, BevMap, box_loss, car_targets, focal_loss, mirrored
-from demo_loop import Loop, Recipe
 from torch import Tensor
 
 from lmd_cli.data.crn import KeyframeSamples
 from lmd_cli.data.crn.images import MEAN, STD
 from lmd_cli.networks.crn import CRN, CRNShape
 from lmd_cli.networks.crn.fuser import DeformableAttention
+from training.conditions import read_evidence
+from training.crn_depth import depth_loss, depth_targets
+from training.crn_targets import BRANCHES, BevMap, box_loss, car_targets, focal_loss, mirrored
+from training.loop import Loop, Recipe
 
 HEATMAP = "heatmap.car"
 OUTPUTS = (HEATMAP, *(f"task0.{name}" for name in BRANCHES))
@@ -50,8 +50,8 @@ class KeyFrames:
         images: (S, 6, 3, H, W) uint8.
         tensors: the matrices of :data:`MATRICES` (S, 6, 4, 4) and ``pts_pv`` (S, 6, P, 5).
         targets: for the sample and for its mirror image, see
-            :func:`demo_crn_targets.car_targets`.
-        depth: (6, h, w) of the current frame, see :func:`demo_crn_depth.depth_targets`.
+            :func:`training.crn_targets.car_targets`.
+        depth: (6, h, w) of the current frame, see :func:`training.crn_depth.depth_targets`.
     """
 
     images: Tensor

@@ -1,9 +1,9 @@
 """How long ``lmd evaluate`` computes at a sample on a GPU: in each precision, with CUDA graphs and
 without.
 
-    python scripts/benchmark_gpu.py                       # SimpleBEV's published size
-    python scripts/benchmark_gpu.py --samples 40 --small  # a look
-    python scripts/benchmark_gpu.py --device cpu --small  # what it does, without a GPU
+    python scripts/benchmarks/gpu.py                       # SimpleBEV's published size
+    python scripts/benchmarks/gpu.py --samples 40 --small  # a look
+    python scripts/benchmarks/gpu.py --device cpu --small  # what it does, without a GPU
 
 Every way evaluates the same samples of the same cycle (synthetic data, random weights, which do not
 change the work). A sample's time is ``compute_s`` of ``timings.csv``: everything but waiting for

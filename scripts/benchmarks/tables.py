@@ -1,8 +1,8 @@
 """Count what tables and methods cost beside an evaluation of one variant.
 
-    python scripts/benchmark_tables.py                        # counts, demo.yaml: a minute
-    python scripts/benchmark_tables.py --config demo_crn.yaml
-    python scripts/benchmark_tables.py --published --variants-only --time   # the published size
+    python scripts/benchmarks/tables.py                        # counts, demo.yaml: a minute
+    python scripts/benchmarks/tables.py --config demo_crn.yaml
+    python scripts/benchmarks/tables.py --published --variants-only --time   # the published size
 
 A pass is one map that goes through the network behind the features (a plain one, or a part),
 counted where it leaves the decoder; beside it the FLOPs of torch's counter over those of a plain
