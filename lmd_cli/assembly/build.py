@@ -35,7 +35,7 @@ from lmd_cli.data.synthetic.root import DEMO_SAMPLES, cache_folder
 from lmd_cli.decomposition import InputError, set_module_rules, set_plain_modules
 from lmd_cli.errors import CheckpointError, ConfigError
 from lmd_cli.geometry import PUBLISHED_BOUNDS, Grid
-from lmd_cli.networks import CRNShape, load_checkpoint, random_weights
+from lmd_cli.networks import CRNSizes, load_checkpoint, random_weights
 from lmd_cli.runtime.progress import Progress, Silent, counter
 
 #: What a config's samples can be.
@@ -70,21 +70,19 @@ def ground_plane(model: SimpleBEVConfig | CRNConfig) -> Grid:
     z axis is forward and whose x axis is right (its height does not matter)."""
     if isinstance(model, SimpleBEVConfig):
         return build_grid(model)
-    shape = build_shape(model)
-    reach = (-shape.extent, shape.extent)
-    return Grid((shape.cells, 1, shape.cells), (*reach, -1.0, 1.0, *reach), (0.0, 0.0, 0.0))
+    sizes = build_crn_sizes(model)
+    reach = (-sizes.extent, sizes.extent)
+    return Grid((sizes.cells, 1, sizes.cells), (*reach, -1.0, 1.0, *reach), (0.0, 0.0, 0.0))
 
 
-def build_shape(model: CRNConfig) -> CRNShape:
+def build_crn_sizes(model: CRNConfig) -> CRNSizes:
     """CRN's sizes: the published ones of its backbone, and what the config says instead.
 
     Raises:
         ConfigError: sizes that cannot be built.
     """
-    published = CRNShape.published(18 if model.backbone == "r18" else 50)
+    published = CRNSizes.published(18 if model.backbone == "r18" else 50)
     changed = model.sizes.model_dump(exclude_none=True)
-    if "tasks" in changed:
-        changed["tasks"] = tuple(map(tuple, changed["tasks"]))
     return replace(published, image_size=model.image_size, key_frames=model.key_frames, **changed)
 
 
@@ -160,19 +158,19 @@ def _opened(
         **_filters(data),
     }
     if isinstance(model, CRNConfig):
-        shape = build_shape(model)
+        sizes = build_crn_sizes(model)
         return KeyframeSamples(
             *where,
             **sensors,
             progress=indexing,
             modalities=model.modalities,
             nsweeps=data.nsweeps,
-            image_size=shape.image_size,
-            key_frames=shape.key_frames,
-            depth_bound=shape.depth[1],
-            radar_slots=shape.radar_slots,
-            extent=shape.extent,
-            cells=shape.cells,
+            image_size=sizes.image_size,
+            key_frames=sizes.key_frames,
+            depth_bound=sizes.depth[1],
+            radar_slots=sizes.radar_slots,
+            extent=sizes.extent,
+            cells=sizes.cells,
         )
     return NuScenesSamples(
         *where,

@@ -15,6 +15,7 @@ from lmd_cli.assembly.build import build_dataset, build_network
 from lmd_cli.assembly.forward import encode_features, fused_parts
 from lmd_cli.config.compute import ComputeConfig, parse_size
 from lmd_cli.config.loading import load_config
+from lmd_cli.config.sizes import SimpleBEVSizes
 from lmd_cli.data import collate
 from lmd_cli.errors import ConfigError, ResultsError
 from lmd_cli.evaluation.cost import Meter
@@ -23,7 +24,6 @@ from lmd_cli.evaluation.variants import Families, predict
 from lmd_cli.evaluation.walk import Encoding, Skipped, Visit, make_encoder
 from lmd_cli.geometry import Grid
 from lmd_cli.networks import SimpleBEV
-from lmd_cli.networks.simplebev.sizes import SimpleBEVWidths
 from lmd_cli.runtime.compute import (
     CPU_CHUNKS,
     FREE_SHARE,
@@ -119,7 +119,7 @@ def test_channels_last_needs_to_know_the_encoders():
 
 @pytest.mark.usefixtures("gpu")
 def test_cuda_graphs_are_for_networks_that_allow_them():
-    network = SimpleBEV(grid=Grid((8, 4, 8)), widths=SimpleBEVWidths(latent=8, stem=4))
+    network = SimpleBEV(grid=Grid((8, 4, 8)), widths=SimpleBEVSizes(latent=8, stem=4))
     assert resolve_compute(ComputeConfig(), GPU, None, network).cuda_graphs
     assert not resolve_compute(ComputeConfig(), CPU, None, network).cuda_graphs
     assert not resolve_compute(ComputeConfig(cuda_graphs=False), GPU, None, network).cuda_graphs
@@ -132,7 +132,7 @@ def test_cuda_graphs_are_for_networks_that_allow_them():
 
 
 def test_with_tf32_the_whole_network_is_channels_last(switches: None):
-    network = SimpleBEV(grid=Grid((8, 4, 8)), widths=SimpleBEVWidths(latent=8, stem=4))
+    network = SimpleBEV(grid=Grid((8, 4, 8)), widths=SimpleBEVSizes(latent=8, stem=4))
     kernel = network.decoder.first_conv.weight
     Compute(channels_last=True).apply(network)
     assert not kernel.is_contiguous(memory_format=torch.channels_last)
