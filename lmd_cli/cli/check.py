@@ -15,11 +15,7 @@ if TYPE_CHECKING:
 
 
 def command(
-    config: options.Config,
-    settings: options.Settings = None,
-    dataroot: options.Dataroot = None,
-    checkpoint: options.Checkpoint = None,
-    device: options.Device = None,
+    given: options.NetworkOptions,
     output: Annotated[
         Path | None,
         typer.Option(metavar="DIR", file_okay=False, help="Also write checks.csv, coverage.csv."),
@@ -38,7 +34,7 @@ def command(
     """
     from lmd_cli.cli import show
 
-    run = options.load(config, settings, dataroot, checkpoint, device)
+    run = given.load()
     from lmd_cli.runtime.progress import make_progress
     from lmd_cli.workflows.check import preflight
 

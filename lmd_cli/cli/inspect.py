@@ -13,11 +13,7 @@ if TYPE_CHECKING:
 
 
 def command(
-    config: options.Config,
-    settings: options.Settings = None,
-    dataroot: options.Dataroot = None,
-    checkpoint: options.Checkpoint = None,
-    device: options.Device = None,
+    given: options.NetworkOptions,
     sample_token: Annotated[
         str | None, typer.Option(metavar="TOKEN", help="Which sample; the first if none.")
     ] = None,
@@ -28,7 +24,7 @@ def command(
 
     Exit code 0, or 1 if an operation has no rule; the call that would fill each gap is printed.
     """
-    run = options.load(config, settings, dataroot, checkpoint, device)
+    run = given.load()
     from lmd_cli.runtime.progress import make_progress
     from lmd_cli.workflows.inspect import inspect_network
 

@@ -14,11 +14,7 @@ if TYPE_CHECKING:
 
 
 def command(
-    config: options.Config,
-    settings: options.Settings = None,
-    dataroot: options.Dataroot = None,
-    checkpoint: options.Checkpoint = None,
-    device: options.Device = None,
+    given: options.NetworkOptions,
     output: options.Output = None,
     method: options.Methods = None,
     limit: Annotated[
@@ -37,7 +33,7 @@ def command(
     """
     from lmd_cli.cli import show
 
-    run = options.load(config, settings, dataroot, checkpoint, device)
+    run = given.load()
     folder = output or Path("results") / run.name / "score"
     from lmd_cli.runtime.progress import make_progress
     from lmd_cli.workflows.score import score
@@ -61,8 +57,7 @@ def command(
     header, rows = score_table(found.scores, found.seconds, found.plain_seconds)
     show.table(header, rows)
     show.lines(found.notes)
-    same = options.again(config, settings, dataroot, checkpoint, device)
-    show.files([*found.files, picture], "sanity", *same)
+    show.files([*found.files, picture], "sanity", *given.arguments())
 
 
 def _picture(found: ScoreSummary, folder: Path) -> Path:
