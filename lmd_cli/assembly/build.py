@@ -103,10 +103,10 @@ def build_dataset(
         DataError: data root, version, split or channel not found, or a record of the tables that
             cannot be used.
     """
-    found = _samples(config, progress)
-    if not tolerant and not isinstance(found, OwnSamples):
-        found.require_records()
-    return found
+    samples = _samples(config, progress)
+    if not tolerant and not isinstance(samples, OwnSamples):
+        samples.require_records()
+    return samples
 
 
 def _samples(config: RunConfig, progress: Progress | None) -> Samples:
@@ -258,12 +258,12 @@ def _randomise(network: nn.Module, config: RunConfig) -> None:
 
 def _digest(network: nn.Module) -> str:
     """SHA-256 of all weights with their names."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for name, value in network.state_dict().items():
         data = value.detach().cpu().contiguous().flatten().view(torch.uint8)
-        found.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        found.update(data.numpy().tobytes())
-    return found.hexdigest()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(data.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def untrained(config: RunConfig) -> Any:
@@ -312,9 +312,9 @@ def find_checkpoint(name: str, config_file: Path | None = None) -> Path:
     models = shipped("models")
     beside = [] if config_file is None else [config_file.parent, config_file.parent.parent]
     inside = given.relative_to("models") if given.is_relative_to("models") else given
-    found = first_file([given, *(folder / given for folder in beside), models / inside])
-    if found is not None:
-        return found
+    file = first_file([given, *(folder / given for folder in beside), models / inside])
+    if file is not None:
+        return file
     known = [path.name for path in models.glob("*") if path.suffix in (".safetensors", ".pth")]
     raise CheckpointError(
         f"checkpoint {name} does not exist (looked from {Path.cwd()}, from the config's folder and "

@@ -34,9 +34,9 @@ def command(
 
     progress = make_progress()
     try:
-        found = run_sanity(run, folder, limit, overwrite=overwrite, progress=progress)
+        summary = run_sanity(run, folder, limit, overwrite=overwrite, progress=progress)
     finally:
         progress.close()
-    show.table(*sanity_table(found.rows))
-    show.lines(found.notes)
-    show.files(found.files, "evaluate", *given.arguments())
+    show.table(*sanity_table(summary.rows))
+    show.lines(summary.notes)
+    show.files(summary.files, "evaluate", *given.arguments())

@@ -40,7 +40,7 @@ def command(
 
     progress = make_progress()
     try:
-        found = score(
+        summary = score(
             run,
             folder,
             method or (),
@@ -51,19 +51,19 @@ def command(
         )
     finally:
         progress.close()
-    picture = _picture(found, folder)
+    picture = _picture(summary, folder)
     from lmd_cli.report.figures.scores import score_table
 
-    header, rows = score_table(found.scores, found.seconds, found.plain_seconds)
+    header, rows = score_table(summary.scores, summary.seconds, summary.plain_seconds)
     show.table(header, rows)
-    show.lines(found.notes)
-    show.files([*found.files, picture], "sanity", *given.arguments())
+    show.lines(summary.notes)
+    show.files([*summary.files, picture], "sanity", *given.arguments())
 
 
-def _picture(found: ScoreSummary, folder: Path) -> Path:
+def _picture(summary: ScoreSummary, folder: Path) -> Path:
     from lmd_cli.report.figures.scores import score_png
     from lmd_cli.runtime.files import write_atomically
 
     path = folder / "score.png"
-    write_atomically(path, score_png(found.scores))
+    write_atomically(path, score_png(summary.scores))
     return path

@@ -82,11 +82,11 @@ def main() -> None:
         return network.fuse(batch, [OUTPUT], **geometry)[OUTPUT][:1]
 
     name = f"decomposing CRN's fuse with {entries - 1} parts / a plain batch of {entries}"
-    found = compare(name, ours, plain, relative, BOUND, arguments.repeats)
+    c = compare(name, ours, plain, relative, BOUND, arguments.repeats)
     print(
-        f"{found.name}: {found.ours:.2f} s / {found.other:.2f} s = {found.ratio:.3f} (at most "
-        f"{found.bound}: {'ok' if found.ratio <= BOUND else 'MISSED'}; results differ by "
-        f"{found.difference:.1e})"
+        f"{c.name}: {c.ours:.2f} s / {c.other:.2f} s = {c.ratio:.3f} (at most "
+        f"{c.bound}: {'ok' if c.ratio <= BOUND else 'MISSED'}; results differ by "
+        f"{c.difference:.1e})"
     )
 
 

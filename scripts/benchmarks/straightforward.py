@@ -60,8 +60,8 @@ def straightforward(bench: Bench, small: bool, repeats: int) -> list[Comparison]
     runs = [(timed(ours), alone()) for _ in range(repeats)]
     seconds = min(time for (time, _), _ in runs)
     other = min(time for _, (time, _) in runs)
-    (_, found), (_, wanted) = runs[-1]
-    difference = _difference(found, wanted)
+    (_, parts), (_, reference) = runs[-1]
+    difference = _difference(parts, reference)
     return [Comparison(name, seconds, other, seconds / other, BOUND, difference), kept]
 
 
@@ -96,13 +96,13 @@ def one_pass_for_each_part(bench: Bench) -> Parts:
         part: Tensor = collected(program, program.run(starts, stream), 1, False)
         return part
 
-    found = {m: one_pass(clean, m) for m in bench.network.modalities}
+    parts = {m: one_pass(clean, m) for m in bench.network.modalities}
     one_pass(zeros, "camera")  # the bias
     for _ in range(OFFSETS):
         partner = _encode_densely(bench.network, bench.partner)
         for m in bench.network.modalities:
-            found[f"{m} perturbed"] = one_pass(partner, m)
-    return found
+            parts[f"{m} perturbed"] = one_pass(partner, m)
+    return parts
 
 
 def _encode_densely(network: SimpleBEV, batch: Any) -> Parts:
@@ -125,8 +125,8 @@ def _in_its_own_process(small: bool) -> tuple[float, Parts]:
         command += ["--threads", str(torch.get_num_threads()), *(["--small"] if small else [])]
         path = os.pathsep.join([str(SCRIPTS), str(SCRIPTS.parent)])
         subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, check=True)
-        found = torch.load(there, weights_only=True)
-    return found["seconds"], found["parts"]
+        stored = torch.load(there, weights_only=True)
+    return stored["seconds"], stored["parts"]
 
 
 def main() -> None:

@@ -107,9 +107,9 @@ class Sampler:
 
     def plain(self) -> Counter:
         """Of a plain pass behind the features (and a linear fusion layer)."""
-        found = self._encode(0, True)
-        assert isinstance(found, Encoding)
-        what = explained_encoding(self.network, self.run.config.model.output, found)
+        encoding = self._encode(0, True)
+        assert isinstance(encoding, Encoding)
+        what = explained_encoding(self.network, self.run.config.model.output, encoding)
         with Counter() as counter, torch.no_grad():
             what.fuse(**what.features)
         return counter
@@ -166,27 +166,27 @@ def measure_all(config: RunConfig, timed: bool, all_tables: bool) -> list[Counte
 def ways(config: RunConfig, all_tables: bool = True) -> dict[str, Sequence[str]]:
     """Methods by the name of what is evaluated; one variant comes first."""
     variants = next((n for n in (2, 8, 9) if not refusals([n], config)), None)
-    found: dict[str, Sequence[str]] = {
+    methods: dict[str, Sequence[str]] = {
         "one variant": ("lmd:identity-ratio",),
         "evaluate": [f"lmd:{variant}" for variant in config.variants],
     }
     if variants is not None:
-        found[f"table {variants}"] = table_methods([variants])
+        methods[f"table {variants}"] = table_methods([variants])
     if all_tables:
         fitting = [n for n in table_numbers("all") if n in TABLES and not refusals([n], config)]
-        found["table all"] = table_methods(fitting)
-    return found
+        methods["table all"] = table_methods(fitting)
+    return methods
 
 
-def show(found: list[Counted]) -> None:
+def show(counted: list[Counted]) -> None:
     """Plain lines."""
-    for c in found:
+    for c in counted:
         passes = "" if c.passes is None else f"{c.passes:.1f} passes, "
         seconds = "" if c.seconds is None else f", {c.seconds:.2f} s"
         flops = f"FLOPs of {c.plain:.1f} plain ones, {c.gflops:.1f} GFLOP a sample"
         print(f"{c.name}: {passes}{flops}{seconds}")
-        for other in found[:2]:
-            if c not in found[:2]:
+        for other in counted[:2]:
+            if c not in counted[:2]:
                 print(f"  against {other.name}: {against(c, other)}")
 
 
@@ -217,8 +217,8 @@ def main() -> None:
     config = load_config(arguments.config)
     config = published(config) if arguments.published else config
     config = config.model_copy(update={"threads": arguments.threads or config.threads})
-    found = measure_all(config, arguments.time, not arguments.variants_only)
-    print(json.dumps([asdict(c) for c in found], indent=2)) if arguments.json else show(found)
+    counted = measure_all(config, arguments.time, not arguments.variants_only)
+    print(json.dumps([asdict(c) for c in counted], indent=2)) if arguments.json else show(counted)
 
 
 if __name__ == "__main__":

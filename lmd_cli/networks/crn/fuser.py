@@ -144,8 +144,8 @@ class Fuser(nn.Module):
         layers = (self.attn_layers, self.norm_layers1, self.ffn_layers, self.norm_layers2)
         for attend, norm1, feed_forward, norm2 in zip(*layers, strict=True):
             # The position decides where to look, and is not part of what is passed on.
-            found = attend(query + position, image, radar, self.ref_2d)
-            query = norm2(feed_forward(norm1(query + found)))
+            attended = attend(query + position, image, radar, self.ref_2d)
+            query = norm2(feed_forward(norm1(query + attended)))
         return query.transpose(1, 2).unflatten(2, (self.cells, self.cells))
 
 

@@ -107,8 +107,8 @@ class CRN(nn.Module):
         """``cells`` and ``mask`` of :class:`~lmd_cli.networks.crn.geometry.Geometry`."""
         matrices = tuple(batch[name] for name in MATRICES)
         with torch.autocast(batch["imgs"].device.type, enabled=False):
-            found = locate(self.sizes, self.backbone_img.frustum, matrices)
-        return {"cells": found.cells, "mask": found.mask.to(batch["imgs"].dtype)}
+            geometry = locate(self.sizes, self.backbone_img.frustum, matrices)
+        return {"cells": geometry.cells, "mask": geometry.mask.to(batch["imgs"].dtype)}
 
     # -- fusion ---------------------------------------------------------------------------
 
@@ -163,12 +163,12 @@ class CRN(nn.Module):
         fused = self.fuser(image, radar)
         branches = list(dict.fromkeys((task, branch) for task, branch, _ in wanted))
         made = dict(zip(branches, self.head(fused, branches), strict=True))
-        found = {}
+        predictions = {}
         for name, (task, branch, index) in zip(names, wanted, strict=True):
             value = made[task, branch]
             value = value if index is None else value[:, index : index + 1]
-            found[name] = torch.sigmoid(value) if name.startswith("probability.") else value
-        return found
+            predictions[name] = torch.sigmoid(value) if name.startswith("probability.") else value
+        return predictions
 
     def forward_up(self, values: Tensor) -> Tensor:
         """Maps (..., y to the left, x forward) as (..., forward, right)."""
@@ -206,11 +206,11 @@ class CRN(nn.Module):
 
     def explain_mismatch(self, state: Mapping[str, Tensor]) -> str | None:
         """Says that a checkpoint is of another backbone depth or number of key frames."""
-        found = backbone_of(state)
-        if found is not None and found != self.sizes.backbone:
+        backbone = backbone_of(state)
+        if backbone is not None and backbone != self.sizes.backbone:
             return (
-                f"these are weights of a CRN with a ResNet-{found} image backbone, the config says "
-                f"{self.sizes.backbone} (model.backbone)"
+                f"these are weights of a CRN with a ResNet-{backbone} image backbone, the config "
+                f"says {self.sizes.backbone} (model.backbone)"
             )
         weight = state.get("fuser.reduce_conv.0.weight")
         if weight is None or weight.dim() != 4 or weight.shape[1] % weight.shape[0]:
