@@ -213,7 +213,12 @@ def operator_name(operator: Any) -> str:
 def rules_block() -> str:
     """Every operator with its rule, by file."""
     rows = [
-        (f"[{module}](../decomposition/rules/{module}.py)", kind, equation, " ".join(f"`{n}`" for n in names))
+        (
+            f"[{module}](../decomposition/rules/{module}.py)",
+            kind,
+            equation,
+            " ".join(f"`{n}`" for n in names),
+        )
         for (module, kind, equation), names in rule_groups().items()
     ]
     return _table(("file", "kind", "equation, or why not", "operators"), rows)
