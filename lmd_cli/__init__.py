@@ -9,8 +9,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from lmd_cli.config import RunConfig
-    from lmd_cli.config_file import load_config
+    from lmd_cli.config.loading import load_config
+    from lmd_cli.config.schema import RunConfig
     from lmd_cli.decomposition import (
         Decomposition,
         Variant,

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-from lmd_cli.memory import keep_freed_memory
-from lmd_cli.printable import use_plain_text
+from lmd_cli.runtime.allocator import keep_freed_memory
+from lmd_cli.runtime.printable import use_plain_text
 
 
 def main() -> None:

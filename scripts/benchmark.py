@@ -29,8 +29,8 @@ from benchmarks.setting import OUTPUT, VARIANT, Bench, Flops
 from benchmarks.straightforward import straightforward
 from benchmarks.timing import Comparison, compare, peak_gigabytes, relative
 
-from lmd_cli.evaluation.predict import predict
-from lmd_cli.memory import keep_freed_memory
+from lmd_cli.evaluation.variants import predict
+from lmd_cli.runtime.allocator import keep_freed_memory
 
 __all__ = ["Comparison", "compare", "measure", "relative"]
 

@@ -21,12 +21,12 @@ from typing import Any
 
 from PIL import Image
 
-from lmd_cli.config_file import load_config
-from lmd_cli.progress import make_progress
-from lmd_cli.report.figures import decomposition_figure
-from lmd_cli.report.make import make_report
-from lmd_cli.report.sample import scene_of
-from lmd_cli.single import decompose_sample
+from lmd_cli.config.loading import load_config
+from lmd_cli.report.figures.bev import decomposition_figure
+from lmd_cli.report.figures.scene import scene_of
+from lmd_cli.runtime.progress import make_progress
+from lmd_cli.workflows.decompose import decompose_sample
+from lmd_cli.workflows.report import make_report
 
 LARGEST = 100_000
 #: Qualities that are tried, the best first.

@@ -1,7 +1,7 @@
 """Train a demo network on the synthetic world and write its weights and model card.
 
     python scripts/train_demo.py                     # camera + radar
-    python scripts/train_demo.py --model lidar_cam   # see demo_models.DEMOS
+    python scripts/train_demo.py --model lidar_cam   # see training.demos.DEMOS
 
 Makes the synthetic roots in the cache folder on first use, trains on the CPU, and goes on where
 it was interrupted (its checkpoint lies in ``--state``). Writes ``demo_MODEL.safetensors`` and
@@ -15,15 +15,15 @@ import sys
 from pathlib import Path
 
 import torch
-from demo_card import Facts, card
-from demo_classes import conditions
-from demo_loop import AnyLoop
-from demo_models import DEFAULT, DEMOS, Demo
 from safetensors.torch import save_file
+from training.card import Facts, card
+from training.conditions import conditions
+from training.demos import DEFAULT, DEMOS, Demo
+from training.loop import AnyLoop
 
 from lmd_cli.data.synthetic import cached_root, demo_root
 from lmd_cli.data.synthetic.root import DEMO_SAMPLES, cache_folder
-from lmd_cli.networks.checkpoints import file_sha256, load_checkpoint
+from lmd_cli.networks.checkpoints.loading import file_sha256, load_checkpoint
 
 #: Worlds (seeds) and keyframes per scene: 4 x 8 x 16 = 512 frames.
 SEEDS, SAMPLES = (0, 1, 2, 3), 16

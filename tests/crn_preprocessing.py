@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from lmd_cli.data.database import SensorFrame
+from lmd_cli.data.nuscenes.database import SensorFrame
 
 MOUNTING = ([1.700791, 0.015946, 1.510958], [0.499802, -0.503032, 0.499780, -0.497371])
 #: The vehicle's pose at the key frame and at an earlier one: translation (m), quaternion.

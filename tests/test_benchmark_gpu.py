@@ -1,4 +1,4 @@
-"""``scripts/benchmark_gpu.py`` where there is no GPU."""
+"""``scripts/benchmarks/gpu.py`` where there is no GPU."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 import torch
 
-SCRIPT = Path(__file__).parents[1] / "scripts" / "benchmark_gpu.py"
+SCRIPT = Path(__file__).parents[1] / "scripts" / "benchmarks" / "gpu.py"
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> None:
-    monkeypatch.setattr(sys, "argv", ["benchmark_gpu.py", *arguments])
+    monkeypatch.setattr(sys, "argv", ["gpu.py", *arguments])
     runpy.run_path(str(SCRIPT), run_name="__main__")
 
 

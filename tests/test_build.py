@@ -8,10 +8,10 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from lmd_cli import build
-from lmd_cli.config_file import load_config
+from lmd_cli.assembly import build
+from lmd_cli.config.loading import load_config
 from lmd_cli.errors import CheckpointError, ConfigError
-from lmd_cli.progress import Silent
+from lmd_cli.runtime.progress import Silent
 
 
 def test_the_cpu_is_always_there():

@@ -9,10 +9,10 @@ import pytest
 import yaml
 from pydantic import BaseModel
 
-from lmd_cli.config import RunConfig
-from lmd_cli.config_file import load_config
+from lmd_cli.config.loading import load_config
+from lmd_cli.config.schema import RunConfig
+from lmd_cli.config.shipped import shipped
 from lmd_cli.errors import ConfigError
-from lmd_cli.resources import shipped
 
 SHIPPED = sorted(path.name for path in shipped("configs").glob("*.yaml"))
 

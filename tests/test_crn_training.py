@@ -12,17 +12,17 @@ import pytest
 import torch
 
 from lmd_cli.data import collate
-from lmd_cli.data.perspective import EgoBox, KeyframeSamples
+from lmd_cli.data.crn import EgoBox, KeyframeSamples
 from lmd_cli.data.synthetic import synthesize
 from lmd_cli.networks.crn import CRN, CRNShape
 from lmd_cli.networks.crn.geometry import positions
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
-import demo_crn_depth
-import demo_crn_scoring
-import demo_crn_targets
-import demo_crn_training
+from training import crn_depth as demo_crn_depth
+from training import crn_scoring as demo_crn_scoring
+from training import crn_targets as demo_crn_targets
+from training import crn_training as demo_crn_training
 
 BEV = demo_crn_targets.BevMap(cells=16, extent=16.0)
 # Widths are multiples of 8: in channels-last order, the gradient of a 1x1 convolution with stride 2

@@ -11,11 +11,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lmd_cli.config_file import load_config
+from lmd_cli.config.loading import load_config
 from lmd_cli.decomposition import NoRuleError, decompose
 from lmd_cli.decomposition.linearised.replay import replay, replay_deviation
-from lmd_cli.evaluation import evaluate
-from lmd_cli.graphs import Graph
+from lmd_cli.runtime.cuda_graphs import Graph
+from lmd_cli.workflows.evaluate import evaluate
 
 pytestmark = pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
 

@@ -13,14 +13,24 @@ from pathlib import Path
 
 import pytest
 
-from lmd_cli import drafts, locks
-from lmd_cli.drafts import LOCK, making
 from lmd_cli.errors import ForeignFileError, out_of_memory
-from lmd_cli.evaluation.disk import append_synced, csv_lines, format_value, read_text
-from lmd_cli.evaluation.results import FILES, RunFolder
-from lmd_cli.evaluation.rows import Stretch, merge
-from lmd_cli.files import file_name, own, own_folder, read_own, remove_own, replacing
-from lmd_cli.printable import one_line, printable
+from lmd_cli.results.rows import Stretch, merge
+from lmd_cli.results.run_folder import FILES, RunFolder
+from lmd_cli.runtime import drafts, locks
+from lmd_cli.runtime.drafts import LOCK, making
+from lmd_cli.runtime.files import (
+    append_synced,
+    csv_lines,
+    file_name,
+    format_value,
+    own,
+    own_folder,
+    read_own,
+    read_text,
+    remove_own,
+    replacing,
+)
+from lmd_cli.runtime.printable import one_line, printable
 
 KINDS: dict[str, Callable[[Path], object]] = {
     "a symbolic link": lambda path: path.symlink_to(path.parent / "outside.txt"),
@@ -147,7 +157,9 @@ def test_what_cannot_be_seen_is_written_out() -> None:
     assert not any(map(one_line, ("", "a\n", "a\rb", "a\x85b", "a\u2028b")))
 
 
-ASCII = "from lmd_cli.printable import use_plain_text as u; u(); print('0.1 ± 0.2 é \\ud800')"
+ASCII = (
+    "from lmd_cli.runtime.printable import use_plain_text as u; u(); print('0.1 ± 0.2 é \\ud800')"
+)
 
 
 def test_a_terminal_that_knows_ascii_alone() -> None:

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from lmd_cli.contract import encode_batch, fuse_function
+from lmd_cli.assembly.forward import encode_batch, fuse_function
 from lmd_cli.decomposition import decompose
 from lmd_cli.errors import CheckpointError, ContractError, DataError
 

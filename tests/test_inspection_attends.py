@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lmd_cli.inspection import attends
+from lmd_cli.workflows.inspect import attends
 
 FEATURES = {
     name: torch.randn(1, 6, 8, generator=torch.Generator().manual_seed(seed))

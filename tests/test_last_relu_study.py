@@ -14,7 +14,7 @@ from lmd_cli.decomposition.result import Parts
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
-import last_relu_study as study
+from studies import last_relu as study
 
 
 class Units(nn.Module):

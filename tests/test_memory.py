@@ -11,7 +11,7 @@ import pytest
 #: Page faults of the last of four equal rounds of large tensors.
 FAULTS = """
 import resource, torch
-from lmd_cli.memory import keep_freed_memory
+from lmd_cli.runtime.allocator import keep_freed_memory
 print(keep_freed_memory() if {keep} else None)
 def run():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt

@@ -12,7 +12,16 @@ from pathlib import Path
 
 import pytest
 
-from lmd_cli.progress import Bar, Lines, Meter, Silent, counter, duration, make_progress, rate
+from lmd_cli.runtime.progress import (
+    Bar,
+    Lines,
+    Meter,
+    Silent,
+    counter,
+    duration,
+    make_progress,
+    rate,
+)
 
 
 class FakeClock:
@@ -124,7 +133,7 @@ def on_a_terminal(code: str, width: int) -> str:
 
 def test_a_terminal_gets_a_bar_that_says_the_same():
     code = """
-from lmd_cli.progress import Bar, make_progress
+from lmd_cli.runtime.progress import Bar, make_progress
 bar = make_progress()
 assert isinstance(bar, Bar)
 now = iter(range(100))

@@ -12,23 +12,22 @@ import pytest
 import torch
 from torch import Tensor
 
-from lmd_cli.build import untrained
-from lmd_cli.config_file import load_config
+from lmd_cli.assembly.build import untrained
+from lmd_cli.config.loading import load_config
 from lmd_cli.data import NuScenesSamples
 from lmd_cli.data.synthetic import synthesize
 from lmd_cli.geometry import Grid
 from lmd_cli.networks import SimpleBEV, SimpleBEVWidths
 from lmd_cli.networks.crn import CRN, CRNShape
-from lmd_cli.networks.unprojection import unproject
+from lmd_cli.networks.simplebev.unprojection import unproject
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
 
-import demo_classes
-import demo_frames
-import demo_models
-import demo_scoring
-import demo_training
 import train_demo
+from training import conditions, demos
+from training import frames as demo_frames
+from training import scoring as demo_scoring
+from training import training as demo_training
 
 SIZE, GRID = (32, 56), Grid((16, 4, 16))
 RECIPE = demo_training.MapRecipe(epochs=2, batch=2, sensor_dropout=0.5)
@@ -193,9 +192,9 @@ def test_the_weights_and_card_are_written(loaded, data, tmp_path: Path, monkeypa
     run = trainer(loaded, tmp_path / "state")
     run.train(until=1)
     monkeypatch.setattr(train_demo, "demo_root", lambda *_: data.dataroot)
-    monkeypatch.setattr(demo_models.MapDemo, "samples", lambda *_: data)
+    monkeypatch.setattr(demos.MapDemo, "samples", lambda *_: data)
     arguments = Namespace(output=tmp_path / "models", cache=None)
-    path = train_demo.write(demo_models.DEMOS["radar_cam"], run, arguments)
+    path = train_demo.write(demos.DEMOS["radar_cam"], run, arguments)
     text = path.with_suffix(".md").read_text()
     assert train_demo.file_sha256(path) in text
     assert f"parameters: {sum(p.numel() for p in run.network.parameters())}" in text
@@ -204,15 +203,15 @@ def test_the_weights_and_card_are_written(loaded, data, tmp_path: Path, monkeypa
     assert train_demo.load_checkpoint(path, again) == train_demo.file_sha256(path)
 
 
-@pytest.mark.parametrize("key", demo_models.DEMOS)
+@pytest.mark.parametrize("key", demos.DEMOS)
 def test_a_demo_network_fits_its_file(key: str) -> None:
-    network = demo_models.DEMOS[key].build()
+    network = demos.DEMOS[key].build()
     assert sum(v.numel() * v.element_size() for v in network.state_dict().values()) < 2_980_000
 
 
-@pytest.mark.parametrize("key", demo_models.DEMOS)
+@pytest.mark.parametrize("key", demos.DEMOS)
 def test_a_demo_network_has_every_layer_type(key: str) -> None:
-    network = demo_models.DEMOS[key].build()
+    network = demos.DEMOS[key].build()
     published = (
         CRN(CRNShape.published(18))
         if isinstance(network, CRN)
@@ -267,8 +266,8 @@ def test_classes_go_by_the_sensors_of_the_network(
     modalities: tuple[str, ...], seen: tuple[str, ...], name: str
 ) -> None:
     evidence = {sensor: sensor in seen for sensor in ("camera", "radar", "lidar")}
-    assert demo_classes.class_of(evidence, modalities) == name
-    assert name in demo_classes.classes(modalities)
+    assert conditions.class_of(evidence, modalities) == name
+    assert name in conditions.classes(modalities)
 
 
 @pytest.mark.parametrize(
@@ -282,7 +281,7 @@ def test_classes_go_by_the_sensors_of_the_network(
 )
 def test_a_config_describes_its_demo_network(config: str, key: str) -> None:
     parsed = load_config(config)
-    demo = demo_models.DEMOS[key]
+    demo = demos.DEMOS[key]
     assert parsed.model.checkpoint == f"models/{demo.name}.safetensors"
     network, built = demo.build(), untrained(parsed)
     assert built.modalities == network.modalities

@@ -10,9 +10,9 @@ import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmd_cli.config_file import load_config
+from lmd_cli.config.loading import load_config
+from lmd_cli.config.yaml_text import LONGEST, TextError, load_yaml
 from lmd_cli.errors import ConfigError
-from lmd_cli.yaml_text import LONGEST, TextError, load_yaml
 
 
 def laughs(levels: int) -> str:

@@ -11,7 +11,7 @@ import typer
 from lmd_cli.cli import options
 
 if TYPE_CHECKING:
-    from lmd_cli.preflight import Preflight
+    from lmd_cli.workflows.check import Preflight
 
 
 def command(
@@ -39,8 +39,8 @@ def command(
     from lmd_cli.cli import show
 
     run = options.load(config, settings, dataroot, checkpoint, device)
-    from lmd_cli.preflight import preflight
-    from lmd_cli.progress import make_progress
+    from lmd_cli.runtime.progress import make_progress
+    from lmd_cli.workflows.check import preflight
 
     found = preflight(run, make_progress(), files=files)
     if verbose and found.coverage:
@@ -52,9 +52,9 @@ def command(
 
 
 def _write(found: Preflight, folder: Path) -> list[Path]:
-    from lmd_cli.evaluation.results import csv_lines, disk_errors, write_atomically
-    from lmd_cli.preflight import Covered
-    from lmd_cli.preflight_data import Check
+    from lmd_cli.runtime.files import csv_lines, disk_errors, write_atomically
+    from lmd_cli.workflows.check import Covered
+    from lmd_cli.workflows.check_data import Check
 
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)

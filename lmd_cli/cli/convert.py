@@ -21,7 +21,7 @@ def command(
 ) -> None:
     """Copy a checkpoint's tensors, and nothing else, into a safetensors file."""
     from lmd_cli.cli import show
-    from lmd_cli.networks.conversion import convert
+    from lmd_cli.networks.checkpoints.conversion import convert
 
     done = convert(checkpoint, output, overwrite=overwrite, ema=ema)
     show.lines(

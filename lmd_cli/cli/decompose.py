@@ -57,13 +57,19 @@ def command(
     results/<config name>/decompose/<token>; with --samples, grid.png.
     """
     from lmd_cli.cli import show
-    from lmd_cli.files import file_name
+    from lmd_cli.runtime.files import file_name
 
     chosen = [f"variants=[{variant}]"] if variant is not None else []
     run = options.load(config, [*(settings or []), *chosen], dataroot, checkpoint, device)
-    from lmd_cli.progress import make_progress
-    from lmd_cli.report.sample import Pictures, summary, write_grid, write_sample
-    from lmd_cli.single import decompose_sample, decompose_several
+    from lmd_cli.runtime.progress import make_progress
+    from lmd_cli.workflows.decompose import (
+        Pictures,
+        decompose_sample,
+        decompose_several,
+        summary,
+        write_grid,
+        write_sample,
+    )
 
     onwards = ("evaluate", *options.again(config, settings, dataroot, checkpoint, device))
     styles = [one.value for one in style or [Style.POSITIVE]]

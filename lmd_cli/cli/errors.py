@@ -54,7 +54,7 @@ def _system(error: OSError) -> str:
 
 
 def _leave(message: str, code: int) -> NoReturn:
-    from lmd_cli.printable import printable
+    from lmd_cli.runtime.printable import printable
 
     typer.echo(printable(message), err=True)
     raise typer.Exit(code)

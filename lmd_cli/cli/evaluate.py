@@ -14,12 +14,12 @@ import typer
 
 from lmd_cli.cli import options
 from lmd_cli.cli.errors import INTERRUPTED, explain
-from lmd_cli.printable import printable
+from lmd_cli.runtime.printable import printable
 
 if TYPE_CHECKING:
-    from lmd_cli.config import RunConfig
-    from lmd_cli.evaluation import RunSummary
-    from lmd_cli.evaluation.ranks import Rank
+    from lmd_cli.config.schema import RunConfig
+    from lmd_cli.runtime.ranks import Rank
+    from lmd_cli.workflows.finish import RunSummary
 
 
 class OperatingPoint(StrEnum):
@@ -80,7 +80,7 @@ def command(
     Writes metrics.csv, table.csv, pairs.csv and run.json to results/<config name>. Started by
     torchrun or srun, the processes share the work; rank 0 shows the result.
     """
-    from lmd_cli.evaluation.ranks import launched
+    from lmd_cli.runtime.ranks import launched
 
     given = (dataroot, checkpoint, device, precision, memory, workers)
     run = options.load(config, settings, *given)
@@ -116,8 +116,8 @@ def _evaluate(
     rank: Rank | None,
     shared: Shared,
 ) -> RunSummary:
-    from lmd_cli.evaluation import evaluate
-    from lmd_cli.progress import make_progress
+    from lmd_cli.runtime.progress import make_progress
+    from lmd_cli.workflows.evaluate import evaluate
 
     progress = make_progress()
     try:
@@ -137,7 +137,7 @@ def _evaluate(
 
 def _contribute(run: RunConfig, folder: Path, rank: Rank, shared: Shared, debug: bool) -> None:
     """Another rank than 0: quiet, but for what went wrong."""
-    from lmd_cli.evaluation import contribute
+    from lmd_cli.workflows.evaluate import contribute
 
     try:
         contribute(run, folder, rank, **shared)

@@ -65,9 +65,10 @@ def command(
 
     run = options.load(config, settings, dataroot, checkpoint, device)
     from lmd_cli.attribution.cam import Method
-    from lmd_cli.progress import make_progress
-    from lmd_cli.report.gradcam import CamRequest, write_gradcam
-    from lmd_cli.report.sample import Pictures
+    from lmd_cli.report.figures.cam import CamRequest
+    from lmd_cli.runtime.progress import make_progress
+    from lmd_cli.workflows.decompose import Pictures
+    from lmd_cli.workflows.gradcam import write_gradcam
 
     request = CamRequest(layer, region, target, cast(Method, method.value), modality)
     folder = output or Path("results") / run.name / "gradcam"

@@ -29,8 +29,8 @@ def command(
     Exit code 0, or 1 if an operation has no rule; the call that would fill each gap is printed.
     """
     run = options.load(config, settings, dataroot, checkpoint, device)
-    from lmd_cli.inspection import inspect_network
-    from lmd_cli.progress import make_progress
+    from lmd_cli.runtime.progress import make_progress
+    from lmd_cli.workflows.inspect import inspect_network
 
     found = inspect_network(run, sample_token, make_progress())
     if json:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from lmd_cli.config import RunConfig
+    from lmd_cli.config.schema import RunConfig
 
 Config = Annotated[
     str,
@@ -84,7 +84,7 @@ def again(
 
 def vouching(run: RunConfig, config: str, settings: list[str] | None) -> list[str]:
     """What ``lmd report`` needs besides, if the run's code is the user's own."""
-    from lmd_cli.config import is_own
+    from lmd_cli.config.schema import is_own
 
     return again(config, settings) if is_own(run.model) or is_own(run.data) else []
 
@@ -100,7 +100,7 @@ def load(
     workers: int | None = None,
 ) -> RunConfig:
     """The config with the command line's values; the short options win over ``--set``."""
-    from lmd_cli.config_file import load_config
+    from lmd_cli.config.loading import load_config
 
     short = {
         "data.dataroot": dataroot,

@@ -58,8 +58,8 @@ def command(
     are kept in RUN_FOLDER/survey. A folder is data: code that it names (a network or data set that
     is not lmd's) is only run if --config names the same, or with --trust.
     """
-    from lmd_cli.progress import make_progress
-    from lmd_cli.report.make import ReportOptions, make_report
+    from lmd_cli.runtime.progress import make_progress
+    from lmd_cli.workflows.report import ReportOptions, make_report
 
     own = None if config is None else options.load(config, settings)
     where = (dataroot, checkpoint, device)

@@ -18,9 +18,9 @@ def command(
 ) -> None:
     """List the samples in order, one a line: index, token, scene."""
     run = options.load(config, settings, dataroot)
-    from lmd_cli.build import build_dataset
+    from lmd_cli.assembly.build import build_dataset
     from lmd_cli.cli import show
-    from lmd_cli.progress import make_progress
+    from lmd_cli.runtime.progress import make_progress
 
     dataset = build_dataset(run, make_progress())
     for index, token in enumerate(dataset.tokens[:limit]):

@@ -32,8 +32,9 @@ def command(
 
     run = options.load(config, settings, dataroot, checkpoint, device)
     folder = output or Path("results") / run.name / "sanity"
-    from lmd_cli.progress import make_progress
-    from lmd_cli.report.sanity import run_sanity, sanity_table
+    from lmd_cli.report.figures.sanity import sanity_table
+    from lmd_cli.runtime.progress import make_progress
+    from lmd_cli.workflows.sanity import run_sanity
 
     progress = make_progress()
     try:

@@ -10,7 +10,7 @@ import typer
 from lmd_cli.cli import options
 
 if TYPE_CHECKING:
-    from lmd_cli.evaluation.score import ScoreSummary
+    from lmd_cli.workflows.score import ScoreSummary
 
 
 def command(
@@ -39,8 +39,8 @@ def command(
 
     run = options.load(config, settings, dataroot, checkpoint, device)
     folder = output or Path("results") / run.name / "score"
-    from lmd_cli.evaluation.score import score
-    from lmd_cli.progress import make_progress
+    from lmd_cli.runtime.progress import make_progress
+    from lmd_cli.workflows.score import score
 
     progress = make_progress()
     try:
@@ -56,7 +56,7 @@ def command(
     finally:
         progress.close()
     picture = _picture(found, folder)
-    from lmd_cli.report.scores import score_table
+    from lmd_cli.report.figures.scores import score_table
 
     header, rows = score_table(found.scores, found.seconds, found.plain_seconds)
     show.table(header, rows)
@@ -66,8 +66,8 @@ def command(
 
 
 def _picture(found: ScoreSummary, folder: Path) -> Path:
-    from lmd_cli.evaluation.results import write_atomically
-    from lmd_cli.report.scores import score_png
+    from lmd_cli.report.figures.scores import score_png
+    from lmd_cli.runtime.files import write_atomically
 
     path = folder / "score.png"
     write_atomically(path, score_png(found.scores))

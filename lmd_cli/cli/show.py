@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from lmd_cli.printable import printable
+from lmd_cli.runtime.printable import printable
 
 #: Columns of characters for a file or pipe, more than any table has.
 WIDE = 2000

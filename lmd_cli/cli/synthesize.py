@@ -34,7 +34,7 @@ def command(
     """Write a synthetic nuScenes root (v1.0-mini) of any size."""
     from lmd_cli.cli import show
     from lmd_cli.data.synthetic import synthesize
-    from lmd_cli.progress import counter, make_progress
+    from lmd_cli.runtime.progress import counter, make_progress
 
     progress = make_progress()
     try:

@@ -10,7 +10,7 @@ import typer
 from lmd_cli.cli import options
 
 if TYPE_CHECKING:
-    from lmd_cli.report.layout import Table
+    from lmd_cli.report.tables.render import Table
 
 
 def command(
@@ -40,8 +40,8 @@ def command(
     from lmd_cli.cli import show
 
     run = options.load(config, settings, dataroot, checkpoint, device)
-    from lmd_cli.progress import make_progress
-    from lmd_cli.report.reproduce import reproduce, table_numbers
+    from lmd_cli.runtime.progress import make_progress
+    from lmd_cli.workflows.table import reproduce, table_numbers
 
     numbers = table_numbers(number)
     folder = output or Path("results") / run.name / (

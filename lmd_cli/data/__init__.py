@@ -1,13 +1,13 @@
 """nuScenes, real or synthetic, as named tensors."""
 
+from lmd_cli.data.boxes import Box3D
+from lmd_cli.data.crn import EgoBox, KeyframeSamples
 from lmd_cli.data.loading import Loaded, Reader, Unreadable, default_workers, read_ahead
-from lmd_cli.data.nuscenes import NuScenesSamples
-from lmd_cli.data.perspective import EgoBox, KeyframeSamples
-from lmd_cli.data.radar import RadarFilters
+from lmd_cli.data.nuscenes.radar_files import RadarFilters
+from lmd_cli.data.nuscenes.rig import Channels
 from lmd_cli.data.regions import Region
-from lmd_cli.data.rig import Channels
 from lmd_cli.data.sample import Sample, collate, to_device
-from lmd_cli.data.truth import Box3D
+from lmd_cli.data.simplebev.samples import NuScenesSamples
 
 __all__ = [
     "Box3D",

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 from torch.utils.data import DataLoader, Dataset, get_worker_info
 
-from lmd_cli.data.files import SCARCE
+from lmd_cli.data.nuscenes.files import SCARCE
 from lmd_cli.errors import LmdError, RunError, out_of_memory
 
 #: Torch's words where too few files can be open.

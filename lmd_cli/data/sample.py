@@ -21,20 +21,20 @@ class Sample:
     Attributes:
         token: the sample's nuScenes token.
         scene: its scene's name, e.g. ``scene-0103``.
-        tensors: by name, all float32. Of :class:`~lmd_cli.data.nuscenes.NuScenesSamples`
+        tensors: by name, all float32. Of :class:`~lmd_cli.data.simplebev.samples.NuScenesSamples`
             (reference camera's axes: x right, y down, z forward):
 
             - ``images`` (6, 3, H, W), pixels in [0, 1] minus 0.5; cameras in the order of
-              :data:`lmd_cli.data.database.CAMERAS`, the reference camera first
+              :data:`lmd_cli.data.nuscenes.database.CAMERAS`, the reference camera first
             - ``pix_T_cams`` (6, 4, 4), intrinsics for the resized image, pixels
             - ``cam0_T_camXs`` (6, 4, 4), each camera to the reference camera, metres
             - ``radar_xyz`` (n, 3), metres, and ``radar_features`` (n, 16): the devkit's other
               fifteen fields, then the time lag in seconds; only with the radar
             - ``lidar_xyz`` (n, 3), metres; only with the LiDAR
             - ``segmentation``, ``valid``, ``center`` (1, Z, X) and ``offset`` (2, Z, X), see
-              :func:`lmd_cli.data.truth.vehicle_truth`
+              :func:`lmd_cli.data.simplebev.truth.vehicle_truth`
 
-            Of :class:`~lmd_cli.data.perspective.KeyframeSamples` (S key frames, the current one
+            Of :class:`~lmd_cli.data.crn.KeyframeSamples` (S key frames, the current one
             first; cameras in the order of ``PERSPECTIVE_CAMERAS``; ego frame: x forward, y left,
             z up):
 
@@ -43,9 +43,9 @@ class Sample:
               ``intrin_mats`` (S, 6, 4, 4), pixels of the camera; ``ida_mats`` (S, 6, 4, 4),
               these to pixels of ``imgs``; ``bda_mat`` (4, 4), identity
             - ``pts_pv`` (S, 6, P, 5), radar points in the perspective view, see
-              :func:`lmd_cli.data.perspective.radar.network_rows`; only with the radar
+              :func:`lmd_cli.data.crn.radar.network_rows`; only with the radar
             - ``cars`` and ``vehicles`` (1, ny, nx), see
-              :func:`lmd_cli.data.perspective.truth.map_truth`
+              :func:`lmd_cli.data.crn.truth.map_truth`
     """
 
     token: str

@@ -9,15 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lmd_cli.assembly.contract import FusionNetwork
 from lmd_cli.attribution import ForwardMethod
-from lmd_cli.contract import FusionNetwork
-from lmd_cli.evaluation.cells import Cell
-from lmd_cli.evaluation.exact import Exactness
-from lmd_cli.evaluation.families import Families
+from lmd_cli.evaluation.baselines import Rivals
+from lmd_cli.evaluation.comparisons import Cell
+from lmd_cli.evaluation.guard import Exactness
 from lmd_cli.evaluation.metrics import vehicle_counts
 from lmd_cli.evaluation.numbers import Numbers, RecordedNumbers, as_tensor, read_numbers
-from lmd_cli.evaluation.rivals import Rivals
 from lmd_cli.evaluation.schedule import Schedule
+from lmd_cli.evaluation.variants import Families
 from lmd_cli.evaluation.walk import Encoding, Skipped, Visit
 
 #: The first samples of the walk whose parts are compared with a literal replay.

@@ -12,12 +12,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lmd_cli.compute import Chunks
-from lmd_cli.contract import FusionNetwork
-from lmd_cli.evaluation.families import Families, Prediction
+from lmd_cli.assembly.contract import FusionNetwork
+from lmd_cli.assembly.forward import Fused
 from lmd_cli.evaluation.metrics import mse_rows, pcc_rows
-from lmd_cli.evaluation.walk import Encoding, Fused, Skipped, Visit
-from lmd_cli.graphs import Graph
+from lmd_cli.evaluation.variants import Families, Prediction
+from lmd_cli.evaluation.walk import Encoding, Skipped, Visit
+from lmd_cli.runtime.compute import Chunks
+from lmd_cli.runtime.cuda_graphs import Graph
 
 #: PCC and MSE.
 Pair = tuple[float, float]

@@ -11,35 +11,23 @@ from typing import Any, TypeAlias
 import torch
 from torch import Tensor
 
-from lmd_cli.compute import CPU_CHUNKS, Chunks
-from lmd_cli.config_compute import Precision
-from lmd_cli.contract import FusionNetwork, LinearFusion, encode_batch
+from lmd_cli.assembly.contract import FusionNetwork, LinearFusion
+from lmd_cli.assembly.forward import (
+    Explained,
+    Fused,
+    behind_fusion_layer,
+    encode_batch,
+    fuse_function,
+    fused_parts,
+)
+from lmd_cli.config.compute import Precision
 from lmd_cli.data import Loaded, Reader, Unreadable, to_device
-from lmd_cli.decomposition import ConservationError, decompose
+from lmd_cli.decomposition import ConservationError
 from lmd_cli.errors import DataError, RunError
 from lmd_cli.evaluation.schedule import Schedule
-from lmd_cli.evaluation.stopwatch import Stopwatch
-from lmd_cli.graphs import Graph, recording
-
-
-@dataclass(frozen=True)
-class Fused:
-    """A sample's parts behind a linear fusion layer.
-
-    Attributes:
-        total: output of the fusion layer ``(1, C, Z, X)``.
-        parts: each modality's part of it, same shape.
-        bias: the bias part, same shape, or ``None`` if the layer has no bias.
-    """
-
-    total: Tensor
-    parts: dict[str, Tensor]
-    bias: Tensor | None
-
-    def copy(self) -> Fused:
-        """In memory of its own."""
-        parts = {name: part.clone() for name, part in self.parts.items()}
-        return Fused(self.total.clone(), parts, None if self.bias is None else self.bias.clone())
+from lmd_cli.runtime.compute import CPU_CHUNKS, Chunks
+from lmd_cli.runtime.cuda_graphs import Graph
+from lmd_cli.runtime.stopwatch import Stopwatch
 
 
 @dataclass(frozen=True)
@@ -193,9 +181,9 @@ def _encoding(
     return Encoding(index, token, fused, kept, constants, truth)
 
 
-def fused_parts(network: LinearFusion, features: Mapping[str, Tensor]) -> Fused:
-    """The parts behind the fusion layer; it is linear, so one rule set serves all variants."""
-    found = decompose(lambda **f: network.fusion_layer(f), features)
-    bias = found.bias if found.has_bias else None
-    there = bias is not None and (recording(bias) or bool(bias.any()))
-    return Fused(found.total, dict(found.parts), bias if there else None)
+def explained_encoding(network: FusionNetwork, output: str, sample: Encoding) -> Explained:
+    """The same for a sample of the evaluation's walk."""
+    if sample.fused is not None and isinstance(network, LinearFusion):
+        return behind_fusion_layer(network, output, sample.fused)
+    assert sample.features is not None
+    return Explained(fuse_function(network, output, sample.constants), sample.features)

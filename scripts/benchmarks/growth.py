@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from benchmarks.setting import OUTPUT, VARIANT, Bench, build
 from lmd_cli.decomposition import decompose_onward
 from lmd_cli.evaluation.cost import Meter
-from lmd_cli.evaluation.predict import predict, predict_variants
+from lmd_cli.evaluation.variants import predict, predict_variants
 from lmd_cli.geometry import Grid
 from lmd_cli.networks import random_weights
 

@@ -9,10 +9,10 @@ from benchmarks.setting import OFFSETS, OUTPUT, VARIANT, Bench
 from benchmarks.timing import Comparison, compare, relative
 from lmd_cli.data import collate
 from lmd_cli.decomposition import decompose_onward
-from lmd_cli.evaluation.predict import predict
-from lmd_cli.evaluation.stopwatch import Stopwatch
+from lmd_cli.evaluation.variants import predict
 from lmd_cli.evaluation.walk import Visit, make_encoder
-from lmd_cli.networks.unprojection import unproject
+from lmd_cli.networks.simplebev.unprojection import unproject
+from lmd_cli.runtime.stopwatch import Stopwatch
 
 
 def unprojection(bench: Bench, repeats: int) -> Comparison:

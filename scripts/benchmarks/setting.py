@@ -5,13 +5,14 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from lmd_cli.assembly.forward import Fused
 from lmd_cli.data import NuScenesSamples, collate
 from lmd_cli.data.synthetic import demo_root
 from lmd_cli.evaluation.cost import Meter
-from lmd_cli.evaluation.stopwatch import Stopwatch
-from lmd_cli.evaluation.walk import Encoding, Fused, Visit, make_encoder
+from lmd_cli.evaluation.walk import Encoding, Visit, make_encoder
 from lmd_cli.geometry import Grid
 from lmd_cli.networks import SimpleBEV, random_weights
+from lmd_cli.runtime.stopwatch import Stopwatch
 
 OUTPUT = "segmentation"
 VARIANT = "identity-ratio"

@@ -4,7 +4,8 @@ For every offset the partner is encoded anew, all (voxel, camera) pairs are samp
 is a pass of its own through the whole linearised network.
 
 That way runs in a process of its own, which hands freed memory back as any process does; ``lmd``
-keeps it (:mod:`lmd_cli.memory`). It also runs in this process, with memory kept as for ours.
+keeps it (see :mod:`lmd_cli.runtime.allocator`). It also runs in this process, with memory kept as
+for ours.
 """
 
 from __future__ import annotations
@@ -28,11 +29,11 @@ from lmd_cli.decomposition import decompose
 from lmd_cli.decomposition.linearised.replay import collected
 from lmd_cli.decomposition.linearised.streams import Stream
 from lmd_cli.decomposition.linearised.values import Env
-from lmd_cli.evaluation.predict import predict
-from lmd_cli.evaluation.stopwatch import Stopwatch
+from lmd_cli.evaluation.variants import predict
 from lmd_cli.evaluation.walk import Visit, make_encoder
 from lmd_cli.networks import SimpleBEV
-from lmd_cli.networks.unprojection import unproject
+from lmd_cli.networks.simplebev.unprojection import unproject
+from lmd_cli.runtime.stopwatch import Stopwatch
 
 SCRIPTS = Path(__file__).resolve().parent.parent
 #: At most: the straightforward way has seven times the FLOPs; the rest of its time is memory.

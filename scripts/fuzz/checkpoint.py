@@ -27,7 +27,7 @@ from torch import nn
 from trials import damage_bytes, main
 
 from lmd_cli.networks import load_checkpoint
-from lmd_cli.networks.conversion import convert
+from lmd_cli.networks.checkpoints.conversion import convert
 
 #: Seconds and MiB that a file of a few kB may take.
 LONGEST, MOST = 2.0, 200

@@ -11,8 +11,9 @@ from pathlib import Path
 
 from trials import VALUES, damage_bytes, main
 
-from lmd_cli.data.lidar import read_lidar
-from lmd_cli.data.radar import FIELDS, read_radar
+from lmd_cli.config.data import RADAR_FIELDS
+from lmd_cli.data.nuscenes.lidar_files import read_lidar
+from lmd_cli.data.nuscenes.radar_files import read_radar
 
 #: MiB that a file of a few kB may take.
 MOST = 100
@@ -45,10 +46,10 @@ def radar(chance: random.Random) -> bytes:
     points = chance.randint(0, 20)
     lines = {
         "VERSION": "0.7",
-        "FIELDS": " ".join(FIELDS),
+        "RADAR_FIELDS": " ".join(RADAR_FIELDS),
         "SIZE": " ".join(map(str, SIZES)),
         "TYPE": "F F F I I F F F F F I I I I I I I I",
-        "COUNT": " ".join("1" * len(FIELDS)),
+        "COUNT": " ".join("1" * len(RADAR_FIELDS)),
         "WIDTH": str(points),
         "HEIGHT": "1",
         "VIEWPOINT": "0 0 0 1 0 0 0",

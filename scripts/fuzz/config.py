@@ -11,8 +11,8 @@ from pathlib import Path
 
 from trials import VALUES, damage_bytes, main
 
-from lmd_cli.config_file import load_config
-from lmd_cli.resources import shipped
+from lmd_cli.config.loading import load_config
+from lmd_cli.config.shipped import shipped
 
 #: Seconds that one may take.
 LONGEST = 3.0

@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 from trials import damage_bytes, main
 
-from lmd_cli.data.images import load_image, read_resized
+from lmd_cli.data.nuscenes.images import load_image, read_resized
 
 #: MiB that an image of a few kB may take: the largest allowed one, as RGB and as Pillow has it.
 MOST = 400

@@ -18,13 +18,13 @@ from pathlib import Path
 
 from trials import damage_bytes, damage_json, main
 
-from lmd_cli.data.cache import CACHE_VARIABLE
-from lmd_cli.data.index import open_index
-from lmd_cli.data.index.cache import index_path
-from lmd_cli.data.index.records import SplitIndex
-from lmd_cli.data.index.storage import MAGIC, DamagedError, read_arrays, write_arrays
-from lmd_cli.data.index.validity import require_sound
+from lmd_cli.data.nuscenes.index import open_index
+from lmd_cli.data.nuscenes.index.cache import index_path
+from lmd_cli.data.nuscenes.index.records import SplitIndex
+from lmd_cli.data.nuscenes.index.storage import MAGIC, DamagedError, read_arrays, write_arrays
+from lmd_cli.data.nuscenes.index.validity import require_sound
 from lmd_cli.data.synthetic import synthesize
+from lmd_cli.runtime.cache import CACHE_VARIABLE
 
 VERSION, SPLIT = "v1.0-mini", "mini_val"
 TAIL = struct.Struct("<QI8s")

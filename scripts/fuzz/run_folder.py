@@ -18,15 +18,16 @@ from typing import Any
 import numpy as np
 from trials import damage_file, main
 
-from lmd_cli.evaluation.cells import measured_cells
-from lmd_cli.evaluation.results import RunFolder, csv_lines, read_record
-from lmd_cli.evaluation.rows import PAIR_FIELDS, SAMPLE_FIELDS, Stretch, merge
-from lmd_cli.evaluation.summary import read_pairs
-from lmd_cli.report.make import ReportOptions, make_report
-from lmd_cli.report.plane import Plane
-from lmd_cli.report.survey import Shown, Survey, _jpeg
-from lmd_cli.report.survey_draft import DraftFolder
-from lmd_cli.report.survey_files import write_survey
+from lmd_cli.evaluation.comparisons import measured_cells
+from lmd_cli.evaluation.ground.plane import Plane
+from lmd_cli.results.rows import PAIR_FIELDS, SAMPLE_FIELDS, Stretch, merge
+from lmd_cli.results.run_folder import RunFolder, read_record
+from lmd_cli.results.summary import read_pairs
+from lmd_cli.results.survey import Shown, Survey, _jpeg
+from lmd_cli.results.survey_draft import DraftFolder
+from lmd_cli.results.survey_files import write_survey
+from lmd_cli.runtime.files import csv_lines
+from lmd_cli.workflows.report import ReportOptions, make_report
 
 MODALITIES, SAMPLES, VARIANT = ["camera", "radar"], 3, "identity-ratio"
 PARTS = [*MODALITIES, "bias"]

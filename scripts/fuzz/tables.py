@@ -17,9 +17,9 @@ from pathlib import Path
 from trials import damage_file, damage_json, main
 
 from lmd_cli.data import NuScenesSamples
-from lmd_cli.data.cache import CACHE_VARIABLE
 from lmd_cli.data.synthetic import synthesize
 from lmd_cli.geometry import Grid
+from lmd_cli.runtime.cache import CACHE_VARIABLE
 
 VERSION = "v1.0-mini"
 #: Names of files that lead out of the root, or to what is no file.

@@ -14,8 +14,8 @@ from calling import Lmd
 from safetensors.torch import save_file
 from typer.testing import Result
 
-from lmd_cli.build import build_dataset, build_network
-from lmd_cli.config_file import load_config
+from lmd_cli.assembly.build import build_dataset, build_network
+from lmd_cli.config.loading import load_config
 
 READERS = ("samples", "decompose", "evaluate")
 

@@ -14,8 +14,8 @@ import torch
 from calling import Lmd
 from PIL import Image
 
-from lmd_cli.config_file import load_config
-from lmd_cli.single import decompose_sample
+from lmd_cli.config.loading import load_config
+from lmd_cli.workflows.decompose import decompose_sample
 
 RANDOM = "random weights (seed 0)"
 
@@ -184,7 +184,7 @@ def test_check_notes_what_evaluate_would_refuse(lmd: Lmd, tiny_config: Path):
 
 
 def test_check_fails_if_the_network_does_not_conserve(lmd: Lmd, tiny_config: Path, monkeypatch):
-    from lmd_cli import preflight
+    from lmd_cli.workflows import check as preflight
 
     monkeypatch.setitem(preflight.OPERATION, torch.float64, 1e-20)
     monkeypatch.setattr(preflight, "DOUBLE", replace(preflight.DOUBLE, replay=-1.0))

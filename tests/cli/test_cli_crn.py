@@ -12,8 +12,8 @@ import torch
 from calling import Lmd
 from crn_config import crn_config
 
-from lmd_cli.build import untrained
-from lmd_cli.config_file import load_config
+from lmd_cli.assembly.build import untrained
+from lmd_cli.config.loading import load_config
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +62,7 @@ def test_check(lmd: Lmd, config: Path):
 def test_the_output_is_turned_forward_up(lmd: Lmd, config: Path):
     """The file's maps have forward rows, whatever the network's axes are."""
     lmd("decompose", "-c", config, "--output", "out")
-    from lmd_cli.build import build_dataset
+    from lmd_cli.assembly.build import build_dataset
 
     cars = build_dataset(load_config(config))[0].tensors["cars"][0].numpy()  # (y left, x forward)
     assert cars.any()

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from calling import Lmd
 
-from lmd_cli.build import build_dataset
-from lmd_cli.config_file import load_config
+from lmd_cli.assembly.build import build_dataset
+from lmd_cli.config.loading import load_config
 
 LAYER = "decoder.layer1.0.bn1"
 

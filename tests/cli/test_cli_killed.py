@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from calling import Lmd
 
-from lmd_cli.evaluation import ledger
+from lmd_cli.results import journal as ledger
 
 SCORE = ("--method", "lmd", "--method", "integrated-gradients", "--limit", "3", "--resamples", "20")
 COMMANDS = {

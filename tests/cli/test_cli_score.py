@@ -12,11 +12,11 @@ import pytest
 from calling import Lmd
 from PIL import Image
 
-from lmd_cli.build import build_dataset
-from lmd_cli.config_file import load_config
-from lmd_cli.data.truth import footprint_mask
-from lmd_cli.evaluation.score import DEFAULT_METHODS
-from lmd_cli.single import decompose_sample
+from lmd_cli.assembly.build import build_dataset
+from lmd_cli.config.loading import load_config
+from lmd_cli.data.simplebev.truth import footprint_mask
+from lmd_cli.workflows.decompose import decompose_sample
+from lmd_cli.workflows.score import DEFAULT_METHODS
 
 
 @pytest.fixture(scope="module")

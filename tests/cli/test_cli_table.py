@@ -9,7 +9,7 @@ import pandas as pd
 import pytest
 from calling import Lmd
 
-from lmd_cli.report.tables import TABLES
+from lmd_cli.report.tables.spec import TABLES
 
 
 @pytest.fixture(scope="module")

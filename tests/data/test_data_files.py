@@ -8,11 +8,11 @@ from types import SimpleNamespace
 
 import pytest
 
-from lmd_cli.data.files import data_file
-from lmd_cli.data.own import OwnSamples
-from lmd_cli.data.split import SplitSamples
+from lmd_cli.assembly.targets import blamed
+from lmd_cli.data.custom import OwnSamples
+from lmd_cli.data.nuscenes.files import data_file
+from lmd_cli.data.nuscenes.split import SplitSamples
 from lmd_cli.errors import ContractError, DataError
-from lmd_cli.targets import blamed
 
 
 @pytest.mark.parametrize(

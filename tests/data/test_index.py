@@ -22,10 +22,17 @@ from nuscenes.nuscenes import NuScenes
 from tiny_nuscenes import VERSION, open_samples
 
 from lmd_cli.data import KeyframeSamples
-from lmd_cli.data.database import CAMERAS, LIDAR, RADARS, Annotation, SampleRecord, SensorFrame
-from lmd_cli.data.index import open_index
-from lmd_cli.data.index.cache import index_path
-from lmd_cli.data.perspective.truth import DETECTION_CLASSES
+from lmd_cli.data.crn.truth import DETECTION_CLASSES
+from lmd_cli.data.nuscenes.database import (
+    CAMERAS,
+    LIDAR,
+    RADARS,
+    Annotation,
+    SampleRecord,
+    SensorFrame,
+)
+from lmd_cli.data.nuscenes.index import open_index
+from lmd_cli.data.nuscenes.index.cache import index_path
 
 
 @pytest.fixture(autouse=True)
@@ -148,7 +155,7 @@ def test_a_pickled_dataset_is_small_and_the_same(
 def test_later_processes_and_workers_never_import_the_devkit(drive_root: Path) -> None:
     program = """
 import sys
-import lmd_cli.build
+import lmd_cli.assembly.build
 from lmd_cli.data import KeyframeSamples, NuScenesSamples, read_ahead
 from lmd_cli.geometry import Grid
 where = (sys.argv[1], "v1.0-mini", "mini_val")

@@ -14,10 +14,10 @@ import numpy as np
 import pytest
 from tiny_nuscenes import VERSION, open_samples
 
-from lmd_cli.data.index.cache import index_path
-from lmd_cli.data.index.records import SplitIndex
-from lmd_cli.data.index.storage import MAGIC, DamagedError, read_arrays, write_arrays
-from lmd_cli.data.index.validity import require_sound
+from lmd_cli.data.nuscenes.index.cache import index_path
+from lmd_cli.data.nuscenes.index.records import SplitIndex
+from lmd_cli.data.nuscenes.index.storage import MAGIC, DamagedError, read_arrays, write_arrays
+from lmd_cli.data.nuscenes.index.validity import require_sound
 
 TAIL = struct.Struct("<QI8s")
 

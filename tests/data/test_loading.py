@@ -13,10 +13,10 @@ import cv2
 import pytest
 import torch
 
+from lmd_cli.assembly.targets import blamed
 from lmd_cli.data import Loaded, Sample, Unreadable, collate, default_workers, loading, read_ahead
 from lmd_cli.data.loading import Ahead, Reader
 from lmd_cli.errors import DataError, LmdError, RunError
-from lmd_cli.targets import blamed
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda")
 

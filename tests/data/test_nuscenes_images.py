@@ -14,8 +14,9 @@ from PIL import Image
 from pyquaternion import Quaternion
 
 from lmd_cli.data import NuScenesSamples
-from lmd_cli.data.database import CAMERAS
-from lmd_cli.data.images import load_image, pix_T_cam
+from lmd_cli.data.nuscenes.database import CAMERAS
+from lmd_cli.data.nuscenes.images import load_image
+from lmd_cli.data.simplebev.images import pix_T_cam
 from lmd_cli.errors import DataError
 
 

@@ -12,8 +12,9 @@ from nuscenes.utils.geometry_utils import transform_matrix
 from pyquaternion import Quaternion
 
 from lmd_cli.data import NuScenesSamples
-from lmd_cli.data.lidar import lidar_for_network, lidar_points, read_lidar
-from lmd_cli.data.sweeps import remove_close
+from lmd_cli.data.nuscenes.lidar_files import read_lidar
+from lmd_cli.data.nuscenes.sweeps import remove_close
+from lmd_cli.data.simplebev.lidar import lidar_for_network, lidar_points
 from lmd_cli.errors import DataError
 
 

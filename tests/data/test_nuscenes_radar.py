@@ -15,9 +15,11 @@ from nuscenes.utils.geometry_utils import transform_matrix
 from pyquaternion import Quaternion
 from tiny_nuscenes import NAN_RADAR, open_samples, radar_table, write_radar
 
+from lmd_cli.config.data import RADAR_FIELDS
 from lmd_cli.data import NuScenesSamples, RadarFilters
-from lmd_cli.data.database import RADARS
-from lmd_cli.data.radar import FIELDS, radar_for_network, radar_points, read_radar
+from lmd_cli.data.nuscenes.database import RADARS
+from lmd_cli.data.nuscenes.radar_files import read_radar
+from lmd_cli.data.simplebev.radar import radar_for_network, radar_points
 from lmd_cli.errors import DataError
 
 DEVKIT_DEFAULT = RadarFilters((0,), range(7), (3,))
@@ -216,7 +218,7 @@ def test_fewer_sweeps_at_the_start_of_a_scene(samples: NuScenesSamples) -> None:
 
 def test_filters_reach_the_samples(tiny_root: Path, samples: NuScenesSamples) -> None:
     filtered = open_samples(tiny_root, radar_filters=DEVKIT_DEFAULT)[0].tensors["radar_features"]
-    states = filtered[:-1, FIELDS.index("invalid_state") - 3]
+    states = filtered[:-1, RADAR_FIELDS.index("invalid_state") - 3]
     assert states.eq(0).all()
     assert 1 < len(filtered) < len(samples[0].tensors["radar_features"])
 

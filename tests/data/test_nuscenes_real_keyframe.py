@@ -16,7 +16,7 @@ from numpy.lib.npyio import NpzFile
 from torch import Tensor
 
 from lmd_cli.data import NuScenesSamples, Sample
-from lmd_cli.data.radar import radar_points
+from lmd_cli.data.simplebev.radar import radar_points
 from lmd_cli.geometry import Grid
 
 GRID = Grid((200, 8, 200))

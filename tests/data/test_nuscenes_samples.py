@@ -14,7 +14,7 @@ from tiny_nuscenes import VERSION, open_samples
 from torch.utils.data import DataLoader
 
 from lmd_cli.data import Channels, NuScenesSamples, Sample, collate
-from lmd_cli.data.database import RADARS
+from lmd_cli.data.nuscenes.database import RADARS
 from lmd_cli.errors import DataError
 
 SHAPES = {

@@ -15,8 +15,8 @@ from pyquaternion import Quaternion
 from tiny_nuscenes import OBJECTS
 
 from lmd_cli.data import Box3D, NuScenesSamples
-from lmd_cli.data.database import Annotation, SampleRecord, SensorFrame
-from lmd_cli.data.truth import camera_boxes, footprint, vehicle_truth
+from lmd_cli.data.nuscenes.database import Annotation, SampleRecord, SensorFrame
+from lmd_cli.data.simplebev.truth import camera_boxes, footprint, vehicle_truth
 from lmd_cli.geometry import Grid
 
 GRID = Grid((200, 8, 200))

@@ -12,8 +12,8 @@ from tiny_nuscenes import VERSION, open_samples
 
 from lmd_cli.data import KeyframeSamples, NuScenesSamples
 from lmd_cli.errors import DataError
-from lmd_cli.preflight_data import Checks, check_contents, check_files, check_tables
-from lmd_cli.progress import Silent
+from lmd_cli.runtime.progress import Silent
+from lmd_cli.workflows.check_data import Checks, check_contents, check_files, check_tables
 
 
 @pytest.fixture

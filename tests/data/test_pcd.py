@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from lmd_cli.data.pcd import NotPcdError, expand_lzf, read_pcd
+from lmd_cli.data.nuscenes.pcd import NotPcdError, expand_lzf, read_pcd
 
 DTYPE = np.dtype([("x", "<f4"), ("y", "<f4"), ("stamp", "<u8"), ("_0", "<u1", (3,)), ("id", "<i2")])
 HEADER = """# .PCD v0.7

@@ -11,9 +11,9 @@ from crn_preprocessing import POSES, camera, image, radar_rows
 from numpy.lib.npyio import NpzFile
 from PIL import Image
 
-from lmd_cli.data.perspective.images import Window, normalise, read_window
-from lmd_cli.data.perspective.matrices import sensor2ego
-from lmd_cli.data.perspective.radar import RadarView, network_rows
+from lmd_cli.data.crn.images import Window, normalise, read_window
+from lmd_cli.data.crn.matrices import sensor2ego
+from lmd_cli.data.crn.radar import RadarView, network_rows
 
 GOLDEN = Path(__file__).parents[1] / "goldens" / "crn" / "preprocess.npz"
 PUBLISHED = (256, 704)

@@ -15,8 +15,8 @@ from pyquaternion import Quaternion
 from tiny_nuscenes import VERSION
 
 from lmd_cli.data import KeyframeSamples
-from lmd_cli.data.perspective.images import Window, normalise, read_window
-from lmd_cli.data.perspective.matrices import PERSPECTIVE_CAMERAS, global_T_mean_ego
+from lmd_cli.data.crn.images import Window, normalise, read_window
+from lmd_cli.data.crn.matrices import PERSPECTIVE_CAMERAS, global_T_mean_ego
 from lmd_cli.errors import DataError
 
 

@@ -19,16 +19,16 @@ from pyquaternion import Quaternion
 from tiny_nuscenes import VERSION, radar_table, write_radar
 
 from lmd_cli.data import KeyframeSamples
-from lmd_cli.data.database import SampleRecord
-from lmd_cli.data.perspective.images import Window
-from lmd_cli.data.perspective.radar import (
+from lmd_cli.data.crn.images import Window
+from lmd_cli.data.crn.radar import (
     PERSPECTIVE_FILTERS,
     RadarView,
     camera_rows,
     keyframe_points,
     network_rows,
 )
-from lmd_cli.data.radar import read_radar
+from lmd_cli.data.nuscenes.database import SampleRecord
+from lmd_cli.data.nuscenes.radar_files import read_radar
 
 WINDOW = Window.covering(camera(), (256, 704))
 RADARS = [f"RADAR_{place}" for place in ("FRONT", "FRONT_LEFT", "FRONT_RIGHT")]

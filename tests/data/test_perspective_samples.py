@@ -16,8 +16,8 @@ from tiny_nuscenes import VERSION
 from torch.utils.data import DataLoader
 
 from lmd_cli.data import KeyframeSamples, Sample, collate
-from lmd_cli.data.perspective import samples as samples_module
-from lmd_cli.data.perspective.matrices import PERSPECTIVE_CAMERAS
+from lmd_cli.data.crn import samples as samples_module
+from lmd_cli.data.crn.matrices import PERSPECTIVE_CAMERAS
 from lmd_cli.errors import DataError
 
 SHAPES = {

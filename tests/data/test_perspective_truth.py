@@ -18,8 +18,8 @@ from shapely.geometry import Point, Polygon
 from tiny_nuscenes import OBJECTS, VERSION
 
 from lmd_cli.data import EgoBox, KeyframeSamples
-from lmd_cli.data.perspective import covered
-from lmd_cli.data.perspective.truth import ego_boxes, map_truth
+from lmd_cli.data.crn import covered
+from lmd_cli.data.crn.truth import ego_boxes, map_truth
 
 
 def box(x: float, y: float, yaw: float = 0.0, name: str | None = "car", **size: float) -> EgoBox:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lmd_cli.data.images import load_image
+from lmd_cli.data.nuscenes.images import load_image
 from lmd_cli.errors import DataError
 
 SIZE = (32, 56)

@@ -11,11 +11,12 @@ import pytest
 import torch
 from tiny_nuscenes import VERSION, open_samples, radar_table, write_radar
 
+from lmd_cli.config.data import RADAR_FIELDS
 from lmd_cli.data import Channels, KeyframeSamples, NuScenesSamples
-from lmd_cli.data.database import CAMERAS, RADARS, Rig
-from lmd_cli.data.lidar import read_lidar
-from lmd_cli.data.radar import FIELDS, read_radar
-from lmd_cli.data.rig import NUSCENES, resolve_rig
+from lmd_cli.data.nuscenes.database import CAMERAS, RADARS, Rig
+from lmd_cli.data.nuscenes.lidar_files import read_lidar
+from lmd_cli.data.nuscenes.radar_files import read_radar
+from lmd_cli.data.nuscenes.rig import NUSCENES, resolve_rig
 from lmd_cli.errors import DataError
 
 NAMES = {"CAM_FRONT": "left", "CAM_BACK": "right", "RADAR_FRONT": "long_range"}
@@ -105,7 +106,7 @@ def test_what_may_be_missing(absent, asked, modalities, said) -> None:
 def test_fields_of_another_radar_are_mapped(tmp_path: Path) -> None:
     path, table = tmp_path / "radar.pcd", radar_table(np.random.default_rng(0), 9)
     write_radar(path, table)
-    usual = dict(zip(FIELDS, read_radar(path), strict=True))
+    usual = dict(zip(RADAR_FIELDS, read_radar(path), strict=True))
     content = path.read_bytes().replace(b" vx vy ", b" vr vt ").replace(b" rcs ", b" dBm ")
     path.write_bytes(content)
     with pytest.raises(
@@ -113,8 +114,8 @@ def test_fields_of_another_radar_are_mapped(tmp_path: Path) -> None:
     ):
         read_radar(path)
     named = {"vx": "vr", "rcs": "dBm", "dyn_prop": 3}
-    found = dict(zip(FIELDS, read_radar(path, fields=named), strict=True))
-    for name in FIELDS:
+    found = dict(zip(RADAR_FIELDS, read_radar(path, fields=named), strict=True))
+    for name in RADAR_FIELDS:
         expected = {"vy": 0.0, "dyn_prop": 3.0}.get(name, usual[name])
         np.testing.assert_array_equal(found[name], np.broadcast_to(expected, 9), name)
     with pytest.raises(DataError, match="no field vanished"):
@@ -122,7 +123,7 @@ def test_fields_of_another_radar_are_mapped(tmp_path: Path) -> None:
 
 
 HEADER = b"""VERSION 0.7
-FIELDS x y z intensity
+RADAR_FIELDS x y z intensity
 SIZE 4 4 4 4
 TYPE F F F F
 COUNT 1 1 1 1

@@ -15,8 +15,8 @@ from foreign import DEVICE, WHY, check, made, normal
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from lmd_cli.compute import set_switches
 from lmd_cli.decomposition import LeakError, decompose
+from lmd_cli.runtime.compute import set_switches
 
 
 @pytest.fixture(autouse=True)

@@ -16,8 +16,8 @@ from foreign import DEVICE, WHY, Function, check, made, normal
 from second_fuser import SecondFuser
 from torch import Tensor, nn
 
-from lmd_cli.compute import set_switches
 from lmd_cli.decomposition import NoRuleError, decompose
+from lmd_cli.runtime.compute import set_switches
 
 
 @pytest.fixture(autouse=True)

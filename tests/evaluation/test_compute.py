@@ -11,32 +11,31 @@ import pytest
 import torch
 from torch import nn
 
-from lmd_cli.build import build_dataset, build_network
-from lmd_cli.compute import (
+from lmd_cli.assembly.build import build_dataset, build_network
+from lmd_cli.assembly.forward import encode_features, fused_parts
+from lmd_cli.config.compute import ComputeConfig, parse_size
+from lmd_cli.config.loading import load_config
+from lmd_cli.data import collate
+from lmd_cli.errors import ConfigError, ResultsError
+from lmd_cli.evaluation.cost import Meter
+from lmd_cli.evaluation.numbers import RecordedNumbers, as_tensor
+from lmd_cli.evaluation.variants import Families, predict
+from lmd_cli.evaluation.walk import Encoding, Skipped, Visit, make_encoder
+from lmd_cli.geometry import Grid
+from lmd_cli.networks import SimpleBEV
+from lmd_cli.networks.simplebev.sizes import SimpleBEVWidths
+from lmd_cli.runtime.compute import (
     CPU_CHUNKS,
     FREE_SHARE,
     PASS_FACTOR,
     PASS_SHARE,
     Chunks,
     Compute,
-    encode_features,
     resolve_compute,
 )
-from lmd_cli.config_compute import ComputeConfig, parse_size
-from lmd_cli.config_file import load_config
-from lmd_cli.data import collate
-from lmd_cli.errors import ConfigError, ResultsError
-from lmd_cli.evaluation import evaluate
-from lmd_cli.evaluation.cost import Meter
-from lmd_cli.evaluation.families import Families
-from lmd_cli.evaluation.numbers import RecordedNumbers, as_tensor
-from lmd_cli.evaluation.predict import predict
-from lmd_cli.evaluation.stopwatch import Stopwatch
-from lmd_cli.evaluation.walk import Encoding, Skipped, Visit, fused_parts, make_encoder
-from lmd_cli.geometry import Grid
-from lmd_cli.graphs import Graph
-from lmd_cli.networks import SimpleBEV
-from lmd_cli.networks.widths import SimpleBEVWidths
+from lmd_cli.runtime.cuda_graphs import Graph
+from lmd_cli.runtime.stopwatch import Stopwatch
+from lmd_cli.workflows.evaluate import evaluate
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 

@@ -13,15 +13,17 @@ import pytest
 from failing_disk import DiedError, FailingDisk
 
 from lmd_cli.cli.errors import explain
-from lmd_cli.config import RunConfig
-from lmd_cli.config_file import load_config
+from lmd_cli.config.loading import load_config
+from lmd_cli.config.schema import RunConfig
 from lmd_cli.errors import RunError
-from lmd_cli.evaluation import evaluate, finish, runner
-from lmd_cli.evaluation.cells import table_cells
-from lmd_cli.evaluation.results import FILES
-from lmd_cli.evaluation.rows import Stretch
-from lmd_cli.evaluation.stopwatch import Stopwatch
-from lmd_cli.evaluation.summary import paper_table, read_pairs
+from lmd_cli.evaluation.comparisons import table_cells
+from lmd_cli.results.rows import Stretch
+from lmd_cli.results.run_folder import FILES
+from lmd_cli.results.summary import paper_table, read_pairs
+from lmd_cli.runtime.stopwatch import Stopwatch
+from lmd_cli.workflows import evaluate as runner
+from lmd_cli.workflows import finish
+from lmd_cli.workflows.evaluate import evaluate
 
 LIMIT = 3
 
@@ -175,7 +177,7 @@ def fails(config: RunConfig, folder: Path, overwrite: bool, full: bool) -> bool:
 
 def test_a_clock_that_jumps_back_gives_no_negative_times(monkeypatch: pytest.MonkeyPatch) -> None:
     times = iter([100.0, 101.0, 95.0, 90.0, 91.0])
-    monkeypatch.setattr("lmd_cli.evaluation.stopwatch.time.monotonic", lambda: next(times))
+    monkeypatch.setattr("lmd_cli.runtime.stopwatch.time.monotonic", lambda: next(times))
     stopwatch = Stopwatch()
     with stopwatch.reading():
         pass

@@ -12,16 +12,16 @@ import pandas as pd
 import pytest
 import torch
 
-from lmd_cli.build import build_dataset, build_network
-from lmd_cli.config import RunConfig
-from lmd_cli.config_file import load_config
+from lmd_cli.assembly.build import build_dataset, build_network
+from lmd_cli.config.loading import load_config
+from lmd_cli.config.schema import RunConfig
 from lmd_cli.data import collate
 from lmd_cli.decomposition import decompose
 from lmd_cli.errors import DataError, ResultsError, RunError
-from lmd_cli.evaluation import evaluate
-from lmd_cli.evaluation.families import Families
 from lmd_cli.evaluation.metrics import mse, pcc
-from lmd_cli.evaluation.summary import read_pairs
+from lmd_cli.evaluation.variants import Families
+from lmd_cli.results.summary import read_pairs
+from lmd_cli.workflows.evaluate import evaluate
 
 
 @pytest.fixture(scope="module")
@@ -149,7 +149,7 @@ def test_a_finished_run_is_not_computed_again(
     config: RunConfig, run: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     before = results(run)
-    monkeypatch.setattr("lmd_cli.evaluation.runner.measure", None)
+    monkeypatch.setattr("lmd_cli.workflows.evaluate.measure", None)
     summary = evaluate(config, run)
     assert results(run) == before
     assert summary.record["status"] == "finished"

@@ -9,14 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from lmd_cli.build import build_dataset, build_network
-from lmd_cli.config_file import load_config
+from lmd_cli.assembly.build import build_dataset, build_network
+from lmd_cli.assembly.forward import fused_parts
+from lmd_cli.config.loading import load_config
 from lmd_cli.data import collate
 from lmd_cli.decomposition import set_module_rules, variant_names
 from lmd_cli.decomposition.linearised.program import Program
-from lmd_cli.evaluation.families import Prediction, family
-from lmd_cli.evaluation.predict import predict, predict_variants
-from lmd_cli.evaluation.walk import Encoding, Skipped, Visit, fused_parts
+from lmd_cli.evaluation.variants import Prediction, family, predict, predict_variants
+from lmd_cli.evaluation.walk import Encoding, Skipped, Visit
 
 
 @pytest.fixture(scope="module")

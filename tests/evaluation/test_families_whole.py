@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from lmd_cli.decomposition import variant_names
 from lmd_cli.decomposition.linearised.program import Program
-from lmd_cli.evaluation.families import Families, Prediction
-from lmd_cli.evaluation.predict import predict
+from lmd_cli.evaluation.variants import Families, Prediction, predict
 from lmd_cli.evaluation.walk import Encoding, Skipped, Visit
 
 FOUR = ["uniform-identity", "identity-identity", "identity-uniform", "identity-ratio"]

@@ -11,9 +11,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from lmd_cli.config_file import load_config
+from lmd_cli.config.loading import load_config
 from lmd_cli.decomposition import decompose
-from lmd_cli.evaluation import evaluate
+from lmd_cli.workflows.evaluate import evaluate
 
 
 def left_to_the_collector(work: Callable[[], object]) -> list[Tensor]:

@@ -14,13 +14,13 @@ import pytest
 import torch
 from torch import Tensor
 
-from lmd_cli.config_file import load_config
+from lmd_cli.config.loading import load_config
 from lmd_cli.decomposition import decompose, register_rule, unregister_rule
 from lmd_cli.decomposition.linearised.checking import first_deviation
 from lmd_cli.decomposition.maps import Affine, slope
 from lmd_cli.errors import RunError
-from lmd_cli.evaluation import evaluate, predict
-from lmd_cli.exactness import (
+from lmd_cli.evaluation import verification as predict
+from lmd_cli.evaluation.exactness import (
     DOUBLE,
     HALF,
     SINGLE,
@@ -32,6 +32,7 @@ from lmd_cli.exactness import (
     warn_of_size,
 )
 from lmd_cli.networks import SimpleBEV
+from lmd_cli.workflows.evaluate import evaluate
 
 RELU = torch.ops.aten.relu
 

@@ -11,7 +11,7 @@ import scipy.stats
 from sklearn.metrics import roc_auc_score
 
 from lmd_cli.data.synthetic import Evidence
-from lmd_cli.evaluation.known_truth import Score, Vehicle, separation, truth_scores
+from lmd_cli.evaluation.scoring import Score, Vehicle, separation, truth_scores
 
 TWO, THREE = ("camera", "radar"), ("camera", "radar", "lidar")
 GRADES = ("visible_pixels", "radar_returns", "lidar_returns")

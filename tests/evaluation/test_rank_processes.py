@@ -19,11 +19,14 @@ import yaml
 from forked import ended, free_port, kill, ranks, slurm, start
 from PIL import Image
 
-from lmd_cli.build import build_dataset
-from lmd_cli.config_file import load_config
-from lmd_cli.evaluation import evaluate, meeting, runner, tally
-from lmd_cli.evaluation.results import FILES
+from lmd_cli.assembly.build import build_dataset
+from lmd_cli.config.loading import load_config
 from lmd_cli.evaluation.schedule import Schedule
+from lmd_cli.results.run_folder import FILES
+from lmd_cli.runtime import meeting
+from lmd_cli.workflows import evaluate as runner
+from lmd_cli.workflows import ranks as tally
+from lmd_cli.workflows.evaluate import evaluate
 
 
 @pytest.fixture(scope="module")

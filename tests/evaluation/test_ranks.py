@@ -18,16 +18,18 @@ from forked import free_port
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lmd_cli.config import RunConfig
-from lmd_cli.config_file import load_config
+from lmd_cli.config.loading import load_config
+from lmd_cli.config.schema import RunConfig
 from lmd_cli.errors import ConfigError, ResultsError, RunError
-from lmd_cli.evaluation import evaluate, meeting, tally, threads
-from lmd_cli.evaluation.meeting import Meeting
-from lmd_cli.evaluation.ranks import Plan, Rank, first_node, launched
-from lmd_cli.evaluation.record import processor, require_own
-from lmd_cli.evaluation.results import RunFolder
-from lmd_cli.evaluation.rows import Stretch, Watch, merge, missing
 from lmd_cli.evaluation.schedule import divide
+from lmd_cli.results.record import processor, require_own
+from lmd_cli.results.rows import Stretch, Watch, merge, missing
+from lmd_cli.results.run_folder import RunFolder
+from lmd_cli.runtime import meeting, threads
+from lmd_cli.runtime.meeting import Meeting
+from lmd_cli.runtime.ranks import Plan, Rank, first_node, launched
+from lmd_cli.workflows import ranks as tally
+from lmd_cli.workflows.evaluate import evaluate
 
 TORCHRUN = {
     "RANK": "5",
@@ -225,7 +227,7 @@ def test_a_file_system_without_locks_is_said_so(
     def refuse(*args: object) -> None:
         raise OSError(95, "Operation not supported")
 
-    monkeypatch.setattr("lmd_cli.locks.fcntl.flock", refuse)
+    monkeypatch.setattr("lmd_cli.runtime.locks.fcntl.flock", refuse)
     with pytest.raises(RunError, match=r"cannot be locked \(Operation not supported\)"):
         RunFolder(tmp_path).locked().__enter__()
 
@@ -312,26 +314,28 @@ def test_threads(config: RunConfig, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
     monkeypatch.setattr(threads, "available_cores", lambda: 16)
     me = Rank(0, 8, 0, 4, "a", 1)
-    assert threads.resolve_threads(config, cpu, me, {"threads": 5}) == 1
-    assert threads.resolve_threads(open_config, cpu, me, {"threads": 5}) == 5
-    assert threads.resolve_threads(open_config, cpu, me, None) == 4
+    assert threads.resolve_threads(config, cpu, me.local_size, {"threads": 5}) == 1
+    assert threads.resolve_threads(open_config, cpu, me.local_size, {"threads": 5}) == 5
+    assert threads.resolve_threads(open_config, cpu, me.local_size, None) == 4
     assert threads.resolve_threads(open_config, cpu, None, {}) == 16
-    assert threads.resolve_threads(open_config, gpu, me, None) == 1
+    assert threads.resolve_threads(open_config, gpu, me.local_size, None) == 1
     assert threads.resolve_threads(open_config, gpu, None, None) == 1
     monkeypatch.setenv("OMP_NUM_THREADS", "3")
     assert threads.resolve_threads(open_config, cpu, None, None) == 3
-    assert threads.resolve_threads(open_config, cpu, me, None) == 3
-    assert threads.resolve_threads(open_config, cpu, me, {"threads": 5}) == 5
-    assert threads.resolve_threads(config, cpu, me, None) == 1
+    assert threads.resolve_threads(open_config, cpu, me.local_size, None) == 3
+    assert threads.resolve_threads(open_config, cpu, me.local_size, {"threads": 5}) == 5
+    assert threads.resolve_threads(config, cpu, me.local_size, None) == 1
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     assert threads.resolve_threads(open_config, cpu, None, None) == 1
-    assert threads.resolve_threads(open_config, cpu, me, None) == 4  # torchrun says so by itself
+    assert (
+        threads.resolve_threads(open_config, cpu, me.local_size, None) == 4
+    )  # torchrun says so by itself
     monkeypatch.setenv("OMP_NUM_THREADS", "many")
     with pytest.raises(ConfigError, match="OMP_NUM_THREADS is 'many'; expected a number"):
         threads.resolve_threads(open_config, cpu, None, None)
     monkeypatch.delenv("OMP_NUM_THREADS")
     monkeypatch.setattr(threads, "available_cores", lambda: 2)
-    assert threads.resolve_threads(open_config, cpu, me, None) == 1
+    assert threads.resolve_threads(open_config, cpu, me.local_size, None) == 1
 
 
 def test_a_launchers_choice_of_threads_does_not_count(config: RunConfig, tmp_path: Path) -> None:

@@ -9,13 +9,12 @@ import numpy as np
 import pytest
 import torch
 
-from lmd_cli.config_file import load_config
+from lmd_cli.config.loading import load_config
 from lmd_cli.data import Region
 from lmd_cli.errors import ContractError, MethodError
-from lmd_cli.evaluation.score import score
-from lmd_cli.evaluation.truths import RegionTruth
-from lmd_cli.report.sample import write_sample
-from lmd_cli.single import decompose_sample
+from lmd_cli.evaluation.truth import RegionTruth
+from lmd_cli.workflows.decompose import decompose_sample, write_sample
+from lmd_cli.workflows.score import score
 
 #: The second channel of the output is the sum of the modalities, so a part is its modality.
 MODULE = '''

@@ -11,14 +11,14 @@ import torch
 
 from lmd_cli.data import Sample
 from lmd_cli.errors import DataError, ResultsError
-from lmd_cli.evaluation.cells import table_cells
-from lmd_cli.evaluation.digits import figure_text, small_scale
-from lmd_cli.evaluation.finish import _require_any
-from lmd_cli.evaluation.record import require_own
-from lmd_cli.evaluation.reopen import reopen
-from lmd_cli.evaluation.results import RunFolder
-from lmd_cli.evaluation.rows import Stretch, merge, missing
-from lmd_cli.evaluation.summary import METRIC_FIELDS, paper_table
+from lmd_cli.evaluation.comparisons import table_cells
+from lmd_cli.results.digits import figure_text, small_scale
+from lmd_cli.results.record import require_own
+from lmd_cli.results.reopen import reopen
+from lmd_cli.results.rows import Stretch, merge, missing
+from lmd_cli.results.run_folder import RunFolder
+from lmd_cli.results.summary import METRIC_FIELDS, paper_table
+from lmd_cli.workflows.finish import _require_any
 
 SAMPLES = 7
 

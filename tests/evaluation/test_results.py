@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from lmd_cli.errors import ResultsError, RunError
-from lmd_cli.evaluation.record import differences, require_own
-from lmd_cli.evaluation.results import RunFolder, csv_lines, format_value, write_atomically
+from lmd_cli.results.record import differences, require_own
+from lmd_cli.results.run_folder import RunFolder
+from lmd_cli.runtime.files import csv_lines, format_value, write_atomically
 
 
 def pair(token: str, m: int) -> tuple[object, ...]:
@@ -95,7 +96,7 @@ def test_other_columns_are_refused_and_kept(folder: RunFolder) -> None:
 def test_a_second_run_is_locked_out_and_a_dead_one_is_not(tmp_path: Path) -> None:
     code = (
         "import sys, time\nfrom pathlib import Path\n"
-        "from lmd_cli.evaluation.results import RunFolder\n"
+        "from lmd_cli.results.run_folder import RunFolder\n"
         "with RunFolder(Path(sys.argv[1])).locked():\n"
         "    print('in', flush=True)\n"
         "    time.sleep(60)"

@@ -9,17 +9,17 @@ import pytest
 import torch
 from torch import Tensor
 
+from lmd_cli.assembly.build import build_dataset, build_network
 from lmd_cli.attribution import method_named
-from lmd_cli.build import build_dataset, build_network
-from lmd_cli.config import RunConfig
-from lmd_cli.config_file import load_config
+from lmd_cli.config.loading import load_config
+from lmd_cli.config.schema import RunConfig
 from lmd_cli.data import collate
 from lmd_cli.decomposition import decompose
 from lmd_cli.errors import MethodError, ResultsError
-from lmd_cli.evaluation import evaluate
 from lmd_cli.evaluation.metrics import mse, pcc
-from lmd_cli.evaluation.runner import resolve_methods
-from lmd_cli.evaluation.summary import read_pairs
+from lmd_cli.results.summary import read_pairs
+from lmd_cli.workflows.evaluate import evaluate
+from lmd_cli.workflows.setup import resolve_methods
 
 METHODS = (
     "leave-one-out",

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from lmd_cli.decomposition import decompose
 from lmd_cli.evaluation.metrics import pcc
-from lmd_cli.evaluation.sanity import (
+from lmd_cli.evaluation.randomisation import (
     SanityRow,
     layers_from_output,
     mean_rows,

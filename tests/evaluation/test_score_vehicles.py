@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import torch
 
-from lmd_cli.config_file import load_config
+from lmd_cli.config.loading import load_config
 from lmd_cli.data import KeyframeSamples
-from lmd_cli.data.perspective.truth import EgoBox
+from lmd_cli.data.crn.truth import EgoBox
 from lmd_cli.errors import MethodError
-from lmd_cli.evaluation.vehicles import (
+from lmd_cli.evaluation.ground.footprints import (
     Footprint,
     FootprintMeans,
     detected,

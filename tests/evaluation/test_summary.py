@@ -8,9 +8,10 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lmd_cli.evaluation.cells import measured_cells, table_cells
-from lmd_cli.evaluation.results import PAIR_FIELDS, csv_lines
-from lmd_cli.evaluation.summary import METRIC_FIELDS, paper_table, read_pairs, summarise
+from lmd_cli.evaluation.comparisons import measured_cells, table_cells
+from lmd_cli.results.run_folder import PAIR_FIELDS
+from lmd_cli.results.summary import METRIC_FIELDS, paper_table, read_pairs, summarise
+from lmd_cli.runtime.files import csv_lines
 
 
 def titles(*modalities: str) -> list[str]:

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from lmd_cli.build import build_dataset
-from lmd_cli.config import RunConfig
-from lmd_cli.config_file import load_config
+from lmd_cli.assembly.build import build_dataset
+from lmd_cli.config.loading import load_config
+from lmd_cli.config.schema import RunConfig
 from lmd_cli.errors import DataError
-from lmd_cli.evaluation import evaluate
 from lmd_cli.evaluation.schedule import Schedule
 from lmd_cli.evaluation.walk import Skipped, walk
+from lmd_cli.workflows.evaluate import evaluate
 
 FILES = ("pairs.csv", "samples.csv", "metrics.csv", "table.csv", "notes.txt", "run.json")
 

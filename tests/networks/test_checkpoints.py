@@ -119,7 +119,9 @@ def test_code_is_refused_by_name_and_not_run(tmp_path: Path) -> None:
 
 def test_a_pickled_module_is_refused_by_name(tmp_path: Path) -> None:
     torch.save(network(1), tmp_path / "module.pth")
-    assert "it holds lmd_cli.networks.simplebev.SimpleBEV" in refusal(tmp_path / "module.pth")
+    assert "it holds lmd_cli.networks.simplebev.network.SimpleBEV" in refusal(
+        tmp_path / "module.pth"
+    )
 
 
 @pytest.mark.parametrize(

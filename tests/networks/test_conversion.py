@@ -17,8 +17,8 @@ from torch import Tensor, nn
 
 from lmd_cli.errors import CheckpointError
 from lmd_cli.networks import load_checkpoint
-from lmd_cli.networks.checkpoints import file_sha256
-from lmd_cli.networks.conversion import convert
+from lmd_cli.networks.checkpoints.conversion import convert
+from lmd_cli.networks.checkpoints.loading import file_sha256
 
 
 def network(seed: int = 3) -> nn.Module:

@@ -21,7 +21,7 @@ from torch import nn
 
 from lmd_cli.errors import CheckpointError
 from lmd_cli.networks import load_checkpoint
-from lmd_cli.networks.conversion import read_weights
+from lmd_cli.networks.checkpoints.conversion import read_weights
 
 
 class Runs:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from lmd_cli.errors import ConfigError
 from lmd_cli.geometry import Grid
 from lmd_cli.networks import OUTPUTS, SimpleBEV, SimpleBEVWidths, random_weights
-from lmd_cli.networks.blocks import crop_to
+from lmd_cli.networks.simplebev.blocks import crop_to
 
 SIZE = Size((64, 112), Grid((24, 4, 32)))
 TINY = SimpleBEVWidths(

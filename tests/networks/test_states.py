@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from lmd_cli.errors import CheckpointError
 from lmd_cli.networks import load_checkpoint
-from lmd_cli.networks.conversion import convert
+from lmd_cli.networks.checkpoints.conversion import convert
 
 State = dict[str, Tensor]
 

@@ -10,7 +10,7 @@ from reference_inputs import SMALL, reference_extrinsics, reference_intrinsics
 from torch import Tensor
 
 from lmd_cli.geometry import Grid
-from lmd_cli.networks.unprojection import (
+from lmd_cli.networks.simplebev.unprojection import (
     COUNT_EPS,
     mean_over_cameras,
     mean_over_cameras_steadily,

@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from lmd_cli.geometry import Grid
-from lmd_cli.networks.voxels import occupancy, point_features
+from lmd_cli.networks.simplebev.voxels import occupancy, point_features
 
 #: One-metre voxels; voxel coordinate = metres + (2.5, 1.5, 3.5), the camera at (2.5, 1.5, 3.5).
 GRID = Grid((8, 4, 6), bounds=(-3, 3, -2, 2, -4, 4), centroid=(0, 0, 0))

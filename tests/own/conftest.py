@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 from own_module import MODULE
 
-from lmd_cli.config import RunConfig
-from lmd_cli.config_file import load_config
+from lmd_cli.config.loading import load_config
+from lmd_cli.config.schema import RunConfig
 
 
 @pytest.fixture

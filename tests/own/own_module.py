@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 import torch
 
-from lmd_cli.build import build_dataset, build_network
-from lmd_cli.config import RunConfig
-from lmd_cli.contract import encode_batch, fuse_function
+from lmd_cli.assembly.build import build_dataset, build_network
+from lmd_cli.assembly.forward import encode_batch, fuse_function
+from lmd_cli.config.schema import RunConfig
 from lmd_cli.data import collate
 from lmd_cli.errors import ContractError
 

@@ -9,13 +9,13 @@ import pytest
 import torch
 from own_module import CPU, MODULE, refused
 
-from lmd_cli.build import build_network
-from lmd_cli.contract import fuse_function
+from lmd_cli.assembly.build import build_network
+from lmd_cli.assembly.forward import fuse_function
 from lmd_cli.decomposition import decompose, module_rules
 from lmd_cli.errors import ConfigError, ContractError
-from lmd_cli.inspection import inspect_network
-from lmd_cli.preflight import preflight
-from lmd_cli.shown import shown
+from lmd_cli.workflows.check import preflight
+from lmd_cli.workflows.inspect import inspect_network
+from lmd_cli.workflows.ready import shown
 
 
 @pytest.mark.parametrize(

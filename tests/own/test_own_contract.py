@@ -10,9 +10,9 @@ import torch
 from own_module import refused
 from torch import nn
 
-from lmd_cli.build import build_dataset
-from lmd_cli.config_file import load_config
-from lmd_cli.contract import encode_batch, fuse_function
+from lmd_cli.assembly.build import build_dataset
+from lmd_cli.assembly.forward import encode_batch, fuse_function
+from lmd_cli.config.loading import load_config
 from lmd_cli.data import Sample, collate
 from lmd_cli.decomposition import decompose
 from lmd_cli.errors import ContractError, DataError

@@ -57,8 +57,8 @@ def gradcam(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> object:
 
 
 def test_maps_of_a_region_in_pixels(gradcam: object):
-    from lmd_cli.build import build_dataset, build_network
-    from lmd_cli.config_file import load_config
+    from lmd_cli.assembly.build import build_dataset, build_network
+    from lmd_cli.config.loading import load_config
 
     result = gradcam("--layer", "mix", "--region", "2,1,5,3", "--output", "out")  # type: ignore[operator]
     assert result.exit_code == 0, result.output

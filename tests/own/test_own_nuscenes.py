@@ -11,11 +11,11 @@ import pytest
 import yaml
 from own_module import CPU
 
-from lmd_cli.build import build_dataset, build_network
-from lmd_cli.config_file import load_config
+from lmd_cli.assembly.build import build_dataset, build_network
+from lmd_cli.config.loading import load_config
 from lmd_cli.errors import ConfigError, LmdError
-from lmd_cli.evaluation import evaluate
-from lmd_cli.single import decompose_sample
+from lmd_cli.workflows.decompose import decompose_sample
+from lmd_cli.workflows.evaluate import evaluate
 
 NETWORK = """
 import torch

@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
-from lmd_cli.evaluation.cells import measured_cells
-from lmd_cli.evaluation.results import PAIR_FIELDS, SAMPLE_FIELDS, csv_lines
-from lmd_cli.report.plane import Plane
-from lmd_cli.report.survey import SAMPLE_FIELDS as SURVEYED
-from lmd_cli.report.survey import Shown, Survey
+from lmd_cli.evaluation.comparisons import measured_cells
+from lmd_cli.evaluation.ground.plane import Plane
+from lmd_cli.results.run_folder import PAIR_FIELDS, SAMPLE_FIELDS
+from lmd_cli.results.survey import SAMPLE_FIELDS as SURVEYED
+from lmd_cli.results.survey import Shown, Survey
+from lmd_cli.runtime.files import csv_lines
 
 PLANE = Plane(20, 20, -10.0, 10.0, -10.0, 10.0)
 PARTS = ["camera", "radar", "bias"]

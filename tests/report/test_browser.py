@@ -11,8 +11,8 @@ from typing import Any
 import made_up
 import pytest
 
-from lmd_cli.report.page import build_page
-from lmd_cli.report.run_folder import read_run
+from lmd_cli.report.page.build import build_page
+from lmd_cli.results.read_run import read_run
 
 CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
 pytestmark = pytest.mark.skipif(

@@ -9,7 +9,7 @@ import made_up
 import numpy as np
 import pytest
 
-from lmd_cli.report.charts import (
+from lmd_cli.report.page.svg_charts import (
     BOTTOM,
     HEIGHT,
     TOP,

@@ -9,16 +9,16 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from lmd_cli.config_file import load_config
+from lmd_cli.config.loading import load_config
 from lmd_cli.decomposition import OperationRecord
+from lmd_cli.evaluation.ground.decisive import Decisive
+from lmd_cli.evaluation.ground.plane import Plane, plane_of
 from lmd_cli.geometry import Grid
-from lmd_cli.report.decisive import Decisive
-from lmd_cli.report.drawing import Format
-from lmd_cli.report.figures import decomposition_figure, grid_figure
-from lmd_cli.report.layers_figure import layers_figure
-from lmd_cli.report.looks import Style, make_look, positive_normalised
-from lmd_cli.report.plane import Plane, plane_of
-from lmd_cli.report.scene import ROWS, Scene
+from lmd_cli.report.figures.axes import Format
+from lmd_cli.report.figures.bev import decomposition_figure, grid_figure
+from lmd_cli.report.figures.layers import layers_figure
+from lmd_cli.report.figures.scene import ROWS, Scene
+from lmd_cli.report.figures.styles import Style, make_look, positive_normalised
 
 PLANE = Plane.of_grid(Grid((40, 4, 40)))
 #: The darkest camera blue, 0.45 times #0072b2.

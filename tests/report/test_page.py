@@ -13,13 +13,13 @@ import made_up
 import numpy as np
 import pytest
 
+import lmd_cli.report.page.build as page_module
 from lmd_cli.errors import ResultsError, RunError
-from lmd_cli.report import page as page_module
-from lmd_cli.report.page import build_page
-from lmd_cli.report.page_figures import page_figures
-from lmd_cli.report.run_folder import read_run
-from lmd_cli.report.survey import Survey
-from lmd_cli.report.viewer import LEVELS, colour_limits, quantise, viewer_data
+from lmd_cli.report.page.build import build_page
+from lmd_cli.report.page.figures import page_figures
+from lmd_cli.report.page.viewer import LEVELS, colour_limits, quantise, viewer_data
+from lmd_cli.results.read_run import read_run
+from lmd_cli.results.survey import Survey
 
 
 class Elements(HTMLParser):

@@ -7,10 +7,10 @@ import itertools
 import numpy as np
 import pytest
 
-from lmd_cli.data.truth import Box3D
-from lmd_cli.report.decisive import SMALLEST, Decisive, decisive_places
-from lmd_cli.report.plane import Plane
-from lmd_cli.report.projection import EDGES, NEAR, overlay, sample_overlays
+from lmd_cli.data.boxes import Box3D
+from lmd_cli.evaluation.ground.decisive import SMALLEST, Decisive, decisive_places
+from lmd_cli.evaluation.ground.plane import Plane
+from lmd_cli.report.figures.projection import EDGES, NEAR, overlay, sample_overlays
 
 PIX_T_CAM = np.array([[100.0, 0, 80, 0], [0, 100.0, 60, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
 SIZE = (120, 160)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 
 from lmd_cli.decomposition import decompose
-from lmd_cli.report.sample import layers_csv
+from lmd_cli.workflows.decompose import layers_csv
 
 
 def test_layers_csv_shows_the_interaction_behind_a_product() -> None:

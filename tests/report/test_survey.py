@@ -16,19 +16,21 @@ import made_up
 import numpy as np
 import pytest
 
-from lmd_cli.build import build_grid
-from lmd_cli.config_file import load_config
+from lmd_cli.assembly.build import build_grid
+from lmd_cli.config.loading import load_config
 from lmd_cli.decomposition import OperationRecord
 from lmd_cli.errors import ConfigError, ForeignFileError, ResultsError
-from lmd_cli.evaluation import evaluate
-from lmd_cli.report import make, survey_draft
-from lmd_cli.report import survey as survey_module
-from lmd_cli.report.make import ReportOptions, make_report
-from lmd_cli.report.plane import Plane
-from lmd_cli.report.survey import Draft, LayerMeans, survey
-from lmd_cli.report.survey_draft import DraftFolder
-from lmd_cli.report.survey_files import read_survey, write_survey
-from lmd_cli.single import Ready, make_ready
+from lmd_cli.evaluation.ground.plane import Plane
+from lmd_cli.results import survey as survey_module
+from lmd_cli.results import survey_draft
+from lmd_cli.results.survey import Draft, LayerMeans
+from lmd_cli.results.survey_draft import DraftFolder
+from lmd_cli.results.survey_files import read_survey, write_survey
+from lmd_cli.workflows import report as make
+from lmd_cli.workflows.evaluate import evaluate
+from lmd_cli.workflows.ready import Ready, make_ready
+from lmd_cli.workflows.report import ReportOptions, make_report
+from lmd_cli.workflows.survey import survey
 
 
 @pytest.fixture(scope="module")
@@ -108,8 +110,8 @@ def test_a_page_leaves_the_evaluation_as_it_was_and_comes_again_the_same(run: Pa
 KILLED = """
 import os, signal, sys
 from pathlib import Path
-from lmd_cli.report import survey_draft
-from lmd_cli.report.make import ReportOptions, make_report
+from lmd_cli.results import survey_draft
+from lmd_cli.workflows.report import ReportOptions, make_report
 write, states = survey_draft.write_atomically, []
 def deadly(path, data):
     states.extend([path] if path.name == "state.json" else [])
@@ -132,7 +134,7 @@ def test_a_survey_that_was_killed_goes_on_and_ends_with_the_same_bytes(
         shutil.copytree(run, copy, ignore=shutil.ignore_patterns("survey"))
     make_report(whole, options=options)
     deadly = KILLED.replace(
-        "write, states", "from lmd_cli.report import survey\nsurvey.DISAGREEING = 1\nwrite, states"
+        "write, states", "from lmd_cli.results import survey\nsurvey.DISAGREEING = 1\nwrite, states"
     )
     environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
     killed = subprocess.run([sys.executable, "-c", deadly, str(cut)], env=environment)

@@ -15,25 +15,25 @@ import torch
 from crn_config import SIZES
 from torch.utils import _pytree as pytree
 
+from lmd_cli.assembly.forward import fused_parts
 from lmd_cli.attribution.linearised import LmdShapley
 from lmd_cli.attribution.removal import Shapley
-from lmd_cli.evaluation.cells import table_cells
-from lmd_cli.evaluation.explained import explained_encoding
+from lmd_cli.evaluation.comparisons import table_cells
 from lmd_cli.evaluation.measure import VERIFIED, measure
-from lmd_cli.evaluation.runner import resolve_methods
-from lmd_cli.evaluation.walk import Encoding, Visit, fused_parts
+from lmd_cli.evaluation.walk import Encoding, Visit, explained_encoding
 from lmd_cli.geometry import Grid
 from lmd_cli.networks import random_weights
 from lmd_cli.networks.crn.network import CRN
-from lmd_cli.networks.crn.shape import CRNShape
-from lmd_cli.networks.simplebev import SimpleBEV
-from lmd_cli.networks.widths import SimpleBEVWidths
-from lmd_cli.report.reproduce import table_methods
+from lmd_cli.networks.crn.sizes import CRNShape
+from lmd_cli.networks.simplebev.network import SimpleBEV
+from lmd_cli.networks.simplebev.sizes import SimpleBEVWidths
+from lmd_cli.workflows.setup import resolve_methods
+from lmd_cli.workflows.table import table_methods
 
 sys.path.insert(0, str(Path(__file__).parents[2] / "scripts"))
 
-from benchmark_crn import random_constants, random_features
-from benchmark_tables import Counter
+from benchmarks.crn import random_constants, random_features
+from benchmarks.tables import Counter
 
 OFFSETS = 12
 SAMPLES = 3

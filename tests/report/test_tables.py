@@ -11,8 +11,9 @@ import pandas as pd
 import pytest
 
 from lmd_cli.errors import MethodError
-from lmd_cli.evaluation.cells import table_cells
-from lmd_cli.report.layout import (
+from lmd_cli.evaluation.comparisons import table_cells
+from lmd_cli.report.tables.published import paper_rows, paper_tables
+from lmd_cli.report.tables.render import (
     Column,
     Table,
     columns_of,
@@ -23,9 +24,8 @@ from lmd_cli.report.layout import (
     to_latex,
     to_markdown,
 )
-from lmd_cli.report.paper_figures import paper_rows, paper_tables
-from lmd_cli.report.reproduce import table_numbers
-from lmd_cli.report.tables import TABLES, refusal
+from lmd_cli.report.tables.spec import TABLES, refusal
+from lmd_cli.workflows.table import table_numbers
 
 TWO, THREE = ("camera", "radar"), ("camera", "radar", "lidar")
 

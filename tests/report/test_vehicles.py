@@ -9,18 +9,32 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from lmd_cli.data.truth import Box3D, vehicle_truth
+from lmd_cli.data.boxes import Box3D
+from lmd_cli.data.simplebev.truth import vehicle_truth
+from lmd_cli.evaluation.ground.decisive import (
+    Criterion,
+    criterion_of,
+    sought_class,
+    sufficient,
+    verdict,
+)
+from lmd_cli.evaluation.ground.plane import Plane
+from lmd_cli.evaluation.ground.vehicles import (
+    Weather,
+    conflict,
+    distance,
+    object_fields,
+    object_rows,
+    outline,
+)
 from lmd_cli.geometry import Grid
-from lmd_cli.report.decisive import Criterion, criterion_of, sought_class, sufficient, verdict
-from lmd_cli.report.objects import (
+from lmd_cli.report.page.vehicle_charts import (
     GROUPINGS,
     evidence_shares,
     mean_interval,
     measures,
     objects_values,
 )
-from lmd_cli.report.plane import Plane
-from lmd_cli.report.vehicles import Weather, conflict, distance, object_fields, object_rows, outline
 
 
 def box(x: float, z: float, yaw: float, length: float = 4.5, width: float = 2.0) -> Box3D:

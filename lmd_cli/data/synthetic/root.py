@@ -9,12 +9,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
-from lmd_cli.data.cache import cache_folder
 from lmd_cli.data.synthetic.evidence import EVIDENCE_FILE
 from lmd_cli.data.synthetic.tables import MAP_FILE, TABLE_NAMES
 from lmd_cli.data.synthetic.write import VERSION, write_world
-from lmd_cli.drafts import making
 from lmd_cli.errors import DataError
+from lmd_cli.runtime.cache import cache_folder
+from lmd_cli.runtime.drafts import making
 
 #: Raised whenever the same parameters give other bytes.
 FORMAT = 3

@@ -6,6 +6,6 @@ detection heads, ``network`` puts them together.
 """
 
 from lmd_cli.networks.crn.network import BOUNDARIES, CRN
-from lmd_cli.networks.crn.shape import CRNShape
+from lmd_cli.networks.crn.sizes import CRNShape
 
 __all__ = ["BOUNDARIES", "CRN", "CRNShape"]

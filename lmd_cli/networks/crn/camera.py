@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from lmd_cli.networks.crn.blocks import Neck, conv_norm_relu
 from lmd_cli.networks.crn.geometry import frustum, voxel_buffers
-from lmd_cli.networks.crn.shape import CRNShape
+from lmd_cli.networks.crn.sizes import CRNShape
 from lmd_cli.networks.resnet import BasicBlock, Bottleneck, initialise, stage
 
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lmd_cli.networks.crn.shape import CRNShape
+from lmd_cli.networks.crn.sizes import CRNShape
 
 #: Sensors whose maps are sampled.
 SENSORS = 2

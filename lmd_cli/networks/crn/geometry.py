@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lmd_cli.networks.crn.shape import CRNShape
+from lmd_cli.networks.crn.sizes import CRNShape
 
 #: Frustum points outside this height above the ego origin (metres) are masked.
 Z_BOUND = (-5.0, 3.0)

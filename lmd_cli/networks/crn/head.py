@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lmd_cli.networks.crn.blocks import Neck
-from lmd_cli.networks.crn.shape import CRNShape
+from lmd_cli.networks.crn.sizes import CRNShape
 from lmd_cli.networks.resnet import BasicBlock, initialise, stage
 
 #: Branches of a task head and their channels, but for the heat map: one for each class.

@@ -20,7 +20,7 @@ from lmd_cli.networks.crn.fuser import Fuser
 from lmd_cli.networks.crn.geometry import locate
 from lmd_cli.networks.crn.head import BRANCHES, HEATMAP, DetectionHead
 from lmd_cli.networks.crn.radar import RadarBranch
-from lmd_cli.networks.crn.shape import CRNShape
+from lmd_cli.networks.crn.sizes import CRNShape
 from lmd_cli.networks.crn.view import lift_by_depth, lift_by_radar, pool
 
 Batch = Mapping[str, Any]

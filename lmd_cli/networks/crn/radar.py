@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from lmd_cli.networks.crn.blocks import NECK_EPS, Neck, conv_norm_relu
-from lmd_cli.networks.crn.shape import STRIDE, CRNShape
+from lmd_cli.networks.crn.sizes import STRIDE, CRNShape
 
 #: Values of a point: image column (pixels), depth (m), height (always 1), rcs, speed.
 POINT_VALUES = 5

@@ -1,0 +1,1 @@
+"""From a config to a network and its samples, and what both must do."""

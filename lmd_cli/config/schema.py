@@ -1,0 +1,150 @@
+"""What a run is: the YAML's schema, every key documented where it is declared."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import Discriminator, PrivateAttr, Tag, field_validator
+
+from lmd_cli.config.base import Positive, Section, option
+from lmd_cli.config.compute import ComputeConfig
+from lmd_cli.config.custom import OWN, OwnDataConfig, OwnModelConfig, is_own
+from lmd_cli.config.data import SYNTHETIC, DataConfig
+from lmd_cli.config.models import RANDOM, CRNConfig, ModelConfig, SimpleBEVConfig
+
+__all__ = [
+    "RANDOM",
+    "SYNTHETIC",
+    "CRNConfig",
+    "DataConfig",
+    "OwnDataConfig",
+    "OwnModelConfig",
+    "RunConfig",
+    "SimpleBEVConfig",
+    "is_own",
+]
+
+#: The schema of each source of samples.
+SOURCES: dict[str, type[Section]] = {"nuscenes": DataConfig, OWN: OwnDataConfig}
+
+
+def source_of(section: Any) -> str:
+    """Which of :data:`SOURCES` a ``data`` section, parsed or not, belongs to."""
+    return OWN if is_own(section) else "nuscenes"
+
+
+SourceConfig = Annotated[
+    Annotated[DataConfig, Tag("nuscenes")] | Annotated[OwnDataConfig, Tag(OWN)],
+    Discriminator(source_of),
+]
+
+
+class PerturbationConfig(Section):
+    """Which samples a sensor is replaced from: sample (k + stride * m) mod N, m = 1 to count."""
+
+    stride: int | Literal["auto"] = option(
+        "distance in samples (500 in the paper); 'auto' for the largest that visits all samples",
+        "a positive integer, or auto",
+        "auto",
+    )
+    count: Positive = option("replacements for each sample", "a positive integer", 12)
+
+    @field_validator("stride")
+    @classmethod
+    def _positive(cls, value: int | str) -> int | str:
+        if isinstance(value, int) and value < 1:
+            raise ValueError("expected a positive integer, or auto")
+        return value
+
+
+class RunConfig(Section):
+    """A run: data, network, variants, protocol."""
+
+    data: SourceConfig = option("which samples", "a mapping")
+    model: ModelConfig = option("which network", "a mapping")
+    variants: tuple[str, ...] = option(
+        "rules BN-NORM[-ACT][-SOFTMAX] of the decomposition, evaluated side by side",
+        "a list of names such as [identity-ratio]",
+        ("identity-ratio",),
+        min_length=1,
+        strict=False,
+    )
+    perturbation: PerturbationConfig = option(
+        "the protocol of Appendix D.4", "a mapping", default_factory=PerturbationConfig
+    )
+    bilinear: Literal["bias", "interaction"] = option(
+        "where products of different sensors are reported (attention): in the bias, as the paper "
+        "does, or as a part of their own; the sensors' parts are the same",
+        "bias or interaction",
+        "bias",
+    )
+    rules: dict[str, dict[str, str]] = option(
+        "other rules for some modules: a pattern of their names to fields of the variant, such as "
+        "{decoder.layer3.*: {activation: taylor}}",
+        "a mapping of patterns to {batch_norm, norm, activation or softmax: rule}",
+        default_factory=dict,
+    )
+    plain_modules: tuple[str, ...] = option(
+        "modules that may make constants of what carries parts, such as a head that detaches its "
+        "queries: names or patterns; (root) is the network itself",
+        "a list of names such as [head, decoder.*, (root)]",
+        (),
+        strict=False,
+    )
+    device: str = option(
+        "where to compute; auto takes a GPU if there is one",
+        "auto, cpu, cuda or cuda:N",
+        "auto",
+        pattern=r"^(auto|cpu|cuda(:\d{1,3})?)$",
+    )
+    compute: ComputeConfig = option(
+        "precision and memory", "a mapping", default_factory=ComputeConfig
+    )
+    seed: int = option(
+        "seed of random weights", "an integer from 0 to 2**31 - 1", 0, ge=0, lt=2**31
+    )
+    threads: Positive | None = option(
+        "CPU threads of each process; none for the cores that it has to itself (on a GPU: one)",
+        "a positive integer",
+        None,
+    )
+
+    workers: int | None = option(
+        "processes that read samples ahead; 0 to read in the main process, none for as many as "
+        "pay (with a data target of your own: 0). No result depends on it: it is not recorded",
+        "an integer from 0 to 256",
+        None,
+        ge=0,
+        le=256,
+        exclude=True,
+    )
+
+    _name: str = PrivateAttr("run")
+    _source: Path | None = PrivateAttr(None)
+
+    @property
+    def name(self) -> str:
+        """The config file's stem."""
+        return self._name
+
+    @property
+    def source(self) -> Path | None:
+        """The config file."""
+        return self._source
+
+    @field_validator("variants")
+    @classmethod
+    def _known_variants(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        from lmd_cli.decomposition import Variant
+
+        names = tuple(Variant.parse(name).name for name in value)
+        twice = [name for i, name in enumerate(names) if name in names[:i]]
+        if twice:
+            raise ValueError(f"{twice[0]} is listed twice")
+        return names
+
+    def with_origin(self, source: Path) -> RunConfig:
+        """This config, knowing the file it came from."""
+        self._name, self._source = source.stem, source
+        return self

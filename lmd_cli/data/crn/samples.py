@@ -1,0 +1,277 @@
+"""A split of a nuScenes root as CRN's inputs."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Sequence
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from lmd_cli.data.boxes import Box3D
+from lmd_cli.data.crn.images import Window, as_rgb, normalise, read_window
+from lmd_cli.data.crn.matrices import (
+    PERSPECTIVE_CAMERAS,
+    intrinsics,
+    sensor2ego,
+)
+from lmd_cli.data.crn.radar import (
+    PERSPECTIVE_FILTERS,
+    PERSPECTIVE_RADARS,
+    PERSPECTIVE_SWEEPS,
+    RadarView,
+    Reader,
+    camera_rows,
+    keyframe_points,
+    network_rows,
+    taken_rows,
+)
+from lmd_cli.data.crn.truth import EgoBox, ego_boxes, map_truth, turned
+from lmd_cli.data.nuscenes.database import LIDAR, SampleRecord
+from lmd_cli.data.nuscenes.files import data_file
+from lmd_cli.data.nuscenes.images import load_image
+from lmd_cli.data.nuscenes.index.splits import Split
+from lmd_cli.data.nuscenes.radar_files import RadarFields, RadarFilters, read_radar
+from lmd_cli.data.nuscenes.rig import Channels
+from lmd_cli.data.nuscenes.split import SplitSamples, check_modalities
+from lmd_cli.data.sample import Sample
+from lmd_cli.errors import DataError
+
+MODALITIES = ("camera", "radar")
+#: CRN takes every second key frame, one second apart.
+KEY_FRAME_STEP = 2
+#: nuScenes' channels in CRN's order.
+USUAL = Channels(PERSPECTIVE_CAMERAS, PERSPECTIVE_RADARS, (LIDAR,))
+
+
+class KeyframeSamples(SplitSamples):
+    """The keyframes of a split, each with the key frames before it, as CRN's network takes them.
+
+    Frame 0 is the current key frame, frame s the one 2 s key frames before it (a second each).
+    Where the scene has none so early, its first key frame stands in, as in CRN; :attr:`padded`
+    counts that. Sweeps of the radars between key frames are used, images between them are not.
+
+    Args:
+        dataroot: the nuScenes root, which holds ``samples``, ``sweeps`` and the version's tables.
+        version: e.g. ``v1.0-trainval``.
+        split: e.g. ``val`` or ``mini_val``, or names of scenes.
+        modalities: of "camera", "radar". Images are always loaded.
+        nsweeps: sweeps of each radar around each key frame, the key frame's included.
+        image_size: (H, W) of the network's images, pixels.
+        key_frames: number of key frames S, the current one included.
+        depth_bound: radar points of this depth and beyond are dropped, metres.
+        radar_slots: rows P for the radar points of one view.
+        extent: the maps of the ground truth go from ``-extent`` to ``extent``, metres.
+        cells: number of the maps' cells along either axis.
+        radar_filters: states of radar points to keep; CRN's by default.
+        radar_fields: what stands for nuScenes' fields in the files of another radar.
+        channels: as many cameras as CRN has been trained with, radars, and a LiDAR, whose place
+            and time those of the radar points are; nuScenes' by default.
+        progress: called with (finished steps, all steps) where the tables have to be indexed.
+
+    Raises:
+        DataError: data root, version, split or channel not found (says what is there), a split
+            without a scene in this version, another number of cameras, or tables that are none.
+        ValueError: an unknown modality, or a number below 1.
+    """
+
+    def __init__(
+        self,
+        dataroot: Path | str,
+        version: str,
+        split: Split,
+        *,
+        modalities: Sequence[str] = MODALITIES,
+        nsweeps: int = PERSPECTIVE_SWEEPS,
+        image_size: tuple[int, int] = (256, 704),
+        key_frames: int = 4,
+        depth_bound: float = 58.0,
+        radar_slots: int = 1536,
+        extent: float = 51.2,
+        cells: int = 128,
+        radar_filters: RadarFilters = PERSPECTIVE_FILTERS,
+        radar_fields: RadarFields | None = None,
+        channels: Channels | None = None,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> None:
+        check_modalities(modalities, MODALITIES)
+        numbers = {
+            "nsweeps": nsweeps,
+            "key_frames": key_frames,
+            "radar_slots": radar_slots,
+            "cells": cells,
+        }
+        for name, number in numbers.items():
+            if number < 1:
+                raise ValueError(f"{name} must be at least 1, not {number}")
+        sweeps = nsweeps if "radar" in modalities else 0
+        super().__init__(
+            dataroot,
+            version,
+            split,
+            modalities=modalities,
+            radar_sweeps=sweeps,
+            lidar_sweeps=1,
+            channels=channels,
+            usual=USUAL,
+            progress=progress,
+        )
+        self._require_rig()
+        self.modalities = tuple(modalities)
+        self.image_size = image_size
+        self.key_frames = key_frames
+        self.extent = extent
+        self.cells = cells
+        self._view = RadarView(radar_slots, depth_bound, nsweeps)
+        self._radar = (radar_filters, radar_fields)
+
+    def _require_rig(self) -> None:
+        """Refuses rigs that CRN's weights were not trained for.
+
+        Raises:
+            DataError: another number of cameras, or no LiDAR.
+        """
+        cameras, wanted = self.rig.cameras, len(PERSPECTIVE_CAMERAS)
+        there = ", ".join(self._records.split.channels)
+        if len(cameras) != wanted:
+            raise DataError(
+                f"CRN's weights need {wanted} cameras, in the order of "
+                f"{', '.join(PERSPECTIVE_CAMERAS)}; there are {len(cameras)} ({', '.join(cameras)})"
+                f". Name {wanted} with data.cameras; the tables have {there}"
+            )
+        if not self.rig.lidars:
+            raise DataError(
+                "CRN takes the place and time of radar points from a LiDAR's key frame, and the "
+                f"tables have no {LIDAR}: name one with data.lidar; they have {there}"
+            )
+
+    @cached_property
+    def _first(self) -> list[int]:
+        """For each sample, the index of its scene's first."""
+        starts: dict[str, int] = {}
+        return [starts.setdefault(scene, i) for i, scene in enumerate(self.scenes)]
+
+    @cached_property
+    def padded(self) -> dict[str, int]:
+        """For each sample token, for how many of its past key frames the scene's first stands in.
+
+        Those are the ones that would be before the scene's start.
+        """
+        return {
+            token: sum(frame < first for frame in self._wanted(i))
+            for i, (token, first) in enumerate(zip(self.tokens, self._first, strict=True))
+        }
+
+    def _wanted(self, index: int) -> list[int]:
+        """Indices of a sample's key frames, as if its scene had no start."""
+        return [index - KEY_FRAME_STEP * s for s in range(self.key_frames)]
+
+    def __getitem__(self, index: int) -> Sample:
+        """One sample.
+
+        Raises:
+            DataError: a file is missing, truncated or of another kind; names it and the sample.
+            IndexError: no such index.
+        """
+        index = range(len(self))[index]
+        record = self._records[index]
+        frames = [max(wanted, self._first[index]) for wanted in self._wanted(index)]
+        read = self._reader(record.token)
+        # A key frame that stands in several times is loaded once.
+        loaded = {i: self._frame(self._records[i], record, read) for i in set(frames)}
+        arrays = {
+            name: np.stack([loaded[i][name] for i in frames])  # (S, 6, ...)
+            for name in loaded[index]
+        }
+        tensors = {"imgs": normalise(arrays.pop("imgs"))}  # (S, 6, 3, H, W)
+        tensors |= {name: torch.from_numpy(array) for name, array in arrays.items()}
+        tensors["bda_mat"] = torch.eye(4)
+        if self.annotated:
+            tensors |= map_truth(self.boxes(index), self.extent, self.cells)
+        return Sample(record.token, record.scene, tensors)
+
+    def _frame(
+        self, record: SampleRecord, current: SampleRecord, read: Reader
+    ) -> dict[str, NDArray]:
+        """Arrays (6, ...) of one key frame, for a sample whose current one is ``current``."""
+        cameras = record.cameras
+        windows = [Window.covering(camera, self.image_size) for camera in cameras]
+        images = [
+            read_window(
+                data_file(self.dataroot, camera.filename, current.token),
+                window,
+                token=current.token,
+                recorded=(camera.width, camera.height),
+            )
+            for camera, window in zip(cameras, windows, strict=True)
+        ]
+        arrays: dict[str, NDArray] = {
+            "imgs": np.stack(images),  # (6, H, W, 3) uint8
+            "sensor2ego_mats": _stack(map(sensor2ego, cameras, current.cameras)),
+            "intrin_mats": _stack(map(intrinsics, cameras)),
+            "ida_mats": _stack(window.matrix() for window in windows),  # (6, 4, 4)
+        }
+        if "radar" in self.modalities:
+            points = keyframe_points(record, read)
+            seen = [camera_rows(points, record.reference, camera) for camera in cameras]
+            rows = (network_rows(k, w, self._view) for k, w in zip(seen, windows, strict=True))
+            arrays["pts_pv"] = _stack(rows)  # (6, P, 5)
+        return arrays
+
+    def _reader(self, token: str) -> Reader:
+        """Reads each radar file that a sample needs once: key frames may share sweeps."""
+        return functools.cache(
+            lambda name: self._read_radar(data_file(self.dataroot, name, token), token)
+        )
+
+    def _read_radar(self, path: Path, token: str | None) -> NDArray[np.float64]:
+        filters, fields = self._radar
+        return read_radar(path, filters, token=token, fields=fields)
+
+    def read_file(self, channel: str, name: str) -> None:
+        """See :meth:`SplitSamples.read_file`."""
+        path = data_file(self.dataroot, name, None)
+        if channel in self.rig.cameras:
+            load_image(path, self.image_size)
+        else:
+            self._read_radar(path, None)
+
+    def pictures(self, sample: Sample) -> dict[str, NDArray[np.float32]]:
+        """The current frame's images for a reader, by camera (H, W, 3), RGB in [0, 1]."""
+        images = as_rgb(sample.tensors["imgs"][0])  # (6, H, W, 3)
+        return dict(zip(self.rig.cameras, images.numpy(), strict=True))
+
+    def radar_in_images(self, index: int) -> dict[str, NDArray[np.float32]]:
+        """Where the current frame's radar points that the network takes lie in its images.
+
+        Returns:
+            by camera (k, 3): u, v (the network's pixels) and depth (m); none without a radar.
+
+        Raises:
+            DataError: a radar file is missing or damaged.
+        """
+        if "radar" not in self.modalities:
+            return {}
+        record = self._records[index]
+        points = keyframe_points(record, self._reader(record.token))
+        found = {}
+        for name, camera in zip(self.rig.cameras, record.cameras, strict=True):
+            seen = camera_rows(points, record.reference, camera)
+            window = Window.covering(camera, self.image_size)
+            found[name] = taken_rows(seen, window, self._view)[:, :3]
+        return found
+
+    def boxes(self, index: int) -> list[EgoBox]:
+        """The sample's annotated vehicles in the ego frame; opens no data file."""
+        return ego_boxes(self._records[index])
+
+    def boxes_on_map(self, index: int) -> list[Box3D]:
+        """The same boxes for maps turned forward up: axes x right, y down, z forward."""
+        return [turned(box) for box in self.boxes(index)]
+
+
+def _stack(arrays: Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:
+    return np.stack(list(arrays))

@@ -1,0 +1,1 @@
+"""A nuScenes root: its tables, the sensors of its vehicles, and its files, read and checked."""

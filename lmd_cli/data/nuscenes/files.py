@@ -1,0 +1,90 @@
+"""What is said of a data file that cannot be used."""
+
+from __future__ import annotations
+
+import errno
+import stat
+from contextlib import suppress
+from pathlib import Path, PurePath
+
+from lmd_cli.data.nuscenes.roots import missing_hint
+from lmd_cli.errors import DataError
+from lmd_cli.runtime.files import kind_of
+
+#: Bytes at a file's begin that are looked at to tell what it is.
+HEAD = 4096
+IMAGE, PCD = "it is an image", "it is a .pcd file"
+#: Errors where a limit of the system is reached, whatever the file.
+SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
+
+
+def file_error(path: Path, problem: str, token: str | None) -> DataError:
+    """A :class:`DataError` that names the file and, where known, the sample that needs it."""
+    needed = "" if token is None else f" (needed by sample {token})"
+    return DataError(f"{path}: {problem}{needed}", path=path, token=token)
+
+
+def data_file(root: Path, name: str, token: str | None) -> Path:
+    """The file that a table names; links may lead anywhere, names only into the data root.
+
+    Raises:
+        DataError: the name leads out of the root, or to a pipe, a device or a folder.
+    """
+    path = root / name
+    inside = PurePath(name)
+    if inside.is_absolute() or ".." in inside.parts or "\0" in name or not inside.parts:
+        problem = f"the tables name {name!r}, which is not inside the data root {root}"
+        raise DataError(f"{problem} (needed by sample {token})", path=path, token=token)
+    try:
+        if not stat.S_ISREG(path.stat().st_mode):
+            raise file_error(path, f"is {kind_of(path.resolve())}; expected a file", token)
+    except FileNotFoundError:
+        raise file_error(path, f"file not found{missing_hint(root, name)}", token) from None
+    except OSError:  # said when it is read
+        pass
+    return path
+
+
+def read_bytes(path: Path, token: str | None) -> bytes:
+    """The whole file.
+
+    Raises:
+        DataError: the file is missing or cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:
+        raise file_error(path, "file not found", token) from None
+    except OSError as error:
+        if error.errno in SCARCE:
+            raise  # says nothing of the file
+        raise file_error(path, f"cannot be read: {error.strerror}", token) from error
+
+
+def told_kind(content: bytes, expected: str = "") -> str:
+    """What a file is that is not what is ``expected``, if its content (or its begin) tells."""
+    found = _kind(content, content[:HEAD])
+    return "" if found == expected else found
+
+
+def _kind(content: bytes, head: bytes) -> str:
+    if not content:
+        return "truncated: the file is empty"
+    if not any(head) and content.count(0) == len(content):
+        return "it holds nothing but zeros"
+    if head.startswith(b"version https://git-lfs"):
+        return "it is a pointer of Git LFS, whose file was not fetched"
+    if head.lstrip().lower().startswith((b"<!doctype html", b"<html")):
+        return "it is a web page"
+    if head.startswith(b"\x89PNG\r\n\x1a\n") or head[6:10] in (b"JFIF", b"Exif"):
+        return IMAGE
+    if all(word in head for word in (b"\nFIELDS ", b"\nSIZE ", b"\nDATA ")):
+        return PCD
+    return ""
+
+
+def read_head(path: Path) -> bytes:
+    """A file's begin; nothing where it cannot be read."""
+    with suppress(OSError), open(path, "rb") as file:
+        return file.read(HEAD)
+    return b""

@@ -1,0 +1,72 @@
+"""Images of a nuScenes root, read and resized."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import Tensor
+
+from lmd_cli.data.nuscenes.files import IMAGE, SCARCE, file_error, read_head, told_kind
+from lmd_cli.data.nuscenes.pictures import PictureError, open_picture
+
+
+def load_image(
+    path: Path | str,
+    size: tuple[int, int],
+    *,
+    token: str | None = None,
+    recorded: tuple[int, int] | None = None,
+) -> Tensor:
+    """An image resized to ``size`` (H, W): (3, H, W) float32, pixels in [0, 1] minus 0.5.
+
+    Resized by nearest neighbour straight from the file's size, as SimpleBEV does.
+
+    Raises:
+        DataError: see :func:`read_resized`.
+    """
+    nearest = Image.Resampling.NEAREST
+    pixels = read_resized(path, size, nearest, token=token, recorded=recorded)  # (H, W, 3)
+    planes = torch.from_numpy(pixels).permute(2, 0, 1)  # (3, H, W)
+    return planes.contiguous().float().div(255).sub(0.5)
+
+
+def read_resized(
+    path: Path | str,
+    size: tuple[int, int],
+    resampling: Image.Resampling,
+    *,
+    token: str | None = None,
+    recorded: tuple[int, int] | None = None,
+) -> NDArray[np.uint8]:
+    """An RGB image resized to ``size`` (H, W) by Pillow, (H, W, 3).
+
+    Args:
+        path: the file.
+        size: (H, W).
+        resampling: Pillow's filter.
+        token: the sample that needs the file, for the error message.
+        recorded: (width, height) that the tables give it.
+
+    Raises:
+        DataError: the file is missing, truncated or not an image; or it is too large, of more
+            than 8 bits a channel, turned by its EXIF data, or of another shape than recorded.
+    """
+    path = Path(path)
+    try:
+        with open_picture(path, recorded) as image:
+            rgb = image if image.mode == "RGB" else image.convert("RGB")
+            return np.array(rgb.resize(size[::-1], resampling))
+    except FileNotFoundError:
+        raise file_error(path, "file not found", token) from None
+    except PictureError as error:
+        raise file_error(path, str(error), token) from None
+    except Exception as error:  # Pillow reports broken streams under many kinds
+        if isinstance(error, MemoryError) or getattr(error, "errno", None) in SCARCE:
+            raise  # says nothing of the file
+        kind = told_kind(read_head(path), IMAGE)
+        problem = kind or f"truncated or not an image: {error}"
+        raise file_error(path, problem, token) from error

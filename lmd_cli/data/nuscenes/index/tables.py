@@ -1,0 +1,281 @@
+"""From a version's tables to the arrays of an index."""
+
+from __future__ import annotations
+
+import contextlib
+import gc
+from collections.abc import Callable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmd_cli.data.nuscenes.database import CAMERAS, LIDAR, RADARS, VEHICLE
+from lmd_cli.data.nuscenes.index import values
+from lmd_cli.data.nuscenes.index.reader import Row, Tables, read_table
+from lmd_cli.data.nuscenes.index.records import SplitIndex
+from lmd_cli.data.nuscenes.index.splits import Split, split_scenes
+from lmd_cli.errors import DataError
+
+Progress = Callable[[int, int], None]
+
+_PLACE = [("translation", "<f8", (3,)), ("rotation", "<f8", (4,))]
+CALIBRATION = np.dtype([*_PLACE, ("intrinsic", "<f8", (3, 3)), ("camera", "?")])
+SAMPLE = [
+    *[("scene", "<i4"), ("first_annotation", "<i8"), ("annotations", "<i4"), ("problem", "<i4")]
+]
+FRAME = [
+    *[("timestamp", "<i8"), ("ego_translation", "<f8", (3,)), ("ego_rotation", "<f8", (4,))],
+    *[("calibration", "<i4"), ("width", "<i4"), ("height", "<i4")],
+]
+ANNOTATION = [
+    *[("category", "<i4"), ("visibility", "<i4"), *_PLACE, ("size", "<f8", (3,))],
+    *[("num_lidar_pts", "<i4"), ("num_radar_pts", "<i4"), ("velocity", "<f8", (3,))],
+]
+
+
+def build_index(
+    root: Path, version: str, split: Split, progress: Progress | None = None
+) -> SplitIndex:
+    """A split's index, in memory.
+
+    Args:
+        root: the nuScenes root.
+        version: e.g. ``v1.0-trainval``.
+        split: e.g. ``val``, or names of scenes.
+        progress: called with (finished steps, all steps): the tables read, then each scene.
+
+    Raises:
+        DataError: an unknown split, one without a scene in this version, or tables that do not
+            fit together.
+    """
+    with _as_nuscenes(root / version):
+        return _built(root, version, split, progress or (lambda done, total: None))
+
+
+@contextlib.contextmanager
+def _as_nuscenes(tables: Path) -> Iterator[None]:
+    """What we stumble over in tables of another kind, as a message."""
+    try:
+        yield
+    except values.RecordError as error:
+        raise DataError(f"{tables.name}/{error}", path=tables) from error
+    except (TypeError, AttributeError, LookupError, ArithmeticError, ValueError) as error:
+        what = f"a record lacks the field {error}" if isinstance(error, KeyError) else error
+        raise DataError(
+            f"{tables}: the tables hold something else than nuScenes' tables do ({what}); is a "
+            "file damaged, or made by another program?",
+            path=tables,
+        ) from error
+    except (RecursionError, AssertionError) as error:
+        raise DataError(f"{tables}: the tables cannot be read: {error}", path=tables) from error
+
+
+def _built(root: Path, version: str, split: Split, report: Progress) -> SplitIndex:
+    folder = root / version
+    # Read apart, so that a mistyped split is refused before gigabytes are read.
+    names = [values.text("scene", row, "name") for row in read_table(folder, "scene")]
+    present, absent = split_scenes(folder, split, names)
+    steps = 1 + len(present)
+    report(0, steps)
+    with _no_collection():
+        builder = _Builder(Tables(folder, present))
+        report(1, steps)
+        for done, scene in enumerate(builder.tables.scenes, start=2):
+            builder.add_scene(scene)
+            report(done, steps)
+        return builder.finish(sorted(absent))
+
+
+@contextlib.contextmanager
+def _no_collection() -> Iterator[None]:
+    """Millions of records make the garbage collector search for cycles that are not there."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
+class _Builder:
+    """Collects rows, scene by scene; what cannot be used becomes a problem of those who need it."""
+
+    def __init__(self, tables: Tables) -> None:
+        self.tables = tables
+        self.channels = _ordered(tables.channels)
+        self.samples: list[tuple[Any, ...]] = []
+        self.key_frames: list[list[int]] = []
+        self.frames: list[tuple[Any, ...]] = []
+        self.prev: list[int] = []
+        self.calibrations: dict[str, tuple[int, tuple[Any, ...]]] = {}
+        self.annotations: list[tuple[Any, ...]] = []
+        self.categories: dict[str, int] = {}
+        self.problems: dict[str, int] = {}
+        self._row_of: dict[str, int] = {}
+
+    def add_scene(self, scene: Row) -> None:
+        """The rows of a scene's samples, ordered by time."""
+        rows = self.tables.samples[scene["token"]]
+        for row in sorted(rows, key=lambda row: values.whole("sample", row, "timestamp")):
+            self._add_sample(row, self.tables.scenes.index(scene))
+
+    def _add_sample(self, row: Row, scene: int) -> None:
+        data = self.tables.key_frames[row["token"]]
+        self.key_frames.append([self._frame(data.get(c), c, row) for c in self.channels])
+        first, problem = len(self.annotations), -1
+        for token in self.tables.annotations[row["token"]]:
+            try:
+                self._add_annotation(self.tables.get("sample_annotation", token))
+            except values.RecordError as error:
+                problem = self._problem(error)
+        count = len(self.annotations) - first
+        self.samples.append((row["token"].encode(), scene, first, count, problem))
+
+    def _frame(self, token: str | None, channel: str, sample: Row) -> int:
+        """Row of a frame; it and, but for cameras, the sweeps before it are added."""
+        if token is None:
+            lacking = f"sample_data.json has no key frame of {channel} for {sample['token']}"
+            return self._problem(values.RecordError(lacking))
+        newest = self._add_frame(token)
+        row = newest
+        while row >= 0 and self.tables.channels[channel] != "camera":
+            token = self.tables.get("sample_data", token).get("prev")
+            known = self._row_of.get(token) if token else -1
+            self.prev[row] = self._add_frame(str(token)) if known is None else known
+            row = self.prev[row] if known is None else -1
+        return newest
+
+    def _add_frame(self, token: str) -> int:
+        """Row of a frame that may be there already, without the one before it."""
+        if token in self._row_of:
+            return self._row_of[token]
+        try:
+            self.frames.append(self._frame_values(self.tables.get("sample_data", token)))
+        except values.RecordError as error:
+            return self._problem(error)
+        self.prev.append(-1)
+        self._row_of[token] = len(self.frames) - 1
+        return len(self.frames) - 1
+
+    def _frame_values(self, row: Row) -> tuple[Any, ...]:
+        """A row of :data:`FRAME`, its name first.
+
+        Raises:
+            RecordError: of this record, its pose or its calibration.
+        """
+        pose = self.tables.get("ego_pose", row.get("ego_pose_token"))
+        token = row.get("calibrated_sensor_token")
+        sensor = self.tables.get("calibrated_sensor", token)
+        modality = self.tables.get("sensor", sensor.get("sensor_token"))["modality"]
+        size = _pixels(row) if modality == "camera" else (0, 0)
+        return (
+            values.text("sample_data", row, "filename").encode(),
+            values.whole("sample_data", row, "timestamp"),
+            values.place("ego_pose", pose, "translation", values.ON_EARTH),
+            values.quaternion("ego_pose", pose),
+            self._calibration(sensor, modality == "camera"),
+            *size,
+        )
+
+    def _problem(self, error: values.RecordError) -> int:
+        """The row that stands for a problem."""
+        return -2 - self.problems.setdefault(str(error), len(self.problems))
+
+    def _calibration(self, row: Row, camera: bool) -> int:
+        """Row of a calibration."""
+        token, table = row["token"], "calibrated_sensor"
+        if token not in self.calibrations:
+            found = (
+                values.place(table, row, "translation", values.ON_VEHICLE),
+                values.quaternion(table, row),
+                values.intrinsics(table, row) if camera else [(0.0, 0.0, 0.0)] * 3,
+                camera,
+            )
+            self.calibrations[token] = (len(self.calibrations), found)
+        return self.calibrations[token][0]
+
+    def _add_annotation(self, row: Row) -> None:
+        """A vehicle; others are left out."""
+        table, name = "sample_annotation", self.tables.category(row)
+        if VEHICLE not in name:
+            return
+        box = (
+            values.place(table, row, "translation", values.ON_EARTH),
+            values.quaternion(table, row),
+            values.box_size(table, row),
+        )
+        counts = (_count(row, "num_lidar_pts"), _count(row, "num_radar_pts"))
+        category = self.categories.setdefault(name, len(self.categories))
+        velocity = self.tables.velocity(row["token"])
+        found = (category, _visibility(row), *box, *counts, velocity)
+        self.annotations.append((row["token"].encode(), *found))
+
+    def finish(self, absent: list[str]) -> SplitIndex:
+        """Everything so far as arrays; channels that no sample has are left out."""
+        key_frames = np.array(self.key_frames, dtype="<i4").reshape(-1, len(self.channels))
+        there = self._there()
+        meta = {
+            "version": self.tables.folder.name,
+            "scenes": [
+                (row["name"], str(row.get("description", ""))) for row in self.tables.scenes
+            ],
+            "absent": absent,
+            "categories": list(self.categories),
+            "problems": list(self.problems),
+            "channels": {self.channels[i]: self.tables.channels[self.channels[i]] for i in there},
+            "annotated": any(self.tables.annotations.values()),
+        }
+        arrays = {
+            "samples": _table(self.samples, "token", SAMPLE),
+            "key_frames": np.ascontiguousarray(key_frames[:, there]),
+            "frames": _table(self.frames, "filename", FRAME),
+            "prev": np.array(self.prev, dtype="<i4"),
+            "calibrations": np.array(
+                [found for _, found in self.calibrations.values()], dtype=CALIBRATION
+            ),
+            "annotations": _table(self.annotations, "token", ANNOTATION),
+        }
+        return SplitIndex(arrays, meta)
+
+    def _there(self) -> list[int]:
+        """Columns of the channels that any sample has."""
+        used = {channel for frames in self.tables.key_frames.values() for channel in frames}
+        return [i for i, channel in enumerate(self.channels) if channel in used]
+
+
+def _ordered(channels: Mapping[str, str]) -> list[str]:
+    """Channels of the sensors that are read: nuScenes' first, then by name."""
+    known = [channel for channel in (*CAMERAS, *RADARS, LIDAR) if channel in channels]
+    read = ("camera", "radar", "lidar")
+    return known + sorted(c for c, kind in channels.items() if kind in read and c not in known)
+
+
+def _pixels(row: Row) -> tuple[int, int]:
+    """Width and height of an image."""
+    width, height = (
+        values.whole("sample_data", row, name, 1, values.PIXELS) for name in ("width", "height")
+    )
+    return width, height
+
+
+def _count(row: Row, field: str) -> int:
+    """Points in a box; 0 where the tables do not say."""
+    if row.get(field) in (None, ""):
+        return 0
+    return max(values.whole("sample_annotation", row, field, -1, 2**31 - 1), 0)
+
+
+def _visibility(row: Row) -> int:
+    """nuScenes' level; 0 where the tables do not say."""
+    if row.get("visibility_token") in (None, ""):
+        return 0
+    return values.whole("sample_annotation", row, "visibility_token", 0, 4)
+
+
+def _table(rows: list[tuple[Any, ...]], name: str, fields: list[Any]) -> NDArray[np.void]:
+    """Rows as an array; their first column is a name, as wide as the longest."""
+    width = max((len(row[0]) for row in rows), default=1) or 1
+    return np.array(rows, dtype=np.dtype([(name, f"S{width}"), *fields]))

@@ -1,0 +1,83 @@
+"""Whether the arrays of an index's file fit together.
+
+A file that was forged, or damaged where no checksum looks, must not make us follow numbers that
+lead nowhere: then it counts as damaged, and the index is made again.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmd_cli.data.nuscenes.index.storage import NONSENSE, Arrays, DamagedError
+from lmd_cli.data.nuscenes.index.tables import ANNOTATION, CALIBRATION, FRAME, SAMPLE
+
+#: The arrays, their first column, and the others.
+TABLES: dict[str, tuple[str, list[Any]]] = {
+    "samples": ("token", SAMPLE),
+    "frames": ("filename", FRAME),
+    "annotations": ("token", ANNOTATION),
+}
+#: Lists of texts beside the arrays.
+_TEXTS = ("absent", "categories", "problems")
+
+
+def require_sound(arrays: Arrays, meta: Any) -> None:
+    """Refuses arrays of other types, and row numbers that lead nowhere.
+
+    Args:
+        arrays: by name.
+        meta: the other values.
+
+    Raises:
+        DamagedError: says which.
+    """
+    try:
+        _require_types(arrays, meta)
+        _require_rows(arrays, meta)
+    except NONSENSE as error:
+        raise DamagedError(f"{type(error).__name__}: {error}") from error
+
+
+def _require_rows(arrays: Arrays, meta: Any) -> None:
+    samples, frames, annotations = (arrays[name] for name in TABLES)
+    key_frames, lacking = arrays["key_frames"], -1 - len(meta["problems"])
+    _require("scene", samples["scene"], 0, len(meta["scenes"]))
+    _require("problem", samples["problem"], lacking, 0)
+    _require("key_frames", key_frames, lacking, len(frames))
+    _require("prev", arrays["prev"], lacking, len(frames))
+    _require("calibration", frames["calibration"], 0, len(arrays["calibrations"]))
+    _require("category", annotations["category"], 0, len(meta["categories"]))
+    _require("annotations", samples["annotations"], 0, len(annotations) + 1)
+    last = len(annotations) - samples["annotations"] + 1
+    _require("first_annotation", samples["first_annotation"], 0, last)
+
+
+def _require_types(arrays: Arrays, meta: Any) -> None:
+    for name, (first, fields) in TABLES.items():
+        dtype = arrays[name].dtype
+        if not dtype.names or dtype.names[0] != first or dtype[first].kind != "S":
+            raise DamagedError(f"the columns of {name}")
+        if dtype != np.dtype([(first, dtype[first]), *fields]) or arrays[name].ndim != 1:
+            raise DamagedError(f"the columns of {name}")
+        arrays[name][first].tobytes().decode()  # or a ValueError
+    if arrays["calibrations"].dtype != CALIBRATION or arrays["calibrations"].ndim != 1:
+        raise DamagedError("the columns of calibrations")
+    if arrays["prev"].dtype != np.int32 or arrays["prev"].shape != arrays["frames"].shape:
+        raise DamagedError("the column prev")
+    scenes, channels = meta["scenes"], dict(meta["channels"])
+    shape = (len(arrays["samples"]), len(channels))
+    if arrays["key_frames"].dtype != np.int32 or arrays["key_frames"].shape != shape:
+        raise DamagedError("the array key_frames")
+    texts = [meta["version"], *channels, *channels.values()]
+    texts += [text for name in _TEXTS for text in meta[name]]
+    texts += [text for name, description in scenes for text in (name, description)]
+    if not all(isinstance(text, str) for text in texts):
+        raise DamagedError("a text that is none")
+
+
+def _require(name: str, rows: NDArray[Any], least: int, end: Any) -> None:
+    if ((rows < least) | (rows >= end)).any():
+        raise DamagedError(f"a row number in {name}")

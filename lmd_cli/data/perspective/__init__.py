@@ -1,6 +1,0 @@
-"""nuScenes as CRN takes it: key frames, images with their matrices, radar points in the image."""
-
-from lmd_cli.data.perspective.samples import KeyframeSamples
-from lmd_cli.data.perspective.truth import EgoBox, covered
-
-__all__ = ["EgoBox", "KeyframeSamples", "covered"]

@@ -1,0 +1,172 @@
+"""Where one sensor alone is decisive: the markers of the paper's figures, with a definition."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from lmd_cli.evaluation.ground.footprints import PEAK_PROBABILITY
+from lmd_cli.evaluation.ground.plane import Array, Plane
+
+#: Smallest detection without a vehicle that is marked, cells; of a head that marks peaks, one.
+SMALLEST = 4
+#: Outputs that mark a vehicle's centre by a peak, behind the name of a class.
+HEATMAP, PROBABILITY = "heatmap", "probability"
+#: Verdicts beside a sensor's name.
+SEVERAL, TOGETHER, MISSED = "any of several", "only together", ""
+
+
+@dataclass(frozen=True)
+class Criterion:
+    """When an output says of some cells that a vehicle is there.
+
+    Attributes:
+        peak: its highest value there counts, not the mean over all the cells.
+        threshold: what it must exceed.
+        words: the same in words.
+    """
+
+    peak: bool = False
+    threshold: float = 0.0
+    words: str = "mean logit above zero"
+
+    @property
+    def definition(self) -> str:
+        """When one sensor alone is decisive, for a figure's caption."""
+        return (
+            f"detected ({self.words}), and so it stays with this sensor's part and the bias alone, "
+            "but with no other sensor's"
+        )
+
+    def cells(self, mask: NDArray[np.bool_], total: Array) -> NDArray[np.bool_]:
+        """Those of the cells that count: all, or the one where the prediction is highest."""
+        if not self.peak or not mask.any():
+            return mask
+        highest = np.zeros_like(mask)
+        highest.flat[np.argmax(np.where(mask, total, -np.inf))] = True
+        return highest
+
+
+def criterion_of(output: str) -> Criterion:
+    """The criterion of an output, by its name: that of ``lmd score`` for heads with peaks."""
+    head = output.partition(".")[0]
+    words = f"highest probability above {PEAK_PROBABILITY:g}"
+    if head == HEATMAP:
+        return Criterion(True, math.log(PEAK_PROBABILITY / (1 - PEAK_PROBABILITY)), words)
+    if head == PROBABILITY:
+        return Criterion(True, PEAK_PROBABILITY, words)
+    return Criterion()
+
+
+def sought_class(output: str) -> str | None:
+    """The one class of vehicles that an output looks for, ``None`` if it looks for all."""
+    head, _, name = output.partition(".")
+    return name if head in (HEATMAP, PROBABILITY) and name else None
+
+
+@dataclass(frozen=True)
+class Decisive:
+    """A place that one sensor decides.
+
+    Attributes:
+        sensor: which.
+        right, forward: its middle, metres.
+        correct: whether a vehicle is annotated there.
+    """
+
+    sensor: str
+    right: float
+    forward: float
+    correct: bool
+
+
+def sufficient(
+    values: Mapping[str, float], sensors: Sequence[str], threshold: float = 0.0
+) -> list[str]:
+    """Sensors whose part alone, with what belongs to no sensor, stays above the threshold.
+
+    Args:
+        values: each part's, over the cells that count.
+        sensors: the parts that are sensors'; the others are added to each.
+        threshold: see :class:`Criterion`.
+    """
+    rest = sum(value for name, value in values.items() if name not in sensors)
+    return [name for name in sensors if values[name] + rest > threshold]
+
+
+def verdict(
+    parts: Mapping[str, Array],
+    sensors: Sequence[str],
+    mask: NDArray[np.bool_],
+    criterion: Criterion,
+) -> str:
+    """Who alone would do: a sensor, :data:`SEVERAL`, :data:`TOGETHER`, or :data:`MISSED`.
+
+    Args:
+        parts: by name, (rows, columns); they sum to the prediction.
+        sensors: which of them are sensors'.
+        mask: cells (rows, columns) that are asked about, at least one.
+        criterion: when they count as detected.
+    """
+    total: Array = sum(parts.values())  # type: ignore[assignment]
+    cells = criterion.cells(mask, total)
+    values = {name: float(part[cells].mean(dtype=np.float64)) for name, part in parts.items()}
+    if sum(values.values()) <= criterion.threshold:
+        return MISSED
+    able = sufficient(values, sensors, criterion.threshold)
+    return able[0] if len(able) == 1 else SEVERAL if able else TOGETHER
+
+
+def decisive_places(
+    parts: Mapping[str, Array],
+    sensors: Sequence[str],
+    plane: Plane,
+    outlines: Sequence[Array],
+    criterion: Criterion | None = None,
+) -> list[Decisive]:
+    """Vehicles and false detections that one sensor decides (see :class:`Criterion`).
+
+    A false detection is a group of touching cells above the threshold, of which none belongs to
+    an annotated vehicle.
+
+    Args:
+        parts: by name, (rows, columns); they sum to the prediction.
+        sensors: which of them are sensors'.
+        plane: where the maps lie.
+        outlines: vehicles from above, (4, 2) metres (right, forward) each.
+        criterion: when cells count as detected.
+    """
+    criterion = criterion or Criterion()
+    vehicles = [plane.mask(outline) for outline in outlines]
+    masks = [(mask, True) for mask in vehicles if mask.any()]
+    total: Array = sum(parts.values())  # type: ignore[assignment]
+    masks += [(mask, False) for mask in _false(total, vehicles, criterion)]
+    found = []
+    for mask, correct in masks:
+        sensor = verdict(parts, sensors, mask, criterion)
+        if sensor in sensors:
+            found.append(Decisive(sensor, *_middle(mask, plane), correct))
+    return found
+
+
+def _false(
+    total: Array, vehicles: Sequence[NDArray[np.bool_]], criterion: Criterion
+) -> list[NDArray[np.bool_]]:
+    """Groups of cells above the threshold that touch no vehicle's cells."""
+    above = (total > criterion.threshold).astype(np.uint8)
+    count, labels = cv2.connectedComponents(above, connectivity=8)
+    taken = {label for mask in vehicles for label in np.unique(labels[mask])}
+    groups = [labels == label for label in range(1, count) if label not in taken]
+    return [group for group in groups if group.sum() >= (1 if criterion.peak else SMALLEST)]
+
+
+def _middle(mask: NDArray[np.bool_], plane: Plane) -> tuple[float, float]:
+    """Metres to the right and forward."""
+    row, column = (float(np.mean(where)) for where in np.nonzero(mask))
+    width, depth = plane.cell
+    return plane.left + (column + 0.5) * width, plane.back + (row + 0.5) * depth

@@ -1,0 +1,326 @@
+"""Variants of LMD at one visit; what they have in common is worked out once.
+
+Variants with the same slopes and scales, a family, differ only in where constants go. Where no
+constant is shared out before features are multiplied with each other, replacing a modality then
+moves its part by the same map under all of them: the partners go through the network once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+from torch.utils import _pytree as pytree
+
+from lmd_cli.assembly.contract import FusionNetwork, LinearFusion
+from lmd_cli.assembly.forward import fuse_function, tail_output
+from lmd_cli.decomposition import Decomposition, Variant, decompose, decompose_onward, module_rules
+from lmd_cli.decomposition.errors import DecompositionError
+from lmd_cli.decomposition.linearised.partners import Linearised, constants_alone
+from lmd_cli.decomposition.linearised.structure import kept_program, products_of, shared_alike
+from lmd_cli.decomposition.maps import Origin
+from lmd_cli.decomposition.tracing.audit import parts_residual_tensor, residual_tensor
+from lmd_cli.decomposition.variant import ACTIVATION_SPLITS
+from lmd_cli.evaluation.walk import Encoding, Skipped, Visit
+
+
+@dataclass(frozen=True)
+class Prediction:
+    """A sample's prediction in parts.
+
+    Attributes:
+        total: what the plain network predicts, ``(1, channels, Z, X)``.
+        parts: each modality's part.
+        perturbed: for each modality, its part when it is replaced by partner m = 1..count;
+            ``None`` where the partner could not be read.
+        residual: conservation, max |total - sum of parts| / max |total|, a tensor ``()``.
+        parts_residual: the same over the largest sum of |parts|.
+    """
+
+    total: Tensor
+    parts: dict[str, Tensor]
+    perturbed: dict[str, list[Tensor | None]]
+    residual: Tensor
+    parts_residual: Tensor
+
+
+class Point(Protocol):
+    """One visit's sample as the operating point of a network."""
+
+    def partners(self, variant: str) -> tuple[Decomposition, dict[str, list[Tensor]]]:
+        """The sample with its maps, and each modality's part from the readable partners."""
+
+    def clean(self, variant: str) -> Decomposition:
+        """The sample alone, with its maps."""
+
+    def constants(self, result: Decomposition, origin: Origin) -> Tensor:
+        """What the constants of one kind of norm make by themselves."""
+
+
+class BehindFusion:
+    """A network with a linear fusion layer, from there on; partners are plain batches.
+
+    Args:
+        network, visit, output: whose prediction of what.
+    """
+
+    def __init__(self, network: LinearFusion, visit: Visit, output: str):
+        assert isinstance(visit.sample, Encoding)
+        assert visit.sample.fused is not None
+        self._network, self._visit, self._output = network, visit, output
+        self._fused = visit.sample.fused
+
+    def partners(self, variant: str) -> tuple[Decomposition, dict[str, list[Tensor]]]:
+        result = self.clean(variant)
+        readable = [p.fused for p in self._visit.partners if isinstance(p, Encoding)]
+        inputs, chunks = len(readable) * len(self._fused.parts), self._visit.chunks
+        linear = Linearised(result, inputs, chunks.waiting)
+        return result, {
+            name: _through(
+                linear, name, [f.parts[name] for f in readable if f is not None], chunks.linear
+            )
+            for name in self._fused.parts
+        }
+
+    def clean(self, variant: str) -> Decomposition:
+        fused = self._fused
+        return decompose_onward(
+            self._tail,
+            fused.total,
+            fused.parts,
+            variant,
+            bias=fused.bias,
+            root=as_module(self._network),
+            keep_frozen=True,
+        )
+
+    def constants(self, result: Decomposition, origin: Origin) -> Tensor:
+        return _tensor(constants_alone(result, origin))
+
+    def _tail(self, x: Tensor) -> Tensor:
+        return tail_output(self._network, x, self._output)
+
+
+class WholeFuse:
+    """All of ``fuse``; partners ride along as parts, as many in a pass as the visit allows.
+
+    Args:
+        network, visit, output: as :class:`BehindFusion`'s.
+    """
+
+    def __init__(self, network: FusionNetwork, visit: Visit, output: str):
+        assert isinstance(visit.sample, Encoding)
+        assert visit.sample.features is not None
+        self._network, self._visit = network, visit
+        self._sample, self._features = visit.sample, visit.sample.features
+        self.fuse = fuse_function(network, output, self._sample.constants)
+
+    def partners(self, variant: str) -> tuple[Decomposition, dict[str, list[Tensor]]]:
+        readable = [p for p in self._visit.partners if isinstance(p, Encoding)]
+        size = max(1, self._visit.chunks.riding // tree_bytes(self._features))
+        chunks = [readable[i : i + size] for i in range(0, len(readable), size)] or [[]]
+        found: dict[str, list[Tensor]] = {name: [] for name in self._network.modalities}
+        first: Decomposition | None = None
+        for chunk in chunks:
+            result = self.riding(variant, chunk, keep_frozen=first is None)
+            first = first or result
+            for name, parts in result.extras.items():
+                found[name] += parts
+        assert first is not None
+        return first, found
+
+    def clean(self, variant: str) -> Decomposition:
+        return self.riding(variant, [])
+
+    def riding(
+        self, variant: str, partners: Sequence[Encoding], *, keep_frozen: bool = True
+    ) -> Decomposition:
+        """The sample, with partners' features as extras."""
+        features = [p.features for p in partners if p.features is not None]
+        return decompose(
+            self.fuse,
+            self._features,
+            variant,
+            extras={name: [f[name] for f in features] for name in self._network.modalities},
+            root=as_module(self._network),
+            keep_frozen=keep_frozen,
+        )
+
+    def constants(self, result: Decomposition, origin: Origin) -> Tensor:
+        return _tensor(constants_alone(result, origin))
+
+
+def operating_point(network: FusionNetwork, visit: Visit, output: str) -> Point:
+    """Behind the fusion layer where it is linear, else before all of ``fuse``."""
+    assert isinstance(visit.sample, Encoding)
+    if visit.sample.fused is not None and isinstance(network, LinearFusion):
+        return BehindFusion(network, visit, output)
+    return WholeFuse(network, visit, output)
+
+
+class Families:
+    """Every variant at one visit.
+
+    A variant's prediction does not depend on which others are asked for: it is always made from
+    that of its :func:`family`.
+
+    Args:
+        network, visit, output: as :class:`BehindFusion`'s.
+    """
+
+    def __init__(self, network: FusionNetwork, visit: Visit, output: str):
+        assert isinstance(visit.sample, Encoding)
+        self._visit, self._rules = visit, bool(module_rules(as_module(network)))
+        self._point = operating_point(network, visit, output)
+        self._known: dict[str, Family] = {}
+
+    def under(self, variant: str) -> Prediction:
+        """The prediction under a variant."""
+        # Under rules of some modules the constants are not all where the family's are.
+        base = variant if self._rules else family(variant)
+        if variant != base:
+            shared = self._family(base).under(variant)
+            if shared is not None:
+                return shared
+        return self._family(variant).prediction
+
+    def _family(self, variant: str) -> Family:
+        if variant not in self._known:
+            self._known[variant] = Family(self._point, self._visit.partners, variant)
+        return self._known[variant]
+
+
+def family(variant: str) -> str:
+    """The variant of the same slopes and scales whose constants all go to the bias."""
+    own = Variant.parse(variant)
+    norm = "ratio" if own.norm == "ratio" else "identity"
+    slopes = "taylor" if own.activation == "taylor" else "identity"
+    return replace(own, batch_norm="identity", norm=norm, activation=slopes).name
+
+
+class Family:
+    """Variants with the same slopes and scales.
+
+    ``uniform`` gives each modality its share of what the norms' constants make by themselves,
+    which goes through once too. Only activation splits, which look at the parts, decompose the
+    clean sample again.
+
+    Args:
+        point: the network and the sample.
+        partners: of the visit.
+        variant: the base, under which the partners go through.
+
+    Attributes:
+        prediction: under the base.
+    """
+
+    def __init__(self, point: Point, partners: Sequence[Encoding | Skipped], variant: str):
+        self._point = point
+        self._result, found = point.partners(variant)
+        perturbed = {name: _spread(partners, maps) for name, maps in found.items()}
+        result = self._result
+        self.prediction = Prediction(
+            result.total,
+            dict(result.parts),
+            perturbed,
+            *_residuals(result.total, result.parts, result.bias),
+        )
+        self._constants: dict[Origin, Tensor] = {}
+
+    def under(self, variant: str) -> Prediction | None:
+        """The prediction under a variant of this family, or nothing if parts under it differ from
+        the base's by more than constants."""
+        own, program = Variant.parse(variant), kept_program(self._result)
+        if not shared_alike(program):
+            return None
+        if own.activation in ACTIVATION_SPLITS[1:]:
+            result = self._point.clean(variant)
+            alike = products_of(kept_program(result)) == products_of(program)
+            return self._moved(dict(result.parts), result.bias) if alike else None
+        try:
+            return self._shared_out(own)
+        except DecompositionError:  # the constants reach a product
+            return None
+
+    def _moved(self, parts: dict[str, Tensor], bias: Tensor) -> Prediction:
+        """Other clean parts, which move as the base's do."""
+        base = self.prediction
+        perturbed = {
+            name: [None if m is None else parts[name] + (m - base.parts[name]) for m in maps]
+            for name, maps in base.perturbed.items()
+        }
+        return Prediction(base.total, parts, perturbed, *_residuals(base.total, parts, bias))
+
+    def _shared_out(self, own: Variant) -> Prediction:
+        """Each modality takes its share of the constants that the base leaves to the bias."""
+        kinds: dict[Origin, str] = {"batch_norm": own.batch_norm, "norm": own.norm}
+        made = [self._made_by(origin) for origin, rule in kinds.items() if rule == "uniform"]
+        share = sum(made) * self._result.layout.uniform_share
+        parts = {name: part + share for name, part in self.prediction.parts.items()}
+        bias = self._result.bias - len(parts) * share
+        return self._moved(parts, bias)
+
+    def _made_by(self, origin: Origin) -> Tensor:
+        """What the constants of one kind of norm make of the output."""
+        if origin not in self._constants:
+            self._constants[origin] = self._point.constants(self._result, origin)
+        return self._constants[origin]
+
+
+def _residuals(total: Tensor, parts: Mapping[str, Tensor], bias: Tensor) -> tuple[Tensor, Tensor]:
+    """Of conservation, over the total and over the parts."""
+    stack = torch.stack([*parts.values(), bias])
+    return residual_tensor(total, stack), parts_residual_tensor(total, stack)
+
+
+def _through(linear: Linearised, modality: str, inputs: list[Tensor], chunk: int) -> list[Tensor]:
+    """Parts of many inputs, as many at a time as have ``chunk`` bytes."""
+    if not inputs:
+        return []
+    size = max(1, chunk // (inputs[0].element_size() * inputs[0].numel()))
+    chunks = [inputs[i : i + size] for i in range(0, len(inputs), size)]
+    maps = linear.parts(modality, [torch.cat(chunk) for chunk in chunks])
+    return [part for chunk in maps for part in chunk.split(1)]
+
+
+def _tensor(value: Any) -> Tensor:
+    assert isinstance(value, Tensor)
+    return value
+
+
+def _spread(partners: Sequence[Encoding | Skipped], found: Sequence[Tensor]) -> list[Tensor | None]:
+    remaining = iter(found)
+    return [next(remaining) if isinstance(p, Encoding) else None for p in partners]
+
+
+def as_module(network: object) -> nn.Module | None:
+    """The network as a module, for the names in error messages."""
+    return network if isinstance(network, nn.Module) else None
+
+
+def tree_bytes(features: Any) -> int:
+    """Size of nested tensors; at least 1."""
+    leaves = [x for x in pytree.tree_leaves(features) if isinstance(x, Tensor)]
+    return max(1, sum(x.element_size() * x.numel() for x in leaves))
+
+
+def predict(network: FusionNetwork, visit: Visit, variant: str, output: str) -> Prediction:
+    """Decomposes one visit's sample, and takes its partners through the same linear network.
+
+    The linearisation is made at the clean sample; a replaced modality goes through it (section
+    5.2). Whatever is replaced, the other parts are the clean ones.
+    """
+    point = operating_point(network, visit, output)
+    return Family(point, visit.partners, variant).prediction
+
+
+def predict_variants(
+    network: FusionNetwork, visit: Visit, variants: Sequence[str], output: str
+) -> Iterator[tuple[str, Prediction]]:
+    """:func:`predict` under several variants; what they have in common is worked out once."""
+    families = Families(network, visit, output)
+    for variant in variants:
+        yield variant, families.under(variant)

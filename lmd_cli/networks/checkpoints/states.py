@@ -1,0 +1,142 @@
+"""Where in a checkpoint's content the weights are, and under which names."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from itertools import islice
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from lmd_cli.networks.checkpoints.stored import Placeholder, Stored
+
+Weight = Tensor | Stored
+#: Where people keep the weights, the likeliest first; any other key comes after these.
+KNOWN = (
+    *("model_state_dict", "state_dict", "model", "model_state", "module", "network", "net"),
+    *("weights", "params"),
+)
+#: What wrappers put before every name.
+WRAPPERS = ("module.", "model.", "_orig_mod.")
+#: Different prefixes in one dict that are tried.
+PREFIXES = 16
+#: Dicts in dicts in which weights are looked for.
+LEVELS = 3
+#: BatchNorm's number of training steps, which no prediction needs.
+COUNTER = "num_batches_tracked"
+#: Words in keys for running means of the weights, and for what is no network's.
+_AVERAGED = re.compile(r"(^|[._])(ema|swa|averaged)([._]|$)", re.IGNORECASE)
+_OTHER = re.compile("optim|sched|scaler|callback|loop|hyper", re.IGNORECASE)
+
+
+class Place(NamedTuple):
+    """Tensors by name, somewhere in a file.
+
+    Attributes:
+        keys: those of the dicts around them; none for the outermost.
+        prefix: what stands before the names that are meant.
+        weights: the tensors, without the prefix.
+        beside: names of all other entries of the same dict.
+        rank: the lower the likelier.
+    """
+
+    keys: tuple[str, ...]
+    prefix: str
+    weights: Mapping[str, Weight]
+    beside: list[str]
+    rank: int
+
+    @property
+    def averaged(self) -> bool:
+        """Whether these are running means of the weights, by their keys or names."""
+        return any(map(_AVERAGED.search, (*self.keys, self.prefix)))
+
+    def behind(self, prefix: str) -> Place:
+        """What is behind a prefix here."""
+        chosen = {
+            name.removeprefix(prefix): value
+            for name, value in self.weights.items()
+            if name.startswith(prefix)
+        }
+        others = [name for name in self.weights if not name.startswith(prefix)]
+        return self._replace(prefix=prefix, weights=chosen, beside=[*self.beside, *others])
+
+    def __str__(self) -> str:
+        where = "".join(f"[{key!r}]" for key in self.keys)
+        behind = f"names behind {self.prefix!r}" if self.prefix else ""
+        return " ".join(filter(None, (where, behind))) or "the names as they are"
+
+
+def places(content: Any) -> list[Place]:
+    """Every dict in a file that holds tensors by name, but for the optimiser's and the like."""
+    return list(_places(content, (), set()))
+
+
+def _places(content: Any, keys: tuple[str, ...], seen: set[int]) -> Iterator[Place]:
+    if not isinstance(content, Mapping) or id(content) in seen:
+        return
+    seen.add(id(content))
+    weights = {n: v for n, v in content.items() if isinstance(n, str) and isinstance(v, Weight)}
+    if weights:
+        beside = [str(name) for name in content if name not in weights]
+        yield Place(keys, "", weights, beside, _rank(keys))
+    if len(keys) < LEVELS:
+        for key, value in content.items():
+            if isinstance(key, str) and not _OTHER.search(key):
+                yield from _places(value, (*keys, key), seen)
+
+
+def _rank(keys: tuple[str, ...]) -> int:
+    if not keys:
+        return -1
+    return KNOWN.index(keys[0]) if keys[0] in KNOWN else len(KNOWN)
+
+
+def unwrapped(place: Place) -> Place:
+    """Without the prefixes of wrappers that all names have."""
+    prefix = ""
+    while found := [w for w in WRAPPERS if all(n.startswith(prefix + w) for n in place.weights)]:
+        prefix += found[0]
+    return place.behind(prefix)
+
+
+def fitting(place: Place, expected: Mapping[str, Any]) -> Iterator[Place]:
+    """The place as it is, and behind every prefix under which an expected name is found."""
+    yield place
+    anchors = [name for name in expected if not name.endswith(COUNTER)]
+    anchors = [*anchors[:1], *anchors[-1:]]
+    ends = {name: a for name in place.weights for a in anchors if name.endswith(f".{a}")}
+    prefixes = dict.fromkeys(name.removesuffix(end) for name, end in ends.items())
+    yield from map(place.behind, islice(prefixes, PREFIXES))
+
+
+def best(content: Any, expected: Mapping[str, Any], averaged: bool) -> list[Place]:
+    """The places where the most of the expected names are; several if none is the likeliest.
+
+    Args:
+        content: a file's.
+        expected: the network's own names.
+        averaged: running means of the weights, rather than the weights.
+    """
+    found = [f for place in places(content) for f in fitting(place, expected)]
+    found = [place for place in found if place.averaged == averaged]
+    counts = [sum(name in expected for name in place.weights) for place in found]
+    top = [p for p, count in zip(found, counts, strict=True) if count == max(counts)]
+    likeliest = min((place.rank for place in top), default=0)
+    return [place for place in top if place.rank == likeliest]
+
+
+def whole_model(content: Any) -> tuple[str, Placeholder] | None:
+    """A model that was pickled as an object, in place of its weights.
+
+    Returns:
+        the key under which it is, as Python has it (``['model']``), and what it is.
+    """
+    values = {"": content}
+    if isinstance(content, Mapping):
+        values = {f"[{key!r}]": content[key] for key in (*KNOWN, "ema") if key in content}
+    for key, value in values.items():
+        if isinstance(value, Placeholder) and not value.name.startswith("torch._utils."):
+            return key, value
+    return None

@@ -1,0 +1,1 @@
+"""Figures of one sample, of layers, of checks and of scores."""

@@ -1,0 +1,157 @@
+"""The paper's figures 2 (positive), 3 (sigmoid) and 4 (signed), of one sample or of several."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.gridspec import GridSpec, SubplotSpec
+
+from lmd_cli.report.figures.axes import (
+    DPI,
+    Format,
+    draw_bar,
+    draw_images,
+    draw_map,
+    draw_marks,
+    draw_vehicles,
+    figure_bytes,
+    own_settings,
+)
+from lmd_cli.report.figures.scene import Scene
+from lmd_cli.report.figures.sheet import (
+    WIDTH,
+    bar_place,
+    depth_of,
+    draw_footer,
+    footer_height,
+    image_note,
+    make_sheet,
+    title_size,
+)
+from lmd_cli.report.figures.styles import Look, Style, from_white, make_look, part_title
+
+#: Of a grid, inches: between two rows (axes of the one above, titles of the maps, the row's title),
+#: from a row to its title, and for the axis between images and maps.
+BETWEEN, ABOVE, AXIS = 0.58, 0.22, 0.42
+#: What the images of a grid take, in maps' widths.
+IMAGES = 2.1
+
+
+def decomposition_figure(scene: Scene, style: Style = "positive", form: Format = "png") -> bytes:
+    """Six images, ground truth, fused prediction and one panel for each part; forward is up.
+
+    Returns:
+        a file: the same bytes for the same scene.
+    """
+    with own_settings():
+        look = make_look(style, [scene.total, *scene.parts.values()])
+        return figure_bytes(_single(scene, look), form)
+
+
+def grid_figure(scenes: Sequence[Scene], style: Style = "positive", form: Format = "png") -> bytes:
+    """One row for each sample, as in the paper's figures; colour scales are shared by all rows.
+
+    The scenes must have the same parts.
+    """
+    maps = [m for scene in scenes for m in (scene.total, *scene.parts.values())]
+    with own_settings():
+        return figure_bytes(_grid(scenes, make_look(style, maps)), form)
+
+
+def _single(scene: Scene, look: Look) -> Figure:
+    """The whole figure."""
+    panels, bar = 2 + len(scene.parts), bool(look.unit)
+    sheet = make_sheet(scene, panels, scene.title, _text([scene], look), bar)
+    for axes in _maps(sheet.figure, sheet.cells, scene, look, title_size(WIDTH / panels)):
+        axes.set_xlabel("right (m)", labelpad=1)
+    draw_bar(sheet.figure, look, bar_place(sheet.figure))
+    return sheet.figure
+
+
+def _grid(scenes: Sequence[Scene], look: Look) -> Figure:
+    """Rows of images, ground truth, prediction, parts."""
+    panels, text, bar = 2 + len(scenes[0].parts), _text(scenes, look), bool(look.unit)
+    panel = (WIDTH - AXIS) / (panels + IMAGES)
+    cells = _grid_cells(scenes, panels, panel, footer_height(text, bar))
+    figure = cells.figure
+    assert isinstance(figure, Figure)
+    height = figure.get_figheight()
+    for number, scene in enumerate(scenes):
+        draw_images(figure, cells[number, 0], scene, large=False)
+        places = [cells[number, 2 + i] for i in range(panels)]
+        for axes in _maps(figure, places, scene, look, title_size(panel)):
+            if number + 1 == len(scenes):
+                axes.set_xlabel("right (m)", labelpad=1)
+        box = cells[number, 0].get_position(figure)
+        place = (box.x0, box.y1 + ABOVE / height)
+        figure.text(*place, scene.title, fontsize=7.8, va="bottom", parse_math=False)
+    draw_footer(figure, text, bar)
+    draw_bar(figure, look, bar_place(figure))
+    return figure
+
+
+def _grid_cells(scenes: Sequence[Scene], panels: int, panel: float, below: float) -> GridSpec:
+    """A new figure's cells: in each row the images, room for an axis, and the maps.
+
+    Args:
+        scenes: one for each row.
+        panels: maps of a row.
+        panel: a map's width, inches.
+        below: height of what is below the maps, inches.
+    """
+    map_height = panel * max(depth_of(scene) for scene in scenes)
+    height = (map_height + BETWEEN) * len(scenes) + below
+    figure = Figure(figsize=(WIDTH, height), dpi=DPI, facecolor="white")
+    return figure.add_gridspec(
+        len(scenes),
+        panels + 2,
+        width_ratios=[IMAGES, AXIS / panel, *[1.0] * panels],
+        left=0.01,
+        right=0.99,
+        bottom=below / height,
+        top=1 - BETWEEN / height,
+        wspace=0.08,
+        hspace=BETWEEN / map_height,
+    )
+
+
+def _maps(
+    figure: Figure, cells: Sequence[SubplotSpec], scene: Scene, look: Look, size: float
+) -> list[Axes]:
+    """Ground truth, fused prediction and parts, with titles of a size in points."""
+    first = figure.add_subplot(cells[0])
+    draw_map(first, scene, scene.ground_truth, from_white(""), (0.0, 1.0))
+    draw_vehicles(first, scene, "#8a8a8a")
+    first.set_title(scene.truth, fontsize=size, pad=4)
+    first.set_ylabel("forward (m)", labelpad=0)
+    shown = [("prediction", scene.total), *scene.parts.items()]
+    axes = [first]
+    for cell, (name, values) in zip(cells[1:], shown, strict=True):
+        panel = figure.add_subplot(cell)
+        coloured, note = look.values(values)
+        draw_map(panel, scene, coloured, look.colours(name), (look.low, look.high))
+        draw_vehicles(panel, scene, look.outline)
+        draw_marks(panel, [m for m in scene.marks if name in ("prediction", m.sensor)])
+        panel.set_title(f"{part_title(name)}{note}", fontsize=size, pad=4, parse_math=False)
+        panel.set_yticklabels([])
+        axes.append(panel)
+    return axes
+
+
+def _text(scenes: Sequence[Scene], look: Look) -> list[str]:
+    """What is to be seen, how it is coloured, and the shared scale."""
+    parts, criterion = " + ".join(map(part_title, scenes[0].parts)), scenes[0].criterion
+    cut = "" if criterion.peak else " Ground truth: their corners cut down to whole cells."
+    lines = [
+        f"{look.statement} Prediction = {parts}, cell by cell. Axes in metres, forward is up; "
+        "triangle: ego vehicle.",
+        f"Outlines: annotated vehicles{image_note(scenes)}.{cut}",
+    ]
+    if any(scene.marks for scene in scenes):
+        lines.append(
+            f"Green: one sensor is decisive: {criterion.definition}. "
+            "Ring: an annotated vehicle; cross: none is annotated there."
+        )
+    return lines

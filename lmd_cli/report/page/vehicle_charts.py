@@ -1,0 +1,245 @@
+"""Charts of the vehicles: each part's say by distance, visibility, weather and so on."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmd_cli.decomposition.layout import BIAS, INTERACTION
+from lmd_cli.evaluation.ground.decisive import MISSED, SEVERAL, TOGETHER, Criterion, criterion_of
+from lmd_cli.evaluation.ground.vehicles import object_fields
+from lmd_cli.report.figures.styles import part_title
+from lmd_cli.report.page.svg_charts import SLOTS, Bar, Group, bars, slot
+from lmd_cli.results.survey import Survey
+
+#: One vehicle: the columns of ``objects.csv`` by name.
+Vehicle = Mapping[str, Any]
+RESAMPLES, SEED = 1000, 0
+
+
+@dataclass(frozen=True)
+class Grouping:
+    """A chart's horizontal axis.
+
+    Attributes:
+        title: of the chart.
+        labels: of the groups, in order.
+        place: which group a vehicle is in; none for no group.
+    """
+
+    title: str
+    labels: Sequence[str]
+    place: Callable[[Vehicle], int | None]
+
+
+def _binned(title: str, column: str, edges: Sequence[float], labels: Sequence[str]) -> Grouping:
+    """Groups between edges: label i holds edges[i] <= value < edges[i + 1]."""
+
+    def place(vehicle: Vehicle) -> int | None:
+        value = vehicle[column]
+        return None if value is None else int(np.searchsorted(edges, value, side="right")) - 1
+
+    return Grouping(title, labels, place)
+
+
+GROUPINGS = (
+    _binned(
+        *("Distance (m)", "distance", (0, 10, 20, 30, 40)),
+        labels=("0–10", "10–20", "20–30", "30–40", "over 40"),
+    ),
+    _binned(
+        *("Visibility in the cameras (%)", "visibility", (1, 2, 3, 4)),
+        labels=("0–40", "40–60", "60–80", "80–100"),
+    ),
+    _binned("Weather, as the scene is described", "rain", (0, 1), ("no rain", "rain")),
+    _binned("Time of day, as the scene is described", "night", (0, 1), ("day", "night")),
+    _binned(
+        *("Radar points on the vehicle", "num_radar_pts", (0, 1, 3, 6)),
+        labels=("none", "1–2", "3–5", "6 or more"),
+    ),
+    _binned("Speed (m/s)", "speed", (0, 0.5, 5), ("below 0.5", "0.5–5", "over 5")),
+)
+
+
+@dataclass(frozen=True)
+class Measure:
+    """What is charted.
+
+    Attributes:
+        name, title, meaning: an identifier, a label, and a sentence.
+        series: bars of each group.
+        slots: their colours.
+        values: one number for each of the series, or none if the vehicle does not count.
+    """
+
+    name: str
+    title: str
+    meaning: str
+    series: Sequence[str]
+    slots: Sequence[int]
+    values: Callable[[Vehicle], Sequence[float] | None]
+
+
+def measures(parts: Sequence[str], criterion: Criterion | None = None) -> list[Measure]:
+    """The three measures, for whatever parts there are; ``criterion`` of the output."""
+    colours = [slot(name, parts) for name in parts]
+    return [
+        Measure(
+            "share",
+            "share of the evidence",
+            "Each part's share of the evidence for the vehicle: its mean logit in the footprint "
+            "where positive, over the sum of the positive ones. Vehicles that no part speaks for "
+            "are left out.",
+            *(parts, colours),
+            lambda vehicle: evidence_shares([vehicle[name] for name in parts]),
+        ),
+        Measure(
+            "logit",
+            "mean logit",
+            "Each part's mean logit in the vehicle's footprint: above zero it speaks for a "
+            "vehicle, below zero against.",
+            *(parts, colours),
+            lambda vehicle: [vehicle[name] for name in parts],
+        ),
+        _decisive_measure(parts, (criterion or Criterion()).words),
+    ]
+
+
+def _decisive_measure(parts: Sequence[str], detected: str) -> Measure:
+    sensors = [name for name in parts if name not in (BIAS, INTERACTION)]
+    alone = [*sensors, SEVERAL, TOGETHER]
+    return Measure(
+        "decisive",
+        "who alone would do",
+        f"Of the vehicles that are detected ({detected} in the footprint): for which is one "
+        "sensor's part alone, with the bias, enough to stay so? Exactly one (that sensor is "
+        f"decisive), {SEVERAL}, or {TOGETHER}.",
+        alone,
+        [*(slot(name, parts) for name in sensors), SLOTS[INTERACTION], 7],
+        lambda vehicle: _decisive_values(vehicle, alone),
+    )
+
+
+def evidence_shares(logits: Sequence[float]) -> list[float] | None:
+    """Positive values over their sum; ``None`` if there are none."""
+    positive = np.clip(np.asarray(logits, dtype=np.float64), 0.0, None)
+    total = positive.sum()
+    return list(positive / total) if total > 0 else None
+
+
+def _decisive_values(vehicle: Vehicle, verdicts: Sequence[str]) -> list[float] | None:
+    if vehicle["alone"] == MISSED:
+        return None
+    return [float(vehicle["alone"] == name) for name in verdicts]
+
+
+def objects_values(found: Survey) -> dict[str, Any] | None:
+    """What the page's template needs; ``None`` without vehicles that the output looks for."""
+    criterion, vehicles = criterion_of(found.output), _vehicles(found)
+    sought = [vehicle for vehicle in vehicles if vehicle["sought"]]
+    inside = [vehicle for vehicle in sought if vehicle["inside"]]
+    if not inside:
+        return None
+    return {
+        "count": len(inside),
+        "outside": len(sought) - len(inside),
+        "others": len(vehicles) - len(sought),
+        "detected": sum(vehicle["alone"] != MISSED for vehicle in inside),
+        "criterion": criterion.words,
+        "summary": _summary(inside, found.parts),
+        "resamples": RESAMPLES,
+        "measures": [_measure_values(m, inside) for m in measures(found.parts, criterion)],
+    }
+
+
+def _vehicles(found: Survey) -> list[dict[str, Any]]:
+    header = object_fields(found.parts)
+    return [dict(zip(header, row, strict=True)) for row in found.objects]
+
+
+def found_vehicles(found: Survey) -> tuple[int, int]:
+    """How many vehicles are detected, and of how many that the output looks for in its maps."""
+    inside = [v for v in _vehicles(found) if v["sought"] and v["inside"]]
+    return sum(vehicle["alone"] != MISSED for vehicle in inside), len(inside)
+
+
+def _summary(vehicles: Sequence[Vehicle], parts: Sequence[str]) -> str:
+    """The verdicts, counted, as one sentence."""
+    counts = Counter(vehicle["alone"] for vehicle in vehicles)
+    sensors = [name for name in parts if name not in (BIAS, INTERACTION)]
+    listed = [f"for {counts[name]} only the {part_title(name)}'s part" for name in sensors]
+    listed.append(f"for {counts[SEVERAL]} that of any of several sensors")
+    together = f"{counts[TOGETHER]} are detected by the parts together only"
+    return f"{', '.join(listed)}; {together}"
+
+
+def _measure_values(measure: Measure, vehicles: Sequence[Vehicle]) -> dict[str, Any]:
+    return {
+        "name": measure.name,
+        "title": measure.title,
+        "meaning": measure.meaning,
+        "legend": list(zip(measure.series, measure.slots, strict=True)),
+        "charts": [{"title": g.title, "svg": _chart(measure, g, vehicles)} for g in GROUPINGS],
+    }
+
+
+def _chart(measure: Measure, grouping: Grouping, vehicles: Sequence[Vehicle]) -> str:
+    placed: list[list[tuple[str, Sequence[float]]]] = [[] for _ in grouping.labels]
+    for vehicle in vehicles:
+        at, values = grouping.place(vehicle), measure.values(vehicle)
+        if at is not None and at >= 0 and values is not None:
+            placed[at].append((vehicle["sample_token"], values))
+    groups = [
+        _group(label, measure, members)
+        for label, members in zip(grouping.labels, placed, strict=True)
+    ]
+    return bars(groups, measure.series, f"{measure.title} by {grouping.title}", slots=measure.slots)
+
+
+def _group(label: str, measure: Measure, members: Sequence[tuple[str, Sequence[float]]]) -> Group:
+    note = f"n = {len(members)}"
+    if not members:
+        return Group(label, [Bar(None, "")] * len(measure.series), note)
+    tokens, values = zip(*members, strict=True)
+    array = np.array(values, dtype=np.float64)
+    interval = mean_interval(array, tokens)
+    found = []
+    for column, name in enumerate(measure.series):
+        mean = float(array[:, column].mean())
+        low, high = (None, None) if interval is None else map(float, interval[:, column])
+        known = "" if low is None else f" (95 % interval {low:.2f} to {high:.2f})"
+        text = f"{label}, {name}: {mean:.2f}{known}, {len(members)} vehicles"
+        found.append(Bar(mean, text, low, high))
+    return Group(label, found, note)
+
+
+def mean_interval(
+    values: NDArray[np.float64], clusters: Sequence[str], level: float = 0.95
+) -> NDArray[np.float64] | None:
+    """Percentile interval of the means, from resampling whole clusters with replacement.
+
+    Vehicles of one sample are not independent, so samples are drawn, not vehicles.
+
+    Args:
+        values: (n, k).
+        clusters: each row's sample.
+
+    Returns:
+        (2, k): lower and upper ends; ``None`` with fewer than two clusters.
+    """
+    names, owner = np.unique(np.asarray(clusters), return_inverse=True)
+    if len(names) < 2:
+        return None
+    sums = np.zeros((len(names), values.shape[1]))
+    np.add.at(sums, owner, values)
+    sizes = np.bincount(owner, minlength=len(names))
+    random = np.random.default_rng(SEED)
+    drawn = random.multinomial(len(names), np.full(len(names), 1 / len(names)), size=RESAMPLES)
+    means = (drawn @ sums) / (drawn @ sizes)[:, None]  # (RESAMPLES, k); no cluster is empty
+    tail = (1 - level) / 2
+    return np.quantile(means, (tail, 1 - tail), axis=0)

@@ -1,0 +1,1 @@
+"""What runs leave on disk: their folders and records, rows, and everything that is resumed."""

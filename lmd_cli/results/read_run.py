@@ -1,0 +1,152 @@
+"""A run's folder, read and never written: what its tables say, as far as the run has come."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+from pydantic import ValidationError
+
+from lmd_cli.config.schema import RunConfig
+from lmd_cli.errors import ResultsError
+from lmd_cli.evaluation.comparisons import measured_cells, table_cells
+from lmd_cli.results.run_folder import RunFolder
+from lmd_cli.results.summary import paper_table, read_pairs, summarise
+from lmd_cli.runtime.files import read_own
+
+#: Of modalities or variants.
+_MOST_NAMES = 64
+
+
+@dataclass(frozen=True, eq=False)
+class RunResults:
+    """What a run has found so far.
+
+    Attributes:
+        path: its folder.
+        record: the contents of ``run.json``.
+        samples: rows of ``samples.csv``, finished samples only, in the order of the walk.
+        metrics: the columns of ``metrics.csv``, from the finished samples' pairs.
+        table: the paper's layout.
+        notes: lines of ``notes.txt``; none before the run's end.
+    """
+
+    path: Path
+    record: dict[str, Any]
+    samples: list[dict[str, str]]
+    metrics: pd.DataFrame
+    table: pd.DataFrame
+    notes: list[str]
+
+    @property
+    def finished(self) -> bool:
+        """Whether every sample of the split is in."""
+        return self.record.get("status") == "finished"
+
+    @property
+    def tokens(self) -> list[str]:
+        """Samples that were evaluated, in the order of the walk."""
+        return [row["sample_token"] for row in self.samples if row["status"] == "ok"]
+
+    @property
+    def variants(self) -> list[str]:
+        return list(self.record["config"]["variants"])
+
+    def config(self) -> RunConfig:
+        """The run's configuration.
+
+        Raises:
+            ResultsError: this version does not know it.
+        """
+        try:
+            return RunConfig.model_validate(self.record["config"])
+        except ValidationError as error:
+            raise ResultsError(
+                f"{self.path / 'run.json'} holds a config that this version cannot read: {error}"
+            ) from None
+
+
+def read_run(path: Path) -> RunResults:
+    """Reads a folder that ``lmd evaluate`` wrote, also while it is being written.
+
+    Rows of an unfinished sample are left out.
+
+    Raises:
+        ResultsError: the folder is not there or not a run's, or its files do not fit together.
+    """
+    folder = _existing(path)
+    record = _record(folder)
+    samples = folder.finished_samples()
+    expected = sum(int(row["pairs"]) for row in samples)
+    pairs = _pairs(folder, expected)
+    modalities = record["config"]["model"]["modalities"]
+    metrics = summarise(pairs, record["config"]["variants"], measured_cells(modalities))
+    table = paper_table(metrics, table_cells(modalities))
+    return RunResults(path, record, samples, metrics, table, _notes(folder))
+
+
+def _existing(path: Path) -> RunFolder:
+    if not path.is_dir():
+        raise ResultsError(f"{path} is not a folder; give the folder that lmd evaluate wrote")
+    if not os.path.lexists(path / "run.json"):
+        nested = sorted(str(found.parent) for found in path.glob("*/run.json"))
+        hint = f"; there are: {', '.join(nested)}" if nested else ""
+        raise ResultsError(
+            f"{path} holds no run.json, so it is not the folder of an evaluation{hint}. "
+            "Make one with: lmd evaluate --config CONFIG --output DIR"
+        )
+    return RunFolder(path)
+
+
+def _record(folder: RunFolder) -> dict[str, Any]:
+    record = folder.read_record() or {}
+    config = record.get("config")
+    model = config.get("model") if isinstance(config, dict) else None
+    if not isinstance(model, dict) or not _names(model.get("modalities")):
+        raise ResultsError(f"{folder.file('run.json')} names no modalities: not a run's record")
+    if not _names(record["config"].get("variants")):
+        raise ResultsError(f"{folder.file('run.json')} names no variants: not a run's record")
+    if not isinstance(record["config"].get("data", {}), dict):
+        raise ResultsError(f"{folder.file('run.json')}: config.data is no mapping")
+    absent = [name for name in ("weights", "samples", "schedule") if record.get(name) is None]
+    if absent:
+        raise ResultsError(f"{folder.file('run.json')} lacks {absent[0]}: not a run's record")
+    return record
+
+
+def _names(value: Any) -> bool:
+    """Whether it is a list of different names, no more than anybody has."""
+    named = isinstance(value, list) and all(isinstance(v, str) for v in value)
+    return named and 0 < len(set(value)) == len(value) <= _MOST_NAMES
+
+
+def _pairs(folder: RunFolder, expected: int) -> pd.DataFrame:
+    """The finished samples' rows of ``pairs.csv``."""
+    path = folder.file("pairs.csv")
+    try:
+        pairs = read_pairs(path).iloc[:expected]
+    except FileNotFoundError:
+        raise ResultsError(f"{path} not found: the run has not measured anything yet") from None
+    if len(pairs) < expected:
+        raise ResultsError(
+            f"{path} has {len(pairs)} of the {expected} rows that samples.csv counts; "
+            "run lmd evaluate again"
+        )
+    return pairs
+
+
+def _notes(folder: RunFolder) -> list[str]:
+    try:
+        text = read_own(folder.file("notes.txt")).decode(errors="replace")
+    except FileNotFoundError:
+        return []
+    return text.removesuffix("\n").split("\n")
+
+
+def sequence_of(frame: pd.DataFrame) -> tuple[list[str], Sequence[Sequence[Any]]]:
+    """Header and rows of a table."""
+    return [str(name) for name in frame.columns], frame.to_numpy().tolist()

@@ -1,0 +1,54 @@
+"""Rows of samples that were skipped, done again when their data is back."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from lmd_cli.data import Reader, Unreadable, collate
+from lmd_cli.results.rows import Stretch, stretches
+
+
+def reopen(folder: Path, dataset: Any) -> list[str]:
+    """Takes out rows that lack a sample which can be read by now; what is between them is kept.
+
+    Cut off anywhere, it can be done again: rows are copied before they are cut.
+
+    Args:
+        folder: a run's, merged.
+        dataset: its samples.
+
+    Returns:
+        tokens of the samples that can be read.
+    """
+    every = [Stretch(folder), *stretches(folder)]
+    tokens = dict.fromkeys(t for each in every for row in each.finished() for t in _lacking(row))
+    index = {token: i for i, token in enumerate(dataset.tokens)} if tokens else {}
+    read = Reader(dataset, collate)
+    back = [t for t in tokens if t in index and not isinstance(read(index[t]), Unreadable)]
+    for stretch in every if back else ():
+        _take_out(folder, stretch, lambda row: bool(_lacking(row) & set(back)))
+    return back
+
+
+def _lacking(row: Mapping[str, str]) -> set[str]:
+    """Samples that a row of ``samples.csv`` could not be measured with."""
+    own = [row["sample_token"]] if row["status"] != "ok" else []
+    return {*own, *row["missing_partners"].split()}
+
+
+def _take_out(
+    folder: Path, stretch: Stretch, outdated: Callable[[Mapping[str, str]], bool]
+) -> None:
+    """Splits a stretch at its outdated rows."""
+    rows = stretch.finished()
+    at = [i for i, row in enumerate(rows) if outdated(row)]
+    for before, after in zip(at, [*at[1:], len(rows)], strict=True):
+        if after - before > 1:
+            piece = Stretch(folder, stretch.first + before + 1)
+            piece.remove()
+            piece.trim()
+            piece.absorb(stretch, before + 1, after)
+    if at:
+        stretch.cut(at[0])

@@ -1,0 +1,125 @@
+"""From the pairs to the tables: ``metrics.csv`` and the paper's layout."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from lmd_cli.errors import ResultsError
+from lmd_cli.evaluation.comparisons import Cell
+from lmd_cli.results.digits import figure_text, small_scale
+from lmd_cli.results.rows import PAIR_FIELDS
+from lmd_cli.runtime.files import own, read_text
+
+METRIC_FIELDS = (
+    "variant",
+    "perturbed",
+    "target",
+    "expected",
+    "pcc_mean",
+    "pcc_std",
+    "mse_mean",
+    "mse_std",
+    "pairs",
+    "undefined",
+)
+
+
+#: Of what is no text in ``pairs.csv``.
+_KINDS = {"offset": np.int64, "pcc": np.float64, "mse": np.float64}
+
+
+def read_pairs(path: Path) -> pd.DataFrame:
+    """``pairs.csv`` with float64 values exactly as written (an empty value is NaN).
+
+    Raises:
+        ResultsError: it is damaged.
+        ForeignFileError: it is a link, a pipe or a device.
+    """
+    kinds = {name: _KINDS.get(name, str) for name in PAIR_FIELDS}
+    exactly: Any = {"float_precision": "round_trip", "keep_default_na": False, "dtype": kinds}
+    empty = {name: [""] for name in ("pcc", "mse")}
+    try:
+        with open(path, "rb", opener=own) as file:
+            pairs = pd.read_csv(file, usecols=list(PAIR_FIELDS), na_values=empty, **exactly)
+    except (ValueError, OverflowError) as error:  # also pandas' own
+        reason = str(error).strip().splitlines()[0]
+        raise ResultsError(
+            f"{path} cannot be read ({reason}); remove it, and lmd evaluate measures its rows again"
+        ) from None
+    for name in ("sample_token", "perturbed_token"):
+        pairs[name] = pairs[name].map(read_text)
+    return pairs
+
+
+def summarise(pairs: pd.DataFrame, variants: Sequence[str], cells: Sequence[Cell]) -> pd.DataFrame:
+    """Mean and standard deviation (ddof 0) over all pairs, for each variant and cell.
+
+    Pairs whose PCC does not exist (a constant map) are counted in ``undefined`` and left out of
+    the PCC's mean. Sums are in float64, in the order of the rows.
+
+    Returns:
+        The columns :data:`METRIC_FIELDS`.
+    """
+    rows = [_summary(pairs, variant, cell) for variant in variants for cell in cells]
+    return pd.DataFrame(rows, columns=list(METRIC_FIELDS))
+
+
+def _summary(pairs: pd.DataFrame, variant: str, cell: Cell) -> tuple[Any, ...]:
+    chosen = pairs[
+        (pairs.variant == variant)
+        & (pairs.perturbed == cell.perturbed_name)
+        & (pairs.target == cell.target)
+    ]
+    correlation = chosen.pcc.to_numpy(dtype=np.float64)
+    defined = correlation[~np.isnan(correlation)]
+    return (
+        variant,
+        cell.perturbed_name,
+        cell.target,
+        cell.expected,
+        *mean_and_std(defined),
+        *mean_and_std(chosen.mse.to_numpy(dtype=np.float64)),
+        len(chosen),
+        len(correlation) - len(defined),
+    )
+
+
+def mean_and_std(values: np.ndarray) -> tuple[float, float]:
+    """Mean and standard deviation with ddof 0; NaN for no values."""
+    if values.size == 0:
+        return float("nan"), float("nan")
+    return float(values.mean()), float(values.std())
+
+
+def paper_table(metrics: pd.DataFrame, cells: Sequence[Cell]) -> pd.DataFrame:
+    """The layout of the paper's tables: ``0.05 ± 0.02`` under ``PCC R_p/R`` and so on.
+
+    Args:
+        metrics: what :func:`summarise` returns.
+        cells: the columns, for PCC and then for MSE.
+
+    Returns:
+        One row of strings for each variant; an undefined value is empty.
+    """
+    rows = []
+    chosen = {(cell.perturbed_name, cell.target) for cell in cells}
+    pairs = zip(metrics.perturbed, metrics.target, metrics.mse_mean, strict=True)
+    scale = small_scale(mean for *cell, mean in pairs if tuple(cell) in chosen)
+    for variant, group in metrics.groupby("variant", sort=False):
+        row = {"variant": str(variant)}
+        for metric, size in (("pcc", 0.0), ("mse", scale)):
+            for cell in cells:
+                row[f"{metric.upper()} {cell.title}"] = _entry(group, cell, metric, size)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _entry(group: pd.DataFrame, cell: Cell, metric: str, scale: float) -> str:
+    chosen = group[(group.perturbed == cell.perturbed_name) & (group.target == cell.target)]
+    mean, deviation = (float(chosen[f"{metric}_{what}"].iloc[0]) for what in ("mean", "std"))
+    return "" if np.isnan(mean) else figure_text(mean, deviation, scale=scale)

@@ -1,0 +1,225 @@
+"""One more pass over an evaluation's samples, for what the tables do not show.
+
+Kept apart from the evaluation: its rows and bytes stay what they are however a page is made, and a
+pass costs a sample's encoding and one decomposition: at the published size 0.4 of its evaluation
+with one variant (in FLOPs), less with several.
+"""
+
+from __future__ import annotations
+
+import heapq
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from lmd_cli.decomposition import OperationRecord
+from lmd_cli.evaluation.decomposed_sample import SampleDecomposition
+from lmd_cli.evaluation.ground.decisive import criterion_of
+from lmd_cli.evaluation.ground.plane import Plane
+from lmd_cli.evaluation.ground.vehicles import Weather, conflict, object_rows, outline
+
+#: Samples where the sensors disagree most that are always shown.
+DISAGREEING = 10
+JPEG_QUALITY = 80
+SAMPLE_FIELDS = ("sample_token", "scene", "description", "vehicles", "conflict", "residual")
+LAYER_FIELDS = ("order", "module", "operation")
+
+
+@dataclass(frozen=True, eq=False)
+class Shown:
+    """One sample for the viewer.
+
+    Attributes:
+        index: in the dataset, the order of showing.
+        token, scene, description: which sample.
+        parts: (P, rows, columns) float32; their sum is the prediction.
+        truth: (rows, columns) bool.
+        outlines: (n, 4, 2) float32, vehicles from above, metres (right, forward).
+        images: a JPEG for each camera, as the network saw it.
+    """
+
+    index: int
+    token: str
+    scene: str
+    description: str
+    parts: NDArray[np.float32]
+    truth: NDArray[np.bool_]
+    outlines: NDArray[np.float32]
+    images: Mapping[str, bytes]
+
+
+@dataclass(eq=False)
+class Survey:
+    """What the pass found.
+
+    Attributes:
+        plane: where the maps lie; in pixels if not on the ground, and numbers are one row.
+        variant: the rules.
+        parts: names, in the order of ``Shown.parts``.
+        shown: samples for the viewer, in the dataset's order.
+        objects: rows of ``objects.csv``, see :func:`~.vehicles.object_fields`.
+        samples: rows in the order of :data:`SAMPLE_FIELDS`.
+        layers: (order, module, operation), then each part's mean share of the L2 norms.
+        layer_parts: whose shares.
+        output: of the network, that is split.
+        ground: whether the maps lie on the ground around a vehicle.
+    """
+
+    plane: Plane
+    variant: str
+    parts: list[str] = field(default_factory=list)
+    shown: list[Shown] = field(default_factory=list)
+    objects: list[Sequence[Any]] = field(default_factory=list)
+    samples: list[Sequence[Any]] = field(default_factory=list)
+    layers: list[Sequence[Any]] = field(default_factory=list)
+    layer_parts: list[str] = field(default_factory=list)
+    output: str = "segmentation"
+    ground: bool = True
+
+
+class LayerMeans:
+    """Each part's share after every operation, averaged over samples."""
+
+    def __init__(self, state: Sequence[Any] = (0, ())) -> None:
+        self._samples: int = state[0]
+        self._sums: dict[tuple[int, str, str], dict[str, float]] = {
+            (order, module, operation): dict(sums) for order, module, operation, sums in state[1]
+        }
+
+    def state(self) -> list[Any]:
+        """Plain values, which JSON keeps exactly, to go on from."""
+        return [self._samples, [[*key, sums] for key, sums in self._sums.items()]]
+
+    @property
+    def names(self) -> list[str]:
+        """Parts that any operation has, in order of appearance."""
+        return list(dict.fromkeys(name for sums in self._sums.values() for name in sums))
+
+    def add(self, operations: Sequence[OperationRecord]) -> None:
+        """One sample's audit."""
+        self._samples += 1
+        for record in operations:
+            key = (record.order, record.module, record.operation)
+            sums = self._sums.setdefault(key, {})
+            for name, share in record.shares.items():
+                sums[name] = sums.get(name, 0.0) + share
+
+    def rows(self) -> list[Sequence[Any]]:
+        """:data:`LAYER_FIELDS`, then the mean shares in the order of :attr:`names`."""
+        names = self.names
+        return [
+            (*key, *(sums.get(name, 0.0) / self._samples for name in names))
+            for key, sums in sorted(self._sums.items())
+        ]
+
+
+@dataclass(eq=False)
+class Draft:
+    """A survey as far as it has come: what the samples so far leave behind.
+
+    Attributes:
+        viewer: how many of the first samples can be looked at.
+        parts: names, in order.
+        indices: of the samples in the dataset.
+        samples: rows, see :class:`Survey`.
+        objects: each sample's rows.
+        layers: running sums.
+        shown: by position in the order of the pass; the first samples, and those of the samples
+            so far where the sensors disagree most.
+    """
+
+    viewer: int
+    parts: list[str] = field(default_factory=list)
+    indices: list[int] = field(default_factory=list)
+    samples: list[Sequence[Any]] = field(default_factory=list)
+    objects: list[Sequence[Sequence[Any]]] = field(default_factory=list)
+    layers: LayerMeans = field(default_factory=LayerMeans)
+    shown: dict[int, Shown] = field(default_factory=dict)
+
+    def add(self, split: SampleDecomposition, index: int, plane: Plane | None) -> None:
+        """Takes one more sample.
+
+        Args:
+            index: of the sample in the dataset.
+            plane: where the maps lie; none if not on the ground, and then there are no objects.
+        """
+        sample, output, total = split.sample, split.config.model.output, split.total.numpy()
+        parts = {name: part.numpy() for name, part in split.parts.items()}
+        sensors = {name: parts[name] for name in split.config.model.modalities}
+        disagreement = conflict(sensors, _relevant(split, total))
+        named, weather = (sample.token, sample.scene), Weather.of(split.description)
+        self.shown[len(self.samples)] = _shown(split, index)
+        self.parts = list(parts)
+        self.indices.append(index)
+        boxes = () if plane is None else split.boxes
+        where = plane or _pixels(total.shape)
+        self.objects.append(object_rows(named, weather, boxes, where, total, parts, output))
+        self.samples.append((*named, split.description, len(boxes), disagreement, split.residual))
+        self.layers.add(split.result.operations)
+        for position in self.shown.keys() - self.wanted():
+            del self.shown[position]
+
+    def wanted(self) -> set[int]:
+        """Positions of the samples to be shown."""
+        at = SAMPLE_FIELDS.index("conflict")
+        count = len(self.samples)
+        most = heapq.nsmallest(DISAGREEING, range(count), lambda p: (-self.samples[p][at], p))
+        return {*range(min(self.viewer, count)), *most}
+
+    def survey(self, plane: Plane | None, variant: str, output: str) -> Survey:
+        """What has been found."""
+        return Survey(
+            plane or _pixels(next(iter(self.shown.values())).parts.shape[1:]),
+            variant,
+            self.parts,
+            sorted(self.shown.values(), key=lambda one: one.index),
+            [row for rows in self.objects for row in rows],
+            self.samples,
+            self.layers.rows(),
+            self.layers.names,
+            output,
+            plane is not None,
+        )
+
+
+def _pixels(shape: Sequence[int]) -> Plane:
+    """Of a map, or of numbers, which are one row."""
+    rows, columns = shape if len(shape) == 2 else (1, shape[0])
+    return Plane(rows, columns, 0.0, float(columns), 0.0, float(rows))
+
+
+def _relevant(split: SampleDecomposition, total: NDArray[np.floating]) -> NDArray[np.bool_]:
+    """Where sensors can disagree: at vehicles; anywhere where the output is not about them."""
+    if not split.on_ground or split.ground_truth is None:
+        return np.ones(total.shape, dtype=bool)
+    predicted = total > criterion_of(split.config.model.output).threshold
+    return predicted | (split.ground_truth.numpy() > 0.5)
+
+
+def _shown(split: SampleDecomposition, index: int) -> Shown:
+    outlines = [outline(box) for box in split.boxes]
+    parts = np.stack([np.atleast_2d(part.numpy()) for part in split.parts.values()])
+    truth = split.ground_truth
+    known = np.zeros(parts.shape[1:]) if truth is None else np.atleast_2d(truth.numpy())
+    return Shown(
+        index,
+        split.sample.token,
+        split.sample.scene,
+        split.description,
+        parts.astype(np.float32),
+        known > 0.5,
+        np.array(outlines, dtype=np.float32).reshape(-1, 4, 2),
+        {camera: _jpeg(image) for camera, image in split.pictures.items()},
+    )
+
+
+def _jpeg(image: NDArray[np.floating]) -> bytes:
+    """A picture (H, W, 3) in [0, 1]."""
+    pixels, buffer = (np.clip(image, 0, 1) * 255).round().astype(np.uint8), io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "JPEG", quality=JPEG_QUALITY)
+    return buffer.getvalue()

@@ -1,0 +1,1 @@
+"""What a run computes with: device, precision, threads, CUDA graphs, memory, files, progress."""

@@ -1,0 +1,208 @@
+"""The evaluation of Appendix D.4 from end to end."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
+from pathlib import Path
+from typing import Any
+
+from lmd_cli.config.schema import RunConfig
+from lmd_cli.data import collate, read_ahead
+from lmd_cli.errors import ResultsError
+from lmd_cli.evaluation.measure import measure, verified_samples
+from lmd_cli.evaluation.numbers import RecordedNumbers
+from lmd_cli.evaluation.schedule import divide
+from lmd_cli.evaluation.walk import make_encoder, walk
+from lmd_cli.results.record import require_own, require_same_ranks
+from lmd_cli.results.reopen import reopen
+from lmd_cli.results.rows import Stretch, merge, missing
+from lmd_cli.results.run_folder import RunFolder, read_record
+from lmd_cli.runtime.meeting import Meeting
+from lmd_cli.runtime.ranks import Plan, Rank
+from lmd_cli.runtime.stopwatch import Stopwatch
+from lmd_cli.workflows.finish import RunSummary, finish
+from lmd_cli.workflows.ranks import Progress, Tally, require_all, wait_for_ranks
+from lmd_cli.workflows.setup import Run, prepare
+
+log = logging.getLogger(__name__)
+
+
+def evaluate(
+    config: RunConfig,
+    output: Path,
+    *,
+    methods: Sequence[str] = (),
+    relinearise: bool = False,
+    table_only: bool = False,
+    limit: int | None = None,
+    resume: bool = True,
+    overwrite: bool = False,
+    on_error: str = "stop",
+    progress: Progress | None = None,
+    rank: Rank | None = None,
+) -> RunSummary:
+    """Runs the perturbation protocol and writes its results into a folder.
+
+    Args:
+        config: the resolved configuration.
+        output: the run's folder; a run that was cut off there goes on.
+        methods: what to evaluate instead of the config's variants, which are ``lmd``.
+        relinearise: linearise LMD anew at each perturbed input, not at the clean sample.
+        table_only: replace sensors only as the paper's tables do: with three of them no single one.
+        limit: only the first samples of the cycle (N and the stride stay).
+        resume: go on from results that are there.
+        overwrite: replace results that are there.
+        on_error: ``stop`` at unreadable data, or ``skip`` the sample and drop its pairs.
+        progress: where to show progress.
+        rank: this process is rank 0 of several; the others call :func:`contribute`.
+
+    Raises:
+        ConfigError, CheckpointError, DataError: bad input.
+        MethodError: an unknown method, or one that gives no maps of this network.
+        ResultsError: the folder holds another run's results, or results that ``resume=False``
+            would lose.
+        RunError: the disk is full, or another rank ended early.
+    """
+    meeting = None if rank is None else Meeting(rank)
+    with nullcontext() if meeting is None else meeting.told_of_failure():
+        recorded = None if overwrite else read_record(output)
+        how = (methods, relinearise, table_only)
+        skip = on_error == "skip"
+        run = prepare(config, progress, *how, rank=rank, recorded=recorded, tolerant=skip)
+        folder = RunFolder(output)
+        with folder.locked() as job:
+            _claim(folder, run, resume, overwrite)
+            if run.open_threads:
+                log.warning(run.open_threads)
+            last = min(limit or run.schedule.samples, run.schedule.samples)
+            _measure_missing(run, folder, job, last, skip, progress, meeting)
+            return finish(run, folder)
+
+
+def _measure_missing(
+    run: Run,
+    folder: RunFolder,
+    job: str,
+    last: int,
+    skip: bool,
+    progress: Progress | None,
+    meeting: Meeting | None,
+) -> None:
+    """Rank 0's part: divides what is missing, does its own share, waits, and merges."""
+    done = merge(folder.path)
+    if back := reopen(folder.path, run.dataset):
+        log.warning("%d samples that were skipped can be read, and are done now", len(back))
+        done = merge(folder.path)
+    todo = missing(folder.path, done, last)
+    shares = divide(todo, 1 if meeting is None else meeting.size)
+    if meeting is not None:
+        meeting.publish(Plan(job, run.record(), shares))
+    tally, lost = Tally(progress, folder, shares), []
+    try:
+        _work(run, folder, shares[0], skip, tally.advance, done)
+        if meeting is not None:
+            lost = wait_for_ranks(folder, meeting, tally)
+    finally:
+        tally.close()
+    if todo:
+        require_all(merge(folder.path), last, lost)
+
+
+def contribute(
+    config: RunConfig,
+    output: Path,
+    rank: Rank,
+    *,
+    methods: Sequence[str] = (),
+    relinearise: bool = False,
+    on_error: str = "stop",
+) -> None:
+    """Measures one rank's share of what rank 0 evaluates, with the same arguments.
+
+    Raises:
+        ResultsError: this rank would compute something else, or sees another folder.
+        RunError: rank 0 ended before it had divided the work, or is frozen.
+        LmdError: as :func:`evaluate`.
+    """
+    meeting = Meeting(rank)
+    with meeting.beating():
+        plan = meeting.plan()
+        if not plan.shares[rank.rank]:
+            meeting.arrive()
+            return
+        folder = RunFolder(output)
+        with folder.joined(plan.job):
+            meeting.arrive()
+            skip = on_error == "skip"
+            asked = (config, None, methods, relinearise)
+            run = prepare(*asked, rank=rank, recorded=plan.record, tolerant=skip)
+            require_same_ranks(plan.record, run.record(), rank.rank)
+            _work(run, folder, plan.shares[rank.rank], skip)
+
+
+def _claim(folder: RunFolder, run: Run, resume: bool, overwrite: bool) -> None:
+    """Makes sure that what is in the folder is this run's, or gone."""
+    if overwrite:
+        folder.clear()
+    if folder.has_results():
+        if not resume:
+            raise ResultsError(
+                f"{folder.path} holds results, and --no-resume was given; add --overwrite to "
+                "replace them, or use another --output"
+            )
+        require_own(folder.read_record(), run.record(), folder.path, folder.path)
+    folder.write_record({"status": "unfinished", **run.record()})
+
+
+def _work(
+    run: Run,
+    folder: RunFolder,
+    share: Sequence[range],
+    skip: bool,
+    tell: Callable[[str, float], None] | None = None,
+    done: int = -1,
+) -> None:
+    """Measures ranges of positions and writes their rows.
+
+    Args:
+        share: the ranges.
+        skip: skip samples that cannot be read.
+        tell: called with each finished sample's token and the share of time spent waiting for data.
+        done: samples in the run's own files, which the range that begins there goes on with.
+    """
+    stopwatch, keep = Stopwatch(), verified_samples(run.schedule)
+    network, output = run.built.network, run.config.model.output
+    recorded = _recorded(run)
+    with _reader(run, share) as read:
+        taking = (skip, stopwatch, run.compute.precision)
+        how = {"read": read, "cuda_graphs": run.compute.cuda_graphs}
+        encode = make_encoder(network, run.dataset, collate, run.device, *taking, **how)
+        for part in share:
+            stretch = folder.rows() if part.start == done else Stretch(folder.path, part.start)
+            stretch.trim()
+            for visit in walk(
+                run.schedule, encode, part.start, part.stop, keep, run.compute.chunks
+            ):
+                asked = (run.variants, run.cells, output, run.rivals, recorded)
+                rows = measure(network, visit, *asked)
+                token = visit.sample.token
+                stretch.append(rows.pairs, rows.sample, (token, *stopwatch.lap()))
+                if tell is not None:
+                    tell(token, stopwatch.waiting_share)
+
+
+def _recorded(run: Run) -> RecordedNumbers | None:
+    """What rivals need besides is not recorded."""
+    if run.rivals or not run.compute.cuda_graphs:
+        return None
+    output = run.config.model.output
+    return RecordedNumbers(run.built.network, run.variants, output, run.compute.chunks)
+
+
+def _reader(run: Run, share: Sequence[range]) -> Any:
+    """A context that gives the share's samples, read ahead in the order of the walk."""
+    order = [index for part in share for index in run.schedule.order(part.start, part.stop)]
+    pinned = run.device.type == "cuda"
+    return read_ahead(run.dataset, collate, order, run.workers, pinned)

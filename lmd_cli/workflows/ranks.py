@@ -1,0 +1,86 @@
+"""How far all the processes of a run are, and the wait for the last of them."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+
+from lmd_cli.errors import RunError
+from lmd_cli.results.rows import Watch
+from lmd_cli.results.run_folder import RunFolder
+from lmd_cli.runtime.meeting import POLL, SILENCE, SILENT, Meeting, Teller, names
+from lmd_cli.runtime.progress import Progress
+
+
+class Tally:
+    """Shows the samples that this process and the other ranks have finished."""
+
+    def __init__(
+        self, progress: Progress | None, folder: RunFolder, shares: Sequence[Sequence[range]]
+    ):
+        self._progress = progress
+        self._watch = Watch(folder.path, [part for share in shares[1:] for part in share])
+        if progress is not None:
+            progress.start(sum(len(part) for share in shares for part in share), "evaluate")
+
+    def advance(self, token: str, waiting: float) -> None:
+        """One more here, and what the others have done."""
+        if self._progress is not None:
+            self._progress.advance(1 + self._watch.news(), note=token, waiting=waiting)
+
+    def look(self) -> None:
+        """What the others have done."""
+        news = self._watch.news()
+        if self._progress is not None and news:
+            self._progress.advance(news, note="waiting for the other ranks")
+
+    def close(self) -> None:
+        """Ends the display."""
+        if self._progress is not None:
+            self._progress.close()
+
+
+def wait_for_ranks(folder: RunFolder, meeting: Meeting, tally: Tally) -> list[int]:
+    """Until the other ranks have ended, in whatever way; gives those that were lost.
+
+    Each holds a lock while it works, which the system takes from it when it dies. One that is not
+    heard of is waited for in vain for a while. Those without work are waited for too: the store
+    that tells them so may end with this process.
+
+    Raises:
+        RunError: a lost rank holds its lock, and may wake up.
+    """
+    others, teller = range(1, meeting.size), Teller("rank 0")
+    while True:
+        absent, lost = meeting.absent(others), meeting.lost(others)
+        at_work = folder.others_at_work()
+        tally.look()  # after that, so that the last rows are counted too
+        awaited = [rank for rank in others if rank not in {*lost, *meeting.ended(others)}]
+        if not awaited or not (at_work or set(absent) - set(lost)):
+            break
+        teller.waits_for(awaited)
+        time.sleep(POLL)
+    if lost and at_work:
+        raise RunError(
+            f"{names(lost)} {SILENT.format(SILENCE)}. All finished rows are kept; end that process "
+            "and start the same command again, which goes on from there"
+        )
+    return lost
+
+
+def require_all(done: int, last: int, lost: Sequence[int] = ()) -> None:
+    """Refuses to make tables of rows that are not all there.
+
+    Args:
+        lost: ranks that were not heard of.
+
+    Raises:
+        RunError: another rank ended early.
+    """
+    if done < last:
+        unheard = f"{names(lost)} {SILENT.format(SILENCE)}"
+        raise RunError(
+            f"rows are missing from position {done} of {last} on: "
+            f"{unheard if lost else 'another rank ended early, and says why'}. All finished rows "
+            "are kept; the same command goes on from there, with any number of processes"
+        )

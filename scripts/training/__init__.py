@@ -1,0 +1,1 @@
+"""Training of the demo networks: data, targets, losses, loops, scores, cards."""
