@@ -28,7 +28,18 @@ def folded(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     """A function of batches ``(B, ...)`` on a stack ``(rows, B, ...)``: one batch."""
 
     def run(h: Tensor) -> Tensor:
-        return function(h.flatten(0, 1)).unflatten(0, h.shape[:2])
+        return function(h.flatten(0, 1)).unflatten(0, (len(h), -1))
+
+    return run
+
+
+def function_of(call: Call, *names: str) -> Callable[..., Any]:
+    """The call as a function of some arguments by name; it keeps no other that carries parts."""
+    function, schema_names = call.function, call.operator.schema_names  # type: ignore[union-attr]
+    others = {schema_names[k]: v for k, v in call.given.items() if k not in names}
+
+    def run(**named: Any) -> Any:
+        return function(**others, **{schema_names[k]: v for k, v in named.items()})
 
     return run
 

@@ -107,6 +107,12 @@ def where(call: Call, condition: Tensor, input: Any, other: Any) -> Result:
     return total, jointly_linear(call, run, (input, other))
 
 
+@aten_rule("complex", kind="sum", equation="eq. 6")
+def complex_numbers(call: Call, real: Tensor, imag: Tensor) -> Result:
+    """real + i imag."""
+    return call.plain(), jointly_linear(call, torch.complex, (real, imag))
+
+
 @aten_rule("masked_fill", kind="sum", equation="eq. 6")
 def masked_fill(call: Call, input: Tensor, mask: Tensor, value: Any) -> Result:
     """A constant written where the mask is set is bias."""
