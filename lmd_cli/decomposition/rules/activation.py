@@ -71,7 +71,7 @@ def ratio(y: Tensor, x: Tensor, limit: Any) -> Tensor:
 
 
 def guarded(y: Tensor, x: Tensor, within: Tensor | float, guard: float) -> tuple[Tensor, Tensor]:
-    """y / x, or ``within`` where \\|x\\| is below the guard; and what this slope misses of y."""
+    """y / x, or ``within`` where ``|x|`` is below the guard; and what this slope misses of y."""
     near = x.abs() < guard
     factor = torch.where(near, within, y / torch.where(near, 1.0, x))
     return factor, torch.where(near, y - factor * x, 0.0)
@@ -195,14 +195,18 @@ GATES = ("sigmoid",)
 
 
 def activation(
-    secant: Slope | None = None, *, steep: bool = False, gate: bool = False
+    secant: Slope | None = None,
+    *,
+    of: str | None = "input",
+    steep: bool = False,
+    gate: bool = False,
 ) -> Callable[..., Result]:
-    """The rule of an elementwise function of one tensor, which may be any of its arguments."""
+    """The rule of an elementwise function of one argument: ``of``, or the one with parts."""
 
     def rule(call: Call, *args: Any, **kwargs: Any) -> Result:
         others: dict[Any, Any] = {**dict(enumerate(args)), **kwargs}
         carrying = [name for name, value in others.items() if call.carries(value)]
-        if len(carrying) != 1:
+        if len(carrying) != 1 or of not in (None, carrying[0]):
             raise call.refused("only the activation's input may carry parts")
         if call.operator is not None and others.get("training"):
             raise call.refused("its slope is random in training mode; call .eval()")
@@ -299,7 +303,7 @@ def register_activation(
 
     equation = "eq. 9" if slope else "eq. 9 (guarded)"
     decorate = register_rule(function, kind="activation", equation=equation, override=override)
-    decorate(activation(secant))
+    decorate(activation(secant, of=None))
 
 
 register_activation(F.tanhshrink, lambda x: 1.0 - ratio(torch.tanh(x), x, 1.0))
