@@ -91,29 +91,19 @@ def convolution(
 ) -> Result:
     """Convolution, also transposed: the parts are one batch."""
     total, options = call.plain(), tuple(named.values())
-    if call.carries(bias):
-        column = (1, -1, *(1,) * (total.dim() - 2))
-        return total, call.compose(
-            lambda: torch.convolution(input, weight, None, *options) + bias.reshape(column)  # type: ignore[union-attr]
-        )
-    added = None if bias is None else bias.reshape(-1, *(1,) * (total.dim() - 2))
+    added = None if bias is None else bias.reshape(-1, *(1,) * (total.dim() - 2))  # (C, 1, ...)
+
+    def convolved(x: Tensor, w: Tensor) -> Tensor:
+        return torch.convolution(x, w, None, *options)
+
+    if added is not None and (call.carries(bias) or len(call.operands(input, weight)) == 2):
+        return total, call.compose(lambda: convolved(input, weight) + added)
     if call.carries(weight):
-        rows = pairwise(lambda x, w: torch.convolution(x, w, None, *options))
-        if call.carries(input) and added is not None:
-            return total, call.compose(
-                lambda: torch.convolution(input, weight, None, *options) + added
-            )
-        return total, product(call, input, weight, rows, added)
+        return total, product(call, input, weight, pairwise(convolved), added)
     transposed, groups = options[3], options[5]
 
     def channels(h: Tensor, start: int) -> Tensor:
-        return folded(
-            lambda x: torch.convolution(x, weight[:, start : start + h.shape[2]], None, *options)
-        )(h)
+        return folded(lambda x: convolved(x, weight[:, start : start + h.shape[2]]))(h)
 
-    return total, Affine(
-        folded(lambda x: torch.convolution(x, weight, None, *options)),
-        (input,),
-        added,
-        channels=None if transposed or groups != 1 else channels,
-    )
+    run, some = folded(lambda x: convolved(x, weight)), not transposed and groups == 1
+    return total, Affine(run, (input,), added, channels=channels if some else None)

@@ -55,7 +55,9 @@ def packed(call: Call, input: Tensor, lengths: Tensor, batch_first: bool) -> Res
 @aten_rule("_thnn_fused_lstm_cell", kind="composite", equation=_EQUATION)
 def lstm_cell(call: Call, cx: Tensor, **given: Any) -> Result:
     """``nn.LSTMCell`` on a GPU, behind its linear layers."""
-    return call.plain(), list(call.compose_recurrent(lambda: lstm_step(sum(_gates(given)), cx)))
+    return call.plain(), list(
+        call.compose_recurrent(lambda: lstm_step(torch.add(*_gates(given)), cx))
+    )
 
 
 @aten_rule("_thnn_fused_gru_cell", kind="composite", equation=_EQUATION)
@@ -64,13 +66,11 @@ def gru_cell(call: Call, hx: Tensor, **given: Any) -> Result:
     return call.plain(), [call.compose_recurrent(lambda: gru_step(*_gates(given), hx))]
 
 
-def _gates(given: dict[str, Any]) -> list[Tensor]:
+def _gates(given: dict[str, Any]) -> tuple[Tensor, Tensor]:
     """Of the input and of the hidden state, with their biases."""
-    made = []
-    for name in ("input", "hidden"):
-        gates, bias = given[f"{name}_gates"], given.get(f"{name}_bias")
-        made.append(gates if bias is None else gates + bias)
-    return made
+    pairs = ((given[f"{x}_gates"], given.get(f"{x}_bias")) for x in ("input", "hidden"))
+    first, second = (gates if bias is None else gates + bias for gates, bias in pairs)
+    return first, second
 
 
 @aten_rule("mkldnn_rnn_layer", kind="composite", equation=_EQUATION)

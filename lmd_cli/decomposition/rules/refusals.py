@@ -27,7 +27,7 @@ NESTED = (
     "nested tensors have no rule; call torch.backends.mha.set_fastpath_enabled(False), or give the "
     "encoder enable_nested_tensor=False"
 )
-RUNNING = "its normaliser runs; .detach() it where a constant is meant"
+CUMULATIVE = "it has no rule (no single place to sum over); .detach() it where a constant is meant"
 
 REASONS: dict[str, str] = {
     "miopen_rnn": RECURRENT,
@@ -44,7 +44,7 @@ REASONS: dict[str, str] = {
     "embedding_renorm": RENORM,
     "resize resize_as": RESIZED,
     "_nested_tensor_from_mask": NESTED,
-    "logcumsumexp": RUNNING,
+    "logcumsumexp": CUMULATIVE,
 }
 
 
