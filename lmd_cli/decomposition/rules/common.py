@@ -1,5 +1,5 @@
-"""What the rules share: stacks beside totals of more dimensions, and functions of several
-arguments of which only some carry parts."""
+"""What the rules share: stacks beside totals of more dimensions, operators that are made of others,
+and functions of several arguments of which only some carry parts."""
 
 from __future__ import annotations
 
@@ -58,7 +58,7 @@ def tensor_like(value: Any, other: Any) -> Tensor:
 
 
 def function_of(call: Call, *names: str) -> Callable[..., Any]:
-    """The call as a function of some arguments by name; it keeps no other that carries parts."""
+    """The call as a function of some of its arguments, by name; the others are fixed."""
     function, schema_names = call.function, call.operator.schema_names  # type: ignore[union-attr]
     others = {schema_names[k]: v for k, v in call.given.items() if k not in names}
 

@@ -91,10 +91,10 @@ def is_continuous(x: Tensor) -> bool:
 #: Operators by how a stack goes through them.
 STRUCTURE: list[tuple[str, Batching]] = [
     ("neg deg2rad rad2deg tril triu pixel_shuffle pixel_unshuffle", leading),
-    ("conj_physical _conj_physical", leading),
     ("cumsum flip roll rot90 index_select sum mean nansum nanmean", along),
     ("channel_shuffle native_channel_shuffle", batches),
-    ("repeat trace unfold_backward select_backward slice_backward diagonal_backward", row_by_row),
+    ("repeat trace diag_embed unfold_backward", row_by_row),
+    ("select_backward slice_backward diagonal_backward", row_by_row),
 ]
 LINEAR: list[tuple[str, Batching]] = [
     ("reflection_pad1d reflection_pad2d reflection_pad3d", batches),
@@ -107,6 +107,7 @@ LINEAR: list[tuple[str, Batching]] = [
     ("_upsample_bilinear2d_aa _upsample_bicubic2d_aa _upsample_lanczos2d_aa", batches),
     ("max_unpool2d max_unpool3d affine_grid_generator", row_by_row),
     ("_fft_r2c _fft_c2r _fft_c2c", along),
+    ("conj_physical _conj_physical", leading),
 ]
 for _names, _batching in STRUCTURE:
     linear_operators(_names, _batching, "structure")
@@ -178,19 +179,13 @@ for _name in _VIEWS.split():
 # -- reading at constant positions ----------------------------------------------------------------
 
 
-def positions(indices: Sequence[Tensor | None]) -> list[Tensor | None]:
-    """Indices with masks as the positions that they select."""
-    made: list[Tensor | None] = []
-    for index in indices:
-        masked = index is not None and index.dtype in (torch.bool, torch.uint8)
-        made += index.nonzero(as_tuple=True) if masked else [index]  # type: ignore[union-attr]
-    return made
-
-
 @aten_rule("index", "_unsafe_index", kind="structure", equation="eq. 13")
 def indexed(call: Call, input: Tensor, indices: Sequence[Tensor | None]) -> Result:
     """Elements at positions that are constants of the operating point."""
-    total, where = call.plain(), positions(indices)
+    total, where = call.plain(), list[Any]()
+    for index in indices:  # masks as the positions that they select
+        masked = index is not None and index.dtype in (torch.bool, torch.uint8)
+        where += index.nonzero(as_tuple=True) if masked else [index]  # type: ignore[union-attr]
     used = [i for i, index in enumerate(where) if index is not None]
     front = used[-1] - used[0] + 1 > len(used)  # then torch puts what they select first
     wide = max(index.dim() for index in where if index is not None)
@@ -259,15 +254,6 @@ def embedding_bag(
 
 
 # -- others ---------------------------------------------------------------------------------------
-
-
-@aten_rule("diag_embed", kind="structure", equation="eq. 13")
-def diag_embed(
-    call: Call, input: Tensor, offset: int = 0, dim1: int = -2, dim2: int = -1
-) -> Result:
-    """Diagonals of matrices, which are zero elsewhere."""
-    first, second = (behind_rows(d, input.dim() + 1) for d in (dim1, dim2))
-    return call.plain(), Affine(lambda h: torch.diag_embed(h, offset, first, second), (input,))
 
 
 @aten_rule("constant_pad_nd", kind="linear", equation="eq. 13")

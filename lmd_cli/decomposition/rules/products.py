@@ -54,17 +54,10 @@ def matmul(call: Call, a: Tensor, b: Tensor, constant: Tensor | None = None) -> 
 
 @aten_rule("addmm", "baddbmm", "addmv", "_sparse_addmm", kind="linear", equation="eq. 3, 13")
 def affine_layer(
-    call: Call,
-    input: Tensor,
-    mat1: Any = None,
-    mat2: Any = None,
-    *others: Any,
-    beta: Any = 1,
-    alpha: Any = 1,
-    **named: Any,
+    call: Call, input: Tensor, *, beta: Any = 1, alpha: Any = 1, **factors: Any
 ) -> Result:
     """beta input + alpha a @ b: a fully connected layer, whose bias is ``input``."""
-    a, b = [v for v in (mat1, mat2, *others, *named.values()) if isinstance(v, Tensor)]
+    a, b = (value for value in factors.values() if isinstance(value, Tensor))
     total = call.plain()
     if call.carries(input) or (call.carries(a) and call.carries(b)):
         return total, call.compose(lambda: input * beta + torch.matmul(a, b) * alpha)
