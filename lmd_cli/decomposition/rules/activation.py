@@ -204,32 +204,33 @@ def activation(
     """The rule of an elementwise function of one argument: ``of``, or the one with parts."""
 
     def rule(call: Call, *args: Any, **kwargs: Any) -> Result:
-        others: dict[Any, Any] = {**dict(enumerate(args)), **kwargs}
-        carrying = [name for name, value in others.items() if call.carries(value)]
+        given = call.given
+        carrying = [name for name, value in given.items() if call.carries(value)]
         if len(carrying) != 1 or of not in (None, carrying[0]):
             raise call.refused("only the activation's input may carry parts")
-        if call.operator is not None and others.get("training"):
+        if call.operator is not None and given.get("training"):
             raise call.refused("its slope is random in training mode; call .eval()")
-        x = others.pop(carrying[0])
 
         def run(h: Tensor) -> Any:
-            given = {**others, carrying[0]: h}
             if not args:
-                return call.run(**given)
-            positional = [given.pop(i) for i in range(len(args))]
-            return call.function(*positional, **given)
+                return call.run(**{carrying[0]: h})
+            named = {**given, carrying[0]: h}
+            positional = [named.pop(str(i)) for i in range(len(args))]
+            return call.function(*positional, **named)
 
+        x = given[carrying[0]]
         result, recurrent = run(x), gate and call.recurrent
         if recurrent and call.variant.softmax == "frozen":
             call.hold("gates")
             return result, constant(result)
+        others = {name: value for name, value in given.items() if name != carrying[0]}
         several = isinstance(result, tuple)
         made = linearised(
             call,
             x,
             result[0] if several else result,
             (lambda h: run(h)[0]) if several else run,
-            secant and partial(secant, **{str(name): value for name, value in others.items()}),
+            partial(secant, **others) if secant and others else secant,
             steep=steep,
             taylor=recurrent,
         )

@@ -27,22 +27,24 @@ def power(call: Call, input: Any, exponent: Any) -> tuple[Tensor, Any]:
     if call.carries(exponent):
         x = exponent.expand(total.shape)
         return total, linearised(call, x, total, lambda v: torch.pow(input, v))
-    p = torch.as_tensor(exponent)
-    whole, root = p >= 1, (p > 0) & (p < 1)
-    if not bool((whole | root).any()):
-        return total, constant(call.kept(total))
-    if not (bool(whole.all()) or bool(root.all())):
-        return total, call.compose(_by_exponent, input, p, whole, root)
     x = input.expand(total.shape)
-    steep = bool(root.all())
-    secant = None if steep else lambda v, y: torch.pow(v, exponent - 1)
-    return total, linearised(call, x, total, lambda v: torch.pow(v, exponent), secant, steep=steep)
+    if _all(exponent <= 0):
+        return total, constant(call.kept(total))
+    whole, root = _all(exponent >= 1), _all((exponent > 0) & (exponent < 1))
+    if not (whole or root):
+        return total, call.compose(_by_exponent, input, exponent)
+    secant = (lambda v, y: torch.pow(v, exponent - 1)) if whole else None
+    return total, linearised(call, x, total, lambda v: torch.pow(v, exponent), secant, steep=root)
 
 
-def _by_exponent(x: Tensor, p: Tensor, whole: Tensor, root: Tensor) -> Tensor:
+def _all(condition: Any) -> bool:
+    return bool(condition.all()) if isinstance(condition, Tensor) else condition
+
+
+def _by_exponent(x: Tensor, p: Tensor) -> Tensor:
     """Exponents on both sides of 0 or 1: each element by its own."""
-    made = torch.zeros_like(x * p)
-    for chosen, other in ((whole, 1.0), (root, 0.5), (~(whole | root), 0.0)):
+    made = torch.pow(x.detach(), p)
+    for chosen, other in ((p >= 1, 1.0), ((p > 0) & (p < 1), 0.5)):
         power = torch.pow(torch.where(chosen, x, 1.0), torch.where(chosen, p, other))
         made = torch.where(chosen, power, made)
     return made
