@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator, Sequence
-from functools import partial
 from typing import Any
 
 import torch
@@ -27,7 +26,7 @@ class Carriers:
         self.layout = layout
         self._count = 0
         self._buffers: dict[int, Buffer] = {}
-        self._plain: dict[int, weakref.ref[Tensor]] = {}
+        self._plain: dict[int, weakref.finalize[..., Any]] = {}
         self.outside = OutsideMemory(self._buffers)
 
     def buffer_of(self, t: Tensor) -> Buffer | None:
@@ -39,12 +38,7 @@ class Carriers:
 
     def carries(self, value: Any) -> bool:
         """Whether a value carries parts."""
-        if not isinstance(value, Tensor):
-            return False
-        try:
-            buffer = self._buffers.get(id(value.untyped_storage()))
-        except (NotImplementedError, RuntimeError):
-            return False
+        buffer = self.buffer_of(value) if isinstance(value, Tensor) else None
         return buffer is not None and bool(buffer.rows) and id(value) not in self._plain
 
     def any_carries(self, *trees: Any) -> bool:
@@ -55,14 +49,16 @@ class Carriers:
         """Whether a value was computed from the inputs, with or without parts."""
         return isinstance(value, Tensor) and self.buffer_of(value) is not None
 
-    def lost(self, value: Tensor) -> bool:
-        """Whether a value comes from the inputs and carries no parts."""
+    def lost(self, value: Any) -> bool:
+        """Whether a value comes from the inputs, could carry parts, and carries none."""
+        if not is_continuous(value):
+            return False
+        if self.depends(value):
+            return not self.carries(value)
         try:
             storage = value.untyped_storage()
         except (NotImplementedError, RuntimeError):
             return False
-        if id(storage) in self._buffers:
-            return not self.carries(value)
         return self.outside.is_hollow(storage) or self.outside.is_alias(storage)
 
     def parts(self, t: Tensor) -> Stack:
@@ -80,16 +76,15 @@ class Carriers:
 
     def track(self, t: Tensor) -> Buffer:
         """A new buffer beside a tensor's storage."""
-        storage = t.untyped_storage()
+        storage, buffers, outside = t.untyped_storage(), self._buffers, self.outside
+        key, address = id(storage), outside.tracked(storage)
         self._count += 1
-        buffer = self._buffers[id(storage)] = Buffer(self._count)
-        buffers, outside, key = self._buffers, self.outside, id(storage)
-        address = outside.tracked(storage)
 
         def gone(_: Any) -> None:
             buffers.pop(key, None)
             outside.forget(address, key)
 
+        buffer = buffers[key] = Buffer(self._count)
         buffer.storage = weakref.ref(storage, gone)
         return buffer
 
@@ -101,20 +96,14 @@ class Carriers:
 
     def mark_plain(self, tree: Any) -> None:
         """Detached tensors share memory with what carries parts, and carry none."""
-        plain = self._plain
-        for t in tree if isinstance(tree, (list, tuple)) else (tree,):
-            if isinstance(t, Tensor) and self.buffer_of(t) is not None:
-                plain[id(t)] = weakref.ref(t, partial(_forget, plain, id(t)))
+        for t in filter(self.depends, tensors_in((tree,))):
+            self._plain[id(t)] = weakref.finalize(t, self._plain.pop, id(t), None)
 
     def shown(self, *given: Any) -> None:
         """Constants are handed out, which may come back as other tensors over their memory."""
         for t in tensors_in(given):
             if t.layout is torch.strided and t.device.type != "meta":
                 self.outside.shown(t.untyped_storage())
-
-
-def _forget(table: dict[int, Any], key: int, reference: Any) -> None:
-    table.pop(key, None)
 
 
 def whole_storage(t: Tensor) -> Tensor:
@@ -132,3 +121,8 @@ def tensors_in(values: Any) -> Iterator[Tensor]:
             yield from tensors_in(value)
         elif isinstance(value, dict):
             yield from tensors_in(value.values())
+
+
+def is_continuous(value: Any) -> bool:
+    """Whether a value is a tensor whose elements are no integers."""
+    return isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex())

@@ -49,6 +49,12 @@ def above_dispatch() -> Iterator[None]:
         yield
 
 
+def followed(session: Results, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    """What a function gives inside the handler of an operator, with its own operators followed."""
+    with before_dispatch(), Operators(session):
+        return function(*args, **kwargs)
+
+
 def uncompiled() -> AbstractContextManager[Any]:
     """What ``torch.compile`` made runs as it is written until the end of the block, and stays as it
     was for later calls."""
@@ -69,9 +75,9 @@ class Operators(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         session = self._session
-        if session.notes.depth:
+        if session.notes.running is not None:  # in a handler of :class:`Functions`
             return session.dispatch(func, args, kwargs or {})
-        with torch._C.DisableTorchFunction():  # :class:`Functions` is not for our own calls
+        with torch._C.DisableTorchFunction():  # which is not for our own calls
             return session.dispatch(func, args, kwargs or {})
 
 
@@ -96,26 +102,17 @@ class Functions(TorchFunctionMode):
         if func in METADATA:
             return func(*args, **(kwargs or {}))
         session, kwargs = self._session, kwargs or {}
-        notes = session.notes
-        call = notes.begin(func, args, kwargs)
-        notes.depth += 1
-        try:
+        with session.notes.calling(func, args, kwargs) as call:
             rule = rule_above_dispatch(func)
             if rule is not None and session.any_carries(args, kwargs):
-                result = session.by_function(func, rule, args, kwargs)
+                call.result = session.by_function(func, rule, args, kwargs)
             else:
-                result = self._run(func, args, kwargs)
+                call.result = self._run(func, args, kwargs)
                 if _is_users(func) and session.any_carries(args, kwargs):
-                    session.require_seen(func, result)
+                    session.require_seen(func, call.result)
             if func in DETACHING:
-                session.mark_plain(result)
-            call.result = result
-        finally:
-            notes.depth -= 1
-            notes.end(call)
-        if call.rules:
-            notes.done(call)
-        return result
+                session.mark_plain(call.result)
+        return call.result
 
     def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
         """The function itself, which may hand values out."""
@@ -137,12 +134,11 @@ def _is_users(function: Any) -> bool:
 def _methods(names: str) -> list[Any]:
     homes = (torch.Tensor, torch)
     found = (getattr(home, name, None) for name in names.split() for home in homes)
-    return [f for f in found if callable(f)]
+    return [function for function in found if callable(function)]
 
 
 def _getters(names: str) -> list[Any]:
-    found = (getattr(Tensor, name, None) for name in names.split())
-    return [f.__get__ for f in found if f is not None]
+    return [getattr(Tensor, name).__get__ for name in names.split() if hasattr(Tensor, name)]
 
 
 #: Read what describes a tensor, and no element.

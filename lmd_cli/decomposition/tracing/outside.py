@@ -12,9 +12,6 @@ from torch import Tensor, UntypedStorage
 from lmd_cli.decomposition.memory import Buffer
 from lmd_cli.decomposition.tracing.operators import Operator
 
-#: Make memory without writing to it.
-HOLLOW = {"empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided"}
-
 
 class Address:
     """Where a tensor lies, for code that compares it with where another does.
@@ -56,7 +53,7 @@ class OutsideMemory:
     def __init__(self, buffers: Mapping[int, Buffer]):
         self._buffers = buffers
         self._keys: dict[int, int] = {}
-        self.hollow: dict[int, tuple[weakref.ref[UntypedStorage], bool]] = {}
+        self.hollow: dict[int, bool] = {}
 
     def tracked(self, storage: UntypedStorage) -> int:
         """A storage depends on the inputs from here on; gives its address."""
@@ -86,32 +83,36 @@ class OutsideMemory:
 
     # -- memory that nothing was written to -----------------------------------------------
 
-    def made(self, t: Any, like_features: bool = False) -> None:
+    def made(self, t: Any, like_features: bool) -> None:
         """A tensor was made whose elements are still to be written; in the shape of features?
         (Integers have no parts; torch's own packed sequences fill theirs in C++.)"""
         if not isinstance(t, Tensor) or not (t.is_floating_point() or t.is_complex()):
             return
         if t.layout is torch.strided and t.numel():
-            storage, hollow = t.untyped_storage(), self.hollow
-            key = id(storage)
-            hollow[key] = weakref.ref(storage, lambda _: hollow.pop(key, None)), like_features
+            storage = t.untyped_storage()
+            self.hollow[id(storage)] = like_features
+            weakref.finalize(storage, self.hollow.pop, id(storage), None)
 
     def like_features(self, t: Tensor) -> bool:
         """Whether it is such memory, made in the shape of features."""
-        return self.hollow.get(id(t.untyped_storage()), (None, False))[1]
+        return self.hollow.get(id(t.untyped_storage()), False)
 
     def is_hollow(self, storage: UntypedStorage) -> bool:
         """Whether no operator has written to it."""
         return id(storage) in self.hollow
 
-    def read(self, op: Operator, given: Mapping[str, Any]) -> Tensor | None:
-        """An argument that an operator reads though none has written to it; those that it writes
-        to are hollow no longer. (``noise`` is where RReLU keeps what it draws.)"""
+    def read(self, op: Operator, given: Mapping[str, Any]) -> bool:
+        """Whether an operator reads an argument that none has written to; those that it writes to
+        are hollow no longer. (``noise`` is where RReLU keeps what it draws.)"""
         if op.view or op.factory or op.metadata_write:
-            return None
-        found = [(n, t) for n, t in given.items() if isinstance(t, Tensor) and n != "noise"]
-        hollow = [(name, t) for name, t in found if self.is_hollow(t.untyped_storage())]
-        for name, t in hollow:
-            if name in op.written:
-                self.hollow.pop(id(t.untyped_storage()), None)
-        return next((t for name, t in hollow if name not in op.written), None)
+            return False
+        storages = {
+            name: t.untyped_storage()
+            for name, t in given.items()
+            if isinstance(t, Tensor) and name != "noise"
+        }
+        hollow = {name: storage for name, storage in storages.items() if self.is_hollow(storage)}
+        for name in op.written:
+            if name in hollow:
+                self.hollow.pop(id(hollow.pop(name)), None)
+        return bool(hollow)
