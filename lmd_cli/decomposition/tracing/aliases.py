@@ -14,6 +14,7 @@ from lmd_cli.decomposition.memory import Buffer, Place
 from lmd_cli.decomposition.registry import Rule, find_rule
 from lmd_cli.decomposition.tracing.calls import Call, holds_infinity
 from lmd_cli.decomposition.tracing.carriers import is_continuous, tensors_in, whole_storage
+from lmd_cli.decomposition.tracing.modes import DETACHING, OUTWARD
 from lmd_cli.decomposition.tracing.notes import CONSTANT
 from lmd_cli.decomposition.tracing.operators import Operator, operator
 from lmd_cli.decomposition.tracing.results import Results
@@ -49,11 +50,7 @@ class Aliases(Results):
     def _require_readable(
         self, op: Operator, source: Tensor, buffer: Buffer, views: Sequence[Tensor]
     ) -> None:
-        """A view reads elements that have parts, as numbers of their type.
-
-        Raises:
-            NoRuleError: it does not.
-        """
+        """A view has to read elements that have parts, as numbers of their type."""
         if op.name == "view" and views[0].dtype != source.dtype:
             raise self.refused(op.function, "reading the bytes as another type is not linear")
         if op.name != "as_strided":
@@ -70,7 +67,7 @@ class Aliases(Results):
         """What is detached is a constant; where nobody can tell it from what carries parts (torch
         makes another object of it), it is a copy."""
         self.notes.met(CONSTANT, None)
-        if self.notes.detaching:
+        if self.notes.function in DETACHING or self.notes.function in OUTWARD:
             return result
         clone = operator(torch.ops.aten.clone.default)
         copy = self._constant(clone, {"input": source}, source.clone())
@@ -95,15 +92,12 @@ class Aliases(Results):
         place."""
         given = op.bind(args, kwargs)
         targets = list(tensors_in(given.get(name) for name in op.written))
-        for t in targets:
-            buffer = self.buffer_of(t)
-            carried = buffer is not None and buffer.rows and id(t) in self._plain
-            if carried or (buffer is not None and buffer.key in self._copies):
-                how = (
-                    "writes through a detached view, past the parts of what it shares memory with; "
-                    "write to a .clone() instead"
-                )
-                raise self.leak(op.function, how)
+        if any(map(self._is_detached, targets)):
+            how = (
+                "writes through a detached view, past the parts of what it shares memory with; "
+                "write to a .clone() instead"
+            )
+            raise self.leak(op.function, how)
         if not carries:
             return self._write_constant(op, given, targets, args, kwargs)
         functional = op.functional
@@ -114,26 +108,28 @@ class Aliases(Results):
             return self._decomposed(op, args, kwargs)
         raise self.no_rule(op.function)
 
+    def _is_detached(self, t: Tensor) -> bool:
+        buffer = self.buffer_of(t)
+        if buffer is None:
+            return False
+        return (bool(buffer.rows) and id(t) in self._plain) or buffer.key in self._copies
+
     def _write_constant(
         self, op: Operator, given: dict[str, Any], targets: list[Tensor], args: Any, kwargs: Any
     ) -> Any:
         self.notes.met(CONSTANT, op)
         for t in targets:
             if not self.depends(t):
-                self._track_written(t)
+                held = whole_storage(t)
+                place = Place(held, self.track(held).key)
+                if self.program is not None:
+                    self.program.plain(place, held.clone())
         step = self._step(Call(self, op.function, CONSTANT, self._held(given), operator=op))
         result = op.function(*args, **kwargs)
         if self.program is not None and step is not None:
             step.writes_constants(op, [(place_of(self, t), t) for t in targets])
             self.program.add(step)
         return result
-
-    def _track_written(self, t: Tensor) -> None:
-        """A plain tensor that constants of the operating point are about to be written into."""
-        held = whole_storage(t)
-        buffer = self.track(held)
-        if self.program is not None:
-            self.program.plain(Place(held, buffer.key), held.clone())
 
     def _write_parts(
         self,

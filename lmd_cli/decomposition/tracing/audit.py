@@ -39,7 +39,7 @@ class OperationRecord:
 
 #: Largest difference, relative to the summed |parts| at an element, that is rounding.
 ROUNDING = {torch.float64: 1e-10, torch.float32: 1e-4}
-HALF_ROUNDING = 0.1
+_HALF_ROUNDING = 0.1
 #: Rounding of sums inside an operation, in units of the type's precision and of the largest value.
 _INSIDE = 64
 
@@ -60,7 +60,7 @@ def is_broken(total: Tensor, parts: Tensor, brought: float = 0.0) -> bool:
     most = float(torch.where(finite, magnitude, 0.0).max())
     inside = _INSIDE * torch.finfo(total.dtype).eps * most
     real = total.dtype.to_real() if total.is_complex() else total.dtype
-    rounding = ROUNDING.get(real, HALF_ROUNDING) * magnitude
+    rounding = ROUNDING.get(real, _HALF_ROUNDING) * magnitude
     allowed = rounding + inside + 16.0 * brought * most
     return not bool(((_difference(total, parts) <= allowed) | total.isnan()).all())
 
@@ -105,7 +105,7 @@ def part_shares(stack: Tensor, rows: tuple[int, ...], layout: Layout) -> dict[st
     present = dict(zip(rows, stack, strict=True))
     norms = [norm(present[row]) if row in present else 0.0 for row in layout.clean]
     scale = sum(norms) or 1.0
-    shares = {name: norm / scale for name, norm in zip(names, norms, strict=True)}
+    shares = {name: size / scale for name, size in zip(names, norms, strict=True)}
     if layout.interaction not in present:
         del shares[INTERACTION]  # nothing was multiplied so far
     return shares

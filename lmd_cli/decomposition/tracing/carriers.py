@@ -59,7 +59,7 @@ class Carriers:
             storage = value.untyped_storage()
         except (NotImplementedError, RuntimeError):
             return False
-        return self.outside.is_hollow(storage) or self.outside.is_alias(storage)
+        return id(storage) in self.outside.hollow or self.outside.is_alias(storage)
 
     def parts(self, t: Tensor) -> Stack:
         """A tensor's stack ``(rows, *shape)`` and its rows; no rows for a constant."""
@@ -76,13 +76,15 @@ class Carriers:
 
     def track(self, t: Tensor) -> Buffer:
         """A new buffer beside a tensor's storage."""
-        storage, buffers, outside = t.untyped_storage(), self._buffers, self.outside
-        key, address = id(storage), outside.tracked(storage)
+        storage, buffers, keys = t.untyped_storage(), self._buffers, self.outside.keys
+        key, address = id(storage), storage.data_ptr()
+        keys[address] = key
         self._count += 1
 
         def gone(_: Any) -> None:
             buffers.pop(key, None)
-            outside.forget(address, key)
+            if keys.get(address) == key:
+                del keys[address]
 
         buffer = buffers[key] = Buffer(self._count)
         buffer.storage = weakref.ref(storage, gone)

@@ -75,7 +75,7 @@ class Operators(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         session = self._session
-        if session.notes.running is not None:  # in a handler of :class:`Functions`
+        if session.notes.calls:  # in a handler of :class:`Functions`
             return session.dispatch(func, args, kwargs or {})
         with torch._C.DisableTorchFunction():  # which is not for our own calls
             return session.dispatch(func, args, kwargs or {})
@@ -131,50 +131,31 @@ def _is_users(function: Any) -> bool:
     return function.__class__ is FunctionType and not function.__module__.startswith("torch")
 
 
-def _methods(names: str) -> list[Any]:
-    homes = (torch.Tensor, torch)
-    found = (getattr(home, name, None) for name in names.split() for home in homes)
-    return [function for function in found if callable(function)]
-
-
-def _getters(names: str) -> list[Any]:
-    return [getattr(Tensor, name).__get__ for name in names.split() if hasattr(Tensor, name)]
+def _functions(names: str) -> frozenset[Any]:
+    """Torch's functions and methods by name, and what reads attributes of tensors."""
+    found = [getattr(home, name, None) for name in names.split() for home in (Tensor, torch)]
+    getters = [getattr(f, "__get__", None) for f in found if not callable(f)]
+    return frozenset(filter(callable, (*found, *getters)))
 
 
 #: Read what describes a tensor, and no element.
-METADATA = frozenset(
-    (
-        *_methods(
-            "size dim ndimension numel nelement stride element_size storage_offset is_contiguous "
-            "is_floating_point is_complex is_signed is_same_size is_conj is_neg is_inference "
-            "get_device __len__ __hash__ requires_grad_ is_pinned"
-        ),
-        *_getters(
-            "shape dtype device ndim layout requires_grad is_cuda is_cpu is_meta is_sparse "
-            "is_quantized is_leaf itemsize nbytes names grad_fn is_mps is_nested is_mkldnn is_xpu "
-            "grad is_xla is_ipu is_mtia is_maia is_sparse_csr is_vulkan name output_nr "
-            "retains_grad _version"
-        ),
-        torch._C._set_grad_enabled,
-    )
+METADATA = {torch._C._set_grad_enabled} | _functions(
+    "size dim ndimension numel nelement stride element_size storage_offset is_contiguous "
+    "is_floating_point is_complex is_signed is_same_size is_conj is_neg is_inference get_device "
+    "__len__ __hash__ requires_grad_ is_pinned shape dtype device ndim layout requires_grad "
+    "is_cuda is_cpu is_meta is_sparse is_quantized is_leaf itemsize nbytes names grad_fn is_mps "
+    "is_nested is_mkldnn is_xpu grad is_xla is_ipu is_mtia is_maia is_sparse_csr is_vulkan name "
+    "output_nr retains_grad _version"
 )
 #: Hand bare values to code that knows nothing of parts.
-OUTWARD = frozenset(
-    (
-        *_methods(
-            "numpy tolist data_ptr const_data_ptr untyped_storage storage tensor as_tensor asarray "
-            "__array__ apply_ map_ map2_ "
-            "__dlpack__ __dlpack_device__ __deepcopy__ __reduce_ex__ new_tensor _typed_storage"
-        ),
-        *_getters("__cuda_array_interface__"),
-    )
+OUTWARD = _functions(
+    "numpy tolist data_ptr const_data_ptr untyped_storage storage tensor as_tensor asarray "
+    "__array__ apply_ map_ map2_ __dlpack__ __dlpack_device__ __deepcopy__ __reduce_ex__ "
+    "new_tensor _typed_storage __cuda_array_interface__"
 )
-PRINTING = frozenset(_methods("__repr__"))
-DETACHING = frozenset(
-    (
-        *_methods("detach detach_"),
-        *_getters("data"),
-        *(torch.ops.aten.detach, torch.ops.aten.detach.default),
-        *(torch.ops.aten.detach_, torch.ops.aten.detach_.default),
-    )
-)
+PRINTING = _functions("__repr__")
+DETACHING = {
+    *_functions("detach detach_ data"),
+    *(torch.ops.aten.detach, torch.ops.aten.detach.default),
+    *(torch.ops.aten.detach_, torch.ops.aten.detach_.default),
+}

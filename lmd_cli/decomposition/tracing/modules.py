@@ -120,13 +120,18 @@ class ModuleTracker:
         thread = threading.get_ident()
 
         def enter(module: nn.Module, args: Any) -> None:
-            if threading.get_ident() != thread:
-                self._require_unrelated(session, module, args)
+            if threading.get_ident() == thread:
+                self.running.append(module)
+                if kind := training_mode(module):  # before it counts the batch
+                    why = f"is in training mode {self.describe()}; call .eval() on the network"
+                    session.fail(NoRuleError(f"{kind} {why}"))
                 return
-            self.running.append(module)
-            if kind := training_mode(module):  # before it counts the batch and changes its state
-                why = f"{kind} is in training mode {self.describe()}; call .eval() on the network"
-                session.fail(NoRuleError(why))
+            with torch._C.DisableTorchFunction():
+                carries = session.any_carries(args)
+            if carries:
+                why = "runs in another thread, whose operators are not seen; run it in the thread "
+                what = f"module {self.name(module)!r} ({type(module).__name__})"
+                session.fail(LeakError(f"{what} {why}that calls decompose"))
 
         def leave(module: nn.Module, args: Any, *rest: Any) -> None:
             *named, output = rest  # torch leaves the keyword arguments out after an exception
@@ -148,20 +153,3 @@ class ModuleTracker:
                 handle.remove()
                 _global_forward_hooks_with_kwargs.pop(handle.id, None)  # torch leaves it behind
             self.running.clear()
-
-    def _require_unrelated(self, session: Session, module: nn.Module, args: Any) -> None:
-        """What another thread runs is not followed.
-
-        Raises:
-            LeakError: it runs on this run's tensors.
-        """
-        with torch._C.DisableTorchFunction():
-            carries = session.any_carries(args)
-        if carries:
-            session.fail(
-                LeakError(
-                    f"module {self.name(module)!r} ({type(module).__name__}) runs in another "
-                    "thread, whose operators are not seen; run it in the thread that calls "
-                    "decompose"
-                )
-            )

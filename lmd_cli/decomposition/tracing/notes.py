@@ -22,7 +22,6 @@ from lmd_cli.decomposition.tracing.audit import (
     residual_tensor,
 )
 from lmd_cli.decomposition.tracing.carriers import is_continuous
-from lmd_cli.decomposition.tracing.modes import DETACHING, OUTWARD
 from lmd_cli.decomposition.tracing.operators import Operator
 
 if TYPE_CHECKING:
@@ -32,11 +31,6 @@ if TYPE_CHECKING:
 RECURRENT = frozenset(
     ("lstm", "gru", "rnn_tanh", "rnn_relu", "lstm_cell", "gru_cell", "rnn_tanh_cell")
 )
-#: Torch's functions whose result is a number of Python's, or text.
-NUMBERS = {
-    *("item", "__bool__", "__int__", "__float__", "__index__", "__complex__", "is_nonzero"),
-    *("equal", "allclose", "__contains__", "__format__", "__repr__", "__str__"),
-}
 CONSTANT = Rule(lambda *_: None, "constant", "operating point")
 
 
@@ -44,11 +38,8 @@ class CalledFunction:
     """A function of torch while it runs, and the rules that its operators met.
 
     Attributes:
-        function, given: what was called, and with what.
-        rules: those that its operators met.
-        result: what it returned.
-        residual: with an audit, the largest one of what it was given.
-        precision: with an audit, the coarsest one of what it was given.
+        function, given, result: what was called, with what, and what it returned.
+        residual, precision: in an audit, the largest and the coarsest one of what it was given.
     """
 
     __slots__ = ("_notes", "function", "given", "precision", "residual", "result", "rules")
@@ -100,17 +91,13 @@ class Notes:
         plain_modules: frozenset[str],
     ):
         self._session, self._audit = session, audit
-        self._on_layer, self._plain_modules = on_layer, plain_modules
+        self.on_layer, self._plain_modules = on_layer, plain_modules
         self.calls: list[CalledFunction] = []
         self.composing_recurrent = False
         self.coverage: dict[tuple[str, str], RuleInfo] = {}
         self.counts: dict[tuple[str, str], int] = {}
         self.records: list[OperationRecord] = []
         self._residuals: dict[int, float] = {}
-
-    def close(self) -> None:
-        """Lets go of who listens."""
-        self._on_layer = None
 
     # -- the function that runs -----------------------------------------------------------
 
@@ -122,24 +109,9 @@ class Notes:
         return call
 
     @property
-    def running(self) -> CalledFunction | None:
-        """The function of torch that runs, ``None`` outside any."""
-        return self.calls[-1] if self.calls else None
-
-    @property
     def function(self) -> Any:
-        """That function itself."""
+        """The function of torch that runs, ``None`` outside any."""
         return self.calls[-1].function if self.calls else None
-
-    @property
-    def detaching(self) -> bool:
-        """Whether the running function detaches, or hands values out."""
-        return self.function in DETACHING or self.function in OUTWARD
-
-    @property
-    def asks_for_number(self) -> bool:
-        """Whether it runs to hand a number to Python."""
-        return not self.calls or self.calls[-1].name in NUMBERS
 
     @property
     def recurrent(self) -> bool:
@@ -148,7 +120,7 @@ class Notes:
 
     def called_as(self, function: Any) -> str:
         """The name that the user knows an operation by."""
-        function = self.calls[-1].function if self.calls else function
+        function = self.function if self.calls else function
         return "an operation" if function is None else function_name(function)
 
     # -- coverage and audit ---------------------------------------------------------------
@@ -169,35 +141,30 @@ class Notes:
 
     def done(self, call: CalledFunction) -> None:
         """A function ran to its end, and its operators met rules."""
-        key = (self._session.tracker.path, function_name(call.function))
-        if key not in self.coverage:
-            self.coverage[key] = CONSTANT.info if self._is_plain(call) else _summary(call.rules)
+        session = self._session
+        key = (session.tracker.path, function_name(call.function))
         self.counts[key] = self.counts.get(key, 0) + 1
-        if self._audit:
-            with self._session.paused():
-                for x in filter(self._session.carries, leaves(call.result)):
-                    self._measure(key, call, x)
-
-    def _is_plain(self, call: CalledFunction) -> bool:
-        """Whether a function's results are tensors without parts."""
+        if key in self.coverage and not self._audit:
+            return
         made = [x for x in leaves(call.result) if isinstance(x, Tensor)]
-        return bool(made) and not any(map(self._session.carries, made))
+        carrying = list(filter(session.carries, made))
+        plain = bool(made) and not carrying
+        self.coverage.setdefault(key, CONSTANT.info if plain else _summary(call.rules))
+        if self._audit:
+            with session.paused():
+                for x in carrying:
+                    self._measure(key, call, x)
 
     def _measure_given(self, call: CalledFunction) -> None:
         session = self._session
-        with session.paused():
-            carrying = list(filter(session.carries, leaves(call.given)))
+        carrying = list(filter(session.carries, leaves(call.given)))
         keys = [buffer.key for buffer in map(session.buffer_of, carrying) if buffer is not None]
         floats = [x.dtype for x in carrying if is_continuous(x)]
         call.residual = max((self._residuals.get(key, 0.0) for key in keys), default=0.0)
         call.precision = max((torch.finfo(dtype).eps for dtype in floats), default=0.0)
 
     def _measure(self, key: tuple[str, str], call: CalledFunction, x: Tensor) -> None:
-        """The record of one result.
-
-        Raises:
-            ConservationError: its parts do not sum to it, and that is to be an error.
-        """
+        """The record of one result, whose parts have to sum to it if that is asked for."""
         session, rule = self._session, _summary(call.rules)
         (stack, rows), buffer = session.parts(x), session.buffer_of(x)
         clean = clean_stack(stack, rows, session.layout)
@@ -231,8 +198,8 @@ class Notes:
             if not session.any_carries(*inputs):
                 return
             self._require_kept(name, module, inputs, output)
-            if self._on_layer is not None and any(map(session.carries, leaves(output))):
-                self._on_layer(name, module, output)
+            if self.on_layer is not None and any(map(session.carries, leaves(output))):
+                self.on_layer(name, module, output)
 
     def returned(self, function: Any, inputs: Any, output: Any) -> None:
         """After everything, also the root module's own hooks, which run after ours."""
@@ -241,11 +208,7 @@ class Notes:
                 self._require_kept(self._session.tracker.name(function), function, inputs, output)
 
     def _require_kept(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
-        """A module that takes parts must not return what depends on them without any.
-
-        Raises:
-            LeakError: it does, and is not among those that may.
-        """
+        """A module that takes parts must not return what depends on them without any."""
         shown, lost = name or "(root)", self._session.lost
         if any(fnmatchcase(shown, p) or p == name for p in self._plain_modules):
             return

@@ -41,17 +41,13 @@ class Operator:
     """One overload.
 
     Attributes:
-        function: it.
         name: without library and overload.
-        schema_names: the schema's name of each argument by ours: ``self`` is called ``input``.
-        names: of its arguments, in order.
+        names: of its arguments, in order; ``self`` is called ``input``. ``schema_names`` gives the
+            schema's name of each.
         metadata_write: it changes what describes its first argument, and no element.
         written: names of the arguments whose elements it writes to.
         view: its results share memory with its first argument.
-        factory: it reads no element.
-        allocates: it makes memory without writing to it.
-        gives_tensors: all its results are tensors.
-        gives_numbers: its result is a number.
+        factory: it reads no element. ``allocates``: nor does it write one.
         draws: it draws random numbers, whatever its arguments; the others' rules look at them.
     """
 

@@ -48,34 +48,27 @@ class OutsideMemory:
 
     Args:
         buffers: of the storages that depend on the inputs, by the storage's number.
+
+    Attributes:
+        keys: the number of each by its address.
+        hollow: storages that no operator has written to, and whether they were made in the shape
+            of features.
     """
 
     def __init__(self, buffers: Mapping[int, Buffer]):
         self._buffers = buffers
-        self._keys: dict[int, int] = {}
+        self.keys: dict[int, int] = {}
         self.hollow: dict[int, bool] = {}
-
-    def tracked(self, storage: UntypedStorage) -> int:
-        """A storage depends on the inputs from here on; gives its address."""
-        address = storage.data_ptr()
-        self._keys[address] = id(storage)
-        return address
-
-    def forget(self, address: int, key: int) -> None:
-        """A storage is gone."""
-        if self._keys.get(address) == key:
-            del self._keys[address]
 
     def shown(self, storage: UntypedStorage) -> None:
         """Its values were handed out as constants: a second storage over them is one too."""
-        self._keys.pop(storage.data_ptr(), None)
+        self.keys.pop(storage.data_ptr(), None)
         self.hollow.pop(id(storage), None)
 
     def is_alias(self, storage: UntypedStorage) -> bool:
         """Whether it lies over the memory of one that carries parts."""
         address = storage.data_ptr()
-        key = self._keys.get(address)
-        buffer = None if key is None or not address else self._buffers.get(key)
+        buffer = self._buffers.get(self.keys.get(address, 0)) if address else None
         if buffer is None or not buffer.rows:
             return False
         owner = buffer.storage() if buffer.storage is not None else None
@@ -97,22 +90,14 @@ class OutsideMemory:
         """Whether it is such memory, made in the shape of features."""
         return self.hollow.get(id(t.untyped_storage()), False)
 
-    def is_hollow(self, storage: UntypedStorage) -> bool:
-        """Whether no operator has written to it."""
-        return id(storage) in self.hollow
-
     def read(self, op: Operator, given: Mapping[str, Any]) -> bool:
         """Whether an operator reads an argument that none has written to; those that it writes to
         are hollow no longer. (``noise`` is where RReLU keeps what it draws.)"""
         if op.view or op.factory or op.metadata_write:
             return False
-        storages = {
-            name: t.untyped_storage()
-            for name, t in given.items()
-            if isinstance(t, Tensor) and name != "noise"
-        }
-        hollow = {name: storage for name, storage in storages.items() if self.is_hollow(storage)}
-        for name in op.written:
-            if name in hollow:
-                self.hollow.pop(id(hollow.pop(name)), None)
+        tensors = ((n, t) for n, t in given.items() if isinstance(t, Tensor) and n != "noise")
+        keys = {name: id(t.untyped_storage()) for name, t in tensors}
+        hollow = {name: key for name, key in keys.items() if key in self.hollow}
+        for name in hollow.keys() & set(op.written):
+            self.hollow.pop(hollow.pop(name), None)
         return bool(hollow)

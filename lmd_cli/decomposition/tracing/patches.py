@@ -94,14 +94,11 @@ FUSED = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerEncode
 def _has_torch_function(args: Iterable[Any]) -> bool:
     tracker = fused_layers.value
     running = tracker.running if tracker is not None else ()
-    if running and isinstance(running[-1], FUSED):
-        return any(type(x) not in (torch.Tensor, nn.Parameter) and _overrides(x) for x in args)
-    return bool(fused_layers.original(args))
-
-
-def _overrides(x: Any) -> bool:
-    own = getattr(type(x), "__torch_function__", None)
-    return own is not None and own is not torch._C._disabled_torch_function_impl
+    if not running or not isinstance(running[-1], FUSED):
+        return bool(fused_layers.original(args))
+    none = torch._C._disabled_torch_function_impl  # a parameter's
+    kinds = {type(x) for x in args} - {torch.Tensor}
+    return any(getattr(kind, "__torch_function__", none) is not none for kind in kinds)
 
 
 #: Lets these layers fuse: our function mode makes torch say that something overrides functions, and

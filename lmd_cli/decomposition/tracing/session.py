@@ -8,7 +8,7 @@ affine map of those that meet parts; the parts lie in buffers beside the totals'
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -27,7 +27,11 @@ from lmd_cli.decomposition.tracing.notes import CONSTANT
 from lmd_cli.decomposition.tracing.operators import Operator, operator
 from lmd_cli.decomposition.tracing.patches import custom_functions, fused_layers
 
-_NUMBER = (int, float)
+#: Torch's functions whose result is a number of Python's, or text.
+NUMBERS = {
+    *("item", "__bool__", "__int__", "__float__", "__index__", "__complex__", "is_nonzero"),
+    *("equal", "allclose", "__contains__", "__format__", "__repr__", "__str__"),
+}
 #: Why values that leave torch are a leak.
 _LEAVES = (
     "would drop the parts of a tensor (its values leave torch); use .detach() where a constant is "
@@ -45,14 +49,15 @@ class Session(Aliases):
         Raises:
             DecompositionError: the first that was raised, even if the function went on.
         """
-        with ExitStack() as stack:
-            stack.enter_context(self.tracker.active(self))
-            stack.enter_context(custom_functions.active(self.custom))
-            stack.enter_context(torch.jit.optimized_execution(False))  # else it fuses operators
-            stack.enter_context(uncompiled())
-            stack.enter_context(fused_layers.active(self.tracker))
-            stack.enter_context(Functions(self))
-            stack.enter_context(Operators(self))
+        with (
+            self.tracker.active(self),
+            custom_functions.active(self.custom),
+            torch.jit.optimized_execution(False),  # fused kernels hide operators
+            uncompiled(),
+            fused_layers.active(self.tracker),
+            Functions(self),
+            Operators(self),
+        ):
             try:
                 yield self
             except DecompositionError as error:
@@ -69,7 +74,7 @@ class Session(Aliases):
         self._buffers.clear()
         self._plain.clear()
         self.copied, self.program = WeakIdKeyDictionary(), None
-        self.notes.close()
+        self.notes.on_layer = None
 
     # -- what must not happen ------------------------------------------------------------
 
@@ -89,25 +94,18 @@ class Session(Aliases):
             self.notes.met(CONSTANT, None)
 
     def _require_fixed(self, op: Operator, args: tuple[Any, ...]) -> None:
-        """What torch draws inside a function of features (dropout) is no constant of the network.
-
-        Raises:
-            NoRuleError: the operator draws random numbers there.
-        """
-        caller = self.notes.running
-        if caller is None:
+        """What torch draws inside a function of features (dropout) is no constant."""
+        if self.notes.calls:
+            caller = self.notes.calls[-1]
+            asked = caller.name.strip("_") == op.name.strip("_")  # by the user
+            drawn = not asked and self.any_carries(caller.given)
+        else:
             drawn = any(map(self.outside.like_features, tensors_in(args)))
-        else:  # unless the user asked for this operator
-            drawn = caller.name.strip("_") != op.name.strip("_") and self.any_carries(caller.given)
         if drawn:
             raise self.refused(op.function, "it is random; call .eval() on the network")
 
     def _require_written(self, op: Operator, args: Any, kwargs: Any) -> None:
-        """Memory is read that an operator has written to.
-
-        Raises:
-            LeakError: something else has.
-        """
+        """What is read has been written by operators alone."""
         if self.outside.read(op, op.bind(args, kwargs)):
             how = (
                 "reads memory that no operator of torch has written to: code outside torch has (an "
@@ -149,11 +147,8 @@ class Session(Aliases):
         return result
 
     def _scan(self, values: Iterable[Any], carrying: list[Tensor]) -> bool:
-        """Whether any argument depends on the inputs; those that carry parts are added to a list.
-
-        Raises:
-            LeakError: one lies over memory that carries parts, and carries none.
-        """
+        """Whether any argument depends on the inputs; those that carry parts are added to a list,
+        and none that carries none may lie over memory that carries parts."""
         depends, buffers = False, self._buffers
         for value in values:
             if isinstance(value, Tensor):
@@ -173,18 +168,18 @@ class Session(Aliases):
                         raise self.leak(None, how)
                 except (NotImplementedError, RuntimeError):  # it has no storage
                     continue
-            elif isinstance(value, (list, tuple)) and value and not isinstance(value[0], _NUMBER):
+            elif (
+                isinstance(value, (list, tuple))
+                and value
+                and not isinstance(value[0], (int, float))
+            ):
                 depends = self._scan(value, carrying) or depends
         return depends
 
     def _higher_order(
         self, function: HigherOrderOperator, args: tuple[Any, ...], kwargs: dict[str, Any]
     ) -> Any:
-        """An operator that takes functions (flex attention), by the operators that they call.
-
-        Raises:
-            NoRuleError: it is not made of other operators.
-        """
+        """An operator that takes functions (flex attention), by the operators that it calls."""
         made_of = function.py_kernels.get(DispatchKey.CompositeExplicitAutograd)
         if not callable(made_of):
             raise self.refused(function, "the operators that it calls cannot be followed")
@@ -224,13 +219,11 @@ class Session(Aliases):
         return self._constant(op, given, result)
 
     def _number(self, op: Operator, args: Any, kwargs: Any) -> Any:
-        """What leaves torch as a number is a constant, if the user asked for it.
-
-        Raises:
-            LeakError: a function takes a number out of a tensor on its own.
-        """
-        unasked = op.name == "_local_scalar_dense" and not self.notes.asks_for_number
-        if unasked and any(map(is_continuous, tensors_in(args))):
+        """What leaves torch as a number is a constant if the user, and no function of torch, takes
+        it out of a tensor."""
+        asked = not self.notes.calls or self.notes.calls[-1].name in NUMBERS
+        read = op.name == "_local_scalar_dense" and any(map(is_continuous, tensors_in(args)))
+        if read and not asked:
             raise self.leak(op.function, _LEAVES)
         self.notes.met(CONSTANT, op)
         return op.function(*args, **kwargs)
@@ -258,11 +251,8 @@ class Session(Aliases):
         return total
 
     def custom(self, function: Any, run: Any, args: Any, kwargs: Any) -> Any:
-        """A custom autograd function: by its rule, or by the operators that it calls.
-
-        Raises:
-            NoRuleError: it has no rule, and its result does not come from torch's operators.
-        """
+        """A custom autograd function: by its rule, or by the operators that it calls, if its result
+        comes from these."""
         with torch._C.DisableTorchFunction():  # what is asked here is no call of the user's
             carries = not self._paused and self.any_carries(args, kwargs)
             rule = find_rule(function) if carries else None
@@ -270,32 +260,23 @@ class Session(Aliases):
                 with self.notes.calling(function) as call:
                     call.result = self.by_function(function, rule, args, kwargs)
                 return call.result
-            if carries:
-                self._require_no_gradients(function, args)
+            recorded = carries and self._grad and torch.is_grad_enabled()
+            if recorded and any(self.parts(t)[0].requires_grad for t in tensors_in(args)):
+                why = "gradients do not go through a custom function without a rule"
+                self.fail(self.refused(function, why))
+        if not carries:
+            return run(*args, **kwargs)
         earlier = self.failure
         try:
             result = run(*args, **kwargs)
         except LeakError as error:
-            if not carries:
-                raise
             self.failure = earlier or self.no_rule(function)
             raise self.failure from error
-        if carries:
-            with torch._C.DisableTorchFunction():
-                self.require_seen(function, result)
+        with torch._C.DisableTorchFunction():
+            self.require_seen(function, result)
         return result
 
     def require_seen(self, function: Any, result: Any) -> None:
-        """What a function of the user's makes of parts comes from torch's operators.
-
-        Raises:
-            NoRuleError: it does not.
-        """
+        """What a function of the user's makes of parts has to come from torch's operators."""
         if any(t.is_floating_point() and not self.depends(t) for t in tensors_in([result])):
             self.fail(self.no_rule(function))
-
-    def _require_no_gradients(self, function: Any, args: Any) -> None:
-        recorded = self._grad and torch.is_grad_enabled()
-        if recorded and any(self.parts(t)[0].requires_grad for t in tensors_in(args)):
-            why = "gradients do not go through a custom function without a rule"
-            self.fail(self.refused(function, why))
