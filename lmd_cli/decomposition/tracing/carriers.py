@@ -7,16 +7,17 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, UntypedStorage
 
 from lmd_cli.decomposition.layout import Layout
 from lmd_cli.decomposition.maps import Stack
 from lmd_cli.decomposition.memory import Buffer, Piece, Place
-from lmd_cli.decomposition.tracing.outside import OutsideMemory
 
 
 class Carriers:
-    """The buffers of one decomposition, by storage.
+    """The buffers of one decomposition, by storage, and what is known of memory that is used past
+    every operator: a second storage over memory that carries parts (a capsule of DLPack), and new
+    memory that is read though no operator has written to it (a kernel of an extension has).
 
     Args:
         layout: rows of the stacks.
@@ -26,8 +27,9 @@ class Carriers:
         self.layout = layout
         self._count = 0
         self._buffers: dict[int, Buffer] = {}
+        self._keys: dict[int, int] = {}  # of these buffers, by their storages' addresses
         self._plain: dict[int, weakref.finalize[..., Any]] = {}
-        self.outside = OutsideMemory(self._buffers)
+        self._unwritten: dict[int, bool] = {}  # whether it was made in the shape of features
 
     def buffer_of(self, t: Tensor) -> Buffer | None:
         """The buffer beside a tensor's storage."""
@@ -59,7 +61,7 @@ class Carriers:
             storage = value.untyped_storage()
         except (NotImplementedError, RuntimeError):
             return False
-        return id(storage) in self.outside.hollow or self.outside.is_alias(storage)
+        return id(storage) in self._unwritten or self._overlaps(storage)
 
     def parts(self, t: Tensor) -> Stack:
         """A tensor's stack ``(rows, *shape)`` and its rows; no rows for a constant."""
@@ -76,9 +78,8 @@ class Carriers:
 
     def track(self, t: Tensor) -> Buffer:
         """A new buffer beside a tensor's storage."""
-        storage, buffers, keys = t.untyped_storage(), self._buffers, self.outside.keys
+        storage, buffers, keys = t.untyped_storage(), self._buffers, self._keys
         key, address = id(storage), storage.data_ptr()
-        keys[address] = key
         self._count += 1
 
         def gone(_: Any) -> None:
@@ -87,7 +88,7 @@ class Carriers:
                 del keys[address]
 
         buffer = buffers[key] = Buffer(self._count)
-        buffer.storage = weakref.ref(storage, gone)
+        buffer.storage, keys[address] = weakref.ref(storage, gone), key
         return buffer
 
     def give(self, t: Tensor, stack: Tensor, rows: tuple[int, ...]) -> Buffer:
@@ -101,11 +102,31 @@ class Carriers:
         for t in filter(self.depends, tensors_in((tree,))):
             self._plain[id(t)] = weakref.finalize(t, self._plain.pop, id(t), None)
 
+    # -- memory that is used past every operator -------------------------------------------
+
+    def _overlaps(self, storage: UntypedStorage) -> bool:
+        """Whether it lies over the memory of another one that carries parts."""
+        address = storage.data_ptr()
+        buffer = self._buffers.get(self._keys.get(address, 0)) if address else None
+        if buffer is None or not buffer.rows or buffer.storage is None:
+            return False
+        owner = buffer.storage()
+        return owner is not None and owner is not storage and owner.data_ptr() == address
+
     def shown(self, *given: Any) -> None:
-        """Constants are handed out, which may come back as other tensors over their memory."""
+        """Constants are handed out: other tensors over their memory are constants too."""
         for t in tensors_in(given):
             if t.layout is torch.strided and t.device.type != "meta":
-                self.outside.shown(t.untyped_storage())
+                self._keys.pop(t.untyped_storage().data_ptr(), None)
+                self._unwritten.pop(id(t.untyped_storage()), None)
+
+    def _allocated(self, t: Any, like_features: bool) -> None:
+        """A tensor was made whose elements are still to be written; in the shape of features?
+        (Integers have no parts; torch's own packed sequences fill theirs in C++.)"""
+        if is_continuous(t) and t.layout is torch.strided and t.numel():
+            storage = t.untyped_storage()
+            self._unwritten[id(storage)] = like_features
+            weakref.finalize(storage, self._unwritten.pop, id(storage), None)
 
 
 def whole_storage(t: Tensor) -> Tensor:

@@ -15,7 +15,6 @@ from torch.overrides import TorchFunctionMode, enable_reentrant_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lmd_cli.decomposition.registry import rule_above_dispatch
-from lmd_cli.decomposition.tracing.outside import Address
 
 if TYPE_CHECKING:
     from lmd_cli.decomposition.tracing.results import Results
@@ -88,6 +87,33 @@ def while_decomposed(look: Callable[[], T]) -> T | None:
         return None
     with torch._C.DisableTorchFunction(), torch._C._DisableTorchDispatch():
         return look()
+
+
+class Address:
+    """Where a tensor lies, for code that compares it with where another does.
+
+    Args:
+        value: the address.
+        leave: called before code outside torch gets it as a number.
+    """
+
+    __slots__ = ("_leave", "_value")
+
+    def __init__(self, value: int, leave: Callable[[], None]):
+        self._value, self._leave = value, leave
+
+    def __eq__(self, other: object) -> bool:
+        return self._value == (other._value if isinstance(other, Address) else other)
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    def __mod__(self, alignment: int) -> int:
+        return self._value % alignment
+
+    def __index__(self) -> int:
+        self._leave()
+        return self._value
 
 
 class Functions(TorchFunctionMode):

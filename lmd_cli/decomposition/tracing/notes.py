@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lmd_cli.decomposition.errors import ConservationError, LeakError
+from lmd_cli.decomposition.linearised.program import place_of
 from lmd_cli.decomposition.pytrees import leaves, named_leaves
 from lmd_cli.decomposition.registry import Rule, RuleInfo, function_name
 from lmd_cli.decomposition.tracing.audit import (
@@ -39,16 +40,14 @@ class CalledFunction:
 
     Attributes:
         function, given, result: what was called, with what, and what it returned.
-        residual, precision: in an audit, the largest and the coarsest one of what it was given.
     """
 
-    __slots__ = ("_notes", "function", "given", "precision", "residual", "result", "rules")
+    __slots__ = ("_notes", "function", "given", "result", "rules")
 
     def __init__(self, notes: Notes, function: Any, given: Any = ()):
         self._notes, self.function, self.given = notes, function, given
         self.rules: list[Rule] = []
         self.result: Any = None
-        self.residual = self.precision = 0.0
 
     @property
     def name(self) -> str:
@@ -103,10 +102,7 @@ class Notes:
 
     def calling(self, function: Any, *given: Any) -> CalledFunction:
         """A function of torch that runs, on what was given, until the end of the block."""
-        call = CalledFunction(self, function, given)
-        if self._audit:
-            self._measure_given(call)
-        return call
+        return CalledFunction(self, function, given)
 
     @property
     def function(self) -> Any:
@@ -152,42 +148,35 @@ class Notes:
         self.coverage.setdefault(key, CONSTANT.info if plain else _summary(call.rules))
         if self._audit:
             with session.paused():
-                for x in carrying:
-                    self._measure(key, call, x)
+                self._measure(key, call, carrying)
 
-    def _measure_given(self, call: CalledFunction) -> None:
-        session = self._session
-        carrying = list(filter(session.carries, leaves(call.given)))
-        keys = [buffer.key for buffer in map(session.buffer_of, carrying) if buffer is not None]
-        floats = [x.dtype for x in carrying if is_continuous(x)]
-        call.residual = max((self._residuals.get(key, 0.0) for key in keys), default=0.0)
-        call.precision = max((torch.finfo(dtype).eps for dtype in floats), default=0.0)
-
-    def _measure(self, key: tuple[str, str], call: CalledFunction, x: Tensor) -> None:
-        """The record of one result, whose parts have to sum to it if that is asked for."""
+    def _measure(self, key: tuple[str, str], call: CalledFunction, results: list[Tensor]) -> None:
+        """The records of a function's results; what it was given may bring a residual along."""
         session, rule = self._session, _summary(call.rules)
-        (stack, rows), buffer = session.parts(x), session.buffer_of(x)
-        clean = clean_stack(stack, rows, session.layout)
-        record = OperationRecord(
-            *(len(self.records), *key, rule.kind, rule.equation),
-            total_norm=norm(x),
-            residual=float(residual_tensor(x, clean)),
-            parts_residual=float(parts_residual_tensor(x, clean)),
-            shares=part_shares(stack, rows, session.layout),
-        )
-        assert buffer is not None
-        self._residuals[buffer.key] = record.parts_residual
-        coarser = call.precision > torch.finfo(x.dtype).eps
-        brought = max(call.residual, call.precision / 16.0 if coarser else 0.0)
-        if self._audit == "raise" and is_broken(x, clean, brought):
-            session.fail(
-                ConservationError(
+        given = list(filter(session.carries, leaves(call.given)))
+        residuals = (self._residuals.get(place_of(session, x).key, 0.0) for x in given)
+        precisions = (torch.finfo(x.dtype).eps for x in given if is_continuous(x))
+        brought, coarsest = max(residuals, default=0.0), max(precisions, default=0.0)
+        for x in results:
+            stack, rows = session.parts(x)
+            clean = clean_stack(stack, rows, session.layout)
+            record = OperationRecord(
+                *(len(self.records), *key, rule.kind, rule.equation),
+                total_norm=norm(x),
+                residual=float(residual_tensor(x, clean)),
+                parts_residual=float(parts_residual_tensor(x, clean)),
+                shares=part_shares(stack, rows, session.layout),
+            )
+            self._residuals[place_of(session, x).key] = record.parts_residual
+            rounded = coarsest / 16.0 if coarsest > torch.finfo(x.dtype).eps else 0.0
+            if self._audit == "raise" and is_broken(x, clean, max(brought, rounded)):
+                error = (
                     f"{key[1]} {session.tracker.describe()} breaks conservation: "
                     f"max |total - sum of parts| is {record.residual:.1e} of max |total| "
                     f"(rule of kind {rule.kind!r}, {rule.equation or 'no equation'})"
                 )
-            )
-        self.records.append(record)
+                session.fail(ConservationError(error))
+            self.records.append(record)
 
     # -- modules --------------------------------------------------------------------------
 

@@ -100,13 +100,23 @@ class Session(Aliases):
             asked = caller.name.strip("_") == op.name.strip("_")  # by the user
             drawn = not asked and self.any_carries(caller.given)
         else:
-            drawn = any(map(self.outside.like_features, tensors_in(args)))
+            keys = (id(t.untyped_storage()) for t in tensors_in(args))
+            drawn = any(self._unwritten.get(key, False) for key in keys)
         if drawn:
             raise self.refused(op.function, "it is random; call .eval() on the network")
 
     def _require_written(self, op: Operator, args: Any, kwargs: Any) -> None:
-        """What is read has been written by operators alone."""
-        if self.outside.read(op, op.bind(args, kwargs)):
+        """What is read has been written by operators alone (``noise`` is where RReLU keeps what it
+        draws)."""
+        if op.view or op.factory or op.metadata_write:
+            return
+        given = op.bind(args, kwargs).items()
+        tensors = ((name, t) for name, t in given if isinstance(t, Tensor) and name != "noise")
+        keys = {name: id(t.untyped_storage()) for name, t in tensors}
+        unwritten = {name: key for name, key in keys.items() if key in self._unwritten}
+        for name in unwritten.keys() & set(op.written):
+            self._unwritten.pop(unwritten.pop(name), None)
+        if unwritten:
             how = (
                 "reads memory that no operator of torch has written to: code outside torch has (an "
                 "extension, a kernel), and its parts are not known; make it a custom operator or "
@@ -134,7 +144,7 @@ class Session(Aliases):
             op = operator(function)
             if op.draws and not carrying:  # else its rule knows
                 self._require_fixed(op, args)
-            if self.outside.hollow:
+            if self._unwritten:
                 self._require_written(op, args, kwargs)
             if depends and not (op.metadata_write or op.factory):
                 return self._follow(op, args, kwargs, carrying)
@@ -143,7 +153,7 @@ class Session(Aliases):
             raise
         result = function(*args, **kwargs)
         if op.allocates:
-            self.outside.made(result, like_features=bool(carrying))
+            self._allocated(result, like_features=bool(carrying))
         return result
 
     def _scan(self, values: Iterable[Any], carrying: list[Tensor]) -> bool:
@@ -159,7 +169,7 @@ class Session(Aliases):
                         depends = True
                         if buffer.rows and id(value) not in self._plain:
                             carrying.append(value)
-                    elif self.outside.is_alias(storage):
+                    elif self._overlaps(storage):
                         how = (
                             "reads the memory of a tensor that carries parts past torch (DLPack, "
                             "an extension), which would drop them; use .detach().clone() where a "
@@ -168,11 +178,7 @@ class Session(Aliases):
                         raise self.leak(None, how)
                 except (NotImplementedError, RuntimeError):  # it has no storage
                     continue
-            elif (
-                isinstance(value, (list, tuple))
-                and value
-                and not isinstance(value[0], (int, float))
-            ):
+            elif isinstance(value, (list, tuple)) and value and not isinstance(value[0], int):
                 depends = self._scan(value, carrying) or depends
         return depends
 
