@@ -3,14 +3,13 @@ the parts of their functional form."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lmd_cli.decomposition.linearised.program import place_of
-from lmd_cli.decomposition.memory import Buffer, Place
+from lmd_cli.decomposition.memory import Place
 from lmd_cli.decomposition.registry import Rule, find_rule
 from lmd_cli.decomposition.tracing.calls import Call, holds_infinity
 from lmd_cli.decomposition.tracing.carriers import is_continuous, tensors_in, whole_storage
@@ -39,29 +38,23 @@ class Aliases(Results):
             return self._detached(source, result)
         if id(source) in self._plain:
             self.mark_plain(result)
-            return result
-        buffer = self.buffer_of(source)
-        if buffer is not None and buffer.rows:
-            views = result if isinstance(result, (list, tuple)) else (result,)
-            self._require_readable(op, source, buffer, views)
+        elif self.carries(source):
+            if op.name == "view" and result.dtype != source.dtype:
+                raise self.refused(op.function, "reading the bytes as another type is not linear")
+            if op.name == "as_strided" and not self._covers(source, result):
+                raise self.refused(op.function, "it reads memory that has no parts")
             self.notes.met(STRUCTURE, op)
         return result
 
-    def _require_readable(
-        self, op: Operator, source: Tensor, buffer: Buffer, views: Sequence[Tensor]
-    ) -> None:
-        """A view has to read elements that have parts, as numbers of their type."""
-        if op.name == "view" and views[0].dtype != source.dtype:
-            raise self.refused(op.function, "reading the bytes as another type is not linear")
-        if op.name != "as_strided":
-            return
+    def _covers(self, source: Tensor, view: Tensor) -> bool:
+        """Whether the parts beside a tensor's storage are those of all of a view."""
+        buffer, place = self.buffer_of(source), place_of(self, view)
+        assert buffer is not None
         with self._with_gradients():
-            buffer.read(Place(source, buffer.key))
+            buffer.read(place_of(self, source))  # joins what was concatenated
             data = buffer.data
-        assert data is not None
-        first = views[0].storage_offset() - buffer.start
-        if first < 0 or first + Place(views[0], 0).extent > data.shape[1]:
-            raise self.refused(op.function, "it reads memory that has no parts")
+        first = place.offset - buffer.start
+        return data is not None and first >= 0 and first + place.extent <= data.shape[1]
 
     def _detached(self, source: Tensor, result: Tensor) -> Tensor:
         """What is detached is a constant; where nobody can tell it from what carries parts (torch

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -14,7 +15,7 @@ from lmd_cli.decomposition.errors import NoRuleError
 from lmd_cli.decomposition.registry import Rule
 from lmd_cli.decomposition.tracing.carriers import is_continuous
 from lmd_cli.decomposition.tracing.modes import followed
-from lmd_cli.decomposition.tracing.patches import is_custom, setting
+from lmd_cli.decomposition.tracing.patches import setting
 from lmd_cli.decomposition.variant import Variant
 
 if TYPE_CHECKING:
@@ -29,6 +30,7 @@ def holds_infinity(value: Any) -> bool:
     return isinstance(value, float) and math.isinf(value)
 
 
+@dataclass(eq=False, slots=True)
 class Call:
     """One call of an operation that meets parts.
 
@@ -37,24 +39,16 @@ class Call:
             ``apply``.
         rule: its rule.
         given: the arguments that were given, by name.
+        carrying: those that carry parts.
         operator: what is known of it if it is one of torch's operators.
-        carrying: the arguments that carry parts.
     """
 
-    __slots__ = ("_session", "carrying", "function", "given", "operator", "rule")
-
-    def __init__(
-        self,
-        session: Results,
-        function: Any,
-        rule: Rule,
-        given: dict[str, Any],
-        carrying: Sequence[Tensor] = (),
-        operator: Operator | None = None,
-    ):
-        self._session, self.rule, self.given = session, rule, given
-        self.carrying, self.operator = carrying, operator
-        self.function: Callable[..., Any] = function.apply if is_custom(function) else function
+    _session: Results
+    function: Callable[..., Any]
+    rule: Rule
+    given: dict[str, Any]
+    carrying: Sequence[Tensor] = ()
+    operator: Operator | None = None
 
     @property
     def variant(self) -> Variant:

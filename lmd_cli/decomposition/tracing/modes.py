@@ -15,6 +15,7 @@ from torch.overrides import TorchFunctionMode, enable_reentrant_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lmd_cli.decomposition.registry import rule_above_dispatch
+from lmd_cli.decomposition.tracing.notes import CONSTANT, CalledFunction
 
 if TYPE_CHECKING:
     from lmd_cli.decomposition.tracing.results import Results
@@ -128,7 +129,7 @@ class Functions(TorchFunctionMode):
         if func in METADATA:
             return func(*args, **(kwargs or {}))
         session, kwargs = self._session, kwargs or {}
-        with session.notes.calling(func, args, kwargs) as call:
+        with CalledFunction(session.notes, func, (args, kwargs)) as call:
             rule = rule_above_dispatch(func)
             if rule is not None and session.any_carries(args, kwargs):
                 call.result = session.by_function(func, rule, args, kwargs)
@@ -147,8 +148,8 @@ class Functions(TorchFunctionMode):
             return Address(func(*args), partial(session.outward, func, args, kwargs))
         if func in OUTWARD and not (func is torch.as_tensor and isinstance(args[0], Tensor)):
             session.outward(func, args, kwargs)
-        elif func in PRINTING:
-            session.printed(args)
+        elif func in PRINTING and session.any_carries(args):
+            session.notes.met(CONSTANT, None)
         return func(*args, **kwargs)
 
 

@@ -3,6 +3,7 @@ the parts summed to the totals."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -35,19 +36,16 @@ RECURRENT = frozenset(
 CONSTANT = Rule(lambda *_: None, "constant", "operating point")
 
 
+@dataclass(eq=False, slots=True)
 class CalledFunction:
-    """A function of torch while it runs, and the rules that its operators met.
+    """A function of torch while it runs: what was called and with what, the rules that its
+    operators met, and what it returned."""
 
-    Attributes:
-        function, given, result: what was called, with what, and what it returned.
-    """
-
-    __slots__ = ("_notes", "function", "given", "result", "rules")
-
-    def __init__(self, notes: Notes, function: Any, given: Any = ()):
-        self._notes, self.function, self.given = notes, function, given
-        self.rules: list[Rule] = []
-        self.result: Any = None
+    notes: Notes
+    function: Any
+    given: Any = ()
+    rules: list[Rule] = field(default_factory=list)
+    result: Any = None
 
     @property
     def name(self) -> str:
@@ -55,54 +53,44 @@ class CalledFunction:
         return getattr(self.function, "__name__", "")
 
     def __enter__(self) -> CalledFunction:
-        self._notes.calls.append(self)
+        self.notes.calls.append(self)
         return self
 
     def __exit__(self, error: Any, *rest: Any) -> None:
-        self._notes.calls.pop()
+        self.notes.calls.pop()
         if error is None and self.rules:
-            self._notes.done(self)
+            self.notes.done(self)
 
 
+@dataclass(eq=False)
 class Notes:
     """Coverage and audit of one session.
 
-    Args:
+    Attributes:
         session: whose.
         audit: measure conservation and shares after every function; ``"raise"`` makes one that
             breaks conservation an error.
         on_layer: called as ``on_layer(name, module, output)`` after every module whose output
             carries parts.
         plain_modules: names of modules that may turn parts into constants.
-
-    Attributes:
         calls: the functions of torch that run, the innermost last.
         composing_recurrent: whether the single operations of a fused recurrent layer run.
         coverage, counts: by module and function, the rule that was met and how often.
         records: the audit.
     """
 
-    def __init__(
-        self,
-        session: Results,
-        audit: bool | Literal["raise"],
-        on_layer: Any,
-        plain_modules: frozenset[str],
-    ):
-        self._session, self._audit = session, audit
-        self.on_layer, self._plain_modules = on_layer, plain_modules
-        self.calls: list[CalledFunction] = []
-        self.composing_recurrent = False
-        self.coverage: dict[tuple[str, str], RuleInfo] = {}
-        self.counts: dict[tuple[str, str], int] = {}
-        self.records: list[OperationRecord] = []
-        self._residuals: dict[int, float] = {}
+    session: Results
+    audit: bool | Literal["raise"]
+    on_layer: Any
+    plain_modules: frozenset[str]
+    calls: list[CalledFunction] = field(default_factory=list)
+    composing_recurrent: bool = False
+    coverage: dict[tuple[str, str], RuleInfo] = field(default_factory=dict)
+    counts: dict[tuple[str, str], int] = field(default_factory=dict)
+    records: list[OperationRecord] = field(default_factory=list)
+    _residuals: dict[int, float] = field(default_factory=dict)
 
     # -- the function that runs -----------------------------------------------------------
-
-    def calling(self, function: Any, *given: Any) -> CalledFunction:
-        """A function of torch that runs, on what was given, until the end of the block."""
-        return CalledFunction(self, function, given)
 
     @property
     def function(self) -> Any:
@@ -126,33 +114,31 @@ class Notes:
         if self.calls:
             self.calls[-1].rules.append(rule)
         elif op is not None:
-            call = CalledFunction(self, op.function)
-            call.rules.append(rule)
-            self.done(call)
+            self.done(CalledFunction(self, op.function, rules=[rule]))
 
     def hold(self, what: str) -> None:
         """Something that a rule takes as a constant."""
-        key = (self._session.tracker.path, f"{self.called_as(None)}: {what}")
+        key = (self.session.tracker.path, f"{self.called_as(None)}: {what}")
         self.coverage.setdefault(key, CONSTANT.info)
 
     def done(self, call: CalledFunction) -> None:
         """A function ran to its end, and its operators met rules."""
-        session = self._session
+        session = self.session
         key = (session.tracker.path, function_name(call.function))
         self.counts[key] = self.counts.get(key, 0) + 1
-        if key in self.coverage and not self._audit:
+        if key in self.coverage and not self.audit:
             return
         made = [x for x in leaves(call.result) if isinstance(x, Tensor)]
         carrying = list(filter(session.carries, made))
         plain = bool(made) and not carrying
         self.coverage.setdefault(key, CONSTANT.info if plain else _summary(call.rules))
-        if self._audit:
+        if self.audit:
             with session.paused():
                 self._measure(key, call, carrying)
 
     def _measure(self, key: tuple[str, str], call: CalledFunction, results: list[Tensor]) -> None:
         """The records of a function's results; what it was given may bring a residual along."""
-        session, rule = self._session, _summary(call.rules)
+        session, rule = self.session, _summary(call.rules)
         given = list(filter(session.carries, leaves(call.given)))
         residuals = (self._residuals.get(place_of(session, x).key, 0.0) for x in given)
         precisions = (torch.finfo(x.dtype).eps for x in given if is_continuous(x))
@@ -169,7 +155,7 @@ class Notes:
             )
             self._residuals[place_of(session, x).key] = record.parts_residual
             rounded = coarsest / 16.0 if coarsest > torch.finfo(x.dtype).eps else 0.0
-            if self._audit == "raise" and is_broken(x, clean, max(brought, rounded)):
+            if self.audit == "raise" and is_broken(x, clean, max(brought, rounded)):
                 error = (
                     f"{key[1]} {session.tracker.describe()} breaks conservation: "
                     f"max |total - sum of parts| is {record.residual:.1e} of max |total| "
@@ -182,7 +168,7 @@ class Notes:
 
     def module_done(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
         """After a module: its parts are taken down, and must not have been dropped."""
-        session = self._session
+        session = self.session
         with torch._C.DisableTorchFunction(), session.paused():
             if not session.any_carries(*inputs):
                 return
@@ -193,13 +179,13 @@ class Notes:
     def returned(self, function: Any, inputs: Any, output: Any) -> None:
         """After everything, also the root module's own hooks, which run after ours."""
         if isinstance(function, nn.Module):
-            with torch._C.DisableTorchFunction(), self._session.paused():
-                self._require_kept(self._session.tracker.name(function), function, inputs, output)
+            with torch._C.DisableTorchFunction(), self.session.paused():
+                self._require_kept(self.session.tracker.name(function), function, inputs, output)
 
     def _require_kept(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
         """A module that takes parts must not return what depends on them without any."""
-        shown, lost = name or "(root)", self._session.lost
-        if any(fnmatchcase(shown, p) or p == name for p in self._plain_modules):
+        shown, lost = name or "(root)", self.session.lost
+        if any(fnmatchcase(shown, p) or p == name for p in self.plain_modules):
             return
         if not any(map(lost, leaves(output))):
             return
@@ -218,7 +204,7 @@ class Notes:
             ".detach(), .item(), a hook, or code outside torch); register a rule for what drops "
             f"them, or pass plain_modules=[{shown!r}] if that is meant"
         )
-        self._session.dropped(name, module, output, error)
+        self.session.dropped(name, module, output, error)
 
 
 def _summary(rules: list[Rule]) -> RuleInfo:

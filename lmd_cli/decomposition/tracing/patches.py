@@ -16,7 +16,7 @@ from torch.autograd.function import _SingleLevelFunction
 @contextmanager
 def setting(owner: Any, **values: Any) -> Iterator[None]:
     """Attributes of an object have other values until the end of the block."""
-    before = {name: getattr(owner, name) for name in values}
+    before = {name: getattr(owner, name, None) for name in values}
     vars(owner).update(values)
     try:
         yield
@@ -45,23 +45,23 @@ class Patch:
     @contextmanager
     def active(self, value: Any) -> Iterator[None]:
         """Replaced until the end of the block."""
-        outer, self._here.value = self.value, value
-        self._count(1)
-        try:
-            yield
-        finally:
-            self._count(-1)
-            self._here.value = outer
-
-    def _count(self, by: int) -> None:
         with self._lock:
-            self._blocks += by
-            if by > 0 and self._blocks == 1:
-                setattr(self._owner, self._name, self._replacement)
-            elif self._blocks == 0 and self._inherited:
-                delattr(self._owner, self._name)
-            elif self._blocks == 0:
-                setattr(self._owner, self._name, self.original)
+            self._blocks += 1
+            setattr(self._owner, self._name, self._replacement)
+        try:
+            with setting(self._here, value=value):
+                yield
+        finally:
+            with self._lock:
+                self._blocks -= 1
+                if not self._blocks:
+                    self._restore()
+
+    def _restore(self) -> None:
+        if self._inherited:
+            delattr(self._owner, self._name)
+        else:
+            setattr(self._owner, self._name, self.original)
 
 
 # -- custom autograd functions, which torch's override protocol does not see -------------------

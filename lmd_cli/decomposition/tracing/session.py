@@ -23,9 +23,9 @@ from lmd_cli.decomposition.tracing.aliases import Aliases
 from lmd_cli.decomposition.tracing.calls import Call
 from lmd_cli.decomposition.tracing.carriers import is_continuous, tensors_in
 from lmd_cli.decomposition.tracing.modes import Functions, Operators, followed, uncompiled
-from lmd_cli.decomposition.tracing.notes import CONSTANT
+from lmd_cli.decomposition.tracing.notes import CONSTANT, CalledFunction
 from lmd_cli.decomposition.tracing.operators import Operator, operator
-from lmd_cli.decomposition.tracing.patches import custom_functions, fused_layers
+from lmd_cli.decomposition.tracing.patches import custom_functions, fused_layers, is_custom
 
 #: Torch's functions whose result is a number of Python's, or text.
 NUMBERS = {
@@ -87,11 +87,6 @@ class Session(Aliases):
         if self.any_carries(args, kwargs):
             self.fail(self.leak(function, _LEAVES))
         self.shown(args, kwargs)
-
-    def printed(self, args: Any) -> None:
-        """Values are turned into text: constants."""
-        if self.any_carries(args):
-            self.notes.met(CONSTANT, None)
 
     def _require_fixed(self, op: Operator, args: tuple[Any, ...]) -> None:
         """What torch draws inside a function of features (dropout) is no constant."""
@@ -240,12 +235,13 @@ class Session(Aliases):
         """A Python function or custom autograd function that has a rule of its own."""
         given = {str(i): value for i, value in enumerate(args)} | kwargs
         carrying = [t for t in tensors_in(given.values()) if self.carries(t)]
-        call = Call(self, function, rule, given, carrying)
+        run = function.apply if is_custom(function) else function
+        call = Call(self, run, rule, given, carrying)
 
         def live(values: dict[str, Any]) -> Any:
             """The function as one of its arguments by name."""
             positional = [values[str(i)] for i in range(len(args))]
-            return call.function(*positional, **{name: values[name] for name in kwargs})
+            return run(*positional, **{name: values[name] for name in kwargs})
 
         try:
             with self.paused():
@@ -263,7 +259,7 @@ class Session(Aliases):
             carries = not self._paused and self.any_carries(args, kwargs)
             rule = find_rule(function) if carries else None
             if rule is not None:
-                with self.notes.calling(function) as call:
+                with CalledFunction(self.notes, function) as call:
                     call.result = self.by_function(function, rule, args, kwargs)
                 return call.result
             recorded = carries and self._grad and torch.is_grad_enabled()
