@@ -24,10 +24,6 @@ STRUCTURE = Rule(lambda *_: None, "structure", "eq. 13")
 class Aliases(Results):
     """Follows views and writes, also into plain tensors."""
 
-    def __init__(self, *args: Any, **options: Any):
-        super().__init__(*args, **options)
-        self._copies: set[int] = set()  # numbers of the storages that stand for detached tensors
-
     # -- views -----------------------------------------------------------------------------
 
     def _view(self, op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
@@ -103,9 +99,8 @@ class Aliases(Results):
 
     def _is_detached(self, t: Tensor) -> bool:
         buffer = self.buffer_of(t)
-        if buffer is None:
-            return False
-        return (bool(buffer.rows) and id(t) in self._plain) or buffer.key in self._copies
+        plain = buffer is not None and bool(buffer.rows) and id(t) in self._plain
+        return plain or (buffer is not None and buffer.key in self._copies)
 
     def _write_constant(
         self, op: Operator, given: dict[str, Any], targets: list[Tensor], args: Any, kwargs: Any

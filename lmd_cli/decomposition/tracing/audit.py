@@ -1,4 +1,7 @@
-"""Conservation at every operation: total = sum of parts."""
+"""Conservation at every operation: total = sum of parts.
+
+A total has any shape; its parts ``(P, *total.shape)`` are the clean parts and the bias.
+"""
 
 from __future__ import annotations
 
@@ -49,9 +52,8 @@ def is_broken(total: Tensor, parts: Tensor, brought: float = 0.0) -> bool:
     (where the total is NaN, they cannot be told apart).
 
     Args:
-        total: any shape.
-        parts: ``(P, *total.shape)``, the clean parts and the bias.
-        brought: the same measure as ``parts_residual`` of what the operation was given.
+        total, parts: of its result.
+        brought: the largest :func:`parts_residual_tensor` of what it was given.
     """
     if total.numel() == 0:
         return False
@@ -70,10 +72,6 @@ def residual_tensor(total: Tensor, parts: Tensor) -> Tensor:
     holds NaN), as a tensor, which a GPU need not wait for.
 
     Infinite elements (masked logits) count where the parts' sum is not the same infinity.
-
-    Args:
-        total: any shape.
-        parts: ``(P, *total.shape)``, the clean parts and the bias.
     """
     return _relative(total, parts, total)
 

@@ -29,21 +29,16 @@ class LayerRecorder:
     def __init__(
         self, layers: Iterable[str] | Literal["all"], root: nn.Module | None, merged: bool = True
     ):
-        self._all = layers == "all"
+        self._all, self._merged = layers == "all", merged
         names = (layers,) if isinstance(layers, str) else layers
         self._names = frozenset() if self._all else frozenset(names)
-        self._merged = merged
+        self.wanted = self._all or bool(self._names)  # whether any layer was asked for
         self.session: Session | None = None
         self.layers: dict[str, Parts] = {}
         modules = root.named_modules() if root is not None and self._names else ()
         known = {name for name, _ in modules}
         for name in sorted(self._names - known):
             raise InputError(f"unknown layer {name!r}{near(name, known)}")
-
-    @property
-    def wanted(self) -> bool:
-        """Whether any layer was asked for."""
-        return self._all or bool(self._names)
 
     def __call__(self, name: str, module: nn.Module, output: Any) -> None:
         if not (self._all or name in self._names):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from functools import partial
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -22,8 +23,6 @@ if TYPE_CHECKING:
     from lmd_cli.decomposition.tracing.session import Session
 
 T = TypeVar("T")
-#: Loaded where something may be compiled.
-COMPILING = ("torch._dynamo", "torch.nn.attention.flex_attention")
 
 
 @contextmanager
@@ -59,7 +58,8 @@ def uncompiled() -> AbstractContextManager[Any]:
     """What ``torch.compile`` made runs as it is written until the end of the block, and stays as it
     was for later calls."""
     set_stance = getattr(torch.compiler, "set_stance", None)  # torch 2.6
-    if set_stance is None or not any(name in sys.modules for name in COMPILING):
+    compiling = ("torch._dynamo", "torch.nn.attention.flex_attention")
+    if set_stance is None or sys.modules.keys().isdisjoint(compiling):
         return nullcontext()  # loading the compiler takes a second
     return set_stance("force_eager")  # type: ignore[no-any-return]
 
@@ -90,31 +90,26 @@ def while_decomposed(look: Callable[[], T]) -> T | None:
         return look()
 
 
+@dataclass(eq=False, slots=True)
 class Address:
-    """Where a tensor lies, for code that compares it with where another does.
+    """Where a tensor lies, for code that compares it with where another does; ``leave`` is called
+    before code outside torch gets it as a number."""
 
-    Args:
-        value: the address.
-        leave: called before code outside torch gets it as a number.
-    """
-
-    __slots__ = ("_leave", "_value")
-
-    def __init__(self, value: int, leave: Callable[[], None]):
-        self._value, self._leave = value, leave
+    value: int
+    leave: Callable[[], None]
 
     def __eq__(self, other: object) -> bool:
-        return self._value == (other._value if isinstance(other, Address) else other)
+        return self.value == (other.value if isinstance(other, Address) else other)
 
     def __hash__(self) -> int:
-        return hash(self._value)
+        return hash(self.value)
 
     def __mod__(self, alignment: int) -> int:
-        return self._value % alignment
+        return self.value % alignment
 
     def __index__(self) -> int:
-        self._leave()
-        return self._value
+        self.leave()
+        return self.value
 
 
 class Functions(TorchFunctionMode):

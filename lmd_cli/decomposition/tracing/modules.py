@@ -73,12 +73,10 @@ def near(name: str, names: Iterable[str]) -> str:
 
 def training_mode(module: nn.Module) -> str:
     """The kind of norm that would change the module's own state, empty if none."""
-    if not module.training:
-        return ""
-    if isinstance(module, _BatchNorm):
+    if isinstance(module, _BatchNorm) and module.training:
         return "BatchNorm"
     keeps = isinstance(module, _InstanceNorm) and module.track_running_stats
-    return "InstanceNorm" if keeps else ""
+    return "InstanceNorm" if keeps and module.training else ""
 
 
 class ModuleTracker:
@@ -140,7 +138,7 @@ class ModuleTracker:
             while self.running and self.running.pop() is not module:
                 pass  # a call that raised before its hooks ran leaves its entry behind
             if output is not None:  # as it is after an exception
-                session.notes.module_done(self.name(module), module, (args, *named), output)
+                session.notes.module_done(module, (args, *named), output)
 
         handles = [
             register_module_forward_pre_hook(enter),

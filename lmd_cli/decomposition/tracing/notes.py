@@ -166,25 +166,26 @@ class Notes:
 
     # -- modules --------------------------------------------------------------------------
 
-    def module_done(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+    def module_done(self, module: nn.Module, inputs: Any, output: Any) -> None:
         """After a module: its parts are taken down, and must not have been dropped."""
         session = self.session
         with torch._C.DisableTorchFunction(), session.paused():
             if not session.any_carries(*inputs):
                 return
-            self._require_kept(name, module, inputs, output)
+            self._require_kept(module, inputs, output)
             if self.on_layer is not None and any(map(session.carries, leaves(output))):
-                self.on_layer(name, module, output)
+                self.on_layer(session.tracker.name(module), module, output)
 
     def returned(self, function: Any, inputs: Any, output: Any) -> None:
         """After everything, also the root module's own hooks, which run after ours."""
         if isinstance(function, nn.Module):
             with torch._C.DisableTorchFunction(), self.session.paused():
-                self._require_kept(self.session.tracker.name(function), function, inputs, output)
+                self._require_kept(function, inputs, output)
 
-    def _require_kept(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+    def _require_kept(self, module: nn.Module, inputs: Any, output: Any) -> None:
         """A module that takes parts must not return what depends on them without any."""
-        shown, lost = name or "(root)", self.session.lost
+        name, lost = self.session.tracker.name(module), self.session.lost
+        shown = name or "(root)"
         if any(fnmatchcase(shown, p) or p == name for p in self.plain_modules):
             return
         if not any(map(lost, leaves(output))):

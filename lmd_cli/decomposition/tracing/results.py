@@ -44,15 +44,11 @@ class Results(Carriers):
         layout: rows of the stacks.
         variants: linearisation rules, by module.
         root: module whose qualified names are used in errors and records.
-        audit, on_layer: of :class:`.Notes`.
+        audit, on_layer, plain_modules: of :class:`.Notes`.
         program: takes the maps down, in order.
-        plain_modules: names of modules that may turn parts into constants.
         grad: let gradients flow through the parts.
 
     Attributes:
-        tracker: knows the module that runs.
-        notes: what was called.
-        failure: the first error of ours.
         gradients: whether the plain call would record gradients.
         copied: for constants that a program keeps as copies, where the original lies.
         masked: whether totals may hold infinities (masked logits).
@@ -78,6 +74,7 @@ class Results(Carriers):
         self.failure: DecompositionError | None = None
         self.gradients = torch.is_grad_enabled()
         self.copied = WeakIdKeyDictionary()
+        self._copies: set[int] = set()  # numbers of the storages that stand for detached tensors
         self.masked = self._paused = False
 
     @property
@@ -179,21 +176,17 @@ class Results(Carriers):
         for index, (t, found) in enumerate(zip(totals, listed, strict=True)):
             if not isinstance(t, Tensor):
                 continue
-            if found is None:
-                self._track_constant(t, step, index)
-                continue
-            linear_map = self._give_parts(call, t, found)
-            if step is not None:
-                step.add(self, linear_map, place_of(self, t), index)
+            if found is not None:
+                linear_map = self._give_parts(call, t, found)
+                if step is not None:
+                    step.add(self, linear_map, place_of(self, t), index)
+            elif not self.depends(t) and t.layout is torch.strided:
+                place = Place(t, self.track(t).key)
+                if step is not None:
+                    step.add_constant(place, t, index)
         self.notes.met(call.rule, call.operator)
         if self.program is not None and step is not None and step.outputs:
             self.program.add(step)
-
-    def _track_constant(self, t: Tensor, step: Step | None, index: int) -> None:
-        if not self.depends(t) and t.layout is torch.strided:
-            buffer = self.track(t)
-            if step is not None:
-                step.add_constant(Place(t, buffer.key), t, index)
 
     def _constant(self, op: Operator, given: dict[str, Any], result: Any) -> Any:
         """Computed from totals alone: constants of the operating point."""

@@ -144,8 +144,7 @@ class Session(Aliases):
             if depends and not (op.metadata_write or op.factory):
                 return self._follow(op, args, kwargs, carrying)
         except DecompositionError as error:
-            self.failed(error)
-            raise
+            self.fail(error)
         result = function(*args, **kwargs)
         if op.allocates:
             self._allocated(result, like_features=bool(carrying))
@@ -248,8 +247,7 @@ class Session(Aliases):
                 total, maps = call.linearise(*args, **kwargs)
             self._register(call, total, maps, live)
         except DecompositionError as error:
-            self.failed(error)
-            raise
+            self.fail(error)
         return total
 
     def custom(self, function: Any, run: Any, args: Any, kwargs: Any) -> Any:
