@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lmd_cli.decomposition.linearised.program import place_of
 from lmd_cli.decomposition.memory import Place
-from lmd_cli.decomposition.registry import Rule, find_rule
+from lmd_cli.decomposition.registry import Rule
 from lmd_cli.decomposition.tracing.calls import Call, holds_infinity
 from lmd_cli.decomposition.tracing.carriers import is_continuous, tensors_in, whole_storage
 from lmd_cli.decomposition.tracing.modes import DETACHING, OUTWARD
@@ -74,11 +74,9 @@ class Aliases(Results):
             source = None if before is None else Place(held, before.key)
             self.program.constant(Place(held, buffer.key), held.clone(), source)
 
-    def _write(
-        self, op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], carries: bool
-    ) -> Any:
-        """An operator that writes to its arguments: the parts of its functional form, in their
-        place."""
+    def _write(self, op: Operator, rule: Rule | None, args: Any, kwargs: Any, carries: bool) -> Any:
+        """An operator that writes to its arguments: the parts of its functional form, whose rule
+        is given, in their place."""
         given = op.bind(args, kwargs)
         targets = list(tensors_in(given.get(name) for name in op.written))
         if any(map(self._is_detached, targets)):
@@ -89,13 +87,11 @@ class Aliases(Results):
             raise self.leak(op.function, how)
         if not carries:
             return self._write_constant(op, given, targets, args, kwargs)
-        functional = op.functional
-        rule = find_rule(functional.function) if functional is not None else None
-        if functional is not None and rule is not None:
-            return self._write_parts(op, functional, rule, given, targets)
-        if op.composite:
-            return self._decomposed(op, args, kwargs)
-        raise self.no_rule(op.function)
+        if rule is None:
+            raise self.no_rule(op.function)
+        if len(targets) > 1:
+            raise self.refused(op.function, "it writes to several tensors; use its other form")
+        return self._write_parts(op, rule, given, targets[0])
 
     def _is_detached(self, t: Tensor) -> bool:
         buffer = self.buffer_of(t)
@@ -119,17 +115,9 @@ class Aliases(Results):
             self.program.add(step)
         return result
 
-    def _write_parts(
-        self,
-        op: Operator,
-        functional: Operator,
-        rule: Rule,
-        given: dict[str, Any],
-        targets: list[Tensor],
-    ) -> Any:
-        target = targets[0]
-        if len(targets) > 1:
-            raise self.refused(op.function, "it writes to several tensors; use its other form")
+    def _write_parts(self, op: Operator, rule: Rule, given: dict[str, Any], target: Tensor) -> Any:
+        functional = op.functional
+        assert functional is not None
         if is_continuous(target) and not self.carries(target):
             self.adopt(target)
         values = self._held({k: v for k, v in given.items() if k in functional.names})

@@ -54,14 +54,10 @@ class Patch:
         finally:
             with self._lock:
                 self._blocks -= 1
-                if not self._blocks:
-                    self._restore()
-
-    def _restore(self) -> None:
-        if self._inherited:
-            delattr(self._owner, self._name)
-        else:
-            setattr(self._owner, self._name, self.original)
+                if not self._blocks and self._inherited:
+                    delattr(self._owner, self._name)
+                elif not self._blocks:
+                    setattr(self._owner, self._name, self.original)
 
 
 # -- custom autograd functions, which torch's override protocol does not see -------------------

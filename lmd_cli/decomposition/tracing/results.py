@@ -29,7 +29,7 @@ from lmd_cli.decomposition.module_rules import VariantByModule, plain_modules_of
 from lmd_cli.decomposition.registry import function_name
 from lmd_cli.decomposition.tracing.calls import Call
 from lmd_cli.decomposition.tracing.carriers import Carriers
-from lmd_cli.decomposition.tracing.modes import Operators, above_dispatch
+from lmd_cli.decomposition.tracing.modes import above_dispatch
 from lmd_cli.decomposition.tracing.modules import ModuleTracker, known_modules
 from lmd_cli.decomposition.tracing.notes import CONSTANT, Notes
 from lmd_cli.decomposition.tracing.operators import Operator, operator
@@ -90,11 +90,6 @@ class Results(Carriers):
     def paused(self) -> AbstractContextManager[None]:
         """Operators run as they are until the end of the block."""
         return setting(self, _paused=True)
-
-    def _decomposed(self, op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """An operator as those that it is made of."""
-        with Operators(self):
-            return op.function.decompose(*args, **kwargs)
 
     # -- errors -------------------------------------------------------------------------------
 

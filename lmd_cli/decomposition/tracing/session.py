@@ -176,25 +176,23 @@ class Session(Aliases):
                 depends = self._scan(value, carrying) or depends
         return depends
 
-    def _higher_order(
-        self, function: HigherOrderOperator, args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
+    def _higher_order(self, function: HigherOrderOperator, args: Any, kwargs: Any) -> Any:
         """An operator that takes functions (flex attention), by the operators that it calls."""
         made_of = function.py_kernels.get(DispatchKey.CompositeExplicitAutograd)
         if not callable(made_of):
             raise self.refused(function, "the operators that it calls cannot be followed")
         return followed(self, made_of, *args, **kwargs)
 
-    def _follow(
-        self, op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], carrying: list[Tensor]
-    ) -> Any:
+    def _follow(self, op: Operator, args: Any, kwargs: Any, carrying: list[Tensor]) -> Any:
         """An operator that reads or writes what depends on the inputs."""
+        functional = op.functional if op.written else op
+        rule = None if functional is None else find_rule(functional.function)
+        if rule is None and op.composite and (carrying or op.view):  # ``reshape`` may copy
+            with Operators(self):
+                return op.function.decompose(*args, **kwargs)
         if op.written:
-            return self._write(op, args, kwargs, bool(carrying))
-        rule = find_rule(op.function)
+            return self._write(op, rule, args, kwargs, bool(carrying))
         if rule is None and op.view:
-            if op.composite:  # ``reshape`` copies where it has to
-                return self._decomposed(op, args, kwargs)
             return self._view(op, args, kwargs)
         given = self._held(op.bind(args, kwargs))
         if not carrying and not op.name.startswith("_nested_tensor_from"):  # made of copies
@@ -206,11 +204,7 @@ class Session(Aliases):
         self._register(call, total, maps)
         return total
 
-    def _without_rule(
-        self, op: Operator, given: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        if op.composite:
-            return self._decomposed(op, args, kwargs)
+    def _without_rule(self, op: Operator, given: dict[str, Any], args: Any, kwargs: Any) -> Any:
         if op.gives_numbers:
             return self._number(op, args, kwargs)
         result = op.function(*args, **kwargs) if op.gives_tensors else None
