@@ -86,7 +86,7 @@ class Aliases(Results):
             )
             raise self.leak(op.function, how)
         if not carries:
-            return self._write_constant(op, given, targets, args, kwargs)
+            return self._write_constant(op, given, targets)
         if rule is None:
             raise self.no_rule(op.function)
         if len(targets) > 1:
@@ -98,9 +98,7 @@ class Aliases(Results):
         plain = buffer is not None and bool(buffer.rows) and id(t) in self._plain
         return plain or (buffer is not None and buffer.key in self._copies)
 
-    def _write_constant(
-        self, op: Operator, given: dict[str, Any], targets: list[Tensor], args: Any, kwargs: Any
-    ) -> Any:
+    def _write_constant(self, op: Operator, given: dict[str, Any], targets: list[Tensor]) -> Any:
         self.notes.met(CONSTANT, op)
         for t in targets:
             if not self.depends(t):
@@ -109,7 +107,7 @@ class Aliases(Results):
                 if self.program is not None:
                     self.program.plain(place, held.clone())
         step = self._step(Call(self, op.function, CONSTANT, self._held(given), operator=op))
-        result = op.function(*args, **kwargs)
+        result = op.call(given)
         if self.program is not None and step is not None:
             step.writes_constants(op, [(place_of(self, t), t) for t in targets])
             self.program.add(step)
@@ -123,15 +121,15 @@ class Aliases(Results):
         values = self._held({k: v for k, v in given.items() if k in functional.names})
         carrying = [t for t in tensors_in(values.values()) if self.carries(t)]
         call = Call(self, functional.function, rule, values, carrying, functional)
-        total, found = self._linearise(call)
-        if isinstance(found, (list, tuple)):
-            total, found = total[0], found[0]
+        total, raw = self._linearise(call)
+        if isinstance(raw, (list, tuple)):
+            total, raw = total[0], raw[0]
         in_place = functional.name != op.name  # and no out= form, which may resize its target
-        if not is_continuous(target) or found is None or (in_place and total.shape != target.shape):
-            op.function(*(given[name] for name in op.names if name in given))
-            return target  # for the last, torch has raised an error
+        if not is_continuous(target) or raw is None or (in_place and total.shape != target.shape):
+            op.call(given)  # for the last, torch raises an error
+            return target
         with self._with_gradients():
-            linear_map = self._completed(call, found)
+            linear_map = self._completed(call, raw)
             stack, rows = self._parts_through(linear_map, total)
         step = self._step(call)
         if step is not None:

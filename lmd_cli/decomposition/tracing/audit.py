@@ -42,14 +42,13 @@ class OperationRecord:
 
 #: Largest difference, relative to the summed |parts| at an element, that is rounding.
 ROUNDING = {torch.float64: 1e-10, torch.float32: 1e-4}
-_HALF_ROUNDING = 0.1
 #: Rounding of sums inside an operation, in units of the type's precision and of the largest value.
 _INSIDE = 64
 
 
 def is_broken(total: Tensor, parts: Tensor, brought: float = 0.0) -> bool:
     """Whether total and parts differ at any element by more than the operation's own rounding
-    (where the total is NaN, they cannot be told apart).
+    (where the total is NaN, they cannot be compared).
 
     Args:
         total, parts: of its result.
@@ -62,7 +61,7 @@ def is_broken(total: Tensor, parts: Tensor, brought: float = 0.0) -> bool:
     most = float(torch.where(finite, magnitude, 0.0).max())
     inside = _INSIDE * torch.finfo(total.dtype).eps * most
     real = total.dtype.to_real() if total.is_complex() else total.dtype
-    rounding = ROUNDING.get(real, _HALF_ROUNDING) * magnitude
+    rounding = ROUNDING.get(real, 0.1) * magnitude
     allowed = rounding + inside + 16.0 * brought * most
     return not bool(((_difference(total, parts) <= allowed) | total.isnan()).all())
 

@@ -72,12 +72,12 @@ class Call:
             NoRuleError: the rule does not cover these arguments.
         """
         try:
-            found = self.rule.apply(self, *args, **kwargs)
+            result = self.rule.apply(self, *args, **kwargs)
         except NotImplementedError as error:
             raise self.refused(f"{error} has no rule") from None
-        if not (isinstance(found, tuple) and len(found) == 2):
+        if not (isinstance(result, tuple) and len(result) == 2):
             raise self.refused("its rule gave no map; return (total, linear(...))")
-        return found
+        return result
 
     def carries(self, value: Any) -> bool:
         """Whether an argument carries parts."""
@@ -90,10 +90,7 @@ class Call:
     def run(self, **changed: Any) -> Any:
         """The call with some arguments replaced."""
         given = {**self.given, **changed}
-        if self.operator is not None:
-            names = self.operator.schema_names
-            given = {names.get(k, k): v for k, v in given.items()}
-        return self.function(**given)
+        return self.function(**given) if self.operator is None else self.operator.call(given)
 
     def plain(self) -> Any:
         """The total: the call as it is."""

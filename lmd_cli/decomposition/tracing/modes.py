@@ -155,9 +155,9 @@ def _is_users(function: Any) -> bool:
 
 def _functions(names: str) -> frozenset[Any]:
     """Torch's functions and methods by name, and what reads attributes of tensors."""
-    found = [getattr(home, name, None) for name in names.split() for home in (Tensor, torch)]
-    getters = [getattr(f, "__get__", None) for f in found if not callable(f)]
-    return frozenset(filter(callable, (*found, *getters)))
+    named = [getattr(home, name, None) for name in names.split() for home in (Tensor, torch)]
+    getters = [getattr(f, "__get__", None) for f in named if not callable(f)]
+    return frozenset(filter(callable, (*named, *getters)))
 
 
 #: Read what describes a tensor, and no element.

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 
 def find_root(function: Any) -> nn.Module | None:
-    """The module whose names describe what ``function`` calls, if that can be told.
+    """The module whose names describe what ``function`` calls, if there is one.
 
     A module, a bound method of one, a partial of either, a closure over exactly one, or what wraps
     one of these (``__wrapped__``).

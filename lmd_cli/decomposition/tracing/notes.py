@@ -67,7 +67,6 @@ class Notes:
     """Coverage and audit of one session.
 
     Attributes:
-        session: whose.
         audit: measure conservation and shares after every function; ``"raise"`` makes one that
             breaks conservation an error.
         on_layer: called as ``on_layer(name, module, output)`` after every module whose output
@@ -186,9 +185,8 @@ class Notes:
         """A module that takes parts must not return what depends on them without any."""
         name, lost = self.session.tracker.name(module), self.session.lost
         shown = name or "(root)"
-        if any(fnmatchcase(shown, p) or p == name for p in self.plain_modules):
-            return
-        if not any(map(lost, leaves(output))):
+        permitted = any(fnmatchcase(shown, p) or p == name for p in self.plain_modules)
+        if permitted or not any(map(lost, leaves(output))):
             return
         known = {id(leaf) for leaf in leaves(inputs)}
         dropped = (path for path, x in named_leaves(output) if lost(x) and id(x) not in known)

@@ -82,11 +82,11 @@ class Operator:
         packet = aten(self.name[:-1]) if inplace else self.function.overloadpacket
         if packet is None:
             return None
-        found = [operator(getattr(packet, name)) for name in packet.overloads()]
+        overloads = [operator(getattr(packet, name)) for name in packet.overloads()]
         wanted = self._signature(() if inplace else self.written)
-        exact = (o for o in found if not o.written and o._signature() == wanted)
+        exact = (o for o in overloads if not o.written and o._signature() == wanted)
         overload = self.function._overloadname
-        alike = (o for o in found if inplace and o.function._overloadname == overload)
+        alike = (o for o in overloads if inplace and o.function._overloadname == overload)
         return next(iter((*exact, *alike)), None)
 
     def _signature(self, without: tuple[str, ...] = ()) -> list[tuple[str, str]]:
@@ -98,6 +98,11 @@ class Operator:
         """The arguments that were given, by name."""
         named = {_name(name): value for name, value in kwargs.items()}
         return dict(zip(self.names, args, strict=False)) | named
+
+    def call(self, given: dict[str, Any]) -> Any:
+        """Its result for arguments by name."""
+        names = self.schema_names
+        return self.function(**{names.get(name, name): value for name, value in given.items()})
 
 
 def _name(name: str) -> str:

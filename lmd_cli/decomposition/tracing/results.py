@@ -168,11 +168,11 @@ class Results(Carriers):
         listed = list(maps) if several and isinstance(maps, (list, tuple)) else [maps]
         listed += [None] * (len(totals) - len(listed))
         step = self._step(call, live)
-        for index, (t, found) in enumerate(zip(totals, listed, strict=True)):
+        for index, (t, raw) in enumerate(zip(totals, listed, strict=True)):
             if not isinstance(t, Tensor):
                 continue
-            if found is not None:
-                linear_map = self._give_parts(call, t, found)
+            if raw is not None:
+                linear_map = self._give_parts(call, t, raw)
                 if step is not None:
                     step.add(self, linear_map, place_of(self, t), index)
             elif not self.depends(t) and t.layout is torch.strided:
@@ -191,28 +191,27 @@ class Results(Carriers):
 
     # -- maps ---------------------------------------------------------------------------------
 
-    def _give_parts(self, call: Call, total: Tensor, found: Any) -> Map:
+    def _give_parts(self, call: Call, total: Tensor, raw: Any) -> Map:
         """The parts of a result, and its map."""
         with self._with_gradients():
-            linear_map = self._completed(call, found)
+            linear_map = self._completed(call, raw)
             if not self._kept_apart(linear_map, total):
                 stack, rows = self._parts_through(linear_map, total)
                 self._note_shared(self.give(total, stack, rows), stack, linear_map)
         return linear_map
 
-    def _completed(self, call: Call, found: Any) -> Map:
+    def _completed(self, call: Call, raw: Any) -> Map:
         """A map with its operands and Appendix C's shares; a tensor that was made of other
         operations stands for its own parts."""
-        if isinstance(found, Tensor):
-            return Affine(same, (found,))
-        if isinstance(found, Affine):
-            if found.run is not None and not found.operands:
-                if len({id(t) for t in call.carrying}) != 1:
-                    raise call.refused("several arguments carry parts; it has a rule for one only")
-                found = replace(found, operands=(call.carrying[0],))
-            if found.splits and self.variant.activation in ("sum", "ratio"):
-                found = with_shares(found, self.parts(found.operands[0]), self.layout, self.variant)
-        return found
+        if isinstance(raw, Tensor):
+            return Affine(same, (raw,))
+        if isinstance(raw, Affine) and raw.run is not None and not raw.operands:
+            if len({id(t) for t in call.carrying}) != 1:
+                raise call.refused("several arguments carry parts; it has a rule for one only")
+            raw = replace(raw, operands=(call.carrying[0],))
+        if isinstance(raw, Affine) and raw.splits and self.variant.activation in ("sum", "ratio"):
+            raw = with_shares(raw, self.parts(raw.operands[0]), self.layout, self.variant)
+        return raw
 
     def _parts_through(self, linear_map: Map, total: Tensor) -> Stack:
         """The parts of a result, in its shape."""

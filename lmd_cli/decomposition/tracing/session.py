@@ -101,8 +101,7 @@ class Session(Aliases):
             raise self.refused(op.function, "it is random; call .eval() on the network")
 
     def _require_written(self, op: Operator, args: Any, kwargs: Any) -> None:
-        """What is read has been written by operators alone (``noise`` is where RReLU keeps what it
-        draws)."""
+        """What is read, operators have written (``noise`` keeps what RReLU draws)."""
         if op.view or op.factory or op.metadata_write:
             return
         given = op.bind(args, kwargs).items()
