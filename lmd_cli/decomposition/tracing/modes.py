@@ -49,8 +49,9 @@ def above_dispatch() -> Iterator[None]:
 
 
 def followed(session: Results, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
-    """What a function gives inside the handler of an operator, with its own operators followed."""
-    with before_dispatch(), Operators(session):
+    """What a function gives inside a rule, with its own operators followed."""
+    mode = nullcontext() if _is_decomposing() else Operators(session)  # not in its handler
+    with before_dispatch(), mode, session.paused(False):
         return function(*args, **kwargs)
 
 
@@ -81,10 +82,15 @@ class Operators(TorchDispatchMode):
             return session.dispatch(func, args, kwargs or {})
 
 
+def _is_decomposing() -> bool:
+    """Whether what is called now is seen by :class:`Operators`."""
+    stack = torch.utils._python_dispatch._get_current_dispatch_mode_stack()
+    return any(isinstance(mode, Operators) for mode in stack)
+
+
 def while_decomposed(look: Callable[[], T]) -> T | None:
     """What a look at values finds, if a function is being decomposed; nothing takes note of it."""
-    stack = torch.utils._python_dispatch._get_current_dispatch_mode_stack()
-    if not any(isinstance(mode, Operators) for mode in stack):
+    if not _is_decomposing():
         return None
     with torch._C.DisableTorchFunction(), torch._C._DisableTorchDispatch():
         return look()

@@ -87,9 +87,9 @@ class Results(Carriers):
         """One operator of the function that runs."""
         raise NotImplementedError
 
-    def paused(self) -> AbstractContextManager[None]:
+    def paused(self, paused: bool = True) -> AbstractContextManager[None]:
         """Operators run as they are until the end of the block."""
-        return setting(self, _paused=True)
+        return setting(self, _paused=paused)
 
     # -- errors -------------------------------------------------------------------------------
 
