@@ -65,18 +65,26 @@ class VariantByModule:
         root: the module that names are relative to.
 
     Raises:
-        InputError: a pattern that matches no module, an unknown field or value.
+        InputError: no variant of this name, a pattern that matches no module, an unknown field or
+            value.
     """
 
     def __init__(
-        self, variant: Variant, rules: ModuleRules | None = None, root: nn.Module | None = None
+        self,
+        variant: str | Variant,
+        rules: ModuleRules | None = None,
+        root: nn.Module | None = None,
     ):
-        self.base, self._rules = variant, dict(module_rules(root) if rules is None else rules)
+        try:
+            self.base = Variant.parse(variant)
+        except ValueError as error:
+            raise InputError(str(error)) from None
+        self._rules = dict(module_rules(root) if rules is None else rules)
         self._known: dict[str, Variant] = {}
         names = [name for name, _ in root.named_modules()] if root is not None else []
         for pattern, changes in self._rules.items():
             _check_pattern(pattern, names)
-            _changed(variant, pattern, changes)
+            _changed(self.base, pattern, changes)
 
     def __bool__(self) -> bool:
         return bool(self._rules)

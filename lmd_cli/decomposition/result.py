@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from copy import copy
 from typing import Any, TypeAlias
 
 import torch
@@ -194,12 +195,7 @@ class Decomposition(Parts):
 
     def to(self, device: Device) -> Decomposition:
         """All tensors on another device; the program stays where it was recorded."""
-        return Decomposition(
-            self._moved(device),
-            self.layout,
-            {name: layer.to(device) for name, layer in self.layers.items()},
-            self.operations,
-            self.coverage,
-            self.program,
-            self.merged,
-        )
+        moved = copy(self)
+        moved._tree = self._moved(device)
+        moved.layers = {name: layer.to(device) for name, layer in self.layers.items()}
+        return moved

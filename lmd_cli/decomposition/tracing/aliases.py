@@ -141,7 +141,7 @@ class Aliases(Results):
         held = whole_storage(t)
         buffer = self.track(held)
         if self.program is not None:
-            self.program.plain(Place(held, buffer.key), held.clone())
+            self.program.constant(Place(held, buffer.key), held.clone(), carries=False)
 
     def _write_parts(
         self,
