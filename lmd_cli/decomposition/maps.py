@@ -14,7 +14,7 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from lmd_cli.decomposition.bias_splitting import bias_shares
+from lmd_cli.decomposition.bias_splitting import ratio_shares, sum_shares
 from lmd_cli.decomposition.layout import Layout
 from lmd_cli.decomposition.memory import Rows, expanded
 from lmd_cli.decomposition.variant import Variant
@@ -181,15 +181,13 @@ def shared_out(origin: Origin | None, variant: Variant) -> bool:
 
 
 def with_shares(linear_map: Affine, stack: Stack, layout: Layout, variant: Variant) -> Affine:
-    """The map with Appendix C's shares for the clean parts of its operand, if any."""
+    """The map with Appendix C's shares for the clean parts of its operand, if it has a bias."""
     parts, rows = stack
-    if not linear_map.splits or variant.activation not in ("sum", "ratio"):
-        return linear_map
     if layout.bias not in rows:
         return linear_map
-    count = len(layout.modalities)
     wide = expanded(parts, rows, layout.all_with(rows))
-    shares = bias_shares(variant.activation, wide[:count], wide[layout.bias])
+    split = sum_shares if variant.activation == "sum" else ratio_shares
+    shares = split(wide[: len(layout.modalities)], wide[layout.bias])
     return replace(linear_map, shares=shares)
 
 
@@ -244,13 +242,14 @@ def own_terms(
     bias_b: Tensor | None,
 ) -> Tensor | None:
     """A_e (B_e + B_b) + A_b B_e for stacks; an absent factor (``None``) is zero."""
-    partner = _sum(b, bias_b)
+    partner = summed(b, bias_b)
     left = None if a is None or partner is None else product(a, partner)
     right = None if bias_a is None or b is None else product(bias_a, b)
-    return _sum(left, right)
+    return summed(left, right)
 
 
-def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+def summed(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    """a + b, where ``None`` is zero."""
     if a is None or b is None:
         return b if a is None else a
     return a + b

@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
@@ -38,35 +38,18 @@ BLOCK = 8 * 2**20
 PAYS_FROM = 6
 
 
-@dataclass(frozen=True, eq=False)
-class Head:
-    """Steps of a program.
-
-    Attributes:
-        steps: the first convolution, the norm if there is one, the activation, the last one.
-    """
-
-    steps: tuple[Step, ...]
-
-    @property
-    def start(self) -> Place:
-        """Where its input lies."""
-        return self.steps[0].outputs[0].reads[0]
-
-    @property
-    def end(self) -> Place:
-        """Where its output goes."""
-        return self.steps[-1].outputs[0].place
+#: The first convolution, the norm if there is one, the activation, the last convolution.
+Head: TypeAlias = tuple[Step, ...]
 
 
 def find_heads(program: Program) -> list[Head]:
     """The heads whose outputs are the function's, and are used no further."""
     steps = program.steps
     chains = [tuple(steps[i : i + n]) for n in (3, 4) for i in range(len(steps) - n + 1)]
-    return [Head(chain) for chain in chains if _is_head(chain, program)]
+    return [chain for chain in chains if _is_head(chain, program)]
 
 
-def _is_head(chain: tuple[Step, ...], program: Program) -> bool:
+def _is_head(chain: Head, program: Program) -> bool:
     kinds = [step.kind for step in chain[1:-1]]
     if kinds not in (["activation"], ["normalisation", "activation"]):
         return False
@@ -97,16 +80,21 @@ def _keeps_size(step: Step, kernel: int | None = None) -> bool:
     return bool(usual) and one and kernel in (None, k)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LinearHead:
     """A head at one operating point.
 
     Attributes:
+        steps: of the program.
+        start, end: where its input lies, and where its output goes.
         weight: W ``(channels, channels in, k, k)``.
         factors: D ``(outputs, channels, Z, X)``.
         centred: whether each input's mean is taken off.
     """
 
+    steps: Head
+    start: Place
+    end: Place
     weight: Tensor
     factors: Tensor
     centred: bool
@@ -118,20 +106,25 @@ class LinearHead:
 
         Not on a GPU, where convolutions are cheap beside moving kernels through memory.
         """
-        first, *between, last = head.steps
+        first, *between, last = head
         weight, factors = first.given["weight"], last.given["weight"]
         if weight.is_cuda or inputs < PAYS_FROM * len(factors):
             return None
-        if not weight.dtype == factors.dtype == head.start.dtype == head.end.dtype:
+        start, hidden, end = (
+            first.outputs[0].reads[0],
+            first.outputs[0].place,
+            last.outputs[0].place,
+        )
+        if not weight.dtype == factors.dtype == start.dtype == end.dtype:
             return None
-        centred = False
+        centred, scaled = False, factors
         for step in between:
             linear_map = step.outputs[0].map
             if not isinstance(linear_map, Affine) or not _is_factor(step, linear_map, stream):
                 return None
-            factors, centred = factors * linear_map.factor, centred or linear_map.centred
-        channels = (len(last.given["weight"]), *head.steps[0].outputs[0].place.shape[1:])
-        return cls(weight, factors.expand(channels), centred)
+            scaled, centred = scaled * linear_map.factor, centred or linear_map.centred
+        scaled = scaled.expand(len(factors), *first.outputs[0].place.shape[1:])
+        return cls(head, start, end, weight, scaled, centred)
 
     def __call__(self, inputs: Sequence[Tensor]) -> Tensor:
         """Inputs ``(channels in, Z, X)``, n of them, to ``(n, outputs, Z, X)``."""

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from lmd_cli.decomposition.errors import DecompositionError
-from lmd_cli.decomposition.linearised.heads import Head, LinearHead, find_heads
+from lmd_cli.decomposition.linearised.heads import LinearHead, find_heads
 from lmd_cli.decomposition.linearised.program import Step
 from lmd_cli.decomposition.linearised.replay import as_rows, collected
 from lmd_cli.decomposition.linearised.streams import Stream
@@ -46,7 +46,7 @@ class Linearised:
                 from an intermediate tensor, n parts of that tensor.
         """
         with torch.no_grad():
-            return self._collected(self._pass(modality, x, {}))
+            return self._collected(self._pass(modality, x, ()))
 
     def parts(self, modality: str, inputs: Iterable[Any]) -> list[Any]:
         """:meth:`part` of each of many inputs."""
@@ -61,20 +61,20 @@ class Linearised:
             return parts + self._through_heads(stopped)
 
     @cached_property
-    def _heads(self) -> dict[Head, LinearHead]:
+    def _heads(self) -> list[LinearHead]:
         """The heads that are one map."""
         stream = Stream(0, self._layout.uniform_share)
-        made = {h: LinearHead.of(h, stream, self._inputs) for h in find_heads(self._program)}
-        return {head: linear for head, linear in made.items() if linear is not None}
+        heads = [LinearHead.of(h, stream, self._inputs) for h in find_heads(self._program)]
+        return [head for head in heads if head is not None]
 
-    def _pass(self, modality: str, x: Any, heads: Iterable[Head]) -> _Pass:
+    def _pass(self, modality: str, x: Any, heads: Iterable[LinearHead]) -> _Pass:
         """One or several inputs through all but heads."""
         program, layout = self._program, self._layout
         name = modality if modality in program.inputs else next(iter(program.inputs))
         stacks, rows, batch = as_rows(program, name, x)
         stream = Stream(layout.modalities.index(modality), layout.uniform_share, rows=rows)
         head_of = {step: head for head in heads for step in head.steps}
-        before: dict[Head, Tensor] = {}
+        before: dict[LinearHead, Tensor] = {}
 
         def through(step: Step, env: Env) -> None:
             head = head_of.get(step)
@@ -90,10 +90,10 @@ class Linearised:
 
     def _through_heads(self, passes: Sequence[_Pass]) -> list[Any]:
         """The outputs of passes that stopped before the heads."""
-        for head, linear in self._heads.items():
+        for head in self._heads:
             here = [one for one in passes if head in one.before]
             if here:
-                made = linear([h for one in here for h in one.before[head].flatten(0, 1)])
+                made = head([h for one in here for h in one.before[head].flatten(0, 1)])
                 for one, out in zip(here, made.split([one.rows for one in here]), strict=True):
                     keep(one.env, head.end, out.unsqueeze(1))
         return [self._collected(one) for one in passes]
@@ -115,7 +115,7 @@ class _Pass(NamedTuple):
     env: Env
     rows: int
     batch: bool
-    before: dict[Head, Tensor]
+    before: dict[LinearHead, Tensor]
 
     @property
     def bytes(self) -> int:
