@@ -28,10 +28,10 @@ class Place:
         conjugate, negative: the tensor reads its memory conjugated, or negated.
     """
 
-    __slots__ = ("conjugate", "dtype", "key", "negative", "offset", "shape", "stride")
+    __slots__ = ("conjugate", "device", "dtype", "key", "negative", "offset", "shape", "stride")
 
     def __init__(self, t: Tensor, key: int):
-        self.key, self.dtype = key, t.dtype
+        self.key, self.dtype, self.device = key, t.dtype, t.device
         self.shape, self.stride = tuple(t.shape), t.stride()
         self.offset, self.negative = int(t.storage_offset()), t.is_neg()
         self.conjugate = t.is_conj() if t.is_complex() else False

@@ -16,10 +16,11 @@ from lmd_cli.config_compute import Precision
 from lmd_cli.contract import FusionNetwork, LinearFusion, encode_batch
 from lmd_cli.data import Loaded, Reader, Unreadable, to_device
 from lmd_cli.decomposition import ConservationError, decompose
+from lmd_cli.decomposition.capture import recording
 from lmd_cli.errors import DataError, RunError
 from lmd_cli.evaluation.schedule import Schedule
 from lmd_cli.evaluation.stopwatch import Stopwatch
-from lmd_cli.graphs import Graph, recording
+from lmd_cli.graphs import Graph
 
 
 @dataclass(frozen=True)

@@ -110,11 +110,7 @@ class LinearHead:
         weight, factors = first.given["weight"], last.given["weight"]
         if weight.is_cuda or inputs < PAYS_FROM * len(factors):
             return None
-        start, hidden, end = (
-            first.outputs[0].reads[0],
-            first.outputs[0].place,
-            last.outputs[0].place,
-        )
+        start, end = first.outputs[0].reads[0], last.outputs[0].place
         if not weight.dtype == factors.dtype == start.dtype == end.dtype:
             return None
         centred, scaled = False, factors

@@ -86,7 +86,7 @@ class Linearised:
                     env[head.start.key].shared = True  # nobody writes to it
                     before[head] = h
 
-        return _Pass(program.run(program.start(name, stacks, rows), through), rows, batch, before)
+        return _Pass(program.run(program.start(name, stacks), through), rows, batch, before)
 
     def _through_heads(self, passes: Sequence[_Pass]) -> list[Any]:
         """The outputs of passes that stopped before the heads."""

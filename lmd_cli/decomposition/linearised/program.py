@@ -186,7 +186,6 @@ class Program:
         self.steps: list[Step] = []
         self.inputs: dict[str, list[Place]] = {}
         self.output: Any = None
-        self._like = torch.empty(0)
 
     def __deepcopy__(self, memo: Any) -> Program:
         return self  # nothing changes it once it is recorded
@@ -248,7 +247,6 @@ class Program:
 
     def starts(self, session: Results, inputs: Mapping[str, Any]) -> dict[str, list[Place]]:
         """Places of the inputs, before the function can write to them."""
-        self._like = leaves(next(iter(inputs.values())))[0].new_empty(0)
         return {
             name: [place_of(session, leaf) for leaf in leaves(tree)]
             for name, tree in inputs.items()
@@ -265,14 +263,14 @@ class Program:
 
     # -- running --------------------------------------------------------------------------
 
-    def run(self, starts: Mapping[int, Buffer], through: Callable[[Step, Env], None]) -> Env:
+    def run(self, starts: Env, through: Callable[[Step, Env], None]) -> Env:
         """Every step in turn; what no later step reads is dropped.
 
         Args:
             starts: buffers of the inputs.
             through: works out a step's results.
         """
-        env: Env = dict(starts)
+        env = dict(starts)
         for step, keys in zip(self.steps, self._last_uses, strict=True):
             through(step, env)
             for key in keys:
@@ -290,7 +288,7 @@ class Program:
             found.insert(0, keys)
         return found
 
-    def start(self, modality: str, tree: Any, rows: int) -> dict[int, Buffer]:
+    def start(self, modality: str, tree: Any) -> Env:
         """Buffers of one modality's tensors ``(rows, *shape)``.
 
         Raises:
@@ -306,11 +304,11 @@ class Program:
             keep(found, place, leaf).shared = True  # the caller's memory
         return found
 
-    def start_whole(self, inputs: Mapping[str, Any]) -> dict[int, Buffer]:
+    def start_whole(self, inputs: Mapping[str, Any]) -> Env:
         """Buffers of all inputs, shaped as those that were decomposed."""
-        found: dict[int, Buffer] = {}
+        found: Env = {}
         for name, tree in inputs.items():
-            found |= self.start(name, map_tensors(lambda t: t.unsqueeze(0), tree), 1)
+            found |= self.start(name, map_tensors(lambda t: t.unsqueeze(0), tree))
         return found
 
     def collect(self, env: Env, rows: int, bias: bool) -> Any:
@@ -319,7 +317,7 @@ class Program:
         def leaf(value: Any) -> Any:
             if isinstance(value, Place):
                 stack = read(env, value)
-                return zeros_at(value, rows, self._like) if stack is None else stack
+                return zeros_at(value, rows) if stack is None else stack
             if isinstance(value, Tensor):
                 return (value if bias else torch.zeros_like(value)).expand(rows, *value.shape)
             return value

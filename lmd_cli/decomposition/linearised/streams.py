@@ -111,9 +111,7 @@ def _affine(
     present, made = next((s for s in stacks if s is not None), None), None
     if linear_map.run is not None and present is not None:
         places = zip(output.reads, stacks, strict=True)
-        made = linear_map.run(
-            *(zeros_at(p, len(present), present) if s is None else s for p, s in places)
-        )
+        made = linear_map.run(*(zeros_at(p, len(present)) if s is None else s for p, s in places))
     if linear_map.constant is None or not weight:
         return made
     value = linear_map.constant.unsqueeze(0)

@@ -37,7 +37,7 @@ def store(env: Env, step: Step, output: Output, stack: Tensor | None) -> None:
         env[place.key] = Buffer(place.key, tuple(range(len(stack))), zeros, start)
     buffer = env[place.key]
     if stack is None:
-        stack = zeros_at(place, len(buffer.rows), buffer.read(place))
+        stack = zeros_at(place, len(buffer.rows))
     buffer.write(stack, tuple(range(len(stack))), place)
 
 
@@ -48,6 +48,6 @@ def keep(env: Env, place: Place, stack: Tensor) -> Buffer:
     return buffer
 
 
-def zeros_at(place: Place, rows: int, like: Tensor) -> Tensor:
+def zeros_at(place: Place, rows: int) -> Tensor:
     """A stack of zeros."""
-    return torch.zeros((rows, *place.shape), dtype=place.dtype, device=like.device)
+    return torch.zeros((rows, *place.shape), dtype=place.dtype, device=place.device)
