@@ -126,14 +126,15 @@ def trace(
     for name, tree in given.items():
         for copy, (stack, rows) in zip(leaves(tree), parts[name], strict=True):
             session.give(copy, stack, rows).shared = True
-    starts = {} if session.program is None else session.program.starts(session, given)
+    if session.program is not None:
+        session.program.starts_at(session, given)
     with session.open():
         output = function(**given, **constants)
         if isinstance(output, Generator):
             output = list(output)
         session.notes.returned(function, given, output)
     if session.program is not None:
-        session.program.finish(session, starts, output)
+        session.program.ends_at(session, output)
     return map_tensors(lambda t: with_parts(session, t), output)
 
 

@@ -245,16 +245,13 @@ class Program:
             step.outputs[0].map = Affine(None, (), value)
         self.steps.append(step)
 
-    def starts(self, session: Results, inputs: Mapping[str, Any]) -> dict[str, list[Place]]:
-        """Places of the inputs, before the function can write to them."""
-        return {
-            name: [place_of(session, leaf) for leaf in leaves(tree)]
-            for name, tree in inputs.items()
-        }
+    def starts_at(self, session: Results, inputs: Mapping[str, Any]) -> None:
+        """Takes down where the inputs lie, before the function can write to them."""
+        for name, tree in inputs.items():
+            self.inputs[name] = [place_of(session, leaf) for leaf in leaves(tree)]
 
-    def finish(self, session: Results, inputs: dict[str, list[Place]], output: Any) -> None:
-        """Takes down where it begins and ends."""
-        self.inputs = inputs
+    def ends_at(self, session: Results, output: Any) -> None:
+        """Takes down where the output lies."""
 
         def end(value: Any) -> Any:
             return place_of(session, value) if session.carries(value) else value
