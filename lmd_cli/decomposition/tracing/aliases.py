@@ -105,7 +105,7 @@ class Aliases(Results):
                 held = whole_storage(t)
                 place = Place(held, self.track(held).key)
                 if self.program is not None:
-                    self.program.plain(place, held.clone())
+                    self.program.constant(place, held.clone(), carries=False)
         step = self._step(Call(self, op.function, CONSTANT, self._held(given), operator=op))
         result = op.call(given)
         if self.program is not None and step is not None:

@@ -22,6 +22,7 @@ from lmd_cli.decomposition.maps import (
     affine_parts,
     bilinear_parts,
     same,
+    with_constant,
     with_shares,
 )
 from lmd_cli.decomposition.memory import Buffer, Piece, Place
@@ -230,11 +231,11 @@ class Results(Carriers):
             return bilinear_parts(linear_map, a, b, total, self.layout)
         pieces = self.pieces(linear_map.operands[0]) if linear_map.channels else ()
         if pieces:
-            return self._by_channels(linear_map, pieces, total)
+            return self._by_channels(linear_map, pieces)
         stacks = [self.parts(t) for t in linear_map.operands]
         return affine_parts(linear_map, stacks, total, self.layout, self.variant)
 
-    def _by_channels(self, linear_map: Affine, pieces: Sequence[Piece], total: Tensor) -> Stack:
+    def _by_channels(self, linear_map: Affine, pieces: Sequence[Piece]) -> Stack:
         """Parts that fill some channels meet the weights of those only."""
         assert linear_map.channels is not None
         stack = torch.cat([linear_map.channels(p.stack, p.start) for p in pieces])
@@ -242,8 +243,9 @@ class Results(Carriers):
         order = sorted(range(len(rows)), key=rows.__getitem__)
         if order != list(range(len(rows))):
             stack = torch.stack([stack[i] for i in order])
-        made = Affine(same, (total,), linear_map.constant)
-        return affine_parts(made, [(stack, tuple(sorted(rows)))], total, self.layout, self.variant)
+        if linear_map.constant is None:
+            return stack, tuple(sorted(rows))
+        return with_constant(linear_map, stack, tuple(sorted(rows)), self.layout, self.variant)
 
     def _kept_apart(self, linear_map: Map, total: Tensor) -> bool:
         """A concatenation along channels whose parts meet in no row is joined when it is read."""
