@@ -13,7 +13,6 @@ from torch.utils.weak import WeakIdKeyDictionary
 
 from lmd_cli.decomposition.errors import DecompositionError, LeakError, NoRuleError
 from lmd_cli.decomposition.layout import Layout
-from lmd_cli.decomposition.linearised.arguments import leaves_of, map_arguments
 from lmd_cli.decomposition.linearised.program import Program, Step, place_of
 from lmd_cli.decomposition.maps import (
     Affine,
@@ -27,6 +26,7 @@ from lmd_cli.decomposition.maps import (
 )
 from lmd_cli.decomposition.memory import Buffer, Piece, Place
 from lmd_cli.decomposition.module_rules import VariantByModule, plain_modules_of
+from lmd_cli.decomposition.pytrees import leaves, map_leaves
 from lmd_cli.decomposition.registry import function_name
 from lmd_cli.decomposition.tracing.calls import Call
 from lmd_cli.decomposition.tracing.carriers import Carriers
@@ -146,7 +146,7 @@ class Results(Carriers):
         write to are copied."""
         if self.program is None:
             return given
-        return {name: map_arguments(self._copied, value) for name, value in given.items()}
+        return map_leaves(self._copied, dict(given))
 
     def _copied(self, value: Any) -> Any:
         if not isinstance(value, Tensor) or isinstance(value, nn.Parameter) or self.carries(value):
@@ -187,7 +187,7 @@ class Results(Carriers):
     def _constant(self, op: Operator, given: dict[str, Any], result: Any) -> Any:
         """Computed from totals alone: constants of the operating point."""
         call = Call(self, op.function, CONSTANT, given, operator=op)
-        self._register(call, leaves_of(result), None)
+        self._register(call, leaves(result), None)
         return result
 
     # -- maps ---------------------------------------------------------------------------------
