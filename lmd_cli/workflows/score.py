@@ -24,7 +24,7 @@ from lmd_cli.decomposition.layout import BIAS
 from lmd_cli.errors import MethodError
 from lmd_cli.evaluation.scoring import Score, Vehicle, truth_scores
 from lmd_cli.evaluation.truth import Means, RegionTruth, Thing, Truth, require_truth, truth_of
-from lmd_cli.results.journal import Ledger
+from lmd_cli.results.finished import FinishedSamples
 from lmd_cli.results.record import identity
 from lmd_cli.results.run_folder import read_record
 from lmd_cli.results.score_rows import (
@@ -137,13 +137,13 @@ def score(
     tokens = setting.dataset.tokens
     which = identity(config, setting.built, tokens, setting.threads, setting.device)
     record = {**which, "rows": rows}
-    ledger = Ledger(folder)
-    with ledger.claimed(record, overwrite) as entries:
-        _finish_samples(setting, chosen, entries, count, ledger, bool(methods), progress)
+    finished = FinishedSamples(folder)
+    with finished.claimed(record, overwrite) as entries:
+        _finish_samples(setting, chosen, entries, count, finished, bool(methods), progress)
         summary = _write(setting, folder, chosen, entries[:count], resamples)
         bootstrap = {"resamples": resamples, "seed": config.seed, "level": 0.95}
         outcome = _outcome(chosen, entries[:count])
-        ledger.finish({**record, **outcome, "bootstrap": bootstrap})
+        finished.finish({**record, **outcome, "bootstrap": bootstrap})
     return summary
 
 
@@ -152,7 +152,7 @@ def _finish_samples(
     chosen: Sequence[Method],
     entries: list[dict[str, Any]],
     count: int,
-    ledger: Ledger,
+    finished: FinishedSamples,
     strict: bool,
     progress: Progress | None,
 ) -> None:
@@ -164,7 +164,7 @@ def _finish_samples(
             left_out = _left_out(entries)
             able = [method for method in chosen if method.name not in left_out]
             entries.append(_sample(setting, index, able, strict=strict))
-            ledger.append(entries[-1])
+            finished.append(entries[-1])
             if progress is not None:
                 token, waiting = setting.dataset.tokens[index], setting.stopwatch.waiting_share
                 progress.advance(note=token, waiting=waiting)
@@ -192,7 +192,7 @@ def _prepare(config: RunConfig, progress: Progress | None, recorded: Any) -> Set
 def _sample(
     setting: Setting, index: int, methods: Sequence[Method], *, strict: bool
 ) -> dict[str, Any]:
-    """Every method at one sample: its line in the ledger."""
+    """Every method at one sample: its line among the finished."""
     network = setting.built.network
     with setting.stopwatch.reading():
         sample = setting.dataset[index]
@@ -225,7 +225,7 @@ def _sample(
 
 
 def _written(thing: Thing) -> dict[str, Any]:
-    """What is known of a vehicle, as the ledger holds it."""
+    """What is known of a vehicle, as its line holds it."""
     known = thing.evidence
     synthetic = isinstance(known, Evidence)
     values = asdict(known) if isinstance(known, Evidence) else dict(known)

@@ -110,7 +110,7 @@ def prepare_ranks(folder: Path, config: RunConfig, rows: dict[int, Any]) -> None
         stretch = Stretch(folder, first)
         stretch.trim()
     stretch.append(rows[2].pairs, rows[2].sample, ("t", 0.0, 0.0))
-    with open(stretch.pairs, "ab") as file:
+    with open(stretch.pairs.path, "ab") as file:
         file.write(b"torn")
 
 
