@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from lmd_cli.decomposition import Variant
 from lmd_cli.decomposition.pytrees import map_tensors
 
 T = TypeVar("T")
@@ -46,7 +47,7 @@ class Coalitions:
         samples: by the identity of a tree of features, the samples of its batch, if the function
             depends on nothing but its features.
         linear: the part that the network linearised at the clean sample gives for a modality's
-            features, called with the variant's name, the modality and them; ``None`` where nobody
+            features, called with the variant, the modality and them; ``None`` where nobody
             has worked it out.
     """
 
@@ -56,7 +57,7 @@ class Coalitions:
         *,
         broadcasts: bool,
         samples: Mapping[int, Sequence[Alone]] | None = None,
-        linear: Callable[[str, str, Any], Any] | None = None,
+        linear: Callable[[Variant, str, Any], Any] | None = None,
     ):
         self.function, self.broadcasts = function, broadcasts
         self.__wrapped__ = function
@@ -85,7 +86,7 @@ class Coalitions:
         other._key, other._gives_total, other._known = key, True, self._known
         return other
 
-    def linear(self, variant: str, modality: str, tree: Any) -> Any:
+    def linear(self, variant: Variant, modality: str, tree: Any) -> Any:
         """A modality's part of other features at the clean sample's operating point, if known."""
         return None if self._linear is None else self._linear(variant, modality, tree)
 

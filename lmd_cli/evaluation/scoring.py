@@ -74,7 +74,7 @@ class Score:
     vehicles: int
 
 
-def truth_scores(
+def ground_truth_scores(
     vehicles: Sequence[Vehicle],
     modalities: Sequence[str],
     *,

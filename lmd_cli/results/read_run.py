@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from lmd_cli.config.schema import RunConfig
 from lmd_cli.errors import ResultsError
-from lmd_cli.evaluation.comparisons import measured_cells, table_cells
+from lmd_cli.evaluation.comparisons import measured_comparisons, table_comparisons
 from lmd_cli.results.run_folder import RunFolder
 from lmd_cli.results.summary import paper_table, read_pairs, summarise
 from lmd_cli.runtime.files import read_own
@@ -84,8 +84,8 @@ def read_run(path: Path) -> RunResults:
     expected = sum(int(row["pairs"]) for row in samples)
     pairs = _pairs(folder, expected)
     modalities = record["config"]["model"]["modalities"]
-    metrics = summarise(pairs, record["config"]["variants"], measured_cells(modalities))
-    table = paper_table(metrics, table_cells(modalities))
+    metrics = summarise(pairs, record["config"]["variants"], measured_comparisons(modalities))
+    table = paper_table(metrics, table_comparisons(modalities))
     return RunResults(path, record, samples, metrics, table, _notes(folder))
 
 

@@ -21,8 +21,14 @@ from lmd_cli.decomposition.layout import BIAS
 from lmd_cli.decomposition.linearised.replay import deviation, replay, replay_deviation
 from lmd_cli.decomposition.pytrees import map_tensors
 from lmd_cli.errors import LmdError
-from lmd_cli.evaluation.exactness import DOUBLE, OPERATION, blame, magnification, told_of_size
 from lmd_cli.evaluation.schedule import Schedule
+from lmd_cli.evaluation.tolerances import (
+    DOUBLE,
+    OPERATION,
+    large_parts_message,
+    locate_deviation,
+    magnification,
+)
 from lmd_cli.runtime.progress import Progress, Silent
 from lmd_cli.workflows.check_data import Checks, check_contents, check_files, check_tables
 from lmd_cli.workflows.ready import encode, split, start
@@ -137,9 +143,10 @@ def _rules(
     progress: Progress,
 ) -> None:
     """Coverage, conservation in both precisions, and replay, for every variant."""
-    progress.start(2 * len(config.variants), "decomposing the first sample")
+    variants = [Variant.parse(name) for name in config.variants]
+    progress.start(2 * len(variants), "decomposing the first sample")
     name = "rules"
-    for variant in config.variants:
+    for variant in variants:
         result = found.attempt(name, lambda v=variant: split(built, *encoded, config, v))  # type: ignore[misc]
         if result is None:
             return progress.close()
@@ -149,7 +156,7 @@ def _rules(
         progress.advance(note=f"{variant} float32")
     built.network.double()
     features, constants = (pytree.tree_map(_doubled, tree) for tree in encoded)
-    for variant in config.variants:
+    for variant in variants:
         _double_precision(found, config, built, (features, constants), variant)
         progress.advance(note=f"{variant} float64")
     return progress.close()
@@ -173,10 +180,10 @@ def _coverage(found: Preflight, result: Decomposition) -> None:
 
 
 def _conservation(
-    found: Preflight, variant: str, result: Decomposition, dtype: torch.dtype
+    found: Preflight, variant: Variant, result: Decomposition, dtype: torch.dtype
 ) -> None:
     # The secant slope of softmax makes parts many times the total, and rounding is the parts'.
-    name = "parts_residual" if Variant.parse(variant).softmax == "secant" else "residual"
+    name = "parts_residual" if variant.softmax == "secant" else "residual"
     residuals = {record.order: getattr(record, name) for record in result.operations}
     worst = result.operations[max(residuals, key=lambda order: _size(residuals[order]))]
     limit = OPERATION[dtype]
@@ -200,7 +207,7 @@ def _double_precision(
     config: RunConfig,
     built: BuiltNetwork,
     encoded: tuple[Features, Features],
-    variant: str,
+    variant: Variant,
 ) -> None:
     features, constants = encoded
     result = split(built, features, constants, config, variant, keep_frozen=True)
@@ -213,15 +220,15 @@ def _double_precision(
         worst, limit = replay_deviation(again, result), DOUBLE.replay
         detail = f"largest deviation {worst:.1e} of the largest part, limit {limit:.0e}"
         if not worst <= limit:
-            detail += f"; {blame(fuse, features, variant, built.network, limit)}"
+            detail += f"; {locate_deviation(fuse, features, variant, built.network, limit)}"
         found.add(name, worst <= limit, detail)
     times = magnification(result.total, {**result.parts, BIAS: result.bias})
-    if (said := told_of_size(variant, times)) is not None:
+    if (said := large_parts_message(variant, times)) is not None:
         found.note(f"size of the parts, {variant}", said)
 
 
 def _plain(
-    found: Preflight, variant: str, result: Decomposition, fuse: Any, features: Features
+    found: Preflight, variant: Variant, result: Decomposition, fuse: Any, features: Features
 ) -> None:
     """The network as it is gives the total."""
     name = f"total is the plain network's, {variant}"

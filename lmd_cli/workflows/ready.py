@@ -18,7 +18,7 @@ from lmd_cli.assembly.forward import encode_batch, forward_up, fuse_function
 from lmd_cli.config.compute import Precision
 from lmd_cli.config.schema import OwnModelConfig, RunConfig
 from lmd_cli.data import KeyframeSamples, Sample, collate, to_device
-from lmd_cli.decomposition import Decomposition, decompose
+from lmd_cli.decomposition import Decomposition, Variant, decompose
 from lmd_cli.decomposition.layout import BIAS, INTERACTION
 from lmd_cli.errors import ContractError
 from lmd_cli.evaluation.decomposed_sample import SampleDecomposition, truth_name
@@ -149,7 +149,7 @@ def split(
     features: Mapping[str, Any],
     constants: Mapping[str, Any],
     config: RunConfig,
-    variant: str,
+    variant: str | Variant,
     *,
     keep_frozen: bool = False,
 ) -> Decomposition:

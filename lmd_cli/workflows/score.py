@@ -22,15 +22,22 @@ from lmd_cli.data.synthetic import Evidence
 from lmd_cli.decomposition import DecompositionError
 from lmd_cli.decomposition.layout import BIAS
 from lmd_cli.errors import MethodError
-from lmd_cli.evaluation.scoring import Score, Vehicle, truth_scores
-from lmd_cli.evaluation.truth import Means, RegionTruth, Thing, Truth, require_truth, truth_of
+from lmd_cli.evaluation.ground_truth import (
+    GroundTruth,
+    GroundTruthObject,
+    Means,
+    RegionGroundTruth,
+    ground_truth_of,
+    require_ground_truth,
+)
+from lmd_cli.evaluation.scoring import Score, Vehicle, ground_truth_scores
 from lmd_cli.results.finished import FinishedSamples
 from lmd_cli.results.record import identity
 from lmd_cli.results.run_folder import read_record
 from lmd_cli.results.score_rows import (
     SCORE_FIELDS,
     TIME_FIELDS,
-    Found,
+    MethodResult,
     missed_by_steps,
     score_rows,
     vehicle_rows,
@@ -41,7 +48,7 @@ from lmd_cli.runtime.stopwatch import Stopwatch
 from lmd_cli.runtime.threads import resolve_threads
 from lmd_cli.workflows.evaluate import Progress
 
-#: What is scored if nothing is asked for: LMD under the paper's rules, and every rival.
+#: What is scored if nothing is asked for: LMD under the paper's rules, and every baseline.
 DEFAULT_METHODS = (
     "lmd:identity-ratio",
     "lmd:identity-identity",
@@ -89,7 +96,7 @@ class Setting:
     built: BuiltNetwork
     dataset: Any
     device: torch.device
-    truth: Truth
+    truth: GroundTruth
     threads: int
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
 
@@ -179,14 +186,14 @@ def _left_out(entries: Sequence[Mapping[str, Any]]) -> dict[str, str]:
 
 
 def _prepare(config: RunConfig, progress: Progress | None, recorded: Any) -> Setting:
-    require_truth(config)
+    require_ground_truth(config)
     device = resolve_device(config.device)
     threads = resolve_threads(config, device, recorded=recorded)
     torch.set_num_threads(threads)
     set_switches(config.compute.tf32)
     built = build_network(config, device)
     dataset = build_dataset(config, progress)
-    return Setting(config, built, dataset, device, truth_of(config, dataset), threads)
+    return Setting(config, built, dataset, device, ground_truth_of(config, dataset), threads)
 
 
 def _sample(
@@ -205,12 +212,12 @@ def _sample(
         started = time.perf_counter()
         total = what.fuse(**what.features)
         plain = time.perf_counter() - started
-    things, means = setting.truth.at(index, total)
-    found: dict[str, Any] = {}
+    objects, means = setting.truth.at(index, total)
+    shares: dict[str, Any] = {}
     left_out: dict[str, str] = {}
     for method in methods:
         try:
-            found[method.name] = _timed(method, what, means, maps_only=not strict)
+            shares[method.name] = _timed(method, what, means, maps_only=not strict)
         except (MethodError, DecompositionError) as error:
             if strict:
                 raise
@@ -218,18 +225,17 @@ def _sample(
     return {
         "sample": setting.dataset.tokens[index],
         "plain_seconds": plain,
-        "vehicles": [_written(thing) for thing in things],
-        "methods": found,
+        "vehicles": [_written(one) for one in objects],
+        "methods": shares,
         "left_out": left_out,
     }
 
 
-def _written(thing: Thing) -> dict[str, Any]:
-    """What is known of a vehicle, as its line holds it."""
-    known = thing.evidence
-    synthetic = isinstance(known, Evidence)
-    values = asdict(known) if isinstance(known, Evidence) else dict(known)
-    return {**vars(thing), "evidence": values, "synthetic": synthetic}
+def _written(one: GroundTruthObject) -> dict[str, Any]:
+    """The ground truth of a vehicle, as its line holds it."""
+    synthetic = isinstance(one.evidence, Evidence)
+    values = asdict(one.evidence) if isinstance(one.evidence, Evidence) else dict(one.evidence)
+    return {**vars(one), "evidence": values, "synthetic": synthetic}
 
 
 def _timed(method: Method, what: Explained, means: Means, *, maps_only: bool) -> dict[str, Any]:
@@ -262,13 +268,13 @@ def _gap(
 def _vehicles(entry: Mapping[str, Any], name: str) -> Iterable[Vehicle]:
     """A sample's vehicles with their parts under one method."""
     shares = entry["methods"][name]["shares"]
-    for i, thing in enumerate(entry["vehicles"]):
-        known = thing["evidence"]
+    for i, vehicle in enumerate(entry["vehicles"]):
+        evidence = vehicle["evidence"]
         yield Vehicle(
-            thing["token"],
-            thing["instance"],
-            Evidence(**known) if thing["synthetic"] else known,
-            thing["detected"],
+            vehicle["token"],
+            vehicle["instance"],
+            Evidence(**evidence) if vehicle["synthetic"] else evidence,
+            vehicle["detected"],
             {part: values[i] for part, values in shares.items()},
         )
 
@@ -284,15 +290,17 @@ def _write(
     resamples: int,
 ) -> ScoreSummary:
     modalities = setting.built.network.modalities
-    kept = [_found(name, entries) for name in _kept(chosen, entries)]
-    found = {
-        f.name: truth_scores(f.vehicles, modalities, seed=setting.config.seed, resamples=resamples)
+    kept = [_result(name, entries) for name in _kept(chosen, entries)]
+    scored = {
+        f.name: ground_truth_scores(
+            f.vehicles, modalities, seed=setting.config.seed, resamples=resamples
+        )
         for f in kept
     }
     seconds = {f.name: median(f.seconds) for f in kept}
     usual = median(entry["plain_seconds"] for entry in entries)
     tables = {
-        "score.csv": [SCORE_FIELDS, *score_rows(found)],
+        "score.csv": [SCORE_FIELDS, *score_rows(scored)],
         "vehicles.csv": list(vehicle_rows(kept, modalities)),
         "times.csv": [TIME_FIELDS, *((n, s, s / usual) for n, s in seconds.items())],
     }
@@ -305,7 +313,7 @@ def _write(
         for name, share in missed_by_steps(entries).items()
     ]
     files = [folder / name for name in (*tables, "run.json")]
-    return ScoreSummary(modalities, found, seconds, usual, notes, files)
+    return ScoreSummary(modalities, scored, seconds, usual, notes, files)
 
 
 def _kept(chosen: Sequence[Method], entries: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -314,9 +322,9 @@ def _kept(chosen: Sequence[Method], entries: Sequence[Mapping[str, Any]]) -> lis
     return [method.name for method in chosen if method.name not in left_out]
 
 
-def _found(name: str, entries: Sequence[Mapping[str, Any]]) -> Found:
+def _result(name: str, entries: Sequence[Mapping[str, Any]]) -> MethodResult:
     vehicles = [v for entry in entries for v in _vehicles(entry, name)]
-    return Found(name, vehicles, [entry["methods"][name]["seconds"] for entry in entries])
+    return MethodResult(name, vehicles, [entry["methods"][name]["seconds"] for entry in entries])
 
 
 def _outcome(chosen: Sequence[Method], entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -329,12 +337,12 @@ def _outcome(chosen: Sequence[Method], entries: Sequence[Mapping[str, Any]]) -> 
     }
 
 
-def _notes(setting: Setting, kept: list[Found], left_out: dict[str, str]) -> list[str]:
+def _notes(setting: Setting, kept: list[MethodResult], left_out: dict[str, str]) -> list[str]:
     lines = []
     if setting.built.random:
         lines.append("Random weights: the numbers say nothing about a trained network.")
     vehicles = kept[0].vehicles if kept else []
-    name = "regions" if isinstance(setting.truth, RegionTruth) else "vehicles"
+    name = "regions" if isinstance(setting.truth, RegionGroundTruth) else "vehicles"
     objects = len({v.instance for v in vehicles})
     lines.append(
         f"{len(vehicles)} {name} ({objects} objects; intervals resample objects). AUROC is over "

@@ -39,7 +39,7 @@ from lmd_cli.decomposition.layout import BIAS
 from lmd_cli.decomposition.pytrees import map_tensors
 from lmd_cli.decomposition.result import Parts
 from lmd_cli.evaluation.ground.footprints import Footprint, FootprintMeans, detected, footprints
-from lmd_cli.evaluation.scoring import Vehicle, truth_scores
+from lmd_cli.evaluation.scoring import Vehicle, ground_truth_scores
 from lmd_cli.workflows.ready import encode
 
 #: The module whose output the last ReLU takes, and the branch that it is in.
@@ -137,7 +137,7 @@ class Study:
     def show(self) -> None:
         """Prints two tables in Markdown."""
         for rule, vehicles in self.vehicles.items():
-            scores = truth_scores(vehicles, self.network.modalities)
+            scores = ground_truth_scores(vehicles, self.network.modalities)
             if rule == LMD:
                 heads = [f"{s.name} {s.modality}".rstrip() for s in scores]
                 print(f"\n| rule | {' | '.join(heads)} |\n|---|{'---|' * len(heads)}")

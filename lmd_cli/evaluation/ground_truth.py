@@ -1,4 +1,4 @@
-"""Where known truth comes from: the synthetic world's side tables, or a data set's own regions."""
+"""Ground truth of attribution: the synthetic world's side tables, or a data set's regions."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ from lmd_cli.evaluation.ground.footprints import (
     require_vehicle_logits,
 )
 
-#: From an output (B, C, ...) to (B, n): its mean over each thing.
+#: From an output (B, C, ...) to (B, n): its mean over each object.
 Means = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Thing:
-    """Something that is known to be there.
+class GroundTruthObject:
+    """An object in a sample, and what each modality could know of it.
 
     Attributes:
         token: its own; instance: of the object that it is a view of.
         evidence: what each modality had to go by.
-        detected: whether the network found it.
+        detected: whether the network detects it.
     """
 
     token: str
@@ -41,15 +41,15 @@ class Thing:
     detected: bool
 
 
-class Truth(Protocol):
-    """What is known of a data set."""
+class GroundTruth(Protocol):
+    """The objects of a data set."""
 
-    def at(self, index: int, total: Tensor) -> tuple[list[Thing], Means]:
-        """What is in a sample, given the network's output."""
+    def at(self, index: int, total: Tensor) -> tuple[list[GroundTruthObject], Means]:
+        """A sample's objects, and the means of an output over them, given the network's output."""
 
 
 @dataclass(frozen=True)
-class SyntheticTruth:
+class SyntheticGroundTruth:
     """Vehicles of the synthetic world and their evidence, by annotation."""
 
     dataset: Any
@@ -57,8 +57,8 @@ class SyntheticTruth:
     evidence: Mapping[str, Evidence]
     instances: Mapping[str, str]
 
-    def at(self, index: int, total: Tensor) -> tuple[list[Thing], Means]:
-        """See :class:`Truth`.
+    def at(self, index: int, total: Tensor) -> tuple[list[GroundTruthObject], Means]:
+        """See :class:`GroundTruth`.
 
         Raises:
             DataError: a vehicle is not in the side table.
@@ -70,8 +70,8 @@ class SyntheticTruth:
                     f"annotation {vehicle.token} is not in the evidence of {self.dataset.dataroot}"
                     "; make the root again"
                 )
-        things = [
-            Thing(
+        objects = [
+            GroundTruthObject(
                 vehicle.token,
                 self.instances[vehicle.token],
                 self.evidence[vehicle.token],
@@ -79,20 +79,20 @@ class SyntheticTruth:
             )
             for vehicle in vehicles
         ]
-        return things, FootprintMeans.over(vehicles, total)
+        return objects, FootprintMeans.over(vehicles, total)
 
 
 @dataclass(frozen=True)
-class RegionTruth:
-    """The regions that a data set of the user's own gives; one is detected if its mean output is
+class RegionGroundTruth:
+    """The regions that a custom data set gives; one is detected if its mean output is
     above zero."""
 
     dataset: Any
     modalities: Sequence[str]
     channel: int
 
-    def at(self, index: int, total: Tensor) -> tuple[list[Thing], Means]:
-        """See :class:`Truth`.
+    def at(self, index: int, total: Tensor) -> tuple[list[GroundTruthObject], Means]:
+        """See :class:`GroundTruth`.
 
         Raises:
             ContractError: a region that does not fit the output or the modalities.
@@ -108,12 +108,12 @@ class RegionTruth:
         def means(output: Tensor) -> Tensor:
             return output[:, self.channel].flatten(1) @ weights.T
 
-        found = (means(total)[0] > 0).tolist()
-        things = [
-            Thing(r.token, r.instance or r.token, r.evidence, seen)
-            for r, seen in zip(regions, found, strict=True)
+        detected = (means(total)[0] > 0).tolist()
+        objects = [
+            GroundTruthObject(r.token, r.instance or r.token, r.evidence, seen)
+            for r, seen in zip(regions, detected, strict=True)
         ]
-        return things, means
+        return objects, means
 
     def _require(self, region: Any, total: Tensor, index: int) -> None:
         where = f"regions of sample {self.dataset.tokens[index]}"
@@ -139,8 +139,8 @@ class RegionTruth:
             )
 
 
-def truth_of(config: RunConfig, dataset: Any) -> Truth:
-    """What is known of a config's samples.
+def ground_truth_of(config: RunConfig, dataset: Any) -> GroundTruth:
+    """The ground truth of a config's samples.
 
     Raises:
         MethodError: an output without vehicle logits, or a data set that gives no regions.
@@ -155,7 +155,7 @@ def truth_of(config: RunConfig, dataset: Any) -> Truth:
             )
         tables = dataset.dataroot / data.version
         evidence, instances = read_evidence(tables), read_instances(tables)
-        return SyntheticTruth(dataset, model.output, evidence, instances)
+        return SyntheticGroundTruth(dataset, model.output, evidence, instances)
     regions = getattr(dataset, "regions", None)
     if regions is None or regions(0) is None:
         raise MethodError(
@@ -163,11 +163,11 @@ def truth_of(config: RunConfig, dataset: Any) -> Truth:
             "give its data set a method regions(index) (see docs/extending.md)"
         )
     channel = model.channel if isinstance(model, OwnModelConfig) else 0
-    return RegionTruth(dataset, tuple(model.modalities), channel)
+    return RegionGroundTruth(dataset, tuple(model.modalities), channel)
 
 
-def require_truth(config: RunConfig) -> None:
-    """Refuses at once what :func:`truth_of` would refuse after the data is open.
+def require_ground_truth(config: RunConfig) -> None:
+    """Refuses at once what :func:`ground_truth_of` would refuse after the data is open.
 
     Raises:
         MethodError: an output without vehicle logits.
