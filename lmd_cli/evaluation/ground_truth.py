@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
@@ -14,6 +14,7 @@ from lmd_cli.data import Region
 from lmd_cli.data.nuscenes.index.splits import split_name
 from lmd_cli.data.synthetic import Evidence, read_evidence, read_instances
 from lmd_cli.errors import ContractError, DataError, MethodError
+from lmd_cli.evaluation.ground.detection import Criterion, criterion_of
 from lmd_cli.evaluation.ground.footprints import (
     FootprintMeans,
     detected,
@@ -54,6 +55,7 @@ class SyntheticGroundTruth:
 
     dataset: Any
     output: str
+    criterion: Criterion
     evidence: Mapping[str, Evidence]
     instances: Mapping[str, str]
 
@@ -75,7 +77,7 @@ class SyntheticGroundTruth:
                 vehicle.token,
                 self.instances[vehicle.token],
                 self.evidence[vehicle.token],
-                detected(total[0, 0], vehicle, self.output),
+                detected(total[0, 0], vehicle, self.criterion),
             )
             for vehicle in vehicles
         ]
@@ -84,12 +86,12 @@ class SyntheticGroundTruth:
 
 @dataclass(frozen=True)
 class RegionGroundTruth:
-    """The regions that a custom data set gives; one is detected if its mean output is
-    above zero."""
+    """The regions that a custom data set gives; one is detected by its mean output."""
 
     dataset: Any
     modalities: Sequence[str]
     channel: int
+    criterion: Criterion = field(default_factory=Criterion)
 
     def at(self, index: int, total: Tensor) -> tuple[list[GroundTruthObject], Means]:
         """See :class:`GroundTruth`.
@@ -108,7 +110,7 @@ class RegionGroundTruth:
         def means(output: Tensor) -> Tensor:
             return output[:, self.channel].flatten(1) @ weights.T
 
-        detected = (means(total)[0] > 0).tolist()
+        detected = (means(total)[0] > self.criterion.threshold).tolist()
         objects = [
             GroundTruthObject(r.token, r.instance or r.token, r.evidence, seen)
             for r, seen in zip(regions, detected, strict=True)
@@ -155,7 +157,8 @@ def ground_truth_of(config: RunConfig, dataset: Any) -> GroundTruth:
             )
         tables = dataset.dataroot / data.version
         evidence, instances = read_evidence(tables), read_instances(tables)
-        return SyntheticGroundTruth(dataset, model.output, evidence, instances)
+        criterion = criterion_of(model.output, config.detection)
+        return SyntheticGroundTruth(dataset, model.output, criterion, evidence, instances)
     regions = getattr(dataset, "regions", None)
     if regions is None or regions(0) is None:
         raise MethodError(
@@ -163,7 +166,8 @@ def ground_truth_of(config: RunConfig, dataset: Any) -> GroundTruth:
             "give its data set a method regions(index) (see docs/extending.md)"
         )
     channel = model.channel if isinstance(model, OwnModelConfig) else 0
-    return RegionGroundTruth(dataset, tuple(model.modalities), channel)
+    criterion = criterion_of("regions", config.detection)
+    return RegionGroundTruth(dataset, tuple(model.modalities), channel, criterion)
 
 
 def require_ground_truth(config: RunConfig) -> None:

@@ -34,7 +34,7 @@ class Vehicle:
         token: the annotation's.
         instance: the object's; what intervals resample.
         evidence: what each sensor had to go by.
-        detected: whether the mean probability over its footprint exceeds 0.5.
+        detected: by the criterion of :mod:`.ground.detection`.
         parts: for each modality and ``bias``, its part's mean over the footprint.
     """
 

@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -71,6 +71,7 @@ class _Record(BaseModel):
     variant: str
     output: str
     ground: bool = True
+    detection: Annotated[float, Field(gt=0, lt=1)] | Literal["auto"] = "auto"
     parts: list[str]
     layer_parts: list[str]
     shown: list[tuple[int, str, str, str]]
@@ -96,6 +97,8 @@ def write_survey(found: Survey, identity: Mapping[str, Any], folder: Path) -> li
         "layer_parts": found.layer_parts,
         "shown": [[s.index, s.token, s.scene, s.description] for s in found.shown],
     }
+    if found.detection != "auto":
+        record["detection"] = found.detection
     contents = {
         "objects.csv": csv_lines([object_fields(found.parts), *found.objects]),
         "layers.csv": csv_lines([_layer_fields(found.layer_parts), *found.layers]),
@@ -168,6 +171,7 @@ def _survey(folder: Path, record: Mapping[str, Any]) -> Survey:
         record["layer_parts"],
         record["output"],
         record.get("ground", True),
+        record.get("detection", "auto"),
     )
 
 

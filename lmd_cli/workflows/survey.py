@@ -56,4 +56,4 @@ def survey(
             progress.advance(note=token, waiting=ready.stopwatch.waiting_share)
     finally:
         progress.close()
-    return draft.survey(plane, ready.variant, ready.config.model.output)
+    return draft.survey(plane, ready.variant, ready.config.model.output, ready.config.detection)

@@ -11,7 +11,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmd_cli.decomposition.layout import BIAS, INTERACTION
-from lmd_cli.evaluation.ground.decisive import MISSED, SEVERAL, TOGETHER, Criterion, criterion_of
+from lmd_cli.evaluation.ground.decisive import MISSED, SEVERAL, TOGETHER
+from lmd_cli.evaluation.ground.detection import Criterion
 from lmd_cli.evaluation.ground.vehicles import object_fields
 from lmd_cli.evaluation.statistics import bootstrap_means
 from lmd_cli.report.figures.styles import part_title
@@ -141,7 +142,7 @@ def _decisive_values(vehicle: Vehicle, verdicts: Sequence[str]) -> list[float] |
 
 def objects_values(found: Survey) -> dict[str, Any] | None:
     """What the page's template needs; ``None`` without vehicles that the output looks for."""
-    criterion, vehicles = criterion_of(found.output), _vehicles(found)
+    criterion, vehicles = found.criterion, _vehicles(found)
     sought = [vehicle for vehicle in vehicles if vehicle["sought"]]
     inside = [vehicle for vehicle in sought if vehicle["inside"]]
     if not inside:
