@@ -90,10 +90,10 @@ class LmdExplainer:
         """The clean parts, or those of a perturbed input that goes through the clean sample's
         linear network (eq. 14). The bias, and the interaction with it, stays the clean sample's."""
         moved = [name for name, tree in features.items() if tree is not self.clean[name]]
-        found = {name: self._known(name, features[name]) for name in moved}
-        new = [name for name, part in found.items() if part is None]
-        found |= replay(self.result, features, only=new) if new else {}
-        return {**self.result.parts, **found, BIAS: self.result.bias}
+        perturbed = {name: self._known(name, features[name]) for name in moved}
+        new = [name for name, part in perturbed.items() if part is None]
+        perturbed |= replay(self.result, features, only=new) if new else {}
+        return {**self.result.parts, **perturbed, BIAS: self.result.bias}
 
     def _known(self, name: str, tree: Any) -> Any:
         """Its part, where a table of variants has worked it out."""

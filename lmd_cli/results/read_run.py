@@ -24,7 +24,7 @@ _MOST_NAMES = 64
 
 @dataclass(frozen=True, eq=False)
 class RunResults:
-    """What a run has found so far.
+    """The results of a run so far.
 
     Attributes:
         path: its folder.
@@ -93,7 +93,7 @@ def _existing(path: Path) -> RunFolder:
     if not path.is_dir():
         raise ResultsError(f"{path} is not a folder; give the folder that lmd evaluate wrote")
     if not os.path.lexists(path / "run.json"):
-        nested = sorted(str(found.parent) for found in path.glob("*/run.json"))
+        nested = sorted(str(record.parent) for record in path.glob("*/run.json"))
         hint = f"; there are: {', '.join(nested)}" if nested else ""
         raise ResultsError(
             f"{path} holds no run.json, so it is not the folder of an evaluation{hint}. "

@@ -55,7 +55,7 @@ class Shown:
 
 @dataclass(eq=False)
 class Survey:
-    """What the pass found.
+    """The results of the pass.
 
     Attributes:
         plane: where the maps lie; in pixels if not on the ground, and numbers are one row.

@@ -1,4 +1,4 @@
-"""The evaluation of Appendix D.4 from end to end."""
+"""``lmd evaluate``: the perturbation protocol of Appendix D.4, also divided among ranks."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What a run found.
+    """The results of a run.
 
     Attributes:
         table: the paper's layout.
@@ -107,8 +107,8 @@ def _iou(samples: list[dict[str, str]]) -> float | None:
 
 def _largest(samples: list[dict[str, str]], column: str) -> float | None:
     """NaN if one is NaN."""
-    found = [float(row[column]) for row in samples if row[column]]
-    return largest(found) if found else None
+    values = [float(row[column]) for row in samples if row[column]]
+    return largest(values) if values else None
 
 
 def _require_exact(run: Run, samples: list[dict[str, str]]) -> None:

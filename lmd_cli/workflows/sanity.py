@@ -1,4 +1,4 @@
-"""The sanity check of a config's model: its rows, a table and a picture."""
+"""``lmd sanity``: do the parts depend on the weights? Rows, a table and a picture."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from lmd_cli.workflows.ready import encode, start
 
 @dataclass(frozen=True)
 class Sanity:
-    """What ``lmd sanity`` found: rows (means over samples), notes and files."""
+    """The results of ``lmd sanity``: rows (means over samples), notes and files."""
 
     rows: list[SanityRow]
     notes: list[str]
@@ -82,8 +82,8 @@ def _rows(
         return fuse_function(cast(FusionNetwork, network), config.model.output, constants)
 
     variant = config.variants[0]
-    found = sanity_rows(built.network, fuse_of, features, variant, seed=config.seed)
-    return [astuple(row) for row in found]
+    rows = sanity_rows(built.network, fuse_of, features, variant, seed=config.seed)
+    return [astuple(row) for row in rows]
 
 
 def _notes(variant: str, count: int, built: BuiltNetwork) -> list[str]:

@@ -1,4 +1,4 @@
-"""``lmd score``: every method against what each sensor could see, where that is known."""
+"""``lmd score``: attribution methods compared with the ground truth of each sensor's evidence."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ DEFAULT_METHODS = (
 
 @dataclass(frozen=True)
 class ScoreSummary:
-    """What ``lmd score`` found.
+    """The results of ``lmd score``.
 
     Attributes:
         modalities: of the network.

@@ -1,4 +1,4 @@
-"""What every rank of an evaluation sets up alike: data, network, schedule, methods, threads."""
+"""The setup of an evaluation, alike on every rank: data, network, schedule, methods, threads."""
 
 from __future__ import annotations
 

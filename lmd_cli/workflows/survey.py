@@ -1,4 +1,4 @@
-"""A pass over a run's samples for what its tables do not show: objects, layers, maps."""
+"""The pass over a run's samples behind ``lmd report``: objects, layers and maps."""
 
 from __future__ import annotations
 

@@ -178,7 +178,7 @@ def test_methods_are_resolved() -> None:
     variants, baselines = resolve_methods(
         ["shapley", "lmd", "lmd:uniform-identity", "shapley"], ["identity-ratio"]
     )
-    assert variants == ["identity-ratio", "uniform-identity"]
+    assert [variant.name for variant in variants] == ["identity-ratio", "uniform-identity"]
     assert [method.name for method in baselines] == ["shapley"]
     with pytest.raises(MethodError, match=r"lrp works backwards .* gives no map"):
         resolve_methods(["lrp"], [])

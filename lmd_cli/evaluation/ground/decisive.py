@@ -95,12 +95,12 @@ def decisive_places(
     masks = [(mask, True) for mask in vehicles if mask.any()]
     total: Array = sum(parts.values())  # type: ignore[assignment]
     masks += [(mask, False) for mask in _false(total, vehicles, criterion)]
-    found = []
+    places = []
     for mask, correct in masks:
         sensor = verdict(parts, sensors, mask, criterion)
         if sensor in sensors:
-            found.append(Decisive(sensor, *_middle(mask, plane), correct))
-    return found
+            places.append(Decisive(sensor, *_middle(mask, plane), correct))
+    return places
 
 
 def _false(
