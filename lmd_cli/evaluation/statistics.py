@@ -97,13 +97,13 @@ def bootstrap(
         return Interval(math.nan, math.nan, math.nan)
     estimate = float(statistic(np.arange(count, dtype=np.int64)))
     clusters = _clusters(range(count) if groups is None else groups)
-    draws = cluster_draws(len(clusters), seed, resamples)
+    draws = _cluster_draws(len(clusters), seed, resamples)
     resampled = [np.concatenate([clusters[i] for i in draw]) for draw in draws]
     estimates = np.array([statistic(indices) for indices in resampled], dtype=np.float64)
     defined = estimates[~np.isnan(estimates)]
     if not defined.size:
         return Interval(estimate, math.nan, math.nan, len(estimates))
-    low, high = percentile_interval(defined, level)
+    low, high = _percentile_interval(defined, level)
     return Interval(estimate, float(low), float(high), len(estimates) - len(defined))
 
 
@@ -122,18 +122,18 @@ def bootstrap_means(
     clusters = _clusters(groups)
     sums = np.stack([values[rows].sum(0) for rows in clusters])  # (clusters, k)
     sizes = np.array([len(rows) for rows in clusters])
-    draws = cluster_draws(len(clusters), seed, resamples)
+    draws = _cluster_draws(len(clusters), seed, resamples)
     times = np.stack([np.bincount(draw, minlength=len(clusters)) for draw in draws])
     means = (times @ sums) / (times @ sizes)[:, None]  # (resamples, k); no cluster is empty
-    return percentile_interval(means, level)
+    return _percentile_interval(means, level)
 
 
-def cluster_draws(clusters: int, seed: int, resamples: int) -> Indices:
+def _cluster_draws(clusters: int, seed: int, resamples: int) -> Indices:
     """For each resample as many clusters as there are, with replacement."""
     return np.random.default_rng(seed).integers(0, clusters, (resamples, clusters))
 
 
-def percentile_interval(estimates: Array, level: float) -> Array:
+def _percentile_interval(estimates: Array, level: float) -> Array:
     """The two ends of the central ``level`` of the resampled estimates, along the first axis."""
     tail = (1.0 - level) / 2
     ends: Array = np.quantile(estimates, [tail, 1.0 - tail], axis=0)

@@ -27,8 +27,6 @@ from lmd_cli.evaluation.ground_truth import (
     GroundTruthObject,
     Means,
     RegionGroundTruth,
-    ground_truth_of,
-    require_ground_truth,
 )
 from lmd_cli.evaluation.scoring import Score, Vehicle, ground_truth_scores
 from lmd_cli.results.finished import FinishedSamples
@@ -47,6 +45,7 @@ from lmd_cli.runtime.files import csv_lines, write_atomically
 from lmd_cli.runtime.stopwatch import Stopwatch
 from lmd_cli.runtime.threads import resolve_threads
 from lmd_cli.workflows.evaluate import Progress
+from lmd_cli.workflows.ground_truth import ground_truth_of, require_ground_truth
 
 #: What is scored if nothing is asked for: LMD under the paper's rules, and every baseline.
 DEFAULT_METHODS = (
@@ -90,7 +89,7 @@ class ScoreSummary:
 
 @dataclass(frozen=True)
 class Setting:
-    """What is scored, resolved once."""
+    """What is scored, resolved once; ``strict`` if every method must explain the network."""
 
     config: RunConfig
     built: BuiltNetwork
@@ -98,6 +97,8 @@ class Setting:
     device: torch.device
     truth: GroundTruth
     threads: int
+    methods: list[Method]
+    strict: bool
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
 
     @property
@@ -137,30 +138,27 @@ def score(
         ResultsError: the folder holds another run's results.
         LmdError: what the building of data and network raises.
     """
-    chosen = [method_named(name) for name in methods or DEFAULT_METHODS]
-    setting = _prepare(config, progress, None if overwrite else read_record(folder))
+    setting = _prepare(config, methods, progress, None if overwrite else read_record(folder))
     count = len(setting.dataset) if limit is None else min(limit, len(setting.dataset))
-    rows = {"methods": [method.name for method in chosen], "asked": bool(methods)}
+    rows = {"methods": [m.name for m in setting.methods], "asked": setting.strict}
     tokens = setting.dataset.tokens
     which = identity(config, setting.built, tokens, setting.threads, setting.device)
     record = {**which, "rows": rows}
     finished = FinishedSamples(folder)
     with finished.claimed(record, overwrite) as entries:
-        _finish_samples(setting, chosen, entries, count, finished, bool(methods), progress)
-        summary = _write(setting, folder, chosen, entries[:count], resamples)
+        _finish_samples(setting, entries, count, finished, progress)
+        summary = _write(setting, folder, entries[:count], resamples)
         bootstrap = {"resamples": resamples, "seed": config.seed, "level": 0.95}
-        outcome = _outcome(chosen, entries[:count])
+        outcome = _outcome(setting.methods, entries[:count])
         finished.finish({**record, **outcome, "bootstrap": bootstrap})
     return summary
 
 
 def _finish_samples(
     setting: Setting,
-    chosen: Sequence[Method],
     entries: list[dict[str, Any]],
     count: int,
     finished: FinishedSamples,
-    strict: bool,
     progress: Progress | None,
 ) -> None:
     """Takes the samples that are missing, and notes each as it is done."""
@@ -169,8 +167,8 @@ def _finish_samples(
     try:
         for index in range(len(entries), count):
             left_out = _left_out(entries)
-            able = [method for method in chosen if method.name not in left_out]
-            entries.append(_sample(setting, index, able, strict=strict))
+            able = [method for method in setting.methods if method.name not in left_out]
+            entries.append(_sample(setting, index, able))
             finished.append(entries[-1])
             if progress is not None:
                 token, waiting = setting.dataset.tokens[index], setting.stopwatch.waiting_share
@@ -185,7 +183,10 @@ def _left_out(entries: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     return {name: why for entry in entries for name, why in entry["left_out"].items()}
 
 
-def _prepare(config: RunConfig, progress: Progress | None, recorded: Any) -> Setting:
+def _prepare(
+    config: RunConfig, names: Sequence[str], progress: Progress | None, recorded: Any
+) -> Setting:
+    methods = [method_named(name) for name in names or DEFAULT_METHODS]
     require_ground_truth(config)
     device = resolve_device(config.device)
     threads = resolve_threads(config, device, recorded=recorded)
@@ -193,12 +194,11 @@ def _prepare(config: RunConfig, progress: Progress | None, recorded: Any) -> Set
     set_switches(config.compute.tf32)
     built = build_network(config, device)
     dataset = build_dataset(config, progress)
-    return Setting(config, built, dataset, device, ground_truth_of(config, dataset), threads)
+    truth = ground_truth_of(config, dataset)
+    return Setting(config, built, dataset, device, truth, threads, methods, bool(names))
 
 
-def _sample(
-    setting: Setting, index: int, methods: Sequence[Method], *, strict: bool
-) -> dict[str, Any]:
+def _sample(setting: Setting, index: int, methods: Sequence[Method]) -> dict[str, Any]:
     """Every method at one sample: its line among the finished."""
     network = setting.built.network
     with setting.stopwatch.reading():
@@ -217,9 +217,9 @@ def _sample(
     left_out: dict[str, str] = {}
     for method in methods:
         try:
-            shares[method.name] = _timed(method, what, means, maps_only=not strict)
+            shares[method.name] = _timed(method, what, means, maps_only=not setting.strict)
         except (MethodError, DecompositionError) as error:
-            if strict:
+            if setting.strict:
                 raise
             left_out[method.name] = str(error)
     return {
@@ -285,12 +285,11 @@ def _vehicles(entry: Mapping[str, Any], name: str) -> Iterable[Vehicle]:
 def _write(
     setting: Setting,
     folder: Path,
-    chosen: Sequence[Method],
     entries: Sequence[Mapping[str, Any]],
     resamples: int,
 ) -> ScoreSummary:
     modalities = setting.built.network.modalities
-    kept = [_result(name, entries) for name in _kept(chosen, entries)]
+    kept = [_result(name, entries) for name in _kept(setting.methods, entries)]
     scored = {
         f.name: ground_truth_scores(
             f.vehicles, modalities, seed=setting.config.seed, resamples=resamples
