@@ -1,4 +1,4 @@
-"""``lmd score``: every method against what each sensor could see, where that is known."""
+"""``lmd score``: attribution methods compared with the ground truth of each sensor's evidence."""
 
 from __future__ import annotations
 
@@ -22,15 +22,20 @@ from lmd_cli.data.synthetic import Evidence
 from lmd_cli.decomposition import DecompositionError
 from lmd_cli.decomposition.layout import BIAS
 from lmd_cli.errors import MethodError
-from lmd_cli.evaluation.scoring import Score, Vehicle, truth_scores
-from lmd_cli.evaluation.truth import Means, RegionTruth, Thing, Truth, require_truth, truth_of
-from lmd_cli.results.journal import Ledger
+from lmd_cli.evaluation.ground_truth import (
+    GroundTruth,
+    GroundTruthObject,
+    Means,
+    RegionGroundTruth,
+)
+from lmd_cli.evaluation.scoring import Score, Vehicle, ground_truth_scores
+from lmd_cli.results.finished import FinishedSamples
 from lmd_cli.results.record import identity
 from lmd_cli.results.run_folder import read_record
 from lmd_cli.results.score_rows import (
     SCORE_FIELDS,
     TIME_FIELDS,
-    Found,
+    MethodResult,
     missed_by_steps,
     score_rows,
     vehicle_rows,
@@ -40,8 +45,9 @@ from lmd_cli.runtime.files import csv_lines, write_atomically
 from lmd_cli.runtime.stopwatch import Stopwatch
 from lmd_cli.runtime.threads import resolve_threads
 from lmd_cli.workflows.evaluate import Progress
+from lmd_cli.workflows.ground_truth import ground_truth_of, require_ground_truth
 
-#: What is scored if nothing is asked for: LMD under the paper's rules, and every rival.
+#: What is scored if nothing is asked for: LMD under the paper's rules, and every baseline.
 DEFAULT_METHODS = (
     "lmd:identity-ratio",
     "lmd:identity-identity",
@@ -62,7 +68,7 @@ DEFAULT_METHODS = (
 
 @dataclass(frozen=True)
 class ScoreSummary:
-    """What ``lmd score`` found.
+    """The results of ``lmd score``.
 
     Attributes:
         modalities: of the network.
@@ -83,14 +89,16 @@ class ScoreSummary:
 
 @dataclass(frozen=True)
 class Setting:
-    """What is scored, resolved once."""
+    """What is scored, resolved once; ``strict`` if every method must explain the network."""
 
     config: RunConfig
     built: BuiltNetwork
     dataset: Any
     device: torch.device
-    truth: Truth
+    truth: GroundTruth
     threads: int
+    methods: list[Method]
+    strict: bool
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
 
     @property
@@ -130,30 +138,27 @@ def score(
         ResultsError: the folder holds another run's results.
         LmdError: what the building of data and network raises.
     """
-    chosen = [method_named(name) for name in methods or DEFAULT_METHODS]
-    setting = _prepare(config, progress, None if overwrite else read_record(folder))
+    setting = _prepare(config, methods, progress, None if overwrite else read_record(folder))
     count = len(setting.dataset) if limit is None else min(limit, len(setting.dataset))
-    rows = {"methods": [method.name for method in chosen], "asked": bool(methods)}
+    rows = {"methods": [m.name for m in setting.methods], "asked": setting.strict}
     tokens = setting.dataset.tokens
     which = identity(config, setting.built, tokens, setting.threads, setting.device)
     record = {**which, "rows": rows}
-    ledger = Ledger(folder)
-    with ledger.claimed(record, overwrite) as entries:
-        _finish_samples(setting, chosen, entries, count, ledger, bool(methods), progress)
-        summary = _write(setting, folder, chosen, entries[:count], resamples)
+    finished = FinishedSamples(folder)
+    with finished.claimed(record, overwrite) as entries:
+        _finish_samples(setting, entries, count, finished, progress)
+        summary = _write(setting, folder, entries[:count], resamples)
         bootstrap = {"resamples": resamples, "seed": config.seed, "level": 0.95}
-        outcome = _outcome(chosen, entries[:count])
-        ledger.finish({**record, **outcome, "bootstrap": bootstrap})
+        outcome = _outcome(setting.methods, entries[:count])
+        finished.finish({**record, **outcome, "bootstrap": bootstrap})
     return summary
 
 
 def _finish_samples(
     setting: Setting,
-    chosen: Sequence[Method],
     entries: list[dict[str, Any]],
     count: int,
-    ledger: Ledger,
-    strict: bool,
+    finished: FinishedSamples,
     progress: Progress | None,
 ) -> None:
     """Takes the samples that are missing, and notes each as it is done."""
@@ -162,9 +167,9 @@ def _finish_samples(
     try:
         for index in range(len(entries), count):
             left_out = _left_out(entries)
-            able = [method for method in chosen if method.name not in left_out]
-            entries.append(_sample(setting, index, able, strict=strict))
-            ledger.append(entries[-1])
+            able = [method for method in setting.methods if method.name not in left_out]
+            entries.append(_sample(setting, index, able))
+            finished.append(entries[-1])
             if progress is not None:
                 token, waiting = setting.dataset.tokens[index], setting.stopwatch.waiting_share
                 progress.advance(note=token, waiting=waiting)
@@ -178,21 +183,23 @@ def _left_out(entries: Sequence[Mapping[str, Any]]) -> dict[str, str]:
     return {name: why for entry in entries for name, why in entry["left_out"].items()}
 
 
-def _prepare(config: RunConfig, progress: Progress | None, recorded: Any) -> Setting:
-    require_truth(config)
+def _prepare(
+    config: RunConfig, names: Sequence[str], progress: Progress | None, recorded: Any
+) -> Setting:
+    methods = [method_named(name) for name in names or DEFAULT_METHODS]
+    require_ground_truth(config)
     device = resolve_device(config.device)
     threads = resolve_threads(config, device, recorded=recorded)
     torch.set_num_threads(threads)
     set_switches(config.compute.tf32)
     built = build_network(config, device)
     dataset = build_dataset(config, progress)
-    return Setting(config, built, dataset, device, truth_of(config, dataset), threads)
+    truth = ground_truth_of(config, dataset)
+    return Setting(config, built, dataset, device, truth, threads, methods, bool(names))
 
 
-def _sample(
-    setting: Setting, index: int, methods: Sequence[Method], *, strict: bool
-) -> dict[str, Any]:
-    """Every method at one sample: its line in the ledger."""
+def _sample(setting: Setting, index: int, methods: Sequence[Method]) -> dict[str, Any]:
+    """Every method at one sample: its line among the finished."""
     network = setting.built.network
     with setting.stopwatch.reading():
         sample = setting.dataset[index]
@@ -205,31 +212,30 @@ def _sample(
         started = time.perf_counter()
         total = what.fuse(**what.features)
         plain = time.perf_counter() - started
-    things, means = setting.truth.at(index, total)
-    found: dict[str, Any] = {}
+    objects, means = setting.truth.at(index, total)
+    shares: dict[str, Any] = {}
     left_out: dict[str, str] = {}
     for method in methods:
         try:
-            found[method.name] = _timed(method, what, means, maps_only=not strict)
+            shares[method.name] = _timed(method, what, means, maps_only=not setting.strict)
         except (MethodError, DecompositionError) as error:
-            if strict:
+            if setting.strict:
                 raise
             left_out[method.name] = str(error)
     return {
         "sample": setting.dataset.tokens[index],
         "plain_seconds": plain,
-        "vehicles": [_written(thing) for thing in things],
-        "methods": found,
+        "vehicles": [_written(one) for one in objects],
+        "methods": shares,
         "left_out": left_out,
     }
 
 
-def _written(thing: Thing) -> dict[str, Any]:
-    """What is known of a vehicle, as the ledger holds it."""
-    known = thing.evidence
-    synthetic = isinstance(known, Evidence)
-    values = asdict(known) if isinstance(known, Evidence) else dict(known)
-    return {**vars(thing), "evidence": values, "synthetic": synthetic}
+def _written(one: GroundTruthObject) -> dict[str, Any]:
+    """The ground truth of a vehicle, as its line holds it."""
+    synthetic = isinstance(one.evidence, Evidence)
+    values = asdict(one.evidence) if isinstance(one.evidence, Evidence) else dict(one.evidence)
+    return {**vars(one), "evidence": values, "synthetic": synthetic}
 
 
 def _timed(method: Method, what: Explained, means: Means, *, maps_only: bool) -> dict[str, Any]:
@@ -262,13 +268,13 @@ def _gap(
 def _vehicles(entry: Mapping[str, Any], name: str) -> Iterable[Vehicle]:
     """A sample's vehicles with their parts under one method."""
     shares = entry["methods"][name]["shares"]
-    for i, thing in enumerate(entry["vehicles"]):
-        known = thing["evidence"]
+    for i, vehicle in enumerate(entry["vehicles"]):
+        evidence = vehicle["evidence"]
         yield Vehicle(
-            thing["token"],
-            thing["instance"],
-            Evidence(**known) if thing["synthetic"] else known,
-            thing["detected"],
+            vehicle["token"],
+            vehicle["instance"],
+            Evidence(**evidence) if vehicle["synthetic"] else evidence,
+            vehicle["detected"],
             {part: values[i] for part, values in shares.items()},
         )
 
@@ -279,20 +285,21 @@ def _vehicles(entry: Mapping[str, Any], name: str) -> Iterable[Vehicle]:
 def _write(
     setting: Setting,
     folder: Path,
-    chosen: Sequence[Method],
     entries: Sequence[Mapping[str, Any]],
     resamples: int,
 ) -> ScoreSummary:
     modalities = setting.built.network.modalities
-    kept = [_found(name, entries) for name in _kept(chosen, entries)]
-    found = {
-        f.name: truth_scores(f.vehicles, modalities, seed=setting.config.seed, resamples=resamples)
+    kept = [_result(name, entries) for name in _kept(setting.methods, entries)]
+    scored = {
+        f.name: ground_truth_scores(
+            f.vehicles, modalities, seed=setting.config.seed, resamples=resamples
+        )
         for f in kept
     }
     seconds = {f.name: median(f.seconds) for f in kept}
     usual = median(entry["plain_seconds"] for entry in entries)
     tables = {
-        "score.csv": [SCORE_FIELDS, *score_rows(found)],
+        "score.csv": [SCORE_FIELDS, *score_rows(scored)],
         "vehicles.csv": list(vehicle_rows(kept, modalities)),
         "times.csv": [TIME_FIELDS, *((n, s, s / usual) for n, s in seconds.items())],
     }
@@ -305,7 +312,7 @@ def _write(
         for name, share in missed_by_steps(entries).items()
     ]
     files = [folder / name for name in (*tables, "run.json")]
-    return ScoreSummary(modalities, found, seconds, usual, notes, files)
+    return ScoreSummary(modalities, scored, seconds, usual, notes, files)
 
 
 def _kept(chosen: Sequence[Method], entries: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -314,9 +321,9 @@ def _kept(chosen: Sequence[Method], entries: Sequence[Mapping[str, Any]]) -> lis
     return [method.name for method in chosen if method.name not in left_out]
 
 
-def _found(name: str, entries: Sequence[Mapping[str, Any]]) -> Found:
+def _result(name: str, entries: Sequence[Mapping[str, Any]]) -> MethodResult:
     vehicles = [v for entry in entries for v in _vehicles(entry, name)]
-    return Found(name, vehicles, [entry["methods"][name]["seconds"] for entry in entries])
+    return MethodResult(name, vehicles, [entry["methods"][name]["seconds"] for entry in entries])
 
 
 def _outcome(chosen: Sequence[Method], entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -329,12 +336,12 @@ def _outcome(chosen: Sequence[Method], entries: Sequence[Mapping[str, Any]]) -> 
     }
 
 
-def _notes(setting: Setting, kept: list[Found], left_out: dict[str, str]) -> list[str]:
+def _notes(setting: Setting, kept: list[MethodResult], left_out: dict[str, str]) -> list[str]:
     lines = []
     if setting.built.random:
         lines.append("Random weights: the numbers say nothing about a trained network.")
     vehicles = kept[0].vehicles if kept else []
-    name = "regions" if isinstance(setting.truth, RegionTruth) else "vehicles"
+    name = "regions" if isinstance(setting.truth, RegionGroundTruth) else "vehicles"
     objects = len({v.instance for v in vehicles})
     lines.append(
         f"{len(vehicles)} {name} ({objects} objects; intervals resample objects). AUROC is over "

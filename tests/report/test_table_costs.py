@@ -19,8 +19,8 @@ from lmd_cli.assembly.forward import fused_parts
 from lmd_cli.attribution.linearised import LmdShapley
 from lmd_cli.attribution.removal import Shapley
 from lmd_cli.config.sizes import CRNSizes, SimpleBEVSizes
-from lmd_cli.evaluation.comparisons import table_cells
-from lmd_cli.evaluation.measure import VERIFIED, measure
+from lmd_cli.evaluation.comparisons import table_comparisons
+from lmd_cli.evaluation.measure import VERIFIED, Task, measure
 from lmd_cli.evaluation.walk import Encoding, Visit, explained_encoding
 from lmd_cli.geometry import Grid
 from lmd_cli.networks import random_weights
@@ -85,17 +85,17 @@ def _counted(kind: str, methods: Sequence[str], offsets: int) -> int:
     made, samples, output = network(kind)
     clean = [replace(sample, known={}) for sample in samples]
     visits = [Visit(VERIFIED + k, clean[k], clean[k + 1 : k + 1 + offsets]) for k in (0, 1)]
-    cells = table_cells(made.modalities)
-    variants, rivals = resolve_methods(methods, [])
+    comparisons = table_comparisons(made.modalities)
+    variants, baselines = resolve_methods(methods, [])
     # The sample before has worked out what is its partners' own.
-    before = [method for method in rivals if isinstance(method, Shapley | LmdShapley)]
+    before = [method for method in baselines if isinstance(method, Shapley | LmdShapley)]
     if before:
-        measure(made, visits[0], [], cells, output, before)
+        measure(Task(made, output, comparisons, (), before), visits[0])
     what = explained_encoding(made, output, samples[0])
     with Counter() as plain, torch.no_grad():
         what.fuse(**what.features)
     with Counter(plain.last) as counter:
-        measure(made, visits[1], variants, cells, output, rivals)
+        measure(Task(made, output, comparisons, variants, baselines), visits[1])
     return counter.maps
 
 

@@ -22,7 +22,7 @@ TITLES = {
 CHANCE = {"auroc_all": 0.5, "auroc_detected": 0.5, "rank_correlation": 0.0}
 OUTLINE = "#8a8a8a"
 LMD = COLOURS["camera"]
-RIVAL = COLOURS["radar"]
+BASELINE = COLOURS["radar"]
 
 Scores = Mapping[str, Sequence[Score]]
 
@@ -100,7 +100,7 @@ def _draw(scores: Scores) -> Figure:
 def _panel(axes: Axes, heading: str, values: Sequence[tuple[str, Score]]) -> None:
     axes.set_title(heading)
     for row, (name, score) in enumerate(values):
-        colour = LMD if name.startswith("lmd") else RIVAL
+        colour = LMD if name.startswith("lmd") else BASELINE
         interval = score.interval
         if not math.isnan(interval.low):
             axes.plot([interval.low, interval.high], [row, row], color=colour, lw=1.6, alpha=0.6)

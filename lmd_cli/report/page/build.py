@@ -17,7 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from lmd_cli.errors import RunError
-from lmd_cli.evaluation.ground.decisive import criterion_of
+from lmd_cli.evaluation.ground.detection import criterion_of
 from lmd_cli.report.figures.styles import part_title
 from lmd_cli.report.page.figures import page_figures
 from lmd_cli.report.page.svg_charts import WIDTH, Bar, Group, bars, chart_width, layer_story, slot
@@ -188,7 +188,7 @@ def _found_fact(survey: Survey | None) -> list[dict[str, str]]:
     count, vehicles = found_vehicles(survey) if survey is not None else (0, 0)
     if survey is None or not vehicles:
         return []
-    words = criterion_of(survey.output).words
+    words = survey.criterion.words
     return [_fact("Vehicles found", f"{count} of {vehicles}", f"{words} in the footprint")]
 
 

@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmd_cli.decomposition.layout import BIAS, INTERACTION
-from lmd_cli.evaluation.ground.decisive import MISSED, SEVERAL, TOGETHER, Criterion, criterion_of
+from lmd_cli.evaluation.ground.decisive import MISSED, SEVERAL, TOGETHER
+from lmd_cli.evaluation.ground.detection import Criterion
 from lmd_cli.evaluation.ground.vehicles import object_fields
+from lmd_cli.evaluation.statistics import bootstrap_means
 from lmd_cli.report.figures.styles import part_title
 from lmd_cli.report.page.svg_charts import SLOTS, Bar, Group, bars, slot
 from lmd_cli.results.survey import Survey
@@ -140,7 +142,7 @@ def _decisive_values(vehicle: Vehicle, verdicts: Sequence[str]) -> list[float] |
 
 def objects_values(survey: Survey) -> dict[str, Any] | None:
     """What the page's template needs; ``None`` without vehicles that the output looks for."""
-    criterion, vehicles = criterion_of(survey.output), _vehicles(survey)
+    criterion, vehicles = survey.criterion, _vehicles(survey)
     sought = [vehicle for vehicle in vehicles if vehicle["sought"]]
     inside = [vehicle for vehicle in sought if vehicle["inside"]]
     if not inside:
@@ -221,7 +223,7 @@ def _group(label: str, measure: Measure, members: Sequence[tuple[str, Sequence[f
 def mean_interval(
     values: NDArray[np.float64], clusters: Sequence[str], level: float = 0.95
 ) -> NDArray[np.float64] | None:
-    """Percentile interval of the means, from resampling whole clusters with replacement.
+    """Bootstrap interval of the means.
 
     Vehicles of one sample are not independent, so samples are drawn, not vehicles.
 
@@ -232,14 +234,6 @@ def mean_interval(
     Returns:
         (2, k): lower and upper ends; ``None`` with fewer than two clusters.
     """
-    names, owner = np.unique(np.asarray(clusters), return_inverse=True)
-    if len(names) < 2:
+    if len(set(clusters)) < 2:
         return None
-    sums = np.zeros((len(names), values.shape[1]))
-    np.add.at(sums, owner, values)
-    sizes = np.bincount(owner, minlength=len(names))
-    random = np.random.default_rng(SEED)
-    drawn = random.multinomial(len(names), np.full(len(names), 1 / len(names)), size=RESAMPLES)
-    means = (drawn @ sums) / (drawn @ sizes)[:, None]  # (RESAMPLES, k); no cluster is empty
-    tail = (1 - level) / 2
-    return np.quantile(means, (tail, 1 - tail), axis=0)
+    return bootstrap_means(values, clusters, seed=SEED, resamples=RESAMPLES, level=level)
