@@ -36,7 +36,7 @@ class LayerRecorder:
         self.session: Session | None = None
         self.layers: dict[str, Parts] = {}
         known = dict(root.named_modules() if root is not None and self._names else ())
-        for name in sorted(self._names - known):
+        for name in sorted(self._names.difference(known)):
             raise InputError(f"unknown layer {name!r}{near(name, known)}")
 
     def __call__(self, name: str, module: nn.Module, output: Any) -> None:

@@ -79,11 +79,8 @@ class Session(Aliases):
     # -- what must not happen ------------------------------------------------------------
 
     def outward(self, function: Any, args: Any, kwargs: Any) -> None:
-        """A function is about to hand values to code that knows nothing of parts.
-
-        Raises:
-            LeakError: its arguments carry parts.
-        """
+        """A function is about to hand values to code that knows nothing of parts: a leak if they
+        carry any."""
         if self.any_carries(args, kwargs):
             self.fail(self.leak(function, _LEAVES))
         self.shown(args, kwargs)
