@@ -9,12 +9,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import torch
 from torch import Tensor
 
 from lmd_cli.decomposition.bias_splitting import ratio_shares, sum_shares
+from lmd_cli.decomposition.coalition_slopes import Secant, coalition_slopes
 from lmd_cli.decomposition.layout import Layout
 from lmd_cli.decomposition.memory import Rows, expanded
 from lmd_cli.decomposition.variant import Variant
@@ -37,6 +38,8 @@ class Affine:
         origin: for a norm's constant (eq. 10), whose it is; ``uniform`` variants share it out.
         splits: the variant may hand the operand's bias part out first (Appendix C).
         shares: which part of the bias each modality gets, ``(M, *shape)``.
+        secant: of an elementwise function, where the variant may give each modality a slope.
+        slopes: these, ``(M + 1, *shape)``, the interaction's last; ``constant`` is all of the bias.
         channels: ``run`` for a stack of some of the channels, from one on.
         starts: of a concatenation along channels, the first one of each operand.
         factor: where ``run`` multiplies by this (with ``centred`` after taking off the mean).
@@ -48,6 +51,8 @@ class Affine:
     origin: Origin | None = None
     splits: bool = False
     shares: Tensor | None = None
+    secant: Secant | None = None
+    slopes: Tensor | None = None
     channels: Callable[[Tensor, int], Tensor] | None = None
     starts: tuple[int, ...] = ()
     factor: Tensor | None = None
@@ -77,10 +82,10 @@ def linear(run: Callable[..., Tensor], *operands: Tensor) -> Affine:
 
 
 def slope(
-    factor: Tensor, *operands: Tensor, remainder: Tensor | None = None, splits: bool = True
+    factor: Tensor, *operands: Tensor, remainder: Tensor | None = None, **options: Any
 ) -> Affine:
     """Eq. 9: every part times the slope at the total; what it misses of the output is bias."""
-    return Affine(lambda h: h * factor, operands, remainder, splits=splits, factor=factor)
+    return Affine(lambda h: h * factor, operands, remainder, factor=factor, **options)
 
 
 def constant(total: Tensor) -> Affine:
@@ -111,6 +116,8 @@ def affine_parts(
         stacks: of its operands.
         total: the result, for its shape and type.
     """
+    if linear_map.slopes is not None:
+        return _with_own_slopes(linear_map, stacks[0], layout)
     rows = stacks[0][1] if len(stacks) == 1 else _union(*(own for _, own in stacks))
     if linear_map.run is None or not rows:
         parts, rows = total.new_empty((0, *total.shape)), ()
@@ -178,6 +185,38 @@ def shared_out(origin: Origin | None, variant: Variant) -> bool:
     if origin is None:
         return False
     return (variant.batch_norm if origin == "batch_norm" else variant.norm) == "uniform"
+
+
+def with_slopes(
+    linear_map: Affine, stack: Stack, total: Tensor, layout: Layout, rule: str
+) -> Affine:
+    """The map with a slope for each modality, made from the clean parts of its operand."""
+    assert linear_map.secant is not None
+    parts, rows = stack
+    count, x = len(layout.modalities), linear_map.operands[0]
+    players = [*range(count), *((layout.interaction,) if layout.interaction in rows else ())]
+
+    def part(row: int) -> Tensor:
+        return parts[rows.index(row)] if row in rows else torch.zeros_like(x)
+
+    own = torch.stack([part(row) for row in players])
+    with torch.no_grad():
+        slopes = coalition_slopes(rule, linear_map.secant, part(layout.bias), own, x)
+    return replace(linear_map, slopes=slopes, constant=total - (slopes * own).sum(0))
+
+
+def _with_own_slopes(linear_map: Affine, stack: Stack, layout: Layout) -> Stack:
+    """Every part times its modality's slope; the bias is the constant."""
+    (parts, own), slopes, constant = stack, linear_map.slopes, linear_map.constant
+    assert slopes is not None
+    assert constant is not None
+    rows = _union(own, (layout.bias,))
+    owners = (*layout.owners, layout.bias, len(layout.modalities))
+    made = [
+        constant if row == layout.bias else parts[own.index(row)] * slopes[owners[row]]
+        for row in rows
+    ]
+    return torch.stack(made), rows
 
 
 def with_shares(linear_map: Affine, stack: Stack, layout: Layout, variant: Variant) -> Affine:

@@ -10,7 +10,9 @@ from itertools import product
 BATCH_NORM_RULES = ("identity", "uniform")
 NORM_RULES = ("ratio", "identity", "uniform")
 ACTIVATION_SPLITS = ("identity", "sum", "ratio")
-ACTIVATION_RULES = (*ACTIVATION_SPLITS, "taylor")
+#: Slopes between the values that coalitions of modalities make.
+COALITION_RULES = ("shapley", "reveal", "rescale")
+ACTIVATION_RULES = (*ACTIVATION_SPLITS, "taylor", *COALITION_RULES)
 SOFTMAX_RULES = ("frozen", "taylor", "secant")
 
 
@@ -25,7 +27,9 @@ class Variant:
             its own mean), or eq. 10 with the clean statistics, ``identity`` or ``uniform``.
         activation: eq. 9's slope, output / input, with Appendix C's splitting of the bias part:
             none (``identity``), ``sum`` (C.1) or ``ratio`` (C.2); or ``taylor``, the derivative
-            at the operating point, what it misses of the output to the bias (eq. 1).
+            at the operating point, what it misses of the output to the bias (eq. 1); or a slope
+            for each modality from the bias part, ``shapley``, ``reveal`` or ``rescale``
+            (:mod:`.coalition_slopes`).
         softmax: attention weights are constants of the operating point (``frozen``), go through
             the derivative there (``taylor``), or through eq. 9's slope (``secant``, the paper's,
             guarded where a logit is near zero).

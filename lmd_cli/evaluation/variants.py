@@ -23,7 +23,7 @@ from lmd_cli.decomposition.linearised.partners import Linearised, constants_alon
 from lmd_cli.decomposition.linearised.structure import kept_program, products_of, shared_alike
 from lmd_cli.decomposition.maps import Origin
 from lmd_cli.decomposition.tracing.audit import parts_residual_tensor, residual_tensor
-from lmd_cli.decomposition.variant import ACTIVATION_SPLITS
+from lmd_cli.decomposition.variant import ACTIVATION_SPLITS, COALITION_RULES
 from lmd_cli.evaluation.walk import Encoding, Skipped, Visit
 
 
@@ -196,6 +196,8 @@ class Families:
 def family(variant: str) -> str:
     """The variant of the same slopes and scales whose constants all go to the bias."""
     own = Variant.parse(variant)
+    if own.activation in COALITION_RULES:
+        return own.name  # its slopes depend on where the constants are
     norm = "ratio" if own.norm == "ratio" else "identity"
     slopes = "taylor" if own.activation == "taylor" else "identity"
     return replace(own, batch_norm="identity", norm=norm, activation=slopes).name

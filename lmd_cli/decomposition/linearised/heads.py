@@ -175,7 +175,7 @@ class LinearHead:
 
 def _is_factor(step: Step, linear_map: Affine, stream: Stream) -> bool:
     """Whether a map multiplies this stream, perhaps after taking off its mean over the image."""
-    if linear_map.factor is None or linear_map.shares is not None:
+    if linear_map.factor is None or linear_map.shares is not None or linear_map.slopes is not None:
         return False
     if linear_map.constant is not None and stream.weight(step.outputs[0]):
         return False

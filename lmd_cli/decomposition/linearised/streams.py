@@ -56,6 +56,8 @@ class Stream:
     def through(self, output: Output, env: Env) -> Tensor | None:
         stacks = [read(env, place) for place in output.reads]
         if isinstance(output.map, Affine):
+            if output.map.slopes is not None:
+                return self._sloped(output.map, stacks[0])
             if output.map.shares is not None:
                 stacks = [self._handed_out(output, output.map.shares, stacks[0])]
             return _affine(output, output.map, stacks, self.weight(output))
@@ -66,6 +68,14 @@ class Stream:
         if isinstance(output.map, Affine):
             return _affine(output, output.map, [read(env, p) for p in output.reads], 1.0)
         return self.through(output, env)
+
+    def _sloped(self, linear_map: Affine, h: Tensor | None) -> Tensor | None:
+        """A modality's parts times its own slope; the bias is the constant."""
+        assert linear_map.slopes is not None
+        assert linear_map.constant is not None
+        if self.modality is None:
+            return linear_map.constant.unsqueeze(0)
+        return None if h is None else h * linear_map.slopes[self.modality]
 
     def _handed_out(self, output: Output, shares: Tensor, h: Tensor | None) -> Tensor | None:
         """Appendix C: a modality's parts get their share of the bias, which keeps the rest."""

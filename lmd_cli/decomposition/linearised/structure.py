@@ -39,9 +39,12 @@ def products_of_features(program: Program) -> int:
 
 
 def splits_bias(program: Program) -> bool:
-    """Whether an activation hands a part of the bias to modalities (Appendix C)."""
+    """Whether an activation's map depends on the bias part: Appendix C, or slopes from it."""
     maps = (output.map for output in outputs_of(program))
-    return any(isinstance(m, Affine) and m.shares is not None for m in maps)
+    return any(
+        isinstance(m, Affine) and (m.shares if m.slopes is None else m.slopes) is not None
+        for m in maps
+    )
 
 
 def shares_constants(program: Program) -> bool:

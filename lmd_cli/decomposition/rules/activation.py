@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from lmd_cli.decomposition.coalition_slopes import relu_secant, secant_of
 from lmd_cli.decomposition.maps import Affine, constant, slope
 from lmd_cli.decomposition.registry import aten_rule, register_rule
 from lmd_cli.decomposition.tracing.calls import Call
@@ -122,7 +123,12 @@ def linearised(
         raise call.refused("of a complex tensor it has no slope; use .real and .imag")
     taylor = taylor or call.variant.activation == "taylor"
     made = slope_at(x, total, function, secant, steep=steep, taylor=taylor)
-    return sloped(call, x, total, *made, splits=not taylor)
+    if taylor:
+        return sloped(call, x, total, *made)
+    between = (
+        relu_secant if secant is relu_slope else secant_of(function, partial(_derivative, function))
+    )
+    return sloped(call, x, total, *made, splits=True, secant=between)
 
 
 def sloped(
@@ -131,15 +137,16 @@ def sloped(
     total: Tensor,
     factor: Tensor,
     remainder: Tensor | None = None,
-    splits: bool = True,
+    **options: Any,
 ) -> Affine:
     """Every part times the slope; where the input is infinite, the output is bias."""
     infinite = call.infinite(x)
     if infinite is None:
-        return slope(factor, x, remainder=remainder, splits=splits)
+        return slope(factor, x, remainder=remainder, **options)
     factor = factor.masked_fill(infinite, 0.0)
     remainder = torch.where(infinite, total, 0.0 if remainder is None else remainder)
-    return Affine(lambda h: h.masked_fill(infinite, 0.0) * factor, (x,), remainder, splits=splits)
+    options.pop("secant", None)
+    return Affine(lambda h: h.masked_fill(infinite, 0.0) * factor, (x,), remainder, **options)
 
 
 # -- which activation has which slope -------------------------------------------------------------
@@ -277,7 +284,10 @@ def threshold(call: Call, input: Tensor, threshold: Any, value: Any) -> Result:
     factor = above.to(input.dtype)
     remainder = torch.where(above, torch.zeros_like(factor), value) if value else None
     total = call.plain()
-    return total, sloped(call, input, total, factor, remainder)
+    between = secant_of(
+        lambda x: torch.where(x > threshold, x, value), lambda x: (x > threshold).to(x)
+    )
+    return total, sloped(call, input, total, factor, remainder, splits=True, secant=between)
 
 
 # -- activations of one's own ---------------------------------------------------------------------

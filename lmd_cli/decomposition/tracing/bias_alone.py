@@ -11,6 +11,7 @@ from torch import Tensor
 from lmd_cli.decomposition.maps import Bilinear, Map, Stack
 from lmd_cli.decomposition.memory import Piece
 from lmd_cli.decomposition.tracing.session import Session
+from lmd_cli.decomposition.variant import COALITION_RULES
 
 
 class BiasSession(Session):
@@ -26,7 +27,7 @@ class BiasSession(Session):
 
     def parts(self, t: Tensor) -> Stack:
         (stack, rows), bias = super().parts(t), (self.layout.bias,)
-        if self._left > 0 or not rows or rows == bias:
+        if self._left > 0 or self.variant.activation in COALITION_RULES or not rows or rows == bias:
             return stack, rows
         first = sum(row < self.layout.bias for row in rows)
         if first == len(rows):  # zero, yet no constant
