@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Literal, TypeAlias
+from typing import Literal, TypeAlias
 
 import torch
 from torch import Tensor
@@ -39,7 +39,8 @@ class Affine:
         splits: the variant may hand the operand's bias part out first (Appendix C).
         shares: which part of the bias each modality gets, ``(M, *shape)``.
         secant: of an elementwise function, where the variant may give each modality a slope.
-        slopes: these, ``(M + 1, *shape)``, the interaction's last; ``constant`` is all of the bias.
+        slopes: these, the interaction's last, none where there is no part; ``constant`` is all of
+            the bias.
         channels: ``run`` for a stack of some of the channels, from one on.
         starts: of a concatenation along channels, the first one of each operand.
         factor: where ``run`` multiplies by this (with ``centred`` after taking off the mean).
@@ -52,7 +53,7 @@ class Affine:
     splits: bool = False
     shares: Tensor | None = None
     secant: Secant | None = None
-    slopes: Tensor | None = None
+    slopes: tuple[Tensor | None, ...] | None = None
     channels: Callable[[Tensor, int], Tensor] | None = None
     starts: tuple[int, ...] = ()
     factor: Tensor | None = None
@@ -82,10 +83,10 @@ def linear(run: Callable[..., Tensor], *operands: Tensor) -> Affine:
 
 
 def slope(
-    factor: Tensor, *operands: Tensor, remainder: Tensor | None = None, **options: Any
+    factor: Tensor, *operands: Tensor, remainder: Tensor | None = None, splits: bool = True
 ) -> Affine:
     """Eq. 9: every part times the slope at the total; what it misses of the output is bias."""
-    return Affine(lambda h: h * factor, operands, remainder, factor=factor, **options)
+    return Affine(lambda h: h * factor, operands, remainder, splits=splits, factor=factor)
 
 
 def constant(total: Tensor) -> Affine:
@@ -191,18 +192,17 @@ def with_slopes(
     linear_map: Affine, stack: Stack, total: Tensor, layout: Layout, rule: str
 ) -> Affine:
     """The map with a slope for each modality, made from the clean parts of its operand."""
-    assert linear_map.secant is not None
-    parts, rows = stack
-    count, x = len(layout.modalities), linear_map.operands[0]
-    players = [*range(count), *((layout.interaction,) if layout.interaction in rows else ())]
-
-    def part(row: int) -> Tensor:
-        return parts[rows.index(row)] if row in rows else torch.zeros_like(x)
-
-    own = torch.stack([part(row) for row in players])
+    secant, (parts, rows), x = linear_map.secant, stack, linear_map.operands[0]
+    assert secant is not None
+    players = [row for row in layout.clean if row in rows and row != layout.bias]
+    own = [parts[rows.index(row)] for row in players]
+    bias = parts[rows.index(layout.bias)] if layout.bias in rows else torch.zeros_like(x)
     with torch.no_grad():
-        slopes = coalition_slopes(rule, linear_map.secant, part(layout.bias), own, x)
-    return replace(linear_map, slopes=slopes, constant=total - (slopes * own).sum(0))
+        made, rest = coalition_slopes(rule, secant, bias, own, x, total)
+    slopes: list[Tensor | None] = [None] * (len(layout.modalities) + 1)
+    for row, factor in zip(players, made, strict=True):
+        slopes[min(row, len(layout.modalities))] = factor
+    return replace(linear_map, slopes=tuple(slopes), constant=rest)
 
 
 def _with_own_slopes(linear_map: Affine, stack: Stack, layout: Layout) -> Stack:
@@ -210,13 +210,15 @@ def _with_own_slopes(linear_map: Affine, stack: Stack, layout: Layout) -> Stack:
     (parts, own), slopes, constant = stack, linear_map.slopes, linear_map.constant
     assert slopes is not None
     assert constant is not None
-    rows = _union(own, (layout.bias,))
-    owners = (*layout.owners, layout.bias, len(layout.modalities))
-    made = [
-        constant if row == layout.bias else parts[own.index(row)] * slopes[owners[row]]
-        for row in rows
-    ]
-    return torch.stack(made), rows
+    owners, rows = (*layout.owners, -1, len(layout.modalities)), _union(own, (layout.bias,))
+    made = parts.new_empty((len(rows), *constant.shape), dtype=constant.dtype)
+    for into, row in zip(made, rows, strict=True):
+        factor = slopes[owners[row]]
+        if row == layout.bias:
+            into.copy_(constant)
+        elif factor is not None:
+            into.copy_(parts[own.index(row)] * factor)
+    return made, rows
 
 
 def with_shares(linear_map: Affine, stack: Stack, layout: Layout, variant: Variant) -> Affine:

@@ -52,16 +52,20 @@ class Variant:
     def parse(cls, name: str | Variant) -> Variant:
         """Reads a name such as ``identity-ratio`` or ``uniform-identity-sum``.
 
-        ``taylor`` as the third of three words is the softmax rule; for activations it is spelt
-        with the softmax rule behind it, ``identity-ratio-taylor-frozen``.
-
         Raises:
-            ValueError: the name is not a variant; the nearest one is suggested.
+            ValueError: the name is not a variant; the nearest one is suggested. Or it ends in
+                ``taylor`` as the third word, which may be the activations' or the softmax's.
         """
         if isinstance(name, Variant):
             return name
         words = str(name).strip().lower().split("-")
         softmax = {"softmax": words.pop()} if words[-1] in SOFTMAX_RULES else {}
+        if len(words) == 2 and softmax == {"softmax": "taylor"}:
+            both = "-".join(words)
+            raise ValueError(
+                f"{name!r} is ambiguous: {both}-taylor-frozen takes the derivative for activations,"
+                f" {both}-identity-taylor for attention weights, {both}-taylor-taylor for both"
+            )
         if len(words) in (2, 3):
             try:
                 return cls(*words, **softmax)
@@ -78,10 +82,11 @@ class Variant:
 
     @property
     def name(self) -> str:
-        """The paper's name; the activation rule is left out where it is ``identity``, the
-        softmax rule where it is the default (unless activations are ``taylor``)."""
+        """The paper's name; the activation rule is left out where it is ``identity``, the softmax
+        rule where it is the default (neither where the other one is ``taylor``)."""
         words = [self.batch_norm, self.norm]
-        words += [] if self.activation == "identity" else [self.activation]
+        plain = self.activation == "identity" and self.softmax != "taylor"
+        words += [] if plain else [self.activation]
         plain_softmax = self.softmax == SOFTMAX_RULES[0] and self.activation != "taylor"
         words += [] if plain_softmax else [self.softmax]
         return "-".join(words)

@@ -133,5 +133,5 @@ def test_the_derivative_has_a_family_of_its_own(setting: tuple[Any, Visit]) -> N
 
 def test_families() -> None:
     assert {family(name) for name in variant_names()} == {"identity-ratio", "identity-identity"}
-    assert family("uniform-uniform-sum-taylor") == "identity-identity-taylor"
+    assert family("uniform-uniform-sum-taylor") == "identity-identity-identity-taylor"
     assert family("uniform-ratio-taylor-frozen") == "identity-ratio-taylor-frozen"

@@ -72,7 +72,11 @@ def same(found: Prediction, wanted: Prediction) -> None:
 def test_every_variant_is_as_by_itself(last: str) -> None:
     network = Fusing(last).double().eval()
     together = Families(network, visit(), "map")
-    for variant in [*variant_names(), "uniform-identity-taylor", "uniform-identity-taylor-frozen"]:
+    for variant in [
+        *variant_names(),
+        "uniform-identity-identity-taylor",
+        "uniform-identity-taylor-frozen",
+    ]:
         same(together.under(variant), predict(network, visit(), variant, "map"))
 
 

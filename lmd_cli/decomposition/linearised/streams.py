@@ -64,8 +64,10 @@ class Stream:
         return self._product(output, stacks[0], stacks[1])
 
     def whole(self, output: Output, env: Env) -> Tensor | None:
-        """All of a result, whoever's parts make it."""
+        """All of a result, whoever's parts make it, if that makes no difference."""
         if isinstance(output.map, Affine):
+            if output.map.slopes is not None:
+                return None
             return _affine(output, output.map, [read(env, p) for p in output.reads], 1.0)
         return self.through(output, env)
 
@@ -75,7 +77,8 @@ class Stream:
         assert linear_map.constant is not None
         if self.modality is None:
             return linear_map.constant.unsqueeze(0)
-        return None if h is None else h * linear_map.slopes[self.modality]
+        own = linear_map.slopes[self.modality]
+        return None if h is None or own is None else h * own
 
     def _handed_out(self, output: Output, shares: Tensor, h: Tensor | None) -> Tensor | None:
         """Appendix C: a modality's parts get their share of the bias, which keeps the rest."""

@@ -19,11 +19,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lmd_cli.decomposition.coalition_slopes import relu_secant, secant_of
-from lmd_cli.decomposition.maps import Affine, constant, slope
+from lmd_cli.decomposition.coalition_slopes import Secant, relu_secant, secant_of
+from lmd_cli.decomposition.maps import Affine, constant, same, slope
 from lmd_cli.decomposition.registry import aten_rule, register_rule
 from lmd_cli.decomposition.tracing.calls import Call
 from lmd_cli.decomposition.tracing.modes import above_dispatch
+from lmd_cli.decomposition.variant import COALITION_RULES
 
 #: Below this |input|, activations with f(0) != 0 use their derivative.
 SECANT_GUARD = 0.1
@@ -122,13 +123,21 @@ def linearised(
     if x.is_complex():
         raise call.refused("of a complex tensor it has no slope; use .real and .imag")
     taylor = taylor or call.variant.activation == "taylor"
+    if not taylor and _by_coalitions(call, x):
+        relu, derivative = secant is relu_slope, partial(_derivative, function)
+        return by_coalitions(x, relu_secant if relu else secant_of(function, derivative))
     made = slope_at(x, total, function, secant, steep=steep, taylor=taylor)
-    if taylor:
-        return sloped(call, x, total, *made)
-    between = (
-        relu_secant if secant is relu_slope else secant_of(function, partial(_derivative, function))
-    )
-    return sloped(call, x, total, *made, splits=True, secant=between)
+    return sloped(call, x, total, *made, splits=not taylor)
+
+
+def _by_coalitions(call: Call, x: Tensor) -> bool:
+    """Whether every modality has a slope of its own: never at an infinite input, which is bias."""
+    return call.variant.activation in COALITION_RULES and call.infinite(x) is None
+
+
+def by_coalitions(x: Tensor, secant: Secant) -> Affine:
+    """The map whose slopes are made when the parts are known."""
+    return Affine(same, (x,), splits=True, secant=secant)
 
 
 def sloped(
@@ -137,16 +146,15 @@ def sloped(
     total: Tensor,
     factor: Tensor,
     remainder: Tensor | None = None,
-    **options: Any,
+    splits: bool = True,
 ) -> Affine:
     """Every part times the slope; where the input is infinite, the output is bias."""
     infinite = call.infinite(x)
     if infinite is None:
-        return slope(factor, x, remainder=remainder, **options)
+        return slope(factor, x, remainder=remainder, splits=splits)
     factor = factor.masked_fill(infinite, 0.0)
     remainder = torch.where(infinite, total, 0.0 if remainder is None else remainder)
-    options.pop("secant", None)
-    return Affine(lambda h: h.masked_fill(infinite, 0.0) * factor, (x,), remainder, **options)
+    return Affine(lambda h: h.masked_fill(infinite, 0.0) * factor, (x,), remainder, splits=splits)
 
 
 # -- which activation has which slope -------------------------------------------------------------
@@ -280,14 +288,13 @@ for _name in (*OFF_ORIGIN, *STEEP, *GATES):
 @aten_rule("threshold", kind="activation", equation="eq. 9, App. C")
 def threshold(call: Call, input: Tensor, threshold: Any, value: Any) -> Result:
     """The input above the threshold, else a constant: slope 1 or 0, the constant to the bias."""
-    above = input > threshold
+    total, above = call.plain(), input > threshold
+    if _by_coalitions(call, input):
+        run = partial(F.threshold, threshold=threshold, value=value)
+        return total, by_coalitions(input, secant_of(run, lambda x: (x > threshold).to(x)))
     factor = above.to(input.dtype)
     remainder = torch.where(above, torch.zeros_like(factor), value) if value else None
-    total = call.plain()
-    between = secant_of(
-        lambda x: torch.where(x > threshold, x, value), lambda x: (x > threshold).to(x)
-    )
-    return total, sloped(call, input, total, factor, remainder, splits=True, secant=between)
+    return total, sloped(call, input, total, factor, remainder)
 
 
 # -- activations of one's own ---------------------------------------------------------------------
