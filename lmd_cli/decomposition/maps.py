@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 from lmd_cli.decomposition.bias_splitting import ratio_shares, sum_shares
-from lmd_cli.decomposition.coalition_slopes import Secant, coalition_slopes
+from lmd_cli.decomposition.coalition_slopes import Curve, coalition_slopes
 from lmd_cli.decomposition.layout import Layout
 from lmd_cli.decomposition.memory import Rows, expanded
 from lmd_cli.decomposition.variant import Variant
@@ -38,7 +38,7 @@ class Affine:
         origin: for a norm's constant (eq. 10), whose it is; ``uniform`` variants share it out.
         splits: the variant may hand the operand's bias part out first (Appendix C).
         shares: which part of the bias each modality gets, ``(M, *shape)``.
-        secant: of an elementwise function, where the variant may give each modality a slope.
+        curve: an elementwise function, where the variant gives each modality a slope.
         slopes: these, the interaction's last, none where there is no part; ``constant`` is all of
             the bias.
         channels: ``run`` for a stack of some of the channels, from one on.
@@ -52,7 +52,7 @@ class Affine:
     origin: Origin | None = None
     splits: bool = False
     shares: Tensor | None = None
-    secant: Secant | None = None
+    curve: Curve | None = None
     slopes: tuple[Tensor | None, ...] | None = None
     channels: Callable[[Tensor, int], Tensor] | None = None
     starts: tuple[int, ...] = ()
@@ -192,13 +192,13 @@ def with_slopes(
     linear_map: Affine, stack: Stack, total: Tensor, layout: Layout, rule: str
 ) -> Affine:
     """The map with a slope for each modality, made from the clean parts of its operand."""
-    secant, (parts, rows), x = linear_map.secant, stack, linear_map.operands[0]
-    assert secant is not None
+    curve, (parts, rows), x = linear_map.curve, stack, linear_map.operands[0]
+    assert curve is not None
     players = [row for row in layout.clean if row in rows and row != layout.bias]
     own = [parts[rows.index(row)] for row in players]
     bias = parts[rows.index(layout.bias)] if layout.bias in rows else torch.zeros_like(x)
     with torch.no_grad():
-        made, rest = coalition_slopes(rule, secant, bias, own, x, total)
+        made, rest = coalition_slopes(rule, curve, bias, own, x, total)
     slopes: list[Tensor | None] = [None] * (len(layout.modalities) + 1)
     for row, factor in zip(players, made, strict=True):
         slopes[min(row, len(layout.modalities))] = factor
@@ -217,7 +217,8 @@ def _with_own_slopes(linear_map: Affine, stack: Stack, layout: Layout) -> Stack:
         if row == layout.bias:
             into.copy_(constant)
         elif factor is not None:
-            into.copy_(parts[own.index(row)] * factor)
+            h = parts[own.index(row)]
+            into.copy_(h * factor) if torch.is_grad_enabled() else torch.mul(h, factor, out=into)
     return made, rows
 
 

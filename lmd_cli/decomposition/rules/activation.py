@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lmd_cli.decomposition.coalition_slopes import Secant, relu_secant, secant_of
+from lmd_cli.decomposition.coalition_slopes import CURVES, Curve, curve_of
 from lmd_cli.decomposition.maps import Affine, constant, same, slope
 from lmd_cli.decomposition.registry import aten_rule, register_rule
 from lmd_cli.decomposition.tracing.calls import Call
@@ -113,9 +113,10 @@ def linearised(
     *,
     steep: bool = False,
     taylor: bool = False,
+    curve: Curve | None = None,
 ) -> Affine:
     """The map of an elementwise function under the variant's rule; arguments as in
-    :func:`slope_at`, with x of the result's shape.
+    :func:`slope_at`, with x of the result's shape, and its closed forms if it has them.
 
     Raises:
         NoRuleError: the input is complex.
@@ -124,8 +125,7 @@ def linearised(
         raise call.refused("of a complex tensor it has no slope; use .real and .imag")
     taylor = taylor or call.variant.activation == "taylor"
     if not taylor and _by_coalitions(call, x):
-        relu, derivative = secant is relu_slope, partial(_derivative, function)
-        return by_coalitions(x, relu_secant if relu else secant_of(function, derivative))
+        return by_coalitions(x, curve or curve_of(function, partial(_derivative, function)))
     made = slope_at(x, total, function, secant, steep=steep, taylor=taylor)
     return sloped(call, x, total, *made, splits=not taylor)
 
@@ -135,9 +135,9 @@ def _by_coalitions(call: Call, x: Tensor) -> bool:
     return call.variant.activation in COALITION_RULES and call.infinite(x) is None
 
 
-def by_coalitions(x: Tensor, secant: Secant) -> Affine:
+def by_coalitions(x: Tensor, curve: Curve) -> Affine:
     """The map whose slopes are made when the parts are known."""
-    return Affine(same, (x,), splits=True, secant=secant)
+    return Affine(same, (x,), splits=True, curve=curve)
 
 
 def sloped(
@@ -248,6 +248,7 @@ def activation(
             partial(secant, **others) if secant and others else secant,
             steep=steep,
             taylor=recurrent,
+            curve=CURVES.get(call.operator.name) if call.operator and not others else None,
         )
         return result, [made] if several else made
 
@@ -291,7 +292,7 @@ def threshold(call: Call, input: Tensor, threshold: Any, value: Any) -> Result:
     total, above = call.plain(), input > threshold
     if _by_coalitions(call, input):
         run = partial(F.threshold, threshold=threshold, value=value)
-        return total, by_coalitions(input, secant_of(run, lambda x: (x > threshold).to(x)))
+        return total, by_coalitions(input, curve_of(run, lambda x: (x > threshold).to(x)))
     factor = above.to(input.dtype)
     remainder = torch.where(above, torch.zeros_like(factor), value) if value else None
     return total, sloped(call, input, total, factor, remainder)

@@ -36,7 +36,7 @@ from lmd_cli.decomposition.tracing.modules import ModuleTracker, known_modules
 from lmd_cli.decomposition.tracing.notes import CONSTANT, Notes
 from lmd_cli.decomposition.tracing.operators import Operator, operator
 from lmd_cli.decomposition.tracing.patches import is_custom, setting
-from lmd_cli.decomposition.variant import COALITION_RULES, Variant
+from lmd_cli.decomposition.variant import Variant
 
 
 class Results(Carriers):
@@ -214,7 +214,7 @@ class Results(Carriers):
                 raise call.refused("several arguments carry parts; it has a rule for one only")
             raw = replace(raw, operands=(call.carrying[0],))
         activation = self.variant.activation
-        if isinstance(raw, Affine) and raw.secant is not None and activation in COALITION_RULES:
+        if isinstance(raw, Affine) and raw.curve is not None:
             return with_slopes(raw, self.parts(raw.operands[0]), total, self.layout, activation)
         if isinstance(raw, Affine) and raw.splits and activation in ("sum", "ratio"):
             raw = with_shares(raw, self.parts(raw.operands[0]), self.layout, self.variant)
