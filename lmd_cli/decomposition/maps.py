@@ -212,13 +212,14 @@ def _with_own_slopes(linear_map: Affine, stack: Stack, layout: Layout) -> Stack:
     assert constant is not None
     owners, rows = (*layout.owners, -1, len(layout.modalities)), _union(own, (layout.bias,))
     made = parts.new_empty((len(rows), *constant.shape), dtype=constant.dtype)
-    for into, row in zip(made, rows, strict=True):
+    for i, row in enumerate(rows):
         factor = slopes[owners[row]]
-        if row == layout.bias:
-            into.copy_(constant)
-        elif factor is not None:
-            h = parts[own.index(row)]
-            into.copy_(h * factor) if torch.is_grad_enabled() else torch.mul(h, factor, out=into)
+        if row == layout.bias or factor is None:
+            made[i] = constant if row == layout.bias else 0.0
+        elif torch.is_grad_enabled():
+            made[i] = parts[own.index(row)] * factor
+        else:
+            torch.mul(parts[own.index(row)], factor, out=made[i])
     return made, rows
 
 

@@ -9,27 +9,18 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from rule_oracle import assert_replayed, normal
-from torch import Tensor, nn
+from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from lmd_cli.decomposition import (
-    DecompositionError,
     InputError,
     coalition_slopes,
     decompose,
-    decompose_bias,
-    decompose_onward,
-    register_activation,
 )
-from lmd_cli.decomposition.coalition_slopes import coalition_slopes as slopes_of
 from lmd_cli.decomposition.coalition_slopes import CURVES, curve_of
-from lmd_cli.decomposition.linearised.checking import first_deviation
-from lmd_cli.decomposition.linearised.partial import ACTIVATIONS, PartiallyLinear
-from lmd_cli.decomposition.linearised.partners import Linearised
-from lmd_cli.decomposition.linearised.replay import replay, replay_deviation
+from lmd_cli.decomposition.coalition_slopes import coalition_slopes as slopes_of
+from lmd_cli.decomposition.linearised.replay import replay
 from lmd_cli.decomposition.variant import COALITION_RULES
 
 Function = Callable[[Tensor], Tensor]
@@ -270,7 +261,7 @@ def test_blocks_and_layouts_make_no_difference(
 
     def parts(moved: Callable[[Tensor], Tensor] = lambda x: x) -> list[Tensor]:
         result = decompose(
-            lambda **x: FUNCTIONS["relu"](moved(sum(x.values()) + 0.1)), given, variant(rule)
+            lambda **x: FUNCTIONS[name](moved(sum(x.values()) + 0.1)), given, variant(rule)
         )
         return [*result.parts.values(), result.bias]
 
