@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch.overrides import resolve_name
 
+from lmd_cli.decomposition.older_torch import can_decompose
+
 KINDS = {
     "structure": "moves or copies elements; applied to each part",
     "linear": "applied to each part; an own bias goes to the bias part",
@@ -121,9 +123,9 @@ def register_rule(
 def _is_dispatched(key: Any) -> bool:
     """Whether calls of it reach a dispatch mode under its own name."""
     if isinstance(key, torch._ops.OpOverload):
-        return not key._can_decompose()
+        return not can_decompose(key)
     if isinstance(key, torch._ops.OpOverloadPacket):
-        return not all(getattr(key, name)._can_decompose() for name in key.overloads())
+        return not all(can_decompose(getattr(key, name)) for name in key.overloads())
     return False
 
 

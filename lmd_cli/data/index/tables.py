@@ -115,6 +115,7 @@ class _Builder:
         self.categories: dict[str, int] = {}
         self.problems: dict[str, int] = {}
         self._row_of: dict[str, int] = {}
+        self._before: list[str | None] = []
 
     def add_scene(self, scene: Row) -> None:
         """The rows of a scene's samples, ordered by time."""
@@ -142,7 +143,7 @@ class _Builder:
         newest = self._add_frame(token)
         row = newest
         while row >= 0 and self.tables.channels[channel] != "camera":
-            token = self.tables.get("sample_data", token).get("prev")
+            token = self._before[row]
             known = self._row_of.get(token) if token else -1
             self.prev[row] = self._add_frame(str(token)) if known is None else known
             row = self.prev[row] if known is None else -1
@@ -153,9 +154,12 @@ class _Builder:
         if token in self._row_of:
             return self._row_of[token]
         try:
-            self.frames.append(self._frame_values(self.tables.get("sample_data", token)))
+            row = self.tables.get("sample_data", token)
+            self.frames.append(self._frame_values(row))
         except values.RecordError as error:
             return self._problem(error)
+        self.tables.take("sample_data", token)
+        self._before.append(row.get("prev"))
         self.prev.append(-1)
         self._row_of[token] = len(self.frames) - 1
         return len(self.frames) - 1
@@ -226,7 +230,7 @@ class _Builder:
             "categories": list(self.categories),
             "problems": list(self.problems),
             "channels": {self.channels[i]: self.tables.channels[self.channels[i]] for i in there},
-            "annotated": any(self.tables.annotations.values()),
+            "annotated": self.tables.annotated,
         }
         arrays = {
             "samples": _table(self.samples, "token", SAMPLE),

@@ -15,7 +15,6 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.modules.module import (
-    _global_forward_hooks_with_kwargs,
     register_module_forward_hook,
     register_module_forward_pre_hook,
 )
@@ -26,6 +25,7 @@ from lmd_cli.decomposition.errors import (
     LeakError,
     NoRuleError,
 )
+from lmd_cli.decomposition.older_torch import KEYWORD_HOOKS, WITH_KEYWORDS
 
 #: Torch runs fused kernels in these, unless somebody watches its functions: nobody does inside.
 _FUSED = (nn.MultiheadAttention, nn.TransformerEncoderLayer, nn.TransformerEncoder)
@@ -138,14 +138,14 @@ class ModuleTracker:
         self._on_error, self._carries = on_error, carries
         handles = [
             register_module_forward_pre_hook(self._enter),
-            register_module_forward_hook(self._leave, with_kwargs=True, always_call=True),
+            register_module_forward_hook(self._leave, always_call=True, **WITH_KEYWORDS),
         ]
         try:
             yield
         finally:
             for handle in handles:
                 handle.remove()
-                _global_forward_hooks_with_kwargs.pop(handle.id, None)  # torch leaves it behind
+                KEYWORD_HOOKS.pop(handle.id, None)  # torch leaves it behind
             self._stack.clear()
             self._on_output = self._on_error = self._carries = None  # their owner owns this
 
