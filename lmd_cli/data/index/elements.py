@@ -10,7 +10,7 @@ from typing import Any, NoReturn, TextIO
 #: Characters that are read at a time; no element is longer.
 CHUNK = 1 << 23
 
-_scan = json.JSONDecoder().scan_once
+_decode = json.JSONDecoder().raw_decode
 _space = re.compile(r"[ \t\n\r]*").match
 
 
@@ -67,13 +67,10 @@ class _Window:
         self.next_character()
         while True:
             try:
-                found, self.at = _scan(self.text, self.at)
+                found, self.at = _decode(self.text, self.at)
                 return found
-            except StopIteration as stop:
-                what, place = "Expecting value", stop.value
             except json.JSONDecodeError as error:
-                what, place = error.msg, error.pos
-            place -= self.at
+                what, place = error.msg, error.pos - self.at
             if len(self.text) - self.at > CHUNK or not self._more():
                 self.fail(what, self.at + place)
 
