@@ -7,6 +7,7 @@ half a data set does not open, and keeps every record of every scene.
 from __future__ import annotations
 
 import math
+import sys
 from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ Row = dict[str, Any]
 
 
 class Tables:
-    """What some scenes need of a version's tables.
+    """What some scenes need of a version's tables; the largest are read when asked for.
 
     Args:
         folder: the version's.
@@ -68,16 +69,15 @@ class Tables:
             self.samples[row["scene_token"]].append(row)
         self.key_frames: dict[str, dict[str, str]] = {token: {} for token in samples}
         self.annotations: dict[str, list[str]] = {token: [] for token in samples}
+        self.annotated = False
         for name in ("sensor", "calibrated_sensor", "instance", "category"):
             self._load(name)
         sensors = self._tables["sensor"].values()
         self.channels = {
             text("sensor", row, "channel"): text("sensor", row, "modality") for row in sensors
         }
-        self._load_frames()
-        self._load_boxes()
 
-    def _load_frames(self) -> None:
+    def load_frames(self) -> None:
         """Key frames of cameras and all files of the other sensors, and the poses of these."""
         samples, calibration = self._tables["sample"], "calibrated_sensor_token"
         sensors = self._of("sensor", "modality", "camera")
@@ -92,6 +92,8 @@ class Tables:
         for token, row in self._load("sample_data", needed).items():
             # One text for all who refer to it: there are millions.
             sample = row["sample_token"] = samples[row["sample_token"]]["token"]
+            if isinstance(row.get(calibration), str):
+                row[calibration] = sys.intern(row[calibration])
             if row.get("ego_pose_token") == token:
                 row["ego_pose_token"] = token
             poses.add(row.get("ego_pose_token"))
@@ -99,12 +101,11 @@ class Tables:
                 self.key_frames[sample][self._channel(row)] = token
         self._load("ego_pose", lambda row: row["token"] in poses)
 
-    def _load_boxes(self) -> None:
+    def load_boxes(self) -> None:
         """Annotations, without those of things that are known to be no vehicles."""
         names = self._tables["category"].values()
         others = [row["token"] for row in names if VEHICLE not in str(row.get("name", VEHICLE))]
         things = self._of("instance", "category_token", *others)
-        self.annotated = False
 
         def needed(row: Row) -> bool:
             if row.get("sample_token") not in self.annotations:
@@ -134,9 +135,12 @@ class Tables:
         parts = Path(str(row["filename"])).parts  # samples/CHANNEL/name
         return parts[-2] if len(parts) > 1 else ""
 
-    def take(self, table: str, token: str) -> None:
-        """Lets go of a record that was read."""
-        del self._tables[table][token]
+    def forget(self, table: str, token: str | None = None) -> None:
+        """Lets go of a record, or of a whole table."""
+        if token is None:
+            del self._tables[table]
+        else:
+            del self._tables[table][token]
 
     def get(self, table: str, token: Any) -> Row:
         """A record.
