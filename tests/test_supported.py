@@ -41,7 +41,7 @@ def test_the_engine_alone_imports_little_and_quickly() -> None:
 @pytest.mark.parametrize(
     ("package", "installed", "told"),
     [
-        ("torch", "2.1.2+cu121", "lmd needs torch 2.3 or later, and 2.1.2+cu121 is installed"),
+        ("torch", "2.1.2+cu121", "lmd needs torch 2.4 or later, and 2.1.2+cu121 is installed"),
         ("numpy", "1.23.5", "lmd needs numpy 1.24 or later, and 1.23.5 is installed"),
         ("typer", "0.15.3", "lmd needs typer 0.15.4 or later, and 0.15.3 is installed"),
     ],

@@ -1,4 +1,4 @@
-"""What torch 2.3 and 2.4 lack of what the engine uses of later ones."""
+"""What torch 2.4 lacks of what the engine uses of later ones."""
 
 from __future__ import annotations
 

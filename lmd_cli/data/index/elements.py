@@ -12,6 +12,7 @@ CHUNK = 1 << 23
 
 _decode = json.JSONDecoder().raw_decode
 _space = re.compile(r"[ \t\n\r]*").match
+_comma = re.compile(r"[ \t\n\r]*,[ \t\n\r]*(?=[^ \t\n\r])").match
 
 
 def list_elements(file: TextIO) -> Iterator[Any]:
@@ -30,16 +31,10 @@ def list_elements(file: TextIO) -> Iterator[Any]:
     if window.next_character() == "]":
         window.end()
         return
-    while True:
+    yield window.element()
+    while window.goes_on():
         yield window.element()
-        character = window.next_character()
-        window.at += 1
-        if character == "]":
-            window.at -= 1
-            window.end()
-            return
-        if character != ",":
-            window.fail("Expecting ',' delimiter", window.at - 1)
+    window.end()
 
 
 class _Window:
@@ -63,8 +58,7 @@ class _Window:
                 return self.text[self.at : self.at + 1]
 
     def element(self) -> Any:
-        """The value that begins at the next character."""
-        self.next_character()
+        """The value that begins here."""
         while True:
             try:
                 found, self.at = _decode(self.text, self.at)
@@ -73,6 +67,19 @@ class _Window:
                 what, place = error.msg, error.pos - self.at
             if len(self.text) - self.at > CHUNK or not self._more():
                 self.fail(what, self.at + place)
+
+    def goes_on(self) -> bool:
+        """Whether another element follows, to which it goes, or else the list's last bracket."""
+        if within := _comma(self.text, self.at):
+            self.at = within.end()
+            return True
+        character = self.next_character()
+        if character == ",":
+            self.at += 1
+            self.next_character()
+        elif character != "]":
+            self.fail("Expecting ',' delimiter", self.at)
+        return character == ","
 
     def end(self) -> None:
         """Past the list's last bracket, where nothing may follow."""
