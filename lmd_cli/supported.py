@@ -10,7 +10,7 @@ PYTHON = (3, 10)
 #: The oldest versions that were tried, and what is wrong with those before (pyproject.toml has the
 #: bounds for installing; here are those that an environment made otherwise may break).
 OLDEST = {
-    "torch": ((2, 4), "before 2.3 references to freed memory stay alive, and 2.3 was seen to crash"),
+    "torch": ((2, 4), "older ones were seen to crash on references to freed memory"),
     "numpy": ((1, 24), "it was never tried"),
     "typer": ((0, 15, 4), "it cannot read the options"),
 }

@@ -28,8 +28,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 #: What the engine's tests and their fixtures import.
 RUNNERS = ("pytest>=8", "pytest-xdist", "hypothesis", "expecttest", "einops")
 CORE = tuple(
-    f"tests/decomposition/test_{name}.py"
-    for name in ("api", "replay", "rules_linear", "inplace")
+    f"tests/decomposition/test_{name}.py" for name in ("api", "replay", "rules_linear", "inplace")
 )
 VERSIONS = (
     "import sys, torch, numpy; "
