@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +11,7 @@ import typer
 from lmd_cli.cli import options
 
 
-class Style(StrEnum):
+class Style(str, Enum):
     """The paper's figures 2, 3 and 4."""
 
     POSITIVE = "positive"

@@ -75,8 +75,11 @@ def load_checkpoint(path: Path | str, module: nn.Module, *, ema: bool = False) -
 
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file, hexadecimal."""
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def read_state(path: Path, choose: Callable[[Any, list[str]], dict[str, Any]]) -> dict[str, Tensor]:
