@@ -46,7 +46,7 @@ def radar(chance: random.Random) -> bytes:
     points = chance.randint(0, 20)
     lines = {
         "VERSION": "0.7",
-        "RADAR_FIELDS": " ".join(RADAR_FIELDS),
+        "FIELDS": " ".join(RADAR_FIELDS),
         "SIZE": " ".join(map(str, SIZES)),
         "TYPE": "F F F I I F F F F F I I I I I I I I",
         "COUNT": " ".join("1" * len(RADAR_FIELDS)),

@@ -123,7 +123,7 @@ def test_fields_of_another_radar_are_mapped(tmp_path: Path) -> None:
 
 
 HEADER = b"""VERSION 0.7
-RADAR_FIELDS x y z intensity
+FIELDS x y z intensity
 SIZE 4 4 4 4
 TYPE F F F F
 COUNT 1 1 1 1

@@ -74,11 +74,11 @@ def _split(content: bytes) -> tuple[Header, memoryview]:
 
 
 def _parsed(lines: dict[str, list[str]]) -> Header:
-    names, sizes = _named(lines["RADAR_FIELDS"]), _whole(lines, "SIZE", 8)
+    names, sizes = _named(lines["FIELDS"]), _whole(lines, "SIZE", 8)
     counts = _whole(lines, "COUNT", WIDEST) if "COUNT" in lines else [1] * len(names)
     kinds = lines["TYPE"]
     if not names or not len(names) == len(sizes) == len(counts) == len(kinds):
-        raise NotPcdError("its lines RADAR_FIELDS, SIZE, TYPE and COUNT are not of one length")
+        raise NotPcdError("its lines FIELDS, SIZE, TYPE and COUNT are not of one length")
     shape = _whole(lines, "WIDTH", MOST_POINTS) + _whole(lines, "HEIGHT", MOST_POINTS)
     points = _product(shape)
     if "POINTS" in lines and _whole(lines, "POINTS", MOST_POINTS) != [points]:

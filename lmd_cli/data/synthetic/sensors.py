@@ -217,7 +217,7 @@ def pcd_bytes(records: NDArray) -> bytes:
     header = [
         "# .PCD v0.7 - Point Cloud Data file format",
         "VERSION 0.7",
-        "RADAR_FIELDS " + " ".join(names),
+        "FIELDS " + " ".join(names),
         "SIZE " + " ".join(str(kind.itemsize) for kind in kinds),
         "TYPE " + " ".join(kind.kind.upper() for kind in kinds),
         "COUNT " + " ".join("1" for _ in names),
