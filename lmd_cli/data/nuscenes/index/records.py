@@ -171,8 +171,8 @@ class SplitIndex:
 
     def _vehicle(self, row: np.void) -> Annotation:
         token, category, instance, *values = _plain(row)
-        name, owner = self.meta["categories"][category], self.meta["instances"][instance]
-        return Annotation(token.decode(), name, *values, owner)
+        values.append(self.meta["instances"][instance])
+        return Annotation(token.decode(), self.meta["categories"][category], *values)
 
 
 def _plain(row: np.void) -> list[Any]:
