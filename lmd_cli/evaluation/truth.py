@@ -83,13 +83,31 @@ class SyntheticTruth:
 
 
 @dataclass(frozen=True)
+class RegionMeans:
+    """Mean output over regions.
+
+    Attributes:
+        weights: (n, cells), each region's with weights that sum to 1.
+        channel: of the output.
+    """
+
+    weights: Tensor
+    channel: int
+
+    def __call__(self, output: Tensor) -> Tensor:
+        """(B, C, ...) to (B, n)."""
+        return output[:, self.channel].flatten(1) @ self.weights.T
+
+
+@dataclass(frozen=True)
 class RegionTruth:
     """The regions that a data set of the user's own gives; one is detected if its mean output is
-    above zero."""
+    above zero. Not ``graded`` are regions of which nobody knows the evidence."""
 
     dataset: Any
     modalities: Sequence[str]
     channel: int
+    graded: bool = True
 
     def at(self, index: int, total: Tensor) -> tuple[list[Thing], Means]:
         """See :class:`Truth`.
@@ -105,12 +123,11 @@ class RegionTruth:
         rows = torch.stack(masks).to(cells) if masks else cells.new_zeros(0, cells.shape[1])
         weights = rows / rows.sum(1, keepdim=True)  # (n, cells)
 
-        def means(output: Tensor) -> Tensor:
-            return output[:, self.channel].flatten(1) @ weights.T
-
+        means = RegionMeans(weights, self.channel)
         found = (means(total)[0] > 0).tolist()
+        unknown = dict.fromkeys(self.modalities, float("nan"))
         things = [
-            Thing(r.token, r.instance or r.token, r.evidence, seen)
+            Thing(r.token, r.instance or r.token, r.evidence if self.graded else unknown, seen)
             for r, seen in zip(regions, found, strict=True)
         ]
         return things, means
@@ -132,11 +149,24 @@ class RegionTruth:
                 f"{where}: the mask of {region.token} must be a bool tensor of shape {shape} with "
                 "at least one cell set"
             )
-        if set(region.evidence) != set(self.modalities):
+        if self.graded and set(region.evidence) != set(self.modalities):
             raise ContractError(
                 f"{where}: {region.token} has evidence of {', '.join(region.evidence)}; the "
                 f"modalities are {', '.join(self.modalities)}"
             )
+
+
+def require_annotations(data: DataConfig, dataset: Any) -> None:
+    """Refuses a root of which nothing can be scored.
+
+    Raises:
+        DataError: no sample of the split has annotations.
+    """
+    if not dataset.annotated:
+        raise DataError(
+            f"{dataset.dataroot} has no annotations of split {split_name(data.split)}: nothing "
+            "can be scored. lmd evaluate, decompose and sanity need none"
+        )
 
 
 def truth_of(config: RunConfig, dataset: Any) -> Truth:
@@ -148,11 +178,7 @@ def truth_of(config: RunConfig, dataset: Any) -> Truth:
     """
     model, data = config.model, config.data
     if isinstance(data, DataConfig):
-        if not dataset.annotated:
-            raise DataError(
-                f"{dataset.dataroot} has no annotations of split {split_name(data.split)}: nothing "
-                "can be scored. lmd evaluate, decompose and sanity need none"
-            )
+        require_annotations(data, dataset)
         tables = dataset.dataroot / data.version
         evidence, instances = read_evidence(tables), read_instances(tables)
         return SyntheticTruth(dataset, model.output, evidence, instances)
