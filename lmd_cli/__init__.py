@@ -36,6 +36,6 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    homes = {"RunConfig": "config", "load_config": "config_file"}
+    homes = {"RunConfig": "config.schema", "load_config": "config.loading"}
     home = homes.get(name, "decomposition")
     return getattr(import_module(f"{__name__}.{home}"), name)

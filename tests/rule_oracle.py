@@ -106,7 +106,7 @@ def replayed(inputs: Mapping[str, Any], result: Decomposition, name: str) -> Any
         return program.collect(program.run({}, stream), 1, True)
     tree = map_tensors(lambda t: t.unsqueeze(0), inputs[name])
     stream = Stream(layout.modalities.index(name), layout.uniform_share)
-    return program.collect(program.run(program.start(name, tree, 1), stream), 1, False)
+    return program.collect(program.run(program.start(name, tree), stream), 1, False)
 
 
 def rows_of(result: Decomposition) -> dict[str, list[Tensor]]:

@@ -11,28 +11,29 @@ from safetensors.torch import save_file
 from lmd_cli.assembly import build
 from lmd_cli.config.loading import load_config
 from lmd_cli.errors import CheckpointError, ConfigError
+from lmd_cli.runtime import compute
 from lmd_cli.runtime.progress import Silent
 
 
 def test_the_cpu_is_always_there():
-    assert build.resolve_device("cpu") == torch.device("cpu")
+    assert compute.resolve_device("cpu") == torch.device("cpu")
 
 
 def test_devices_that_are_there(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
-    assert build.resolve_device("auto") == torch.device("cuda", 0)
-    assert build.resolve_device("cuda") == torch.device("cuda", 0)
-    assert build.resolve_device("cuda:1") == torch.device("cuda", 1)
+    assert compute.resolve_device("auto") == torch.device("cuda", 0)
+    assert compute.resolve_device("cuda") == torch.device("cuda", 0)
+    assert compute.resolve_device("cuda:1") == torch.device("cuda", 1)
     with pytest.raises(ConfigError, match=r"cuda:2 is not there.*cpu, cuda:0, cuda:1"):
-        build.resolve_device("cuda:2")
+        compute.resolve_device("cuda:2")
 
 
 def test_without_a_gpu_auto_is_the_cpu(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert build.resolve_device("auto") == torch.device("cpu")
+    assert compute.resolve_device("auto") == torch.device("cpu")
     with pytest.raises(ConfigError, match=r"device cuda is not there.*there are: cpu$"):
-        build.resolve_device("cuda")
+        compute.resolve_device("cuda")
 
 
 def test_random_weights_are_seeded_and_said_to_be_random(tiny_config: Path):

@@ -17,11 +17,11 @@ from lmd_cli.assembly.finite import bad_weights, whose
 from lmd_cli.assembly.targets import blamed
 from lmd_cli.config.compute import Precision
 from lmd_cli.decomposition import decompose
+from lmd_cli.decomposition.capture import recording
 from lmd_cli.decomposition.inputs import not_finite
 from lmd_cli.decomposition.tracing.modes import while_decomposed
 from lmd_cli.errors import CheckpointError, ContractError
 from lmd_cli.runtime.compute import HALF, TYPES
-from lmd_cli.runtime.cuda_graphs import recording
 
 
 def encode_batch(

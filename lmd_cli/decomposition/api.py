@@ -12,12 +12,13 @@ from torch import Tensor, nn
 from lmd_cli.decomposition import rules as _rules  # noqa: F401  (registers the rules)
 from lmd_cli.decomposition.capture import recording
 from lmd_cli.decomposition.errors import ConservationError, InputError, LeakError
-from lmd_cli.decomposition.inputs import Lifted, lifted, names_of
+from lmd_cli.decomposition.inputs import lifted, names_of
 from lmd_cli.decomposition.layout import Layout
 from lmd_cli.decomposition.linearised.program import Program
+from lmd_cli.decomposition.maps import Stack
 from lmd_cli.decomposition.module_rules import ModuleRules, VariantByModule
-from lmd_cli.decomposition.pytrees import leaves, map_tensors, with_leaves
-from lmd_cli.decomposition.result import Decomposition, decomposed_leaves
+from lmd_cli.decomposition.pytrees import leaves, map_leaves, map_tensors
+from lmd_cli.decomposition.result import Decomposition, Parts, decomposed_leaves
 from lmd_cli.decomposition.tracing.audit import clean_stack, is_broken
 from lmd_cli.decomposition.tracing.bias_alone import BiasSession
 from lmd_cli.decomposition.tracing.layers import LayerRecorder, with_parts
@@ -82,11 +83,11 @@ def decompose(
     if bilinear not in ("bias", "interaction"):
         raise InputError(f"bilinear must be 'bias' or 'interaction', not {bilinear!r}")
     layout = Layout(names_of(inputs), {k: len(v) for k, v in (extras or {}).items()})
-    root = root if root is not None else find_root(function)
-    recorder = LayerRecorder(layers, root, bilinear == "bias")
+    root, merged = root if root is not None else find_root(function), bilinear == "bias"
+    recorder = LayerRecorder(layers, root, merged)
     session = Session(
         layout,
-        VariantByModule(parse_variant(variant), rules, root),
+        VariantByModule(variant, rules, root),
         root=root,
         audit=audit,
         program=Program() if keep_frozen else None,
@@ -96,49 +97,54 @@ def decompose(
     )
     recorder.session = session
     with nullcontext() if grad else torch.no_grad():
-        tensors = {
+        parts = {
             name: lifted(layout, name, tree, (extras or {}).get(name, ()))
             for name, tree in inputs.items()
         }
-        tree = trace(session, function, inputs, tensors, constants or {})
+        tree = trace(session, function, inputs, parts, constants or {})
     if not decomposed_leaves(tree):
         raise LeakError("no output carries parts: it does not depend on the inputs, or they leaked")
     if audit is not True:  # the records show where
         _require_conserved(tree, layout)
-    return _result(session, tree, recorder, bilinear == "bias")
+    return _result(session, tree, recorder.layers, merged)
 
 
 def trace(
     session: Session,
     function: Callable[..., Any],
     inputs: Mapping[str, Any],
-    tensors: Mapping[str, list[Lifted]],
+    parts: Mapping[str, list[Stack]],
     constants: Mapping[str, Any],
 ) -> Any:
     """The function's output, with parts where it has them. It gets copies of the inputs, which it
-    may write to."""
-    given: dict[str, Any] = {}
-    for name, tree in inputs.items():
-        copies = [leaf.total.clone() for leaf in tensors[name]]
-        for copy, leaf in zip(copies, tensors[name], strict=True):
-            session.give(copy, leaf.stack, leaf.rows).shared = True
-        given[name] = with_leaves(tree, copies)
-    starts = {} if session.program is None else session.program.starts(session, given)
+    may write to.
+
+    Args:
+        parts: of each input's tensors, in order.
+    """
+    given = {name: map_leaves(torch.clone, tree) for name, tree in inputs.items()}
+    for name, tree in given.items():
+        for copy, (stack, rows) in zip(leaves(tree), parts[name], strict=True):
+            session.give(copy, stack, rows).shared = True
+    if session.program is not None:
+        session.program.starts_at(session, given)
     with session.open():
         output = function(**given, **constants)
         if isinstance(output, Generator):
             output = list(output)
         session.notes.returned(function, given, output)
     if session.program is not None:
-        session.program.finish(session, starts, output)
+        session.program.ends_at(session, output)
     return map_tensors(lambda t: with_parts(session, t), output)
 
 
-def _result(session: Session, tree: Any, recorder: LayerRecorder, merged: bool) -> Decomposition:
+def _result(
+    session: Session, tree: Any, layers: Mapping[str, Parts] | None = None, merged: bool = True
+) -> Decomposition:
     notes, program = session.notes, session.program
     session.close()
     return Decomposition(
-        tree, session.layout, recorder.layers, notes.records, notes.coverage, program, merged
+        tree, session.layout, layers or {}, notes.records, notes.coverage, program, merged
     )
 
 
@@ -195,18 +201,15 @@ def decompose_onward(
         NoRuleError, LeakError: as in :func:`decompose`.
     """
     layout = Layout(tuple(parts), {k: len(v) for k, v in (extras or {}).items()})
-    stack = [*parts.values(), *(x for name in parts for x in (extras or {}).get(name, ()))]
-    rows = layout.all_rows if bias is not None else layout.all_rows[:-1]
-    stack += [bias] if bias is not None else []
+    riding = [x for name in parts for x in (extras or {}).get(name, ())]
+    stack = [*parts.values(), *riding, *([] if bias is None else [bias])]
     root = root if root is not None else find_root(function)
-    variants = VariantByModule(parse_variant(variant), None, root)
     program = Program() if keep_frozen else None
-    session = Session(layout, variants, root=root, program=program)
-    recorder = LayerRecorder((), root)
+    session = Session(layout, VariantByModule(variant, None, root), root=root, program=program)
     with torch.no_grad():
-        start = {"x": [Lifted(total, torch.stack(stack), rows)]}
+        start = {"x": [(torch.stack(stack), layout.all_rows[: len(stack)])]}
         tree = trace(session, lambda x: function(x), {"x": total}, start, {})
-    return _result(session, tree, recorder, True)
+    return _result(session, tree)
 
 
 def decompose_bias(
@@ -225,30 +228,12 @@ def decompose_bias(
             :func:`.linearised.structure.products_of_features`); behind them the bias goes alone.
     """
     layout, root = Layout(tuple(inputs)), find_root(function)
-    variants = VariantByModule(parse_variant(variant), None, root)
+    variants = VariantByModule(variant, None, root)
     session = BiasSession(layout, variants, root=root, products=products)
     with torch.no_grad():
-        tensors = {name: _present(layout, name, tree) for name, tree in inputs.items()}
-        tree = trace(session, function, inputs, tensors, {})
-    return _result(session, tree, LayerRecorder((), root), True)
-
-
-def _present(layout: Layout, modality: str, tree: Any) -> list[Lifted]:
-    """A modality's tensors; those that are all zero have no part."""
-    found = lifted(layout, modality, tree)
-    if any(bool(leaf.any()) for leaf in leaves(tree)):
-        return found
-    bias = (layout.bias,)
-    return [Lifted(x.total, torch.zeros_like(x.stack), bias) for x in found]
-
-
-def parse_variant(variant: str | Variant) -> Variant:
-    """A variant by name.
-
-    Raises:
-        InputError: there is none of this name.
-    """
-    try:
-        return Variant.parse(variant)
-    except ValueError as error:
-        raise InputError(str(error)) from None
+        parts = {name: lifted(layout, name, tree) for name, tree in inputs.items()}
+        for name, own in parts.items():
+            if not any(bool(stack.any()) for stack, _ in own):
+                parts[name] = [(stack, (layout.bias,)) for stack, _ in own]
+        tree = trace(session, function, inputs, parts, {})
+    return _result(session, tree)

@@ -48,8 +48,3 @@ def ratio_shares(modalities: Tensor, bias: Tensor) -> Tensor:
     oppose = modalities[0] * bias.sign() < 0
     shares = torch.where(agree, weight, torch.where(oppose, against, torch.zeros_like(weight)))
     return shares * same
-
-
-def bias_shares(split: str, modalities: Tensor, bias: Tensor) -> Tensor:
-    """Shares of the bias ``(M, *shape)`` under ``sum`` (C.1) or ``ratio`` (C.2)."""
-    return (sum_shares if split == "sum" else ratio_shares)(modalities, bias)

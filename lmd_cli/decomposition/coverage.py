@@ -12,13 +12,13 @@ import torch
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-from lmd_cli.decomposition.api import parse_variant, trace
+from lmd_cli.decomposition.api import trace
 from lmd_cli.decomposition.errors import DecompositionError, LeakError, NoRuleError
 from lmd_cli.decomposition.inputs import lifted, names_of
 from lmd_cli.decomposition.layout import Layout
 from lmd_cli.decomposition.memory import Place
 from lmd_cli.decomposition.module_rules import ModuleRules, VariantByModule
-from lmd_cli.decomposition.pytrees import leaves
+from lmd_cli.decomposition.pytrees import leaves, map_tensors
 from lmd_cli.decomposition.registry import Rule, RuleInfo, find_rule, function_name
 from lmd_cli.decomposition.result import decomposed_leaves
 from lmd_cli.decomposition.tracing.modules import find_root, training_mode
@@ -99,59 +99,39 @@ def explain_coverage(
     """
     layout = Layout(names_of(inputs))
     root = root if root is not None else find_root(function)
-    variants = VariantByModule(parse_variant(variant), rules, root)
+    variants = VariantByModule(variant, rules, root)
     session = _Explaining(layout, variants, root=root, plain_modules=plain_modules)
-    with torch.no_grad(), _unchanged(root), _evaluating(session, root):
-        tensors = {name: lifted(layout, name, tree) for name, tree in inputs.items()}
-        output = trace(session, function, inputs, tensors, constants or {})
+    with torch.no_grad(), _unchanged(nn.Module() if root is None else root) as network:
+        session.evaluate(network)
+        parts = {name: lifted(layout, name, tree) for name, tree in inputs.items()}
+        output = trace(session, function, inputs, parts, constants or {})
     if not decomposed_leaves(output):
         session.gap("the output", NoRuleError("no output carries parts"), "", module="")
     return Coverage(tuple(session.rows()))
 
 
 @contextmanager
-def _unchanged(root: nn.Module | None) -> Iterator[None]:
+def _unchanged(root: nn.Module) -> Iterator[nn.Module]:
     """Parameters, buffers and the random generators' states are the same afterwards."""
-    modules = list(root.modules()) if root is not None else []
-    own = [m for m in modules if not isinstance(m, torch.jit.ScriptModule)]
-    owned = [(m, table, dict(getattr(m, table))) for m in own for table in _TABLES]
-    everything = (*root.parameters(), *root.buffers()) if root is not None else ()
-    held = {id(t): t for t in everything}
-    before = {key: t.detach().clone() for key, t in held.items() if not is_lazy(t)}
-    devices = {t.device for t in held.values() if t.is_cuda}
-    modes = [(m, m.training) for m in modules]
-    with torch.random.fork_rng(devices=[d.index for d in devices]):
+    modes = [(module, module.training) for module in root.modules()]
+    owners = [m for m, _ in modes if not isinstance(m, torch.jit.ScriptModule)]
+    kept: list[dict[str, Any]] = [t for m in owners for t in (m._parameters, m._buffers)]
+    tables = [(own, dict(own)) for own in kept]
+    tensors = [*root.parameters(), *root.buffers()]
+    values = [(t, t.detach().clone()) for t in tensors if not is_lazy(t)]
+    devices = {t.device.index for t in tensors if t.is_cuda}
+    with torch.random.fork_rng(devices=devices):
         try:
-            yield
+            yield root
         finally:
-            for module, table, values in owned:
-                getattr(module, table).clear()
-                getattr(module, table).update(values)
+            for own, before in tables:
+                own.clear()
+                own.update(before)
             for module, training in modes:
                 module.training = training
-            for key, value in before.items():
-                if not torch.equal(held[key], value):
-                    held[key].data.copy_(value)
-
-
-#: Where a module keeps its tensors.
-_TABLES = ("_parameters", "_buffers")
-
-
-@contextmanager
-def _evaluating(session: _Explaining, root: nn.Module | None) -> Iterator[None]:
-    """A norm in training mode is a gap, and must not count this batch."""
-    modules = root.named_modules() if root is not None else ()
-    training = [(n, m, kind) for n, m in modules if (kind := training_mode(m))]
-    for name, module, kind in training:
-        why = f"{kind} is in training mode in module {name!r}; call .eval() on the network"
-        session.gap(kind, NoRuleError(why), "", module=name)
-        module.training = False
-    try:
-        yield
-    finally:
-        for _, module, _ in training:
-            module.training = True
+            for t, value in values:
+                if not torch.equal(t, value):
+                    t.data.copy_(value)
 
 
 class _Explaining(Session):
@@ -160,6 +140,14 @@ class _Explaining(Session):
     def __init__(self, *args: Any, **options: Any):
         super().__init__(*args, **options)
         self._gaps: dict[tuple[str, str], tuple[str, str]] = {}
+
+    def evaluate(self, root: nn.Module) -> None:
+        """A norm in training mode is a gap, and must not count this batch."""
+        for name, module in root.named_modules():
+            if kind := training_mode(module):
+                why = f"{kind} is in training mode in module {name!r}; call .eval() on the network"
+                self.gap(kind, NoRuleError(why), "", module=name)
+                module.training = False
 
     def rows(self) -> Iterator[CoverageRow]:
         """Everything that was met, in order."""
@@ -196,22 +184,22 @@ class _Explaining(Session):
         op = operator(function)
         result = function(*args, **kwargs)
         if op.view:
-            return [t.clone() for t in result] if isinstance(result, list) else result.clone()
+            return map_tensors(torch.clone, result)
         given = op.bind(args, kwargs)
-        for t in (*leaves(result), *(given.get(name) for name in op.written)):
-            self._make_bias(t)
+        self._make_bias([result, [given.get(name) for name in op.written]])
         return result
 
-    def _make_bias(self, t: Any) -> None:
-        """Forgets a tensor's parts, if it has any: all of it is bias."""
-        if not isinstance(t, Tensor) or not (t.is_floating_point() or t.is_complex()):
-            return
-        parts, bias = t.clone().unsqueeze(0), (self.layout.bias,)
-        buffer = self.buffer_of(t)
-        if buffer is None or not buffer.rows:
-            self.give(t, parts, bias)
-        else:
-            buffer.write(parts, bias, Place(t, buffer.key))
+    def _make_bias(self, tree: Any) -> None:
+        """All of every tensor is bias, whatever parts it had."""
+        for t in leaves(tree):
+            if not isinstance(t, Tensor) or not (t.is_floating_point() or t.is_complex()):
+                continue
+            parts, bias = t.clone().unsqueeze(0), (self.layout.bias,)
+            buffer = self.buffer_of(t)
+            if buffer is None or not buffer.rows:
+                self.give(t, parts, bias)
+            else:
+                buffer.write(parts, bias, Place(t, buffer.key))
 
     def outward(self, function: Any, args: Any, kwargs: Any) -> None:
         try:
@@ -245,16 +233,15 @@ class _Explaining(Session):
     def _plainly(self, function: Any) -> Any:
         with self.paused():
             result = function()
-            for t in leaves(result):
-                self._make_bias(t)
+            self._make_bias(result)
         return result
 
     def dropped(self, name: str, module: nn.Module, output: Any, error: LeakError) -> None:
         self.gap(type(module).__name__, error, f"plain_modules=[{name or '(root)'!r}]", module=name)
-        for t in leaves(output):
-            if isinstance(t, Tensor) and self.lost(t):
-                self._plain.pop(id(t), None)
-                self._make_bias(t)
+        lost = [t for t in leaves(output) if isinstance(t, Tensor) and self.lost(t)]
+        for t in lost:
+            self._plain.pop(id(t), None)
+        self._make_bias(lost)
 
 
 def _register_call(function: Any) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -12,7 +11,8 @@ from torch import Tensor
 from lmd_cli.decomposition.capture import recording
 from lmd_cli.decomposition.errors import InputError
 from lmd_cli.decomposition.layout import Layout
-from lmd_cli.decomposition.pytrees import leaves, named_leaves, paths
+from lmd_cli.decomposition.maps import Stack
+from lmd_cli.decomposition.pytrees import named_leaves
 
 
 def names_of(inputs: Any) -> tuple[str, ...]:
@@ -33,23 +33,8 @@ def names_of(inputs: Any) -> tuple[str, ...]:
     return tuple(inputs)
 
 
-@dataclass(frozen=True)
-class Lifted:
-    """A tensor of a modality's input with what rides along.
-
-    Attributes:
-        total: the tensor.
-        stack: its own part and its extras' ``(1 + extras, *shape)``.
-        rows: of the layout.
-    """
-
-    total: Tensor
-    stack: Tensor
-    rows: tuple[int, ...]
-
-
-def lifted(layout: Layout, modality: str, tree: Any, extras: Sequence[Any] = ()) -> list[Lifted]:
-    """A modality's tensors: its own part is all of each, the rest zero.
+def lifted(layout: Layout, modality: str, tree: Any, extras: Sequence[Any] = ()) -> list[Stack]:
+    """The parts of a modality's tensors, in order: its own is all of each, the rest zero.
 
     Args:
         layout: rows of the stack.
@@ -60,14 +45,15 @@ def lifted(layout: Layout, modality: str, tree: Any, extras: Sequence[Any] = ())
     Raises:
         InputError: a leaf that is not a finite floating tensor, or extras that do not match.
     """
-    for path, leaf in named_leaves(tree):
+    own = dict(named_leaves(tree))
+    for path, leaf in own.items():
         _require_leaf(leaf, f"input {modality!r}{path}")
-    others = [_leaves_like(extra, paths(tree), modality, i) for i, extra in enumerate(extras)]
+    alternatives = [own]
+    for i, extra in enumerate(extras):
+        alternatives.append(dict(named_leaves(extra)))
+        _require_alike(alternatives[-1], own, f"extra {i} of {modality!r}")
     rows = (layout.modalities.index(modality), *layout.extra_rows(modality))
-    return [
-        _lift_leaf(leaf, [o[i] for o in others], rows, f"{modality!r}")
-        for i, leaf in enumerate(leaves(tree))
-    ]
+    return [(torch.stack([each[path] for each in alternatives]), rows) for path in own]
 
 
 def _require_leaf(leaf: Any, where: str) -> None:
@@ -83,23 +69,16 @@ def _require_leaf(leaf: Any, where: str) -> None:
         )
 
 
-def _leaves_like(extra: Any, structure: list[str], modality: str, index: int) -> list[Any]:
-    if paths(extra) != structure:
-        raise InputError(f"extra {index} of {modality!r} has another structure than the input")
-    return leaves(extra)
+def _require_alike(extra: Mapping[str, Any], own: Mapping[str, Any], where: str) -> None:
+    if [*extra] != [*own]:
+        raise InputError(f"{where} has another structure than the input")
+    for path, leaf in own.items():
+        given, wanted = _described(extra[path]), _described(leaf)
+        if given != wanted:
+            raise InputError(f"{where} is {given}, the input {wanted}")
 
 
-def _lift_leaf(leaf: Tensor, extras: list[Tensor], rows: tuple[int, ...], name: str) -> Lifted:
-    for i, extra in enumerate(extras):
-        found, wanted = _kind(extra), _kind(leaf)
-        if found != wanted:
-            raise InputError(f"extra {i} of {name} is {found}, the input {wanted}")
-    parts = torch.stack([leaf, *extras])
-    return Lifted(leaf, parts, rows)
-
-
-def _kind(value: Any) -> str:
-    """What a leaf is, for an error message."""
+def _described(value: Any) -> str:
     if not isinstance(value, Tensor):
         return f"a {type(value).__name__}"
     return f"a tensor of shape {tuple(value.shape)}, {value.dtype}, on {value.device}"

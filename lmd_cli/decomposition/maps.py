@@ -14,9 +14,9 @@ from typing import Literal, TypeAlias
 import torch
 from torch import Tensor
 
-from lmd_cli.decomposition.bias_splitting import bias_shares
+from lmd_cli.decomposition.bias_splitting import ratio_shares, sum_shares
 from lmd_cli.decomposition.layout import Layout
-from lmd_cli.decomposition.memory import Rows, expanded, inserted
+from lmd_cli.decomposition.memory import Rows, expanded
 from lmd_cli.decomposition.variant import Variant
 
 #: Whose constants are shared out by the ``uniform`` rules: BatchNorm's, or the other norms'.
@@ -111,7 +111,7 @@ def affine_parts(
         stacks: of its operands.
         total: the result, for its shape and type.
     """
-    rows = stacks[0][1] if len(stacks) == 1 else _rows_of(stacks)
+    rows = stacks[0][1] if len(stacks) == 1 else _union(*(own for _, own in stacks))
     if linear_map.run is None or not rows:
         parts, rows = total.new_empty((0, *total.shape)), ()
     elif linear_map.shares is not None:
@@ -123,7 +123,8 @@ def affine_parts(
         parts = _like_total(parts, total)
     if linear_map.constant is None:
         return parts, rows
-    return _with_constant(linear_map, parts, rows, total, layout, variant)
+    own = [stack for stack, _ in stacks]
+    return with_constant(linear_map, parts, rows, layout, variant, own)
 
 
 def _like_total(parts: Tensor, total: Tensor) -> Tensor:
@@ -135,31 +136,41 @@ def _like_total(parts: Tensor, total: Tensor) -> Tensor:
     return parts.expand(-1, *total.shape) if fits else parts
 
 
-def _rows_of(stacks: Sequence[Stack]) -> Rows:
-    """The rows of any of them."""
-    return tuple(sorted({row for _, own in stacks for row in own}))
-
-
-def _with_constant(
-    linear_map: Affine, parts: Tensor, rows: Rows, total: Tensor, layout: Layout, variant: Variant
+def with_constant(
+    linear_map: Affine,
+    parts: Tensor,
+    rows: Rows,
+    layout: Layout,
+    variant: Variant,
+    operands: Sequence[Tensor] = (),
 ) -> Stack:
-    value = linear_map.constant
+    """The parts of a result with the map's constant: added in place, except to the operands' own
+    memory."""
+    uniform, value = shared_out(linear_map.origin, variant), linear_map.constant
     assert value is not None
-    if shared_out(linear_map.origin, variant):
-        wide = layout.all_with(rows)
+    wide = layout.all_with(rows) if uniform else _union(rows, (layout.bias,))
+    if wide != rows:
         parts = expanded(parts, rows, wide)
-        return _added(parts, slice(0, layout.bias + 1), layout.uniform_share * value), wide
-    if layout.bias in rows:
-        at = rows.index(layout.bias)
-        return _added(parts, slice(at, at + 1), value), rows
-    return inserted(parts, rows, layout.bias, value.to(total.dtype).expand(total.shape))
+    elif not _is_writable(parts, operands):
+        parts = parts.clone()
+    if uniform:
+        parts[: layout.bias + 1] += layout.uniform_share * value
+    else:
+        parts[wide.index(layout.bias)] += value
+    return parts, wide
 
 
-def _added(parts: Tensor, where: slice, value: Tensor) -> Tensor:
-    """The stack with a value added to some rows, in memory of its own."""
-    parts = parts.clone()
-    parts[where] += value
-    return parts
+def _union(*rows: Rows) -> Rows:
+    """All rows of several stacks."""
+    return tuple(sorted({row for own in rows for row in own}))
+
+
+def _is_writable(parts: Tensor, operands: Sequence[Tensor]) -> bool:
+    """Whether a stack that was just made has memory of its own, each element once."""
+    if torch.is_grad_enabled() or torch._debug_has_internal_overlap(parts):
+        return False
+    storage = parts.untyped_storage()
+    return all(operand.untyped_storage() is not storage for operand in operands)
 
 
 def shared_out(origin: Origin | None, variant: Variant) -> bool:
@@ -170,15 +181,13 @@ def shared_out(origin: Origin | None, variant: Variant) -> bool:
 
 
 def with_shares(linear_map: Affine, stack: Stack, layout: Layout, variant: Variant) -> Affine:
-    """The map with Appendix C's shares for the clean parts of its operand, if any."""
+    """The map with Appendix C's shares for the clean parts of its operand, if it has a bias."""
     parts, rows = stack
-    if not linear_map.splits or variant.activation not in ("sum", "ratio"):
-        return linear_map
     if layout.bias not in rows:
         return linear_map
-    count = len(layout.modalities)
     wide = expanded(parts, rows, layout.all_with(rows))
-    shares = bias_shares(variant.activation, wide[:count], wide[layout.bias])
+    split = sum_shares if variant.activation == "sum" else ratio_shares
+    shares = split(wide[: len(layout.modalities)], wide[layout.bias])
     return replace(linear_map, shares=shares)
 
 
@@ -199,34 +208,30 @@ def bilinear_parts(
     """Appendix D.2: for a modality's part e, A_e B_e + A_e B_b + A_b B_e with the bias parts b;
     the bias is A_b B_b, and the interaction what the total has beyond these."""
     product = product_map.product
-    for (factor, own), (other, rows), first in ((a, b, True), (b, a, False)):
-        if own == (layout.bias,) and rows:  # linear in the other factor
-            made = product(factor, other) if first else product(other, factor)
-            return made.to(total.dtype), rows
-    found = _own_terms(product, a, b, layout)
+    for own, other in ((a[1], b[1]), (b[1], a[1])):
+        if own == (layout.bias,) and other:  # linear in the other factor
+            return product(a[0], b[0]).to(total.dtype), other
+    rows = tuple(row for row in _union(a[1], b[1]) if row < layout.bias)
+    (own_a, bias_a), (own_b, bias_b) = (_divided(stack, rows, layout) for stack in (a, b))
+    made = own_terms(product, own_a, own_b, bias_a, bias_b)
+    parts = {} if made is None else dict(zip(rows, made, strict=True))
+    if bias_a is not None and bias_b is not None:
+        parts[layout.bias] = product(bias_a, bias_b)[0]
     if _interact(a[1], b[1], layout):
-        clean = [v for row, v in found.items() if row in layout.clean]
-        found[layout.interaction] = total - sum(clean, torch.zeros_like(total))
-    if not found:  # rows that never meet
-        found[layout.bias] = torch.zeros_like(total)
-    rows = tuple(sorted(found))
-    return torch.stack([found[row].to(total.dtype).expand(total.shape) for row in rows]), rows
+        clean = [part for row, part in parts.items() if row in layout.clean]
+        parts[layout.interaction] = total - sum(clean, torch.zeros_like(total))
+    if not parts:  # rows that never meet
+        parts[layout.bias] = torch.zeros_like(total)
+    rows = tuple(sorted(parts))
+    return torch.stack([parts[row].to(total.dtype).expand(total.shape) for row in rows]), rows
 
 
-def _own_terms(
-    product: Callable[[Tensor, Tensor], Tensor], a: Stack, b: Stack, layout: Layout
-) -> dict[int, Tensor]:
-    """The modalities' rows and the bias."""
-    rows = tuple(sorted({row for row in (*a[1], *b[1]) if row < layout.bias}))
-    found: dict[int, Tensor] = {}
-    own = [_some(stack, rows) for stack in (a, b)]
-    bias = [_one(stack, layout.bias) for stack in (a, b)]
-    if rows:
-        made = own_terms(product, own[0], own[1], bias[0], bias[1])
-        found = dict(zip(rows, made, strict=True)) if made is not None else {}
-    if bias[0] is not None and bias[1] is not None:
-        found[layout.bias] = product(bias[0], bias[1])[0]
-    return found
+def _divided(stack: Stack, rows: Rows, layout: Layout) -> tuple[Tensor | None, Tensor | None]:
+    """The modalities' rows, spread out to ``rows``, and the bias; ``None`` where absent."""
+    parts, own = stack
+    count = sum(row < layout.bias for row in own)
+    bias = parts[count : count + 1] if layout.bias in own else None
+    return expanded(parts[:count], own[:count], rows) if count else None, bias
 
 
 def own_terms(
@@ -237,30 +242,17 @@ def own_terms(
     bias_b: Tensor | None,
 ) -> Tensor | None:
     """A_e (B_e + B_b) + A_b B_e for stacks; an absent factor (``None``) is zero."""
-    partner = _sum(b, bias_b)
+    partner = summed(b, bias_b)
     left = None if a is None or partner is None else product(a, partner)
     right = None if bias_a is None or b is None else product(bias_a, b)
-    return _sum(left, right)
+    return summed(left, right)
 
 
-def _sum(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+def summed(a: Tensor | None, b: Tensor | None) -> Tensor | None:
+    """a + b, where ``None`` is zero."""
     if a is None or b is None:
         return b if a is None else a
     return a + b
-
-
-def _some(stack: Stack, rows: Rows) -> Tensor | None:
-    """The rows below the bias, spread out to ``rows``."""
-    parts, own = stack
-    kept = [i for i, row in enumerate(own) if row in rows]
-    if not kept:
-        return None
-    return expanded(parts[: len(kept)], own[: len(kept)], rows)
-
-
-def _one(stack: Stack, row: int) -> Tensor | None:
-    parts, rows = stack
-    return parts[rows.index(row)].unsqueeze(0) if row in rows else None
 
 
 def _interact(a: Rows, b: Rows, layout: Layout) -> bool:

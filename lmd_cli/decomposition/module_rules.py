@@ -6,7 +6,6 @@ from __future__ import annotations
 import weakref
 from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
-from difflib import get_close_matches
 from fnmatch import fnmatchcase
 
 from torch import nn
@@ -60,23 +59,30 @@ class VariantByModule:
         variant: where no pattern matches.
         rules: pattern to fields, such as ``{"decoder.layer3.*": {"activation": "taylor"}}``; those
             of :func:`set_module_rules` if none. A pattern is matched against the qualified name of
-            the innermost module that runs (``*`` matches dots too: all that is inside); of
-            several that match, later ones win.
+            the innermost module that runs (``*`` matches dots too: all that is inside; an empty
+            one and ``(root)`` are the root); of several that match, later ones win.
         root: the module that names are relative to.
 
     Raises:
-        InputError: a pattern that matches no module, an unknown field or value.
+        InputError: no variant of this name, a pattern that matches no module, an unknown field or
+            value.
     """
 
     def __init__(
-        self, variant: Variant, rules: ModuleRules | None = None, root: nn.Module | None = None
+        self,
+        variant: str | Variant,
+        rules: ModuleRules | None = None,
+        root: nn.Module | None = None,
     ):
-        self.base, self._rules = variant, dict(module_rules(root) if rules is None else rules)
+        try:
+            self.base = Variant.parse(variant)
+        except ValueError as error:
+            raise InputError(str(error)) from None
+        self._rules = dict(module_rules(root) if rules is None else rules)
         self._known: dict[str, Variant] = {}
-        names = [name for name, _ in root.named_modules()] if root is not None else []
+        known_modules(self._rules, root, "rules")
         for pattern, changes in self._rules.items():
-            _check_pattern(pattern, names)
-            _changed(variant, pattern, changes)
+            _changed(self.base, pattern, changes)
 
     def __bool__(self) -> bool:
         return bool(self._rules)
@@ -86,20 +92,10 @@ class VariantByModule:
         if name not in self._known:
             variant = self.base
             for pattern, changes in self._rules.items():
-                if fnmatchcase(name, pattern):
+                if fnmatchcase(name, pattern) or fnmatchcase(name or "(root)", pattern):
                     variant = _changed(variant, pattern, changes)
             self._known[name] = variant
         return self._known[name]
-
-
-def _check_pattern(pattern: str, names: list[str]) -> None:
-    if not names:
-        raise InputError(f"rules: {pattern!r} names modules, but there is no module; give root=")
-    if any(fnmatchcase(name, pattern) for name in names):
-        return
-    near = get_close_matches(pattern, names, n=3)
-    hint = f"; near: {', '.join(near)}" if near else ""
-    raise InputError(f"rules: {pattern!r} matches no module{hint}")
 
 
 def _changed(variant: Variant, pattern: str, changes: Mapping[str, str]) -> Variant:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from copy import copy
 from dataclasses import fields
 from typing import Any
@@ -60,14 +60,3 @@ def leaves(tree: Any) -> list[Any]:
         else:
             found.append(leaf)
     return found
-
-
-def paths(tree: Any) -> list[str]:
-    """Where the leaves are: two trees of one structure have the same."""
-    return [path for path, _ in named_leaves(tree)]
-
-
-def with_leaves(tree: Any, values: Sequence[Any]) -> Any:
-    """The same structure with other leaves, in the order of :func:`leaves`."""
-    remaining = iter(values)
-    return map_leaves(lambda _: next(remaining), tree)

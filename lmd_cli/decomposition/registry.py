@@ -46,11 +46,13 @@ class Rule:
             its map (for several outputs, a map or ``None`` for each).
         kind: one of :data:`KINDS`.
         equation: where the rule comes from, for coverage tables.
+        replaced: what holds again when it is taken back.
     """
 
     apply: Callable[..., Any]
     kind: str
     equation: str
+    replaced: Rule | None = None
 
     @cached_property
     def info(self) -> RuleInfo:
@@ -58,8 +60,9 @@ class Rule:
         return RuleInfo(self.kind, self.equation)
 
 
+#: How torch represents its operators.
+OPERATORS = (torch._ops.OpOverload, torch._ops.OpOverloadPacket)
 _RULES: dict[Any, Rule] = {}
-_REPLACED: dict[Any, list[Rule]] = {}
 _NAMES: dict[Any, str] = {}
 #: Keys of rules that the dispatcher does not see: Python functions and custom autograd functions;
 #: and operators that torch takes apart before they are dispatched.
@@ -107,24 +110,21 @@ def register_rule(
                 raise ValueError(
                     f"{function_name(key)} has a rule already; override=True replaces it"
                 )
-            if key in _RULES:
-                _REPLACED.setdefault(key, []).append(_RULES[key])
-            _RULES[key] = Rule(apply, kind, equation)
-            if not _is_dispatched(key):
-                is_operator = isinstance(key, (torch._ops.OpOverload, torch._ops.OpOverloadPacket))
-                (_COMPOSITES if is_operator else _ABOVE_DISPATCH).add(key)
+            _RULES[key] = Rule(apply, kind, equation, replaced=_RULES.get(key))
+            if not isinstance(key, OPERATORS):
+                _ABOVE_DISPATCH.add(key)
+            elif _is_composite(key):
+                _COMPOSITES.add(key)
         return apply
 
     return decorate
 
 
-def _is_dispatched(key: Any) -> bool:
-    """Whether calls of it reach a dispatch mode under its own name."""
+def _is_composite(key: Any) -> bool:
+    """Whether torch makes all calls of an operator of others before they are dispatched."""
     if isinstance(key, torch._ops.OpOverload):
-        return not key._can_decompose()
-    if isinstance(key, torch._ops.OpOverloadPacket):
-        return not all(getattr(key, name)._can_decompose() for name in key.overloads())
-    return False
+        return bool(key._can_decompose())
+    return all(getattr(key, name)._can_decompose() for name in key.overloads())
 
 
 def aten_rule(
@@ -153,11 +153,10 @@ def aten(name: str) -> Any:
 def unregister_rule(function: Any) -> None:
     """Takes a rule back; the one that it replaced, if any, holds again."""
     key = operator_of(function)
-    replaced = _REPLACED.get(key)
-    if replaced:
-        _RULES[key] = replaced.pop()
+    rule = _RULES.pop(key, None)
+    if rule is not None and rule.replaced is not None:
+        _RULES[key] = rule.replaced
     else:
-        _RULES.pop(key, None)
         _ABOVE_DISPATCH.discard(key)
         _COMPOSITES.discard(key)
 
@@ -205,9 +204,9 @@ def function_name(function: Any) -> str:
     found = _NAMES.get(function) if function.__hash__ is not None else None
     if found is not None:
         return found
-    if is_scripted(function):
+    if isinstance(function, torch._C.ScriptMethod):
         return f"scripted code ({function.name})"
-    if isinstance(function, (torch._ops.OpOverload, torch._ops.OpOverloadPacket)):
+    if isinstance(function, OPERATORS):
         return _public_name(function)
     if isinstance(function, torch._ops.HigherOrderOperator):
         return f"torch.ops.higher_order.{function.name()}"
@@ -230,8 +229,3 @@ def _public_name(operator: Any) -> str:
         if hasattr(home, name):
             return f"{prefix}.{name}"
     return f"torch.ops.aten.{name}"
-
-
-def is_scripted(function: Any) -> bool:
-    """Whether a function is a method of a scripted or traced module."""
-    return isinstance(function, torch._C.ScriptMethod)

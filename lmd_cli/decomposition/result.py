@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from copy import copy
 from typing import Any, TypeAlias
 
 import torch
@@ -53,11 +54,6 @@ def map_tensors(function: Any, tree: Any) -> Any:
     return map_leaves(lambda v: function(v) if isinstance(v, kinds) else v, tree)
 
 
-def plain(value: Any) -> Any:
-    """The total of a tensor with parts, anything else as it is."""
-    return value.total if isinstance(value, DecomposedTensor) else value
-
-
 def decomposed_leaves(tree: Any) -> list[DecomposedTensor]:
     """The tensors that carry parts."""
     return [leaf for leaf in leaves(tree) if isinstance(leaf, DecomposedTensor)]
@@ -85,23 +81,22 @@ class Parts:
 
     @property
     def total(self) -> Any:
-        return map_tensors(plain, self._tree)
+        return map_leaves(lambda v: v.total if isinstance(v, DecomposedTensor) else v, self._tree)
 
     @property
     def parts(self) -> Mapping[str, Any]:
         names = self.layout.modalities
-        return {name: self._row(index) for index, name in enumerate(names)}
+        return {name: self._sum(index) for index, name in enumerate(names)}
 
     @property
     def bias(self) -> Any:
-        if self.merged:
-            return map_tensors(self._merged_bias, self._tree)
-        return self._row(self.layout.bias)
+        rows = (self.layout.bias, self.layout.interaction)
+        return self._sum(*rows) if self.merged else self.own_bias
 
     @property
     def own_bias(self) -> Any:
         """The bias part without the interaction, whatever is reported."""
-        return self._row(self.layout.bias)
+        return self._sum(self.layout.bias)
 
     @property
     def has_bias(self) -> bool:
@@ -111,18 +106,13 @@ class Parts:
 
     @property
     def interaction(self) -> Any:
-        return self._row(self.layout.interaction)
-
-    def _merged_bias(self, t: Any) -> Tensor:
-        bias = self._pick(t, self.layout.bias)
-        interacts = isinstance(t, DecomposedTensor) and self.layout.interaction in t.rows
-        return bias + self._pick(t, self.layout.interaction) if interacts else bias
+        return self._sum(self.layout.interaction)
 
     @property
     def extras(self) -> Mapping[str, list[Any]]:
         layout = self.layout
         return {
-            name: [self._row(row) for row in layout.extra_rows(name)] for name in layout.modalities
+            name: [self._sum(row) for row in layout.extra_rows(name)] for name in layout.modalities
         }
 
     @property
@@ -157,13 +147,15 @@ class Parts:
             return iter(self._tree)
         return (self[index] for index in range(len(self._tree)))
 
-    def _row(self, row: int) -> Any:
-        return map_tensors(lambda t: self._pick(t, row), self._tree)
+    def _sum(self, row: int, *more: int) -> Any:
+        """A part of every tensor, or the sum of several; a plain tensor is bias."""
 
-    def _pick(self, t: Any, row: int) -> Tensor:
-        if isinstance(t, DecomposedTensor):
-            return t.row(row)
-        return t if row == self.layout.bias else torch.zeros_like(t)  # a plain output is bias
+        def pick(t: Any) -> Tensor:
+            if not isinstance(t, DecomposedTensor):
+                return t if row == self.layout.bias else torch.zeros_like(t)
+            return sum((t.row(other) for other in more if other in t.rows), t.row(row))
+
+        return map_tensors(pick, self._tree)
 
 
 class Decomposition(Parts):
@@ -194,12 +186,7 @@ class Decomposition(Parts):
 
     def to(self, device: Device) -> Decomposition:
         """All tensors on another device; the program stays where it was recorded."""
-        return Decomposition(
-            self._moved(device),
-            self.layout,
-            {name: layer.to(device) for name, layer in self.layers.items()},
-            self.operations,
-            self.coverage,
-            self.program,
-            self.merged,
-        )
+        moved = copy(self)
+        moved._tree = self._moved(device)
+        moved.layers = {name: layer.to(device) for name, layer in self.layers.items()}
+        return moved

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
-from lmd_cli.decomposition.capture import RECORDING, recording
+from lmd_cli.decomposition.capture import RECORDING
 
 #: Different shapes that are recorded; each holds memory of its own. Further ones run as they are.
 MOST_SHAPES = 2
@@ -94,7 +94,7 @@ class _Recorded:
 
 @contextmanager
 def _not_looking() -> Iterator[None]:
-    """:func:`recording` is true inside."""
+    """:func:`~.decomposition.capture.recording` is true inside."""
     token = RECORDING.set(True)
     try:
         yield
@@ -134,6 +134,3 @@ def _kind(leaf: Any) -> Any:
     if isinstance(leaf, Tensor):
         return (tuple(leaf.shape), leaf.dtype, leaf.device)
     return leaf
-
-
-__all__ = ["Graph", "recording"]

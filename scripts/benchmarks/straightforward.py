@@ -92,7 +92,7 @@ def one_pass_for_each_part(bench: Bench) -> Parts:
         stream = Stream(layout.modalities.index(modality), layout.uniform_share)
         starts: Env = {}
         for m, x in {**zeros, modality: features[modality]}.items():
-            starts |= program.start(m, [x.unsqueeze(0)], 1)
+            starts |= program.start(m, [x.unsqueeze(0)])
         part: Tensor = collected(program, program.run(starts, stream), 1, False)
         return part
 

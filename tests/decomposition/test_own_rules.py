@@ -78,6 +78,18 @@ def test_a_custom_autograd_function(apply: Any) -> None:
         assert_replayed(INPUTS, result)
 
 
+def test_a_custom_autograd_function_made_of_operators_with_rules() -> None:
+    def rule(call: Call, x: Tensor, factor: float = 2.0) -> Any:
+        return call.function(x, factor), call.compose(
+            lambda h: F.relu(h) * 2.0 - F.relu(-h) * 2.0, x
+        )
+
+    with registered(Double, rule=rule, kind="composite"):
+        result = run(STORED, audit="raise", keep_frozen=True)
+        torch.testing.assert_close(result.parts["radar"], 2.0 * R, rtol=0, atol=1e-12)
+        assert_replayed(INPUTS, result)
+
+
 def test_custom_functions_of_constants_and_afterwards_are_left_alone() -> None:
     before = torch.autograd.function._SingleLevelFunction.__dict__.get("apply")
 

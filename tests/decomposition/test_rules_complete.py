@@ -263,7 +263,7 @@ def met() -> set[int]:
     plain = Call.linearise
 
     def linearise(self: Any, *args: Any, **kwargs: Any) -> Any:
-        found.add(id(self._rule))
+        found.add(id(self.rule))
         return plain(self, *args, **kwargs)
 
     Call.linearise = linearise  # type: ignore[method-assign]

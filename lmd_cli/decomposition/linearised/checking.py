@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lmd_cli.decomposition.layout import Layout
-from lmd_cli.decomposition.linearised.partial import LiveSteps
+from lmd_cli.decomposition.linearised.partial import run_as_it_is
 from lmd_cli.decomposition.linearised.program import Output, Step
 from lmd_cli.decomposition.linearised.streams import Stream
 from lmd_cli.decomposition.linearised.structure import kept_program
@@ -29,39 +28,33 @@ def first_deviation(
         limit: largest difference over the largest value that counts as rounding.
     """
     program = kept_program(decomposition)
-    check = _Check(decomposition.layout, limit)
+    stream = Stream(None, decomposition.layout.uniform_share)
+    deviating: list[Step] = []
+
+    def compare(step: Step, env: Env) -> None:
+        by_map = [_by_map(stream, output, env) for output in step.outputs]
+        run_as_it_is(step, env)
+        computed = [read(env, output.place) for output in step.outputs]
+        if any(_differ(a, b, limit) for a, b in zip(by_map, computed, strict=True)):
+            deviating.append(step)
+
     with torch.no_grad():
-        program.run(program.start_whole(inputs), check)
-    return check.first
+        program.run(program.start_whole(inputs), compare)
+    return next(iter(deviating), None)
 
 
-class _Check:
-    """Runs steps as they are, and compares."""
+def _by_map(stream: Stream, output: Output, env: Env) -> Tensor | None:
+    """The whole of a result: all parts together, whoever's they are."""
+    made = None if output.map is None else stream.whole(output, env)
+    return None if made is None else made.expand(1, *output.place.shape)
 
-    def __init__(self, layout: Layout, limit: float):
-        self._stream, self._live = Stream(None, layout.uniform_share), LiveSteps()
-        self._limit = limit
-        self.first: Step | None = None
 
-    def __call__(self, step: Step, env: Env) -> None:
-        expected = [self._by_map(output, env) for output in step.outputs]
-        self._live(step, env)
-        for output, by_map in zip(step.outputs, expected, strict=True):
-            found = read(env, output.place)
-            if by_map is not None and found is not None and self._differ(by_map, found):
-                self.first = self.first or step
-
-    def _by_map(self, output: Output, env: Env) -> Tensor | None:
-        """The whole of a result: all parts together, whoever's they are."""
-        if output.map is None:
-            return None
-        made = self._stream.whole(output, env)
-        return None if made is None else made.expand(1, *output.place.shape)
-
-    def _differ(self, by_map: Tensor, found: Tensor) -> bool:
-        finite = torch.isfinite(found) | found.isnan()
-        if not bool(finite.any()):
-            return False
-        difference = torch.where(by_map == found, 0.0, (by_map - found).abs())[finite].max()
-        scale = torch.maximum(found.abs()[finite].max(), by_map.abs()[finite].max())
-        return not bool(difference <= self._limit * scale)
+def _differ(by_map: Tensor | None, computed: Tensor | None, limit: float) -> bool:
+    if by_map is None or computed is None:
+        return False
+    finite = torch.isfinite(computed) | computed.isnan()
+    if not bool(finite.any()):
+        return False
+    difference = torch.where(by_map == computed, 0.0, (by_map - computed).abs())[finite].max()
+    scale = torch.maximum(computed.abs()[finite].max(), by_map.abs()[finite].max())
+    return not bool(difference <= limit * scale)

@@ -12,20 +12,21 @@ rule, the mean of each input behind W. K costs about as much as one input throug
 then every input a tenth; it is made and used a few rows of the map at a time, in the cache. That
 pays for a sample's many partners: their heads wait until several are there.
 
-A head is found in the program, as steps that follow each other and whose results nobody else reads.
+A head is found in the program, as steps one after the other whose results nobody else reads.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from itertools import pairwise
+from typing import Any, TypeAlias
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lmd_cli.decomposition.linearised.program import Output, Program, Step, places_of
+from lmd_cli.decomposition.linearised.program import Program, Step
 from lmd_cli.decomposition.linearised.streams import Stream
 from lmd_cli.decomposition.maps import Affine
 from lmd_cli.decomposition.memory import Place
@@ -37,94 +38,34 @@ BLOCK = 8 * 2**20
 PAYS_FROM = 6
 
 
-@dataclass(frozen=True, eq=False)
-class Head:
-    """Steps of a program.
-
-    Attributes:
-        steps: the first convolution, the norm if there is one, the activation, the last one.
-    """
-
-    steps: tuple[Step, ...]
-
-    @property
-    def start(self) -> Place:
-        """Where its input lies."""
-        return _first(self.steps[0]).reads[0]
-
-    @property
-    def end(self) -> Place:
-        """Where its output goes."""
-        return _first(self.steps[-1]).place
+#: The first convolution, the norm if there is one, the activation, the last convolution.
+Head: TypeAlias = tuple[Step, ...]
 
 
 def find_heads(program: Program) -> list[Head]:
     """The heads whose outputs are the function's, and are used no further."""
-    touching: dict[int, set[int]] = {}
-    for index, step in enumerate(program.steps):
-        for place in places_of(step):
-            touching.setdefault(place.key, set()).add(index)
+    steps = program.steps
+    chains = [tuple(steps[i : i + n]) for n in (3, 4) for i in range(len(steps) - n + 1)]
+    return [chain for chain in chains if _is_head(chain, program)]
+
+
+def _is_head(chain: Head, program: Program) -> bool:
+    kinds = [step.kind for step in chain[1:-1]]
+    if kinds not in (["activation"], ["normalisation", "activation"]):
+        return False
+    if not (_keeps_size(chain[0]) and _keeps_size(chain[-1], kernel=1)):
+        return False
+    outputs = [step.outputs[0] for step in chain]
+    if any(after.reads != (before.place,) for before, after in pairwise(outputs)):
+        return False
+    others = [step for step in program.steps if step not in chain]
+    elsewhere = {place.key for step in others for place in step.places}
     ends = {leaf.key for leaf in leaves(program.output) if isinstance(leaf, Place)}
-    found = (_ending_at(program, index, touching, ends) for index in range(len(program.steps)))
-    return [head for head in found if head is not None]
+    *inner, last = (output.place.key for output in outputs)
+    return last in ends - elsewhere and (ends | elsewhere).isdisjoint(inner)
 
 
-def _ending_at(
-    program: Program, last: int, touching: dict[int, set[int]], ends: set[int]
-) -> Head | None:
-    """The head whose last convolution is a step."""
-    final = program.steps[last]
-    if not _keeps_size(final) or final.given["weight"].shape[-1] != 1:
-        return None
-    if _first(final).place.key not in ends or touching[_first(final).place.key] != {last}:
-        return None
-    for length in (3, 4):
-        chain = _chain(program, last, length)
-        if chain is None or not _keeps_size(program.steps[chain[0]]):
-            continue
-        inner = {_first(program.steps[i]).place.key for i in chain[:-1]}
-        if inner & ends or any(touching[key] - {*chain} for key in inner):
-            continue
-        kinds = [program.steps[i].kind for i in chain[1:-1]]
-        if kinds == ["normalisation", "activation"][4 - length :]:
-            return Head(tuple(program.steps[i] for i in chain))
-    return None
-
-
-def _chain(program: Program, last: int, length: int) -> list[int] | None:
-    """Steps each of which makes the only operand of the next."""
-    chain = [last]
-    while len(chain) < length:
-        reads = _first(program.steps[chain[0]]).reads
-        if len(reads) != 1:
-            return None
-        before = _maker(program, chain[0], reads[0])
-        if before is None:
-            return None
-        chain.insert(0, before)
-    return chain
-
-
-def _maker(program: Program, before: int, place: Place) -> int | None:
-    """The last step that wrote to a storage, if it made just what lies at a place."""
-    for index in reversed(range(before)):
-        step = program.steps[index]
-        if any(output.place.key == place.key for output in step.outputs):
-            return index if _alike(_first(step).place, place) else None
-    return None
-
-
-def _alike(a: Place, b: Place) -> bool:
-    strides = zip(a.shape, a.stride, b.stride, strict=False)
-    same = a.key == b.key and a.shape == b.shape and a.offset == b.offset and a.dtype == b.dtype
-    return same and all(x == y for size, x, y in strides if size > 1)
-
-
-def _first(step: Step) -> Output:
-    return step.outputs[0]
-
-
-def _keeps_size(step: Step) -> bool:
+def _keeps_size(step: Step, kernel: int | None = None) -> bool:
     """A convolution of images, odd and square, one step at a time, zeros around, all channels with
     all; of one image, by weights that are constants."""
     given: dict[str, Any] = step.given
@@ -135,19 +76,25 @@ def _keeps_size(step: Step) -> bool:
     usual = given["groups"] == 1 and not given["transposed"] and weight.shape[-2] == k and k % 2
     ways = (("stride", 1), ("dilation", 1), ("padding", k // 2))
     usual = usual and all(set(given[name]) == {value} for name, value in ways)
-    return bool(usual) and isinstance(given["input"], Place) and given["input"].shape[0] == 1
+    one = isinstance(given["input"], Place) and given["input"].shape[0] == 1
+    return bool(usual) and one and kernel in (None, k)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class LinearHead:
     """A head at one operating point.
 
     Attributes:
+        steps: of the program.
+        start, end: where its input lies, and where its output goes.
         weight: W ``(channels, channels in, k, k)``.
         factors: D ``(outputs, channels, Z, X)``.
         centred: whether each input's mean is taken off.
     """
 
+    steps: Head
+    start: Place
+    end: Place
     weight: Tensor
     factors: Tensor
     centred: bool
@@ -159,28 +106,32 @@ class LinearHead:
 
         Not on a GPU, where convolutions are cheap beside moving kernels through memory.
         """
-        first, *between, last = head.steps
+        first, *between, last = head
         weight, factors = first.given["weight"], last.given["weight"]
         if weight.is_cuda or inputs < PAYS_FROM * len(factors):
             return None
-        if not weight.dtype == factors.dtype == head.start.dtype == head.end.dtype:
+        start, end = first.outputs[0].reads[0], last.outputs[0].place
+        if not weight.dtype == factors.dtype == start.dtype == end.dtype:
             return None
-        centred = False
+        centred, scaled = False, factors
         for step in between:
-            found = _first(step).map
-            if not isinstance(found, Affine) or not _is_factor(step, found, stream):
+            linear_map = step.outputs[0].map
+            if not isinstance(linear_map, Affine) or not _is_factor(step, linear_map, stream):
                 return None
-            factors, centred = factors * found.factor, centred or found.centred
-        channels = (len(last.given["weight"]), *head.steps[0].outputs[0].place.shape[1:])
-        return cls(weight, factors.expand(channels), centred)
+            scaled, centred = scaled * linear_map.factor, centred or linear_map.centred
+        scaled = scaled.expand(len(factors), *first.outputs[0].place.shape[1:])
+        return cls(head, start, end, weight, scaled, centred)
 
     def __call__(self, inputs: Sequence[Tensor]) -> Tensor:
         """Inputs ``(channels in, Z, X)``, n of them, to ``(n, outputs, Z, X)``."""
         k, (outputs, _, z, x) = self.weight.shape[-1], self.factors.shape
+        rows = max(1, BLOCK // (x * outputs * self.weight[0].nbytes))
+        around = F.pad(self.factors, (k // 2,) * 4)
         made = self.weight.new_empty(len(inputs), outputs * k * k, z * x)
-        read = self.weight.new_empty(0)
-        for pixels, kernel in self._blocks():
-            read.resize_(len(kernel), len(inputs), self.weight.shape[1])
+        for top in range(0, z, rows):
+            kernel = self._kernel(around[:, :, top : top + rows + k - 1])
+            pixels = slice(top * x, top * x + len(kernel))
+            read = kernel.new_empty(len(kernel), len(inputs), kernel.shape[-1])
             for n, h in enumerate(inputs):
                 read[:, n] = h.flatten(1)[:, pixels].t()
             spread = torch.bmm(kernel, read.transpose(1, 2))  # (pixels, outputs * k * k, n)
@@ -188,57 +139,44 @@ class LinearHead:
         out = F.fold(made, (z, x), k, padding=k // 2)  # adds up what counts for a pixel
         return out.sub_(self._means(inputs)) if self.centred else out
 
-    def _blocks(self) -> Iterator[tuple[slice, Tensor]]:
-        """The map's pixels, some rows at a time, and K there, ``(pixels, outputs * k * k, channels
-        in)``, in the same memory every time."""
-        k, (outputs, _, z, x) = self.weight.shape[-1], self.factors.shape
-        rows = min(z, max(1, BLOCK // (x * outputs * self.weight[0].nbytes)))
-        kernel = self.weight.new_empty(rows * x, outputs, k, k, self.weight.shape[1])
-        around = F.pad(self.factors, (k // 2,) * 4)
-        for top in range(0, z, rows):
-            count = min(rows, z - top)
-            here = kernel[: count * x]
-            self._kernel(around[:, :, top : top + count + k - 1], here)
-            yield slice(top * x, (top + count) * x), here.flatten(1, 3)
-
-    def _kernel(self, around: Tensor, out: Tensor) -> None:
+    def _kernel(self, around: Tensor) -> Tensor:
         """K of some rows by the pixel q that is read: ``K_o(q, u) = sum_c D_oc(q + u) W_c(-u)``
         counts for pixel q + u.
 
         Args:
             around: D in these rows and those that they count for.
-            out: ``(pixels, outputs, k, k, channels in)``.
+
+        Returns:
+            ``(pixels, outputs * k * k, channels in)``.
         """
-        k = self.weight.shape[-1]
+        k, channels = self.weight.shape[-1], self.weight.shape[1]
         z, x = around.shape[-2] - k + 1, around.shape[-1] - k + 1
+        kernel = around.new_empty(z * x, len(around), k, k, channels)
         for o, image in enumerate(around.movedim(1, -1)):
             for i in range(k):
                 for j in range(k):
                     counts = image[i : i + z, j : j + x].reshape(z * x, -1)  # (pixels, C)
-                    torch.mm(counts, self.weight[:, :, -1 - i, -1 - j], out=out[:, o, i, j])
+                    torch.mm(counts, self.weight[:, :, -1 - i, -1 - j], out=kernel[:, o, i, j])
+        return kernel.flatten(1, 3)
 
     def _means(self, inputs: Sequence[Tensor]) -> Tensor:
         """``sum_c D_oc(p) mean_c``, (n, outputs, Z, X)."""
         sums = torch.stack([self._sums(h) for h in inputs])
-        means = torch.einsum("cizx,nixz->nc", self.weight, sums) / inputs[0][0].numel()
+        means = torch.einsum("cizx,nizx->nc", self.weight, sums) / inputs[0][0].numel()
         return torch.einsum("oczx,nc->nozx", self.factors, means)
 
     def _sums(self, h: Tensor) -> Tensor:
-        """Sums over all pixels p of ``h(p + t)``: (channels in, k, k), X before Z."""
-        rows, columns = (self._centres(size).to(h) for size in h.shape[-2:])
-        return (h @ columns).transpose(-2, -1) @ rows
-
-    def _centres(self, size: int) -> Tensor:
-        """Whether there is a pixel p from which q = p + t, for each q of a line: (size, k)."""
+        """Sums over all pixels p of ``h(p + t)``: (channels in, k, k)."""
         k = self.weight.shape[-1]
-        p = torch.arange(size).unsqueeze(1) - torch.arange(k) + k // 2
-        return (p >= 0) & (p < size)
+        # Whether there is a pixel p from which q = p + t, for each q of a line: (size, k).
+        reach = [h.new_ones(n, k).tril(k // 2).triu(k // 2 - n + 1) for n in h.shape[1:]]
+        return torch.einsum("iqr,rx,qz->izx", h, reach[1], reach[0])
 
 
-def _is_factor(step: Step, found: Affine, stream: Stream) -> bool:
+def _is_factor(step: Step, linear_map: Affine, stream: Stream) -> bool:
     """Whether a map multiplies this stream, perhaps after taking off its mean over the image."""
-    if found.factor is None or found.shares is not None:
+    if linear_map.factor is None or linear_map.shares is not None:
         return False
-    if found.constant is not None and stream.weight(_first(step)):
+    if linear_map.constant is not None and stream.weight(step.outputs[0]):
         return False
-    return not found.centred or "batch_norm" in step.operator
+    return not linear_map.centred or "batch_norm" in step.operator

@@ -13,7 +13,6 @@ import torch
 from torch import Tensor
 
 from lmd_cli.decomposition.errors import DecompositionError
-from lmd_cli.decomposition.linearised.arguments import with_values
 from lmd_cli.decomposition.linearised.program import Output, Step
 from lmd_cli.decomposition.linearised.streams import Stream
 from lmd_cli.decomposition.linearised.structure import kept_program, shares_constants
@@ -58,18 +57,16 @@ class PartiallyLinear:
     def __call__(self, **inputs: Any) -> Any:
         """The output for inputs of the same structure; several as a batch go one after the other
         where the operating point is a batch of one."""
-        batch = max((self._batch(name, tree) for name, tree in inputs.items()), default=0)
+        program = self._program
+        own = [place.shape for name in inputs for place in program.inputs[name]]
+        shapes = [tuple(leaf.shape) for leaf in leaves(inputs)]
+        counts = [n[0] for n, single in zip(shapes, own, strict=True) if n != single]
         with torch.no_grad():
-            if not batch:
+            if not counts:
                 return self._run(inputs)
-            found = [self._run(map_tensors(_entry(i), inputs)) for i in range(batch)]
-        return _joined(found)
-
-    def _batch(self, name: str, tree: Any) -> int:
-        """How many inputs these are, 0 if they are shaped as the operating point's."""
-        places = self._program.inputs[name]
-        found = [tuple(leaf.shape) for leaf in leaves(tree)]
-        return 0 if found == [place.shape for place in places] else found[0][0]
+            found = [self._run(map_tensors(_entry(i), inputs)) for i in range(max(counts))]
+        columns = iter([torch.cat(column) for column in zip(*map(_tensors, found), strict=True)])
+        return map_tensors(lambda _: next(columns), found[0])
 
     def _run(self, inputs: Any) -> Any:
         program = self._program
@@ -82,38 +79,26 @@ def _entry(index: int) -> Any:
     return lambda t: t[index : index + 1] if len(t) > 1 else t
 
 
-def _joined(found: list[Any]) -> Any:
-    """Trees of batch 1 as one."""
-    columns = iter([torch.cat(column) for column in zip(*map(_tensors, found), strict=True)])
-    return map_tensors(lambda _: next(columns), found[0])
-
-
 def _tensors(tree: Any) -> list[Tensor]:
     return [leaf for leaf in leaves(tree) if isinstance(leaf, Tensor)]
 
 
-class LiveSteps:
-    """Takes whole inputs through steps as they are."""
-
-    def __call__(self, step: Step, env: Env) -> None:
-        if step.function is None:
-            found: Any = [output.value for output in step.outputs]
-        else:
-            found = step.function(with_values(step.given, lambda place: _value(env, place)))
-        results = list(_flat(found))
-        for output in step.outputs:
-            _put(env, step, output, results[output.index])
+def run_as_it_is(step: Step, env: Env) -> None:
+    """Takes whole inputs through a step that is not linearised."""
+    results = step.results(lambda place: _value(env, place))
+    for output in step.outputs:
+        _put(env, step, output, results[output.index])
 
 
 class _Whole:
     """Takes whole inputs through steps, some by their maps and the others as they are."""
 
     def __init__(self, kinds: frozenset[str], stream: Stream):
-        self._kinds, self._stream, self._live = kinds, stream, LiveSteps()
+        self._kinds, self._stream = kinds, stream
 
     def __call__(self, step: Step, env: Env) -> None:
-        if step.function is not None and not self._by_map(step):
-            self._live(step, env)
+        if not self._by_map(step):
+            run_as_it_is(step, env)
             return
         self._stream(step, env)
         for output in step.outputs:
@@ -126,15 +111,6 @@ class _Whole:
             return True  # made of operations that are steps of their own
         known = NORMALISATIONS | ACTIVATIONS
         return (step.kind if step.kind in known else "constant") in self._kinds
-
-
-def _flat(found: Any) -> Any:
-    """Results in order; tensors of nested lists one by one."""
-    if isinstance(found, (list, tuple)):
-        for value in found:
-            yield from _flat(value)
-    else:
-        yield found
 
 
 def _value(env: Env, place: Place) -> Tensor:

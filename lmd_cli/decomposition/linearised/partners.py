@@ -3,22 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from lmd_cli.decomposition.errors import DecompositionError
-from lmd_cli.decomposition.linearised.heads import Head, LinearHead, find_heads
+from lmd_cli.decomposition.linearised.heads import LinearHead, find_heads
 from lmd_cli.decomposition.linearised.program import Step
 from lmd_cli.decomposition.linearised.replay import as_rows, collected
 from lmd_cli.decomposition.linearised.streams import Stream
 from lmd_cli.decomposition.linearised.structure import kept_program, splits_bias
 from lmd_cli.decomposition.linearised.values import Env, keep, read
 from lmd_cli.decomposition.maps import Origin
-from lmd_cli.decomposition.pytrees import map_tensors
 from lmd_cli.decomposition.result import Decomposition
 
 
@@ -32,12 +30,12 @@ class Linearised:
         decomposition: made with ``keep_frozen=True`` at a batch of one.
         inputs: how many will go through in all: where there are many, :meth:`parts` takes a head
             as one map (:mod:`.heads`), which changes the last digits.
-        waiting: bytes of inputs that wait before a head.
+        waiting: bytes of inputs that are kept before a head, to go through it together.
     """
 
     def __init__(self, decomposition: Decomposition, inputs: int = 0, waiting: int = 2**28):
         self._layout, self._program = decomposition.layout, kept_program(decomposition)
-        self._inputs, self._waiting = inputs, waiting
+        self._inputs, self._most = inputs, waiting
 
     def part(self, modality: str, x: Any) -> Any:
         """The part that ``x`` gives as that modality's.
@@ -48,93 +46,81 @@ class Linearised:
                 from an intermediate tensor, n parts of that tensor.
         """
         with torch.no_grad():
-            return self._collect(self._pass(modality, x, {}))
+            return self._collected(self._pass(modality, x, ()))
 
     def parts(self, modality: str, inputs: Iterable[Any]) -> list[Any]:
         """:meth:`part` of each of many inputs."""
-        found: list[Any] = []
-        waiting: list[_Pass] = []
+        parts: list[Any] = []
+        stopped: list[_Pass] = []
         with torch.no_grad():
             for x in inputs:
-                waiting.append(self._pass(modality, x, self._heads))
-                if sum(one.bytes for one in waiting) >= self._waiting:
-                    found += self._settled(waiting)
-                    waiting = []
-            return found + self._settled(waiting)
+                stopped.append(self._pass(modality, x, self._heads))
+                if sum(one.bytes for one in stopped) >= self._most:
+                    parts += self._through_heads(stopped)
+                    stopped = []
+            return parts + self._through_heads(stopped)
 
     @cached_property
-    def _heads(self) -> dict[Step, Head]:
-        """The heads that are one map, by each of their steps."""
-        found = self._linear_heads
-        return {step: head for head in found for step in head.steps}
-
-    @cached_property
-    def _linear_heads(self) -> dict[Head, LinearHead]:
+    def _heads(self) -> list[LinearHead]:
+        """The heads that are one map."""
         stream = Stream(0, self._layout.uniform_share)
-        made = {h: LinearHead.of(h, stream, self._inputs) for h in find_heads(self._program)}
-        return {head: linear for head, linear in made.items() if linear is not None}
+        heads = [LinearHead.of(h, stream, self._inputs) for h in find_heads(self._program)]
+        return [head for head in heads if head is not None]
 
-    def _pass(self, modality: str, x: Any, heads: dict[Step, Head]) -> _Pass:
+    def _pass(self, modality: str, x: Any, heads: Iterable[LinearHead]) -> _Pass:
         """One or several inputs through all but heads."""
         program, layout = self._program, self._layout
         name = modality if modality in program.inputs else next(iter(program.inputs))
         stacks, rows, batch = as_rows(program, name, x)
         stream = Stream(layout.modalities.index(modality), layout.uniform_share, rows=rows)
-        found = _Pass(stream, heads, batch)
-        found.env = program.run(program.start(name, stacks, rows), found)
-        return found
+        head_of = {step: head for head in heads for step in head.steps}
+        before: dict[LinearHead, Tensor] = {}
 
-    def _settled(self, waiting: Sequence[_Pass]) -> list[Any]:
-        """The outputs of passes, the heads of all worked out together."""
-        for head, linear in self._linear_heads.items():
-            passes = [one for one in waiting if head in one.before]
-            if passes:
-                made = linear([h for one in passes for h in one.before[head].flatten(0, 1)])
-                for one, out in zip(passes, made.split([p.rows for p in passes]), strict=True):
+        def through(step: Step, env: Env) -> None:
+            head = head_of.get(step)
+            if head is None:
+                stream(step, env)
+            elif step is head.steps[0]:
+                h = read(env, head.start)
+                if h is not None:
+                    env[head.start.key].shared = True  # nobody writes to it
+                    before[head] = h
+
+        return _Pass(program.run(program.start(name, stacks), through), rows, batch, before)
+
+    def _through_heads(self, passes: Sequence[_Pass]) -> list[Any]:
+        """The outputs of passes that stopped before the heads."""
+        for head in self._heads:
+            here = [one for one in passes if head in one.before]
+            if here:
+                made = head([h for one in here for h in one.before[head].flatten(0, 1)])
+                for one, out in zip(here, made.split([one.rows for one in here]), strict=True):
                     keep(one.env, head.end, out.unsqueeze(1))
-        return [self._collect(one) for one in waiting]
+        return [self._collected(one) for one in passes]
 
-    def _collect(self, one: _Pass) -> Any:
+    def _collected(self, one: _Pass) -> Any:
         return collected(self._program, one.env, one.rows, one.batch)
 
 
-@dataclass(eq=False)
-class _Pass:
+class _Pass(NamedTuple):
     """Some inputs on their way.
 
     Attributes:
-        stream: whose.
-        heads: by their steps, which wait.
+        env: what is there at the end.
+        rows: how many inputs.
         batch: whether these are a batch of inputs.
         before: what stands before each head, ``(rows, 1, channels, Z, X)``.
-        env: what is there at the end.
     """
 
-    stream: Stream
-    heads: dict[Step, Head]
+    env: Env
+    rows: int
     batch: bool
-    before: dict[Head, Tensor] = field(default_factory=dict)
-    env: Env = field(default_factory=dict)
-
-    @property
-    def rows(self) -> int:
-        return self.stream.rows
+    before: dict[LinearHead, Tensor]
 
     @property
     def bytes(self) -> int:
-        """Of what waits."""
+        """Of what stands before heads."""
         return sum(h.nbytes for h in self.before.values())
-
-    def __call__(self, step: Step, env: Env) -> None:
-        """Takes the inputs through a step, or notes them before a head."""
-        head = self.heads.get(step)
-        if head is None:
-            self.stream(step, env)
-        elif step is head.steps[0]:
-            h = read(env, head.start)
-            if h is not None:
-                env[head.start.key].shared = True  # nobody writes to it
-                self.before[head] = h
 
 
 def constants_alone(decomposition: Decomposition, origin: Origin) -> Any:
@@ -154,9 +140,4 @@ def constants_alone(decomposition: Decomposition, origin: Origin) -> Any:
         raise DecompositionError("constants have no stream of their own through activation splits")
     with torch.no_grad():
         stream = Stream(None, decomposition.layout.uniform_share, origin)
-        found = program.collect(program.run({}, stream), 1, False)
-
-    def first(stack: Tensor) -> Tensor:
-        return stack[0]
-
-    return map_tensors(first, found)
+        return collected(program, program.run({}, stream), 1, False)

@@ -8,19 +8,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from lmd_cli.decomposition.errors import DecompositionError
-from lmd_cli.decomposition.linearised.arguments import (
-    leaves_of,
-    map_arguments,
-    runner,
-    writer,
-)
-from lmd_cli.decomposition.linearised.values import Env, put, read, zeros_at
+from lmd_cli.decomposition.linearised.values import Env, keep, read, zeros_at
 from lmd_cli.decomposition.maps import Affine, Bilinear, Map, shared_out
 from lmd_cli.decomposition.memory import Buffer, Place
 from lmd_cli.decomposition.pytrees import leaves, map_leaves, map_tensors
@@ -81,12 +77,23 @@ class Step:
     operation: str
     module: str
     kind: str
-    function: Callable[[dict[str, Any]], Any] | None
+    function: Callable[[dict[str, Any]], Any]
     given: dict[str, Any]
     outputs: list[Output] = field(default_factory=list)
     fresh: bool = True
     operator: str = ""
     where: str = ""
+
+    @property
+    def places(self) -> list[Place]:
+        """What it reads or writes."""
+        found = [place for output in self.outputs for place in (*output.reads, output.place)]
+        return found + [v for v in pytree.tree_leaves(self.given) if isinstance(v, Place)]
+
+    def results(self, value: Callable[[Place], Tensor]) -> list[Any]:
+        """What the call gives for other values of its arguments, one by one."""
+        given = pytree.tree_map(lambda v: value(v) if isinstance(v, Place) else v, self.given)
+        return pytree.tree_leaves(self.function(given))
 
     def add_constant(self, place: Place, value: Tensor, index: int = 0) -> None:
         """Takes down a result that is a constant of the operating point."""
@@ -109,7 +116,7 @@ class Step:
 
     def writes_constants(self, op: Operator, written: Sequence[tuple[Place, Tensor]]) -> None:
         """The call writes constants of the operating point into storages that exist."""
-        self.function, self.fresh = writer(op), False
+        self.function, self.fresh = _writer(op), False
         for index, (place, value) in enumerate(written):
             self.add_constant(place, value, index)
             storage = value.untyped_storage()
@@ -120,6 +127,23 @@ class Step:
         assert buffer.data is not None
         self.outputs[0].place, self.fresh = place, False
         self.outputs[0].whole = (buffer.start, buffer.data.shape[1])
+
+
+def _runner(op: Operator) -> Callable[[dict[str, Any]], Any]:
+    """An operator as a function of its arguments by name."""
+    return lambda values: op.function(**{op.schema_names[n]: v for n, v in values.items()})
+
+
+def _writer(op: Operator) -> Callable[[dict[str, Any]], list[Any]]:
+    """An operator that writes to its arguments, as a function that returns them."""
+
+    def run(values: dict[str, Any]) -> list[Any]:
+        written = {name: values[name] for name in op.written if name in values}
+        copies = map_tensors(torch.clone, written)
+        _runner(op)({**values, **copies})
+        return list(copies.values())
+
+    return run
 
 
 def _without_operands(session: Results, linear_map: Map) -> Map:
@@ -162,8 +186,6 @@ class Program:
         self.steps: list[Step] = []
         self.inputs: dict[str, list[Place]] = {}
         self.output: Any = None
-        self._last_use: dict[int, int] | None = None
-        self._like = torch.empty(0)
 
     def __deepcopy__(self, memo: Any) -> Program:
         return self  # nothing changes it once it is recorded
@@ -188,50 +210,48 @@ class Program:
                 return place_of(session, value)
             return session.copied.get(value, value) if isinstance(value, Tensor) else value
 
-        places = {name: map_arguments(template, value) for name, value in given.items()}
-        if op is not None:
-            function = runner(op)
-        name = session.notes.called_as(op.function if op is not None else None)
-        step = Step(name, session.tracker.path, rule.kind, function, places)
-        step.operator = op.name if op is not None else ""
-        step.where = session.tracker.describe()
-        return step
+        return Step(
+            session.notes.called_as(op.function if op is not None else None),
+            session.tracker.path,
+            rule.kind,
+            _runner(op) if op is not None else function,
+            pytree.tree_map(template, dict(given)),
+            operator=op.name if op is not None else "",
+            where=session.tracker.describe(),
+        )
 
     def add(self, step: Step) -> None:
         """A step whose results are known."""
         self.steps.append(step)
 
-    def constant(self, place: Place, value: Tensor, source: Place | None = None) -> None:
-        """A plain tensor that parts are about to be written into.
+    def constant(
+        self, place: Place, value: Tensor, source: Place | None = None, carries: bool = True
+    ) -> None:
+        """A plain tensor that is about to be written to.
 
         Args:
             source: where it lay, if it depends on the inputs.
+            carries: parts are written into it, so that what it holds is bias.
         """
-        held = Output(Affine(None, (), value), (), place, value=value)
-        if source is None:
-            self.steps.append(Step("a plain tensor", "", "structure", None, {}, [held]))
-            return
-        given: dict[str, Any] = {"input": source}
-        step = Step("a constant", "", "constant", lambda v: v["input"].clone(), given, [held])
-        self.steps.append(step)
+        given = {} if source is None else {"input": source}
 
-    def plain(self, place: Place, value: Tensor) -> None:
-        """A plain tensor that constants are about to be written into."""
-        step = Step("a plain tensor", "", "structure", None, {})
+        def run(values: dict[str, Any]) -> Tensor:
+            held: Tensor = values.get("input", value)
+            return held.clone()
+
+        step = Step("a plain tensor", "", "constant", run, given)
         step.add_constant(place, value)
+        if carries:
+            step.outputs[0].map = Affine(None, (), value)
         self.steps.append(step)
 
-    def starts(self, session: Results, inputs: Mapping[str, Any]) -> dict[str, list[Place]]:
-        """Places of the inputs, before the function can write to them."""
-        self._like = leaves(next(iter(inputs.values())))[0].new_empty(0)
-        return {
-            name: [place_of(session, leaf) for leaf in leaves(tree)]
-            for name, tree in inputs.items()
-        }
+    def starts_at(self, session: Results, inputs: Mapping[str, Any]) -> None:
+        """Takes down where the inputs lie, before the function can write to them."""
+        for name, tree in inputs.items():
+            self.inputs[name] = [place_of(session, leaf) for leaf in leaves(tree)]
 
-    def finish(self, session: Results, inputs: dict[str, list[Place]], output: Any) -> None:
-        """Takes down where it begins and ends."""
-        self.inputs = inputs
+    def ends_at(self, session: Results, output: Any) -> None:
+        """Takes down where the output lies."""
 
         def end(value: Any) -> Any:
             return place_of(session, value) if session.carries(value) else value
@@ -240,57 +260,52 @@ class Program:
 
     # -- running --------------------------------------------------------------------------
 
-    def run(self, starts: Mapping[int, Buffer], through: Callable[[Step, Env], None]) -> Env:
+    def run(self, starts: Env, through: Callable[[Step, Env], None]) -> Env:
         """Every step in turn; what no later step reads is dropped.
 
         Args:
             starts: buffers of the inputs.
             through: works out a step's results.
         """
-        env: Env = dict(starts)
-        last = self.last_use()
-        for index, step in enumerate(self.steps):
+        env = dict(starts)
+        for step, keys in zip(self.steps, self._last_uses, strict=True):
             through(step, env)
-            for key in {place.key for place in places_of(step)}:
-                if last.get(key) == index:
-                    env.pop(key, None)
+            for key in keys:
+                env.pop(key, None)
         return env
 
-    def last_use(self) -> dict[int, int]:
-        """The last step that reads or writes each storage, but for those of the output."""
-        if self._last_use is None:
-            found: dict[int, int] = {}
-            for index, step in enumerate(self.steps):
-                found.update((place.key, index) for place in places_of(step))
-            for leaf in leaves(self.output):
-                if isinstance(leaf, Place):
-                    found.pop(leaf.key, None)
-            self._last_use = found
-        return self._last_use
+    @cached_property
+    def _last_uses(self) -> list[set[int]]:
+        """For each step the storages that neither a later one nor the output uses."""
+        used = {leaf.key for leaf in leaves(self.output) if isinstance(leaf, Place)}
+        found: list[set[int]] = []
+        for step in reversed(self.steps):
+            keys = {place.key for place in step.places} - used
+            used |= keys
+            found.insert(0, keys)
+        return found
 
-    def start(self, modality: str, tree: Any, rows: int) -> dict[int, Buffer]:
+    def start(self, modality: str, tree: Any) -> Env:
         """Buffers of one modality's tensors ``(rows, *shape)``.
 
         Raises:
             DecompositionError: they are not shaped as the tensors that were decomposed.
         """
-        found: dict[int, Buffer] = {}
+        found: Env = {}
         for leaf, place in zip(leaves(tree), self.inputs[modality], strict=True):
             if tuple(leaf.shape[1:]) != place.shape:
                 raise DecompositionError(
                     f"{modality!r} was decomposed at shape {place.shape}; got "
                     f"{tuple(leaf.shape[1:])}"
                 )
-            buffer = found.setdefault(place.key, Buffer(place.key))
-            buffer.shared = True  # the caller's memory
-            put(buffer, leaf, tuple(range(rows)), place)
+            keep(found, place, leaf).shared = True  # the caller's memory
         return found
 
-    def start_whole(self, inputs: Mapping[str, Any]) -> dict[int, Buffer]:
+    def start_whole(self, inputs: Mapping[str, Any]) -> Env:
         """Buffers of all inputs, shaped as those that were decomposed."""
-        found: dict[int, Buffer] = {}
+        found: Env = {}
         for name, tree in inputs.items():
-            found |= self.start(name, map_tensors(lambda t: t.unsqueeze(0), tree), 1)
+            found |= self.start(name, map_tensors(lambda t: t.unsqueeze(0), tree))
         return found
 
     def collect(self, env: Env, rows: int, bias: bool) -> Any:
@@ -299,15 +314,9 @@ class Program:
         def leaf(value: Any) -> Any:
             if isinstance(value, Place):
                 stack = read(env, value)
-                return zeros_at(value, rows, self._like) if stack is None else stack
+                return zeros_at(value, rows) if stack is None else stack
             if isinstance(value, Tensor):
                 return (value if bias else torch.zeros_like(value)).expand(rows, *value.shape)
             return value
 
         return map_leaves(leaf, self.output)
-
-
-def places_of(step: Step) -> list[Place]:
-    """Places that a step reads or writes."""
-    found = [place for output in step.outputs for place in (*output.reads, output.place)]
-    return found + [v for v in leaves_of(step.given) if isinstance(v, Place)]

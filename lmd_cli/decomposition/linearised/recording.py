@@ -8,8 +8,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lmd_cli.decomposition.api import parse_variant, trace
-from lmd_cli.decomposition.inputs import Lifted
+from lmd_cli.decomposition.api import trace
 from lmd_cli.decomposition.layout import Layout
 from lmd_cli.decomposition.linearised.program import Program
 from lmd_cli.decomposition.maps import Affine, Map, Stack
@@ -32,14 +31,14 @@ def recorded_program(
         NoRuleError, LeakError: as in :func:`lmd_cli.decompose`.
     """
     root, program = find_root(function), Program()
-    variants = VariantByModule(parse_variant(variant), {}, root)
+    variants = VariantByModule(variant, {}, root)
     session = _Recorder(Layout(tuple(inputs)), variants, root=root, program=program)
     with torch.no_grad():
-        lifted = {
-            name: [Lifted(leaf, torch.zeros_like(leaf).unsqueeze(0), (0,)) for leaf in leaves(tree)]
+        unknown: dict[str, list[Stack]] = {
+            name: [(torch.zeros_like(leaf).unsqueeze(0), (0,)) for leaf in leaves(tree)]
             for name, tree in inputs.items()
         }
-        trace(session, function, inputs, lifted, {})
+        trace(session, function, inputs, unknown, {})
     session.close()
     return program
 

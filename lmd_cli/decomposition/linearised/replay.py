@@ -44,47 +44,37 @@ def replay(
         DecompositionError: no maps were kept, or the inputs are of other shapes.
     """
     program, layout = kept_program(decomposition), decomposition.layout
-    wanted = layout.modalities if only is None else tuple(only)
-    found: dict[str, Any] = {}
+    parts: dict[str, Any] = {}
     with torch.no_grad():
-        for name in wanted:
-            index = layout.modalities.index(name)
-            found[name] = modality_part(program, name, inputs[name], index, layout.uniform_share)
+        for name in layout.modalities if only is None else only:
+            stacks, rows, batch = as_rows(program, name, inputs[name])
+            stream = Stream(layout.modalities.index(name), layout.uniform_share, rows=rows)
+            env = program.run(program.start(name, stacks), stream)
+            parts[name] = collected(program, env, rows, batch)
         if only is None:
             env = program.run({}, Stream(None, layout.uniform_share))
-            found[BIAS] = map_tensors(_first, program.collect(env, 1, True))
-    return found
-
-
-def modality_part(program: Program, name: str, tree: Any, index: int, share: float) -> Any:
-    """What one modality's input, or a batch of inputs, gives by the linearised network."""
-    stacks, rows, batch = as_rows(program, name, tree)
-    env = program.run(program.start(name, stacks, rows), Stream(index, share, rows=rows))
-    return collected(program, env, rows, batch)
+            parts[BIAS] = map_tensors(lambda t: t[0], program.collect(env, 1, True))
+    return parts
 
 
 def collected(program: Program, env: Env, rows: int, batch: bool) -> Any:
-    """A modality's output out of what a pass left there."""
-    return map_tensors(_joined if batch else _first, program.collect(env, rows, False))
+    """A modality's output out of what a pass left there; of a batch of inputs, as a batch."""
+
+    def joined(stack: Tensor) -> Tensor:
+        if not batch:
+            return stack[0]
+        return stack.flatten(0, 1) if stack.dim() > 1 else stack
+
+    return map_tensors(joined, program.collect(env, rows, False))
 
 
 def as_rows(program: Program, name: str, tree: Any) -> tuple[Any, int, bool]:
     """A modality's tensors as stacks ``(rows, *shape)``, how many rows they have, and whether these
     are a batch of inputs at an operating point that is a batch of one."""
-    found = leaves(tree)
     shapes = [place.shape for place in program.inputs[name]]
-    if [tuple(leaf.shape) for leaf in found] == shapes:
+    if [tuple(leaf.shape) for leaf in leaves(tree)] == shapes:
         return map_tensors(lambda t: t.unsqueeze(0), tree), 1, False
-    return map_tensors(lambda t: t.unsqueeze(1), tree), len(found[0]), True
-
-
-def _first(stack: Tensor) -> Tensor:
-    return stack[0]
-
-
-def _joined(stack: Tensor) -> Tensor:
-    """``(n, 1, ...)`` as a batch of n."""
-    return stack.flatten(0, 1) if stack.dim() > 1 else stack
+    return map_tensors(lambda t: t.unsqueeze(1), tree), len(leaves(tree)[0]), True
 
 
 def replay_deviation(replayed: Mapping[str, Any], decomposition: Decomposition) -> float:

@@ -9,7 +9,7 @@ from torch import Tensor
 from lmd_cli.decomposition.errors import DecompositionError
 from lmd_cli.decomposition.linearised.program import Output, Step
 from lmd_cli.decomposition.linearised.values import Env, read, store, zeros_at
-from lmd_cli.decomposition.maps import Affine, Origin, own_terms
+from lmd_cli.decomposition.maps import Affine, Origin, own_terms, summed
 
 
 @dataclass(frozen=True)
@@ -56,39 +56,23 @@ class Stream:
     def through(self, output: Output, env: Env) -> Tensor | None:
         stacks = [read(env, place) for place in output.reads]
         if isinstance(output.map, Affine):
-            return self._affine(output, output.map, stacks)
+            if output.map.shares is not None:
+                stacks = [self._handed_out(output, output.map.shares, stacks[0])]
+            return _affine(output, output.map, stacks, self.weight(output))
         return self._product(output, stacks[0], stacks[1])
 
     def whole(self, output: Output, env: Env) -> Tensor | None:
         """All of a result, whoever's parts make it."""
         if isinstance(output.map, Affine):
-            made = _linear(output.map, output, [read(env, place) for place in output.reads])
-            if output.map.constant is None:
-                return made
-            value = output.map.constant.unsqueeze(0)
-            return value if made is None else made + value
+            return _affine(output, output.map, [read(env, p) for p in output.reads], 1.0)
         return self.through(output, env)
-
-    def _affine(
-        self, output: Output, linear_map: Affine, stacks: list[Tensor | None]
-    ) -> Tensor | None:
-        if linear_map.shares is not None:
-            stacks = [self._handed_out(output, linear_map.shares, stacks[0])]
-        made = _linear(linear_map, output, stacks)
-        weight = self.weight(output) if linear_map.constant is not None else 0.0
-        if not weight:
-            return made
-        assert linear_map.constant is not None
-        value = linear_map.constant if weight == 1.0 else weight * linear_map.constant
-        return value.unsqueeze(0) if made is None else made + value
 
     def _handed_out(self, output: Output, shares: Tensor, h: Tensor | None) -> Tensor | None:
         """Appendix C: a modality's parts get their share of the bias, which keeps the rest."""
         if self.modality is None:
             return None if h is None else h * (1.0 - shares.sum(0))
         bias = output.bias[0]
-        given = None if bias is None else shares[self.modality] * bias
-        return given if h is None else h if given is None else h + given
+        return summed(h, None if bias is None else shares[self.modality] * bias)
 
     def _product(self, output: Output, a: Tensor | None, b: Tensor | None) -> Tensor | None:
         product = output.map.product  # type: ignore[union-attr]
@@ -120,13 +104,15 @@ def _require_apart(output: Output, a: Tensor | None, b: Tensor | None) -> None:
         )
 
 
-def _linear(linear_map: Affine, output: Output, stacks: list[Tensor | None]) -> Tensor | None:
-    """The linear part; operands that are zero are made where others are not."""
-    there = next((s for s in stacks if s is not None), None)
-    if linear_map.run is None or there is None:
-        return None
-    filled = [
-        zeros_at(place, len(there), there) if stack is None else stack
-        for place, stack in zip(output.reads, stacks, strict=True)
-    ]
-    return linear_map.run(*filled)
+def _affine(
+    output: Output, linear_map: Affine, stacks: list[Tensor | None], weight: float
+) -> Tensor | None:
+    """A map with a share of its constant; operands that are zero are made where others are not."""
+    present, made = next((s for s in stacks if s is not None), None), None
+    if linear_map.run is not None and present is not None:
+        places = zip(output.reads, stacks, strict=True)
+        made = linear_map.run(*(zeros_at(p, len(present)) if s is None else s for p, s in places))
+    if linear_map.constant is None or not weight:
+        return made
+    value = linear_map.constant.unsqueeze(0)
+    return summed(made, value if weight == 1.0 else weight * value)

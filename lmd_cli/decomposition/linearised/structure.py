@@ -56,10 +56,5 @@ def shared_alike(program: Program) -> bool:
     """
     outputs = list(outputs_of(program))
     last = max((i for i, output in enumerate(outputs) if output.varies), default=0)
-    return not any(_may_share(output) for output in outputs[:last])
-
-
-def _may_share(output: Output) -> bool:
-    """Whether some variant hands out what the bias has here."""
-    found = output.map
-    return isinstance(found, Affine) and (found.origin is not None or found.splits)
+    affine = [output.map for output in outputs[:last] if isinstance(output.map, Affine)]
+    return not any(m.origin is not None or m.splits for m in affine)

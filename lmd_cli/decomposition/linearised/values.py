@@ -18,51 +18,36 @@ Env = dict[int, Buffer]
 def read(env: Env, place: Place) -> Tensor | None:
     """A stack ``(rows, *shape)``, ``None`` where it is zero."""
     buffer = env.get(place.key)
-    return None if buffer is None or buffer.data is None else buffer.read(place)
+    return None if buffer is None else buffer.read(place)
 
 
 def store(env: Env, step: Step, output: Output, stack: Tensor | None) -> None:
     """Puts a result where it lies; ``None`` is zero."""
     place = output.place
-    buffer = env.get(place.key)
-    if stack is None and (step.fresh or buffer is None):
+    if stack is None and (step.fresh or place.key not in env):
         env.pop(place.key, None)
         return
-    if buffer is None or step.fresh:
-        buffer = env[place.key] = Buffer(place.key)
+    if stack is not None and step.fresh:
+        keep(env, place, stack)
+        return
+    if place.key not in env:  # zero so far
+        assert stack is not None
+        start, n = output.whole
+        zeros = stack.new_zeros((len(stack), n))
+        env[place.key] = Buffer(place.key, tuple(range(len(stack))), zeros, start)
+    buffer = env[place.key]
     if stack is None:
-        assert buffer.data is not None
-        stack = buffer.data.new_zeros((len(buffer.rows), *place.shape))
-    rows = tuple(range(len(stack)))
-    if step.fresh:
-        put(buffer, stack, rows, place)
-    elif buffer.data is None:
-        _into_zeros(buffer, stack, rows, output)
-    else:
-        buffer.write(stack, rows, place)
+        stack = zeros_at(place, len(buffer.rows))
+    buffer.write(stack, tuple(range(len(stack))), place)
 
 
-def keep(env: Env, place: Place, stack: Tensor) -> None:
+def keep(env: Env, place: Place, stack: Tensor) -> Buffer:
     """Puts a stack ``(rows, *shape)`` as all that is in a storage."""
     buffer = env[place.key] = Buffer(place.key)
     buffer.put(stack, tuple(range(len(stack))), place)
+    return buffer
 
 
-def put(buffer: Buffer, stack: Tensor, rows: tuple[int, ...], place: Place) -> None:
-    """Puts a stack at a place of a storage that may be empty so far."""
-    if buffer.data is None:
-        buffer.put(stack, rows, place)
-    else:
-        buffer.write(stack, rows, place)
-
-
-def _into_zeros(buffer: Buffer, stack: Tensor, rows: tuple[int, ...], output: Output) -> None:
-    """A write into a storage that has been zero so far."""
-    start, n = output.whole
-    buffer.rows, buffer.data, buffer.start = rows, stack.new_zeros((len(rows), n)), start
-    buffer.write(stack, rows, output.place)
-
-
-def zeros_at(place: Place, rows: int, like: Tensor) -> Tensor:
+def zeros_at(place: Place, rows: int) -> Tensor:
     """A stack of zeros."""
-    return torch.zeros((rows, *place.shape), dtype=place.dtype, device=like.device)
+    return torch.zeros((rows, *place.shape), dtype=place.dtype, device=place.device)

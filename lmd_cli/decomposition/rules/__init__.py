@@ -1,41 +1,7 @@
 """The rules, one file for each kind of operation; importing this registers them."""
 
-from lmd_cli.decomposition.rules import (
-    activation,
-    attention,
-    composites,
-    equations,
-    linear,
-    normalisation,
-    powers,
-    products,
-    quotients,
-    recurrent,
-    refusals,
-    scatter,
-    selection,
-    slopes,
-    softmax,
-    spectral,
-    sums,
-)
+from importlib import import_module
+from pkgutil import iter_modules
 
-__all__ = [
-    "activation",
-    "attention",
-    "composites",
-    "equations",
-    "linear",
-    "normalisation",
-    "powers",
-    "products",
-    "quotients",
-    "recurrent",
-    "refusals",
-    "scatter",
-    "selection",
-    "slopes",
-    "softmax",
-    "spectral",
-    "sums",
-]
+for _file in iter_modules(__path__):
+    import_module(f"{__name__}.{_file.name}")

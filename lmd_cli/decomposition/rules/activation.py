@@ -1,10 +1,11 @@
 """Activations: an elementwise slope at the total (eq. 9), with Appendix C's bias splitting.
 
-Where f(0) != 0 (sigmoid, exp, softplus) the secant output / input has a pole at 0. Below
-|x| = :data:`SECANT_GUARD` the derivative takes its place, and what is missing to the total,
-f(x) - slope * x, goes to the bias, so that eq. 8 holds to rounding. Roots and logarithms, whose
+f(h_m) = c h_m with the slope c = f(a) / a at the total a, and its limit f'(0) at a = 0: never a
+division by ``a + eps``. Where f(0) != 0 (sigmoid, exp, softplus), f(a) / a has a pole at 0. Below
+|a| = :data:`SECANT_GUARD` the derivative takes its place, and what is missing to the total,
+f(a) - c a, goes to the bias, so that eq. 8 holds to rounding. Roots and logarithms, whose
 derivative has a pole at 0 too, take the derivative at the guard. Under ``taylor`` the slope is the
-derivative everywhere.
+derivative everywhere (eq. 1). Every slope of an elementwise function is made in :func:`slope_at`.
 """
 
 from __future__ import annotations
@@ -20,120 +21,85 @@ from torch import Tensor
 
 from lmd_cli.decomposition.maps import Affine, constant, slope
 from lmd_cli.decomposition.registry import aten_rule, register_rule
-from lmd_cli.decomposition.rules import slopes
 from lmd_cli.decomposition.tracing.calls import Call
 from lmd_cli.decomposition.tracing.modes import above_dispatch
 
 #: Below this |input|, activations with f(0) != 0 use their derivative.
 SECANT_GUARD = 0.1
 
-Slope = Callable[..., Tensor | None]
 Elementwise = Callable[[Tensor], Tensor]
-ClosedForm = Callable[[Tensor], Tensor | None]
+#: f(x) / x of x, f(x) and the activation's other arguments; ``None`` where f(0) != 0.
+Slope = Callable[..., Tensor | None]
 Result = tuple[Any, Any]
 
-#: Activations with f(0) = 0, and the closed form of their slope.
-THROUGH_ORIGIN: dict[str, Slope] = {
-    "relu": slopes.relu,
-    "leaky_relu": slopes.leaky_relu,
-    "_prelu_kernel": slopes.prelu,
-    "rrelu_with_noise": slopes.rrelu,
-    "hardtanh": slopes.hardtanh,
-    "elu": slopes.elu,
-    "celu": slopes.celu,
-    "gelu": slopes.gelu,
-    "silu": slopes.silu,
-    "mish": slopes.mish,
-    "hardswish": slopes.hardswish,
-    "tanh": slopes.tanh,
-    "hardshrink": slopes.hardshrink,
-    "softshrink": slopes.softshrink,
-    "abs": slopes.absolute,
-    "atan": slopes.arctangent,
-    "sin": slopes.sine,
-    "erf": slopes.error_function,
-    "expm1": slopes.exp_minus_one,
-    "clamp": slopes.clamp,
-    "clamp_min": slopes.clamp,
-    "clamp_max": slopes.clamp,
-    "log1p": slopes.through_origin(torch.log1p, 1.0),
-    "sinh": slopes.through_origin(torch.sinh, 1.0),
-    "asinh": slopes.through_origin(torch.asinh, 1.0),
-    "asin": slopes.through_origin(torch.asin, 1.0),
-    "atanh": slopes.through_origin(torch.atanh, 1.0),
-    "tan": slopes.through_origin(torch.tan, 1.0),
-    "erfinv": slopes.through_origin(torch.erfinv, math.sqrt(math.pi) / 2.0),
-    "round": slopes.through_origin(torch.round, 0.0),
-    "trunc": slopes.through_origin(torch.trunc, 0.0),
-    "frac": slopes.through_origin(torch.frac, 1.0),
-}
 
-#: Activations with f(0) != 0, or with steps at 0 (whose derivative is 0).
-OFF_ORIGIN = (
-    *("sigmoid", "exp", "exp2", "softplus", "hardsigmoid", "log_sigmoid_forward", "cos", "cosh"),
-    *("acos", "acosh", "erfc", "sinc", "floor", "ceil", "sign", "sgn"),
-)
-
-#: Activations whose derivative has a pole at 0 too: the guard takes the derivative at its edge.
-STEEP = ("sqrt", "log", "log2", "log10", "logit")
-
-#: Gates of recurrent layers: under ``frozen`` constants of the operating point, as attention
-#: weights are, else their derivative. Products with them would grow from step to step otherwise.
-GATES = ("sigmoid",)
+# -- the slope ------------------------------------------------------------------------------------
 
 
-def guarded_secant(function: Elementwise, x: Tensor, steep: bool = False) -> tuple[Tensor, Tensor]:
-    """Slope and remainder of a function with f(0) != 0.
+def slope_at(
+    x: Tensor,
+    y: Tensor,
+    function: Elementwise,
+    secant: Slope | None = None,
+    *,
+    steep: bool = False,
+    taylor: bool = False,
+) -> tuple[Tensor, Tensor | None]:
+    """The slope of an elementwise function f, and what it misses of the output, f(x) - slope * x.
 
     Args:
-        function: elementwise.
-        x: the total, any shape.
+        x, y: the total and f(x).
+        secant: f(x) / x; ``None``, or a result of ``None``, where f(0) != 0.
         steep: the derivative has a pole at 0; the one at :data:`SECANT_GUARD` takes its place.
-
-    Returns:
-        f(x) / x, or f'(x) where |x| < :data:`SECANT_GUARD`; and f(x) - slope * x there, else 0.
+        taylor: eq. 1 in place of eq. 9; the slope is 0 where the derivative has a pole.
     """
-    y, within = value_and_derivative(function, x)
-    if steep:
-        within = value_and_derivative(function, torch.full_like(x, SECANT_GUARD))[1]
-    near = x.abs() < SECANT_GUARD
+    if taylor:
+        derivative = _derivative(function, x)
+        factor = torch.where(torch.isfinite(derivative), derivative, 0.0)
+        return factor, y - factor * x
+    exact = None if secant is None else secant(x, y)
+    if exact is not None:
+        return exact, None
+    edge = torch.full_like(x, SECANT_GUARD) if steep else x
+    return guarded(y, x, _derivative(function, edge), SECANT_GUARD)
+
+
+def ratio(y: Tensor, x: Tensor, limit: Any) -> Tensor:
+    """y / x where x is not 0, ``limit`` there."""
+    zero = x == 0
+    return torch.where(zero, limit, y / torch.where(zero, 1.0, x))
+
+
+def guarded(y: Tensor, x: Tensor, within: Tensor | float, guard: float) -> tuple[Tensor, Tensor]:
+    """y / x, or ``within`` where ``|x|`` is below the guard; and what this slope misses of y."""
+    near = x.abs() < guard
     factor = torch.where(near, within, y / torch.where(near, 1.0, x))
     return factor, torch.where(near, y - factor * x, 0.0)
 
 
-def value_and_derivative(function: Elementwise, x: Tensor) -> tuple[Tensor, Tensor]:
-    """f(x) and f'(x), any shape."""
+def _derivative(function: Elementwise, x: Tensor) -> Tensor:
     with above_dispatch():
         if x.is_inference() or torch.is_inference_mode_enabled():
             # There some releases of torch silently give no derivative.
             with torch.inference_mode(False), torch.no_grad():
-                return _derived(function, x.clone())
-        return _derived(function, x)
+                return _by_autograd(function, x.clone())
+        return _by_autograd(function, x)
 
 
-def _derived(function: Elementwise, x: Tensor) -> tuple[Tensor, Tensor]:
+def _by_autograd(function: Elementwise, x: Tensor) -> Tensor:
     x = x.contiguous()
     try:
-        made: Any = torch.func.jvp(function, (x,), (torch.ones_like(x),))
-        return made[0], made[1]
+        tangent: Tensor = torch.func.jvp(function, (x,), (torch.ones_like(x),))[1]
+        return tangent
     except (NotImplementedError, RuntimeError):  # it has no forward derivative
-        return _derived_backwards(function, x)
-
-
-def _derived_backwards(function: Elementwise, x: Tensor) -> tuple[Tensor, Tensor]:
-    leaf = x.detach().requires_grad_()
-    with torch.enable_grad():
-        y = function(leaf)
-        if not y.requires_grad:
-            raise NotImplementedError("a function without a derivative (give it a slope)")
-        return y.detach(), torch.autograd.grad(y.sum(), leaf)[0]
-
-
-def tangent(function: Elementwise, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Eq. 1: f'(x), and f(x) - f'(x) x for the bias; no slope where the derivative has a pole."""
-    y, factor = value_and_derivative(function, x)
-    factor = torch.where(torch.isfinite(factor), factor, 0.0)
-    return factor, y - factor * x
+        leaf = x.detach().requires_grad_()
+        with torch.enable_grad():
+            y = function(leaf)
+            if not y.requires_grad:
+                raise NotImplementedError(
+                    "a function without a derivative (give it a slope)"
+                ) from None
+            return torch.autograd.grad(y.sum(), leaf)[0]
 
 
 def linearised(
@@ -141,31 +107,22 @@ def linearised(
     x: Tensor,
     total: Tensor,
     function: Elementwise,
-    closed: ClosedForm | None = None,
+    secant: Slope | None = None,
     *,
     steep: bool = False,
     taylor: bool = False,
 ) -> Affine:
-    """The map of an elementwise function under the variant's rule.
-
-    Args:
-        x, total: its input, of the result's shape, and the result.
-        function: f, out of place.
-        closed: f(x) / x; ``None``, or a result of ``None``, for the guarded secant.
-        steep: as in :func:`guarded_secant`.
-        taylor: the derivative whatever the variant says.
+    """The map of an elementwise function under the variant's rule; arguments as in
+    :func:`slope_at`, with x of the result's shape.
 
     Raises:
         NoRuleError: the input is complex.
     """
     if x.is_complex():
         raise call.refused("of a complex tensor it has no slope; use .real and .imag")
-    if taylor or call.variant.activation == "taylor":
-        return sloped(call, x, total, *tangent(function, x), splits=False)
-    factor = None if closed is None else closed(x)
-    if factor is not None:
-        return sloped(call, x, total, factor)
-    return sloped(call, x, total, *guarded_secant(function, x, steep))
+    taylor = taylor or call.variant.activation == "taylor"
+    made = slope_at(x, total, function, secant, steep=steep, taylor=taylor)
+    return sloped(call, x, total, *made, splits=not taylor)
 
 
 def sloped(
@@ -185,54 +142,132 @@ def sloped(
     return Affine(lambda h: h.masked_fill(infinite, 0.0) * factor, (x,), remainder, splits=splits)
 
 
-def _activation(name: str, closed: Slope | None) -> Callable[..., Result]:
-    """The rule of one of ATen's activations."""
+# -- which activation has which slope -------------------------------------------------------------
 
-    def rule(call: Call, input: Tensor, **options: Any) -> Result:
-        if not call.carries(input) or any(map(call.carries, options.values())):
+
+def through_origin(limit: Any) -> Slope:
+    """f(x) / x, and ``limit`` at 0: a number, or a function of the activation's arguments."""
+
+    def secant(x: Tensor, y: Tensor, /, **options: Any) -> Tensor | None:
+        at_zero = limit(**options) if callable(limit) else limit
+        return None if at_zero is None else ratio(y, x, at_zero)
+
+    return secant
+
+
+def clamp_limit(min: Any = None, max: Any = None) -> float | None:
+    """Of clamp(x) / x, if the limits are numbers that admit 0."""
+    if isinstance(min, Tensor) or isinstance(max, Tensor):
+        return None
+    if (min is not None and min > 0) or (max is not None and max < 0):
+        return None
+    return 0.0 if min == 0 or max == 0 else 1.0
+
+
+#: Activations with f(0) = 0, and f'(0), the slope's limit there.
+THROUGH_ORIGIN: dict[str, Any] = {
+    **dict.fromkeys(("tanh", "atan", "sin", "expm1", "log1p", "sinh", "asinh", "asin"), 1.0),
+    **dict.fromkeys(("atanh", "tan", "frac", "celu"), 1.0),
+    **dict.fromkeys(("gelu", "silu", "hardswish"), 0.5),
+    **dict.fromkeys(("abs", "round", "trunc", "hardshrink", "softshrink"), 0.0),
+    "mish": 0.6,  # tanh(log(2))
+    "erf": 2.0 / math.sqrt(math.pi),
+    "erfinv": math.sqrt(math.pi) / 2.0,
+    "elu": lambda alpha=1.0, scale=1.0, input_scale=1.0: alpha * scale * input_scale,
+    "leaky_relu": lambda negative_slope=0.01: negative_slope,
+    "_prelu_kernel": lambda weight: weight,
+    "rrelu_with_noise": lambda lower=1 / 8, upper=1 / 3, **_: (lower + upper) / 2,
+    "hardtanh": lambda min_val=-1.0, max_val=1.0: clamp_limit(min_val, max_val),
+}
+
+#: Activations with f(0) != 0, or with steps at 0 (whose derivative is 0).
+OFF_ORIGIN = (
+    *("exp", "exp2", "softplus", "hardsigmoid", "log_sigmoid_forward", "cos", "cosh", "acos"),
+    *("acosh", "erfc", "sinc", "floor", "ceil", "sign", "sgn"),
+)
+
+#: Activations whose derivative has a pole at 0 too: the guard takes the derivative at its edge.
+STEEP = ("sqrt", "log", "log2", "log10", "logit")
+
+#: Gates of recurrent layers: under ``frozen`` constants of the operating point, as attention
+#: weights are, else their derivative. Products with them would grow from step to step otherwise.
+GATES = ("sigmoid",)
+
+
+def activation(
+    secant: Slope | None = None,
+    *,
+    of: str | None = "input",
+    steep: bool = False,
+    gate: bool = False,
+) -> Callable[..., Result]:
+    """The rule of an elementwise function of one argument: ``of``, or the one with parts."""
+
+    def rule(call: Call, *args: Any, **kwargs: Any) -> Result:
+        given = call.given
+        carrying = [name for name, value in given.items() if call.carries(value)]
+        if len(carrying) != 1 or of not in (None, carrying[0]):
             raise call.refused("only the activation's input may carry parts")
-        if options.get("training"):
+        if call.operator is not None and given.get("training"):
             raise call.refused("its slope is random in training mode; call .eval()")
-        total, gate = call.plain(), name in GATES and call.recurrent
-        if gate and call.variant.softmax == "frozen":
-            call.hold("gates")
-            return total, constant(total)
-        several = isinstance(total, tuple)
-        linear_map = linearised(
-            call,
-            input,
-            total[0] if several else total,
-            lambda x: call.run(input=x)[0] if several else call.run(input=x),
-            None if closed is None else lambda x: closed(x, **options),
-            steep=name in STEEP,
-            taylor=gate,
-        )
-        return total, [linear_map] if several else linear_map
 
-    rule.__doc__ = f"{name}: eq. 9."
+        def run(h: Tensor) -> Any:
+            if not args:
+                return call.run(**{carrying[0]: h})
+            named = {**given, carrying[0]: h}
+            positional = [named.pop(str(i)) for i in range(len(args))]
+            return call.function(*positional, **named)
+
+        x = given[carrying[0]]
+        result, recurrent = run(x), gate and call.recurrent
+        if recurrent and call.variant.softmax == "frozen":
+            call.hold("gates")
+            return result, constant(result)
+        others = {name: value for name, value in given.items() if name != carrying[0]}
+        several = isinstance(result, tuple)
+        made = linearised(
+            call,
+            x,
+            result[0] if several else result,
+            (lambda h: run(h)[0]) if several else run,
+            partial(secant, **others) if secant and others else secant,
+            steep=steep,
+            taylor=recurrent,
+        )
+        return result, [made] if several else made
+
     return rule
 
 
-def _clamp(call: Call, input: Tensor, min: Any = None, max: Any = None) -> Result:
-    """clamp: eq. 9; limits that carry parts are chosen from."""
-    total = call.plain()
-    if not (call.carries(min) or call.carries(max)):
-        return total, linearised(
-            call, input, total, lambda x: call.run(input=x), lambda x: slopes.clamp(x, min, max)
-        )
+def relu_slope(x: Tensor, y: Tensor) -> Tensor:
+    """ReLU's f(x) / x: a mask in {0, 1}, 0 at 0."""
+    return (x > 0).to(x.dtype)
+
+
+_clamp = activation(through_origin(clamp_limit))
+
+
+@aten_rule("clamp", "clamp_min", "clamp_max", kind="activation", equation="eq. 9, App. C")
+def clamp(call: Call, input: Tensor, **limits: Any) -> Result:
+    """eq. 9; limits that carry parts are chosen from."""
+    if not call.operands(*limits.values()):
+        return _clamp(call, input=input, **limits)
 
     def chosen() -> Tensor:
-        x = input if min is None else torch.maximum(input, min)
-        return x if max is None else torch.minimum(x, max)
+        low, high = limits.get("min"), limits.get("max")
+        x = input if low is None else torch.maximum(input, low)
+        return x if high is None else torch.minimum(x, high)
 
-    return total, call.compose(chosen)
+    return call.plain(), call.compose(chosen)
 
 
-for _name, _closed in THROUGH_ORIGIN.items():
-    _rule = _clamp if _name.startswith("clamp") else _activation(_name, _closed)
+aten_rule("relu", kind="activation", equation="eq. 9, App. C")(activation(relu_slope))
+for _name, _limit in THROUGH_ORIGIN.items():
+    _rule = activation(through_origin(_limit))
     aten_rule(_name, kind="activation", equation="eq. 9, App. C")(_rule)
-for _name in (*OFF_ORIGIN, *STEEP):
-    aten_rule(_name, kind="activation", equation="eq. 9 (guarded)")(_activation(_name, None))
+for _name in (*OFF_ORIGIN, *STEEP, *GATES):
+    _rule = activation(steep=_name in STEEP, gate=_name in GATES)
+    aten_rule(_name, kind="activation", equation="eq. 9 (guarded)")(_rule)
 
 
 @aten_rule("threshold", kind="activation", equation="eq. 9, App. C")
@@ -243,6 +278,9 @@ def threshold(call: Call, input: Tensor, threshold: Any, value: Any) -> Result:
     remainder = torch.where(above, torch.zeros_like(factor), value) if value else None
     total = call.plain()
     return total, sloped(call, input, total, factor, remainder)
+
+
+# -- activations of one's own ---------------------------------------------------------------------
 
 
 def register_activation(
@@ -261,35 +299,13 @@ def register_activation(
         ValueError: the function has a rule already.
     """
 
-    def rule(call: Call, *args: Any, **kwargs: Any) -> Result:
-        names = [*range(len(args)), *kwargs]
-        values = [*args, *kwargs.values()]
-        carrying = [name for name, v in zip(names, values, strict=True) if call.carries(v)]
-        if len(carrying) != 1:
-            raise call.refused("only the activation's input may carry parts")
-        at = carrying[0]
+    def secant(x: Tensor, y: Tensor, /, **others: Any) -> Tensor | None:
+        return None if slope is None else slope(x, *others.values())
 
-        def run(function: Callable[..., Any], x: Tensor) -> Any:
-            given = [x if i == at else value for i, value in enumerate(args)]
-            return function(*given, **{k: x if k == at else v for k, v in kwargs.items()})
-
-        x = values[names.index(at)]
-        plain = partial(run, call.function if args else lambda **named: call.run(**named))
-        total = plain(x)
-        closed = None if slope is None else partial(_closed_form, slope, values, names.index(at))
-        return total, linearised(call, x, total, plain, closed)
-
-    register_rule(
-        function,
-        kind="activation",
-        equation="eq. 9" if slope else "eq. 9 (guarded)",
-        override=override,
-    )(rule)
+    equation = "eq. 9" if slope else "eq. 9 (guarded)"
+    decorate = register_rule(function, kind="activation", equation=equation, override=override)
+    decorate(activation(secant, of=None))
 
 
-def _closed_form(slope: Slope, values: list[Any], at: int, x: Tensor) -> Tensor | None:
-    return slope(x, *values[:at], *values[at + 1 :])
-
-
-register_activation(F.tanhshrink, slopes.tanhshrink)
-register_activation(F.softsign, slopes.softsign)
+register_activation(F.tanhshrink, lambda x: 1.0 - ratio(torch.tanh(x), x, 1.0))
+register_activation(F.softsign, lambda x: 1.0 / (1.0 + x.abs()))

@@ -15,13 +15,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from lmd_cli.decomposition.registry import aten_rule
+from lmd_cli.decomposition.rules.refusals import NESTED
 from lmd_cli.decomposition.tracing.calls import Call
 
 Result = tuple[Any, Any]
-_NESTED = (
-    "nested tensors have no rule; call torch.backends.mha.set_fastpath_enabled(False), or give the "
-    "encoder enable_nested_tensor=False"
-)
 
 
 def masked_scores(
@@ -84,78 +81,29 @@ def attention(
     return total, [call.compose(made)]
 
 
+# -- the fast paths of torch's modules ------------------------------------------------------------
+
+
 @aten_rule("_native_multi_head_attention", kind="composite", equation="App. D.2")
 def multi_head(
     call: Call,
     query: Tensor,
     key: Tensor,
     value: Tensor,
-    embed_dim: int,
     num_head: int,
-    qkv_weight: Tensor,
-    qkv_bias: Tensor,
-    proj_weight: Tensor,
-    proj_bias: Tensor,
-    mask: Tensor | None = None,
     need_weights: bool = True,
     average_attn_weights: bool = True,
-    mask_type: int | None = None,
+    **given: Any,
 ) -> Result:
     """The fast path of ``nn.MultiheadAttention``, (B, L, E): attention output and weights."""
-    _refuse_nested(call, query)
-    total, joint = call.plain(), _joint_mask(mask, mask_type, query, num_head)
-    call.may_mask(mask)
+    total, mask = _fused(call, query, given)
     apart = not need_weights and _runs_apart(call, total[0])
-
-    def made() -> tuple[Tensor, Tensor]:
-        weights = (qkv_weight, qkv_bias, proj_weight, proj_bias)
-        return _multi_head((query, key, value), num_head, *weights, joint, apart)
-
-    out, shares = call.compose(made)
+    inputs = (query, key, value)
+    out, shares = call.compose(_multi_head, inputs, num_head, given, mask, apart)
     if not need_weights:
         return (out if apart else total[0], total[1]), [out]
     averaged = call.compose(lambda: shares.mean(1) if average_attn_weights else shares)
     return total, [out, averaged]
-
-
-def _multi_head(
-    inputs: tuple[Tensor, Tensor, Tensor],
-    heads: int,
-    weight: Tensor,
-    bias: Tensor,
-    proj_weight: Tensor,
-    proj_bias: Tensor,
-    mask: Tensor | None,
-    apart: bool,
-) -> tuple[Tensor, Tensor]:
-    """Output (B, L, E) and weights (B, heads, L, S), as the single operations give them where
-    every key is masked: 0 (``apart``), or as the fused one: NaN."""
-    rows = zip(inputs, weight.chunk(3), bias.chunk(3), strict=True)
-    q, k, v = (F.linear(x, w, b).unflatten(-1, (heads, -1)).transpose(1, 2) for x, w, b in rows)
-    scores = masked_scores(q, k, mask, False, None)
-    shares = _unless_hidden(scores) if apart else torch.softmax(scores, -1)
-    mixed = (shares @ v).transpose(1, 2).flatten(2)
-    return F.linear(mixed, proj_weight, proj_bias), shares
-
-
-def _runs_apart(call: Call, fused: Tensor) -> bool:
-    """Whether the plain call gets numbers where the fused operator gives NaN (every key masked):
-    it records gradients, and torch then runs the single operations."""
-    return call.gradients and bool(torch.isnan(fused).any())
-
-
-def _joint_mask(mask: Tensor | None, kind: int | None, x: Tensor, heads: int) -> Tensor | None:
-    """The mask as one of (B, heads, L, S), True where attended; 0 is of (L, S), 1 of padding."""
-    if mask is None:
-        return None
-    if kind == 1 and mask.dim() == 2:
-        mask = mask[:, None, None, :]
-    return ~mask if mask.dtype == torch.bool else mask == 0
-
-
-def _refuse_nested(call: Call, x: Tensor) -> None:
-    if x.is_nested:
-        raise call.refused(_NESTED)
 
 
 @aten_rule("_transformer_encoder_layer_fwd", kind="composite", equation="App. D.2")
@@ -164,63 +112,71 @@ def encoder_layer(
     src: Tensor,
     embed_dim: int,
     num_heads: int,
-    qkv_weight: Tensor,
-    qkv_bias: Tensor,
-    proj_weight: Tensor,
-    proj_bias: Tensor,
     use_gelu: bool,
     norm_first: bool,
     eps: float,
-    norm_weight_1: Tensor,
-    norm_bias_1: Tensor,
-    norm_weight_2: Tensor,
-    norm_bias_2: Tensor,
-    ffn_weight_1: Tensor,
-    ffn_bias_1: Tensor,
-    ffn_weight_2: Tensor,
-    ffn_bias_2: Tensor,
-    mask: Tensor | None = None,
-    mask_type: int | None = None,
+    **given: Any,
 ) -> Result:
     """The fast path of ``nn.TransformerEncoderLayer``, (B, L, E)."""
-    _refuse_nested(call, src)
-    joint = _joint_mask(mask, mask_type, src, num_heads)
+    total, mask = _fused(call, src, given)
+    apart = _runs_apart(call, total)
     gelu = partial(F.gelu, approximate="tanh" if src.is_cuda else "none")  # as its kernels do
     activation = gelu if use_gelu else F.relu
-    call.may_mask(mask)
-    total = call.plain()
-    apart = _runs_apart(call, total)
 
     def attended(x: Tensor) -> Tensor:
-        weights = (qkv_weight, qkv_bias, proj_weight, proj_bias)
-        return _multi_head((x, x, x), num_heads, *weights, joint, apart)[0]
+        return _multi_head((x, x, x), num_heads, given, mask, apart)[0]
 
-    def forward(x: Tensor) -> Tensor:
-        inner = activation(F.linear(x, ffn_weight_1, ffn_bias_1))
-        return F.linear(inner, ffn_weight_2, ffn_bias_2)
+    def linear(x: Tensor, i: int) -> Tensor:
+        return F.linear(x, given[f"ffn_weight_{i}"], given[f"ffn_bias_{i}"])
 
-    def first(x: Tensor) -> Tensor:
-        return F.layer_norm(x, (embed_dim,), norm_weight_1, norm_bias_1, eps)
-
-    def second(x: Tensor) -> Tensor:
-        return F.layer_norm(x, (embed_dim,), norm_weight_2, norm_bias_2, eps)
+    def norm(x: Tensor, i: int) -> Tensor:
+        weight, bias = given[f"norm_weight_{i}"], given[f"norm_bias_{i}"]
+        return F.layer_norm(x, (embed_dim,), weight, bias, eps)
 
     def made() -> Tensor:
         if norm_first:
-            x = src + attended(first(src))
-            return x + forward(second(x))
-        x = first(src + attended(src))
-        return second(x + forward(x))
+            x = src + attended(norm(src, 1))
+            return x + linear(activation(linear(norm(x, 2), 1)), 2)
+        x = norm(src + attended(src), 1)
+        return norm(x + linear(activation(linear(x, 1)), 2), 2)
 
     out = call.compose(made)
     return (out if apart else total), out
 
 
-@aten_rule("_nested_tensor_from_mask", kind="refused", equation=_NESTED)
-def nested(call: Call, **arguments: Any) -> Result:
-    """Padded sequences as one nested tensor.
+def _fused(call: Call, x: Tensor, given: dict[str, Any]) -> tuple[Any, Tensor | None]:
+    """The total, and the mask as one of (B, heads, L, S), True where attended; ``mask_type`` 0 is
+    of (L, S), 1 of padding."""
+    if x.is_nested:
+        raise call.refused(NESTED)
+    mask = given.get("mask")
+    call.may_mask(mask)
+    total = call.plain()
+    if mask is None:
+        return total, None
+    if given.get("mask_type") == 1 and mask.dim() == 2:
+        mask = mask[:, None, None, :]
+    return total, ~mask if mask.dtype == torch.bool else mask == 0
 
-    Raises:
-        NoRuleError: always.
-    """
-    raise call.refused(_NESTED)
+
+def _runs_apart(call: Call, fused: Tensor) -> bool:
+    """Whether the plain call gets numbers where the fused operator gives NaN (every key masked):
+    it records gradients, and torch then runs the single operations."""
+    return call.gradients and bool(torch.isnan(fused).any())
+
+
+def _multi_head(
+    inputs: tuple[Tensor, Tensor, Tensor],
+    heads: int,
+    given: dict[str, Any],
+    mask: Tensor | None,
+    apart: bool,
+) -> tuple[Tensor, Tensor]:
+    """Output (B, L, E) and weights (B, heads, L, S), as the single operations give them where
+    every key is masked: 0 (``apart``), or as the fused one: NaN."""
+    rows = zip(inputs, given["qkv_weight"].chunk(3), given["qkv_bias"].chunk(3), strict=True)
+    q, k, v = (F.linear(x, w, b).unflatten(-1, (heads, -1)).transpose(1, 2) for x, w, b in rows)
+    scores = masked_scores(q, k, mask, False, None)
+    shares = _unless_hidden(scores) if apart else torch.softmax(scores, -1)
+    mixed = (shares @ v).transpose(1, 2).flatten(2)
+    return F.linear(mixed, given["proj_weight"], given["proj_bias"]), shares

@@ -1,15 +1,17 @@
-"""What the rules share: stacks beside totals of more dimensions, and functions of several
-arguments of which only some carry parts."""
+"""What the rules share: stacks beside totals of more dimensions, operators that are made of others,
+and functions of several arguments of which only some carry parts."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import wraps
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lmd_cli.decomposition.maps import Affine, Bilinear, Map, each
+from lmd_cli.decomposition.registry import aten_rule
 from lmd_cli.decomposition.tracing.calls import Call
 
 
@@ -28,7 +30,40 @@ def folded(function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
     """A function of batches ``(B, ...)`` on a stack ``(rows, B, ...)``: one batch."""
 
     def run(h: Tensor) -> Tensor:
-        return function(h.flatten(0, 1)).unflatten(0, h.shape[:2])
+        return function(h.flatten(0, 1)).unflatten(0, (len(h), -1))
+
+    return run
+
+
+def composed(*names: str, equation: str) -> Callable[..., Any]:
+    """Registers what operators are made of: a function of the same arguments."""
+
+    def decorate(made_of: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(made_of)
+        def rule(call: Call, **arguments: Any) -> tuple[Any, Any]:
+            total, made = call.plain(), call.compose(made_of, **arguments)
+            return total, list(made) if isinstance(made, tuple) else made
+
+        aten_rule(*names, kind="composite", equation=equation)(rule)
+        return made_of
+
+    return decorate
+
+
+def tensor_like(value: Any, other: Any) -> Tensor:
+    """A number as a tensor of another's type."""
+    if isinstance(value, Tensor):
+        return value
+    return torch.as_tensor(value, dtype=other.dtype, device=other.device)
+
+
+def function_of(call: Call, *names: str) -> Callable[..., Any]:
+    """The call as a function of some of its arguments, by name; the others are fixed."""
+    function, schema_names = call.function, call.operator.schema_names  # type: ignore[union-attr]
+    others = {schema_names[k]: v for k, v in call.given.items() if k not in names}
+
+    def run(**named: Any) -> Any:
+        return function(**others, **{schema_names[k]: v for k, v in named.items()})
 
     return run
 

@@ -1,5 +1,10 @@
 """BatchNorm (eq. 10) and the norms that use statistics of their own input (eq. 11).
 
+With the scale g = gamma / sqrt(variance + eps):
+
+- eq. 10 (BatchNorm, ``identity``, ``uniform``): f(h_m) = g h_m, and the constant beta - g mean;
+- eq. 11 (``ratio``): f(h_m) = g (h_m - E[h_m]), and the constant beta.
+
 Statistics are those of the clean total and frozen; only the total is ever used for them. For half
 precision they are worked out in float32, as torch's kernels do.
 """
@@ -12,37 +17,50 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lmd_cli.decomposition.maps import Affine
+from lmd_cli.decomposition.maps import Affine, Origin
 from lmd_cli.decomposition.registry import aten_rule
 from lmd_cli.decomposition.tracing.calls import Call
 
 Mean = Callable[[Tensor], Tensor]
-Parameters = tuple[Tensor | None, Tensor | None]
 Result = tuple[Any, Any]
 _HALF = (torch.float16, torch.bfloat16)
 
 
-def own_statistics(call: Call, x: Tensor, mean: Mean, parameters: Parameters, eps: float) -> Affine:
+def own_statistics(
+    call: Call, x: Tensor, mean: Mean, weight: Tensor | None, bias: Tensor | None, eps: float
+) -> Result:
     """A norm that uses the statistics of its own input, under the variant's rule.
 
     Args:
         mean: takes ``(..., *x.shape)`` to its mean over the normalised elements, broadcastable.
-        parameters: gamma and beta, broadcastable to the input.
+        weight, bias: gamma and beta, broadcastable to the input.
     """
-    x_ = x.float() if x.dtype in _HALF else x
-    weight, bias = parameters
-    centre = mean(x_)
-    scale = torch.rsqrt(mean((x_ - centre).square()) + eps)
-    scale = scale if weight is None else scale * weight
-    if call.variant.norm == "ratio":  # each part is centred by its own mean
-        return Affine(
-            lambda h: (h - mean(h)) * scale, (x,), call.kept(bias), factor=scale, centred=True
-        )
-    constant = -centre * scale if bias is None else bias - centre * scale
-    return Affine(lambda h: h * scale, (x,), constant, origin="norm", factor=scale)
+    centre = mean(x)
+    scale = _scale(mean((x - centre).square()), weight, eps)
+    if call.variant.norm != "ratio":
+        return rescaled(call, x, centre, scale, bias, "norm")
+
+    def run(h: Tensor) -> Tensor:
+        return (h - mean(h)) * scale  # each part is centred by its own mean
+
+    return call.plain(), [Affine(run, (x,), call.kept(bias), factor=scale, centred=True)]
 
 
-def _per_channel(value: Tensor | None, ndim: int) -> Tensor | None:
+def rescaled(
+    call: Call, x: Tensor, mean: Tensor, scale: Tensor, bias: Tensor | None, origin: Origin
+) -> Result:
+    """Eq. 10."""
+    constant = -mean * scale if bias is None else bias - mean * scale
+    made = Affine(lambda h: h * scale, (x,), constant, origin=origin, factor=scale)
+    return call.plain(), [made]  # the other results are statistics
+
+
+def _scale(variance: Tensor, weight: Tensor | None, eps: float) -> Tensor:
+    scale = torch.rsqrt(variance + eps)
+    return scale if weight is None else scale * weight
+
+
+def _per_channel(value: Tensor | None, ndim: int) -> Any:
     return None if value is None else value.reshape(-1, *(1,) * (ndim - 2))  # (C, 1, ...)
 
 
@@ -54,20 +72,15 @@ def _wide(h: Tensor) -> Tensor:
     return h.float() if h.dtype in _HALF else h
 
 
-def _require_plain(call: Call, **arguments: Any) -> None:
+def _require_plain(call: Call) -> None:
     """Refuses parts in parameters.
 
     Raises:
         NoRuleError: one of them carries parts.
     """
-    for name, value in arguments.items():
-        if call.carries(value):
+    for name, value in call.given.items():
+        if name != "input" and call.carries(value):
             raise call.refused(f"its {name} carries parts; it has a rule for its input only")
-
-
-def _listed(call: Call, linear_map: Affine) -> Result:
-    """The results, of which the first is the output and the others are statistics."""
-    return call.plain(), [linear_map]
 
 
 @aten_rule(
@@ -85,10 +98,9 @@ def batch_norm(
     running_mean: Tensor | None = None,
     running_var: Tensor | None = None,
     training: bool | None = None,
-    momentum: float = 0.0,
     eps: float = 0.0,
     epsilon: float = 0.0,
-    **averaging: float,
+    **_: float,
 ) -> Result:
     """BatchNorm in evaluation mode: a constant affine map. Without running statistics it is a norm
     with those of its own input, in either mode.
@@ -99,20 +111,16 @@ def batch_norm(
     training = "_with_update" in str(call.function) if training is None else training
     if training and running_mean is not None:
         raise call.refused("BatchNorm uses batch statistics; call .eval() on the network")
-    _require_plain(
-        call, weight=weight, bias=bias, running_mean=running_mean, running_var=running_var
+    _require_plain(call)
+    ndim = input.dim()
+    gamma, beta, mean, variance = (
+        _per_channel(value, ndim) for value in (weight, bias, running_mean, running_var)
     )
-    eps, ndim = eps or epsilon, input.dim()
-    gamma, beta = _per_channel(weight, ndim), _per_channel(bias, ndim)
-    if running_mean is None or running_var is None:
-        over = tuple(d - ndim for d in range(ndim) if d != 1)
-        return _listed(call, own_statistics(call, input, _means_over(over), (gamma, beta), eps))
-    mean, variance = (_wide(_per_channel(v, ndim)) for v in (running_mean, running_var))  # type: ignore[arg-type]
-    scale = torch.rsqrt(variance + eps)
-    scale = scale if gamma is None else scale * gamma
-    constant = -mean * scale if beta is None else beta - mean * scale
-    made = Affine(lambda h: h * scale, (input,), constant, origin="batch_norm", factor=scale)
-    return _listed(call, made)
+    if mean is None or variance is None:
+        over = _means_over([d - ndim for d in range(ndim) if d != 1])
+        return own_statistics(call, input, over, gamma, beta, eps or epsilon)
+    scale = _scale(_wide(variance), gamma, eps or epsilon)
+    return rescaled(call, input, _wide(mean), scale, beta, "batch_norm")
 
 
 @aten_rule("native_layer_norm", kind="normalisation", equation="eq. 11")
@@ -125,9 +133,9 @@ def layer_norm(
     eps: float,
 ) -> Result:
     """LayerNorm over its normalised dimensions."""
-    _require_plain(call, weight=weight, bias=bias)
-    mean = _means_over(range(-len(tuple(normalized_shape)), 0))
-    return _listed(call, own_statistics(call, input, mean, (weight, bias), eps))
+    _require_plain(call)
+    mean = _means_over(range(-len(normalized_shape), 0))
+    return own_statistics(call, input, mean, weight, bias, eps)
 
 
 @aten_rule("native_group_norm", kind="normalisation", equation="eq. 11")
@@ -136,25 +144,22 @@ def group_norm(
     input: Tensor,
     weight: Tensor | None,
     bias: Tensor | None,
-    N: int,
     C: int,
-    HxW: int,
     group: int,
     eps: float,
+    **_: int,
 ) -> Result:
     """GroupNorm: statistics per group of channels."""
-    _require_plain(call, weight=weight, bias=bias)
+    _require_plain(call)
     ndim = input.dim()
 
     def mean(h: Tensor) -> Tensor:
-        groups = _wide(h).unflatten(1 - ndim, (group, -1))  # (..., G, C / G, spatial)
-        value = groups.mean(tuple(range(-(ndim - 1), 0)), keepdim=True).expand(
-            *(-1,) * (groups.dim() - ndim + 1), groups.shape[1 - ndim], *(-1,) * (ndim - 2)
-        )
-        return value.flatten(-ndim, 1 - ndim)  # (..., C, 1, ...)
+        groups = _wide(h).unflatten(1 - ndim, (group, C // group))  # (..., G, C / G, spatial)
+        means = groups.mean(tuple(range(1 - ndim, 0)), keepdim=True).squeeze(1 - ndim)
+        return means.repeat_interleave(C // group, 1 - ndim)  # (..., C, 1, ...)
 
-    parameters = (_per_channel(weight, ndim), _per_channel(bias, ndim))
-    return _listed(call, own_statistics(call, input, mean, parameters, eps))
+    gamma, beta = _per_channel(weight, ndim), _per_channel(bias, ndim)
+    return own_statistics(call, input, mean, gamma, beta, eps)
 
 
 @aten_rule("_fused_rms_norm", kind="normalisation", equation="eq. 11 without centring")
@@ -166,9 +171,8 @@ def rms_norm(
     eps: float | None,
 ) -> Result:
     """RMSNorm has no centring step and no constant: one scale for all parts."""
-    _require_plain(call, weight=weight)
-    dims = tuple(range(-len(tuple(normalized_shape)), 0))
+    _require_plain(call)
+    mean = _means_over(range(-len(normalized_shape), 0))
     floor = torch.finfo(input.dtype).eps if eps is None else eps
-    scale = torch.rsqrt(_wide(input).square().mean(dims, keepdim=True) + floor)
-    scale = scale if weight is None else scale * weight
-    return _listed(call, Affine(lambda h: h * scale, (input,)))
+    scale = _scale(mean(_wide(input).square()), weight, floor)
+    return call.plain(), [Affine(lambda h: h * scale, (input,))]

@@ -54,17 +54,10 @@ def matmul(call: Call, a: Tensor, b: Tensor, constant: Tensor | None = None) -> 
 
 @aten_rule("addmm", "baddbmm", "addmv", "_sparse_addmm", kind="linear", equation="eq. 3, 13")
 def affine_layer(
-    call: Call,
-    input: Tensor,
-    mat1: Any = None,
-    mat2: Any = None,
-    *others: Any,
-    beta: Any = 1,
-    alpha: Any = 1,
-    **named: Any,
+    call: Call, input: Tensor, *, beta: Any = 1, alpha: Any = 1, **factors: Any
 ) -> Result:
     """beta input + alpha a @ b: a fully connected layer, whose bias is ``input``."""
-    a, b = [v for v in (mat1, mat2, *others, *named.values()) if isinstance(v, Tensor)]
+    a, b = (value for value in factors.values() if isinstance(value, Tensor))
     total = call.plain()
     if call.carries(input) or (call.carries(a) and call.carries(b)):
         return total, call.compose(lambda: input * beta + torch.matmul(a, b) * alpha)
@@ -91,29 +84,19 @@ def convolution(
 ) -> Result:
     """Convolution, also transposed: the parts are one batch."""
     total, options = call.plain(), tuple(named.values())
-    if call.carries(bias):
-        column = (1, -1, *(1,) * (total.dim() - 2))
-        return total, call.compose(
-            lambda: torch.convolution(input, weight, None, *options) + bias.reshape(column)  # type: ignore[union-attr]
-        )
-    added = None if bias is None else bias.reshape(-1, *(1,) * (total.dim() - 2))
+    added = None if bias is None else bias.reshape(-1, *(1,) * (total.dim() - 2))  # (C, 1, ...)
+
+    def convolved(x: Tensor, w: Tensor) -> Tensor:
+        return torch.convolution(x, w, None, *options)
+
+    if added is not None and (call.carries(bias) or len(call.operands(input, weight)) == 2):
+        return total, call.compose(lambda: convolved(input, weight) + added)
     if call.carries(weight):
-        rows = pairwise(lambda x, w: torch.convolution(x, w, None, *options))
-        if call.carries(input) and added is not None:
-            return total, call.compose(
-                lambda: torch.convolution(input, weight, None, *options) + added
-            )
-        return total, product(call, input, weight, rows, added)
+        return total, product(call, input, weight, pairwise(convolved), added)
     transposed, groups = options[3], options[5]
 
     def channels(h: Tensor, start: int) -> Tensor:
-        return folded(
-            lambda x: torch.convolution(x, weight[:, start : start + h.shape[2]], None, *options)
-        )(h)
+        return folded(lambda x: convolved(x, weight[:, start : start + h.shape[2]]))(h)
 
-    return total, Affine(
-        folded(lambda x: torch.convolution(x, weight, None, *options)),
-        (input,),
-        added,
-        channels=None if transposed or groups != 1 else channels,
-    )
+    run, some = folded(lambda x: convolved(x, weight)), not transposed and groups == 1
+    return total, Affine(run, (input,), added, channels=channels if some else None)

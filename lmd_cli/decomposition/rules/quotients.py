@@ -14,10 +14,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lmd_cli.decomposition.maps import Affine, constant
+from lmd_cli.decomposition.maps import Affine, constant, slope
 from lmd_cli.decomposition.registry import aten_rule
-from lmd_cli.decomposition.rules.activation import SECANT_GUARD
-from lmd_cli.decomposition.rules.common import spread
+from lmd_cli.decomposition.rules.activation import SECANT_GUARD, guarded
+from lmd_cli.decomposition.rules.common import composed, spread, tensor_like
 from lmd_cli.decomposition.tracing.calls import Call
 
 Result = tuple[Tensor, Any]
@@ -50,10 +50,8 @@ def _rounded(call: Call, x: Tensor, y: Any, total: Tensor) -> Affine:
     if not call.carries(x):
         return constant(call.kept(total))
     quotient = torch.true_divide(x, divisor)
-    near = quotient.abs() < SECANT_GUARD
-    factor = torch.where(near, 0.0, total / torch.where(near, 1.0, quotient)) / divisor
-    rest = torch.where(near, total, 0.0)
-    return Affine(lambda h: h * factor, (x.expand(total.shape),), rest, splits=True)
+    factor, rest = guarded(total, quotient, 0.0, SECANT_GUARD)
+    return slope(factor / divisor, x.expand(total.shape), remainder=rest)
 
 
 @aten_rule("floor_divide", kind="quotient", equation="eq. 9")
@@ -63,29 +61,19 @@ def floor_divide(call: Call, input: Tensor, other: Any) -> Result:
     return total, _rounded(call, input, other, total)
 
 
-@aten_rule("remainder", kind="composite", equation="eq. 9")
-def remainder(call: Call, input: Any, other: Any) -> Result:
+@composed("remainder", equation="eq. 9")
+def remainder(input: Any, other: Any) -> Tensor:
     """x - y floor(x / y), with the sign of y."""
-    x = _tensor(input, other)
-    return call.plain(), call.compose(lambda: x - torch.floor_divide(x, other) * other)
+    x = tensor_like(input, other)
+    return x - torch.floor_divide(x, other) * other
 
 
-@aten_rule("fmod", kind="composite", equation="eq. 9")
-def fmod(call: Call, input: Any, other: Any) -> Result:
+@composed("fmod", equation="eq. 9")
+def fmod(input: Any, other: Any) -> Tensor:
     """x - y trunc(x / y), with the sign of x: the remainder of the magnitudes."""
-    x = _tensor(input, other)
-    sign, of_y = _sign(x), _sign(_tensor(other, x))
-
-    def made() -> Tensor:
-        return x - torch.floor_divide(x * sign, other * of_y) * (sign * of_y) * other
-
-    return call.plain(), call.compose(made)
-
-
-def _tensor(value: Any, like: Any) -> Tensor:
-    if isinstance(value, Tensor):
-        return value
-    return torch.as_tensor(value, dtype=like.dtype, device=like.device)
+    x = tensor_like(input, other)
+    sign, of_y = _sign(x), _sign(tensor_like(other, x))
+    return x - torch.floor_divide(x * sign, other * of_y) * (sign * of_y) * other
 
 
 def _sign(x: Tensor) -> Tensor:

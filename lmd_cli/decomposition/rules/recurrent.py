@@ -44,106 +44,67 @@ def gru_step(input_gates: Tensor, hidden_gates: Tensor, hidden: Tensor) -> Tenso
 def packed(call: Call, input: Tensor, lengths: Tensor, batch_first: bool) -> Result:
     """Padded sequences without their padding, one step of all after the other."""
     steps = input.shape[1] if batch_first else input.shape[0]
-    there = torch.arange(steps).unsqueeze(1) < lengths  # (T, B), lengths on the CPU
-    there = there.to(input.device)
-    return call.plain(), [
-        Affine(lambda h: (h.transpose(1, 2) if batch_first else h)[:, there], (input,))
-    ]
+    there = (torch.arange(steps).unsqueeze(1) < lengths).to(input.device)  # (T, B)
+
+    def run(h: Tensor) -> Tensor:
+        return (h.transpose(1, 2) if batch_first else h)[:, there]
+
+    return call.plain(), [Affine(run, (input,))]
 
 
 @aten_rule("_thnn_fused_lstm_cell", kind="composite", equation=_EQUATION)
-def lstm_cell(
-    call: Call,
-    input_gates: Tensor,
-    hidden_gates: Tensor,
-    cx: Tensor,
-    input_bias: Tensor | None = None,
-    hidden_bias: Tensor | None = None,
-) -> Result:
+def lstm_cell(call: Call, cx: Tensor, **given: Any) -> Result:
     """``nn.LSTMCell`` on a GPU, behind its linear layers."""
-
-    def made() -> tuple[Tensor, Tensor]:
-        gates = _with(input_gates, input_bias) + _with(hidden_gates, hidden_bias)
-        return lstm_step(gates, cx)
-
-    return call.plain(), list(call.compose_recurrent(made))
+    return call.plain(), list(
+        call.compose_recurrent(lambda: lstm_step(torch.add(*_gates(given)), cx))
+    )
 
 
 @aten_rule("_thnn_fused_gru_cell", kind="composite", equation=_EQUATION)
-def gru_cell(
-    call: Call,
-    input_gates: Tensor,
-    hidden_gates: Tensor,
-    hx: Tensor,
-    input_bias: Tensor | None = None,
-    hidden_bias: Tensor | None = None,
-) -> Result:
+def gru_cell(call: Call, hx: Tensor, **given: Any) -> Result:
     """``nn.GRUCell`` on a GPU, behind its linear layers."""
-
-    def made() -> Tensor:
-        given = _with(input_gates, input_bias), _with(hidden_gates, hidden_bias)
-        return gru_step(*given, hx)
-
-    return call.plain(), [call.compose_recurrent(made)]
+    return call.plain(), [call.compose_recurrent(lambda: gru_step(*_gates(given), hx))]
 
 
-def _with(x: Tensor, bias: Tensor | None) -> Tensor:
-    return x if bias is None else x + bias
+def _gates(given: dict[str, Any]) -> tuple[Tensor, Tensor]:
+    """Of the input and of the hidden state, with their biases."""
+    pairs = ((given[f"{x}_gates"], given.get(f"{x}_bias")) for x in ("input", "hidden"))
+    first, second = (gates if bias is None else gates + bias for gates, bias in pairs)
+    return first, second
 
 
 @aten_rule("mkldnn_rnn_layer", kind="composite", equation=_EQUATION)
 def lstm_layer(
     call: Call,
     input: Tensor,
-    weight0: Tensor,
-    weight1: Tensor,
-    weight2: Tensor,
-    weight3: Tensor,
     hx_: Tensor,
     cx_: Tensor,
     reverse: bool,
     batch_sizes: Sequence[int],
     mode: int,
-    hidden_size: int,
-    num_layers: int,
     has_biases: bool,
-    bidirectional: bool,
-    batch_first: bool,
-    train: bool,
+    **given: Any,
 ) -> Result:
-    """One direction of one layer of ``nn.LSTM`` on a CPU: (T, B, C) to (T, B, H).
+    """One direction of one layer of ``nn.LSTM`` on a CPU, (T, B, C) to (T, B, H).
 
     Raises:
         NoRuleError: it is another layer than an LSTM, or of packed sequences.
     """
     if mode != 2 or len(batch_sizes):
         raise call.refused("of mkldnn's layers it has a rule for the LSTM of padded sequences")
-    bias = (weight2, weight3) if has_biases else (None, None)
+    w_input, w_hidden = given["weight0"], given["weight1"]
+    b_input, b_hidden = (given["weight2"], given["weight3"]) if has_biases else (None, None)
 
-    def made() -> tuple[Tensor, Tensor, Tensor]:
-        return _lstm(input, (weight0, weight1), bias, (hx_, cx_), reverse)
+    def made() -> tuple[Tensor, ...]:
+        hidden, cell = (state.reshape(-1, state.shape[-1]) for state in (hx_, cx_))
+        steps, outputs = F.linear(input, w_input, b_input).unbind(0), []
+        for step in reversed(steps) if reverse else steps:
+            hidden, cell = lstm_step(step + F.linear(hidden, w_hidden, b_hidden), cell)
+            outputs.append(hidden)
+        out = torch.stack(outputs[::-1] if reverse else outputs)
+        return out, hidden.reshape(hx_.shape), cell.reshape(cx_.shape)
 
-    out, hidden, cell = call.compose_recurrent(made)
-    return call.plain(), [out, hidden, cell]
-
-
-def _lstm(
-    x: Tensor,
-    weights: tuple[Tensor, Tensor],
-    biases: tuple[Tensor | None, Tensor | None],
-    state: tuple[Tensor, Tensor],
-    reverse: bool,
-) -> tuple[Tensor, Tensor, Tensor]:
-    """Outputs (T, B, H) and the last states (B, H)."""
-    shape = state[0].shape
-    hidden, cell = (s.reshape(-1, s.shape[-1]) for s in state)
-    given = F.linear(x, weights[0], biases[0]).unbind(0)
-    outputs = []
-    for step in reversed(given) if reverse else given:
-        hidden, cell = lstm_step(step + F.linear(hidden, weights[1], biases[1]), cell)
-        outputs.append(hidden)
-    made = torch.stack(outputs[::-1] if reverse else outputs)
-    return made, hidden.reshape(shape), cell.reshape(shape)
+    return call.plain(), list(call.compose_recurrent(made))
 
 
 @aten_rule("_cudnn_rnn", kind="composite", equation=_EQUATION)
@@ -152,11 +113,9 @@ def cudnn_layers(
     input: Tensor,
     weight: Sequence[Tensor],
     weight_stride0: int,
-    weight_buf: Tensor | None,
     hx: Tensor,
     cx: Tensor | None,
     mode: int,
-    hidden_size: int,
     proj_size: int,
     num_layers: int,
     batch_first: bool,
@@ -164,7 +123,7 @@ def cudnn_layers(
     train: bool,
     bidirectional: bool,
     batch_sizes: Sequence[int],
-    dropout_state: Tensor | None,
+    **_: Any,
 ) -> Result:
     """``nn.LSTM``, ``nn.GRU`` and ``nn.RNN`` on a GPU: the same layers without cuDNN.
 
@@ -175,16 +134,15 @@ def cudnn_layers(
         raise call.refused("dropout is random; call .eval() on the network")
     if proj_size:
         raise call.refused("proj_size has no rule on a GPU; run it on the CPU")
-    names = ("rnn_relu", "rnn_tanh", "lstm", "gru")
-    layers, state = getattr(torch, names[mode]), hx if cx is None else (hx, cx)
+    layers = getattr(torch, ("rnn_relu", "rnn_tanh", "lstm", "gru")[mode])
+    state, weights = hx if cx is None else (hx, cx), list(weight)
     options = (weight_stride0 == 4, num_layers, 0.0, False, bidirectional)
 
     def made() -> tuple[Tensor, ...]:
         with torch.backends.cudnn.flags(enabled=False):
             if len(batch_sizes):
                 sizes = torch.tensor(batch_sizes, dtype=torch.int64)
-                return layers(input, sizes, state, [*weight], *options)
-            return layers(input, state, [*weight], *options, batch_first)
+                return layers(input, sizes, state, weights, *options)
+            return layers(input, state, weights, *options, batch_first)
 
-    made_of = call.compose_recurrent(made)
-    return call.plain(), list(made_of)
+    return call.plain(), list(call.compose_recurrent(made))

@@ -23,6 +23,11 @@ RESIZED = (
     "it changes the size of memory, and parts cannot follow; make another tensor (new_zeros, "
     "torch.cat) and copy into it"
 )
+NESTED = (
+    "nested tensors have no rule; call torch.backends.mha.set_fastpath_enabled(False), or give the "
+    "encoder enable_nested_tensor=False"
+)
+CUMULATIVE = "it has no rule (no single place to sum over); .detach() it where a constant is meant"
 
 REASONS: dict[str, str] = {
     "miopen_rnn": RECURRENT,
@@ -38,6 +43,8 @@ REASONS: dict[str, str] = {
     "atan2 angle polar": ANGLE,
     "embedding_renorm": RENORM,
     "resize resize_as": RESIZED,
+    "_nested_tensor_from_mask": NESTED,
+    "logcumsumexp": CUMULATIVE,
 }
 
 

@@ -1,10 +1,11 @@
 """Tensors written into others at constant positions (eq. 6): what stays keeps its parts, and a
-constant that is written in is bias."""
+constant that is written in is bias. Reductions (``scatter_reduce``) sum the parts (eq. 6), multiply
+them (appendix D.2), or read them where the total was extreme (eq. 9)."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -14,102 +15,32 @@ from torch import Tensor
 from lmd_cli.decomposition.maps import Affine, each
 from lmd_cli.decomposition.memory import extent_of
 from lmd_cli.decomposition.registry import aten_rule
-from lmd_cli.decomposition.rules.common import jointly_linear
-from lmd_cli.decomposition.rules.linear import positions
+from lmd_cli.decomposition.rules.common import function_of, jointly_linear
 from lmd_cli.decomposition.tracing.calls import Call
 
 Result = tuple[Any, Any]
 
 
-def written(call: Call, function: Callable[..., Tensor], *operands: Any) -> Result:
-    """The total, and the map of a function that is linear in all operands together."""
-    return call.plain(), jointly_linear(call, function, operands)
-
-
-@aten_rule("scatter.src", "scatter.value", kind="sum", equation="eq. 6")
-def scatter(
-    call: Call, input: Tensor, dim: int, index: Tensor, src: Any = None, value: Any = None
-) -> Result:
-    """Elements replaced."""
-    source = value if src is None else src
-    return written(call, lambda x, v: torch.scatter(x, dim, index, v), input, source)
+@aten_rule("scatter.src", "scatter.value", "scatter_add", "put", kind="sum", equation="eq. 6")
+@aten_rule("index_add", "index_copy", "index_fill", "masked_scatter", kind="sum", equation="eq. 6")
+@aten_rule("index_put", "_unsafe_index_put", kind="sum", equation="eq. 6")
+@aten_rule("slice_scatter", "select_scatter", "diagonal_scatter", kind="sum", equation="eq. 6")
+def scatter(call: Call, input: Tensor, **given: Any) -> Result:
+    """Elements, slices or views replaced, or added to: linear in the tensor and the source."""
+    name = next(name for name in ("src", "source", "values", "value") if name in given)
+    write = function_of(call, "input", name)
+    operands = (input, given[name])
+    return call.plain(), jointly_linear(call, lambda x, s: write(input=x, **{name: s}), operands)
 
 
 @aten_rule("scatter.reduce", "scatter.value_reduce", kind="sum", equation="eq. 6, App. D.2")
-def scatter_reducing(
-    call: Call,
-    input: Tensor,
-    dim: int,
-    index: Tensor,
-    src: Any = None,
-    value: Any = None,
-    *,
-    reduce: str,
-) -> Result:
+def scatter_reducing(call: Call, input: Tensor, *, reduce: str, **given: Any) -> Result:
     """Elements added to, or multiplied."""
-    source = value if src is None else src
-    if reduce == "multiply":
-        factors = source if isinstance(source, Tensor) else input.new_full(index.shape, source)
-        return call.plain(), call.compose(multiplied, input, dim, index, factors)
-    return written(call, lambda x, v: torch.scatter(x, dim, index, v, reduce=reduce), input, source)
-
-
-@aten_rule("scatter_add", kind="sum", equation="eq. 6")
-def scatter_add(call: Call, input: Tensor, dim: int, index: Tensor, src: Tensor) -> Result:
-    """Elements added to."""
-    return written(call, lambda x, s: torch.scatter_add(x, dim, index, s), input, src)
-
-
-@aten_rule("index_add", kind="sum", equation="eq. 6")
-def index_add(
-    call: Call, input: Tensor, dim: int, index: Tensor, source: Tensor, alpha: Any = 1
-) -> Result:
-    """Slices added to."""
-    return written(call, lambda x, s: torch.index_add(x, dim, index, s, alpha=alpha), input, source)
-
-
-@aten_rule("index_copy", kind="sum", equation="eq. 6")
-def index_copy(call: Call, input: Tensor, dim: int, index: Tensor, source: Tensor) -> Result:
-    """Slices replaced."""
-    return written(call, lambda x, s: torch.index_copy(x, dim, index, s), input, source)
-
-
-@aten_rule("index_fill", kind="sum", equation="eq. 6")
-def index_fill(call: Call, input: Tensor, dim: int, index: Tensor, value: Any) -> Result:
-    """Slices replaced by one value."""
-    return written(call, lambda x, v: torch.index_fill(x, dim, index, v), input, value)
-
-
-@aten_rule("index_put", "_unsafe_index_put", kind="sum", equation="eq. 6")
-def index_put(
-    call: Call,
-    input: Tensor,
-    indices: Sequence[Tensor | None],
-    values: Tensor,
-    accumulate: bool = False,
-) -> Result:
-    """Elements replaced by others, or added to: ``x[index] = values``."""
-    where = positions(indices)
-
-    def put(x: Tensor, v: Tensor) -> Tensor:
-        return torch.ops.aten.index_put(x, where, v, accumulate)  # type: ignore[no-any-return]
-
-    return written(call, put, input, values)
-
-
-@aten_rule("put", kind="sum", equation="eq. 6")
-def put(
-    call: Call, input: Tensor, index: Tensor, source: Tensor, accumulate: bool = False
-) -> Result:
-    """Elements of the flattened tensor replaced or added to."""
-    return written(call, lambda x, s: torch.put(x, index, s, accumulate), input, source)
-
-
-@aten_rule(*("slice_scatter", "select_scatter", "diagonal_scatter"), kind="sum", equation="eq. 6")
-def view_scatter(call: Call, input: Tensor, src: Tensor, **where: Any) -> Result:
-    """A view replaced."""
-    function = call.function
-    return written(call, lambda x, s: function(x, s, **where), input, src)
+    if reduce != "multiply":
+        return scatter(call, input, **given)
+    dim, index, source = given["dim"], given["index"], given.get("src")
+    factors = input.new_full(index.shape, given["value"]) if source is None else source
+    return call.plain(), reduced(call, input, dim, index, factors, "prod", True)
 
 
 @aten_rule("as_strided_scatter", kind="sum", equation="eq. 6")
@@ -132,13 +63,7 @@ def as_strided_scatter(
         memory.as_strided(size, stride, offset).copy_(s)
         return made
 
-    return written(call, run, input, src)
-
-
-@aten_rule("masked_scatter", kind="sum", equation="eq. 6")
-def masked_scatter(call: Call, input: Tensor, mask: Tensor, source: Tensor) -> Result:
-    """Elements where a mask is set replaced by others in their order."""
-    return written(call, lambda x, s: torch.masked_scatter(x, mask, s), input, source)
+    return call.plain(), jointly_linear(call, run, (input, src))
 
 
 @aten_rule("block_diag", kind="sum", equation="eq. 5")
@@ -148,11 +73,10 @@ def block_diagonal(call: Call, tensors: Sequence[Tensor]) -> Result:
 
 
 @aten_rule("bincount", kind="linear", equation="eq. 13")
-def bincount(
-    call: Call, input: Tensor, weights: Tensor | None = None, minlength: int = 0
-) -> Result:
+def bincount(call: Call, input: Tensor, weights: Tensor, **_: Any) -> Result:
     """Weights summed by number."""
-    return call.plain(), Affine(each(lambda w: torch.bincount(input, w, minlength)), (weights,))  # type: ignore[arg-type]
+    count = function_of(call, "weights")
+    return call.plain(), Affine(each(lambda w: count(weights=w)), (weights,))
 
 
 # -- reductions -----------------------------------------------------------------------------------
@@ -183,97 +107,66 @@ def index_reduce(
     include_self: bool = True,
 ) -> Result:
     """The same for whole slices."""
-    total = call.plain()
     ndim = max(input.dim(), 1)
     line = [-1 if d == dim % ndim else 1 for d in range(ndim)]
     where = index.reshape(line).expand(torch.atleast_1d(source).shape)
-    return total, reduced(call, input, dim, where, source, reduce, include_self)
+    return call.plain(), reduced(call, input, dim, where, source, reduce, include_self)
 
 
 def reduced(
     call: Call, x: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, include_self: bool
 ) -> Any:
     """The map of ``torch.scatter_reduce``."""
-    if reduce in ("amax", "amin"):
-        return _extremes(call, x, dim, index, src, reduce, include_self)
+    if reduce in ("sum", "mean"):
+        return jointly_linear(
+            call,
+            lambda h, s: torch.scatter_reduce(h, dim, index, s, reduce, include_self=include_self),
+            (x, src),
+        )
+    index, shape = torch.atleast_1d(index), x.shape
+    numbers = torch.arange(x.numel(), device=x.device).reshape(torch.atleast_1d(x).shape)
+    within = [slice(0, n) for n in index.shape]
+    reachable = [slice(None) if d == dim % index.dim() else s for d, s in enumerate(within)]
+    places = numbers[tuple(reachable)].gather(dim, index).flatten()
+
+    def flat(h: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+        return h.flatten(), torch.atleast_1d(s)[tuple(within)].flatten()
+
     if reduce == "prod":
-        return call.compose(multiplied, x, dim, index, src, include_self)
-
-    def run(h: Tensor, source: Tensor) -> Tensor:
-        return torch.scatter_reduce(h, dim, index, source, reduce, include_self=include_self)
-
-    return jointly_linear(call, run, (x, src))
+        return call.compose(lambda: _multiplied(*flat(x, src), places, include_self).reshape(shape))
+    chosen = _extreme(*flat(x, src), places, reduce, include_self)
+    return jointly_linear(call, lambda h, s: torch.cat(flat(h, s))[chosen].reshape(shape), (x, src))
 
 
-def multiplied(
-    x: Tensor, dim: int, index: Tensor, src: Tensor, include_self: bool = True
-) -> Tensor:
+def _first(places: Tensor, order: Tensor, count: int) -> Tensor:
+    """For each element of a result, the smallest ``order`` of what goes there; the source's length
+    where nothing does."""
+    none = torch.full((count,), len(places), device=places.device)
+    return none.scatter_reduce(0, places, order, "amin")
+
+
+def _multiplied(x: Tensor, src: Tensor, places: Tensor, include_self: bool) -> Tensor:
     """Products of what is there and all that goes to one place, one factor after the other."""
-    own, index, source = torch.atleast_1d(x, index, src)
-    dim, count = dim % own.dim(), index.shape[dim]
-    made, there = own.clone(), _reachable(index, dim)
-    source = source[tuple(slice(0, n) for n in index.shape)]
-    empty = not include_self
-    places = _order(index, dim) if index.numel() else index
-    while places.numel() and bool((places < count).any()):
-        first = _first(places, dim, index, own.shape)[there]
+    count = len(places)
+    order = torch.arange(count, device=places.device)
+    while bool((order < count).any()):
+        first = _first(places, order, len(x))
         none = first == count
-        factor, before = source.gather(dim, first.masked_fill(none, 0)), made[there]
-        made[there] = torch.where(none, before, factor if empty else before * factor)
-        places, empty = places.masked_fill(places == first.gather(dim, index), count), False
-    return made.reshape(x.shape)
+        factor = src[first.masked_fill(none, 0)]
+        x = torch.where(none, x, x * factor if include_self else factor)
+        order, include_self = order.masked_fill(order == first[places], count), True
+    return x
 
 
-def _extremes(
-    call: Call, x: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, include_self: bool
-) -> Affine:
-    """Every part is read where the total was extreme, first in the tensor itself and then in the
-    source in its order."""
-    own, index, source = torch.atleast_1d(x, index, src)
-    dim, count = dim % own.dim(), index.numel()
-    inside, there = tuple(slice(0, n) for n in index.shape), _reachable(index, dim)
-    total = torch.scatter_reduce(own, dim, index, source, reduce, include_self=include_self)
-    first = _first_equal(total, dim, index, source[inside])
-    reached = torch.zeros_like(total, dtype=torch.bool).scatter(dim, index, True)
-    none = first == index.shape[dim]
-    kept = ((own == total) & include_self | ~reached | none)[there]
-    where = first.masked_fill(none, 0)[there]
-
-    def run(h: Tensor, source: Tensor) -> Tensor:
-        h, source = torch.atleast_1d(h, source)
-        made = h.clone()
-        if count:
-            made[there] = torch.where(kept, h[there], source[inside].gather(dim, where))
-        return made.reshape(shape)
-
-    shape = x.shape
-    return jointly_linear(call, run, (x, src))
-
-
-def _reachable(index: Tensor, dim: int) -> tuple[slice, ...]:
-    """The corner of a tensor that ``index`` can write to."""
-    return tuple(slice(None) if d == dim else slice(0, n) for d, n in enumerate(index.shape))
-
-
-def _order(index: Tensor, dim: int) -> Tensor:
-    """The place of each element along ``dim``."""
-    line = [-1 if d == dim else 1 for d in range(index.dim())]
-    order = torch.arange(index.shape[dim], device=index.device)
-    return order.reshape(line).expand(index.shape)
-
-
-def _first(places: Tensor, dim: int, index: Tensor, shape: torch.Size) -> Tensor:
-    """For each element of a result, the smallest of the places that go there; the source's length
-    where there is none."""
-    none = torch.full(shape, index.shape[dim], device=index.device)
-    return none.scatter_reduce(dim, index, places, "amin")
-
-
-def _first_equal(total: Tensor, dim: int, index: Tensor, src: Tensor) -> Tensor:
-    """The first place of the source that went to each element of the total and equals it."""
-    equal = total[_reachable(index, dim)].gather(dim, index) == src
-    places = torch.where(equal, _order(index, dim), index.shape[dim])
-    return _first(places, dim, index, total.shape)
+def _extreme(x: Tensor, src: Tensor, places: Tensor, reduce: str, include_self: bool) -> Tensor:
+    """Where the total was extreme, in the tensor and the source behind it: the tensor's own
+    element first, then the source's in their order."""
+    count = len(places)
+    total = torch.scatter_reduce(x, 0, places, src, reduce, include_self=include_self)
+    order = torch.arange(count, device=places.device)
+    first = _first(places, order.masked_fill(total[places] != src, count), len(x))
+    own = (first == count) | ((x == total) & include_self)
+    return torch.where(own, torch.arange(len(x), device=x.device), len(x) + first)
 
 
 #: Reductions of segments by their names in ``torch.scatter_reduce``, and of nothing at all.
@@ -288,33 +181,28 @@ def segment_reduce(
     *,
     axis: int = 0,
     initial: Any = None,
-    **where: Any,
+    lengths: Tensor | None = None,
+    offsets: Tensor | None = None,
+    **_: Any,
 ) -> Result:
     """Sums, means and products of segments; of extremes the first element that was extreme."""
     total = call.plain()
-    if reduce in SEGMENTS:
-        how, nothing = SEGMENTS[reduce]
-        start = nothing if initial is None else initial
-        shape = [n + (d == axis) for d, n in enumerate(total.shape)]
-        first = total.new_full(shape, start)  # one more, for what is in no segment
-        index = _segments(data, axis, where.get("lengths"), where.get("offsets"))
-
-        def segments(h: Tensor) -> Tensor:
-            own = initial is not None
-            made = torch.scatter_reduce(first, axis, index, h, how, include_self=own)
-            return made.narrow(axis, 0, total.shape[axis])
-
-        return total, call.compose(segments, data)
-    function, where = call.function, {**where, "axis": axis}
-    added = function(torch.zeros_like(data), reduce, initial=initial, **where)
-    run = each(lambda h: function(h, reduce, initial=0.0, **where))  # empty segments: 0
-    return total, Affine(run, (data,), added)
-
-
-def _segments(data: Tensor, axis: int, lengths: Tensor | None, offsets: Tensor | None) -> Tensor:
-    """The number of the segment that each element is in; beyond the last for none."""
+    if reduce not in SEGMENTS:
+        added = call.run(data=torch.zeros_like(data))
+        run = function_of(call, "data", "initial")  # empty segments: 0
+        return total, Affine(each(lambda h: run(data=h, initial=0.0)), (data,), added)
+    how, nothing = SEGMENTS[reduce]
+    shape = [n + (d == axis) for d, n in enumerate(total.shape)]  # one for what is in no segment
+    start = total.new_full(shape, nothing if initial is None else initial)
     bounds = F.pad(lengths.cumsum(-1), (1, 0)) if offsets is None else offsets  # type: ignore[union-attr]
-    places = torch.arange(data.shape[axis], device=data.device, dtype=bounds.dtype)
-    places = places.expand(*bounds.shape[:-1], -1).contiguous()
-    found = (torch.searchsorted(bounds.contiguous(), places, right=True) - 1) % bounds.shape[-1]
-    return found.reshape(*found.shape, *(1,) * (data.dim() - found.dim())).expand(data.shape)
+    steps = torch.arange(data.shape[axis], device=data.device, dtype=bounds.dtype)
+    steps = steps.expand(*bounds.shape[:-1], -1).contiguous()
+    index = (torch.searchsorted(bounds.contiguous(), steps, right=True) - 1) % bounds.shape[-1]
+    index = index.reshape(*index.shape, *(1,) * (data.dim() - index.dim())).expand(data.shape)
+
+    def segments() -> Tensor:
+        own = initial is not None
+        made = torch.scatter_reduce(start, axis, index, data, how, include_self=own)
+        return made.narrow(axis, 0, total.shape[axis])
+
+    return total, call.compose(segments)

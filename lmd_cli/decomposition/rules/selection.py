@@ -1,4 +1,4 @@
-"""Maxima, orders and their kin (eq. 9): every part is read where the total was selected, slope 0
+"""Maxima, orders and medians (eq. 9): every part is read where the total was selected, slope 0
 or 1."""
 
 from __future__ import annotations
@@ -21,30 +21,19 @@ Result = tuple[Any, Any]
 # -- pooling --------------------------------------------------------------------------------------
 
 
-def pooled(spatial: int) -> Callable[..., Result]:
-    """A part's value at the position of the total's maximum in each window."""
+@aten_rule("max_pool2d_with_indices", "adaptive_max_pool2d", kind="selection", equation="eq. 9")
+@aten_rule("max_pool3d_with_indices", "adaptive_max_pool3d", kind="selection", equation="eq. 9")
+def pooled(call: Call, input: Tensor, **given: Any) -> Result:
+    """Max-pooling: a part's value at the position of the total's maximum in each window."""
+    total, indices = call.plain()
+    spatial = 3 if "3d" in str(call.function) else 2
+    where, shape = call.kept(indices).flatten(-spatial), indices.shape[-spatial:]
 
-    def rule(call: Call, **given: Any) -> Result:
-        total, indices = call.plain()
-        where = call.kept(indices).flatten(-spatial)
-        shape = indices.shape[indices.dim() - spatial :]
+    def pick(h: Tensor) -> Tensor:
+        flat = h.flatten(-spatial)  # (rows, ..., H * W)
+        return flat.gather(-1, where.expand(len(h), *where.shape)).unflatten(-1, shape)
 
-        def pick(h: Tensor) -> Tensor:
-            flat = h.flatten(-spatial)  # (rows, ..., H * W)
-            return flat.gather(-1, where.expand(len(h), *where.shape)).unflatten(-1, shape)
-
-        return (total, indices), [Affine(pick, (given["input"],)), None]
-
-    rule.__doc__ = "Max-pooling."
-    return rule
-
-
-aten_rule("max_pool2d_with_indices", "adaptive_max_pool2d", kind="selection", equation="eq. 9")(
-    pooled(2)
-)
-aten_rule("max_pool3d_with_indices", "adaptive_max_pool3d", kind="selection", equation="eq. 9")(
-    pooled(3)
-)
+    return (total, indices), [Affine(pick, (input,)), None]
 
 
 # -- along one dimension --------------------------------------------------------------------------
@@ -115,48 +104,32 @@ def extrema(call: Call, input: Tensor, dim: int | None = None, keepdim: bool = F
 def median(call: Call, input: Tensor) -> Result:
     """The lower median of all elements."""
     total, flat = call.plain(), input.flatten()
-    where = ((flat == total) | (flat.isnan() & total.isnan())).to(torch.uint8).argmax().reshape(1)
-    return total, Affine(
-        lambda h: h.reshape(len(h), -1).index_select(1, where).squeeze(1), (input,)
-    )
+    where = ((flat == total) | (flat.isnan() & total.isnan())).to(torch.uint8).argmax()
+    return total, Affine(lambda h: h.reshape(len(h), -1)[:, where], (input,))
 
 
 # -- of two tensors -------------------------------------------------------------------------------
 
 
-def _larger(a: Tensor, b: Tensor) -> Tensor:
-    return a >= b
-
-
-def _smaller(a: Tensor, b: Tensor) -> Tensor:
-    return a <= b
-
-
 #: Whether an element comes from the first tensor; it does where both are equal.
 FROM_FIRST: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "maximum": _larger,
-    "minimum": _smaller,
+    "maximum": torch.ge,
+    "minimum": torch.le,
     "fmax": lambda a, b: (a >= b) | torch.isnan(b),
     "fmin": lambda a, b: (a <= b) | torch.isnan(b),
 }
 
 
-def _of_two(name: str) -> None:
-    def rule(call: Call, input: Tensor, other: Tensor) -> Result:
-        first, total = FROM_FIRST[name](input, other), call.plain()
-        ndim = total.dim()
+@aten_rule(*FROM_FIRST, kind="selection", equation="eq. 9")
+def larger_or_smaller(call: Call, input: Tensor, other: Tensor) -> Result:
+    """Each element from the tensor that has the larger, or the smaller, one."""
+    name, total = call.operator.name, call.plain()  # type: ignore[union-attr]
+    first = FROM_FIRST[name](input, other)
+    ndim, own, others = total.dim(), input.dim(), other.dim()
 
-        def chosen(a: Tensor, b: Tensor) -> Tensor:
-            if a.dim() > input_dim or b.dim() > other_dim:  # stacks
-                a, b = spread(a, ndim), spread(b, ndim)
-            return torch.where(first, a, b)
+    def chosen(a: Tensor, b: Tensor) -> Tensor:
+        if a.dim() > own or b.dim() > others:  # stacks
+            a, b = spread(a, ndim), spread(b, ndim)
+        return torch.where(first, a, b)
 
-        input_dim, other_dim = input.dim(), other.dim()
-        return total, jointly_linear(call, chosen, (input, other), stacked=True)
-
-    rule.__doc__ = "Each element from the tensor that has the larger, or the smaller, one."
-    aten_rule(name, kind="selection", equation="eq. 9")(rule)
-
-
-for _name in FROM_FIRST:
-    _of_two(_name)
+    return total, jointly_linear(call, chosen, (input, other), stacked=True)

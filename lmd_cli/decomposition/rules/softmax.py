@@ -23,6 +23,7 @@ from torch import Tensor
 
 from lmd_cli.decomposition.maps import Affine, constant
 from lmd_cli.decomposition.registry import aten_rule
+from lmd_cli.decomposition.rules.activation import guarded
 from lmd_cli.decomposition.rules.common import behind_rows
 from lmd_cli.decomposition.tracing.calls import Call
 
@@ -34,9 +35,7 @@ Result = tuple[Tensor, Any]
 
 def secant_slope(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
     """Guarded slope and what it misses of the output, both of the logits' shape."""
-    near = x.abs() < SOFTMAX_GUARD
-    slope = torch.where(near, y * (1.0 - y), y / torch.where(near, 1.0, x))
-    return slope, torch.where(near, y - slope * x, 0.0)
+    return guarded(y, x, y * (1.0 - y), SOFTMAX_GUARD)
 
 
 @aten_rule("_softmax", "_safe_softmax", kind="softmax", equation="eq. 9, App. D.2")
@@ -92,13 +91,3 @@ def log_softmax(call: Call, input: Tensor, dim: int, half_to_float: bool) -> Res
         return x - torch.logsumexp(x, dim, keepdim=True)
 
     return call.plain(), call.compose(made)
-
-
-@aten_rule("logcumsumexp", kind="refused", equation="it has no single place to sum over")
-def logcumsumexp(call: Call, input: Tensor, dim: int) -> Result:
-    """A running normaliser.
-
-    Raises:
-        NoRuleError: always.
-    """
-    raise call.refused("it has no rule; .detach() it where a constant is meant")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -41,25 +41,13 @@ def _times(coefficient: Any, value: Any) -> Any:
     return value if plain else value * coefficient
 
 
-@aten_rule("add", kind="sum", equation="eq. 6")
+@aten_rule("add", "sub", "rsub", kind="sum", equation="eq. 6")
 def add(call: Call, input: Tensor, other: Any, alpha: Any = 1) -> Result:
-    """input + alpha other."""
-    total = call.plain()
-    return total, weighted_sum(call, total, [(1, input), (alpha, other)])
-
-
-@aten_rule("sub", kind="sum", equation="eq. 6")
-def subtract(call: Call, input: Tensor, other: Any, alpha: Any = 1) -> Result:
-    """input - alpha other."""
-    total = call.plain()
-    return total, weighted_sum(call, total, [(1, input), (-alpha, other)])
-
-
-@aten_rule("rsub", kind="sum", equation="eq. 6")
-def subtract_from(call: Call, input: Tensor, other: Any, alpha: Any = 1) -> Result:
-    """other - alpha input."""
-    total = call.plain()
-    return total, weighted_sum(call, total, [(-alpha, input), (1, other)])
+    """input + alpha other; input - alpha other; other - alpha input."""
+    name, total = call.operator.name, call.plain()  # type: ignore[union-attr]
+    first = -alpha if name == "rsub" else 1
+    second = {"add": alpha, "sub": -alpha, "rsub": 1}[name]
+    return total, weighted_sum(call, total, [(first, input), (second, other)])
 
 
 @aten_rule("cat", kind="sum", equation="eq. 5")
@@ -71,15 +59,15 @@ def concatenate(call: Call, tensors: Sequence[Tensor], dim: int = 0) -> Result:
     at = dim % max(total.dim(), 1)
     if not call.operands(*used):
         return total, constant(total)
-    found = jointly_linear(call, lambda *h: _cat(h, at, total.dim()), used, stacked=True)
+    made = jointly_linear(call, lambda *h: _cat(h, at, total.dim()), used, stacked=True)
     starts = [0]
     for t in used:
         starts.append(starts[-1] + t.shape[at])
-    apart = at == 1 and total.dim() > 2 and len(found.operands) == len(used)
+    apart = at == 1 and total.dim() > 2 and len(made.operands) == len(used)
     alike = {t.dtype for t in used} == {total.dtype}
     if not (apart and alike):
-        return total, found
-    return total, Affine(found.run, found.operands, starts=tuple(starts[:-1]))
+        return total, made
+    return total, Affine(made.run, made.operands, starts=tuple(starts[:-1]))
 
 
 def _cat(tensors: Sequence[Tensor], at: int, ndim: int) -> Tensor:
@@ -107,6 +95,12 @@ def where(call: Call, condition: Tensor, input: Any, other: Any) -> Result:
     return total, jointly_linear(call, run, (input, other))
 
 
+@aten_rule("complex", kind="sum", equation="eq. 6")
+def complex_numbers(call: Call, real: Tensor, imag: Tensor) -> Result:
+    """real + i imag."""
+    return call.plain(), jointly_linear(call, torch.complex, (real, imag))
+
+
 @aten_rule("masked_fill", kind="sum", equation="eq. 6")
 def masked_fill(call: Call, input: Tensor, mask: Tensor, value: Any) -> Result:
     """A constant written where the mask is set is bias."""
@@ -116,24 +110,19 @@ def masked_fill(call: Call, input: Tensor, mask: Tensor, value: Any) -> Result:
 @aten_rule("copy", kind="sum", equation="eq. 6")
 def copy(call: Call, input: Tensor, src: Tensor, non_blocking: bool = False) -> Result:
     """The source in the place of what was there."""
-    total = src.to(input.dtype).expand(input.shape)
-    call.may_mask(src)
-    if not call.carries(src):
-        return total, constant(total)
-    return total, Affine(_everywhere(input.shape), (src,))
+    return _everywhere(call, src.to(input.dtype).expand(input.shape), src)
 
 
 @aten_rule("fill", "zero", kind="sum", equation="eq. 6")
 def fill(call: Call, input: Tensor, value: Any = 0.0) -> Result:
     """One value everywhere."""
-    total = torch.zeros_like(input) + value
-    call.may_mask(value)
-    total = total.to(input.dtype)
-    if not call.carries(value):
+    return _everywhere(call, (torch.zeros_like(input) + value).to(input.dtype), value)
+
+
+def _everywhere(call: Call, total: Tensor, source: Any) -> Result:
+    """What a source makes that is broadcast to the total's shape."""
+    call.may_mask(source)
+    if not call.carries(source):
         return total, constant(total)
-    return total, Affine(_everywhere(input.shape), (value,))
-
-
-def _everywhere(shape: torch.Size) -> Callable[[Tensor], Tensor]:
-    """Stacks broadcast to a shape."""
-    return lambda h: spread(h, len(shape)).expand(-1, *shape)
+    shape = total.shape
+    return total, Affine(lambda h: spread(h, len(shape)).expand(-1, *shape), (source,))

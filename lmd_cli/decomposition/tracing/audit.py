@@ -1,4 +1,7 @@
-"""Conservation at every operation: total = sum of parts."""
+"""Conservation at every operation: total = sum of parts.
+
+A total has any shape; its parts ``(P, *total.shape)`` are the clean parts and the bias.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,6 @@ import torch
 from torch import Tensor
 
 from lmd_cli.decomposition.layout import BIAS, INTERACTION, Layout
-from lmd_cli.decomposition.registry import RuleInfo
 
 
 @dataclass(frozen=True)
@@ -40,24 +42,17 @@ class OperationRecord:
 
 #: Largest difference, relative to the summed |parts| at an element, that is rounding.
 ROUNDING = {torch.float64: 1e-10, torch.float32: 1e-4}
-HALF_ROUNDING = 0.1
 #: Rounding of sums inside an operation, in units of the type's precision and of the largest value.
 _INSIDE = 64
 
 
-def rounding(dtype: torch.dtype) -> float:
-    """The tolerance of a type."""
-    return ROUNDING.get(dtype.to_real() if dtype.is_complex else dtype, HALF_ROUNDING)
-
-
 def is_broken(total: Tensor, parts: Tensor, brought: float = 0.0) -> bool:
     """Whether total and parts differ at any element by more than the operation's own rounding
-    (where the total is NaN, they cannot be told apart).
+    (where the total is NaN, they cannot be compared).
 
     Args:
-        total: any shape.
-        parts: ``(P, *total.shape)``, the clean parts and the bias.
-        brought: :func:`parts_residual` of what the operation was given.
+        total, parts: of its result.
+        brought: the largest :func:`parts_residual_tensor` of what it was given.
     """
     if total.numel() == 0:
         return False
@@ -65,41 +60,29 @@ def is_broken(total: Tensor, parts: Tensor, brought: float = 0.0) -> bool:
     finite = torch.isfinite(magnitude)
     most = float(torch.where(finite, magnitude, 0.0).max())
     inside = _INSIDE * torch.finfo(total.dtype).eps * most
-    allowed = rounding(total.dtype) * magnitude + inside + 16.0 * brought * most
+    real = total.dtype.to_real() if total.is_complex() else total.dtype
+    rounding = ROUNDING.get(real, 0.1) * magnitude
+    allowed = rounding + inside + 16.0 * brought * most
     return not bool(((_difference(total, parts) <= allowed) | total.isnan()).all())
 
 
-def residual(total: Tensor, parts: Tensor) -> float:
+def residual_tensor(total: Tensor, parts: Tensor) -> Tensor:
     """max |total - sum of parts| / max |total| (absolute where the total is zero; NaN if either
-    holds NaN).
+    holds NaN), as a tensor, which a GPU need not wait for.
 
     Infinite elements (masked logits) count where the parts' sum is not the same infinity.
-
-    Args:
-        total: any shape.
-        parts: ``(P, *total.shape)``, the clean parts and the bias.
     """
-    return float(residual_tensor(total, parts))
-
-
-def residual_tensor(total: Tensor, parts: Tensor) -> Tensor:
-    """:func:`residual` as a tensor, which a GPU need not wait for."""
     return _relative(total, parts, total)
 
 
-def parts_residual(total: Tensor, parts: Tensor) -> float:
-    """max |total - sum of parts| / max sum of |parts| (absolute where the parts are zero)."""
-    return float(parts_residual_tensor(total, parts))
-
-
 def parts_residual_tensor(total: Tensor, parts: Tensor) -> Tensor:
-    """:func:`parts_residual` as a tensor, which a GPU need not wait for."""
+    """max |total - sum of parts| / max sum of |parts| (absolute where the parts are zero)."""
     return _relative(total, parts, parts.abs().sum(0))
 
 
 def _difference(total: Tensor, parts: Tensor) -> Tensor:
-    found = parts.sum(0)
-    return torch.where(total == found, 0.0, (total - found).abs())
+    summed = parts.sum(0)
+    return torch.where(total == summed, 0.0, (total - summed).abs())
 
 
 def _relative(total: Tensor, parts: Tensor, measure: Tensor) -> Tensor:
@@ -110,31 +93,6 @@ def _relative(total: Tensor, parts: Tensor, measure: Tensor) -> Tensor:
     return torch.where(scale > 0, difference / scale, difference)
 
 
-def measured(
-    order: int,
-    module: str,
-    operation: str,
-    rule: RuleInfo,
-    total: Tensor,
-    stack: Tensor,
-    rows: tuple[int, ...],
-    layout: Layout,
-) -> OperationRecord:
-    """The record of one result."""
-    clean = clean_stack(stack, rows, layout)
-    return OperationRecord(
-        order=order,
-        module=module,
-        operation=operation,
-        kind=rule.kind,
-        equation=rule.equation,
-        total_norm=float(torch.linalg.vector_norm(_double(total))),
-        residual=residual(total, clean),
-        parts_residual=parts_residual(total, clean),
-        shares=part_shares(stack, rows, layout),
-    )
-
-
 def part_shares(stack: Tensor, rows: tuple[int, ...], layout: Layout) -> dict[str, float]:
     """L2 norm of each clean part over the sum of the norms (zeros if all parts are zero).
 
@@ -142,19 +100,17 @@ def part_shares(stack: Tensor, rows: tuple[int, ...], layout: Layout) -> dict[st
     """
     names = (*layout.modalities, BIAS, INTERACTION)
     present = dict(zip(rows, stack, strict=True))
-    norms = [
-        float(torch.linalg.vector_norm(_double(present[row]))) if row in present else 0.0
-        for row in layout.clean
-    ]
+    norms = [norm(present[row]) if row in present else 0.0 for row in layout.clean]
     scale = sum(norms) or 1.0
-    shares = {name: norm / scale for name, norm in zip(names, norms, strict=True)}
+    shares = {name: size / scale for name, size in zip(names, norms, strict=True)}
     if layout.interaction not in present:
         del shares[INTERACTION]  # nothing was multiplied so far
     return shares
 
 
-def _double(x: Tensor) -> Tensor:
-    return x.to(torch.complex128) if x.is_complex() else x.double()
+def norm(x: Tensor) -> float:
+    """L2, in double precision."""
+    return float(torch.linalg.vector_norm(x.to(torch.complex128) if x.is_complex() else x.double()))
 
 
 def clean_stack(stack: Tensor, rows: tuple[int, ...], layout: Layout) -> Tensor:

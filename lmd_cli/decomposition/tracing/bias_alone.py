@@ -29,7 +29,7 @@ class BiasSession(Session):
         if self._left > 0 or not rows or rows == bias:
             return stack, rows
         first = sum(row < self.layout.bias for row in rows)
-        if first == len(rows):  # still to be told from a constant
+        if first == len(rows):  # zero, yet no constant
             return torch.zeros_like(t).unsqueeze(0), bias
         return stack[first:].sum(0, keepdim=True), bias
 

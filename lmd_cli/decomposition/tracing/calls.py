@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -12,7 +13,9 @@ from torch import Tensor
 from lmd_cli.decomposition.capture import recording
 from lmd_cli.decomposition.errors import NoRuleError
 from lmd_cli.decomposition.registry import Rule
-from lmd_cli.decomposition.tracing.autograd_functions import is_custom
+from lmd_cli.decomposition.tracing.carriers import is_continuous
+from lmd_cli.decomposition.tracing.modes import followed
+from lmd_cli.decomposition.tracing.patches import setting
 from lmd_cli.decomposition.variant import Variant
 
 if TYPE_CHECKING:
@@ -22,36 +25,30 @@ if TYPE_CHECKING:
 
 def holds_infinity(value: Any) -> bool:
     """Whether a number or tensor is infinite somewhere."""
-    if not isinstance(value, Tensor):
-        return isinstance(value, float) and math.isinf(value)
-    if not (value.is_floating_point() or value.is_complex()):
-        return False
-    return recording(value) or bool(torch.isinf(value).any())
+    if is_continuous(value):
+        return recording(value) or bool(torch.isinf(value).any())
+    return isinstance(value, float) and math.isinf(value)
 
 
+@dataclass(eq=False, slots=True)
 class Call:
     """One call of an operation that meets parts.
 
     Attributes:
         function: what was called, without writing to its arguments; a custom autograd function's
             ``apply``.
+        rule: its rule.
         given: the arguments that were given, by name.
+        carrying: those that carry parts.
         operator: what is known of it if it is one of torch's operators.
     """
 
-    __slots__ = ("_rule", "_session", "function", "given", "operator")
-
-    def __init__(
-        self,
-        session: Results,
-        function: Any,
-        rule: Rule,
-        given: dict[str, Any],
-        operator: Operator | None = None,
-    ):
-        self._session, self._rule, self.given = session, rule, given
-        self.operator = operator
-        self.function: Callable[..., Any] = function.apply if is_custom(function) else function
+    _session: Results
+    function: Callable[..., Any]
+    rule: Rule
+    given: dict[str, Any]
+    carrying: Sequence[Tensor] = ()
+    operator: Operator | None = None
 
     @property
     def variant(self) -> Variant:
@@ -68,22 +65,19 @@ class Call:
         """Whether it runs inside a recurrent layer or cell."""
         return self._session.notes.recurrent
 
-    def linearise(self, args: Any = None, kwargs: Any = None) -> tuple[Any, Any]:
+    def linearise(self, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
         """The total and its map, by the rule.
 
         Raises:
             NoRuleError: the rule does not cover these arguments.
         """
         try:
-            if args is None:
-                found = self._rule.apply(self, **self.given)
-            else:
-                found = self._rule.apply(self, *args, **kwargs)
+            result = self.rule.apply(self, *args, **kwargs)
         except NotImplementedError as error:
             raise self.refused(f"{error} has no rule") from None
-        if not (isinstance(found, tuple) and len(found) == 2):
+        if not (isinstance(result, tuple) and len(result) == 2):
             raise self.refused("its rule gave no map; return (total, linear(...))")
-        return found
+        return result
 
     def carries(self, value: Any) -> bool:
         """Whether an argument carries parts."""
@@ -91,34 +85,24 @@ class Call:
 
     def operands(self, *values: Any) -> tuple[Tensor, ...]:
         """Those that carry parts."""
-        return tuple(v for v in values if self._session.carries(v))
-
-    def only_bias(self, value: Tensor) -> bool:
-        """Whether an argument has no part but the bias."""
-        return self._session.parts(value)[1] == (self._session.layout.bias,)
+        return tuple(filter(self._session.carries, values))
 
     def run(self, **changed: Any) -> Any:
         """The call with some arguments replaced."""
         given = {**self.given, **changed}
-        if self.operator is not None:
-            names = self.operator.schema_names
-            given = {names.get(k, k): v for k, v in given.items()}
-        return self.function(**given)
+        return self.function(**given) if self.operator is None else self.operator.call(given)
 
-    def plain(self, **changed: Any) -> Any:
+    def plain(self) -> Any:
         """The total: the call as it is."""
-        return self.run(**changed)
+        return self.run()
 
     def compose(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """The result of other operations, with its parts, each by its own rule."""
-        from lmd_cli.decomposition.tracing.modes import Operators, before_dispatch
-
-        with before_dispatch(), Operators(self._session):
-            return function(*args, **kwargs)
+        return followed(self._session, function, *args, **kwargs)
 
     def compose_recurrent(self, function: Callable[..., Any]) -> Any:
         """:meth:`compose` for the single operations of a recurrent layer."""
-        with self._session.notes.in_recurrent():
+        with setting(self._session.notes, composing_recurrent=True):
             return self.compose(function)
 
     def may_mask(self, *values: Any) -> None:
@@ -131,8 +115,8 @@ class Call:
         """Where a total is infinite (a masked logit); ``None`` if it is nowhere."""
         if not self._session.masked or recording(x):
             return None
-        found = torch.isinf(x)
-        return found if bool(found.any()) else None
+        infinite = torch.isinf(x)
+        return infinite if bool(infinite.any()) else None
 
     def kept(self, value: Any) -> Any:
         """A total that a map reads as a constant of the operating point, the result's or an

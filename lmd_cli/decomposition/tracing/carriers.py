@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterator, Sequence
-from functools import partial
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, UntypedStorage
 
 from lmd_cli.decomposition.layout import Layout
 from lmd_cli.decomposition.maps import Stack
 from lmd_cli.decomposition.memory import Buffer, Piece, Place
-from lmd_cli.decomposition.tracing.outside import OutsideMemory
 
 
 class Carriers:
-    """The buffers of one decomposition, by storage.
+    """The buffers of one decomposition, by storage, and what is known of memory that is used past
+    every operator: a second storage over memory that carries parts (a capsule of DLPack), and new
+    memory that is read though no operator has written to it (a kernel of an extension has).
 
     Args:
         layout: rows of the stacks.
@@ -27,8 +27,9 @@ class Carriers:
         self.layout = layout
         self._count = 0
         self._buffers: dict[int, Buffer] = {}
-        self._plain: dict[int, weakref.ref[Tensor]] = {}
-        self.outside = OutsideMemory(self._buffers)
+        self._keys: dict[int, int] = {}  # of these buffers, by their storages' addresses
+        self._plain: dict[int, weakref.finalize[..., Any]] = {}
+        self._unwritten: dict[int, bool] = {}  # whether it was made in the shape of features
 
     def buffer_of(self, t: Tensor) -> Buffer | None:
         """The buffer beside a tensor's storage."""
@@ -39,12 +40,7 @@ class Carriers:
 
     def carries(self, value: Any) -> bool:
         """Whether a value carries parts."""
-        if not isinstance(value, Tensor):
-            return False
-        try:
-            buffer = self._buffers.get(id(value.untyped_storage()))
-        except (NotImplementedError, RuntimeError):
-            return False
+        buffer = self.buffer_of(value) if isinstance(value, Tensor) else None
         return buffer is not None and bool(buffer.rows) and id(value) not in self._plain
 
     def any_carries(self, *trees: Any) -> bool:
@@ -55,15 +51,17 @@ class Carriers:
         """Whether a value was computed from the inputs, with or without parts."""
         return isinstance(value, Tensor) and self.buffer_of(value) is not None
 
-    def lost(self, value: Tensor) -> bool:
-        """Whether a value comes from the inputs and carries no parts."""
+    def lost(self, value: Any) -> bool:
+        """Whether a value comes from the inputs, could carry parts, and carries none."""
+        if not is_continuous(value):
+            return False
+        if self.depends(value):
+            return not self.carries(value)
         try:
             storage = value.untyped_storage()
         except (NotImplementedError, RuntimeError):
             return False
-        if id(storage) in self._buffers:
-            return not self.carries(value)
-        return self.outside.is_hollow(storage) or self.outside.is_alias(storage)
+        return id(storage) in self._unwritten or self._overlaps(storage)
 
     def parts(self, t: Tensor) -> Stack:
         """A tensor's stack ``(rows, *shape)`` and its rows; no rows for a constant."""
@@ -80,17 +78,17 @@ class Carriers:
 
     def track(self, t: Tensor) -> Buffer:
         """A new buffer beside a tensor's storage."""
-        storage = t.untyped_storage()
+        storage, buffers, keys = t.untyped_storage(), self._buffers, self._keys
+        key, address = id(storage), storage.data_ptr()
         self._count += 1
-        buffer = self._buffers[id(storage)] = Buffer(self._count)
-        buffers, outside, key = self._buffers, self.outside, id(storage)
-        address = outside.tracked(storage)
 
         def gone(_: Any) -> None:
             buffers.pop(key, None)
-            outside.forget(address, key)
+            if keys.get(address) == key:
+                del keys[address]
 
-        buffer.storage = weakref.ref(storage, gone)
+        buffer = buffers[key] = Buffer(self._count)
+        buffer.storage, keys[address] = weakref.ref(storage, gone), key
         return buffer
 
     def give(self, t: Tensor, stack: Tensor, rows: tuple[int, ...]) -> Buffer:
@@ -101,20 +99,34 @@ class Carriers:
 
     def mark_plain(self, tree: Any) -> None:
         """Detached tensors share memory with what carries parts, and carry none."""
-        plain = self._plain
-        for t in tree if isinstance(tree, (list, tuple)) else (tree,):
-            if isinstance(t, Tensor) and self.buffer_of(t) is not None:
-                plain[id(t)] = weakref.ref(t, partial(_forget, plain, id(t)))
+        for t in filter(self.depends, tensors_in((tree,))):
+            self._plain[id(t)] = weakref.finalize(t, self._plain.pop, id(t), None)
+
+    # -- memory that is used past every operator -------------------------------------------
+
+    def _overlaps(self, storage: UntypedStorage) -> bool:
+        """Whether it lies over the memory of another one that carries parts."""
+        address = storage.data_ptr()
+        buffer = self._buffers.get(self._keys.get(address, 0)) if address else None
+        if buffer is None or not buffer.rows or buffer.storage is None:
+            return False
+        owner = buffer.storage()
+        return owner is not None and owner is not storage and owner.data_ptr() == address
 
     def shown(self, *given: Any) -> None:
-        """Constants are handed out, which may come back as other tensors over their memory."""
+        """Constants are handed out: other tensors over their memory are constants too."""
         for t in tensors_in(given):
             if t.layout is torch.strided and t.device.type != "meta":
-                self.outside.shown(t.untyped_storage())
+                self._keys.pop(t.untyped_storage().data_ptr(), None)
+                self._unwritten.pop(id(t.untyped_storage()), None)
 
-
-def _forget(table: dict[int, Any], key: int, reference: Any) -> None:
-    table.pop(key, None)
+    def _allocated(self, t: Any, like_features: bool) -> None:
+        """A tensor was made whose elements are still to be written; in the shape of features?
+        (Integers have no parts; torch's own packed sequences fill theirs in C++.)"""
+        if is_continuous(t) and t.layout is torch.strided and t.numel():
+            storage = t.untyped_storage()
+            self._unwritten[id(storage)] = like_features
+            weakref.finalize(storage, self._unwritten.pop, id(storage), None)
 
 
 def whole_storage(t: Tensor) -> Tensor:
@@ -132,3 +144,8 @@ def tensors_in(values: Any) -> Iterator[Tensor]:
             yield from tensors_in(value)
         elif isinstance(value, dict):
             yield from tensors_in(value.values())
+
+
+def is_continuous(value: Any) -> bool:
+    """Whether a value is a tensor whose elements are no integers."""
+    return isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex())

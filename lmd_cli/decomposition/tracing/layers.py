@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from difflib import get_close_matches
 from typing import Any, Literal
 
 from torch import Tensor, nn
@@ -11,6 +10,7 @@ from torch import Tensor, nn
 from lmd_cli.decomposition.errors import InputError
 from lmd_cli.decomposition.pytrees import map_tensors
 from lmd_cli.decomposition.result import DecomposedTensor, Parts
+from lmd_cli.decomposition.tracing.modules import near
 from lmd_cli.decomposition.tracing.session import Session
 
 
@@ -29,30 +29,24 @@ class LayerRecorder:
     def __init__(
         self, layers: Iterable[str] | Literal["all"], root: nn.Module | None, merged: bool = True
     ):
-        self._all = layers == "all"
+        self._all, self._merged = layers == "all", merged
         names = (layers,) if isinstance(layers, str) else layers
         self._names = frozenset() if self._all else frozenset(names)
-        self._merged = merged
+        self.wanted = self._all or bool(self._names)  # whether any layer was asked for
         self.session: Session | None = None
         self.layers: dict[str, Parts] = {}
         modules = root.named_modules() if root is not None and self._names else ()
         known = {name for name, _ in modules}
-        unknown = sorted(self._names - known)
-        if unknown:
-            raise InputError(_unknown_layers(unknown, known))
-
-    @property
-    def wanted(self) -> bool:
-        """Whether any layer was asked for."""
-        return self._all or bool(self._names)
+        for name in sorted(self._names - known):
+            raise InputError(f"unknown layer {name!r}{near(name, known)}")
 
     def __call__(self, name: str, module: nn.Module, output: Any) -> None:
         if not (self._all or name in self._names):
             return
         count = sum(1 for key in self.layers if key.split("#")[0] == name)
-        key = f"{name}#{count + 1}" if count else name
         assert self.session is not None
         tree = map_tensors(lambda t: with_parts(self.session, t, copy=True), output)
+        key = f"{name}#{count + 1}" if count else name
         self.layers[key] = Parts(tree, self.session.layout, self._merged)
 
 
@@ -63,9 +57,3 @@ def with_parts(session: Any, t: Tensor, copy: bool = False) -> Any:
         return total
     stack, rows = session.parts(t)
     return DecomposedTensor(total, stack.clone() if copy else stack, rows)
-
-
-def _unknown_layers(unknown: list[str], known: set[str]) -> str:
-    near = get_close_matches(unknown[0], sorted(known), n=3)
-    hint = f"; near: {', '.join(near)}" if near else ""
-    return f"unknown layer {unknown[0]!r}{hint}"

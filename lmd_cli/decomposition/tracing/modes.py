@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from dataclasses import dataclass
 from functools import partial
 from types import FunctionType
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,15 +16,13 @@ from torch.overrides import TorchFunctionMode, enable_reentrant_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lmd_cli.decomposition.registry import rule_above_dispatch
-from lmd_cli.decomposition.tracing.outside import Address
+from lmd_cli.decomposition.tracing.notes import CONSTANT, CalledFunction
 
 if TYPE_CHECKING:
     from lmd_cli.decomposition.tracing.results import Results
     from lmd_cli.decomposition.tracing.session import Session
 
 T = TypeVar("T")
-#: Loaded where something may be compiled.
-COMPILING = ("torch._dynamo", "torch.nn.attention.flex_attention")
 
 
 @contextmanager
@@ -49,11 +48,19 @@ def above_dispatch() -> Iterator[None]:
         yield
 
 
+def followed(session: Results, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+    """What a function gives inside a rule, with its own operators followed."""
+    mode = nullcontext() if _is_decomposing() else Operators(session)  # not in its handler
+    with before_dispatch(), mode, session.paused(False):
+        return function(*args, **kwargs)
+
+
 def uncompiled() -> AbstractContextManager[Any]:
     """What ``torch.compile`` made runs as it is written until the end of the block, and stays as it
     was for later calls."""
     set_stance = getattr(torch.compiler, "set_stance", None)  # torch 2.6
-    if set_stance is None or not any(name in sys.modules for name in COMPILING):
+    compiling = ("torch._dynamo", "torch.nn.attention.flex_attention")
+    if set_stance is None or sys.modules.keys().isdisjoint(compiling):
         return nullcontext()  # loading the compiler takes a second
     return set_stance("force_eager")  # type: ignore[no-any-return]
 
@@ -69,19 +76,46 @@ class Operators(TorchDispatchMode):
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         session = self._session
-        if session.notes.depth:
+        if session.notes.calls:  # in a handler of :class:`Functions`
             return session.dispatch(func, args, kwargs or {})
-        with torch._C.DisableTorchFunction():  # :class:`Functions` is not for our own calls
+        with torch._C.DisableTorchFunction():  # which is not for our own calls
             return session.dispatch(func, args, kwargs or {})
+
+
+def _is_decomposing() -> bool:
+    """Whether what is called now is seen by :class:`Operators`."""
+    stack = torch.utils._python_dispatch._get_current_dispatch_mode_stack()
+    return any(isinstance(mode, Operators) for mode in stack)
 
 
 def while_decomposed(look: Callable[[], T]) -> T | None:
     """What a look at values finds, if a function is being decomposed; nothing takes note of it."""
-    stack = torch.utils._python_dispatch._get_current_dispatch_mode_stack()
-    if not any(isinstance(mode, Operators) for mode in stack):
+    if not _is_decomposing():
         return None
     with torch._C.DisableTorchFunction(), torch._C._DisableTorchDispatch():
         return look()
+
+
+@dataclass(eq=False, slots=True)
+class Address:
+    """Where a tensor lies, for code that compares it with where another does; ``leave`` is called
+    before code outside torch gets it as a number."""
+
+    value: int
+    leave: Callable[[], None]
+
+    def __eq__(self, other: object) -> bool:
+        return self.value == (other.value if isinstance(other, Address) else other)
+
+    def __hash__(self) -> int:
+        return hash(self.value)
+
+    def __mod__(self, alignment: int) -> int:
+        return self.value % alignment
+
+    def __index__(self) -> int:
+        self.leave()
+        return self.value
 
 
 class Functions(TorchFunctionMode):
@@ -96,26 +130,17 @@ class Functions(TorchFunctionMode):
         if func in METADATA:
             return func(*args, **(kwargs or {}))
         session, kwargs = self._session, kwargs or {}
-        notes = session.notes
-        call = notes.begin(func, args, kwargs)
-        notes.depth += 1
-        try:
+        with CalledFunction(session.notes, func, (args, kwargs)) as call:
             rule = rule_above_dispatch(func)
             if rule is not None and session.any_carries(args, kwargs):
-                result = session.by_function(func, rule, args, kwargs)
+                call.result = session.by_function(func, rule, args, kwargs)
             else:
-                result = self._run(func, args, kwargs)
+                call.result = self._run(func, args, kwargs)
                 if _is_users(func) and session.any_carries(args, kwargs):
-                    session.require_seen(func, result)
+                    session.require_seen(func, call.result)
             if func in DETACHING:
-                session.mark_plain(result)
-            call.result = result
-        finally:
-            notes.depth -= 1
-            notes.end(call)
-        if call.rules:
-            notes.done(call)
-        return result
+                session.mark_plain(call.result)
+        return call.result
 
     def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
         """The function itself, which may hand values out."""
@@ -124,8 +149,8 @@ class Functions(TorchFunctionMode):
             return Address(func(*args), partial(session.outward, func, args, kwargs))
         if func in OUTWARD and not (func is torch.as_tensor and isinstance(args[0], Tensor)):
             session.outward(func, args, kwargs)
-        elif func in PRINTING:
-            session.printed(args)
+        elif func in PRINTING and session.any_carries(args):
+            session.notes.met(CONSTANT, None)
         return func(*args, **kwargs)
 
 
@@ -134,51 +159,31 @@ def _is_users(function: Any) -> bool:
     return function.__class__ is FunctionType and not function.__module__.startswith("torch")
 
 
-def _methods(names: str) -> list[Any]:
-    homes = (torch.Tensor, torch)
-    found = (getattr(home, name, None) for name in names.split() for home in homes)
-    return [f for f in found if callable(f)]
-
-
-def _getters(names: str) -> list[Any]:
-    found = (getattr(Tensor, name, None) for name in names.split())
-    return [f.__get__ for f in found if f is not None]
+def _functions(names: str) -> frozenset[Any]:
+    """Torch's functions and methods by name, and what reads attributes of tensors."""
+    named = [getattr(home, name, None) for name in names.split() for home in (Tensor, torch)]
+    getters = [getattr(f, "__get__", None) for f in named if not callable(f)]
+    return frozenset(filter(callable, (*named, *getters)))
 
 
 #: Read what describes a tensor, and no element.
-METADATA = frozenset(
-    (
-        *_methods(
-            "size dim ndimension numel nelement stride element_size storage_offset is_contiguous "
-            "is_floating_point is_complex is_signed is_same_size is_conj is_neg is_inference "
-            "get_device __len__ __hash__ requires_grad_ is_pinned"
-        ),
-        *_getters(
-            "shape dtype device ndim layout requires_grad is_cuda is_cpu is_meta is_sparse "
-            "is_quantized is_leaf itemsize nbytes names grad_fn is_mps is_nested is_mkldnn is_xpu "
-            "grad is_xla is_ipu is_mtia is_maia is_sparse_csr is_vulkan name output_nr "
-            "retains_grad _version"
-        ),
-        torch._C._set_grad_enabled,
-    )
+METADATA = {torch._C._set_grad_enabled} | _functions(
+    "size dim ndimension numel nelement stride element_size storage_offset is_contiguous "
+    "is_floating_point is_complex is_signed is_same_size is_conj is_neg is_inference get_device "
+    "__len__ __hash__ requires_grad_ is_pinned shape dtype device ndim layout requires_grad "
+    "is_cuda is_cpu is_meta is_sparse is_quantized is_leaf itemsize nbytes names grad_fn is_mps "
+    "is_nested is_mkldnn is_xpu grad is_xla is_ipu is_mtia is_maia is_sparse_csr is_vulkan name "
+    "output_nr retains_grad _version"
 )
 #: Hand bare values to code that knows nothing of parts.
-OUTWARD = frozenset(
-    (
-        *_methods(
-            "numpy tolist data_ptr const_data_ptr untyped_storage storage tensor as_tensor asarray "
-            "__array__ apply_ map_ map2_ "
-            "__dlpack__ __dlpack_device__ __deepcopy__ __reduce_ex__ new_tensor _typed_storage"
-        ),
-        *_getters("__cuda_array_interface__"),
-    )
+OUTWARD = _functions(
+    "numpy tolist data_ptr const_data_ptr untyped_storage storage tensor as_tensor asarray "
+    "__array__ apply_ map_ map2_ __dlpack__ __dlpack_device__ __deepcopy__ __reduce_ex__ "
+    "new_tensor _typed_storage __cuda_array_interface__"
 )
-PRINTING = frozenset(_methods("__repr__"))
-DETACHING = frozenset(
-    (
-        *_methods("detach detach_"),
-        *_getters("data"),
-        *(torch.ops.aten.detach, torch.ops.aten.detach.default),
-        *(torch.ops.aten.detach_, torch.ops.aten.detach_.default),
-    )
-)
+PRINTING = _functions("__repr__")
+DETACHING = {
+    *_functions("detach detach_ data"),
+    *(torch.ops.aten.detach, torch.ops.aten.detach.default),
+    *(torch.ops.aten.detach_, torch.ops.aten.detach_.default),
+}

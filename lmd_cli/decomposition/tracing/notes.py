@@ -3,8 +3,7 @@ the parts summed to the totals."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -12,330 +11,206 @@ import torch
 from torch import Tensor, nn
 
 from lmd_cli.decomposition.errors import ConservationError, LeakError
+from lmd_cli.decomposition.linearised.program import place_of
 from lmd_cli.decomposition.pytrees import leaves, named_leaves
 from lmd_cli.decomposition.registry import Rule, RuleInfo, function_name
 from lmd_cli.decomposition.tracing.audit import (
     OperationRecord,
     clean_stack,
     is_broken,
-    measured,
+    norm,
+    part_shares,
+    parts_residual_tensor,
+    residual_tensor,
 )
-from lmd_cli.decomposition.tracing.autograd_functions import is_custom
-from lmd_cli.decomposition.tracing.operators import Operator, operator
+from lmd_cli.decomposition.tracing.carriers import is_continuous
+from lmd_cli.decomposition.tracing.operators import Operator
 
 if TYPE_CHECKING:
-    from lmd_cli.decomposition.tracing.session import Session
-
+    from lmd_cli.decomposition.tracing.results import Results
 
 #: Torch's functions for recurrent layers and cells.
 RECURRENT = frozenset(
     ("lstm", "gru", "rnn_tanh", "rnn_relu", "lstm_cell", "gru_cell", "rnn_tanh_cell")
 )
+CONSTANT = Rule(lambda *_: None, "constant", "operating point")
 
 
-#: Torch's functions whose result is a number of Python's, or text.
-NUMBERS = {
-    *("item", "__bool__", "__int__", "__float__", "__index__", "__complex__", "is_nonzero"),
-    *("equal", "allclose", "__contains__", "__format__", "__repr__", "__str__"),
-}
-
-
-CONSTANT = RuleInfo("constant", "operating point")
-
-
+@dataclass(eq=False, slots=True)
 class CalledFunction:
-    """A function of torch while it runs, and the rules that its operators met."""
+    """A function of torch while it runs: what was called and with what, the rules that its
+    operators met, and what it returned."""
 
-    __slots__ = ("brought", "coarse", "function", "given", "result", "rules")
+    notes: Notes
+    function: Any
+    given: Any = ()
+    rules: list[Rule] = field(default_factory=list)
+    result: Any = None
 
-    def __init__(self, function: Any, given: Any = ()):
-        self.function, self.given = function, given
-        self.rules: list[Rule] = []
-        self.result: Any = None
-        self.brought = self.coarse = 0.0
+    @property
+    def name(self) -> str:
+        """As Python calls it."""
+        return getattr(self.function, "__name__", "")
+
+    def __enter__(self) -> CalledFunction:
+        self.notes.calls.append(self)
+        return self
+
+    def __exit__(self, error: Any, *rest: Any) -> None:
+        self.notes.calls.pop()
+        if error is None and self.rules:
+            self.notes.done(self)
 
 
+@dataclass(eq=False)
 class Notes:
     """Coverage and audit of one session.
 
-    Args:
-        session: whose.
+    Attributes:
         audit: measure conservation and shares after every function; ``"raise"`` makes one that
             breaks conservation an error.
         on_layer: called as ``on_layer(name, module, output)`` after every module whose output
             carries parts.
         plain_modules: names of modules that may turn parts into constants.
+        calls: the functions of torch that run, the innermost last.
+        composing_recurrent: whether the single operations of a fused recurrent layer run.
+        coverage, counts: by module and function, the rule that was met and how often.
+        records: the audit.
     """
 
-    def __init__(
-        self,
-        session: Session,
-        audit: bool | Literal["raise"],
-        on_layer: Any,
-        plain_modules: frozenset[str],
-    ):
-        self._session, self._audit = session, audit
-        self._on_layer, self._plain_modules = on_layer, plain_modules
-        self._calls: list[CalledFunction] = []
-        self._recurrent = 0
-        self.depth = 0  # of handlers of torch's functions that run, each without the mode
-        self.coverage: dict[tuple[str, str], RuleInfo] = {}
-        self.counts: dict[tuple[str, str], int] = {}
-        self.records: list[OperationRecord] = []
-        self._residuals: dict[int, float] = {}
-
-    def close(self) -> None:
-        """Lets go of who listens."""
-        self._on_layer = None
+    session: Results
+    audit: bool | Literal["raise"]
+    on_layer: Any
+    plain_modules: frozenset[str]
+    calls: list[CalledFunction] = field(default_factory=list)
+    composing_recurrent: bool = False
+    coverage: dict[tuple[str, str], RuleInfo] = field(default_factory=dict)
+    counts: dict[tuple[str, str], int] = field(default_factory=dict)
+    records: list[OperationRecord] = field(default_factory=list)
+    _residuals: dict[int, float] = field(default_factory=dict)
 
     # -- the function that runs -----------------------------------------------------------
-
-    def begin(self, function: Any, *given: Any) -> CalledFunction:
-        """A function of torch begins to run on what was given."""
-        call = CalledFunction(function, given)
-        if self._audit:
-            call.brought, call.coarse = self._residual_of(given)
-        self._calls.append(call)
-        return call
-
-    def end(self, call: CalledFunction) -> None:
-        """It runs no longer."""
-        while self._calls and self._calls.pop() is not call:
-            pass
-
-    @contextmanager
-    def calling(self, function: Any, *given: Any) -> Iterator[CalledFunction]:
-        """While a function runs on what was given."""
-        call = self.begin(function, *given)
-        try:
-            yield call
-        finally:
-            self.end(call)
-        if call.rules:
-            self.done(call)
-
-    @property
-    def detaching(self) -> bool:
-        """Whether the running function detaches, or hands values out."""
-        from lmd_cli.decomposition.tracing.modes import DETACHING, OUTWARD
-
-        return self.function in DETACHING or self.function in OUTWARD
 
     @property
     def function(self) -> Any:
         """The function of torch that runs, ``None`` outside any."""
-        return self._calls[-1].function if self._calls else None
-
-    @property
-    def asks_for_number(self) -> bool:
-        """Whether it runs to hand a number to Python."""
-        return self.function is None or getattr(self.function, "__name__", "") in NUMBERS
+        return self.calls[-1].function if self.calls else None
 
     @property
     def recurrent(self) -> bool:
         """Whether a recurrent layer or cell runs."""
-        named = (getattr(call.function, "__name__", "") for call in self._calls)
-        return self._recurrent > 0 or any(name in RECURRENT for name in named)
-
-    @contextmanager
-    def in_recurrent(self) -> Iterator[None]:
-        """While the single operations of a fused recurrent layer run."""
-        self._recurrent += 1
-        try:
-            yield
-        finally:
-            self._recurrent -= 1
-
-    def met(self, rule: Rule, op: Operator | None) -> None:
-        """An operator was followed by a rule."""
-        if self._calls:
-            self._calls[-1].rules.append(rule)
-        elif op is not None:
-            call = CalledFunction(op.function)
-            call.rules.append(rule)
-            self.done(call)
-
-    def hold(self, what: str) -> None:
-        """Something that a rule takes as a constant."""
-        name = self.called_as(None)
-        key = (self._session.tracker.path, f"{name}: {what}")
-        self.coverage.setdefault(key, CONSTANT)
-
-    def done(self, call: CalledFunction) -> None:
-        """A function ran to its end, and its operators met rules."""
-        key = (self._session.tracker.path, function_name(call.function))
-        if key not in self.coverage:
-            self.coverage[key] = CONSTANT if self._is_constant(call) else _summary(call.rules)
-        self.counts[key] = self.counts.get(key, 0) + 1
-        if self._audit:
-            rule = _summary(call.rules)
-            with self._session.paused():
-                for x in leaves(call.result):
-                    if self._session.carries(x):
-                        coarser = call.coarse > torch.finfo(x.dtype).eps
-                        brought = max(call.brought, call.coarse / 16.0 if coarser else 0.0)
-                        self._measure(key, rule, x, brought)
-
-    def _is_constant(self, call: CalledFunction) -> bool:
-        """Whether a function's results are tensors without parts."""
-        if isinstance(call.result, Tensor):
-            return not self._session.carries(call.result)
-        made = [x for x in leaves(call.result) if isinstance(x, Tensor)]
-        return bool(made) and not any(map(self._session.carries, made))
-
-    def _residual_of(self, given: Any) -> tuple[float, float]:
-        """The largest residual of what a function was given, and its coarsest precision."""
-        with self._session.paused():
-            carrying = [x for x in leaves(given) if self._session.carries(x)]
-        buffers = [self._session.buffer_of(x) for x in carrying]
-        found = [self._residuals.get(buffer.key, 0.0) for buffer in buffers if buffer is not None]
-        floats = [x.dtype for x in carrying if x.is_floating_point() or x.is_complex()]
-        return max(found, default=0.0), max((torch.finfo(d).eps for d in floats), default=0.0)
-
-    def _measure(self, key: tuple[str, str], rule: RuleInfo, x: Tensor, brought: float) -> None:
-        (stack, rows), layout = self._session.parts(x), self._session.layout
-        record = measured(len(self.records), *key, rule, x, stack, rows, layout)
-        buffer = self._session.buffer_of(x)
-        assert buffer is not None
-        self._residuals[buffer.key] = record.parts_residual
-        if self._audit == "raise" and is_broken(x, clean_stack(stack, rows, layout), brought):
-            error = ConservationError(
-                f"{key[1]} {self._session.tracker.describe()} breaks conservation: "
-                f"max |total - sum of parts| is {record.residual:.1e} of max |total| "
-                f"(rule of kind {rule.kind!r}, {rule.equation or 'no equation'})"
-            )
-            self._session.failed(error)
-            raise error
-        self.records.append(record)
-
-    # -- messages -------------------------------------------------------------------------
+        return self.composing_recurrent or any(call.name in RECURRENT for call in self.calls)
 
     def called_as(self, function: Any) -> str:
         """The name that the user knows an operation by."""
-        if self._calls:
-            return function_name(self._calls[-1].function)
-        return function_name(function) if function is not None else "an operation"
+        function = self.function if self.calls else function
+        return "an operation" if function is None else function_name(function)
 
-    def no_rule(self, function: Any) -> str:
-        """What to say of a function without a rule, and what would help."""
-        if isinstance(function, torch._ops.OpOverload):
-            function = (operator(function).functional or operator(function)).function
-        where, name = self._session.tracker.describe(), function_name(function)
-        if is_custom(function):
-            what = f"the custom autograd function {name}"
-        else:
-            caller = self.called_as(function)
-            what = (
-                caller
-                if caller.rpartition(".")[2].strip("_") == name.rpartition(".")[2]
-                else (f"{name}, called by {caller}" if self._calls else name)
+    # -- coverage and audit ---------------------------------------------------------------
+
+    def met(self, rule: Rule, op: Operator | None) -> None:
+        """An operator was followed by a rule."""
+        if self.calls:
+            self.calls[-1].rules.append(rule)
+        elif op is not None:
+            self.done(CalledFunction(self, op.function, rules=[rule]))
+
+    def hold(self, what: str) -> None:
+        """Something that a rule takes as a constant."""
+        key = (self.session.tracker.path, f"{self.called_as(None)}: {what}")
+        self.coverage.setdefault(key, CONSTANT.info)
+
+    def done(self, call: CalledFunction) -> None:
+        """A function ran to its end, and its operators met rules."""
+        session = self.session
+        key = (session.tracker.path, function_name(call.function))
+        self.counts[key] = self.counts.get(key, 0) + 1
+        if key in self.coverage and not self.audit:
+            return
+        made = [x for x in leaves(call.result) if isinstance(x, Tensor)]
+        carrying = list(filter(session.carries, made))
+        plain = bool(made) and not carrying
+        self.coverage.setdefault(key, CONSTANT.info if plain else _summary(call.rules))
+        if self.audit:
+            with session.paused():
+                self._measure(key, call, carrying)
+
+    def _measure(self, key: tuple[str, str], call: CalledFunction, results: list[Tensor]) -> None:
+        """The records of a function's results; what it was given may bring a residual along."""
+        session, rule = self.session, _summary(call.rules)
+        given = list(filter(session.carries, leaves(call.given)))
+        residuals = (self._residuals.get(place_of(session, x).key, 0.0) for x in given)
+        precisions = (torch.finfo(x.dtype).eps for x in given if is_continuous(x))
+        brought, coarsest = max(residuals, default=0.0), max(precisions, default=0.0)
+        for x in results:
+            stack, rows = session.parts(x)
+            clean = clean_stack(stack, rows, session.layout)
+            record = OperationRecord(
+                *(len(self.records), *key, rule.kind, rule.equation),
+                total_norm=norm(x),
+                residual=float(residual_tensor(x, clean)),
+                parts_residual=float(parts_residual_tensor(x, clean)),
+                shares=part_shares(stack, rows, session.layout),
             )
-        return (
-            f"no rule for {what} {where}; register one with @register_rule({name}) (see "
-            "lmd_cli.decomposition.registry.register_rule)"
-        )
-
-    def asked_for(self, op: Operator) -> tuple[bool, Any]:
-        """Whether the user called this operator, rather than a function that calls it; and what
-        that function was given, ``None`` if none is known."""
-        if not self._calls:
-            return False, None
-        call = self._calls[-1]
-        asked = getattr(call.function, "__name__", "").strip("_") == op.name.strip("_")
-        return asked, call.given
-
-    def aliased(self) -> str:
-        """What to say of a second storage over memory that carries parts."""
-        return (
-            f"{self.called_as(None)} {self._session.tracker.describe()} reads the memory of a "
-            "tensor that carries parts past torch (DLPack, an extension), which would drop them; "
-            "use .detach().clone() where a constant is meant"
-        )
-
-    def unseen(self) -> str:
-        """What to say of memory that something else than torch's operators has written to."""
-        return (
-            f"{self.called_as(None)} {self._session.tracker.describe()} reads memory that no "
-            "operator of torch has written to: code outside torch has (an extension, a kernel), "
-            "and its parts are not known; make it a custom operator or autograd function and "
-            "register a rule for it"
-        )
-
-    def leaving(self, function: Any) -> str:
-        """What to say of a function that hands values to code that knows nothing of parts."""
-        return (
-            f"{function_name(function)} {self._session.tracker.describe()} would drop the parts of "
-            "a tensor (its values leave torch); use .detach() where a constant is meant"
-        )
+            self._residuals[place_of(session, x).key] = record.parts_residual
+            rounded = coarsest / 16.0 if coarsest > torch.finfo(x.dtype).eps else 0.0
+            if self.audit == "raise" and is_broken(x, clean, max(brought, rounded)):
+                error = (
+                    f"{key[1]} {session.tracker.describe()} breaks conservation: "
+                    f"max |total - sum of parts| is {record.residual:.1e} of max |total| "
+                    f"(rule of kind {rule.kind!r}, {rule.equation or 'no equation'})"
+                )
+                session.fail(ConservationError(error))
+            self.records.append(record)
 
     # -- modules --------------------------------------------------------------------------
 
-    def module_done(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
+    def module_done(self, module: nn.Module, inputs: Any, output: Any) -> None:
         """After a module: its parts are taken down, and must not have been dropped."""
-        with torch._C.DisableTorchFunction(), self._session.paused():
-            self._module_done(name, module, inputs, output)
-
-    def _module_done(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
-        session = self._session
-        if not session.any_carries(*inputs):
-            return
-        self.require_kept(name, module, inputs, output)
-        if self._on_layer is not None and any(map(session.carries, leaves(output))):
-            self._on_layer(name, module, output)
+        session = self.session
+        with torch._C.DisableTorchFunction(), session.paused():
+            if not session.any_carries(*inputs):
+                return
+            self._require_kept(module, inputs, output)
+            if self.on_layer is not None and any(map(session.carries, leaves(output))):
+                self.on_layer(session.tracker.name(module), module, output)
 
     def returned(self, function: Any, inputs: Any, output: Any) -> None:
         """After everything, also the root module's own hooks, which run after ours."""
         if isinstance(function, nn.Module):
-            with torch._C.DisableTorchFunction(), self._session.paused():
-                name = self._session.tracker.name(function)
-                self.require_kept(name, function, inputs, output)
+            with torch._C.DisableTorchFunction(), self.session.paused():
+                self._require_kept(function, inputs, output)
 
-    def require_kept(self, name: str, module: nn.Module, inputs: Any, output: Any) -> None:
-        """A module that takes parts must not return what depends on them without any.
-
-        Raises:
-            LeakError: it does, and is not among those that may.
-        """
-        if self._may_be_plain(name) or (where := self._dropped(inputs, output)) is None:
+    def _require_kept(self, module: nn.Module, inputs: Any, output: Any) -> None:
+        """A module that takes parts must not return what depends on them without any."""
+        name, lost = self.session.tracker.name(module), self.session.lost
+        shown = name or "(root)"
+        permitted = any(fnmatchcase(shown, p) or p == name for p in self.plain_modules)
+        if permitted or not any(map(lost, leaves(output))):
             return
-        took, dropped = "took parts", "they were dropped inside"
-        if any(map(self._is_lost, leaves(inputs))):
-            took = "took values that depend on the features but carry no parts, beside some that do"
-            dropped = "they were dropped before it or inside"
-        error = LeakError(
-            f"module {name or '(root)'!r} ({type(module).__name__}) {took}, and its output{where} "
-            f"depends on the features but carries none: {dropped} (by .detach(), .item(), a hook, "
-            "or code outside torch); register a rule for what drops them, or pass "
-            f"plain_modules=[{name or '(root)'!r}] if that is meant"
-        )
-        self._session.dropped(name, module, output, error)
-
-    def _may_be_plain(self, name: str) -> bool:
-        return any(fnmatchcase(name or "(root)", p) or p == name for p in self._plain_modules)
-
-    def _dropped(self, inputs: Any, output: Any) -> str | None:
-        """Which output depends on the inputs and carries no parts."""
-        if not any(map(self._is_lost, leaves(output))):
-            return None
         known = {id(leaf) for leaf in leaves(inputs)}
-        lost = (path for path, x in named_leaves(output) if id(x) not in known and self._is_lost(x))
-        path = next(lost, None)
-        return None if path is None else f" {path}" if path else ""
-
-    def _is_lost(self, x: Any) -> bool:
-        floating = isinstance(x, Tensor) and (x.is_floating_point() or x.is_complex())
-        return floating and self._session.lost(x)
+        dropped = (path for path, x in named_leaves(output) if lost(x) and id(x) not in known)
+        where = next(dropped, None)
+        if where is None:
+            return
+        took, when = "took parts", "they were dropped inside"
+        if any(map(lost, leaves(inputs))):
+            took = "took values that depend on the features but carry no parts, beside some that do"
+            when = "they were dropped before it or inside"
+        error = LeakError(
+            f"module {shown!r} ({type(module).__name__}) {took}, and its output"
+            f"{where and ' ' + where} depends on the features but carries none: {when} (by "
+            ".detach(), .item(), a hook, or code outside torch); register a rule for what drops "
+            f"them, or pass plain_modules=[{shown!r}] if that is meant"
+        )
+        self.session.dropped(name, module, output, error)
 
 
 def _summary(rules: list[Rule]) -> RuleInfo:
     """One line for all that a function's operators met."""
-    if len(rules) == 1:
-        return rules[0].info
-    told = dict.fromkeys(r.info for r in rules if r.kind != "structure")
-    if len(told) == 1:
-        return next(iter(told))
-    if not told:
-        return rules[0].info
-    apart = {r.kind for r in told} - {"constant"}
-    equations = "; ".join(dict.fromkeys(r.equation for r in told if r.equation))
-    return RuleInfo(next(iter(apart)) if len(apart) == 1 else "composite", equations)
+    infos = dict.fromkeys(r.info for r in rules if r.kind != "structure" or len(rules) == 1)
+    if len(infos) <= 1:
+        return next(iter(infos), rules[0].info)
+    kinds = {r.kind for r in infos} - {"constant"}
+    equations = "; ".join(dict.fromkeys(r.equation for r in infos if r.equation))
+    return RuleInfo(next(iter(kinds)) if len(kinds) == 1 else "composite", equations)

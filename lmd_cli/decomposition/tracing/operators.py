@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import torch
@@ -32,78 +31,44 @@ _FACTORIES = {
 }
 
 
-@dataclass(frozen=True)
+#: Make memory without writing to it.
+_ALLOCATING = {"empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided"}
+#: Names of arguments that Python reserves, or that methods use.
+_RENAMED = {"self": "input", "from": "from_"}
+
+
 class Operator:
     """One overload.
 
     Attributes:
-        function: it.
-        names: of its arguments, in order; ``self`` is called ``input``.
+        name: without library and overload.
+        names: of its arguments, in order; ``self`` is called ``input``. ``schema_names`` gives the
+            schema's name of each.
+        metadata_write: it changes what describes its first argument, and no element.
         written: names of the arguments whose elements it writes to.
         view: its results share memory with its first argument.
-        factory: it reads no element.
+        factory: it reads no element. ``allocates``: nor does it write one.
+        draws: it draws random numbers, whatever its arguments; the others' rules look at them.
     """
 
-    function: Any
-
-    @cached_property
-    def name(self) -> str:
-        """Without library and overload."""
-        return str(self.function._schema.name).rpartition("::")[2]
-
-    @cached_property
-    def names(self) -> tuple[str, ...]:
-        return tuple(_name(a.name) for a in self.function._schema.arguments)
-
-    @cached_property
-    def schema_names(self) -> dict[str, str]:
-        """The schema's name of each argument."""
-        arguments = self.function._schema.arguments
-        return dict(zip(self.names, (a.name for a in arguments), strict=True))
-
-    @cached_property
-    def written(self) -> tuple[str, ...]:
-        if self.name in _METADATA_WRITES:
-            return ()
-        arguments = self.function._schema.arguments
-        return tuple(
-            _name(a.name)
-            for a in arguments
-            if a.alias_info is not None and a.alias_info.is_write and a.name not in _STATE
-        )
-
-    @cached_property
-    def metadata_write(self) -> bool:
-        """It changes what describes its first argument."""
-        return self.name in _METADATA_WRITES
-
-    @cached_property
-    def view(self) -> bool:
-        if self.name in _UNDECLARED_VIEWS:
-            return True
-        returns = self.function._schema.returns
-        return any(r.alias_info is not None and not r.alias_info.is_write for r in returns)
-
-    @cached_property
-    def factory(self) -> bool:
-        return self.name in _FACTORIES
-
-    @cached_property
-    def gives_tensors(self) -> bool:
-        """All its results are tensors."""
-        return all(str(r.type) == "Tensor" for r in self.function._schema.returns)
-
-    @cached_property
-    def gives_numbers(self) -> bool:
-        """Its result is a number."""
-        returns = [str(r.type) for r in self.function._schema.returns]
-        return returns[:1] in (["number"], ["bool"], ["int"], ["float"])
-
-    @cached_property
-    def draws(self) -> bool:
-        """It draws random numbers, whatever its arguments; the others' rules look at them."""
-        tagged = torch.Tag.nondeterministic_seeded in self.function.tags
-        return tagged and _DROPOUT.isdisjoint(self.names)
+    def __init__(self, function: Any):
+        schema = function._schema
+        results = [str(r.type) for r in schema.returns]
+        self.function, self.name = function, str(schema.name).rpartition("::")[2]
+        self.schema_names = {_name(a.name): a.name for a in schema.arguments}
+        self.names = tuple(self.schema_names)
+        self.metadata_write = self.name in _METADATA_WRITES
+        writes = (a for a in schema.arguments if a.alias_info and a.alias_info.is_write)
+        written = (_name(a.name) for a in writes if a.name not in _STATE)
+        self.written = () if self.metadata_write else tuple(written)
+        shares = any(r.alias_info and not r.alias_info.is_write for r in schema.returns)
+        self.view = shares or self.name in _UNDECLARED_VIEWS
+        self.factory = self.name in _FACTORIES
+        self.allocates = self.name in _ALLOCATING
+        self.gives_tensors = all(result == "Tensor" for result in results)
+        self.gives_numbers = results[:1] in (["number"], ["bool"], ["int"], ["float"])
+        random = torch.Tag.nondeterministic_seeded in function.tags
+        self.draws = random and _DROPOUT.isdisjoint(self.names)
 
     @cached_property
     def composite(self) -> bool:
@@ -117,15 +82,12 @@ class Operator:
         packet = aten(self.name[:-1]) if inplace else self.function.overloadpacket
         if packet is None:
             return None
-        found = [operator(getattr(packet, name)) for name in packet.overloads()]
+        overloads = [operator(getattr(packet, name)) for name in packet.overloads()]
         wanted = self._signature(() if inplace else self.written)
-        exact = (o for o in found if not o.written and o._signature() == wanted)
-        alike = (o for o in found if inplace and o.overload == self.overload)
+        exact = (o for o in overloads if not o.written and o._signature() == wanted)
+        overload = self.function._overloadname
+        alike = (o for o in overloads if inplace and o.function._overloadname == overload)
         return next(iter((*exact, *alike)), None)
-
-    @property
-    def overload(self) -> str:
-        return str(self.function._overloadname)
 
     def _signature(self, without: tuple[str, ...] = ()) -> list[tuple[str, str]]:
         """Names and types of its arguments."""
@@ -134,22 +96,20 @@ class Operator:
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """The arguments that were given, by name."""
-        given = dict(zip(self.names, args, strict=False))
-        for name, value in kwargs.items():
-            given[_name(name)] = value
-        return given
+        named = {_name(name): value for name, value in kwargs.items()}
+        return dict(zip(self.names, args, strict=False)) | named
+
+    def call(self, given: dict[str, Any]) -> Any:
+        """Its result for arguments by name."""
+        names = self.schema_names
+        return self.function(**{names.get(name, name): value for name, value in given.items()})
 
 
 def _name(name: str) -> str:
-    return {"self": "input", "from": "from_"}.get(name, name)
+    return _RENAMED.get(name, name)
 
 
-_KNOWN: dict[Any, Operator] = {}
-
-
+@cache
 def operator(function: torch._ops.OpOverload) -> Operator:
     """What is known of an overload."""
-    found = _KNOWN.get(function)
-    if found is None:
-        found = _KNOWN[function] = Operator(function)
-    return found
+    return Operator(function)

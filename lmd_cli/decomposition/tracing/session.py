@@ -7,74 +7,40 @@ affine map of those that meet parts; the parts lie in buffers beside the totals'
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
-from typing import Any, Literal
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
+from torch._C import DispatchKey
 from torch._ops import HigherOrderOperator
 from torch.utils.weak import WeakIdKeyDictionary
 
-from lmd_cli.decomposition.errors import DecompositionError, LeakError, NoRuleError
-from lmd_cli.decomposition.layout import Layout
-from lmd_cli.decomposition.linearised.program import Program
-from lmd_cli.decomposition.module_rules import VariantByModule, plain_modules_of
+from lmd_cli.decomposition.errors import DecompositionError, LeakError
 from lmd_cli.decomposition.registry import Rule, find_rule
 from lmd_cli.decomposition.tracing.aliases import Aliases
-from lmd_cli.decomposition.tracing.autograd_functions import custom_functions
 from lmd_cli.decomposition.tracing.calls import Call
-from lmd_cli.decomposition.tracing.carriers import tensors_in
-from lmd_cli.decomposition.tracing.fused_layers import fused_layers
-from lmd_cli.decomposition.tracing.higher_order import as_operators
-from lmd_cli.decomposition.tracing.modes import Functions, Operators, uncompiled
-from lmd_cli.decomposition.tracing.modules import ModuleTracker, known_modules
-from lmd_cli.decomposition.tracing.notes import Notes
+from lmd_cli.decomposition.tracing.carriers import is_continuous, tensors_in
+from lmd_cli.decomposition.tracing.modes import Functions, Operators, followed, uncompiled
+from lmd_cli.decomposition.tracing.notes import CONSTANT, CalledFunction
 from lmd_cli.decomposition.tracing.operators import Operator, operator
-from lmd_cli.decomposition.tracing.outside import HOLLOW
-from lmd_cli.decomposition.tracing.results import CONSTANT
+from lmd_cli.decomposition.tracing.patches import custom_functions, fused_layers, is_custom
 
-#: What an operator may meet: values that depend on the inputs, and among them some with parts.
-_DEPENDS, _CARRIES = 1, 2
-NUMBER = (int, float)
+#: Torch's functions whose result is a number of Python's, or text.
+NUMBERS = {
+    *("item", "__bool__", "__int__", "__float__", "__index__", "__complex__", "is_nonzero"),
+    *("equal", "allclose", "__contains__", "__format__", "__repr__", "__str__"),
+}
+#: Why values that leave torch are a leak.
+_LEAVES = (
+    "would drop the parts of a tensor (its values leave torch); use .detach() where a constant is "
+    "meant"
+)
 
 
 class Session(Aliases):
-    """State of one decomposition.
-
-    Args:
-        layout: rows of the stacks.
-        variants: linearisation rules, by module.
-        root: module whose qualified names are used in errors and records.
-        notes: takes down what was called, by whom, and how well parts summed to totals.
-        program: takes the maps down, in order.
-        plain_modules: names of modules that may turn parts into constants.
-        grad: let gradients flow through the parts.
-    """
-
-    def __init__(
-        self,
-        layout: Layout,
-        variants: VariantByModule,
-        *,
-        root: nn.Module | None = None,
-        audit: bool | Literal["raise"] = False,
-        program: Program | None = None,
-        on_layer: Any = None,
-        plain_modules: Iterable[str] = (),
-        grad: bool = False,
-    ):
-        super().__init__(layout)
-        self._variants, self.program = variants, program
-        self.tracker = ModuleTracker(root)
-        names = known_modules(plain_modules, root, "plain_modules") | plain_modules_of(root)
-        self.notes = Notes(self, audit, on_layer, names)
-        self.failure: DecompositionError | None = None
-        self.gradients = torch.is_grad_enabled()  # the plain call would record them
-        self._grad, self._above = grad, False
-        self._paused, self._copies = 0, set()
-        self.copied = WeakIdKeyDictionary()
-        self.masked = False
+    """One decomposition while it runs; its arguments are those of :class:`.Results`."""
 
     @contextmanager
     def open(self) -> Iterator[Session]:
@@ -83,22 +49,19 @@ class Session(Aliases):
         Raises:
             DecompositionError: the first that was raised, even if the function went on.
         """
-        with ExitStack() as stack:
-            stack.enter_context(
-                self.tracker.active(self.notes.module_done, self.failed, self.any_carries)
-            )
-            stack.enter_context(custom_functions(self.custom))
-            stack.enter_context(
-                torch.jit.optimized_execution(False)
-            )  # fused kernels hide operators
-            stack.enter_context(uncompiled())
-            stack.enter_context(fused_layers(self.tracker))
-            stack.enter_context(Functions(self))
-            stack.enter_context(Operators(self))
+        with (
+            self.tracker.active(self),
+            custom_functions.active(self.custom),
+            torch.jit.optimized_execution(False),  # fused kernels hide operators
+            uncompiled(),
+            fused_layers.active(self.tracker),
+            Functions(self),
+            Operators(self),
+        ):
             try:
                 yield self
             except DecompositionError as error:
-                self.failure = self.failure or error
+                self.failed(error)
             except Exception as error:
                 if self.failure is None:
                     raise
@@ -111,27 +74,9 @@ class Session(Aliases):
         self._buffers.clear()
         self._plain.clear()
         self.copied, self.program = WeakIdKeyDictionary(), None
-        self.notes.close()
-
-    def failed(self, error: DecompositionError) -> None:
-        """Notes the first error of ours."""
-        self.failure = self.failure or error
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """Operators run as they are until the end of the block."""
-        self._paused += 1
-        try:
-            yield
-        finally:
-            self._paused -= 1
+        self.notes.on_layer = None
 
     # -- what must not happen ------------------------------------------------------------
-
-    def dropped(self, name: str, module: nn.Module, output: Any, error: LeakError) -> None:
-        """A module dropped parts: an error, except where gaps are being listed."""
-        self.failed(error)
-        raise error
 
     def outward(self, function: Any, args: Any, kwargs: Any) -> None:
         """A function is about to hand values to code that knows nothing of parts.
@@ -140,41 +85,38 @@ class Session(Aliases):
             LeakError: its arguments carry parts.
         """
         if self.any_carries(args, kwargs):
-            error = LeakError(self.notes.leaving(function))
-            self.failed(error)
-            raise error
+            self.fail(self.leak(function, _LEAVES))
         self.shown(args, kwargs)
 
-    def printed(self, args: Any) -> None:
-        """Values are turned into text: constants."""
-        if self.any_carries(args):
-            self.notes.met(CONSTANT, None)
-
-    def no_rule(self, function: Any) -> NoRuleError:
-        """The error for an operation without a rule."""
-        return NoRuleError(self.notes.no_rule(function))
-
-    def _require_fixed(self, op: Operator, args: Sequence[Any]) -> None:
-        """What torch draws inside a function of features (dropout) is no constant of the network.
-
-        Raises:
-            NoRuleError: the operator draws random numbers there.
-        """
-        asked, given = self.notes.asked_for(op)
-        hidden = not asked and self.any_carries(given)
-        unseen = given is None and any(self.outside.like_features(t) for t in tensors_in(args))
-        if hidden or unseen:
+    def _require_fixed(self, op: Operator, args: tuple[Any, ...]) -> None:
+        """What torch draws inside a function of features (dropout) is no constant."""
+        if self.notes.calls:
+            caller = self.notes.calls[-1]
+            asked = caller.name.strip("_") == op.name.strip("_")  # by the user
+            drawn = not asked and self.any_carries(caller.given)
+        else:
+            keys = (id(t.untyped_storage()) for t in tensors_in(args))
+            drawn = any(self._unwritten.get(key, False) for key in keys)
+        if drawn:
             raise self.refused(op.function, "it is random; call .eval() on the network")
 
     def _require_written(self, op: Operator, args: Any, kwargs: Any) -> None:
-        """Memory is read that an operator has written to.
-
-        Raises:
-            LeakError: something else has.
-        """
-        given = op.bind(args, kwargs)
-        if self.outside.read(op, given) is not None:
-            raise LeakError(self.notes.unseen())
+        """What is read, operators have written (``noise`` keeps what RReLU draws)."""
+        if op.view or op.factory or op.metadata_write:
+            return
+        given = op.bind(args, kwargs).items()
+        tensors = ((name, t) for name, t in given if isinstance(t, Tensor) and name != "noise")
+        keys = {name: id(t.untyped_storage()) for name, t in tensors}
+        unwritten = {name: key for name, key in keys.items() if key in self._unwritten}
+        for name in unwritten.keys() & set(op.written):
+            self._unwritten.pop(unwritten.pop(name), None)
+        if unwritten:
+            how = (
+                "reads memory that no operator of torch has written to: code outside torch has (an "
+                "extension, a kernel), and its parts are not known; make it a custom operator or "
+                "autograd function and register a rule for it"
+            )
+            raise self.leak(None, how)
 
     # -- operators -----------------------------------------------------------------------
 
@@ -188,178 +130,146 @@ class Session(Aliases):
             return function(*args, **kwargs)
         try:
             if isinstance(function, HigherOrderOperator):
-                return as_operators(self, function, args, kwargs)
-            met = self._met(args)
+                return self._higher_order(function, args, kwargs)
+            carrying: list[Tensor] = []
+            depends = self._scan(args, carrying)
             if kwargs:
-                met = max(met, self._met(kwargs.values()))
+                depends = self._scan(kwargs.values(), carrying) or depends
             op = operator(function)
-            if op.draws and met != _CARRIES:  # else its rule knows
+            if op.draws and not carrying:  # else its rule knows
                 self._require_fixed(op, args)
-            if self.outside.hollow:
+            if self._unwritten:
                 self._require_written(op, args, kwargs)
-            if met:
-                return self._follow(op, args, kwargs, met == _CARRIES)
+            if depends and not (op.metadata_write or op.factory):
+                return self._follow(op, args, kwargs, carrying)
         except DecompositionError as error:
-            self.failed(error)
-            raise
+            self.fail(error)
         result = function(*args, **kwargs)
-        if op.name in HOLLOW:
-            self.outside.made(result)
+        if op.allocates:
+            self._allocated(result, like_features=bool(carrying))
         return result
 
-    def _met(self, values: Iterable[Any]) -> int:
-        """What is among the arguments: tensors that carry parts, or that depend on the inputs.
-
-        Raises:
-            LeakError: one lies over memory that carries parts, and carries none.
-        """
-        met, buffers = 0, self._buffers
+    def _scan(self, values: Iterable[Any], carrying: list[Tensor]) -> bool:
+        """Whether any argument depends on the inputs; those that carry parts are added to a list,
+        and none that carries none may lie over memory that carries parts."""
+        depends, buffers = False, self._buffers
         for value in values:
             if isinstance(value, Tensor):
                 try:
                     storage = value.untyped_storage()
                     buffer = buffers.get(id(storage))
-                    if buffer is None:
-                        if self.outside.is_alias(storage):
-                            raise LeakError(self.notes.aliased())
-                    elif met < _CARRIES:
-                        met = _CARRIES if buffer.rows and id(value) not in self._plain else _DEPENDS
-                except (NotImplementedError, RuntimeError):
+                    if buffer is not None:
+                        depends = True
+                        if buffer.rows and id(value) not in self._plain:
+                            carrying.append(value)
+                    elif self._overlaps(storage):
+                        how = (
+                            "reads the memory of a tensor that carries parts past torch (DLPack, "
+                            "an extension), which would drop them; use .detach().clone() where a "
+                            "constant is meant"
+                        )
+                        raise self.leak(None, how)
+                except (NotImplementedError, RuntimeError):  # it has no storage
                     continue
-            elif (
-                isinstance(value, (list, tuple))
-                and value
-                and not isinstance(value[0], (int, float))
-            ):
-                met = max(met, self._met(value))
-        return met
+            elif isinstance(value, (list, tuple)) and value and not isinstance(value[0], int):
+                depends = self._scan(value, carrying) or depends
+        return depends
 
-    def _follow(
-        self, op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any], carries: bool
-    ) -> Any:
-        if op.metadata_write or op.factory:
-            result = op.function(*args, **kwargs)
-            if op.name in HOLLOW:
-                self.outside.made(result, like_features=carries)
-            return result
+    def _higher_order(self, function: HigherOrderOperator, args: Any, kwargs: Any) -> Any:
+        """An operator that takes functions (flex attention), by the operators that it calls."""
+        made_of = function.py_kernels.get(DispatchKey.CompositeExplicitAutograd)
+        if not callable(made_of):
+            raise self.refused(function, "the operators that it calls cannot be followed")
+        return followed(self, made_of, *args, **kwargs)
+
+    def _follow(self, op: Operator, args: Any, kwargs: Any, carrying: list[Tensor]) -> Any:
+        """An operator that reads or writes what depends on the inputs."""
+        functional = op.functional if op.written else op
+        rule = None if functional is None else find_rule(functional.function)
+        if rule is None and op.composite and (carrying or op.view):  # ``reshape`` may copy
+            with Operators(self):
+                return op.function.decompose(*args, **kwargs)
         if op.written:
-            return self._write(op, args, kwargs, carries)
-        rule = find_rule(op.function)
+            return self._write(op, rule, args, kwargs, bool(carrying))
         if rule is None and op.view:
-            if op.composite:  # ``reshape`` copies where it has to
-                return self._decomposed(op, args, kwargs)
             return self._view(op, args, kwargs)
         given = self._held(op.bind(args, kwargs))
-        if not carries and not op.name.startswith("_nested_tensor_from"):  # made of copies
+        if not carrying and not op.name.startswith("_nested_tensor_from"):  # made of copies
             return self._constant(op, given, op.function(*args, **kwargs))
         if rule is None:
             return self._without_rule(op, given, args, kwargs)
-        total, maps = self._linearise(op, rule, given)
-        self._register(op, rule, given, total, maps)
+        call = Call(self, op.function, rule, given, carrying, op)
+        total, maps = self._linearise(call)
+        self._register(call, total, maps)
         return total
 
-    def _without_rule(
-        self, op: Operator, given: dict[str, Any], args: tuple[Any, ...], kwargs: dict[str, Any]
-    ) -> Any:
-        if op.composite:
-            return self._decomposed(op, args, kwargs)
+    def _without_rule(self, op: Operator, given: dict[str, Any], args: Any, kwargs: Any) -> Any:
         if op.gives_numbers:
             return self._number(op, args, kwargs)
         result = op.function(*args, **kwargs) if op.gives_tensors else None
-        if result is None or any(
-            t.is_floating_point() or t.is_complex() for t in tensors_in([result])
-        ):
+        if result is None or any(map(is_continuous, tensors_in([result]))):
             raise self.no_rule(op.function)
         return self._constant(op, given, result)
 
     def _number(self, op: Operator, args: Any, kwargs: Any) -> Any:
-        """What leaves torch as a number is a constant, if the user asked for it.
-
-        Raises:
-            LeakError: a function takes a number out of a tensor on its own.
-        """
-        unasked = op.name == "_local_scalar_dense" and not self.notes.asks_for_number
-        if unasked and any(map(_is_float, tensors_in(args))):
-            raise LeakError(self.notes.leaving(self.notes.function or op.function))
+        """What leaves torch as a number is a constant if the user, and no function of torch, takes
+        it out of a tensor."""
+        asked = not self.notes.calls or self.notes.calls[-1].name in NUMBERS
+        read = op.name == "_local_scalar_dense" and any(map(is_continuous, tensors_in(args)))
+        if read and not asked:
+            raise self.leak(op.function, _LEAVES)
         self.notes.met(CONSTANT, op)
         return op.function(*args, **kwargs)
-
-    def _decomposed(self, op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """An operator as those that it is made of."""
-        with Operators(self):
-            return op.function.decompose(*args, **kwargs)
 
     # -- functions that are no operators -------------------------------------------------
 
     def by_function(self, function: Any, rule: Rule, args: Any, kwargs: Any) -> Any:
         """A Python function or custom autograd function that has a rule of its own."""
         given = {str(i): value for i, value in enumerate(args)} | kwargs
-        call = Call(self, function, rule, given)
+        carrying = [t for t in tensors_in(given.values()) if self.carries(t)]
+        run = function.apply if is_custom(function) else function
+        call = Call(self, run, rule, given, carrying)
+
+        def live(values: dict[str, Any]) -> Any:
+            """The function as one of its arguments by name."""
+            positional = [values[str(i)] for i in range(len(args))]
+            return run(*positional, **{name: values[name] for name in kwargs})
+
         try:
             with self.paused():
-                total, maps = call.linearise(args, kwargs)
-            self._register(None, rule, given, total, maps, _replayed(call, len(args), kwargs))
+                total, maps = call.linearise(*args, **kwargs)
+            self._register(call, total, maps, live)
         except DecompositionError as error:
-            self.failed(error)
-            raise
+            self.fail(error)
         return total
 
     def custom(self, function: Any, run: Any, args: Any, kwargs: Any) -> Any:
-        """A custom autograd function: by its rule, or by the operators that it calls.
-
-        Raises:
-            NoRuleError: it has no rule, and its result does not come from torch's operators.
-        """
+        """A custom autograd function: by its rule, or by the operators that it calls, if its result
+        comes from these."""
         with torch._C.DisableTorchFunction():  # what is asked here is no call of the user's
             carries = not self._paused and self.any_carries(args, kwargs)
             rule = find_rule(function) if carries else None
             if rule is not None:
-                with self.notes.calling(function) as call:
+                with CalledFunction(self.notes, function) as call:
                     call.result = self.by_function(function, rule, args, kwargs)
                 return call.result
-            if carries:
-                self._require_no_gradients(function, args)
+            recorded = carries and self._grad and torch.is_grad_enabled()
+            if recorded and any(self.parts(t)[0].requires_grad for t in tensors_in(args)):
+                why = "gradients do not go through a custom function without a rule"
+                self.fail(self.refused(function, why))
+        if not carries:
+            return run(*args, **kwargs)
         earlier = self.failure
         try:
             result = run(*args, **kwargs)
         except LeakError as error:
-            if not carries:
-                raise
-            self.failure = earlier or NoRuleError(self.notes.no_rule(function))
+            self.failure = earlier or self.no_rule(function)
             raise self.failure from error
-        if carries:
-            with torch._C.DisableTorchFunction():
-                self.require_seen(function, result)
+        with torch._C.DisableTorchFunction():
+            self.require_seen(function, result)
         return result
 
     def require_seen(self, function: Any, result: Any) -> None:
-        """What a function of the user's makes of parts comes from torch's operators.
-
-        Raises:
-            NoRuleError: it does not.
-        """
+        """What a function of the user's makes of parts has to come from torch's operators."""
         if any(t.is_floating_point() and not self.depends(t) for t in tensors_in([result])):
-            error = NoRuleError(self.notes.no_rule(function))
-            self.failed(error)
-            raise error
-
-    def _require_no_gradients(self, function: Any, args: Any) -> None:
-        recorded = self._grad and torch.is_grad_enabled()
-        if recorded and any(self.parts(t)[0].requires_grad for t in tensors_in(args)):
-            raise self.refused(
-                function, "gradients do not go through a custom function without a rule"
-            )
-
-
-def _is_float(t: Tensor) -> bool:
-    return t.is_floating_point() or t.is_complex()
-
-
-def _replayed(call: Call, count: int, kwargs: Any) -> Any:
-    """The function as one of its arguments by name."""
-
-    def run(values: dict[str, Any]) -> Any:
-        args = [values[str(i)] for i in range(count)]
-        return call.function(*args, **{name: values[name] for name in kwargs})
-
-    return run
+            self.fail(self.no_rule(function))
