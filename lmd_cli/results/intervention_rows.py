@@ -54,7 +54,7 @@ def intervention_notes(counts: Counts, agreed: Sequence[Score], order: float) ->
     lines = [
         f"Interventions: {counts.detected} of {counts.vehicles} are detected, {counts.scored} of "
         "these have evidence in every sensor and are scored"
-        + f" ({counts.undecided} drop without none, and count for no AUROC). "
+        + f" ({counts.undecided} lose nothing without any sensor, and count for no AUROC). "
         + "Lost without: "
         + ", ".join(f"{name} {count}" for name, count in counts.lost.items())
         + f". An image's edge cuts {counts.clipped}."
