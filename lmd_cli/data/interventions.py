@@ -79,12 +79,16 @@ class BoxRemoval:
     def points(self, cloud: Matrix, sweep: SensorFrame, *, flat: bool = False) -> Matrix:
         """The points (d, n) of a sweep, x, y, z in its sensor's frame first, that are not inside.
 
+        Below the box there is no margin: what is there is the ground's.
+
         Args:
             flat: whatever their height; a radar measures none.
         """
         box_T_sensor = invert_rigid(self._pose(sweep)) @ _global_T_sensor(sweep)
-        local = np.abs(move(box_T_sensor, cloud[:3]))  # (3, n)
-        inside = local <= self._extent(sweep)[:, None] / 2
+        local = move(box_T_sensor, cloud[:3])  # (3, n)
+        half = self._extent(sweep)[:, None] / 2
+        inside = np.abs(local) <= half
+        inside[2] &= local[2] >= self._settings.margin - half[2]
         kept = ~inside[: 2 if flat else 3].all(axis=0)
         self.amount += int((~kept).sum())
         return cloud[:, kept]

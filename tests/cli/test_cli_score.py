@@ -215,4 +215,5 @@ def test_both_truths_side_by_side_and_resumed(lmd: Lmd, tiny_config: Path) -> No
 def test_settings_of_interventions_that_do_not_exist(lmd: Lmd, tiny_config: Path) -> None:
     assert "'guess' is not one of" in refused(lmd, "-c", tiny_config, "--truth", "guess")
     assert "'blur' is not one of" in refused(lmd, "-c", tiny_config, "--fill", "blur")
-    assert "-1.0 is not in the range" in refused(lmd, "-c", tiny_config, "--margin", -1)
+    assert "greater than or equal to 0" in refused(lmd, "-c", tiny_config, "--margin", -1)
+    assert "less than or equal to 10" in refused(lmd, "-c", tiny_config, "--margin", "nan")

@@ -12,7 +12,7 @@ import torch
 from pyquaternion import Quaternion
 from tiny_nuscenes import open_samples
 
-from lmd_cli.data import RemovalSettings
+from lmd_cli.data import KeyframeSamples, RemovalSettings
 from lmd_cli.data.interventions import BoxRemoval, convex_mask, fill_region
 from lmd_cli.data.nuscenes.database import Annotation, SensorFrame
 from lmd_cli.data.nuscenes.frames import invert_rigid, move, rigid
@@ -89,7 +89,7 @@ def test_points_inside_the_box_and_its_margin_go() -> None:
     cloud = np.concatenate([move(sensor_T_box, local.T), rng.normal(size=(2, 400))])
     for margin, flat in ((0.0, False), (0.4, False), (0.4, True)):
         removal = BoxRemoval([(0, car)], RemovalSettings(margin))
-        inside = np.abs(local) <= half + margin
+        inside = (np.abs(local) <= half + margin) & (local >= [-9, -9, -half[2]])
         gone = inside[:, : 2 if flat else 3].all(axis=1)
         assert 0 < gone.sum() < 400
         np.testing.assert_array_equal(removal.points(cloud, sensor, flat=flat), cloud[:, ~gone])
@@ -165,7 +165,9 @@ def within(car: Any, points: np.ndarray, margin: float) -> np.ndarray:
     axes = [corners[0, 0, 0] - corners[tuple(int(i == k) for i in range(3))] for k in range(3)]
     local = [(points - car.center) @ (axis / np.linalg.norm(axis)) for axis in axes]
     limits = [np.linalg.norm(axis) / 2 + margin for axis in axes]
-    return np.all([np.abs(x) <= limit for x, limit in zip(local, limits, strict=True)], axis=0)
+    above = local[2] >= margin - limits[2]
+    near = [np.abs(x) <= limit for x, limit in zip(local, limits, strict=True)]
+    return np.all([*near, above], axis=0)
 
 
 @pytest.mark.parametrize("index", [0, 5])
