@@ -141,8 +141,8 @@ def test_simplebevs_samples_without_a_vehicle(tiny_root: Path) -> None:
     assert changed(clean.tensors, seen.sample.tensors) == {"images"}
     assert torch.equal(seen.sample.tensors["images"][4], clean.tensors["images"][4])  # behind
     assert seen.amount > 0
-    found = dataset.without(clean, 0, car.token, "lidar", margin)
-    inside = within(car, clean.tensors["lidar_xyz"].numpy(), 3.0)
+    found = dataset.without(clean, 0, car.token, "lidar", RemovalSettings(9.0))
+    inside = within(car, clean.tensors["lidar_xyz"].numpy(), 9.0)
     assert found.amount >= inside.sum() > 0
     assert torch.equal(found.sample.tensors["lidar_xyz"], clean.tensors["lidar_xyz"][~inside])
     returns = dataset.without(clean, 0, car.token, "radar", RemovalSettings(9.0))
