@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from lmd_cli.workflows.score_results import ScoreSummary
 
 
-class TruthKind(StrEnum):
+class GroundTruthKind(StrEnum):
     """What methods are scored against."""
 
     RECORDED = "recorded"
@@ -30,11 +30,7 @@ class FillKind(StrEnum):
 
 
 def command(
-    config: options.Config,
-    settings: options.Settings = None,
-    dataroot: options.Dataroot = None,
-    checkpoint: options.Checkpoint = None,
-    device: options.Device = None,
+    given: options.NetworkOptions,
     output: options.Output = None,
     method: options.Methods = None,
     limit: Annotated[
@@ -44,7 +40,7 @@ def command(
         int, typer.Option(min=1, metavar="N", help="Resamples of the bootstrap intervals.")
     ] = 1000,
     truth: Annotated[
-        TruthKind | None,
+        GroundTruthKind | None,
         typer.Option(
             help="What was recorded, interventions on objects, or both (default: recorded where "
             "there is such a truth, else intervention)."
@@ -70,7 +66,7 @@ def command(
     """
     from lmd_cli.cli import show
 
-    run = options.load(config, settings, dataroot, checkpoint, device)
+    run = given.load()
     folder = output or Path("results") / run.name / "score"
     from lmd_cli.data import RemovalSettings
     from lmd_cli.runtime.progress import make_progress
@@ -78,7 +74,7 @@ def command(
 
     progress = make_progress()
     try:
-        found = score(
+        summary = score(
             run,
             folder,
             method or (),
@@ -91,20 +87,19 @@ def command(
         )
     finally:
         progress.close()
-    picture = _picture(found, folder)
+    picture = _picture(summary, folder)
     from lmd_cli.report.figures.scores import score_table
 
-    header, rows = score_table(found.scores, found.seconds, found.plain_seconds)
+    header, rows = score_table(summary.scores, summary.seconds, summary.plain_seconds)
     show.table(header, rows)
-    show.lines(found.notes)
-    same = options.again(config, settings, dataroot, checkpoint, device)
-    show.files([*found.files, picture], "sanity", *same)
+    show.lines(summary.notes)
+    show.files([*summary.files, picture], "sanity", *given.arguments())
 
 
-def _picture(found: ScoreSummary, folder: Path) -> Path:
+def _picture(summary: ScoreSummary, folder: Path) -> Path:
     from lmd_cli.report.figures.scores import score_png
     from lmd_cli.runtime.files import write_atomically
 
     path = folder / "score.png"
-    write_atomically(path, score_png(found.scores))
+    write_atomically(path, score_png(summary.scores))
     return path

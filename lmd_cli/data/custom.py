@@ -63,10 +63,10 @@ class OwnSamples:
         self.scene_names = list(dict.fromkeys(self.scenes))
 
     def _names(self, attribute: str, default: list[str]) -> list[str]:
-        found = getattr(self._dataset, attribute, None)
-        if found is None:
+        given = getattr(self._dataset, attribute, None)
+        if given is None:
             return default
-        names = list(found)
+        names = list(given)
         if len(names) != self._length or not all(isinstance(name, str) for name in names):
             raise ContractError(
                 f"{self._what}: {attribute} must be {self._length} strings, one for each item"

@@ -170,12 +170,12 @@ def removal_of(
 def before_plane(corners: NDArray[np.float64], near: float) -> NDArray[np.float64]:
     """The corners (n, 3) of the part of a box (8, 3) with z of at least ``near``."""
     ahead = corners[:, 2] >= near
-    found = [corners[i] for i in range(8) if ahead[i]]
+    seen = [corners[i] for i in range(8) if ahead[i]]
     for i, j in _EDGES:
         if ahead[i] != ahead[j]:
             share = (near - corners[i, 2]) / (corners[j, 2] - corners[i, 2])
-            found.append(corners[i] + share * (corners[j] - corners[i]))
-    return np.array(found).reshape(-1, 3)
+            seen.append(corners[i] + share * (corners[j] - corners[i]))
+    return np.array(seen).reshape(-1, 3)
 
 
 def convex_mask(points: NDArray[np.float64], size: tuple[int, int]) -> Mask:

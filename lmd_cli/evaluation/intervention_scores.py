@@ -1,4 +1,4 @@
-"""Scores of methods against interventions, and how far interventions agree with recorded truth.
+"""Scores of methods against interventions, and how far these agree with recorded ground truth.
 
 Over a vehicle that every sensor can see and the network detects, the drop of the mean prediction
 over its footprint without its evidence in sensor m says how far m carries it.
@@ -82,19 +82,19 @@ def intervention_scores(
     """
     draw = resampling or Resampling()
     kept = [v for v in vehicles if v.token in effects and seen_by_all(effects[v.token])]
-    found = []
+    scores = []
     for name, owner in (("auroc_intervention", carrier), ("auroc_lost", decisive)):
         chosen = [v for v in kept if owner(effects[v.token]) is not None]
         labels = np.array([owner(effects[v.token]) for v in chosen])
         for modality in modalities if len(modalities) > 2 else modalities[:1]:
             d = np.array([separation(v, modality, modalities) for v in chosen])
-            found.append(draw.score(name, modality, chosen, _of(auroc, d, labels == modality)))
+            scores.append(draw.score(name, modality, chosen, _of(auroc, d, labels == modality)))
     for modality in modalities:
         part = np.array([v.parts[modality] for v in kept])
         drop = np.array([effects[v.token][modality].drop for v in kept])
         statistic = _of(spearman, part, drop)
-        found.append(draw.score("rank_correlation_intervention", modality, kept, statistic))
-    return found
+        scores.append(draw.score("rank_correlation_intervention", modality, kept, statistic))
+    return scores
 
 
 def agreement(
@@ -112,13 +112,13 @@ def agreement(
     kept = [v for v in vehicles if v.token in effects]
     single = [v for v in kept if sum(map(v.sees, modalities)) == 1]
     same = np.array([_sees_carrier(v, effects[v.token]) for v in single], dtype=float)
-    found = [draw.score("same_sensor", "", single, lambda rows: float(same[rows].mean()))]
+    scores = [draw.score("same_sensor", "", single, lambda rows: float(same[rows].mean()))]
     for modality in modalities:
         drop = np.array([effects[v.token][modality].drop for v in kept])
         grade = np.array([v.grade(modality) for v in kept])
         statistic = _of(spearman, drop, grade)
-        found.append(draw.score("rank_correlation", modality, kept, statistic))
-    return found
+        scores.append(draw.score("rank_correlation", modality, kept, statistic))
+    return scores
 
 
 def _sees_carrier(vehicle: Vehicle, effects: Effects) -> bool:
@@ -138,7 +138,8 @@ class Counts:
     """What was done, and what it did besides.
 
     Attributes:
-        vehicles, detected: all annotated vehicles on the map, and those that are found.
+        vehicles, detected: all annotated vehicles on the map, and those that the network
+            detects.
         scored: detected ones that every sensor could see.
         undecided: of these, those whose prediction drops without no sensor.
         unseen: for each sensor the detected vehicles that it holds nothing of.
@@ -169,12 +170,12 @@ def counted(vehicles: int, effects: AllEffects, modalities: Sequence[str]) -> Co
     unseen = {m: [t for t, e in effects.items() if not e[m].amount] for m in modalities}
 
     def mean(name: str) -> dict[str, float]:
-        found = {}
+        means = {}
         for m in modalities:
             values = np.array([getattr(e[m], name) for e in scored], dtype=np.float64)
             defined = values[~np.isnan(values)]
-            found[m] = float(defined.mean()) if defined.size else float("nan")
-        return found
+            means[m] = float(defined.mean()) if defined.size else float("nan")
+        return means
 
     return Counts(
         vehicles=vehicles,

@@ -16,8 +16,9 @@ from lmd_cli.assembly.changed import encode_changed
 from lmd_cli.assembly.forward import fuse_function
 from lmd_cli.config.compute import Precision
 from lmd_cli.data import RemovalSettings, Removed, Sample, collate, to_device
+from lmd_cli.evaluation.ground.detection import Criterion
 from lmd_cli.evaluation.ground.footprints import FootprintMeans, detected, footprints
-from lmd_cli.evaluation.truth import Means, Thing, Truth
+from lmd_cli.evaluation.ground_truth import GroundTruth, GroundTruthObject, Means
 
 #: Bytes of features that go through the network at once, on the CPU and on a GPU.
 CPU_BYTES, GPU_BYTES = 48 * 2**20, 2**30
@@ -64,34 +65,35 @@ class Removable(Protocol):
     """A data set that can take an object out of one sensor's data."""
 
     def without(
-        self, clean: Sample, index: int, thing: Any, modality: str, settings: RemovalSettings
+        self, clean: Sample, index: int, name: Any, modality: str, settings: RemovalSettings
     ) -> Removed:
         """The sample without it."""
 
 
 @dataclass(frozen=True)
-class AnnotatedTruth:
+class AnnotatedGroundTruth:
     """Annotated vehicles of any nuScenes root; what each sensor saw is not recorded."""
 
     dataset: Any
     output: str
+    criterion: Criterion
     modalities: Sequence[str]
 
-    def at(self, index: int, total: Tensor) -> tuple[list[Thing], Means]:
-        """See :class:`~lmd_cli.evaluation.truth.Truth`."""
+    def at(self, index: int, total: Tensor) -> tuple[list[GroundTruthObject], Means]:
+        """See :class:`~lmd_cli.evaluation.ground_truth.GroundTruth`."""
         vehicles = footprints(self.dataset, index, self.output)
         instances = self.dataset.instances(index)
         unknown = dict.fromkeys(self.modalities, float("nan"))
-        things = [
-            Thing(
+        objects = [
+            GroundTruthObject(
                 vehicle.token,
                 instances[vehicle.token] or vehicle.token,
                 unknown,
-                detected(total[0, 0], vehicle, self.output),
+                detected(total[0, 0], vehicle, self.criterion),
             )
             for vehicle in vehicles
         ]
-        return things, FootprintMeans.over(vehicles, total)
+        return objects, FootprintMeans.over(vehicles, total)
 
 
 @dataclass(frozen=True)
@@ -127,7 +129,7 @@ class Interventions:
 
     network: Any
     dataset: Removable
-    truth: Truth
+    truth: GroundTruth
     output: str
     settings: RemovalSettings
     device: torch.device
@@ -135,10 +137,10 @@ class Interventions:
 
     def effects(self, clean: Clean) -> dict[str, dict[str, Effect]]:
         """For each detected object's token, and each modality, what its removal does."""
-        things, means = self.truth.at(clean.index, clean.total)
-        names = self._names(clean.index, things)
-        chosen = [k for k, thing in enumerate(things) if thing.detected]
-        found: dict[str, dict[str, Effect]] = {things[k].token: {} for k in chosen}
+        objects, means = self.truth.at(clean.index, clean.total)
+        names = self._names(clean.index, objects)
+        chosen = [k for k, one in enumerate(objects) if one.detected]
+        effects: dict[str, dict[str, Effect]] = {objects[k].token: {} for k in chosen}
         before = means(clean.total)[0].double().tolist()
         for modality in self.network.modalities:
             for k, removed, changed in self._changed(clean, modality, chosen, names):
@@ -146,13 +148,13 @@ class Interventions:
                 if changed is not None:
                     lost = not self.truth.at(clean.index, changed)[0][k].detected
                     effect = measured(clean.total, changed, means, k, removed, lost)
-                found[things[k].token][modality] = effect
-        return found
+                effects[objects[k].token][modality] = effect
+        return effects
 
-    def _names(self, index: int, things: Sequence[Thing]) -> list[Any]:
+    def _names(self, index: int, objects: Sequence[GroundTruthObject]) -> list[Any]:
         """What the data set calls the objects: regions of a custom one, else annotations."""
         regions = getattr(self.dataset, "regions", None)
-        return [thing.token for thing in things] if regions is None else list(regions(index))
+        return [one.token for one in objects] if regions is None else list(regions(index))
 
     def _changed(
         self, clean: Clean, modality: str, chosen: Sequence[int], names: Sequence[Any]

@@ -19,7 +19,7 @@ AGREEMENT_FIELDS = ("agreement", "modality", "estimate", "low", "high", "vehicle
 
 
 def written_effects(effects: AllEffects) -> dict[str, dict[str, Any]]:
-    """A sample's effects as its line of the ledger holds them."""
+    """A sample's effects as its line among the finished holds them."""
     return {token: {m: asdict(e) for m, e in by.items()} for token, by in effects.items()}
 
 

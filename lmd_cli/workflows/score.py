@@ -1,4 +1,4 @@
-"""``lmd score``: every method against what each sensor could see, where that is known."""
+"""``lmd score``: attribution methods compared with the ground truth of each sensor's evidence."""
 
 from __future__ import annotations
 
@@ -21,17 +21,18 @@ from lmd_cli.data.synthetic import Evidence
 from lmd_cli.decomposition import DecompositionError
 from lmd_cli.decomposition.layout import BIAS
 from lmd_cli.errors import MethodError
+from lmd_cli.evaluation.ground_truth import GroundTruthObject, Means
 from lmd_cli.evaluation.intervention_scores import AllEffects
 from lmd_cli.evaluation.interventions import Clean
-from lmd_cli.evaluation.truth import Means, Thing, require_truth
-from lmd_cli.evaluation.truth_choice import Kind, choose_truth
+from lmd_cli.results.finished import FinishedSamples
 from lmd_cli.results.intervention_rows import written_effects
-from lmd_cli.results.journal import Ledger
 from lmd_cli.results.record import identity
 from lmd_cli.results.run_folder import read_record
 from lmd_cli.runtime.compute import resolve_device, set_switches
 from lmd_cli.runtime.threads import resolve_threads
 from lmd_cli.workflows.evaluate import Progress
+from lmd_cli.workflows.ground_truth import require_ground_truth
+from lmd_cli.workflows.ground_truth_choice import Kind, choose_ground_truth
 from lmd_cli.workflows.score_results import (
     ScoreSummary,
     left_out_methods,
@@ -40,7 +41,7 @@ from lmd_cli.workflows.score_results import (
 )
 from lmd_cli.workflows.score_setting import Setting
 
-#: What is scored if nothing is asked for: LMD under the paper's rules, and every rival.
+#: What is scored if nothing is asked for: LMD under the paper's rules, and every baseline.
 DEFAULT_METHODS = (
     "lmd:identity-ratio",
     "lmd:identity-identity",
@@ -84,46 +85,44 @@ def score(
         limit: only the first samples.
         resamples: of the bootstrap.
         overwrite: replace results that are there.
-        truth: what is scored against: recorded truth, interventions on objects, or both; by default
-            the recorded one where there is one.
+        truth: what is scored against: recorded ground truth, interventions on objects, or both; by
+            default the recorded one where there is one.
         removal: how objects are taken out of a sensor's data.
 
     Raises:
         MethodError: an unknown method, one that was asked for and cannot explain this network, or
-            an output without vehicle logits, or a data set of the user's own without the truth
-            that is asked for.
-        DataError: a root without annotations, or without recorded truth where that is asked for.
+            an output without vehicle logits, or a data set of the user's own without the ground
+            truth that is asked for.
+        DataError: a root without annotations, or without recorded ground truth where that is asked
+            for.
         ContractError: regions of the user's own that do not fit.
         ResultsError: the folder holds another run's results.
         LmdError: what the building of data and network raises.
     """
-    chosen = [method_named(name) for name in methods or DEFAULT_METHODS]
     recorded = None if overwrite else read_record(folder)
-    setting = _prepare(config, progress, recorded, truth, removal or RemovalSettings())
+    setting = _prepare(config, methods, progress, recorded, truth, removal or RemovalSettings())
     count = len(setting.dataset) if limit is None else min(limit, len(setting.dataset))
-    rows: dict[str, Any] = {"methods": [m.name for m in chosen], "asked": bool(methods)}
+    rows: dict[str, Any] = {"methods": [m.name for m in setting.methods], "asked": setting.strict}
     if setting.truth.intervenes:
         rows |= {"truth": setting.truth.kind, "removal": asdict(setting.removal)}
     tokens = setting.dataset.tokens
     which = identity(config, setting.built, tokens, setting.threads, setting.device)
     record = {**which, "rows": rows}
-    ledger = Ledger(folder)
-    with ledger.claimed(record, overwrite) as entries:
-        _finish_samples(setting, chosen, entries, count, ledger, bool(methods), progress)
-        summary = write_results(setting, folder, chosen, entries[:count], resamples)
+    finished = FinishedSamples(folder)
+    with finished.claimed(record, overwrite) as entries:
+        _finish_samples(setting, entries, count, finished, progress)
+        summary = write_results(setting, folder, entries[:count], resamples)
         bootstrap = {"resamples": resamples, "seed": config.seed, "level": 0.95}
-        found = outcome(chosen, entries[:count])
-        ledger.finish({**record, **found, "bootstrap": bootstrap})
+        ended = outcome(setting.methods, entries[:count])
+        finished.finish({**record, **ended, "bootstrap": bootstrap})
     return summary
 
 
 def _finish_samples(
     setting: Setting,
-    chosen: Sequence[Method],
     entries: list[dict[str, Any]],
     count: int,
-    ledger: Ledger,
-    strict: bool,
+    finished: FinishedSamples,
     progress: Progress | None,
 ) -> None:
     """Takes the samples that are missing, and notes each as it is done."""
@@ -132,9 +131,9 @@ def _finish_samples(
     try:
         for index in range(len(entries), count):
             left_out = left_out_methods(entries)
-            able = [method for method in chosen if method.name not in left_out]
-            entries.append(_sample(setting, index, able, strict=strict))
-            ledger.append(entries[-1])
+            able = [method for method in setting.methods if method.name not in left_out]
+            entries.append(_sample(setting, index, able))
+            finished.append(entries[-1])
             if progress is not None:
                 token, waiting = setting.dataset.tokens[index], setting.stopwatch.waiting_share
                 progress.advance(note=token, waiting=waiting)
@@ -145,26 +144,27 @@ def _finish_samples(
 
 def _prepare(
     config: RunConfig,
+    names: Sequence[str],
     progress: Progress | None,
     recorded: Any,
     truth: Kind | None,
     removal: RemovalSettings,
 ) -> Setting:
-    require_truth(config)
+    methods = [method_named(name) for name in names or DEFAULT_METHODS]
+    require_ground_truth(config)
     device = resolve_device(config.device)
     threads = resolve_threads(config, device, recorded=recorded)
     torch.set_num_threads(threads)
     set_switches(config.compute.tf32)
     built = build_network(config, device)
     dataset = build_dataset(config, progress)
-    chosen = choose_truth(config, dataset, truth)
-    return Setting(config, built, dataset, device, chosen, threads, removal)
+    chosen = choose_ground_truth(config, dataset, truth)
+    strict = bool(names)
+    return Setting(config, built, dataset, device, chosen, threads, methods, strict, removal)
 
 
-def _sample(
-    setting: Setting, index: int, methods: Sequence[Method], *, strict: bool
-) -> dict[str, Any]:
-    """Every method at one sample: its line in the ledger."""
+def _sample(setting: Setting, index: int, methods: Sequence[Method]) -> dict[str, Any]:
+    """Every method at one sample: its line among the finished."""
     network = setting.built.network
     with setting.stopwatch.reading():
         sample = setting.dataset[index]
@@ -177,22 +177,22 @@ def _sample(
         started = time.perf_counter()
         total = what.fuse(**what.features)
         plain = time.perf_counter() - started
-    things, means = setting.truth.objects.at(index, total)
+    objects, means = setting.truth.objects.at(index, total)
     effects = _effects(setting, Clean(index, sample, features, total))
-    found: dict[str, Any] = {}
+    shares: dict[str, Any] = {}
     left_out: dict[str, str] = {}
     for method in methods:
         try:
-            found[method.name] = _timed(method, what, means, maps_only=not strict)
+            shares[method.name] = _timed(method, what, means, maps_only=not setting.strict)
         except (MethodError, DecompositionError) as error:
-            if strict:
+            if setting.strict:
                 raise
             left_out[method.name] = str(error)
     return {
         "sample": setting.dataset.tokens[index],
         "plain_seconds": plain,
-        "vehicles": [_written(_seen(setting, thing, effects)) for thing in things],
-        "methods": found,
+        "vehicles": [_written(_seen(setting, one, effects)) for one in objects],
+        "methods": shares,
         "left_out": left_out,
         **({"effects": written_effects(effects)} if setting.truth.intervenes else {}),
     }
@@ -204,20 +204,19 @@ def _effects(setting: Setting, clean: Clean) -> AllEffects:
     return {} if interventions is None else interventions.effects(clean)
 
 
-def _seen(setting: Setting, thing: Thing, effects: AllEffects) -> Thing:
+def _seen(setting: Setting, one: GroundTruthObject, effects: AllEffects) -> GroundTruthObject:
     """An object with what each sensor held of it as evidence, where nothing was recorded."""
-    if setting.truth.recorded or thing.token not in effects:
-        return thing
-    amounts = {name: float(e.amount) for name, e in effects[thing.token].items()}
-    return replace(thing, evidence=amounts)
+    if setting.truth.recorded or one.token not in effects:
+        return one
+    amounts = {name: float(e.amount) for name, e in effects[one.token].items()}
+    return replace(one, evidence=amounts)
 
 
-def _written(thing: Thing) -> dict[str, Any]:
-    """What is known of a vehicle, as the ledger holds it."""
-    known = thing.evidence
-    synthetic = isinstance(known, Evidence)
-    values = asdict(known) if isinstance(known, Evidence) else dict(known)
-    return {**vars(thing), "evidence": values, "synthetic": synthetic}
+def _written(one: GroundTruthObject) -> dict[str, Any]:
+    """The ground truth of a vehicle, as its line holds it."""
+    synthetic = isinstance(one.evidence, Evidence)
+    values = asdict(one.evidence) if isinstance(one.evidence, Evidence) else dict(one.evidence)
+    return {**vars(one), "evidence": values, "synthetic": synthetic}
 
 
 def _timed(method: Method, what: Explained, means: Means, *, maps_only: bool) -> dict[str, Any]:

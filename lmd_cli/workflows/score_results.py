@@ -11,6 +11,7 @@ from typing import Any
 
 from lmd_cli.attribution import Method
 from lmd_cli.data.synthetic import Evidence
+from lmd_cli.evaluation.ground_truth import RegionGroundTruth
 from lmd_cli.evaluation.intervention_scores import (
     AllEffects,
     Resampling,
@@ -18,9 +19,8 @@ from lmd_cli.evaluation.intervention_scores import (
     counted,
     intervention_scores,
 )
-from lmd_cli.evaluation.scoring import Score, Vehicle, truth_scores
+from lmd_cli.evaluation.scoring import Score, Vehicle, ground_truth_scores
 from lmd_cli.evaluation.statistics import spearman
-from lmd_cli.evaluation.truth import RegionTruth
 from lmd_cli.results.intervention_rows import (
     AGREEMENT_FIELDS,
     agreement_rows,
@@ -31,7 +31,7 @@ from lmd_cli.results.intervention_rows import (
 from lmd_cli.results.score_rows import (
     SCORE_FIELDS,
     TIME_FIELDS,
-    Found,
+    MethodResult,
     missed_by_steps,
     score_rows,
     vehicle_rows,
@@ -42,7 +42,7 @@ from lmd_cli.workflows.score_setting import Setting
 
 @dataclass(frozen=True)
 class ScoreSummary:
-    """What ``lmd score`` found.
+    """The results of ``lmd score``.
 
     Attributes:
         modalities: of the network.
@@ -64,13 +64,13 @@ class ScoreSummary:
 def _vehicles(entry: Mapping[str, Any], name: str) -> Iterable[Vehicle]:
     """A sample's vehicles with their parts under one method."""
     shares = entry["methods"][name]["shares"]
-    for i, thing in enumerate(entry["vehicles"]):
-        known = thing["evidence"]
+    for i, vehicle in enumerate(entry["vehicles"]):
+        evidence = vehicle["evidence"]
         yield Vehicle(
-            thing["token"],
-            thing["instance"],
-            Evidence(**known) if thing["synthetic"] else known,
-            thing["detected"],
+            vehicle["token"],
+            vehicle["instance"],
+            Evidence(**evidence) if vehicle["synthetic"] else evidence,
+            vehicle["detected"],
             {part: values[i] for part, values in shares.items()},
         )
 
@@ -78,25 +78,24 @@ def _vehicles(entry: Mapping[str, Any], name: str) -> Iterable[Vehicle]:
 def write_results(
     setting: Setting,
     folder: Path,
-    chosen: Sequence[Method],
     entries: Sequence[Mapping[str, Any]],
     resamples: int,
 ) -> ScoreSummary:
     """Writes the tables of the finished samples, and says what is in them."""
     modalities = setting.built.network.modalities
-    kept = [_found(name, entries) for name in kept_methods(chosen, entries)]
+    kept = [_result(name, entries) for name in kept_methods(setting.methods, entries)]
     effects = all_effects(entries)
     draw = Resampling(setting.config.seed, resamples)
-    found = {f.name: _scores(setting, f.vehicles, effects, draw) for f in kept}
+    scored = {f.name: _scores(setting, f.vehicles, effects, draw) for f in kept}
     seconds = {f.name: median(f.seconds) for f in kept}
     usual = median(entry["plain_seconds"] for entry in entries)
     tables: dict[str, list[Any]] = {
-        "score.csv": [SCORE_FIELDS, *score_rows(found)],
+        "score.csv": [SCORE_FIELDS, *score_rows(scored)],
         "vehicles.csv": list(vehicle_rows(kept, modalities)),
         "times.csv": [TIME_FIELDS, *((n, s, s / usual) for n, s in seconds.items())],
     }
     if setting.truth.intervenes:
-        instances = {t["token"]: t["instance"] for e in entries for t in e["vehicles"]}
+        instances = {v["token"]: v["instance"] for e in entries for v in e["vehicles"]}
         tables["interventions.csv"] = list(effect_rows(effects, instances))
     if agreed := _agreement(setting, kept, effects, draw):
         tables["agreement.csv"] = [AGREEMENT_FIELDS, *agreement_rows(agreed)]
@@ -105,30 +104,30 @@ def write_results(
     notes = _notes(setting, kept, left_out_methods(entries))
     if setting.truth.intervenes:
         counts = counted(sum(len(e["vehicles"]) for e in entries), effects, modalities)
-        notes += intervention_notes(counts, agreed, _same_order(found))
+        notes += intervention_notes(counts, agreed, _same_order(scored))
     notes += [
         f"{name}: its steps miss {share:.1%} of F(x) - F(0) (sums of magnitudes over the "
         "vehicles); that is in the bias."
         for name, share in missed_by_steps(entries).items()
     ]
     files = [folder / name for name in (*tables, "run.json")]
-    return ScoreSummary(modalities, found, seconds, usual, notes, files)
+    return ScoreSummary(modalities, scored, seconds, usual, notes, files)
 
 
 def _scores(
     setting: Setting, vehicles: Sequence[Vehicle], effects: AllEffects, draw: Resampling
 ) -> list[Score]:
-    """A method's scores against the truth that was chosen."""
+    """A method's scores against the ground truth that was chosen."""
     modalities = setting.built.network.modalities
     known = modalities if setting.truth.recorded else ()  # the share of the bias needs no truth
-    *found, bias = truth_scores(vehicles, known, seed=draw.seed, resamples=draw.resamples)
+    *listed, bias = ground_truth_scores(vehicles, known, seed=draw.seed, resamples=draw.resamples)
     if setting.truth.intervenes:
-        found += intervention_scores(vehicles, effects, modalities, draw)
-    return [*found, bias]
+        listed += intervention_scores(vehicles, effects, modalities, draw)
+    return [*listed, bias]
 
 
 def _agreement(
-    setting: Setting, kept: Sequence[Found], effects: AllEffects, draw: Resampling
+    setting: Setting, kept: Sequence[MethodResult], effects: AllEffects, draw: Resampling
 ) -> list[Score]:
     """How far both truths agree, where there are both."""
     if setting.truth.kind != "both" or not kept:
@@ -140,10 +139,10 @@ def _same_order(scores: Mapping[str, Sequence[Score]]) -> float:
     """Rank correlation, over the methods, of their mean AUROC under the two truths."""
 
     def means(name: str) -> list[float]:
-        return [fmean(s.interval.estimate for s in f if s.name == name) for f in found]
+        return [fmean(s.interval.estimate for s in listed if s.name == name) for listed in both]
 
-    found = [f for f in scores.values() if any(s.name == "auroc_detected" for s in f)]
-    return spearman(means("auroc_detected"), means("auroc_intervention")) if found else math.nan
+    both = [x for x in scores.values() if any(s.name == "auroc_detected" for s in x)]
+    return spearman(means("auroc_detected"), means("auroc_intervention")) if both else math.nan
 
 
 def left_out_methods(entries: Sequence[Mapping[str, Any]]) -> dict[str, str]:
@@ -157,9 +156,9 @@ def kept_methods(chosen: Sequence[Method], entries: Sequence[Mapping[str, Any]])
     return [method.name for method in chosen if method.name not in left_out]
 
 
-def _found(name: str, entries: Sequence[Mapping[str, Any]]) -> Found:
+def _result(name: str, entries: Sequence[Mapping[str, Any]]) -> MethodResult:
     vehicles = [v for entry in entries for v in _vehicles(entry, name)]
-    return Found(name, vehicles, [entry["methods"][name]["seconds"] for entry in entries])
+    return MethodResult(name, vehicles, [entry["methods"][name]["seconds"] for entry in entries])
 
 
 def outcome(chosen: Sequence[Method], entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -172,12 +171,12 @@ def outcome(chosen: Sequence[Method], entries: Sequence[Mapping[str, Any]]) -> d
     }
 
 
-def _notes(setting: Setting, kept: list[Found], left_out: dict[str, str]) -> list[str]:
+def _notes(setting: Setting, kept: list[MethodResult], left_out: dict[str, str]) -> list[str]:
     lines = []
     if setting.built.random:
         lines.append("Random weights: the numbers say nothing about a trained network.")
     vehicles = kept[0].vehicles if kept else []
-    name = "regions" if isinstance(setting.truth.objects, RegionTruth) else "vehicles"
+    name = "regions" if isinstance(setting.truth.objects, RegionGroundTruth) else "vehicles"
     objects = len({v.instance for v in vehicles})
     counted_objects = f"{len(vehicles)} {name} ({objects} objects; intervals resample objects)."
     if setting.truth.recorded:

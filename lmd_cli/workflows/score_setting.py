@@ -8,23 +8,26 @@ from typing import Any
 import torch
 
 from lmd_cli.assembly.build import BuiltNetwork
+from lmd_cli.attribution import Method
 from lmd_cli.config.schema import RunConfig
 from lmd_cli.data import RemovalSettings
 from lmd_cli.evaluation.interventions import Interventions
-from lmd_cli.evaluation.truth_choice import ChosenTruth
 from lmd_cli.runtime.stopwatch import Stopwatch
+from lmd_cli.workflows.ground_truth_choice import ChosenGroundTruth
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What is scored, resolved once."""
+    """What is scored, resolved once; ``strict`` if every method must explain the network."""
 
     config: RunConfig
     built: BuiltNetwork
     dataset: Any
     device: torch.device
-    truth: ChosenTruth
+    truth: ChosenGroundTruth
     threads: int
+    methods: list[Method]
+    strict: bool
     removal: RemovalSettings
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
 

@@ -109,8 +109,8 @@ def test_the_pages_remove_scores_a_data_set_of_ones_own(
     (line,) = re.findall(r"`(lmd score --config scanner.yaml [^`]*)`", PAGE)
     methods = " --method lmd --method leave-one-out --resamples 20 --set seed=2"
     output = " ".join(called(line + methods).split())
-    found = re.search(r"16 regions \(16 objects.*Interventions: (\d+) of 16 are detected", output)
-    assert found, output
+    said = re.search(r"16 regions \(16 objects.*Interventions: (\d+) of 16 are detected", output)
+    assert said, output
     rows = (folder / "results" / "scanner" / "score" / "interventions.csv").read_text().splitlines()
-    assert len(rows) == 1 + 2 * int(found[1])
-    assert int(found[1]) > 0
+    assert len(rows) == 1 + 2 * int(said[1])
+    assert int(said[1]) > 0

@@ -204,9 +204,9 @@ def test_both_truths_side_by_side_and_resumed(lmd: Lmd, tiny_config: Path) -> No
     assert "Both truths: of" in " ".join(result.stdout.split())
     names = ("score.csv", "interventions.csv", "agreement.csv", "vehicles.csv")
     whole = {name: (Path("out") / name).read_bytes() for name in names}
-    journal = Path("out/finished.jsonl")
-    first, *_ = journal.read_bytes().splitlines(keepends=True)
-    journal.write_bytes(first + b'{"sample": "torn')
+    lines = Path("out/finished.jsonl")
+    first, *_ = lines.read_bytes().splitlines(keepends=True)
+    lines.write_bytes(first + b'{"sample": "torn')
     again = lmd(*arguments, "--margin", 1, "--limit", 2, "--output", "out")
     assert again.exit_code == 0, again.output
     assert {name: (Path("out") / name).read_bytes() for name in names} == whole

@@ -141,10 +141,10 @@ def test_simplebevs_samples_without_a_vehicle(tiny_root: Path) -> None:
     assert changed(clean.tensors, seen.sample.tensors) == {"images"}
     assert torch.equal(seen.sample.tensors["images"][4], clean.tensors["images"][4])  # behind
     assert seen.amount > 0
-    found = dataset.without(clean, 0, car.token, "lidar", RemovalSettings(9.0))
+    points = dataset.without(clean, 0, car.token, "lidar", RemovalSettings(9.0))
     inside = within(car, clean.tensors["lidar_xyz"].numpy(), 9.0)
-    assert found.amount >= inside.sum() > 0
-    assert torch.equal(found.sample.tensors["lidar_xyz"], clean.tensors["lidar_xyz"][~inside])
+    assert points.amount >= inside.sum() > 0
+    assert torch.equal(points.sample.tensors["lidar_xyz"], clean.tensors["lidar_xyz"][~inside])
     returns = dataset.without(clean, 0, car.token, "radar", RemovalSettings(9.0))
     assert changed(clean.tensors, returns.sample.tensors) == {"radar_xyz", "radar_features"}
     lost = len(clean.tensors["radar_xyz"]) - len(returns.sample.tensors["radar_xyz"])
@@ -176,10 +176,10 @@ def test_crns_samples_without_a_vehicle(drive: KeyframeSamples, index: int) -> N
     clean = drive[index]
     returns = {box.token: box.num_radar_pts for box in drive.boxes(index)}
     token = max(returns, key=lambda name: returns[name])
-    found = drive.without(clean, index, token, "radar", RemovalSettings(1.0))
-    assert changed(clean.tensors, found.sample.tensors) == {"pts_pv"}
-    before, after = ((x["pts_pv"] != -999).sum() for x in (clean.tensors, found.sample.tensors))
-    assert found.amount > 0
+    returned = drive.without(clean, index, token, "radar", RemovalSettings(1.0))
+    assert changed(clean.tensors, returned.sample.tensors) == {"pts_pv"}
+    before, after = ((x["pts_pv"] != -999).sum() for x in (clean.tensors, returned.sample.tensors))
+    assert returned.amount > 0
     assert after < before
     seen = drive.without(clean, index, token, "camera", RemovalSettings(0.2, "ring"))
     assert changed(clean.tensors, seen.sample.tensors) <= {"imgs"}

@@ -104,9 +104,9 @@ def by_name(scores: list[Score]) -> dict[tuple[str, str], Any]:
 
 
 def test_who_reads_one_sensor_at_each_place_is_scored_one(config: Any, tmp_path: Path) -> None:
-    found = score(config(), tmp_path / "out", METHODS, resamples=20)
-    assert len(found.scores) == len(METHODS)
-    for scores in found.scores.values():
+    summary = score(config(), tmp_path / "out", METHODS, resamples=20)
+    assert len(summary.scores) == len(METHODS)
+    for scores in summary.scores.values():
         values = by_name(scores)
         assert values["auroc_intervention", "a"] == 1.0
         assert values["auroc_lost", "a"] == 1.0
@@ -121,17 +121,17 @@ def test_who_reads_one_sensor_at_each_place_is_scored_one(config: Any, tmp_path:
             assert lesion["drop"][own] == pytest.approx(lesion.inside[own], abs=1e-6)
             assert (lesion.lost[own], lesion["drop"][other], lesion.lost[other]) == (1, 0, 0)
             assert lesion.outside.tolist() == lesion.elsewhere.tolist() == [0, 0]
-    (note,) = [line for line in found.notes if line.startswith("Interventions")]
+    (note,) = [line for line in summary.notes if line.startswith("Interventions")]
     assert "12 of 12 are detected, 12 of these have evidence in every sensor" in note
     assert "Lost without: a 6, b 6." in note
 
 
 def test_who_reads_one_sensor_only_is_carried_by_it(config: Any, tmp_path: Path) -> None:
-    found = score(config("model.options.only=b"), tmp_path / "out", ("lmd",), resamples=20)
+    summary = score(config("model.options.only=b"), tmp_path / "out", ("lmd",), resamples=20)
     rows = pd.read_csv(tmp_path / "out" / "interventions.csv")
     assert (rows[rows.modality == "a"]["drop"] == 0).all()
     assert (rows[rows.modality == "b"].lost == 1).all()
-    values = {(s.name, s.modality): s for s in found.scores["lmd:identity-ratio"]}
+    values = {(s.name, s.modality): s for s in summary.scores["lmd:identity-ratio"]}
     assert values["rank_correlation_intervention", "b"].interval.estimate == pytest.approx(1.0)
     undefined = values["auroc_intervention", "a"].interval
     assert undefined.estimate != undefined.estimate  # b carries all: there is nothing to tell apart
@@ -147,14 +147,14 @@ def test_both_truths_agree_where_regions_have_evidence(config: Any, tmp_path: Pa
             ' for side, mask in (("left", LEFT), ("right", RIGHT))]',
         )
     )
-    found = score(config(), tmp_path / "out", ("lmd",), resamples=20, truth="both")
-    names = [s.name for s in found.scores["lmd:identity-ratio"]]
+    summary = score(config(), tmp_path / "out", ("lmd",), resamples=20, truth="both")
+    names = [s.name for s in summary.scores["lmd:identity-ratio"]]
     assert {"auroc_all", "auroc_intervention", "bias_share"} <= set(names)
     agreed = pd.read_csv(tmp_path / "out" / "agreement.csv")
     assert agreed.agreement.tolist() == ["same_sensor", "rank_correlation", "rank_correlation"]
     assert agreed.estimate[0] == 1.0
     assert (agreed.estimate > 0.8).all()
-    assert any(line.startswith("Both truths: of 12 detected") for line in found.notes)
+    assert any(line.startswith("Both truths: of 12 detected") for line in summary.notes)
     recorded = score(config(), tmp_path / "default", ("lmd",), resamples=20)
     assert not (tmp_path / "default" / "interventions.csv").exists()
     assert "auroc_intervention" not in {s.name for s in recorded.scores["lmd:identity-ratio"]}
@@ -175,9 +175,9 @@ def test_a_remove_that_does_not_fit(config: Any, tmp_path: Path, fault: str, sai
 
 
 def test_objects_of_which_a_modality_holds_nothing_are_named(config: Any, tmp_path: Path) -> None:
-    found = score(config("data.options.fault=none"), tmp_path / "out", ("lmd",), resamples=5)
-    assert "a holds nothing of 12 detected (first: left-0)." in found.notes
-    assert "0 of these have evidence in every sensor" in " ".join(found.notes)
+    summary = score(config("data.options.fault=none"), tmp_path / "out", ("lmd",), resamples=5)
+    assert "a holds nothing of 12 detected (first: left-0)." in summary.notes
+    assert "0 of these have evidence in every sensor" in " ".join(summary.notes)
 
 
 def test_a_data_set_without_remove(config: Any, tmp_path: Path) -> None:
@@ -208,12 +208,12 @@ def test_what_a_removal_did_is_measured_inside_and_outside() -> None:
     total, changed = torch.zeros(1, 1, 3, 4), torch.zeros(1, 1, 3, 4)
     changed[0, 0, 0, 0], changed[0, 0, 2, 3], changed[0, 0, 1, 0] = -4.0, 2.0, 1.0
     removed: Any = Removed(None, 7, 1)  # type: ignore[arg-type]
-    found = measured(total, changed, FootprintMeans(weights), 0, removed, True)
-    assert (found.amount, found.clipped, found.lost) == (7, 1, True)
-    assert (found.before, found.after, found.drop) == (0.0, -2.0, 2.0)
-    assert (found.inside, found.elsewhere) == (2.0, 2.0)
-    assert found.outside == pytest.approx(3 / 10)
-    assert found.outside_share == pytest.approx(3 / 7)
+    one = measured(total, changed, FootprintMeans(weights), 0, removed, True)
+    assert (one.amount, one.clipped, one.lost) == (7, 1, True)
+    assert (one.before, one.after, one.drop) == (0.0, -2.0, 2.0)
+    assert (one.inside, one.elsewhere) == (2.0, 2.0)
+    assert one.outside == pytest.approx(3 / 10)
+    assert one.outside_share == pytest.approx(3 / 7)
 
 
 def test_who_carries_and_who_decides() -> None:

@@ -34,13 +34,13 @@ def test_one_encoding_gives_the_whole_networks_output(
         for token in tokens
     ]
     features, _ = encode_batch(network, collate([clean]), "s")
-    found, constants = encode_changed(network, collate(samples), modality, features, "s")
+    encoded, constants = encode_changed(network, collate(samples), modality, features, "s")
     with torch.no_grad():
-        outputs = fuse_function(network, config.model.output, constants)(**found)
+        outputs = fuse_function(network, config.model.output, constants)(**encoded)
     for i, sample in enumerate(samples):
         wanted, own = encode_batch(network, collate([sample]), "s")
         for name in network.modalities:
-            pairs = zip(*map(pytree.tree_leaves, (found[name], wanted[name])), strict=True)
+            pairs = zip(*map(pytree.tree_leaves, (encoded[name], wanted[name])), strict=True)
             assert all(torch.allclose(a[i : i + 1], b, atol=1e-5) for a, b in pairs)
         with torch.no_grad():
             output = fuse_function(network, config.model.output, own)(**wanted)

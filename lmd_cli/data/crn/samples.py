@@ -317,12 +317,12 @@ class KeyframeSamples(SplitSamples):
             return {}
         record = self._records[index]
         points = keyframe_points(record, self._reader(record.token))
-        found = {}
+        rows = {}
         for name, camera in zip(self.rig.cameras, record.cameras, strict=True):
             seen = camera_rows(points, record.reference, camera)
             window = Window.covering(camera, self.image_size)
-            found[name] = taken_rows(seen, window, self._view)[:, :3]
-        return found
+            rows[name] = taken_rows(seen, window, self._view)[:, :3]
+        return rows
 
     def boxes(self, index: int) -> list[EgoBox]:
         """The sample's annotated vehicles in the ego frame; opens no data file."""

@@ -56,8 +56,9 @@ def known_modules(patterns: Iterable[str], root: nn.Module | None, what: str) ->
     Raises:
         InputError: one that no module has.
     """
-    names = [name or "(root)" for name, _ in root.named_modules()] if root is not None else []
     wanted = frozenset((patterns,) if isinstance(patterns, str) else patterns)
+    modules = root.named_modules() if root is not None and wanted else ()
+    names = [name or "(root)" for name, _ in modules]
     for pattern in sorted(wanted - {""}):
         if not pattern.startswith("<") and not any(fnmatchcase(name, pattern) for name in names):
             hint = near(pattern, names) if names else "; give root="

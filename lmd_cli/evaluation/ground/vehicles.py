@@ -6,14 +6,15 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lmd_cli.data.boxes import Box3D
 from lmd_cli.decomposition.layout import BIAS, INTERACTION
-from lmd_cli.evaluation.ground.decisive import MISSED, criterion_of, sought_class, verdict
+from lmd_cli.evaluation.ground.decisive import MISSED, verdict
+from lmd_cli.evaluation.ground.detection import criterion_of, sought_class
 from lmd_cli.evaluation.ground.plane import Array, Plane
 
 #: Columns of ``objects.csv`` before the parts' (``total``, ``camera``, ..., ``bias``).
@@ -33,8 +34,8 @@ class Weather:
     @classmethod
     def of(cls, description: str) -> Weather:
         """``rain`` and ``night`` as words or the start of words (``raining``), in any case."""
-        found = (re.search(rf"\b{word}", description, re.IGNORECASE) for word in ("rain", "night"))
-        return cls(*(match is not None for match in found))
+        matches = (re.search(rf"\b{word}", description, re.I) for word in ("rain", "night"))
+        return cls(*(match is not None for match in matches))
 
 
 def outline(box: Box3D) -> NDArray[np.float64]:
@@ -66,6 +67,7 @@ def object_rows(
     total: Array,
     parts: Mapping[str, Array],
     output: str = "segmentation",
+    detection: float | Literal["auto"] = "auto",
 ) -> list[tuple[Any, ...]]:
     """One row for each vehicle, in the annotations' order: facts, then mean logits.
 
@@ -81,9 +83,10 @@ def object_rows(
         total: the prediction, logits (rows, columns).
         parts: by name, the same shape.
         output: which output it is.
+        detection: the config's.
     """
     sensors = [name for name in parts if name not in (BIAS, INTERACTION)]
-    criterion, wanted = criterion_of(output), sought_class(output)
+    criterion, wanted = criterion_of(output, detection), sought_class(output)
     rows: list[tuple[Any, ...]] = []
     for box in boxes:
         mask = plane.mask(outline(box))

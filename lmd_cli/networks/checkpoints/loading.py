@@ -107,11 +107,11 @@ def _place(content: Any, expected: Mapping[str, Tensor], ema: bool, path: Path) 
     Raises:
         CheckpointError: nowhere, or in several places.
     """
-    found = best(content, expected, averaged=ema)
-    if len(found) == 1:
-        return found[0]
-    if found:
-        where = "; ".join(map(str, found[:NAMED]))
+    candidates = best(content, expected, averaged=ema)
+    if len(candidates) == 1:
+        return candidates[0]
+    if candidates:
+        where = "; ".join(map(str, candidates[:NAMED]))
         raise CheckpointError(
             f"checkpoint {path} holds these weights more than once ({where}): save the ones you "
             "mean alone"

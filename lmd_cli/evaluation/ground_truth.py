@@ -1,38 +1,36 @@
-"""Where known truth comes from: the synthetic world's side tables, or a data set's own regions."""
+"""Ground truth of attribution: the synthetic world's side tables, or a data set's regions."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
-from lmd_cli.config.schema import DataConfig, OwnDataConfig, OwnModelConfig, RunConfig
 from lmd_cli.data import Region
-from lmd_cli.data.nuscenes.index.splits import split_name
-from lmd_cli.data.synthetic import Evidence, read_evidence, read_instances
-from lmd_cli.errors import ContractError, DataError, MethodError
+from lmd_cli.data.synthetic import Evidence
+from lmd_cli.errors import ContractError, DataError
+from lmd_cli.evaluation.ground.detection import Criterion
 from lmd_cli.evaluation.ground.footprints import (
     FootprintMeans,
     detected,
     footprints,
-    require_vehicle_logits,
 )
 
-#: From an output (B, C, ...) to (B, n): its mean over each thing.
+#: From an output (B, C, ...) to (B, n): its mean over each object.
 Means = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Thing:
-    """Something that is known to be there.
+class GroundTruthObject:
+    """An object in a sample, and what each modality could know of it.
 
     Attributes:
         token: its own; instance: of the object that it is a view of.
         evidence: what each modality had to go by.
-        detected: whether the network found it.
+        detected: whether the network detects it.
     """
 
     token: str
@@ -41,24 +39,25 @@ class Thing:
     detected: bool
 
 
-class Truth(Protocol):
-    """What is known of a data set."""
+class GroundTruth(Protocol):
+    """The objects of a data set."""
 
-    def at(self, index: int, total: Tensor) -> tuple[list[Thing], Means]:
-        """What is in a sample, given the network's output."""
+    def at(self, index: int, total: Tensor) -> tuple[list[GroundTruthObject], Means]:
+        """A sample's objects, and the means of an output over them, given the network's output."""
 
 
 @dataclass(frozen=True)
-class SyntheticTruth:
+class SyntheticGroundTruth:
     """Vehicles of the synthetic world and their evidence, by annotation."""
 
     dataset: Any
     output: str
+    criterion: Criterion
     evidence: Mapping[str, Evidence]
     instances: Mapping[str, str]
 
-    def at(self, index: int, total: Tensor) -> tuple[list[Thing], Means]:
-        """See :class:`Truth`.
+    def at(self, index: int, total: Tensor) -> tuple[list[GroundTruthObject], Means]:
+        """See :class:`GroundTruth`.
 
         Raises:
             DataError: a vehicle is not in the side table.
@@ -70,16 +69,16 @@ class SyntheticTruth:
                     f"annotation {vehicle.token} is not in the evidence of {self.dataset.dataroot}"
                     "; make the root again"
                 )
-        things = [
-            Thing(
+        objects = [
+            GroundTruthObject(
                 vehicle.token,
                 self.instances[vehicle.token],
                 self.evidence[vehicle.token],
-                detected(total[0, 0], vehicle, self.output),
+                detected(total[0, 0], vehicle, self.criterion),
             )
             for vehicle in vehicles
         ]
-        return things, FootprintMeans.over(vehicles, total)
+        return objects, FootprintMeans.over(vehicles, total)
 
 
 @dataclass(frozen=True)
@@ -100,17 +99,18 @@ class RegionMeans:
 
 
 @dataclass(frozen=True)
-class RegionTruth:
-    """The regions that a data set of the user's own gives; one is detected if its mean output is
-    above zero. Not ``graded`` are regions of which nobody knows the evidence."""
+class RegionGroundTruth:
+    """The regions that a custom data set gives; one is detected by its mean output. Not ``graded``
+    are regions of which nobody knows the evidence."""
 
     dataset: Any
     modalities: Sequence[str]
     channel: int
+    criterion: Criterion = field(default_factory=Criterion)
     graded: bool = True
 
-    def at(self, index: int, total: Tensor) -> tuple[list[Thing], Means]:
-        """See :class:`Truth`.
+    def at(self, index: int, total: Tensor) -> tuple[list[GroundTruthObject], Means]:
+        """See :class:`GroundTruth`.
 
         Raises:
             ContractError: a region that does not fit the output or the modalities.
@@ -124,13 +124,15 @@ class RegionTruth:
         weights = rows / rows.sum(1, keepdim=True)  # (n, cells)
 
         means = RegionMeans(weights, self.channel)
-        found = (means(total)[0] > 0).tolist()
+        detected = (means(total)[0] > self.criterion.threshold).tolist()
         unknown = dict.fromkeys(self.modalities, float("nan"))
-        things = [
-            Thing(r.token, r.instance or r.token, r.evidence if self.graded else unknown, seen)
-            for r, seen in zip(regions, found, strict=True)
+        objects = [
+            GroundTruthObject(
+                r.token, r.instance or r.token, r.evidence if self.graded else unknown, seen
+            )
+            for r, seen in zip(regions, detected, strict=True)
         ]
-        return things, means
+        return objects, means
 
     def _require(self, region: Any, total: Tensor, index: int) -> None:
         where = f"regions of sample {self.dataset.tokens[index]}"
@@ -154,49 +156,3 @@ class RegionTruth:
                 f"{where}: {region.token} has evidence of {', '.join(region.evidence)}; the "
                 f"modalities are {', '.join(self.modalities)}"
             )
-
-
-def require_annotations(data: DataConfig, dataset: Any) -> None:
-    """Refuses a root of which nothing can be scored.
-
-    Raises:
-        DataError: no sample of the split has annotations.
-    """
-    if not dataset.annotated:
-        raise DataError(
-            f"{dataset.dataroot} has no annotations of split {split_name(data.split)}: nothing "
-            "can be scored. lmd evaluate, decompose and sanity need none"
-        )
-
-
-def truth_of(config: RunConfig, dataset: Any) -> Truth:
-    """What is known of a config's samples.
-
-    Raises:
-        MethodError: an output without vehicle logits, or a data set that gives no regions.
-        DataError: the root is not synthetic, or has no annotations.
-    """
-    model, data = config.model, config.data
-    if isinstance(data, DataConfig):
-        require_annotations(data, dataset)
-        tables = dataset.dataroot / data.version
-        evidence, instances = read_evidence(tables), read_instances(tables)
-        return SyntheticTruth(dataset, model.output, evidence, instances)
-    regions = getattr(dataset, "regions", None)
-    if regions is None or regions(0) is None:
-        raise MethodError(
-            f"scores need to know what each modality could see, and {data.target} does not say: "
-            "give its data set a method regions(index) (see docs/extending.md)"
-        )
-    channel = model.channel if isinstance(model, OwnModelConfig) else 0
-    return RegionTruth(dataset, tuple(model.modalities), channel)
-
-
-def require_truth(config: RunConfig) -> None:
-    """Refuses at once what :func:`truth_of` would refuse after the data is open.
-
-    Raises:
-        MethodError: an output without vehicle logits.
-    """
-    if not isinstance(config.data, OwnDataConfig) and not isinstance(config.model, OwnModelConfig):
-        require_vehicle_logits(config)

@@ -1,34 +1,36 @@
-"""Which truth methods are scored against: what was recorded, interventions, or both."""
+"""Which ground truth methods are scored against: what was recorded, interventions, or both."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from lmd_cli.config.schema import DataConfig, OwnDataConfig, OwnModelConfig, RunConfig
+from lmd_cli.config.schema import DataConfig, OwnDataConfig, RunConfig
 from lmd_cli.data.synthetic import has_evidence
 from lmd_cli.errors import MethodError
-from lmd_cli.evaluation.interventions import AnnotatedTruth
-from lmd_cli.evaluation.truth import RegionTruth, Truth, require_annotations, truth_of
+from lmd_cli.evaluation.ground.detection import criterion_of
+from lmd_cli.evaluation.ground_truth import GroundTruth
+from lmd_cli.evaluation.interventions import AnnotatedGroundTruth
+from lmd_cli.workflows.ground_truth import ground_truth_of, regions_of, require_annotations
 
 Kind = Literal["recorded", "intervention", "both"]
 
 
 @dataclass(frozen=True)
-class ChosenTruth:
+class ChosenGroundTruth:
     """What methods are scored against.
 
     Attributes:
-        kind: recorded truth, interventions, or both.
+        kind: recorded ground truth, interventions, or both.
         objects: which objects there are, and what was recorded of them.
     """
 
     kind: Kind
-    objects: Truth
+    objects: GroundTruth
 
     @property
     def recorded(self) -> bool:
-        """Whether there is recorded truth to score against."""
+        """Whether there is recorded ground truth to score against."""
         return self.kind != "intervention"
 
     @property
@@ -37,29 +39,31 @@ class ChosenTruth:
         return self.kind != "recorded"
 
 
-def choose_truth(config: RunConfig, dataset: Any, asked: Kind | None = None) -> ChosenTruth:
-    """The truth that is asked for; by default the recorded one where there is one, else
+def choose_ground_truth(
+    config: RunConfig, dataset: Any, asked: Kind | None = None
+) -> ChosenGroundTruth:
+    """The ground truth that is asked for; by default the recorded one where there is one, else
     interventions.
 
     Raises:
         MethodError: a data set of the user's own that lacks what is asked for.
-        DataError: a root without annotations, or without recorded truth where that is asked for.
+        DataError: a root without annotations, or without recorded ground truth where that is asked
+            for.
     """
     if isinstance(config.data, DataConfig):
         require_annotations(config.data, dataset)
         there = has_evidence(dataset.dataroot / config.data.version)
         kind = asked or ("recorded" if there else "intervention")
         if kind == "intervention":
-            return ChosenTruth(
-                kind, AnnotatedTruth(dataset, config.model.output, config.model.modalities)
-            )
-        return ChosenTruth(kind, truth_of(config, dataset))
+            output = config.model.output
+            criterion = criterion_of(output, config.detection)
+            annotated = AnnotatedGroundTruth(dataset, output, criterion, config.model.modalities)
+            return ChosenGroundTruth(kind, annotated)
+        return ChosenGroundTruth(kind, ground_truth_of(config, dataset))
     if not _graded(dataset) and asked in (None, "intervention") and _removes(dataset):
-        channel = config.model.channel if isinstance(config.model, OwnModelConfig) else 0
-        regions = RegionTruth(dataset, tuple(config.model.modalities), channel, graded=False)
-        return ChosenTruth("intervention", regions)
+        return ChosenGroundTruth("intervention", regions_of(config, dataset, graded=False))
     kind = asked or "recorded"
-    truth = truth_of(config, dataset)
+    truth = ground_truth_of(config, dataset)
     if kind != "recorded" and not _removes(dataset):
         assert isinstance(config.data, OwnDataConfig)
         raise MethodError(
@@ -67,7 +71,7 @@ def choose_truth(config: RunConfig, dataset: Any, asked: Kind | None = None) -> 
             "does not say how: give its data set a method remove(index, object, modality) (see "
             "docs/extending.md)"
         )
-    return ChosenTruth(kind, truth)
+    return ChosenGroundTruth(kind, truth)
 
 
 def _removes(dataset: Any) -> bool:
