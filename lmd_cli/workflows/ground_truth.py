@@ -13,6 +13,19 @@ from lmd_cli.evaluation.ground.footprints import require_vehicle_logits
 from lmd_cli.evaluation.ground_truth import GroundTruth, RegionGroundTruth, SyntheticGroundTruth
 
 
+def require_annotations(data: DataConfig, dataset: Any) -> None:
+    """Refuses a root of which nothing can be scored.
+
+    Raises:
+        DataError: no sample of the split has annotations.
+    """
+    if not dataset.annotated:
+        raise DataError(
+            f"{dataset.dataroot} has no annotations of split {split_name(data.split)}: nothing "
+            "can be scored. lmd evaluate, decompose and sanity need none"
+        )
+
+
 def ground_truth_of(config: RunConfig, dataset: Any) -> GroundTruth:
     """The ground truth of a config's samples.
 
@@ -22,11 +35,7 @@ def ground_truth_of(config: RunConfig, dataset: Any) -> GroundTruth:
     """
     model, data = config.model, config.data
     if isinstance(data, DataConfig):
-        if not dataset.annotated:
-            raise DataError(
-                f"{dataset.dataroot} has no annotations of split {split_name(data.split)}: nothing "
-                "can be scored. lmd evaluate, decompose and sanity need none"
-            )
+        require_annotations(data, dataset)
         tables = dataset.dataroot / data.version
         evidence, instances = read_evidence(tables), read_instances(tables)
         criterion = criterion_of(model.output, config.detection)
@@ -37,9 +46,15 @@ def ground_truth_of(config: RunConfig, dataset: Any) -> GroundTruth:
             f"scores need to know what each modality could see, and {data.target} does not say: "
             "give its data set a method regions(index) (see docs/extending.md)"
         )
+    return regions_of(config, dataset)
+
+
+def regions_of(config: RunConfig, dataset: Any, *, graded: bool = True) -> RegionGroundTruth:
+    """The regions of a custom data set; not ``graded`` are those whose evidence nobody knows."""
+    model = config.model
     channel = model.channel if isinstance(model, OwnModelConfig) else 0
     criterion = criterion_of("regions", config.detection)
-    return RegionGroundTruth(dataset, tuple(model.modalities), channel, criterion)
+    return RegionGroundTruth(dataset, tuple(model.modalities), channel, criterion, graded)
 
 
 def require_ground_truth(config: RunConfig) -> None:

@@ -126,6 +126,10 @@ class SplitSamples(Dataset[Sample]):
         """Whether any sample has annotations: without one nothing is known of the truth."""
         return bool(self._records.split.meta["annotated"])
 
+    def instances(self, index: int) -> dict[str, str]:
+        """For each of a sample's annotated vehicles, the token of its object."""
+        return {vehicle.token: vehicle.instance for vehicle in self._records[index].vehicles}
+
     def problems(self) -> list[str]:
         """Records of the tables that samples need and that cannot be used."""
         problems = self._records.problems().items()

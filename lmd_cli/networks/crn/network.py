@@ -81,6 +81,13 @@ class CRN(nn.Module):
         image, radar = self.view_transform(features, **self.geometry(batch))
         return {"camera": image, "radar": radar}
 
+    def encode_from(self, batch: Batch, modality: str) -> dict[str, Any]:
+        """The features that depend on one sensor's data: its own, or with ``fuser`` both."""
+        if self.boundary == "fuser":
+            return self.encode(batch)
+        encoder = self.encode_camera if modality == "camera" else self.encode_radar
+        return {modality: encoder(batch)}
+
     def encode_camera(self, batch: Batch) -> dict[str, Tensor]:
         """Context and depth probabilities of the images."""
         images = batch["imgs"]

@@ -30,7 +30,8 @@ FRAME = [
     *[("calibration", "<i4"), ("width", "<i4"), ("height", "<i4")],
 ]
 ANNOTATION = [
-    *[("category", "<i4"), ("visibility", "<i4"), *_PLACE, ("size", "<f8", (3,))],
+    *[("category", "<i4"), ("instance", "<i4"), ("visibility", "<i4")],
+    *[*_PLACE, ("size", "<f8", (3,))],
     *[("num_lidar_pts", "<i4"), ("num_radar_pts", "<i4"), ("velocity", "<f8", (3,))],
 ]
 
@@ -114,6 +115,7 @@ class _Builder:
         self.prev: list[int] = []
         self.calibrations: dict[str, tuple[int, tuple[Any, ...]]] = {}
         self.categories: dict[str, int] = {}
+        self.instances: dict[str, int] = {}
         self.problems: dict[str, int] = {}
         self._row_of: dict[str, int] = {}
         self._before: list[str | None] = []
@@ -229,7 +231,8 @@ class _Builder:
         counts = (_count(row, "num_lidar_pts"), _count(row, "num_radar_pts"))
         category = self.categories.setdefault(name, len(self.categories))
         velocity = self.tables.velocity(row["token"])
-        found = (category, _visibility(row), *box, *counts, velocity)
+        instance = self.instances.setdefault(row["instance_token"], len(self.instances))
+        found = (category, instance, _visibility(row), *box, *counts, velocity)
         yield row["token"].encode(), *found
 
     def finish(self, absent: list[str]) -> SplitIndex:
@@ -244,6 +247,7 @@ class _Builder:
             ],
             "absent": absent,
             "categories": list(self.categories),
+            "instances": list(self.instances),
             "problems": list(self.problems),
             "channels": {self.channels[i]: self.tables.channels[self.channels[i]] for i in there},
             "annotated": self.tables.annotated,
