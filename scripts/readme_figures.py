@@ -1,4 +1,4 @@
-"""Draws the README's three figures again, from a finished run of the demo.
+"""Draws the three figures of the README and the pages again, from a finished run of the demo.
 
     lmd evaluate --config demo.yaml
     python scripts/readme_figures.py results/demo --output models

@@ -23,8 +23,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "lmd_cli"
 DOCS = PACKAGE / "docs"
 MATHEMATICS = DOCS / "mathematics.md"
-PAGES = (DOCS / "reference.md", DOCS / "limits.md", MATHEMATICS)
-LINKED = (*PAGES, DOCS / "extending.md", ROOT / "README.md", ROOT / "models" / "README.md")
+PAGES = tuple(sorted(DOCS.glob("*.md")))
+LINKED = (*PAGES, ROOT / "README.md", ROOT / "models" / "README.md")
 LINK = re.compile(r"\[([^\]\n]*)\]\(([^)\s]+)\)")
 
 
@@ -48,7 +48,12 @@ def examples() -> list[Any]:
 
 
 @pytest.mark.parametrize(("page", "example"), examples())
-def test_example_runs(page: str, example: str) -> None:
+def test_example_runs(page: str, example: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "from scanner import" in example:  # the page's first file
+        scanner = ModuleType("scanner")
+        first = next(p.values[1] for p in examples() if p.values[0] == page)
+        exec(compile(str(first), page, "exec"), vars(scanner))
+        monkeypatch.setitem(sys.modules, "scanner", scanner)
     exec(compile(example, page, "exec"), {})
 
 
@@ -80,10 +85,18 @@ def test_links_lead_somewhere(page: Path) -> None:
     assert dead == []
 
 
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_page_is_linked_from_the_readme_and_from_the_index(page: Path) -> None:
+    index = DOCS / "README.md"
+    if page != index:
+        assert f"(lmd_cli/docs/{page.name})" in (ROOT / "README.md").read_text()
+        assert f"]({page.name}" in index.read_text()
+
+
 def code_references() -> list[Any]:
     """Links whose text is a name in the file that they lead to: [`name`](file.py)."""
     found = []
-    for page in (*PAGES, DOCS / "extending.md"):
+    for page in PAGES:
         for text, target in LINK.findall(prose(page)):
             name = re.fullmatch(r"`([\w.]+)`", text)
             if name and target.endswith(".py"):

@@ -35,7 +35,7 @@ from lmd_cli.data.synthetic.root import DEMO_SAMPLES, cache_folder
 from lmd_cli.decomposition import InputError, set_module_rules, set_plain_modules
 from lmd_cli.errors import CheckpointError, ConfigError
 from lmd_cli.geometry import PUBLISHED_BOUNDS, Grid
-from lmd_cli.networks import CRNShape, load_checkpoint, random_weights
+from lmd_cli.networks import CRNSizes, load_checkpoint, random_weights
 from lmd_cli.runtime.progress import Progress, Silent, counter
 
 #: What a config's samples can be.
@@ -70,21 +70,19 @@ def ground_plane(model: SimpleBEVConfig | CRNConfig) -> Grid:
     z axis is forward and whose x axis is right (its height does not matter)."""
     if isinstance(model, SimpleBEVConfig):
         return build_grid(model)
-    shape = build_shape(model)
-    reach = (-shape.extent, shape.extent)
-    return Grid((shape.cells, 1, shape.cells), (*reach, -1.0, 1.0, *reach), (0.0, 0.0, 0.0))
+    sizes = build_crn_sizes(model)
+    reach = (-sizes.extent, sizes.extent)
+    return Grid((sizes.cells, 1, sizes.cells), (*reach, -1.0, 1.0, *reach), (0.0, 0.0, 0.0))
 
 
-def build_shape(model: CRNConfig) -> CRNShape:
+def build_crn_sizes(model: CRNConfig) -> CRNSizes:
     """CRN's sizes: the published ones of its backbone, and what the config says instead.
 
     Raises:
         ConfigError: sizes that cannot be built.
     """
-    published = CRNShape.published(18 if model.backbone == "r18" else 50)
+    published = CRNSizes.published(18 if model.backbone == "r18" else 50)
     changed = model.sizes.model_dump(exclude_none=True)
-    if "tasks" in changed:
-        changed["tasks"] = tuple(map(tuple, changed["tasks"]))
     return replace(published, image_size=model.image_size, key_frames=model.key_frames, **changed)
 
 
@@ -105,10 +103,10 @@ def build_dataset(
         DataError: data root, version, split or channel not found, or a record of the tables that
             cannot be used.
     """
-    found = _samples(config, progress)
-    if not tolerant and not isinstance(found, OwnSamples):
-        found.require_records()
-    return found
+    samples = _samples(config, progress)
+    if not tolerant and not isinstance(samples, OwnSamples):
+        samples.require_records()
+    return samples
 
 
 def _samples(config: RunConfig, progress: Progress | None) -> Samples:
@@ -160,19 +158,19 @@ def _opened(
         **_filters(data),
     }
     if isinstance(model, CRNConfig):
-        shape = build_shape(model)
+        sizes = build_crn_sizes(model)
         return KeyframeSamples(
             *where,
             **sensors,
             progress=indexing,
             modalities=model.modalities,
             nsweeps=data.nsweeps,
-            image_size=shape.image_size,
-            key_frames=shape.key_frames,
-            depth_bound=shape.depth[1],
-            radar_slots=shape.radar_slots,
-            extent=shape.extent,
-            cells=shape.cells,
+            image_size=sizes.image_size,
+            key_frames=sizes.key_frames,
+            depth_bound=sizes.depth[1],
+            radar_slots=sizes.radar_slots,
+            extent=sizes.extent,
+            cells=sizes.cells,
         )
     return NuScenesSamples(
         *where,
@@ -260,12 +258,12 @@ def _randomise(network: nn.Module, config: RunConfig) -> None:
 
 def _digest(network: nn.Module) -> str:
     """SHA-256 of all weights with their names."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for name, value in network.state_dict().items():
         data = value.detach().cpu().contiguous().flatten().view(torch.uint8)
-        found.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        found.update(data.numpy().tobytes())
-    return found.hexdigest()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(data.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def untrained(config: RunConfig) -> Any:
@@ -314,9 +312,9 @@ def find_checkpoint(name: str, config_file: Path | None = None) -> Path:
     models = shipped("models")
     beside = [] if config_file is None else [config_file.parent, config_file.parent.parent]
     inside = given.relative_to("models") if given.is_relative_to("models") else given
-    found = first_file([given, *(folder / given for folder in beside), models / inside])
-    if found is not None:
-        return found
+    file = first_file([given, *(folder / given for folder in beside), models / inside])
+    if file is not None:
+        return file
     known = [path.name for path in models.glob("*") if path.suffix in (".safetensors", ".pth")]
     raise CheckpointError(
         f"checkpoint {name} does not exist (looked from {Path.cwd()}, from the config's folder and "

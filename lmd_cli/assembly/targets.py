@@ -124,21 +124,21 @@ def _find(kind: Kind, target: str, where: str, folder: Path | None) -> Callable[
             "your own give 'package.module:name'"
         )
     module_name, _, name = path.partition(":")
-    found: Any = _import(module_name, where, folder)
+    value: Any = _import(module_name, where, folder)
     for piece in name.split("."):
-        if not hasattr(found, piece):
-            raise ContractError(f"{where}: {_lacks(found, piece)}")
-        found = getattr(found, piece)
-    if not callable(found):
-        kind_of = type(found).__name__
+        if not hasattr(value, piece):
+            raise ContractError(f"{where}: {_lacks(value, piece)}")
+        value = getattr(value, piece)
+    if not callable(value):
+        kind_of = type(value).__name__
         raise ContractError(f"{where} is of type {kind_of}; expected a function or a class")
-    return found
+    return value
 
 
-def _lacks(found: Any, name: str) -> str:
-    named = getattr(found, "__name__", type(found).__name__)
-    file = getattr(found, "__file__", None)
-    known = [n for n, value in vars(found).items() if callable(value) and not n.startswith("_")]
+def _lacks(holder: Any, name: str) -> str:
+    named = getattr(holder, "__name__", type(holder).__name__)
+    file = getattr(holder, "__file__", None)
+    known = [n for n, value in vars(holder).items() if callable(value) and not n.startswith("_")]
     near = get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return f"{named}{f' ({file})' if file else ''} has no {name!r}{hint}"

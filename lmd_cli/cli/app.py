@@ -21,6 +21,7 @@ from lmd_cli.cli import (
     table,
 )
 from lmd_cli.cli.errors import handled
+from lmd_cli.cli.options import expanded
 
 app = typer.Typer(
     name="lmd",
@@ -45,7 +46,7 @@ for module in (
     samples,
     synthesize,
 ):
-    app.command(module.__name__.rpartition(".")[2])(handled(module.command))
+    app.command(module.__name__.rpartition(".")[2])(handled(expanded(module.command)))
 
 
 def _version(wanted: bool) -> None:

@@ -6,7 +6,7 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from enum import StrEnum
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypedDict
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from lmd_cli.workflows.finish import RunSummary
 
 
-class OperatingPoint(StrEnum):
+class OperatingPoint(str, Enum):
     """Where LMD linearises the network when it looks at a perturbed input."""
 
     CLEAN = "clean"
     PERTURBED = "perturbed"
 
 
-class OnError(StrEnum):
+class OnError(str, Enum):
     """What to do with a sample whose files cannot be read."""
 
     STOP = "stop"
@@ -37,11 +37,7 @@ class OnError(StrEnum):
 
 
 def command(
-    config: options.Config,
-    settings: options.Settings = None,
-    dataroot: options.Dataroot = None,
-    checkpoint: options.Checkpoint = None,
-    device: options.Device = None,
+    given: options.NetworkOptions,
     precision: options.Precision = None,
     memory: options.Memory = None,
     output: options.Output = None,
@@ -82,8 +78,7 @@ def command(
     """
     from lmd_cli.runtime.ranks import launched
 
-    given = (dataroot, checkpoint, device, precision, memory, workers)
-    run = options.load(config, settings, *given)
+    run = given.load(precision=precision, memory=memory, workers=workers)
     folder = output or Path("results") / run.name
     shared: Shared = {
         "methods": method or (),
@@ -96,7 +91,7 @@ def command(
             _contribute(run, folder, rank, shared, debug)
             return
         summary = _evaluate(run, folder, limit, resume, overwrite, rank, shared)
-    _show(summary, ["report", folder, *options.vouching(run, config, settings)])
+    _show(summary, ["report", folder, *given.report_arguments(run)])
 
 
 class Shared(TypedDict):

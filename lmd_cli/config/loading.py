@@ -49,9 +49,9 @@ def find_config(name: str) -> Path:
     given = Path(name).expanduser()
     bare = given.name == name
     folders = (Path(), Path("configs"), shipped("configs")) if bare else (Path(),)
-    found = first_file(folder / f"{given}{suffix}" for folder in folders for suffix in SUFFIXES)
-    if found is not None:
-        return found
+    file = first_file(folder / f"{given}{suffix}" for folder in folders for suffix in SUFFIXES)
+    if file is not None:
+        return file
     known = [path.name for folder in ("configs", shipped("configs")) for path in _yamls(folder)]
     wanted = given.with_suffix(".yaml").name if given.name else name
     raise ConfigError(f"config {name} not found; there are {listing(known, wanted)}")

@@ -1,4 +1,4 @@
-"""From a run's folder to its page."""
+"""``lmd report``: from a run's folder to its page."""
 
 from __future__ import annotations
 
@@ -79,11 +79,11 @@ def make_report(
     """
     options = options or ReportOptions()
     run = read_run(path)
-    found, left_out = _survey(run, options, progress)
+    surveyed, left_out = _survey(run, options, progress)
     if left_out:
         log.warning(left_out)
         run = replace(run, notes=[*run.notes, left_out])
-    page = build_page(run, found)
+    page = build_page(run, surveyed)
     target = output or path / PAGE
     with disk_errors(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -99,21 +99,21 @@ def _survey(
     tokens = run.tokens[: options.limit]
     variant = _variant(run, options.variant)
     identity = survey_identity(run, tokens, variant, options.viewer)
-    found = read_survey(folder, identity if options.compute else None)
+    surveyed = read_survey(folder, identity if options.compute else None)
     unknown = unknown_targets(run, options)
-    if found is None and options.compute and tokens and unknown:
+    if surveyed is None and options.compute and tokens and unknown:
         return read_survey(folder, None), (
             f"{' and '.join(unknown)} in {run.path / 'run.json'} is code that was not run, so the "
             "samples were not decomposed for maps. If it is yours, give the config that names it "
             "with --config, or --trust to run what the folder names"
         )
-    if found is None and options.compute and tokens:
+    if surveyed is None and options.compute and tokens:
         draft = DraftFolder(folder / DRAFT, identity)
         with draft.held():
             made = _compute(run, tokens, variant, options, draft, progress)
             write_survey(made, identity, folder)
-        found = read_survey(folder, identity)
-    return found, ""
+        surveyed = read_survey(folder, identity)
+    return surveyed, ""
 
 
 def unknown_targets(run: RunResults, options: ReportOptions) -> list[str]:
@@ -183,8 +183,8 @@ def run_config(run: RunResults, options: ReportOptions) -> RunConfig:
         raise ConfigError(
             f"--dataroot was given, but the run's samples come from {config.data.target}"
         )
-    found = str(run.record.get("checkpoint", ""))
-    given = options.checkpoint or (found if Path(found).is_file() else None)
+    recorded = str(run.record.get("checkpoint", ""))
+    given = options.checkpoint or (recorded if Path(recorded).is_file() else None)
     changes: Mapping[str, Any] = {
         "model": config.model.model_copy(update={"checkpoint": given} if given else {}),
         "data": config.data.model_copy(
@@ -199,9 +199,9 @@ def run_config(run: RunResults, options: ReportOptions) -> RunConfig:
     return changed if source is None else changed.with_origin(Path(source))
 
 
-def _require(found: Any, expected: Any, what: str, path: Path) -> None:
-    if found != expected:
+def _require(actual: Any, expected: Any, what: str, path: Path) -> None:
+    if actual != expected:
         raise ResultsError(
-            f"{what} are not those of the run in {path} (sha256 {found} here, {expected} there); "
+            f"{what} are not those of the run in {path} (sha256 {actual} here, {expected} there); "
             "give the right --dataroot and --checkpoint, or --no-survey for a page without maps"
         )

@@ -66,11 +66,7 @@ class Call:
         return self._session.notes.recurrent
 
     def linearise(self, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
-        """The total and its map, by the rule.
-
-        Raises:
-            NoRuleError: the rule does not cover these arguments.
-        """
+        """The total and its map, by the rule, which has to cover these arguments."""
         try:
             result = self.rule.apply(self, *args, **kwargs)
         except NotImplementedError as error:

@@ -35,9 +35,8 @@ class LayerRecorder:
         self.wanted = self._all or bool(self._names)  # whether any layer was asked for
         self.session: Session | None = None
         self.layers: dict[str, Parts] = {}
-        modules = root.named_modules() if root is not None and self._names else ()
-        known = {name for name, _ in modules}
-        for name in sorted(self._names - known):
+        known = dict(root.named_modules() if root is not None and self._names else ())
+        for name in sorted(self._names.difference(known)):
             raise InputError(f"unknown layer {name!r}{near(name, known)}")
 
     def __call__(self, name: str, module: nn.Module, output: Any) -> None:

@@ -125,24 +125,22 @@ class Notes:
         session = self.session
         key = (session.tracker.path, function_name(call.function))
         self.counts[key] = self.counts.get(key, 0) + 1
-        if key in self.coverage and not self.audit:
-            return
-        made = [x for x in leaves(call.result) if isinstance(x, Tensor)]
-        carrying = list(filter(session.carries, made))
-        plain = bool(made) and not carrying
-        self.coverage.setdefault(key, CONSTANT.info if plain else _summary(call.rules))
+        if key not in self.coverage:
+            made = [x for x in leaves(call.result) if isinstance(x, Tensor)]
+            plain = bool(made) and not any(map(session.carries, made))
+            self.coverage[key] = CONSTANT.info if plain else _summary(call.rules)
         if self.audit:
             with session.paused():
-                self._measure(key, call, carrying)
+                self._measure(key, call)
 
-    def _measure(self, key: tuple[str, str], call: CalledFunction, results: list[Tensor]) -> None:
+    def _measure(self, key: tuple[str, str], call: CalledFunction) -> None:
         """The records of a function's results; what it was given may bring a residual along."""
         session, rule = self.session, _summary(call.rules)
         given = list(filter(session.carries, leaves(call.given)))
         residuals = (self._residuals.get(place_of(session, x).key, 0.0) for x in given)
         precisions = (torch.finfo(x.dtype).eps for x in given if is_continuous(x))
         brought, coarsest = max(residuals, default=0.0), max(precisions, default=0.0)
-        for x in results:
+        for x in filter(session.carries, leaves(call.result)):
             stack, rows = session.parts(x)
             clean = clean_stack(stack, rows, session.layout)
             record = OperationRecord(
@@ -171,7 +169,7 @@ class Notes:
         with torch._C.DisableTorchFunction(), session.paused():
             if not session.any_carries(*inputs):
                 return
-            self._require_kept(module, inputs, output)
+            self.require_kept(module, inputs, output)
             if self.on_layer is not None and any(map(session.carries, leaves(output))):
                 self.on_layer(session.tracker.name(module), module, output)
 
@@ -179,9 +177,9 @@ class Notes:
         """After everything, also the root module's own hooks, which run after ours."""
         if isinstance(function, nn.Module):
             with torch._C.DisableTorchFunction(), self.session.paused():
-                self._require_kept(function, inputs, output)
+                self.require_kept(function, inputs, output)
 
-    def _require_kept(self, module: nn.Module, inputs: Any, output: Any) -> None:
+    def require_kept(self, module: nn.Module, inputs: Any, output: Any) -> None:
         """A module that takes parts must not return what depends on them without any."""
         name, lost = self.session.tracker.name(module), self.session.lost
         shown = name or "(root)"
@@ -208,7 +206,9 @@ class Notes:
 
 def _summary(rules: list[Rule]) -> RuleInfo:
     """One line for all that a function's operators met."""
-    infos = dict.fromkeys(r.info for r in rules if r.kind != "structure" or len(rules) == 1)
+    if len(rules) == 1:
+        return rules[0].info
+    infos = dict.fromkeys(r.info for r in rules if r.kind != "structure")
     if len(infos) <= 1:
         return next(iter(infos), rules[0].info)
     kinds = {r.kind for r in infos} - {"constant"}

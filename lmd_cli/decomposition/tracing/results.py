@@ -70,6 +70,7 @@ class Results(Carriers):
     ):
         super().__init__(layout)
         self._variants, self.program, self._grad = variants, program, grad
+        self._with_gradients = above_dispatch if grad else nullcontext  # of the parts
         self.tracker = ModuleTracker(root)
         names = known_modules(plain_modules, root, "plain_modules") | plain_modules_of(root)
         self.notes = Notes(self, audit, on_layer, names)
@@ -133,15 +134,6 @@ class Results(Carriers):
 
     # -- what a rule is given, and what it gives ----------------------------------------------
 
-    def _with_gradients(self) -> AbstractContextManager[None]:
-        """Gradients of the parts are recorded until the end of the block, if they are wanted."""
-        return above_dispatch() if self._grad else nullcontext()
-
-    def _linearise(self, call: Call) -> tuple[Any, Any]:
-        """The total of an operator and its map or maps."""
-        with self._with_gradients():
-            return call.linearise(**call.given)
-
     def _held(self, given: dict[str, Any]) -> dict[str, Any]:
         """The arguments as a program may keep them: constants that the network could go on to
         write to are copied."""
@@ -165,25 +157,28 @@ class Results(Carriers):
 
     def _register(self, call: Call, total: Any, maps: Any, live: Any = None) -> None:
         """Parts of what was just made."""
-        several = isinstance(total, (list, tuple))
-        totals = total if several else (total,)
-        listed = list(maps) if several and isinstance(maps, (list, tuple)) else [maps]
-        listed += [None] * (len(totals) - len(listed))
         step = self._step(call, live)
-        for index, (t, raw) in enumerate(zip(totals, listed, strict=True)):
-            if not isinstance(t, Tensor):
-                continue
-            if raw is not None:
-                linear_map = self._give_parts(call, t, raw)
-                if step is not None:
-                    step.add(self, linear_map, place_of(self, t), index)
-            elif not self.depends(t) and t.layout is torch.strided:
-                place = Place(t, self.track(t).key)
-                if step is not None:
-                    step.add_constant(place, t, index)
+        if isinstance(total, Tensor):
+            self._register_one(call, total, maps, step, 0)
+        elif isinstance(total, (list, tuple)):
+            listed = list(maps) if isinstance(maps, (list, tuple)) else [maps]
+            listed += [None] * (len(total) - len(listed))
+            for index, (t, raw) in enumerate(zip(total, listed, strict=True)):
+                if isinstance(t, Tensor):
+                    self._register_one(call, t, raw, step, index)
         self.notes.met(call.rule, call.operator)
         if self.program is not None and step is not None and step.outputs:
             self.program.add(step)
+
+    def _register_one(self, call: Call, t: Tensor, raw: Any, step: Step | None, index: int) -> None:
+        if raw is not None:
+            linear_map = self._give_parts(call, t, raw)
+            if step is not None:
+                step.add(self, linear_map, place_of(self, t), index)
+        elif not self.depends(t) and t.layout is torch.strided:
+            buffer = self.track(t)
+            if step is not None:
+                step.add_constant(Place(t, buffer.key), t, index)
 
     def _constant(self, op: Operator, given: dict[str, Any], result: Any) -> Any:
         """Computed from totals alone: constants of the operating point."""

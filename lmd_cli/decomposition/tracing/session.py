@@ -79,11 +79,8 @@ class Session(Aliases):
     # -- what must not happen ------------------------------------------------------------
 
     def outward(self, function: Any, args: Any, kwargs: Any) -> None:
-        """A function is about to hand values to code that knows nothing of parts.
-
-        Raises:
-            LeakError: its arguments carry parts.
-        """
+        """A function is about to hand values to code that knows nothing of parts: a leak if they
+        carry any."""
         if self.any_carries(args, kwargs):
             self.fail(self.leak(function, _LEAVES))
         self.shown(args, kwargs)
@@ -184,7 +181,7 @@ class Session(Aliases):
 
     def _follow(self, op: Operator, args: Any, kwargs: Any, carrying: list[Tensor]) -> Any:
         """An operator that reads or writes what depends on the inputs."""
-        functional = op.functional if op.written else op
+        functional = op.functional
         rule = None if functional is None else find_rule(functional.function)
         if rule is None and op.composite and (carrying or op.view):  # ``reshape`` may copy
             with Operators(self):
@@ -199,7 +196,8 @@ class Session(Aliases):
         if rule is None:
             return self._without_rule(op, given, args, kwargs)
         call = Call(self, op.function, rule, given, carrying, op)
-        total, maps = self._linearise(call)
+        with self._with_gradients():
+            total, maps = call.linearise(**given)
         self._register(call, total, maps)
         return total
 

@@ -75,8 +75,11 @@ def load_checkpoint(path: Path | str, module: nn.Module, *, ema: bool = False) -
 
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file, hexadecimal."""
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def read_state(path: Path, choose: Callable[[Any, list[str]], dict[str, Any]]) -> dict[str, Tensor]:
@@ -107,11 +110,11 @@ def _place(content: Any, expected: Mapping[str, Tensor], ema: bool, path: Path) 
     Raises:
         CheckpointError: nowhere, or in several places.
     """
-    found = best(content, expected, averaged=ema)
-    if len(found) == 1:
-        return found[0]
-    if found:
-        where = "; ".join(map(str, found[:NAMED]))
+    candidates = best(content, expected, averaged=ema)
+    if len(candidates) == 1:
+        return candidates[0]
+    if candidates:
+        where = "; ".join(map(str, candidates[:NAMED]))
         raise CheckpointError(
             f"checkpoint {path} holds these weights more than once ({where}): save the ones you "
             "mean alone"

@@ -108,8 +108,8 @@ def refuse_model(path: Path, content: Any) -> None:
     Raises:
         CheckpointError: says how to save its weights.
     """
-    if found := whole_model(content):
-        key, model = found
+    if entry := whole_model(content):
+        key, model = entry
         raise CheckpointError(
             f"checkpoint {path} was refused: it holds {model.name}, a whole pickled model, and "
             "only tensors are loaded, because anything else could run code. If you trust the "

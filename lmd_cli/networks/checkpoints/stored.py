@@ -176,7 +176,7 @@ class Names:
         key, numel = pid[2], pid[4]
         if not isinstance(key, str) or not is_count(numel):
             raise MalformedError("a storage without key or size")
-        found = Storage(kind.dtype, key, numel)
-        if self.storages.setdefault(key, found) != found:
+        storage = Storage(kind.dtype, key, numel)
+        if self.storages.setdefault(key, storage) != storage:
             raise MalformedError(f"storage {printable(key)} has two types or sizes")
-        return found
+        return storage
