@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 
-from lmd_cli.config.schema import DataConfig, OwnDataConfig, OwnModelConfig, RunConfig
+from lmd_cli.config.schema import CustomDataConfig, CustomModelConfig, DataConfig, RunConfig
 from lmd_cli.data import Region
 from lmd_cli.data.nuscenes.index.splits import split_name
 from lmd_cli.data.synthetic import Evidence, read_evidence, read_instances
@@ -162,7 +162,7 @@ def truth_of(config: RunConfig, dataset: Any) -> Truth:
             f"scores need to know what each modality could see, and {data.target} does not say: "
             "give its data set a method regions(index) (see docs/extending.md)"
         )
-    channel = model.channel if isinstance(model, OwnModelConfig) else 0
+    channel = model.channel if isinstance(model, CustomModelConfig) else 0
     return RegionTruth(dataset, tuple(model.modalities), channel)
 
 
@@ -172,5 +172,7 @@ def require_truth(config: RunConfig) -> None:
     Raises:
         MethodError: an output without vehicle logits.
     """
-    if not isinstance(config.data, OwnDataConfig) and not isinstance(config.model, OwnModelConfig):
+    if not isinstance(config.data, CustomDataConfig) and not isinstance(
+        config.model, CustomModelConfig
+    ):
         require_vehicle_logits(config)

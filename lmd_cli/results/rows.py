@@ -23,8 +23,8 @@ from lmd_cli.runtime.files import (
     append_synced,
     csv_lines,
     disk_errors,
+    make_folder,
     own,
-    own_folder,
     read_own,
     read_text,
     remove_own,
@@ -96,7 +96,7 @@ class Stretch:
         """
         with disk_errors(self.samples.parent):
             if self._inside:
-                own_folder(self.samples.parent)
+                make_folder(self.samples.parent)
         _start(self.samples, SAMPLE_FIELDS)
         _start(self.pairs, PAIR_FIELDS)
         _start(self.timings, TIMING_FIELDS, strict=False)

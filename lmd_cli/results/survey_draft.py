@@ -17,8 +17,8 @@ from lmd_cli.results.survey_files import DAMAGED, FORMAT, maps_npz, read_maps, s
 from lmd_cli.runtime.files import (
     append_synced,
     disk_errors,
+    make_folder,
     own,
-    own_folder,
     read_own,
     write_atomically,
 )
@@ -52,7 +52,7 @@ class DraftFolder:
         """
         for folder in (self.folder.parent, self.folder):
             with disk_errors(folder):
-                own_folder(folder)
+                make_folder(folder)
         with RunFolder(self.folder).locked():
             yield
             shutil.rmtree(self.folder, ignore_errors=True)

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lmd_cli.evaluation.scoring import Score
-from lmd_cli.report.figures.axes import DPI, figure_bytes, own_settings
+from lmd_cli.report.figures.axes import DPI, figure_bytes, figure_settings
 from lmd_cli.report.figures.styles import COLOURS
 
 TITLES = {
@@ -22,7 +22,7 @@ TITLES = {
 CHANCE = {"auroc_all": 0.5, "auroc_detected": 0.5, "rank_correlation": 0.0}
 OUTLINE = "#8a8a8a"
 LMD = COLOURS["camera"]
-RIVAL = COLOURS["radar"]
+BASELINE = COLOURS["radar"]
 
 Scores = Mapping[str, Sequence[Score]]
 
@@ -77,7 +77,7 @@ def score_png(scores: Scores) -> bytes:
     Returns:
         a PNG: the same bytes for the same scores.
     """
-    with own_settings():
+    with figure_settings():
         return figure_bytes(_draw(scores), "png")
 
 
@@ -100,7 +100,7 @@ def _draw(scores: Scores) -> Figure:
 def _panel(axes: Axes, heading: str, values: Sequence[tuple[str, Score]]) -> None:
     axes.set_title(heading)
     for row, (name, score) in enumerate(values):
-        colour = LMD if name.startswith("lmd") else RIVAL
+        colour = LMD if name.startswith("lmd") else BASELINE
         interval = score.interval
         if not math.isnan(interval.low):
             axes.plot([interval.low, interval.high], [row, row], color=colour, lw=1.6, alpha=0.6)
