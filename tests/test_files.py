@@ -23,8 +23,8 @@ from lmd_cli.runtime.files import (
     csv_lines,
     file_name,
     format_value,
+    make_folder,
     own,
-    own_folder,
     read_own,
     read_text,
     remove_own,
@@ -82,7 +82,7 @@ def test_folders_and_removals(tmp_path: Path) -> None:
     (outside / "deep").mkdir(parents=True)
     (tmp_path / "link").symlink_to(outside)
     with pytest.raises(ForeignFileError, match=r"link is a symbolic link; expected a folder"):
-        own_folder(tmp_path / "link")
+        make_folder(tmp_path / "link")
     remove_own(tmp_path / "link")
     remove_own(tmp_path / "link")
     assert (outside / "deep").is_dir()
@@ -90,7 +90,7 @@ def test_folders_and_removals(tmp_path: Path) -> None:
         remove_own(outside)
     (tmp_path / "file").touch()
     with pytest.raises(ForeignFileError, match="file is a file; expected a folder"):
-        own_folder(tmp_path / "file")
+        make_folder(tmp_path / "file")
 
 
 @pytest.mark.parametrize("name", [*FILES, ".lock", ".ranks"])

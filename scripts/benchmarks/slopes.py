@@ -14,7 +14,7 @@ import time
 import torch
 
 from benchmarks.setting import OUTPUT, VARIANT, Bench
-from lmd_cli.decomposition.variant import COALITION_RULES
+from lmd_cli.decomposition.variant import COALITION_RULES, Variant
 from lmd_cli.evaluation.variants import BehindFusion
 from lmd_cli.evaluation.walk import Visit
 from lmd_cli.runtime.allocator import keep_freed_memory
@@ -23,7 +23,7 @@ from lmd_cli.runtime.allocator import keep_freed_memory
 def seconds(bench: Bench, visit: Visit, variant: str) -> float:
     """CPU time of one decomposition and its partners'."""
     point, start = BehindFusion(bench.network, visit, OUTPUT), time.process_time()
-    point.partners(variant)
+    point.partners(Variant.parse(variant))
     return time.process_time() - start
 
 
@@ -38,7 +38,7 @@ def main() -> None:
         bench = Bench(given.small)
         clean = Visit(0, bench.visit.sample, [])
         for name, visit in (("clean", clean), ("12 partners", bench.visit)):
-            names = [VARIANT, *(f"{VARIANT}-{rule}" for rule in COALITION_RULES)]
+            names = [str(VARIANT), *(f"{VARIANT}-{rule}" for rule in COALITION_RULES)]
             times = [[seconds(bench, visit, n) for n in names] for _ in range(given.repeats)]
             best = [min(column) for column in zip(*times, strict=True)]
             for n, least in zip(names, best, strict=True):
