@@ -82,13 +82,32 @@ class SyntheticGroundTruth:
 
 
 @dataclass(frozen=True)
+class RegionMeans:
+    """Mean output over regions.
+
+    Attributes:
+        weights: (n, cells), each region's with weights that sum to 1.
+        channel: of the output.
+    """
+
+    weights: Tensor
+    channel: int
+
+    def __call__(self, output: Tensor) -> Tensor:
+        """(B, C, ...) to (B, n)."""
+        return output[:, self.channel].flatten(1) @ self.weights.T
+
+
+@dataclass(frozen=True)
 class RegionGroundTruth:
-    """The regions that a custom data set gives; one is detected by its mean output."""
+    """The regions that a custom data set gives; one is detected by its mean output. Not ``graded``
+    are regions of which nobody knows the evidence."""
 
     dataset: Any
     modalities: Sequence[str]
     channel: int
     criterion: Criterion = field(default_factory=Criterion)
+    graded: bool = True
 
     def at(self, index: int, total: Tensor) -> tuple[list[GroundTruthObject], Means]:
         """See :class:`GroundTruth`.
@@ -104,12 +123,13 @@ class RegionGroundTruth:
         rows = torch.stack(masks).to(cells) if masks else cells.new_zeros(0, cells.shape[1])
         weights = rows / rows.sum(1, keepdim=True)  # (n, cells)
 
-        def means(output: Tensor) -> Tensor:
-            return output[:, self.channel].flatten(1) @ weights.T
-
+        means = RegionMeans(weights, self.channel)
         detected = (means(total)[0] > self.criterion.threshold).tolist()
+        unknown = dict.fromkeys(self.modalities, float("nan"))
         objects = [
-            GroundTruthObject(r.token, r.instance or r.token, r.evidence, seen)
+            GroundTruthObject(
+                r.token, r.instance or r.token, r.evidence if self.graded else unknown, seen
+            )
             for r, seen in zip(regions, detected, strict=True)
         ]
         return objects, means
@@ -131,7 +151,7 @@ class RegionGroundTruth:
                 f"{where}: the mask of {region.token} must be a bool tensor of shape {shape} with "
                 "at least one cell set"
             )
-        if set(region.evidence) != set(self.modalities):
+        if self.graded and set(region.evidence) != set(self.modalities):
             raise ContractError(
                 f"{where}: {region.token} has evidence of {', '.join(region.evidence)}; the "
                 f"modalities are {', '.join(self.modalities)}"

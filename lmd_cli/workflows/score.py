@@ -3,49 +3,43 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
 
-from lmd_cli.assembly.build import BuiltNetwork, build_dataset, build_network
+from lmd_cli.assembly.build import build_dataset, build_network
 from lmd_cli.assembly.forward import Explained, encode_batch, explained
 from lmd_cli.attribution import ForwardMethod, Method, method_named, parts, scores
 from lmd_cli.attribution.gradients import IntegratedGradients
 from lmd_cli.attribution.interface import run
 from lmd_cli.config.schema import RunConfig
-from lmd_cli.data import collate, to_device
+from lmd_cli.data import RemovalSettings, collate, to_device
 from lmd_cli.data.synthetic import Evidence
 from lmd_cli.decomposition import DecompositionError
 from lmd_cli.decomposition.layout import BIAS
 from lmd_cli.errors import MethodError
-from lmd_cli.evaluation.ground_truth import (
-    GroundTruth,
-    GroundTruthObject,
-    Means,
-    RegionGroundTruth,
-)
-from lmd_cli.evaluation.scoring import Score, Vehicle, ground_truth_scores
+from lmd_cli.evaluation.ground_truth import GroundTruthObject, Means
+from lmd_cli.evaluation.intervention_scores import AllEffects
+from lmd_cli.evaluation.interventions import Clean
 from lmd_cli.results.finished import FinishedSamples
+from lmd_cli.results.intervention_rows import written_effects
 from lmd_cli.results.record import identity
 from lmd_cli.results.run_folder import read_record
-from lmd_cli.results.score_rows import (
-    SCORE_FIELDS,
-    TIME_FIELDS,
-    MethodResult,
-    missed_by_steps,
-    score_rows,
-    vehicle_rows,
-)
 from lmd_cli.runtime.compute import resolve_device, set_switches
-from lmd_cli.runtime.files import csv_lines, write_atomically
-from lmd_cli.runtime.stopwatch import Stopwatch
 from lmd_cli.runtime.threads import resolve_threads
 from lmd_cli.workflows.evaluate import Progress
-from lmd_cli.workflows.ground_truth import ground_truth_of, require_ground_truth
+from lmd_cli.workflows.ground_truth import require_ground_truth
+from lmd_cli.workflows.ground_truth_choice import Kind, choose_ground_truth
+from lmd_cli.workflows.score_results import (
+    ScoreSummary,
+    left_out_methods,
+    outcome,
+    write_results,
+)
+from lmd_cli.workflows.score_setting import Setting
 
 #: What is scored if nothing is asked for: LMD under the paper's rules, and every baseline.
 DEFAULT_METHODS = (
@@ -66,47 +60,6 @@ DEFAULT_METHODS = (
 )
 
 
-@dataclass(frozen=True)
-class ScoreSummary:
-    """The results of ``lmd score``.
-
-    Attributes:
-        modalities: of the network.
-        scores: for each method its scores.
-        seconds: for each method the median time for a sample.
-        plain_seconds: the median time of the network itself behind the encoders.
-        notes: lines that belong under the table.
-        files: what was written.
-    """
-
-    modalities: tuple[str, ...]
-    scores: dict[str, list[Score]]
-    seconds: dict[str, float]
-    plain_seconds: float
-    notes: list[str]
-    files: list[Path]
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What is scored, resolved once; ``strict`` if every method must explain the network."""
-
-    config: RunConfig
-    built: BuiltNetwork
-    dataset: Any
-    device: torch.device
-    truth: GroundTruth
-    threads: int
-    methods: list[Method]
-    strict: bool
-    stopwatch: Stopwatch = field(default_factory=Stopwatch)
-
-    @property
-    def output(self) -> str:
-        """The output that is explained."""
-        return self.config.model.output
-
-
 def score(
     config: RunConfig,
     folder: Path,
@@ -116,41 +69,52 @@ def score(
     resamples: int = 1000,
     overwrite: bool = False,
     progress: Progress | None = None,
+    truth: Kind | None = None,
+    removal: RemovalSettings | None = None,
 ) -> ScoreSummary:
-    """Scores methods on a synthetic split and writes score.csv, vehicles.csv and times.csv.
+    """Scores methods and writes score.csv, vehicles.csv and times.csv; by intervention also
+    interventions.csv, and against both truths agreement.csv.
 
     Every finished sample is kept: a run that was cut off goes on, and ends with the same bytes.
 
     Args:
-        config: data (a synthetic root), network, device; its seed draws the resamples.
+        config: data, network, device; its seed draws the resamples.
         folder: where files go.
         methods: names; :data:`DEFAULT_METHODS` if none, and then those that cannot explain this
             network are left out with a note.
         limit: only the first samples.
         resamples: of the bootstrap.
         overwrite: replace results that are there.
+        truth: what is scored against: recorded ground truth, interventions on objects, or both; by
+            default the recorded one where there is one.
+        removal: how objects are taken out of a sensor's data.
 
     Raises:
         MethodError: an unknown method, one that was asked for and cannot explain this network, or
-            an output without vehicle logits.
-        DataError: the root is not synthetic.
+            an output without vehicle logits, or a data set of the user's own without the ground
+            truth that is asked for.
+        DataError: a root without annotations, or without recorded ground truth where that is asked
+            for.
         ContractError: regions of the user's own that do not fit.
         ResultsError: the folder holds another run's results.
         LmdError: what the building of data and network raises.
     """
-    setting = _prepare(config, methods, progress, None if overwrite else read_record(folder))
+    recorded = None if overwrite else read_record(folder)
+    setting = _prepare(config, methods, progress, recorded, truth, removal or RemovalSettings())
     count = len(setting.dataset) if limit is None else min(limit, len(setting.dataset))
-    rows = {"methods": [m.name for m in setting.methods], "asked": setting.strict}
+    rows: dict[str, Any] = {"methods": [m.name for m in setting.methods], "asked": setting.strict}
+    if setting.truth.intervenes:
+        rows |= {"truth": setting.truth.kind, "removal": asdict(setting.removal)}
     tokens = setting.dataset.tokens
     which = identity(config, setting.built, tokens, setting.threads, setting.device)
     record = {**which, "rows": rows}
     finished = FinishedSamples(folder)
     with finished.claimed(record, overwrite) as entries:
         _finish_samples(setting, entries, count, finished, progress)
-        summary = _write(setting, folder, entries[:count], resamples)
+        summary = write_results(setting, folder, entries[:count], resamples)
         bootstrap = {"resamples": resamples, "seed": config.seed, "level": 0.95}
-        outcome = _outcome(setting.methods, entries[:count])
-        finished.finish({**record, **outcome, "bootstrap": bootstrap})
+        ended = outcome(setting.methods, entries[:count])
+        finished.finish({**record, **ended, "bootstrap": bootstrap})
     return summary
 
 
@@ -166,7 +130,7 @@ def _finish_samples(
         progress.start(max(count - len(entries), 0), "score")
     try:
         for index in range(len(entries), count):
-            left_out = _left_out(entries)
+            left_out = left_out_methods(entries)
             able = [method for method in setting.methods if method.name not in left_out]
             entries.append(_sample(setting, index, able))
             finished.append(entries[-1])
@@ -178,13 +142,13 @@ def _finish_samples(
             progress.close()
 
 
-def _left_out(entries: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Methods that could not explain the network, and why."""
-    return {name: why for entry in entries for name, why in entry["left_out"].items()}
-
-
 def _prepare(
-    config: RunConfig, names: Sequence[str], progress: Progress | None, recorded: Any
+    config: RunConfig,
+    names: Sequence[str],
+    progress: Progress | None,
+    recorded: Any,
+    truth: Kind | None,
+    removal: RemovalSettings,
 ) -> Setting:
     methods = [method_named(name) for name in names or DEFAULT_METHODS]
     require_ground_truth(config)
@@ -194,8 +158,9 @@ def _prepare(
     set_switches(config.compute.tf32)
     built = build_network(config, device)
     dataset = build_dataset(config, progress)
-    truth = ground_truth_of(config, dataset)
-    return Setting(config, built, dataset, device, truth, threads, methods, bool(names))
+    chosen = choose_ground_truth(config, dataset, truth)
+    strict = bool(names)
+    return Setting(config, built, dataset, device, chosen, threads, methods, strict, removal)
 
 
 def _sample(setting: Setting, index: int, methods: Sequence[Method]) -> dict[str, Any]:
@@ -212,7 +177,8 @@ def _sample(setting: Setting, index: int, methods: Sequence[Method]) -> dict[str
         started = time.perf_counter()
         total = what.fuse(**what.features)
         plain = time.perf_counter() - started
-    objects, means = setting.truth.at(index, total)
+    objects, means = setting.truth.objects.at(index, total)
+    effects = _effects(setting, Clean(index, sample, features, total))
     shares: dict[str, Any] = {}
     left_out: dict[str, str] = {}
     for method in methods:
@@ -225,10 +191,25 @@ def _sample(setting: Setting, index: int, methods: Sequence[Method]) -> dict[str
     return {
         "sample": setting.dataset.tokens[index],
         "plain_seconds": plain,
-        "vehicles": [_written(one) for one in objects],
+        "vehicles": [_written(_seen(setting, one, effects)) for one in objects],
         "methods": shares,
         "left_out": left_out,
+        **({"effects": written_effects(effects)} if setting.truth.intervenes else {}),
     }
+
+
+def _effects(setting: Setting, clean: Clean) -> AllEffects:
+    """What interventions on a sample's objects do; nothing without interventions."""
+    interventions = setting.interventions
+    return {} if interventions is None else interventions.effects(clean)
+
+
+def _seen(setting: Setting, one: GroundTruthObject, effects: AllEffects) -> GroundTruthObject:
+    """An object with what each sensor held of it as evidence, where nothing was recorded."""
+    if setting.truth.recorded or one.token not in effects:
+        return one
+    amounts = {name: float(e.amount) for name, e in effects[one.token].items()}
+    return replace(one, evidence=amounts)
 
 
 def _written(one: GroundTruthObject) -> dict[str, Any]:
@@ -263,92 +244,3 @@ def _gap(
         return {}
     nothing = means(run(what.fuse, what.features, frozenset(what.features)))[0].double().tolist()
     return {"missed": [bias - zero for bias, zero in zip(shares[BIAS], nothing, strict=True)]}
-
-
-def _vehicles(entry: Mapping[str, Any], name: str) -> Iterable[Vehicle]:
-    """A sample's vehicles with their parts under one method."""
-    shares = entry["methods"][name]["shares"]
-    for i, vehicle in enumerate(entry["vehicles"]):
-        evidence = vehicle["evidence"]
-        yield Vehicle(
-            vehicle["token"],
-            vehicle["instance"],
-            Evidence(**evidence) if vehicle["synthetic"] else evidence,
-            vehicle["detected"],
-            {part: values[i] for part, values in shares.items()},
-        )
-
-
-# -- results ------------------------------------------------------------------------------
-
-
-def _write(
-    setting: Setting,
-    folder: Path,
-    entries: Sequence[Mapping[str, Any]],
-    resamples: int,
-) -> ScoreSummary:
-    modalities = setting.built.network.modalities
-    kept = [_result(name, entries) for name in _kept(setting.methods, entries)]
-    scored = {
-        f.name: ground_truth_scores(
-            f.vehicles, modalities, seed=setting.config.seed, resamples=resamples
-        )
-        for f in kept
-    }
-    seconds = {f.name: median(f.seconds) for f in kept}
-    usual = median(entry["plain_seconds"] for entry in entries)
-    tables = {
-        "score.csv": [SCORE_FIELDS, *score_rows(scored)],
-        "vehicles.csv": list(vehicle_rows(kept, modalities)),
-        "times.csv": [TIME_FIELDS, *((n, s, s / usual) for n, s in seconds.items())],
-    }
-    for name, rows in tables.items():
-        write_atomically(folder / name, csv_lines(rows))
-    notes = _notes(setting, kept, _left_out(entries))
-    notes += [
-        f"{name}: its steps miss {share:.1%} of F(x) - F(0) (sums of magnitudes over the "
-        "vehicles); that is in the bias."
-        for name, share in missed_by_steps(entries).items()
-    ]
-    files = [folder / name for name in (*tables, "run.json")]
-    return ScoreSummary(modalities, scored, seconds, usual, notes, files)
-
-
-def _kept(chosen: Sequence[Method], entries: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Names of the methods that explained every sample."""
-    left_out = _left_out(entries)
-    return [method.name for method in chosen if method.name not in left_out]
-
-
-def _result(name: str, entries: Sequence[Mapping[str, Any]]) -> MethodResult:
-    vehicles = [v for entry in entries for v in _vehicles(entry, name)]
-    return MethodResult(name, vehicles, [entry["methods"][name]["seconds"] for entry in entries])
-
-
-def _outcome(chosen: Sequence[Method], entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What ``run.json`` says of the results."""
-    return {
-        "scored": len(entries),
-        "methods": _kept(chosen, entries),
-        "left_out": _left_out(entries),
-        "missed_by_steps": missed_by_steps(entries),
-    }
-
-
-def _notes(setting: Setting, kept: list[MethodResult], left_out: dict[str, str]) -> list[str]:
-    lines = []
-    if setting.built.random:
-        lines.append("Random weights: the numbers say nothing about a trained network.")
-    vehicles = kept[0].vehicles if kept else []
-    name = "regions" if isinstance(setting.truth, RegionGroundTruth) else "vehicles"
-    objects = len({v.instance for v in vehicles})
-    lines.append(
-        f"{len(vehicles)} {name} ({objects} objects; intervals resample objects). AUROC is over "
-        "those that one sensor alone could see. That truth is itself a removal, which favours "
-        "methods that remove a sensor; rank correlation with graded evidence does not."
-    )
-    lines += [
-        f"{name} was left out (ask for it with --method): {why}" for name, why in left_out.items()
-    ]
-    return lines

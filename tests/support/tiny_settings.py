@@ -79,7 +79,9 @@ def crn_config(folder: Path, dataroot: Path, **data: Any) -> Path:
         "sizes": sizes,
         "output": "heatmap.car",
     }
-    return _written(folder / "crn.yaml", dataroot, model, "uniform-identity-taylor", **data)
+    return _written(
+        folder / "crn.yaml", dataroot, model, "uniform-identity-identity-taylor", **data
+    )
 
 
 def _written(path: Path, dataroot: Path, model: dict[str, Any], variant: str, **data: Any) -> Path:

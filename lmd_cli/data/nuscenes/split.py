@@ -1,4 +1,4 @@
-"""What datasets of a nuScenes split have in common: its samples, their order and their files."""
+"""The base class of data sets of a nuScenes split: its samples, their order and their files."""
 
 from __future__ import annotations
 
@@ -125,6 +125,10 @@ class SplitSamples(Dataset[Sample]):
     def annotated(self) -> bool:
         """Whether any sample has annotations: without one nothing is known of the truth."""
         return bool(self._records.split.meta["annotated"])
+
+    def instances(self, index: int) -> dict[str, str]:
+        """For each of a sample's annotated vehicles, the token of its object."""
+        return {vehicle.token: vehicle.instance for vehicle in self._records[index].vehicles}
 
     def problems(self) -> list[str]:
         """Records of the tables that samples need and that cannot be used."""

@@ -9,17 +9,23 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lmd_cli.evaluation.scoring import Score
-from lmd_cli.report.figures.axes import DPI, figure_bytes, own_settings
+from lmd_cli.report.figures.axes import DPI, figure_bytes, figure_settings
 from lmd_cli.report.figures.styles import COLOURS
 
 TITLES = {
     "auroc_all": "AUROC, all",
     "auroc_detected": "AUROC, detected",
     "rank_correlation": "rank correlation",
+    "auroc_intervention": "AUROC, intervention",
+    "auroc_lost": "AUROC, lost",
+    "rank_correlation_intervention": "rank correlation, drop",
     "bias_share": "share of the bias",
 }
 #: What a method without any knowledge gets.
-CHANCE = {"auroc_all": 0.5, "auroc_detected": 0.5, "rank_correlation": 0.0}
+CHANCE = {
+    **dict.fromkeys(("auroc_all", "auroc_detected", "auroc_intervention", "auroc_lost"), 0.5),
+    **dict.fromkeys(("rank_correlation", "rank_correlation_intervention"), 0.0),
+}
 OUTLINE = "#8a8a8a"
 LMD = COLOURS["camera"]
 BASELINE = COLOURS["radar"]
@@ -77,7 +83,7 @@ def score_png(scores: Scores) -> bytes:
     Returns:
         a PNG: the same bytes for the same scores.
     """
-    with own_settings():
+    with figure_settings():
         return figure_bytes(_draw(scores), "png")
 
 
