@@ -1,8 +1,8 @@
-"""``lmd gradcam``: which activations of a layer, and whose, make a prediction."""
+"""``lmd gradcam``: class activation maps of a layer, in all and of each sensor's part."""
 
 from __future__ import annotations
 
-from enum import StrEnum
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, cast
 
@@ -11,7 +11,7 @@ import typer
 from lmd_cli.cli import options
 
 
-class CamMethod(StrEnum):
+class CamMethod(str, Enum):
     """Where the channels' weights come from."""
 
     GRADCAM = "gradcam"
@@ -55,7 +55,7 @@ def command(
 ) -> None:
     """Draw a layer's class activation map for a region, in all and for each sensor's part.
 
-    With a region or an object it is Seg-Grad-CAM and its kin; with a sensor's part, Radar-GradCAM.
+    With a region or an object it is Seg-Grad-CAM or a variant; with a sensor's part, Radar-GradCAM.
     """
     from lmd_cli.cli import show
 

@@ -7,7 +7,7 @@ import inspect
 import json
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
-from enum import StrEnum
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
@@ -69,7 +69,7 @@ Overwrite = Annotated[
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 
 
-class Form(StrEnum):
+class Form(str, Enum):
     """Kinds of image files."""
 
     PNG = "png"
@@ -109,9 +109,9 @@ class DataOptions:
 
     def report_arguments(self, run: RunConfig) -> list[str]:
         """What ``lmd report`` needs as well if the run's code is the user's."""
-        from lmd_cli.config.schema import is_own
+        from lmd_cli.config.schema import is_custom
 
-        custom = is_own(run.model) or is_own(run.data)
+        custom = is_custom(run.model) or is_custom(run.data)
         return DataOptions(self.config, self.settings).arguments() if custom else []
 
 

@@ -1,8 +1,8 @@
-"""``lmd score``: which method tells what each sensor saw?"""
+"""``lmd score``: scores attribution methods against what each sensor could see."""
 
 from __future__ import annotations
 
-from enum import StrEnum
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from lmd_cli.workflows.score_results import ScoreSummary
 
 
-class GroundTruthKind(StrEnum):
+class GroundTruthKind(str, Enum):
     """What methods are scored against."""
 
     RECORDED = "recorded"
@@ -22,7 +22,7 @@ class GroundTruthKind(StrEnum):
     BOTH = "both"
 
 
-class FillKind(StrEnum):
+class FillKind(str, Enum):
     """What fills an object's region of an image."""
 
     INPAINT = "inpaint"

@@ -1,4 +1,4 @@
-"""A data set of the user's own as samples."""
+"""Adapts a user's data set to the interface of samples."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lmd_cli.runtime.printable import one_line
 EXPECTED = "a dict of tensors by name, or an lmd_cli.data.Sample"
 
 
-class OwnSamples:
+class CustomSamples:
     """Any map-style data set with the attributes that the rest of the program reads.
 
     Args:

@@ -23,7 +23,7 @@ from lmd_cli.decomposition.linearised.partners import Linearised, constants_alon
 from lmd_cli.decomposition.linearised.structure import kept_program, products_of, shared_alike
 from lmd_cli.decomposition.maps import Origin
 from lmd_cli.decomposition.tracing.audit import parts_residual_tensor, residual_tensor
-from lmd_cli.decomposition.variant import ACTIVATION_SPLITS
+from lmd_cli.decomposition.variant import ACTIVATION_SPLITS, COALITION_RULES
 from lmd_cli.evaluation.walk import Encoding, Skipped, Visit
 
 
@@ -196,6 +196,8 @@ class VariantPredictions:
 
 def base_variant(variant: Variant) -> Variant:
     """The variant of the same slopes and scales whose constants all go to the bias."""
+    if variant.activation in COALITION_RULES:
+        return variant  # its slopes depend on where the constants are
     norm = "ratio" if variant.norm == "ratio" else "identity"
     slopes = "taylor" if variant.activation == "taylor" else "identity"
     return replace(variant, batch_norm="identity", norm=norm, activation=slopes)

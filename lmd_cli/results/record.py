@@ -14,7 +14,7 @@ import torch
 
 from lmd_cli.errors import ResultsError
 
-_PACKAGES = ("lmd-cli", "torch", "numpy", "nuscenes-devkit", "pandas", "pillow")
+_PACKAGES = ("lmd-cli", "torch", "numpy", "pandas", "pillow")
 #: Entries of ``run.json`` that must agree for a run to go on in a folder.
 IDENTITY = (
     *("config", "rows", "perturbed", "without", "weights", "samples", "schedule"),

@@ -22,8 +22,8 @@ from lmd_cli.results.journal import Journal
 from lmd_cli.runtime.files import (
     csv_lines,
     disk_errors,
+    make_folder,
     own,
-    own_folder,
     read_own,
     read_text,
     remove_own,
@@ -95,7 +95,7 @@ class Stretch:
         """
         if self._inside:
             with disk_errors(self.samples.path.parent):
-                own_folder(self.samples.path.parent)
+                make_folder(self.samples.path.parent)
         self.samples.begin()
         self.pairs.begin()
         self.timings.begin(strict=False)

@@ -27,8 +27,8 @@ from lmd_cli.runtime.files import (
     csv_lines,
     disk_errors,
     format_value,
+    make_folder,
     own,
-    own_folder,
     read_own,
     read_text,
     require_folder,
@@ -107,7 +107,7 @@ def write_survey(survey: Survey, identity: Mapping[str, Any], folder: Path) -> l
         "survey.json": json.dumps(record, indent=2, ensure_ascii=False).encode() + b"\n",
     }
     with disk_errors(folder):
-        own_folder(folder)
+        make_folder(folder)
         (folder / "survey.json").unlink(missing_ok=True)
     for name, data in contents.items():
         write_atomically(folder / name, data)

@@ -16,7 +16,7 @@ from lmd_cli.assembly.build import BuiltNetwork, Samples, build_dataset, build_n
 from lmd_cli.assembly.contract import FusionNetwork
 from lmd_cli.assembly.forward import encode_batch, forward_up, fuse_function
 from lmd_cli.config.compute import Precision
-from lmd_cli.config.schema import OwnModelConfig, RunConfig
+from lmd_cli.config.schema import CustomModelConfig, RunConfig
 from lmd_cli.data import KeyframeSamples, Sample, collate, to_device
 from lmd_cli.decomposition import Decomposition, Variant, decompose
 from lmd_cli.decomposition.layout import BIAS, INTERACTION
@@ -98,7 +98,7 @@ def _radar_in_images(
 
 def _shown(network: FusionNetwork, config: RunConfig, maps: Tensor) -> Tensor:
     """The first channel of (1, n, rows, columns), forward up, on the CPU."""
-    if isinstance(config.model, OwnModelConfig):
+    if isinstance(config.model, CustomModelConfig):
         return shown(maps, config.model.channel, config.model.output).contiguous().cpu()
     return forward_up(network, maps[0, 0]).contiguous().cpu()
 
@@ -109,7 +109,7 @@ def _truth(
     """The sample's map of what the output looks for, turned and picked as the output is."""
     name = truth_name(config)
     truth = sample.tensors.get(name)
-    if isinstance(config.model, OwnModelConfig):
+    if isinstance(config.model, CustomModelConfig):
         if isinstance(truth, Tensor) and not sample.batched:
             truth = truth[None]
         if not isinstance(truth, Tensor) or truth.shape != total.shape:

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lmd_cli.config.schema import OwnDataConfig, OwnModelConfig, RunConfig, is_own
+from lmd_cli.config.schema import CustomDataConfig, CustomModelConfig, RunConfig, is_custom
 from lmd_cli.errors import ConfigError, ResultsError
 from lmd_cli.evaluation.ground.plane import plane_of
 from lmd_cli.report.page.build import build_page
@@ -126,7 +126,7 @@ def unknown_targets(run: RunResults, options: ReportOptions) -> list[str]:
     return [
         f"{kind}.target {section['target']!r}"
         for kind, section in sections.items()
-        if is_own(section) and not (options.trust or _vouched(options.config, kind, section))
+        if is_custom(section) and not (options.trust or _vouched(options.config, kind, section))
     ]
 
 
@@ -172,14 +172,14 @@ def _compute(
     _require(ready.built.sha256, run.record["weights"]["sha256"], "the weights", run.path)
     listed = sample_list_sha256(ready.dataset.tokens)
     _require(listed, run.record["samples"]["sha256"], "the samples of the split", run.path)
-    where = None if isinstance(config.model, OwnModelConfig) else plane_of(config)
+    where = None if isinstance(config.model, CustomModelConfig) else plane_of(config)
     return survey(ready, tokens, where, viewer=options.viewer, progress=progress, keeper=draft)
 
 
 def run_config(run: RunResults, options: ReportOptions) -> RunConfig:
     """The run's config with its threads, weights and data where they are now."""
     config = run.config()
-    if options.dataroot and isinstance(config.data, OwnDataConfig):
+    if options.dataroot and isinstance(config.data, CustomDataConfig):
         raise ConfigError(
             f"--dataroot was given, but the run's samples come from {config.data.target}"
         )

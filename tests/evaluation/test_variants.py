@@ -143,5 +143,5 @@ def test_base_variants() -> None:
         return base_variant(Variant.parse(name)).name
 
     assert {base(name) for name in variant_names()} == {"identity-ratio", "identity-identity"}
-    assert base("uniform-uniform-sum-taylor") == "identity-identity-taylor"
+    assert base("uniform-uniform-sum-taylor") == "identity-identity-identity-taylor"
     assert base("uniform-ratio-taylor-frozen") == "identity-ratio-taylor-frozen"

@@ -74,7 +74,11 @@ def same(found: Prediction, wanted: Prediction) -> None:
 def test_every_variant_is_as_by_itself(last: str) -> None:
     network = Fusing(last).double().eval()
     together = VariantPredictions(network, visit(), "map")
-    for name in [*variant_names(), "uniform-identity-taylor", "uniform-identity-taylor-frozen"]:
+    for name in [
+        *variant_names(),
+        "uniform-identity-identity-taylor",
+        "uniform-identity-taylor-frozen",
+    ]:
         variant = Variant.parse(name)
         same(together.under(variant), predict_alone(network, visit(), variant, "map"))
 

@@ -1,4 +1,4 @@
-"""What datasets of a nuScenes split have in common: its samples, their order and their files."""
+"""The base class of data sets of a nuScenes split: its samples, their order and their files."""
 
 from __future__ import annotations
 

@@ -15,12 +15,12 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.modules.module import (
-    _global_forward_hooks_with_kwargs,
     register_module_forward_hook,
     register_module_forward_pre_hook,
 )
 
 from lmd_cli.decomposition.errors import InputError, LeakError, NoRuleError
+from lmd_cli.decomposition.older_torch import KEYWORD_HOOKS, WITH_KEYWORDS
 
 if TYPE_CHECKING:
     from lmd_cli.decomposition.tracing.session import Session
@@ -143,12 +143,12 @@ class ModuleTracker:
 
         handles = [
             register_module_forward_pre_hook(enter),
-            register_module_forward_hook(leave, with_kwargs=True, always_call=True),
+            register_module_forward_hook(leave, always_call=True, **WITH_KEYWORDS),
         ]
         try:
             yield
         finally:
             for handle in handles:
                 handle.remove()
-                _global_forward_hooks_with_kwargs.pop(handle.id, None)  # torch leaves it behind
+                KEYWORD_HOOKS.pop(handle.id, None)  # torch leaves it behind
             self.running.clear()

@@ -23,6 +23,7 @@ from lmd_cli.decomposition.maps import (
     same,
     with_constant,
     with_shares,
+    with_slopes,
 )
 from lmd_cli.decomposition.memory import Buffer, Piece, Place
 from lmd_cli.decomposition.module_rules import VariantByModule, plain_modules_of
@@ -190,22 +191,27 @@ class Results(Carriers):
     def _give_parts(self, call: Call, total: Tensor, raw: Any) -> Map:
         """The parts of a result, and its map."""
         with self._with_gradients():
-            linear_map = self._completed(call, raw)
+            linear_map = self._completed(call, raw, total)
             if not self._kept_apart(linear_map, total):
                 stack, rows = self._parts_through(linear_map, total)
                 self._note_shared(self.give(total, stack, rows), stack, linear_map)
         return linear_map
 
-    def _completed(self, call: Call, raw: Any) -> Map:
-        """A map with its operands and Appendix C's shares; a tensor that was made of other
-        operations stands for its own parts."""
+    def _completed(self, call: Call, raw: Any, total: Tensor) -> Map:
+        """A map with its operands and what the variant makes of their clean parts.
+
+        A tensor that was made of other operations stands for its own parts.
+        """
         if isinstance(raw, Tensor):
             return Affine(same, (raw,))
         if isinstance(raw, Affine) and raw.run is not None and not raw.operands:
             if len({id(t) for t in call.carrying}) != 1:
                 raise call.refused("several arguments carry parts; it has a rule for one only")
             raw = replace(raw, operands=(call.carrying[0],))
-        if isinstance(raw, Affine) and raw.splits and self.variant.activation in ("sum", "ratio"):
+        activation = self.variant.activation
+        if isinstance(raw, Affine) and raw.curve is not None:
+            return with_slopes(raw, self.parts(raw.operands[0]), total, self.layout, activation)
+        if isinstance(raw, Affine) and raw.splits and activation in ("sum", "ratio"):
             raw = with_shares(raw, self.parts(raw.operands[0]), self.layout, self.variant)
         return raw
 

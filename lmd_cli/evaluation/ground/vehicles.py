@@ -12,6 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmd_cli.data.boxes import Box3D
+from lmd_cli.data.crn.truth import DETECTION_CLASSES
 from lmd_cli.decomposition.layout import BIAS, INTERACTION
 from lmd_cli.evaluation.ground.decisive import MISSED, verdict
 from lmd_cli.evaluation.ground.detection import criterion_of, sought_class
@@ -95,19 +96,10 @@ def object_rows(
         facts = (*sample, int(weather.rain), int(weather.night), box.token, box.category)
         counts = (box.visibility, box.num_lidar_pts, box.num_radar_pts)
         size = (int(mask.sum()), int(mask.any()))
-        sought = int(wanted is None or detection_name(box.category) == wanted)
+        sought = int(wanted is None or DETECTION_CLASSES.get(box.category) == wanted)
         alone = verdict(parts, sensors, mask, criterion) if mask.any() else MISSED
         rows.append((*facts, distance(box), *counts, box.speed, *size, sought, alone, *means))
     return rows
-
-
-def detection_name(category: str) -> str | None:
-    """A category's class in nuScenes' detection task; ``None`` for those that are not in it."""
-    # Late: the devkit takes a second or two to import.
-    from nuscenes.eval.detection.utils import category_to_detection_name
-
-    name: str | None = category_to_detection_name(category)
-    return name
 
 
 def conflict(parts: Mapping[str, Array], relevant: NDArray[np.bool_]) -> float:

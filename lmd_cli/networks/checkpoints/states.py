@@ -1,4 +1,4 @@
-"""Where in a checkpoint's content the weights are, and under which names."""
+"""Locates the weights in a checkpoint's content, and the prefixes of their names."""
 
 from __future__ import annotations
 

@@ -162,16 +162,16 @@ class CRN(nn.Module):
             ConfigError: an output that the network does not have.
         """
         names = list(outputs) if outputs else self.output_names()[:1]
-        wanted = [self._branch(name) for name in names]
+        requested = [self._branch(name) for name in names]
         if self.boundary == "product":
             image, radar = self.view_transform(features, **constants)
         else:
             image, radar = features["camera"], features["radar"]
         fused = self.fuser(image, radar)
-        branches = list(dict.fromkeys((task, branch) for task, branch, _ in wanted))
+        branches = list(dict.fromkeys((task, branch) for task, branch, _ in requested))
         made = dict(zip(branches, self.head(fused, branches), strict=True))
         predictions = {}
-        for name, (task, branch, index) in zip(names, wanted, strict=True):
+        for name, (task, branch, index) in zip(names, requested, strict=True):
             value = made[task, branch]
             value = value if index is None else value[:, index : index + 1]
             predictions[name] = torch.sigmoid(value) if name.startswith("probability.") else value

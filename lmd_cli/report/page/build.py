@@ -1,4 +1,4 @@
-"""The page: one HTML file with everything inside, no network, safe against what data says.
+"""Builds a run's page: one HTML file without network access, with all its text escaped.
 
 Every text goes through Jinja's escaping, data for scripts through its JSON filter, and a content
 security policy lets nothing run but the page's own scripts, by their hashes.

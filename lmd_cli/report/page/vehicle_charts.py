@@ -1,4 +1,4 @@
-"""Charts of the vehicles: each part's say by distance, visibility, weather and so on."""
+"""Charts of the vehicles: each part's share by distance, visibility, weather and so on."""
 
 from __future__ import annotations
 

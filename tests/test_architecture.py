@@ -26,7 +26,7 @@ LAYERS = (
     ("decomposition",),
 )
 LAYER = {folder: number for number, layer in enumerate(LAYERS) for folder in layer}
-FREE = {"errors", "geometry"}  # at the package's root, for all
+FREE = {"errors", "geometry", "supported"}  # at the package's root, for all
 
 
 def imports(file: Path) -> Iterator[str]:
