@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from lmd_cli.decomposition import (
     DecompositionError,
+    Variant,
     decompose,
     decompose_bias,
     decompose_onward,
@@ -20,7 +21,7 @@ from lmd_cli.decomposition.linearised.checking import first_deviation
 from lmd_cli.decomposition.linearised.partial import ACTIVATIONS, PartiallyLinear
 from lmd_cli.decomposition.linearised.partners import Linearised, constants_alone
 from lmd_cli.decomposition.linearised.replay import replay, replay_deviation
-from lmd_cli.evaluation.variants import family
+from lmd_cli.evaluation.variants import base_variant
 from tests.decomposition.test_coalition_slopes import (
     EVERY_RULE,
     ORACLES,
@@ -251,7 +252,7 @@ def test_gradients_flow_through_the_parts(rule: str) -> None:
 def test_no_family() -> None:
     """Slopes depend on the parts: nothing is worked out with another variant's."""
     for name in ("uniform-identity-shapley", "identity-ratio-reveal", "uniform-ratio-rescale"):
-        assert family(name) == name
+        assert base_variant(Variant.parse(name)).name == name
 
 
 def test_shapley_values_of_a_whole_layer() -> None:
