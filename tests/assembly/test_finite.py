@@ -39,6 +39,7 @@ class Net(nn.Module):
 
 
 def test_the_datas() -> None:
+    """A NaN that the data holds is the data's error, with the tensor's name."""
     bad = GOOD.clone()
     bad[0, 0, 0, 0] = float("nan")
     with pytest.raises(

@@ -93,6 +93,7 @@ def test_the_picture_and_its_numbers(folder: Path, said: dict[str, str]):
 
 
 def test_the_page(folder: Path, said: dict[str, str]):
+    """The page of ``lmd report`` is about the user's network, and says nothing of vehicles."""
     page = (folder / "results" / "scanner" / "report.html").read_text()
     assert "report.html" in said["report"]
     assert 'id="viewer-data"' in page

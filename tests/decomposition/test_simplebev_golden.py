@@ -96,6 +96,7 @@ def test_total_is_the_networks(reference: Reference, results: dict[str, Decompos
 @pytest.mark.parametrize("name", PARTS)
 @pytest.mark.parametrize("variant", [v for v in VARIANTS if v != JUMPS])
 def test_parts(results: dict[str, Decomposition], variant: str, name: str) -> None:
+    """Each modality's part of the logits and the bias are the stored ones."""
     found, wanted = part(results[variant], name), STORED[f"{variant}/{name}"]
     assert relative(found, wanted) < 6e-6
     np.testing.assert_allclose(found, wanted, rtol=0, atol=3e-5)

@@ -45,6 +45,7 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
     [("20GB", 20 * 10**9), ("1.5 GiB", 3 * 2**29), ("512MiB", 2**29), ("7MB", 7_000_000)],
 )
 def test_sizes(text: str, size: int):
+    """Sizes of memory as a config writes them, in bytes."""
     assert parse_size(text) == size
 
 

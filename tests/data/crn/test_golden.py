@@ -31,6 +31,7 @@ def window() -> Window:
 
 @pytest.mark.parametrize("case", ["normal", "empty"])
 def test_radar(golden: NpzFile, window: Window, case: str) -> None:
+    """Rows of radar points as the public code makes them of the same raw points."""
     rows = radar_rows(case)
     np.testing.assert_array_equal(rows, golden[f"radar.{case}.raw"])
     ours, expected = network_rows(rows, window, RadarView(1536, 58.0)), golden[f"radar.{case}.out"]
@@ -41,6 +42,7 @@ def test_radar(golden: NpzFile, window: Window, case: str) -> None:
 
 
 def test_image(golden: NpzFile, window: Window, tmp_path: Path) -> None:
+    """Pixels that are cut and scaled as the public code does it."""
     pixels = image()
     assert zlib.crc32(pixels.tobytes()) == golden["image.raw_crc32"]
     Image.fromarray(pixels).save(tmp_path / "image.png")

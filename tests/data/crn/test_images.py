@@ -39,6 +39,7 @@ def test_window(
     left: int,
     top: int,
 ) -> None:
+    """What is kept of an image: its scale, its scaled size, and where it begins."""
     window = Window.covering(camera(size=source), shape)
     assert window == Window(pytest.approx(scale), size, left, top, shape)
     expected = [[scale, 0, 0, -left], [0, scale, 0, -top], [0, 0, 1, 0], [0, 0, 0, 1]]

@@ -90,6 +90,7 @@ def test_occupied_voxels_exactly(sample: Sample, golden: NpzFile, kind: str) -> 
 
 
 def test_truth(sample: Sample, golden: NpzFile) -> None:
+    """The maps of the annotated vehicles are those of SimpleBEV's own loader."""
     np.testing.assert_array_equal(sample.tensors["segmentation"], golden["seg"])
     np.testing.assert_array_equal(sample.tensors["valid"], golden["valid"])
     np.testing.assert_array_equal(sample.tensors["offset"], golden["offset"])

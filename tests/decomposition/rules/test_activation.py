@@ -178,6 +178,7 @@ def expected_rows(
 @pytest.mark.parametrize("split", ["identity", "sum", "ratio"])
 @pytest.mark.parametrize("function", FUNCTIONS, ids=function_name)
 def test_slope(function: Any, split: str) -> None:
+    """Every row's part is its own value times output / input (eq. 9)."""
     name = bare_name(function)
     for call, limit in calls(function):
         sample = sample_for(name)

@@ -185,6 +185,7 @@ OTHERS: dict[str, Case] = {
 
 @pytest.mark.parametrize("name", OTHERS)
 def test_others(name: str) -> None:
+    """Operators whose call needs arguments of its own, on plain shapes."""
     check(OTHERS[name], (2, 3, 4))
 
 

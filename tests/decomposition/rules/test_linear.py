@@ -47,6 +47,7 @@ def check(function: Callable[..., Any], sample: Sample) -> None:
 
 @pytest.mark.parametrize("function", aliases(*STRUCTURE, *LINEAR), ids=function_name)
 def test_one_tensor(function: Any) -> None:
+    """Each function of one tensor, with parts of everything and with a camera's alone."""
     for shape, call in lookup(STRUCTURE | LINEAR, function):
         sample = Sample(*shape)
         check(lambda camera, radar: call(function, camera + radar + sample.bias), sample)  # noqa: B023

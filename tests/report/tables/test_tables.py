@@ -214,6 +214,7 @@ def test_tables_that_do_not_apply_say_why() -> None:
 
 
 def test_numbers() -> None:
+    """Which tables a text of the command line asks for."""
     assert table_numbers("all") == [1, 2, 3, 4, 6, 7, 8, 9, 10, 11]
     assert table_numbers("7") == [7]
     for text in ("5", "two", "-1", ""):
