@@ -121,7 +121,8 @@ class Aliases(Results):
         values = self._held({k: v for k, v in given.items() if k in functional.names})
         carrying = [t for t in tensors_in(values.values()) if self.carries(t)]
         call = Call(self, functional.function, rule, values, carrying, functional)
-        total, raw = self._linearise(call)
+        with self._with_gradients():
+            total, raw = call.linearise(**values)
         if isinstance(raw, (list, tuple)):
             total, raw = total[0], raw[0]
         in_place = functional.name != op.name  # and no out= form, which may resize its target

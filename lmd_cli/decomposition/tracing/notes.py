@@ -171,7 +171,7 @@ class Notes:
         with torch._C.DisableTorchFunction(), session.paused():
             if not session.any_carries(*inputs):
                 return
-            self._require_kept(module, inputs, output)
+            self.require_kept(module, inputs, output)
             if self.on_layer is not None and any(map(session.carries, leaves(output))):
                 self.on_layer(session.tracker.name(module), module, output)
 
@@ -179,9 +179,9 @@ class Notes:
         """After everything, also the root module's own hooks, which run after ours."""
         if isinstance(function, nn.Module):
             with torch._C.DisableTorchFunction(), self.session.paused():
-                self._require_kept(function, inputs, output)
+                self.require_kept(function, inputs, output)
 
-    def _require_kept(self, module: nn.Module, inputs: Any, output: Any) -> None:
+    def require_kept(self, module: nn.Module, inputs: Any, output: Any) -> None:
         """A module that takes parts must not return what depends on them without any."""
         name, lost = self.session.tracker.name(module), self.session.lost
         shown = name or "(root)"

@@ -136,11 +136,6 @@ class Results(Carriers):
         """Gradients of the parts are recorded until the end of the block, if they are wanted."""
         return above_dispatch() if self._grad else nullcontext()
 
-    def _linearise(self, call: Call) -> tuple[Any, Any]:
-        """The total of an operator and its map or maps."""
-        with self._with_gradients():
-            return call.linearise(**call.given)
-
     def _held(self, given: dict[str, Any]) -> dict[str, Any]:
         """The arguments as a program may keep them: constants that the network could go on to
         write to are copied."""

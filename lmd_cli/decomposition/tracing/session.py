@@ -199,7 +199,8 @@ class Session(Aliases):
         if rule is None:
             return self._without_rule(op, given, args, kwargs)
         call = Call(self, op.function, rule, given, carrying, op)
-        total, maps = self._linearise(call)
+        with self._with_gradients():
+            total, maps = call.linearise(**given)
         self._register(call, total, maps)
         return total
 
