@@ -127,24 +127,29 @@ def trace(
         for copy, (stack, rows) in zip(leaves(tree), parts[name], strict=True):
             session.give(copy, stack, rows).shared = True
     if session.program is not None:
-        session.program.starts_at(session, given)
+        for name, tree in given.items():
+            session.program.inputs[name] = [session.place_of(t) for t in leaves(tree)]
     with session.open():
         output = function(**given, **constants)
         if isinstance(output, Generator):
             output = list(output)
-        session.notes.returned(function, given, output)
+        session.returned(function, given, output)
     if session.program is not None:
-        session.program.ends_at(session, output)
+
+        def end(value: Any) -> Any:
+            return session.place_of(value) if session.carries(value) else value
+
+        session.program.output = map_leaves(end, output)
     return map_tensors(lambda t: with_parts(session, t), output)
 
 
 def _result(
     session: Session, tree: Any, layers: Mapping[str, Parts] | None = None, merged: bool = True
 ) -> Decomposition:
-    notes, program = session.notes, session.program
+    program = session.program
     session.close()
     return Decomposition(
-        tree, session.layout, layers or {}, notes.records, notes.coverage, program, merged
+        tree, session.layout, layers or {}, session.records, session.coverage, program, merged
     )
 
 

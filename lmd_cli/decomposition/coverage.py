@@ -151,8 +151,8 @@ class _Explaining(Session):
 
     def rows(self) -> Iterator[CoverageRow]:
         """Everything that was met, in order."""
-        for key, info in self.notes.coverage.items():
-            calls = self.notes.counts.get(key, 1)
+        for key, info in self.coverage.items():
+            calls = self.counts.get(key, 1)
             yield CoverageRow(*key, info.kind, info.equation, calls, *self._gaps.get(key, ()))
 
     def gap(
@@ -161,9 +161,9 @@ class _Explaining(Session):
         """Notes one."""
         key = (self.tracker.path if module is None else module, operation)
         self._gaps.setdefault(key, (str(error), register))
-        self.notes.coverage[key] = RuleInfo("gap", "")
+        self.coverage[key] = RuleInfo("gap", "")
         if module is None:
-            self.notes.met(GAP, None)
+            self.met(GAP, None)
 
     def failed(self, error: DecompositionError) -> None:
         if not isinstance(error, (NoRuleError, LeakError)):
@@ -173,10 +173,10 @@ class _Explaining(Session):
         try:
             return super().dispatch(function, args, kwargs)
         except (NoRuleError, LeakError) as error:
-            drawn = operator(function).draws and self.notes.function is not None
-            lacking = self.notes.function if drawn else function
+            drawn = operator(function).draws and self.function is not None
+            lacking = self.function if drawn else function
             fills = _register_call(lacking) if isinstance(error, NoRuleError) else ""
-            self.gap(self.notes.called_as(function), error, fills)
+            self.gap(self.called_as(function), error, fills)
             return self._as_bias(function, args, kwargs)
 
     def _as_bias(self, function: Any, args: Any, kwargs: Any) -> Any:
@@ -226,7 +226,7 @@ class _Explaining(Session):
             return super().custom(function, once, args, kwargs)
         except NoRuleError as error:
             for key in set(self._gaps) - known:  # what it calls inside is no gap of its own
-                del self._gaps[key], self.notes.coverage[key]
+                del self._gaps[key], self.coverage[key]
             self.gap(function_name(function), error, _register_call(function))
             return self._plainly(lambda: results[-1] if results else run(*args, **kwargs))
 

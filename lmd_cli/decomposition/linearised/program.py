@@ -6,10 +6,10 @@ are steps that write where the network wrote. Nothing of the user's code runs ag
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,14 +17,9 @@ from torch.utils import _pytree as pytree
 
 from lmd_cli.decomposition.errors import DecompositionError
 from lmd_cli.decomposition.linearised.values import Env, keep, read, zeros_at
-from lmd_cli.decomposition.maps import Affine, Bilinear, Map, shared_out
+from lmd_cli.decomposition.maps import Affine, Map
 from lmd_cli.decomposition.memory import Buffer, Place
 from lmd_cli.decomposition.pytrees import leaves, map_leaves, map_tensors
-from lmd_cli.decomposition.registry import Rule
-
-if TYPE_CHECKING:
-    from lmd_cli.decomposition.tracing.operators import Operator
-    from lmd_cli.decomposition.tracing.results import Results
 
 
 @dataclass(eq=False)
@@ -99,74 +94,11 @@ class Step:
         """Takes down a result that is a constant of the operating point."""
         self.outputs.append(Output(None, (), place, index=index, value=value.clone()))
 
-    def add(self, session: Results, linear_map: Map, place: Place | None, index: int = 0) -> None:
-        """Takes down one result, before anything is written."""
-        operands = linear_map.operands
-        reads = tuple(place_of(session, t) for t in operands)
-        output = Output(_without_operands(session, linear_map), reads, place, index=index)  # type: ignore[arg-type]
-        if isinstance(linear_map, Affine):
-            output.uniform = shared_out(linear_map.origin, session.variant)
-            if linear_map.shares is not None:
-                output.bias = (_bias_of(session, operands[0]),)
-        else:
-            bias = session.layout.bias
-            output.alone = tuple(session.parts(t)[1] == (bias,) for t in operands)
-            output.bias = tuple(_bias_of(session, t) for t in operands)
-        self.outputs.append(output)
-
-    def writes_constants(self, op: Operator, written: Sequence[tuple[Place, Tensor]]) -> None:
-        """The call writes constants of the operating point into storages that exist."""
-        self.function, self.fresh = _writer(op), False
-        for index, (place, value) in enumerate(written):
-            self.add_constant(place, value, index)
-            storage = value.untyped_storage()
-            self.outputs[-1].whole = (0, storage.nbytes() // value.element_size())
-
     def written_at(self, place: Place, buffer: Buffer) -> None:
         """The result is written into a storage that exists."""
         assert buffer.data is not None
         self.outputs[0].place, self.fresh = place, False
         self.outputs[0].whole = (buffer.start, buffer.data.shape[1])
-
-
-def _runner(op: Operator) -> Callable[[dict[str, Any]], Any]:
-    """An operator as a function of its arguments by name."""
-    return lambda values: op.function(**{op.schema_names[n]: v for n, v in values.items()})
-
-
-def _writer(op: Operator) -> Callable[[dict[str, Any]], list[Any]]:
-    """An operator that writes to its arguments, as a function that returns them."""
-
-    def run(values: dict[str, Any]) -> list[Any]:
-        written = {name: values[name] for name in op.written if name in values}
-        copies = map_tensors(torch.clone, written)
-        _runner(op)({**values, **copies})
-        return list(copies.values())
-
-    return run
-
-
-def _without_operands(session: Results, linear_map: Map) -> Map:
-    """The map alone, with nothing in it that the network may write to."""
-    if not isinstance(linear_map, Affine):
-        return Bilinear(linear_map.product, ())  # type: ignore[arg-type]
-    held = linear_map.constant
-    if held is not None and session.depends(held):
-        held = held.clone()
-    return replace(linear_map, operands=(), constant=held)
-
-
-def _bias_of(session: Results, t: Tensor) -> Tensor | None:
-    stack, rows = session.parts(t)
-    bias = session.layout.bias
-    return stack[rows.index(bias)].unsqueeze(0).clone() if bias in rows else None
-
-
-def place_of(session: Results, t: Tensor) -> Place:
-    """Where a tensor lies that depends on the inputs."""
-    buffer = session.buffer_of(t)
-    assert buffer is not None
-    return Place(t, buffer.key)
 
 
 def _no_program() -> None:
@@ -195,35 +127,6 @@ class Program:
 
     # -- recording ------------------------------------------------------------------------
 
-    def begin(
-        self,
-        session: Results,
-        op: Operator | None,
-        rule: Rule,
-        given: Mapping[str, Any],
-        function: Any = None,
-    ) -> Step:
-        """A step whose results are still to come."""
-
-        def template(value: Any) -> Any:
-            if session.depends(value):
-                return place_of(session, value)
-            return session.copied.get(value, value) if isinstance(value, Tensor) else value
-
-        return Step(
-            session.notes.called_as(op.function if op is not None else None),
-            session.tracker.path,
-            rule.kind,
-            _runner(op) if op is not None else function,
-            pytree.tree_map(template, dict(given)),
-            operator=op.name if op is not None else "",
-            where=session.tracker.describe(),
-        )
-
-    def add(self, step: Step) -> None:
-        """A step whose results are known."""
-        self.steps.append(step)
-
     def constant(
         self, place: Place, value: Tensor, source: Place | None = None, carries: bool = True
     ) -> None:
@@ -244,19 +147,6 @@ class Program:
         if carries:
             step.outputs[0].map = Affine(None, (), value)
         self.steps.append(step)
-
-    def starts_at(self, session: Results, inputs: Mapping[str, Any]) -> None:
-        """Takes down where the inputs lie, before the function can write to them."""
-        for name, tree in inputs.items():
-            self.inputs[name] = [place_of(session, leaf) for leaf in leaves(tree)]
-
-    def ends_at(self, session: Results, output: Any) -> None:
-        """Takes down where the output lies."""
-
-        def end(value: Any) -> Any:
-            return place_of(session, value) if session.carries(value) else value
-
-        self.output = map_leaves(end, output)
 
     # -- running --------------------------------------------------------------------------
 

@@ -70,6 +70,12 @@ class Carriers:
             return t.new_empty((0, *t.shape)), ()
         return buffer.read(Place(t, buffer.key)), buffer.rows
 
+    def place_of(self, t: Tensor) -> Place:
+        """Where a tensor lies that depends on the inputs."""
+        buffer = self.buffer_of(t)
+        assert buffer is not None
+        return Place(t, buffer.key)
+
     def pieces(self, t: Tensor) -> Sequence[Piece]:
         """A concatenation's channels by modality, if nobody has read it as a whole."""
         buffer = self.buffer_of(t)

@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from lmd_cli.decomposition.pytrees import map_tensors
 from lmd_cli.decomposition.registry import aten
 
 #: Share their input's memory though their schema does not say so.
@@ -103,6 +104,13 @@ class Operator:
         """Its result for arguments by name."""
         names = self.schema_names
         return self.function(**{names.get(name, name): value for name, value in given.items()})
+
+    def rewritten(self, given: dict[str, Any]) -> list[Any]:
+        """What it would write to its arguments, in copies of them."""
+        written = {name: given[name] for name in self.written if name in given}
+        copies = map_tensors(torch.clone, written)
+        self.call({**given, **copies})
+        return list(copies.values())
 
 
 def _name(name: str) -> str:
