@@ -16,13 +16,13 @@ from lmd_cli.decomposition.inputs import lifted, names_of
 from lmd_cli.decomposition.layout import Layout
 from lmd_cli.decomposition.linearised.program import Program
 from lmd_cli.decomposition.maps import Stack
-from lmd_cli.decomposition.module_rules import ModuleRules, VariantByModule
+from lmd_cli.decomposition.module_rules import ModuleRules
 from lmd_cli.decomposition.pytrees import leaves, map_leaves, map_tensors
 from lmd_cli.decomposition.result import Decomposition, Parts, decomposed_leaves
 from lmd_cli.decomposition.tracing.audit import clean_stack, is_broken
-from lmd_cli.decomposition.tracing.bias_alone import BiasSession
 from lmd_cli.decomposition.tracing.layers import LayerRecorder, with_parts
 from lmd_cli.decomposition.tracing.modules import find_root
+from lmd_cli.decomposition.tracing.reduced import BiasSession, MapsSession
 from lmd_cli.decomposition.tracing.session import Session
 from lmd_cli.decomposition.variant import Variant
 
@@ -87,7 +87,8 @@ def decompose(
     recorder = LayerRecorder(layers, root, merged)
     session = Session(
         layout,
-        VariantByModule(variant, rules, root),
+        variant,
+        rules,
         root=root,
         audit=audit,
         program=Program() if keep_frozen else None,
@@ -210,7 +211,7 @@ def decompose_onward(
     stack = [*parts.values(), *riding, *([] if bias is None else [bias])]
     root = root if root is not None else find_root(function)
     program = Program() if keep_frozen else None
-    session = Session(layout, VariantByModule(variant, None, root), root=root, program=program)
+    session = Session(layout, variant, root=root, program=program)
     with torch.no_grad():
         start = {"x": [(torch.stack(stack), layout.all_rows[: len(stack)])]}
         tree = trace(session, lambda x: function(x), {"x": total}, start, {})
@@ -232,9 +233,8 @@ def decompose_bias(
         products: how many products of the function the parts are followed through (see
             :func:`.linearised.structure.products_of_features`); behind them the bias goes alone.
     """
-    layout, root = Layout(tuple(inputs)), find_root(function)
-    variants = VariantByModule(variant, None, root)
-    session = BiasSession(layout, variants, root=root, products=products)
+    layout = Layout(tuple(inputs))
+    session = BiasSession(layout, variant, root=find_root(function), products=products)
     with torch.no_grad():
         parts = {name: lifted(layout, name, tree) for name, tree in inputs.items()}
         for name, own in parts.items():
@@ -242,3 +242,29 @@ def decompose_bias(
                 parts[name] = [(stack, (layout.bias,)) for stack, _ in own]
         tree = trace(session, function, inputs, parts, {})
     return _result(session, tree)
+
+
+def recorded_program(
+    function: Callable[..., Any], inputs: Mapping[str, Any], variant: str
+) -> Program:
+    """The linearised network at ``inputs``, whose maps no part goes through yet.
+
+    Args:
+        function, inputs: as in :func:`decompose`.
+        variant: rules that look at no parts (no activation splits).
+
+    Raises:
+        NoRuleError, LeakError: as in :func:`decompose`.
+    """
+    program = Program()
+    session = MapsSession(
+        Layout(tuple(inputs)), variant, {}, root=find_root(function), program=program
+    )
+    with torch.no_grad():
+        unknown: dict[str, list[Stack]] = {
+            name: [(torch.zeros_like(leaf).unsqueeze(0), (0,)) for leaf in leaves(tree)]
+            for name, tree in inputs.items()
+        }
+        trace(session, function, inputs, unknown, {})
+    session.close()
+    return program

@@ -17,7 +17,7 @@ from lmd_cli.decomposition.errors import DecompositionError, LeakError, NoRuleEr
 from lmd_cli.decomposition.inputs import lifted, names_of
 from lmd_cli.decomposition.layout import Layout
 from lmd_cli.decomposition.memory import Place
-from lmd_cli.decomposition.module_rules import ModuleRules, VariantByModule
+from lmd_cli.decomposition.module_rules import ModuleRules
 from lmd_cli.decomposition.pytrees import leaves, map_tensors
 from lmd_cli.decomposition.registry import Rule, RuleInfo, find_rule, function_name
 from lmd_cli.decomposition.result import decomposed_leaves
@@ -99,8 +99,7 @@ def explain_coverage(
     """
     layout = Layout(names_of(inputs))
     root = root if root is not None else find_root(function)
-    variants = VariantByModule(variant, rules, root)
-    session = _Explaining(layout, variants, root=root, plain_modules=plain_modules)
+    session = _Explaining(layout, variant, rules, root=root, plain_modules=plain_modules)
     with torch.no_grad(), _unchanged(nn.Module() if root is None else root) as network:
         session.evaluate(network)
         parts = {name: lifted(layout, name, tree) for name, tree in inputs.items()}

@@ -26,9 +26,7 @@ from benchmarks.setting import OFFSETS, OUTPUT, VARIANT, Bench
 from benchmarks.timing import Comparison, compare, relative, timed
 from lmd_cli.data import collate
 from lmd_cli.decomposition import decompose
-from lmd_cli.decomposition.linearised.replay import collected
 from lmd_cli.decomposition.linearised.streams import Stream
-from lmd_cli.decomposition.linearised.values import Env
 from lmd_cli.evaluation.variants import predict
 from lmd_cli.evaluation.walk import Visit, make_encoder
 from lmd_cli.networks import SimpleBEV
@@ -90,10 +88,8 @@ def one_pass_for_each_part(bench: Bench) -> Parts:
 
     def one_pass(features: Parts, modality: str) -> Tensor:
         stream = Stream(layout.modalities.index(modality), layout.uniform_share)
-        starts: Env = {}
-        for m, x in {**zeros, modality: features[modality]}.items():
-            starts |= program.start(m, [x.unsqueeze(0)])
-        part: Tensor = collected(program, program.run(starts, stream), 1, False)
+        starts = program.start({**zeros, modality: features[modality]})
+        part: Tensor = program.collect(program.run(starts, stream), False)
         return part
 
     found = {m: one_pass(clean, m) for m in bench.network.modalities}

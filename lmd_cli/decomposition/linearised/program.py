@@ -9,17 +9,19 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from lmd_cli.decomposition.errors import DecompositionError
-from lmd_cli.decomposition.linearised.values import Env, keep, read, zeros_at
 from lmd_cli.decomposition.maps import Affine, Map
 from lmd_cli.decomposition.memory import Buffer, Place
-from lmd_cli.decomposition.pytrees import leaves, map_leaves, map_tensors
+from lmd_cli.decomposition.pytrees import leaves, map_leaves
+
+#: Buffers by the number of their storage; those that are not there are zero.
+Env: TypeAlias = dict[int, Buffer]
 
 
 @dataclass(eq=False)
@@ -175,38 +177,88 @@ class Program:
             found.insert(0, keys)
         return found
 
-    def start(self, modality: str, tree: Any) -> Env:
-        """Buffers of one modality's tensors ``(rows, *shape)``.
+    def batch_of(self, name: str, tree: Any) -> int | None:
+        """How many inputs a modality's tensors are, where what was decomposed is a batch of one;
+        ``None`` for one input, shaped as that."""
+        shapes = [tuple(leaf.shape) for leaf in leaves(tree)]
+        return (
+            None
+            if shapes == [place.shape for place in self.inputs[name]]
+            else max(n[0] for n in shapes)
+        )
+
+    def start(self, inputs: Mapping[str, Any], batch: int | None = None) -> Env:
+        """Buffers of inputs by modality, or of a batch of them.
 
         Raises:
             DecompositionError: they are not shaped as the tensors that were decomposed.
         """
-        found: Env = {}
-        for leaf, place in zip(leaves(tree), self.inputs[modality], strict=True):
-            if tuple(leaf.shape[1:]) != place.shape:
-                raise DecompositionError(
-                    f"{modality!r} was decomposed at shape {place.shape}; got "
-                    f"{tuple(leaf.shape[1:])}"
-                )
-            keep(found, place, leaf).shared = True  # the caller's memory
-        return found
-
-    def start_whole(self, inputs: Mapping[str, Any]) -> Env:
-        """Buffers of all inputs, shaped as those that were decomposed."""
-        found: Env = {}
+        env: Env = {}
         for name, tree in inputs.items():
-            found |= self.start(name, map_tensors(lambda t: t.unsqueeze(0), tree))
-        return found
+            for leaf, place in zip(leaves(tree), self.inputs[name], strict=True):
+                stack = leaf.unsqueeze(0 if batch is None else 1)  # (rows, *place.shape)
+                if tuple(stack.shape[1:]) != place.shape:
+                    raise DecompositionError(
+                        f"{name!r} was decomposed at shape {place.shape}; got "
+                        f"{tuple(stack.shape[1:])}"
+                    )
+                keep(env, place, stack).shared = True  # the caller's memory
+        return env
 
-    def collect(self, env: Env, rows: int, bias: bool) -> Any:
-        """The output as stacks ``(rows, *shape)``; a constant belongs to the bias."""
+    def collect(self, env: Env, bias: bool, batch: int | None = None) -> Any:
+        """The function's output, or a batch of them; a constant belongs to the bias."""
+        rows = 1 if batch is None else batch
 
         def leaf(value: Any) -> Any:
             if isinstance(value, Place):
-                stack = read(env, value)
-                return zeros_at(value, rows) if stack is None else stack
-            if isinstance(value, Tensor):
-                return (value if bias else torch.zeros_like(value)).expand(rows, *value.shape)
-            return value
+                made = read(env, value)
+                stack = zeros_at(value, rows) if made is None else made
+            elif isinstance(value, Tensor):
+                stack = (value if bias else torch.zeros_like(value)).expand(rows, *value.shape)
+            else:
+                return value
+            if batch is None:
+                return stack[0]
+            return stack.flatten(0, 1) if stack.dim() > 1 else stack
 
         return map_leaves(leaf, self.output)
+
+
+# -- the values of a program that runs ------------------------------------------------------------
+
+
+def read(env: Env, place: Place) -> Tensor | None:
+    """A stack ``(rows, *shape)``, ``None`` where it is zero."""
+    buffer = env.get(place.key)
+    return None if buffer is None else buffer.read(place)
+
+
+def store(env: Env, step: Step, output: Output, stack: Tensor | None) -> None:
+    """Puts a result where it lies; ``None`` is zero."""
+    place = output.place
+    if stack is None:
+        buffer = None if step.fresh else env.get(place.key)
+        if buffer is None:
+            env.pop(place.key, None)
+            return
+        stack = zeros_at(place, len(buffer.rows))
+    if step.fresh:
+        keep(env, place, stack)
+        return
+    rows = tuple(range(len(stack)))
+    if place.key not in env:  # zero so far
+        start, n = output.whole
+        env[place.key] = Buffer(place.key, rows, stack.new_zeros((len(stack), n)), start)
+    env[place.key].write(stack, rows, place)
+
+
+def keep(env: Env, place: Place, stack: Tensor) -> Buffer:
+    """Puts a stack ``(rows, *shape)`` as all that is in a storage."""
+    buffer = env[place.key] = Buffer(place.key)
+    buffer.put(stack, tuple(range(len(stack))), place)
+    return buffer
+
+
+def zeros_at(place: Place, rows: int) -> Tensor:
+    """A stack of zeros."""
+    return torch.zeros((rows, *place.shape), dtype=place.dtype, device=place.device)

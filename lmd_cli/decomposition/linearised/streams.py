@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from lmd_cli.decomposition.errors import DecompositionError
-from lmd_cli.decomposition.linearised.program import Output, Step
-from lmd_cli.decomposition.linearised.values import Env, read, store, zeros_at
+from lmd_cli.decomposition.linearised.program import Env, Output, Step, read, store, zeros_at
 from lmd_cli.decomposition.maps import Affine, Origin, own_terms, summed
 
 

@@ -1,5 +1,5 @@
-"""One run as rules see it: its settings, who called what by which rule, how well the parts summed to
-the totals, and the errors that name a call."""
+"""One run as rules see it: its settings, who called what by which rule, how well the parts summed
+to the totals, and the errors that name a call."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lmd_cli.decomposition.errors import (
 )
 from lmd_cli.decomposition.layout import Layout
 from lmd_cli.decomposition.linearised.program import Program
-from lmd_cli.decomposition.module_rules import VariantByModule, plain_modules_of
+from lmd_cli.decomposition.module_rules import ModuleRules, VariantByModule, plain_modules_of
 from lmd_cli.decomposition.pytrees import leaves, named_leaves
 from lmd_cli.decomposition.registry import Rule, RuleInfo, function_name
 from lmd_cli.decomposition.tracing.audit import (
@@ -81,7 +81,8 @@ class Run(Carriers):
 
     Args:
         layout: rows of the stacks.
-        variants: linearisation rules, by module.
+        variant: linearisation rules; ``rules``: others in some modules, of
+            :class:`.VariantByModule`.
         root: module whose qualified names are used in errors and records.
         audit: measure conservation and shares after every function; ``"raise"`` makes one that
             breaks conservation an error.
@@ -103,7 +104,8 @@ class Run(Carriers):
     def __init__(
         self,
         layout: Layout,
-        variants: VariantByModule,
+        variant: str | Variant,
+        rules: ModuleRules | None = None,
         *,
         root: nn.Module | None = None,
         audit: bool | Literal["raise"] = False,
@@ -113,7 +115,8 @@ class Run(Carriers):
         grad: bool = False,
     ):
         super().__init__(layout)
-        self._variants, self.program, self._grad = variants, program, grad
+        self._variants = VariantByModule(variant, rules, root)
+        self.program, self._grad = program, grad
         self.tracker, self.audit, self.on_layer = ModuleTracker(root), audit, on_layer
         names = known_modules(plain_modules, root, "plain_modules")
         self._plain_modules = names | plain_modules_of(root)
