@@ -20,7 +20,7 @@ from lmd_cli.decomposition.module_rules import ModuleRules
 from lmd_cli.decomposition.pytrees import leaves, map_leaves, map_tensors
 from lmd_cli.decomposition.result import Decomposition, Parts, decomposed_leaves
 from lmd_cli.decomposition.tracing.audit import clean_stack, is_broken
-from lmd_cli.decomposition.tracing.layers import LayerRecorder, with_parts
+from lmd_cli.decomposition.tracing.layers import keep_layers, with_parts
 from lmd_cli.decomposition.tracing.modules import find_root
 from lmd_cli.decomposition.tracing.reduced import BiasSession, MapsSession
 from lmd_cli.decomposition.tracing.session import Session
@@ -84,7 +84,6 @@ def decompose(
         raise InputError(f"bilinear must be 'bias' or 'interaction', not {bilinear!r}")
     layout = Layout(names_of(inputs), {k: len(v) for k, v in (extras or {}).items()})
     root, merged = root if root is not None else find_root(function), bilinear == "bias"
-    recorder = LayerRecorder(layers, root, merged)
     session = Session(
         layout,
         variant,
@@ -92,11 +91,10 @@ def decompose(
         root=root,
         audit=audit,
         program=Program() if keep_frozen else None,
-        on_layer=recorder if recorder.wanted else None,
         plain_modules=plain_modules,
         grad=grad,
     )
-    recorder.session = session
+    kept = keep_layers(session, layers, root, merged)
     with nullcontext() if grad else torch.no_grad():
         parts = {
             name: lifted(layout, name, tree, (extras or {}).get(name, ()))
@@ -107,7 +105,7 @@ def decompose(
         raise LeakError("no output carries parts: it does not depend on the inputs, or they leaked")
     if audit is not True:  # the records show where
         _require_conserved(tree, layout)
-    return _result(session, tree, recorder.layers, merged)
+    return _result(session, tree, kept, merged)
 
 
 def trace(

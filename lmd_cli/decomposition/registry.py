@@ -163,9 +163,6 @@ def unregister_rule(function: Any) -> None:
 
 def find_rule(function: Any) -> Rule | None:
     """The rule of a function, or ``None``; an overload has its operator's rule."""
-    if isinstance(function, torch._ops.OpOverload):
-        found = _RULES.get(function)
-        return found if found is not None else _RULES.get(function.overloadpacket)
     return _RULES.get(operator_of(function))
 
 

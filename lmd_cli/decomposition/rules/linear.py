@@ -21,9 +21,8 @@ from lmd_cli.decomposition.rules.common import (
     product,
 )
 from lmd_cli.decomposition.rules.refusals import MATRIX
-from lmd_cli.decomposition.tracing.calls import Call
+from lmd_cli.decomposition.tracing.calls import Call, Result
 
-Result = tuple[Any, Any]
 Run = Callable[[Tensor], Tensor]
 #: ``apply(tensor, **others)``, the tensor's number of dimensions, and the other arguments; gives
 #: the function of a stack.

@@ -19,10 +19,9 @@ from torch import Tensor
 
 from lmd_cli.decomposition.maps import Affine, Origin
 from lmd_cli.decomposition.registry import aten_rule
-from lmd_cli.decomposition.tracing.calls import Call
+from lmd_cli.decomposition.tracing.calls import Call, Result
 
 Mean = Callable[[Tensor], Tensor]
-Result = tuple[Any, Any]
 _HALF = (torch.float16, torch.bfloat16)
 
 

@@ -11,9 +11,7 @@ from torch import Tensor
 from lmd_cli.decomposition.maps import Affine, constant
 from lmd_cli.decomposition.registry import aten_rule
 from lmd_cli.decomposition.rules.common import jointly_linear, spread
-from lmd_cli.decomposition.tracing.calls import Call
-
-Result = tuple[Tensor, Any]
+from lmd_cli.decomposition.tracing.calls import Call, Result
 
 
 def weighted_sum(call: Call, total: Tensor, terms: Sequence[tuple[Any, Any]]) -> Affine:

@@ -68,14 +68,17 @@ class Aliases(Results):
 
     # -- writes ----------------------------------------------------------------------------
 
-    def adopt(self, t: Tensor) -> None:
-        """A plain tensor that is about to receive parts: what it held is bias."""
+    def adopt(self, t: Tensor, carries: bool = True) -> None:
+        """A plain tensor that is about to be written to: if parts are, what it held is bias."""
         held, before = whole_storage(t), self.buffer_of(t)
-        self.masked = self.masked or holds_infinity(held)
-        buffer = self.give(held, held.clone().unsqueeze(0), (self.layout.bias,))
+        if carries:
+            self.masked = self.masked or holds_infinity(held)
+            buffer = self.give(held, held.clone().unsqueeze(0), (self.layout.bias,))
+        else:
+            buffer = self.track(held)
         if self.program is not None:
             source = None if before is None else Place(held, before.key)
-            self.program.constant(Place(held, buffer.key), held.clone(), source)
+            self.program.constant(Place(held, buffer.key), held.clone(), source, carries)
 
     def _write(self, op: Operator, rule: Rule | None, args: Any, kwargs: Any, carries: bool) -> Any:
         """An operator that writes to its arguments: the parts of its functional form, whose rule
@@ -105,10 +108,7 @@ class Aliases(Results):
         self.met(CONSTANT, op)
         for t in targets:
             if not self.depends(t):
-                held = whole_storage(t)
-                place = Place(held, self.track(held).key)
-                if self.program is not None:
-                    self.program.constant(place, held.clone(), carries=False)
+                self.adopt(t, carries=False)
         step = self._step(Call(self, op.function, CONSTANT, self._held(given), operator=op))
         result = op.call(given)
         if self.program is not None and step is not None:

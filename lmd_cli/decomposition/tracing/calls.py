@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
@@ -19,6 +19,9 @@ from lmd_cli.decomposition.tracing.operators import Operator
 from lmd_cli.decomposition.tracing.patches import setting
 from lmd_cli.decomposition.tracing.run import Run
 from lmd_cli.decomposition.variant import Variant
+
+#: What a rule gives: the total and its map; of several results, a list of maps or ``None``.
+Result: TypeAlias = tuple[Any, Any]
 
 
 def holds_infinity(value: Any) -> bool:
@@ -63,7 +66,7 @@ class Call:
         """Whether it runs inside a recurrent layer or cell."""
         return self._session.recurrent
 
-    def linearise(self, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+    def linearise(self, *args: Any, **kwargs: Any) -> Result:
         """The total and its map, by the rule.
 
         Raises:

@@ -10,12 +10,15 @@ from torch import Tensor, nn
 from lmd_cli.decomposition.errors import InputError
 from lmd_cli.decomposition.pytrees import map_tensors
 from lmd_cli.decomposition.result import DecomposedTensor, Parts
+from lmd_cli.decomposition.tracing.carriers import Carriers
 from lmd_cli.decomposition.tracing.modules import near
-from lmd_cli.decomposition.tracing.session import Session
+from lmd_cli.decomposition.tracing.run import Run
 
 
-class LayerRecorder:
-    """Keeps the output parts of chosen modules, in order of execution.
+def keep_layers(
+    session: Run, layers: Iterable[str] | Literal["all"], root: nn.Module | None, merged: bool
+) -> dict[str, Parts]:
+    """The output parts of chosen modules, which come while a session runs, in order of execution.
 
     Args:
         layers: qualified names, or ``"all"``.
@@ -25,32 +28,25 @@ class LayerRecorder:
     Raises:
         InputError: a name that no module has.
     """
+    kept: dict[str, Parts] = {}
+    names = frozenset((layers,) if isinstance(layers, str) else layers)
+    known = {name for name, _ in root.named_modules()} if root is not None else set()
+    for name in sorted(names - known) if layers != "all" else ():
+        raise InputError(f"unknown layer {name!r}{near(name, known)}")
 
-    def __init__(
-        self, layers: Iterable[str] | Literal["all"], root: nn.Module | None, merged: bool = True
-    ):
-        self._all, self._merged = layers == "all", merged
-        names = (layers,) if isinstance(layers, str) else layers
-        self._names = frozenset() if self._all else frozenset(names)
-        self.wanted = self._all or bool(self._names)  # whether any layer was asked for
-        self.session: Session | None = None
-        self.layers: dict[str, Parts] = {}
-        modules = root.named_modules() if root is not None and self._names else ()
-        known = {name for name, _ in modules}
-        for name in sorted(self._names - known):
-            raise InputError(f"unknown layer {name!r}{near(name, known)}")
-
-    def __call__(self, name: str, module: nn.Module, output: Any) -> None:
-        if not (self._all or name in self._names):
+    def keep(name: str, module: nn.Module, output: Any) -> None:
+        if layers != "all" and name not in names:
             return
-        count = sum(1 for key in self.layers if key.split("#")[0] == name)
-        assert self.session is not None
-        tree = map_tensors(lambda t: with_parts(self.session, t, copy=True), output)
-        key = f"{name}#{count + 1}" if count else name
-        self.layers[key] = Parts(tree, self.session.layout, self._merged)
+        count = sum(1 for key in kept if key.split("#")[0] == name)
+        tree = map_tensors(lambda t: with_parts(session, t, copy=True), output)
+        kept[f"{name}#{count + 1}" if count else name] = Parts(tree, session.layout, merged)
+
+    if names:
+        session.on_layer = keep
+    return kept
 
 
-def with_parts(session: Any, t: Tensor, copy: bool = False) -> Any:
+def with_parts(session: Carriers, t: Tensor, copy: bool = False) -> Tensor | DecomposedTensor:
     """A tensor with its parts; a copy that later writes do not change."""
     total = t.clone() if copy else t
     if not session.carries(t):

@@ -87,14 +87,14 @@ class Run(Carriers):
         audit: measure conservation and shares after every function; ``"raise"`` makes one that
             breaks conservation an error.
         program: takes the maps down, in order.
-        on_layer: called as ``on_layer(name, module, output)`` after every module whose output
-            carries parts.
         plain_modules: names of modules that may turn parts into constants.
         grad: let gradients flow through the parts.
 
     Attributes:
         gradients: whether the plain call would record gradients.
         masked: whether totals may hold infinities (masked logits).
+        on_layer: called as ``on_layer(name, module, output)`` after every module whose output
+            carries parts.
         calls: the functions of torch that run, the innermost last.
         composing_recurrent: whether the single operations of a fused recurrent layer run.
         coverage, counts: by module and function, the rule that was met and how often.
@@ -110,14 +110,14 @@ class Run(Carriers):
         root: nn.Module | None = None,
         audit: bool | Literal["raise"] = False,
         program: Program | None = None,
-        on_layer: Callable[[str, nn.Module, Any], None] | None = None,
         plain_modules: Iterable[str] = (),
         grad: bool = False,
     ):
         super().__init__(layout)
         self._variants = VariantByModule(variant, rules, root)
         self.program, self._grad = program, grad
-        self.tracker, self.audit, self.on_layer = ModuleTracker(root), audit, on_layer
+        self.tracker, self.audit = ModuleTracker(root), audit
+        self.on_layer: Callable[[str, nn.Module, Any], None] | None = None
         names = known_modules(plain_modules, root, "plain_modules")
         self._plain_modules = names | plain_modules_of(root)
         self.failure: DecompositionError | None = None
