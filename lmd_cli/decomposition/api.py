@@ -18,10 +18,9 @@ from lmd_cli.decomposition.linearised.program import Program
 from lmd_cli.decomposition.maps import Stack
 from lmd_cli.decomposition.module_rules import ModuleRules
 from lmd_cli.decomposition.pytrees import leaves, map_leaves, map_tensors
-from lmd_cli.decomposition.result import Decomposition, Parts, decomposed_leaves
+from lmd_cli.decomposition.result import DecomposedTensor, Decomposition, Parts, decomposed_leaves
 from lmd_cli.decomposition.tracing.audit import clean_stack, is_broken
-from lmd_cli.decomposition.tracing.layers import keep_layers, with_parts
-from lmd_cli.decomposition.tracing.modules import find_root
+from lmd_cli.decomposition.tracing.modules import find_root, near
 from lmd_cli.decomposition.tracing.reduced import BiasSession, MapsSession
 from lmd_cli.decomposition.tracing.session import Session
 from lmd_cli.decomposition.variant import Variant
@@ -94,12 +93,9 @@ def decompose(
         plain_modules=plain_modules,
         grad=grad,
     )
-    kept = keep_layers(session, layers, root, merged)
+    kept = _keep_layers(session, layers, root, merged)
     with nullcontext() if grad else torch.no_grad():
-        parts = {
-            name: lifted(layout, name, tree, (extras or {}).get(name, ()))
-            for name, tree in inputs.items()
-        }
+        parts = lifted(layout, inputs, extras or {})
         tree = trace(session, function, inputs, parts, constants or {})
     if not decomposed_leaves(tree):
         raise LeakError("no output carries parts: it does not depend on the inputs, or they leaked")
@@ -139,7 +135,7 @@ def trace(
             return session.place_of(value) if session.carries(value) else value
 
         session.program.output = map_leaves(end, output)
-    return map_tensors(lambda t: with_parts(session, t), output)
+    return map_tensors(lambda t: _with_parts(session, t), output)
 
 
 def _result(
@@ -165,11 +161,7 @@ _NOT_FINITE = (
 
 
 def _require_conserved(tree: Any, layout: Layout) -> None:
-    """The parts of the output sum to it: writes that nothing can see show here.
-
-    Raises:
-        ConservationError: they do not.
-    """
+    """The parts of the output must sum to it: writes that nothing can see show here."""
     for x in decomposed_leaves(tree):
         stack, cuda = clean_stack(x.parts, x.rows, layout), torch.backends
         rounded = x.total.is_cuda and (cuda.cuda.matmul.allow_tf32 or cuda.cudnn.allow_tf32)
@@ -177,6 +169,37 @@ def _require_conserved(tree: Any, layout: Layout) -> None:
             continue
         finite = bool(torch.isfinite(stack[:, torch.isfinite(x.total)]).all())
         raise ConservationError(_NOT_THE_SUM if finite else _NOT_FINITE)
+
+
+def _keep_layers(
+    session: Session, layers: Iterable[str] | Literal["all"], root: nn.Module | None, merged: bool
+) -> dict[str, Parts]:
+    """The output parts of chosen modules, in order of execution, as they come while it runs."""
+    kept: dict[str, Parts] = {}
+    names = frozenset((layers,) if isinstance(layers, str) else layers)
+    known = {name for name, _ in root.named_modules()} if root is not None else set()
+    for name in sorted(names - known) if layers != "all" else ():
+        raise InputError(f"unknown layer {name!r}{near(name, known)}")
+
+    def keep(name: str, module: nn.Module, output: Any) -> None:
+        if layers != "all" and name not in names:
+            return
+        count = sum(1 for key in kept if key.split("#")[0] == name)
+        tree = map_tensors(lambda t: _with_parts(session, t, copy=True), output)
+        kept[f"{name}#{count + 1}" if count else name] = Parts(tree, session.layout, merged)
+
+    if names:
+        session.on_layer = keep
+    return kept
+
+
+def _with_parts(session: Session, t: Tensor, copy: bool = False) -> Tensor | DecomposedTensor:
+    """A tensor with its parts; a copy that later writes do not change."""
+    total = t.clone() if copy else t
+    if not session.carries(t):
+        return total
+    stack, rows = session.parts(t)
+    return DecomposedTensor(total, stack.clone() if copy else stack, rows)
 
 
 def decompose_onward(
@@ -234,7 +257,7 @@ def decompose_bias(
     layout = Layout(tuple(inputs))
     session = BiasSession(layout, variant, root=find_root(function), products=products)
     with torch.no_grad():
-        parts = {name: lifted(layout, name, tree) for name, tree in inputs.items()}
+        parts = lifted(layout, inputs)
         for name, own in parts.items():
             if not any(bool(stack.any()) for stack, _ in own):
                 parts[name] = [(stack, (layout.bias,)) for stack, _ in own]

@@ -102,8 +102,7 @@ def explain_coverage(
     session = _Explaining(layout, variant, rules, root=root, plain_modules=plain_modules)
     with torch.no_grad(), _unchanged(nn.Module() if root is None else root) as network:
         session.evaluate(network)
-        parts = {name: lifted(layout, name, tree) for name, tree in inputs.items()}
-        output = trace(session, function, inputs, parts, constants or {})
+        output = trace(session, function, inputs, lifted(layout, inputs), constants or {})
     if not decomposed_leaves(output):
         session.gap("the output", NoRuleError("no output carries parts"), "", module="")
     return Coverage(tuple(session.rows()))

@@ -14,13 +14,19 @@ import torch
 from torch import Tensor
 
 from lmd_cli.decomposition.errors import DecompositionError
-from lmd_cli.decomposition.linearised.program import Env, Output, Step, read, store
+from lmd_cli.decomposition.linearised.program import (
+    Env,
+    Output,
+    Step,
+    read,
+    shares_constants,
+    store,
+)
 from lmd_cli.decomposition.linearised.streams import Stream
-from lmd_cli.decomposition.linearised.structure import kept_program, shares_constants
 from lmd_cli.decomposition.maps import Affine, same
 from lmd_cli.decomposition.memory import Place
 from lmd_cli.decomposition.pytrees import leaves, map_tensors
-from lmd_cli.decomposition.result import Decomposition
+from lmd_cli.decomposition.result import Decomposition, kept_program
 
 #: With the divisors of norms that a network writes itself.
 NORMALISATIONS = frozenset({"normalisation", "statistic", "quotient"})

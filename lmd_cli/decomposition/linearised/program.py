@@ -6,7 +6,7 @@ are steps that write where the network wrote. Nothing of the user's code runs ag
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, TypeAlias
@@ -61,7 +61,7 @@ class Step:
     """One call.
 
     Attributes:
-        operation, module: its names.
+        operation: its name.
         kind: of its rule.
         function: what was called, as a function of its arguments by name.
         given: the arguments; a :class:`~.memory.Place` where one depends on the inputs.
@@ -72,7 +72,6 @@ class Step:
     """
 
     operation: str
-    module: str
     kind: str
     function: Callable[[dict[str, Any]], Any]
     given: dict[str, Any]
@@ -103,10 +102,6 @@ class Step:
         self.outputs[0].whole = (buffer.start, buffer.data.shape[1])
 
 
-def _no_program() -> None:
-    """What a pickled program comes back as."""
-
-
 class Program:
     """The maps of one decomposition.
 
@@ -125,7 +120,7 @@ class Program:
         return self  # nothing changes it once it is recorded
 
     def __reduce__(self) -> Any:
-        return _no_program, ()  # its maps are functions, which cannot be pickled
+        return type(None), ()  # its maps are functions, which cannot be pickled
 
     # -- recording ------------------------------------------------------------------------
 
@@ -144,7 +139,7 @@ class Program:
             held: Tensor = values.get("input", value)
             return held.clone()
 
-        step = Step("a plain tensor", "", "constant", run, given)
+        step = Step("a plain tensor", "constant", run, given)
         step.add_constant(place, value)
         if carries:
             step.outputs[0].map = Affine(None, (), value)
@@ -222,6 +217,48 @@ class Program:
             return stack.flatten(0, 1) if stack.dim() > 1 else stack
 
         return map_leaves(leaf, self.output)
+
+
+# -- what a program is made of: where features are multiplied, what is shared out ----------------
+
+
+def outputs_of(program: Program) -> Iterator[Output]:
+    """Every result of every step, in order."""
+    return (output for step in program.steps for output in step.outputs)
+
+
+def products_of(program: Program) -> list[bool]:
+    """For each product of two factors that carry parts, whether both depend on the inputs."""
+    products = (o for o in outputs_of(program) if o.map is not None)
+    return [o.varies for o in products if not isinstance(o.map, Affine)]
+
+
+def products_of_features(program: Program) -> int:
+    """How many products are met up to the last whose factors both depend on the inputs."""
+    varying = [i for i, varies in enumerate(products_of(program), start=1) if varies]
+    return varying[-1] if varying else 0
+
+
+def splits_bias(program: Program) -> bool:
+    """Whether an activation hands a part of the bias to modalities (Appendix C)."""
+    maps = (output.map for output in outputs_of(program))
+    return any(isinstance(m, Affine) and m.shares is not None for m in maps)
+
+
+def shares_constants(program: Program) -> bool:
+    """Whether any constant goes to a modality: shared out (eq. 10), or by Appendix C."""
+    return splits_bias(program) or any(output.uniform for output in outputs_of(program))
+
+
+def shared_alike(program: Program) -> bool:
+    """Whether variants that differ only in where constants go have parts that differ by constants.
+
+    They do where features are multiplied with each other before any constant can be shared out.
+    """
+    outputs = list(outputs_of(program))
+    last = max((i for i, output in enumerate(outputs) if output.varies), default=0)
+    affine = [output.map for output in outputs[:last] if isinstance(output.map, Affine)]
+    return not any(m.origin is not None or m.splits for m in affine)
 
 
 # -- the values of a program that runs ------------------------------------------------------------

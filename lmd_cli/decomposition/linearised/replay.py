@@ -19,12 +19,11 @@ from torch import Tensor
 from lmd_cli.decomposition.errors import DecompositionError
 from lmd_cli.decomposition.layout import BIAS
 from lmd_cli.decomposition.linearised.heads import LinearHead, find_heads
-from lmd_cli.decomposition.linearised.program import Env, Step, keep, read
+from lmd_cli.decomposition.linearised.program import Env, Step, keep, read, splits_bias
 from lmd_cli.decomposition.linearised.streams import Stream
-from lmd_cli.decomposition.linearised.structure import kept_program, splits_bias
 from lmd_cli.decomposition.maps import Origin
 from lmd_cli.decomposition.pytrees import leaves
-from lmd_cli.decomposition.result import Decomposition
+from lmd_cli.decomposition.result import Decomposition, kept_program
 
 
 class Linearised:
@@ -117,17 +116,11 @@ class Linearised:
 
 
 class _Pass(NamedTuple):
-    """Some inputs on their way.
-
-    Attributes:
-        env: what is there at the end.
-        batch: how many inputs, if they are a batch.
-        before: what stands before each head, ``(rows, 1, channels, Z, X)``.
-    """
+    """Some inputs on their way."""
 
     env: Env
     batch: int | None
-    before: dict[LinearHead, Tensor]
+    before: dict[LinearHead, Tensor]  # what stands before each head, (rows, 1, channels, Z, X)
 
 
 def constants_alone(decomposition: Decomposition, origin: Origin) -> Any:

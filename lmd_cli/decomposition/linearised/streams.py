@@ -90,11 +90,7 @@ class Stream:
 
 
 def _require_apart(output: Output, a: Tensor | None, b: Tensor | None) -> None:
-    """Constants that go through alone must not have reached what multiplies parts.
-
-    Raises:
-        DecompositionError: they have, so what they make depends on the parts.
-    """
+    """Constants that go through alone must not have reached what multiplies parts."""
     multipliers = [a] if output.alone[0] else [b] if output.alone[1] else [a, b]
     if any(x is not None and bool(x.any()) for x in multipliers):
         raise DecompositionError(

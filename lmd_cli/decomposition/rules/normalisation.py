@@ -72,11 +72,7 @@ def _wide(h: Tensor) -> Tensor:
 
 
 def _require_plain(call: Call) -> None:
-    """Refuses parts in parameters.
-
-    Raises:
-        NoRuleError: one of them carries parts.
-    """
+    """Refuses parts in parameters."""
     for name, value in call.given.items():
         if name != "input" and call.carries(value):
             raise call.refused(f"its {name} carries parts; it has a rule for its input only")

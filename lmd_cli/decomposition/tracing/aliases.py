@@ -23,10 +23,6 @@ STRUCTURE = Rule(lambda *_: None, "structure", "eq. 13")
 class Aliases(Results):
     """Follows views and writes, also into plain tensors."""
 
-    def __init__(self, *settings: Any, **options: Any):
-        super().__init__(*settings, **options)
-        self._copies: set[int] = set()  # numbers of the storages that stand for detached tensors
-
     # -- views -----------------------------------------------------------------------------
 
     def _view(self, op: Operator, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:

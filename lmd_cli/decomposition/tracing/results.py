@@ -10,7 +10,6 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
-from torch.utils.weak import WeakIdKeyDictionary
 
 from lmd_cli.decomposition.errors import DecompositionError
 from lmd_cli.decomposition.linearised.program import Output, Step
@@ -35,15 +34,7 @@ from lmd_cli.decomposition.tracing.run import CONSTANT, Run
 
 
 class Results(Run):
-    """Gives parts to what operators make, and takes the maps down.
-
-    Attributes:
-        copied: for constants that a program keeps as copies, where the original lies.
-    """
-
-    def __init__(self, *settings: Any, **options: Any):
-        super().__init__(*settings, **options)
-        self.copied = WeakIdKeyDictionary()
+    """Gives parts to what operators make, and takes the maps down."""
 
     # -- what a rule is given, and what it gives ----------------------------------------------
 
@@ -79,7 +70,6 @@ class Results(Run):
         op = call.operator
         return Step(
             self.called_as(call.function),
-            self.tracker.path,
             call.rule.kind,
             live if op is None else op.call,
             pytree.tree_map(template, dict(call.given)),
@@ -211,10 +201,7 @@ class Results(Run):
             assert source is not None
             source.shared = True
         buffer = self.track(total)
-        pieces = [
-            Piece(start, stack.shape[2], own, stack)
-            for start, (stack, own) in zip(linear_map.starts, stacks, strict=True)
-        ]
+        pieces = [Piece(start, *own) for start, own in zip(linear_map.starts, stacks, strict=True)]
         buffer.put_pieces(pieces, Place(total, buffer.key))
         return True
 

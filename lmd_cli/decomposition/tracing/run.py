@@ -11,6 +11,7 @@ from typing import Any, Literal, NoReturn
 
 import torch
 from torch import Tensor, nn
+from torch.utils.weak import WeakIdKeyDictionary
 
 from lmd_cli.decomposition.errors import (
     ConservationError,
@@ -121,6 +122,8 @@ class Run(Carriers):
         names = known_modules(plain_modules, root, "plain_modules")
         self._plain_modules = names | plain_modules_of(root)
         self.failure: DecompositionError | None = None
+        self.copied = WeakIdKeyDictionary()  # where the originals of a program's copies lie
+        self._copies: set[int] = set()  # numbers of the storages that stand for detached tensors
         self.gradients = torch.is_grad_enabled()
         self.masked = self._paused = self.composing_recurrent = False
         self.calls: list[CalledFunction] = []

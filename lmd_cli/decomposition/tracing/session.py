@@ -92,16 +92,15 @@ class Session(Aliases):
         given = op.bind(args, kwargs).items()
         tensors = ((name, t) for name, t in given if isinstance(t, Tensor) and name != "noise")
         keys = {name: id(t.untyped_storage()) for name, t in tensors}
-        unwritten = {name: key for name, key in keys.items() if key in self._unwritten}
-        for name in unwritten.keys() & set(op.written):
-            self._unwritten.pop(unwritten.pop(name), None)
-        if unwritten:
+        if any(keys[name] in self._unwritten for name in keys.keys() - set(op.written)):
             how = (
                 "reads memory that no operator of torch has written to: code outside torch has (an "
                 "extension, a kernel), and its parts are not known; make it a custom operator or "
                 "autograd function and register a rule for it"
             )
             raise self.leak(None, how)
+        for name in keys.keys() & set(op.written):
+            self._unwritten.pop(keys[name], None)
 
     # -- operators -----------------------------------------------------------------------
 
