@@ -252,7 +252,7 @@ def decompose_bias(
             they have no parts.
         variant: linearisation rules that give all constants to the bias.
         products: how many products of the function the parts are followed through (see
-            :func:`.linearised.structure.products_of_features`); behind them the bias goes alone.
+            :func:`.linearised.program.products_of_features`); behind them the bias goes alone.
     """
     layout = Layout(tuple(inputs))
     session = BiasSession(layout, variant, root=find_root(function), products=products)
@@ -270,12 +270,8 @@ def recorded_program(
 ) -> Program:
     """The linearised network at ``inputs``, whose maps no part goes through yet.
 
-    Args:
-        function, inputs: as in :func:`decompose`.
-        variant: rules that look at no parts (no activation splits).
-
-    Raises:
-        NoRuleError, LeakError: as in :func:`decompose`.
+    ``variant`` is of rules that look at no parts (no activation splits); the errors are those of
+    :func:`decompose`.
     """
     program = Program()
     session = MapsSession(

@@ -16,13 +16,13 @@ from lmd_cli.decomposition.api import trace
 from lmd_cli.decomposition.errors import DecompositionError, LeakError, NoRuleError
 from lmd_cli.decomposition.inputs import lifted, names_of
 from lmd_cli.decomposition.layout import Layout
-from lmd_cli.decomposition.memory import Place
+from lmd_cli.decomposition.memory import Place, is_continuous
 from lmd_cli.decomposition.module_rules import ModuleRules
 from lmd_cli.decomposition.pytrees import leaves, map_tensors
 from lmd_cli.decomposition.registry import Rule, RuleInfo, find_rule, function_name
 from lmd_cli.decomposition.result import decomposed_leaves
 from lmd_cli.decomposition.tracing.modules import find_root, training_mode
-from lmd_cli.decomposition.tracing.operators import operator
+from lmd_cli.decomposition.tracing.operators import functional_of, operator
 from lmd_cli.decomposition.tracing.session import Session
 from lmd_cli.decomposition.variant import Variant
 
@@ -190,7 +190,7 @@ class _Explaining(Session):
     def _make_bias(self, tree: Any) -> None:
         """All of every tensor is bias, whatever parts it had."""
         for t in leaves(tree):
-            if not isinstance(t, Tensor) or not (t.is_floating_point() or t.is_complex()):
+            if not is_continuous(t):
                 continue
             parts, bias = t.clone().unsqueeze(0), (self.layout.bias,)
             buffer = self.buffer_of(t)
@@ -244,8 +244,7 @@ class _Explaining(Session):
 
 def _register_call(function: Any) -> str:
     """The line that would fill a gap."""
-    if isinstance(function, torch._ops.OpOverload):
-        function = (operator(function).functional or operator(function)).function
+    function = functional_of(function)
     rule, name = find_rule(function), function_name(function)
     if rule is None:
         return f"@register_rule({name})"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from operator import attrgetter
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -215,3 +215,8 @@ def expanded(stack: Tensor, rows: Rows, wanted: Rows) -> Tensor:
     for row, value in zip(rows, stack, strict=True):
         wide[wanted.index(row)] = value
     return wide
+
+
+def is_continuous(value: Any) -> bool:
+    """Whether a value is a tensor that can carry parts: its elements are no integers."""
+    return isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex())

@@ -95,12 +95,6 @@ class Step:
         """Takes down a result that is a constant of the operating point."""
         self.outputs.append(Output(None, (), place, index=index, value=value.clone()))
 
-    def written_at(self, place: Place, buffer: Buffer) -> None:
-        """The result is written into a storage that exists."""
-        assert buffer.data is not None
-        self.outputs[0].place, self.fresh = place, False
-        self.outputs[0].whole = (buffer.start, buffer.data.shape[1])
-
 
 class Program:
     """The maps of one decomposition.
@@ -121,31 +115,6 @@ class Program:
 
     def __reduce__(self) -> Any:
         return type(None), ()  # its maps are functions, which cannot be pickled
-
-    # -- recording ------------------------------------------------------------------------
-
-    def constant(
-        self, place: Place, value: Tensor, source: Place | None = None, carries: bool = True
-    ) -> None:
-        """A plain tensor that is about to be written to.
-
-        Args:
-            source: where it lay, if it depends on the inputs.
-            carries: parts are written into it, so that what it holds is bias.
-        """
-        given = {} if source is None else {"input": source}
-
-        def run(values: dict[str, Any]) -> Tensor:
-            held: Tensor = values.get("input", value)
-            return held.clone()
-
-        step = Step("a plain tensor", "constant", run, given)
-        step.add_constant(place, value)
-        if carries:
-            step.outputs[0].map = Affine(None, (), value)
-        self.steps.append(step)
-
-    # -- running --------------------------------------------------------------------------
 
     def run(self, starts: Env, through: Callable[[Step, Env], None]) -> Env:
         """Every step in turn; what no later step reads is dropped.

@@ -22,6 +22,7 @@ from lmd_cli.decomposition.linearised.heads import LinearHead, find_heads
 from lmd_cli.decomposition.linearised.program import Env, Step, keep, read, splits_bias
 from lmd_cli.decomposition.linearised.streams import Stream
 from lmd_cli.decomposition.maps import Origin
+from lmd_cli.decomposition.memory import is_continuous
 from lmd_cli.decomposition.pytrees import leaves
 from lmd_cli.decomposition.result import Decomposition, kept_program
 
@@ -177,7 +178,7 @@ def deviation(pairs: Mapping[str, tuple[Any, Any]]) -> float:
     worst, scale = [0.0], [0.0]
     for found, wanted in pairs.values():
         for a, b in zip(leaves(found), leaves(wanted), strict=True):
-            if not isinstance(b, Tensor) or b.numel() == 0 or not _is_continuous(b):
+            if not is_continuous(b) or b.numel() == 0:
                 continue  # indices are the same in every part
             worst.append(float(torch.where(a == b, 0.0, (a - b).abs()).max()))  # equal infinities
             scale.append(float(b.abs().nan_to_num(0.0, 0.0).max()))
@@ -189,7 +190,3 @@ def largest(values: Iterable[float]) -> float:
     """The maximum; NaN if one of them is NaN, which ``max`` would pass over."""
     found = list(values)
     return math.nan if any(map(math.isnan, found)) else max(found)
-
-
-def _is_continuous(t: Tensor) -> bool:
-    return t.is_floating_point() or t.is_complex()

@@ -64,12 +64,6 @@ def as_strided_scatter(
     return call.plain(), jointly_linear(call, run, (input, src))
 
 
-@aten_rule("block_diag", kind="sum", equation="eq. 5")
-def block_diagonal(call: Call, tensors: Sequence[Tensor]) -> Result:
-    """Matrices along the diagonal of a larger one."""
-    return call.plain(), jointly_linear(call, lambda *t: torch.block_diag(*t), tensors)
-
-
 @aten_rule("bincount", kind="linear", equation="eq. 13")
 def bincount(call: Call, input: Tensor, weights: Tensor, **_: Any) -> Result:
     """Weights summed by number."""

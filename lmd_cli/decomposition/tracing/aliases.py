@@ -8,10 +8,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lmd_cli.decomposition.memory import Place
+from lmd_cli.decomposition.linearised.program import Step
+from lmd_cli.decomposition.maps import Affine
+from lmd_cli.decomposition.memory import Place, is_continuous
 from lmd_cli.decomposition.registry import Rule
 from lmd_cli.decomposition.tracing.calls import Call, holds_infinity
-from lmd_cli.decomposition.tracing.carriers import is_continuous, tensors_in, whole_storage
+from lmd_cli.decomposition.tracing.carriers import tensors_in, whole_storage
 from lmd_cli.decomposition.tracing.modes import DETACHING, OUTWARD
 from lmd_cli.decomposition.tracing.operators import Operator, operator
 from lmd_cli.decomposition.tracing.results import Results
@@ -73,8 +75,17 @@ class Aliases(Results):
         else:
             buffer = self.track(held)
         if self.program is not None:
-            source = None if before is None else Place(held, before.key)
-            self.program.constant(Place(held, buffer.key), held.clone(), source, carries)
+            value = held.clone()
+            given = {} if before is None else {"input": Place(held, before.key)}
+
+            def copied(values: dict[str, Any]) -> Any:
+                return values.get("input", value).clone()
+
+            step = Step("a plain tensor", "constant", copied, given)
+            step.add_constant(Place(held, buffer.key), value)
+            if carries:
+                step.outputs[0].map = Affine(None, (), value)
+            self.program.steps.append(step)
 
     def _write(self, op: Operator, rule: Rule | None, args: Any, kwargs: Any, carries: bool) -> Any:
         """An operator that writes to its arguments: the parts of its functional form, whose rule
@@ -149,6 +160,8 @@ class Aliases(Results):
         self._note_shared(buffer, stack, linear_map)
         self.met(rule, op)
         if self.program is not None and step is not None:
-            step.written_at(place, buffer)
+            assert buffer.data is not None
+            output, step.fresh = step.outputs[0], False
+            output.place, output.whole = place, (buffer.start, buffer.data.shape[1])
             self.program.steps.append(step)
         return target

@@ -12,8 +12,8 @@ from torch import Tensor
 
 from lmd_cli.decomposition.capture import recording
 from lmd_cli.decomposition.errors import NoRuleError
+from lmd_cli.decomposition.memory import is_continuous
 from lmd_cli.decomposition.registry import Rule
-from lmd_cli.decomposition.tracing.carriers import is_continuous
 from lmd_cli.decomposition.tracing.modes import followed
 from lmd_cli.decomposition.tracing.operators import Operator
 from lmd_cli.decomposition.tracing.patches import setting

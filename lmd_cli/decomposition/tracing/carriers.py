@@ -11,7 +11,7 @@ from torch import Tensor, UntypedStorage
 
 from lmd_cli.decomposition.layout import Layout
 from lmd_cli.decomposition.maps import Stack
-from lmd_cli.decomposition.memory import Buffer, Piece, Place
+from lmd_cli.decomposition.memory import Buffer, Piece, Place, is_continuous
 
 
 class Carriers:
@@ -150,8 +150,3 @@ def tensors_in(values: Any) -> Iterator[Tensor]:
             yield from tensors_in(value)
         elif isinstance(value, dict):
             yield from tensors_in(value.values())
-
-
-def is_continuous(value: Any) -> bool:
-    """Whether a value is a tensor whose elements are no integers."""
-    return isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex())

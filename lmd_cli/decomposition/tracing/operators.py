@@ -121,3 +121,10 @@ def _name(name: str) -> str:
 def operator(function: torch._ops.OpOverload) -> Operator:
     """What is known of an overload."""
     return Operator(function)
+
+
+def functional_of(function: Any) -> Any:
+    """The function that gives in new memory what an overload writes; others as they are."""
+    if not isinstance(function, torch._ops.OpOverload):
+        return function
+    return (operator(function).functional or operator(function)).function

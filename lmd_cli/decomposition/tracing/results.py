@@ -184,10 +184,10 @@ class Results(Run):
         rows = [row for piece in pieces for row in piece.rows]
         order = sorted(range(len(rows)), key=rows.__getitem__)
         if order != list(range(len(rows))):
-            stack = torch.stack([stack[i] for i in order])
+            stack, rows = stack[order], sorted(rows)
         if linear_map.constant is None:
-            return stack, tuple(sorted(rows))
-        return with_constant(linear_map, stack, tuple(sorted(rows)), self.layout, self.variant)
+            return stack, tuple(rows)
+        return with_constant(linear_map, stack, tuple(rows), self.layout, self.variant)
 
     def _kept_apart(self, linear_map: Map, total: Tensor) -> bool:
         """A concatenation along channels whose parts meet in no row is joined when it is read."""

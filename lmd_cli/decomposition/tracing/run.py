@@ -21,6 +21,7 @@ from lmd_cli.decomposition.errors import (
 )
 from lmd_cli.decomposition.layout import Layout
 from lmd_cli.decomposition.linearised.program import Program
+from lmd_cli.decomposition.memory import is_continuous
 from lmd_cli.decomposition.module_rules import ModuleRules, VariantByModule, plain_modules_of
 from lmd_cli.decomposition.pytrees import leaves, named_leaves
 from lmd_cli.decomposition.registry import Rule, RuleInfo, function_name
@@ -33,9 +34,9 @@ from lmd_cli.decomposition.tracing.audit import (
     parts_residual_tensor,
     residual_tensor,
 )
-from lmd_cli.decomposition.tracing.carriers import Carriers, is_continuous, tensors_in
+from lmd_cli.decomposition.tracing.carriers import Carriers, tensors_in
 from lmd_cli.decomposition.tracing.modules import ModuleTracker, known_modules
-from lmd_cli.decomposition.tracing.operators import Operator, operator
+from lmd_cli.decomposition.tracing.operators import Operator, functional_of
 from lmd_cli.decomposition.tracing.patches import is_custom, setting
 from lmd_cli.decomposition.variant import Variant
 
@@ -192,8 +193,7 @@ class Run(Carriers):
 
     def no_rule(self, function: Any) -> NoRuleError:
         """The error for a function without a rule, which says what would help."""
-        if isinstance(function, torch._ops.OpOverload):
-            function = (operator(function).functional or operator(function)).function
+        function = functional_of(function)
         name, caller = function_name(function), self.called_as(function)
         what = name if caller == name else f"{name}, called by {caller}"
         if is_custom(function):

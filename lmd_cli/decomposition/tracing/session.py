@@ -18,10 +18,11 @@ from torch._ops import HigherOrderOperator
 from torch.utils.weak import WeakIdKeyDictionary
 
 from lmd_cli.decomposition.errors import DecompositionError, LeakError
+from lmd_cli.decomposition.memory import is_continuous
 from lmd_cli.decomposition.registry import Rule, find_rule
 from lmd_cli.decomposition.tracing.aliases import Aliases
 from lmd_cli.decomposition.tracing.calls import Call
-from lmd_cli.decomposition.tracing.carriers import is_continuous, tensors_in
+from lmd_cli.decomposition.tracing.carriers import tensors_in
 from lmd_cli.decomposition.tracing.modes import Functions, Operators, followed, uncompiled
 from lmd_cli.decomposition.tracing.operators import Operator, operator
 from lmd_cli.decomposition.tracing.patches import custom_functions, fused_layers, is_custom
