@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -16,11 +17,15 @@ from lmd_cli.decomposition import (
     decompose_bias,
     decompose_onward,
     register_activation,
+    unregister_rule,
 )
-from lmd_cli.decomposition.linearised.checking import first_deviation
-from lmd_cli.decomposition.linearised.partial import ACTIVATIONS, PartiallyLinear
-from lmd_cli.decomposition.linearised.partners import Linearised, constants_alone
-from lmd_cli.decomposition.linearised.replay import replay, replay_deviation
+from lmd_cli.decomposition.linearised.partial import ACTIVATIONS, PartiallyLinear, first_deviation
+from lmd_cli.decomposition.linearised.replay import (
+    Linearised,
+    constants_alone,
+    replay,
+    replay_deviation,
+)
 from lmd_cli.evaluation.variants import base_variant
 from tests.decomposition.test_coalition_slopes import (
     EVERY_RULE,
@@ -223,15 +228,17 @@ class Softly(torch.autograd.Function):
         return grads[0] * torch.cosh(ctx.saved_tensors[0] / 2) / 2
 
 
-register_activation(Softly.apply, lambda x: torch.sinh(x / 2) / x)
+@pytest.fixture
+def softly() -> Iterator[Any]:
+    register_activation(Softly.apply, lambda x: torch.sinh(x / 2) / x)
+    yield Softly.apply
+    unregister_rule(Softly.apply)
 
 
 @EVERY_RULE
-def test_an_activation_of_one_s_own(rule: str) -> None:
+def test_an_activation_of_one_s_own(rule: str, softly: Any) -> None:
     given, bias = inputs(2), normal(2, 3, 4, 5, seed=99)
-    result = decompose(
-        lambda camera, radar: Softly.apply(camera + radar + bias), given, variant(rule)
-    )
+    result = decompose(lambda camera, radar: softly(camera + radar + bias), given, variant(rule))
     wanted = ORACLES[rule](lambda x: torch.sinh(x / 2), bias, list(given.values()))
     for m, value in zip(given, wanted, strict=True):
         close(result.parts[m], value)

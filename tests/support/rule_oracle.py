@@ -11,7 +11,6 @@ from torch.utils import _pytree as pytree
 
 from lmd_cli.decomposition import Decomposition, decompose
 from lmd_cli.decomposition.linearised.streams import Stream
-from lmd_cli.decomposition.pytrees import map_tensors
 from lmd_cli.decomposition.registry import function_name
 
 #: Rounding of float64 sums over a few hundred terms of order 1.
@@ -92,21 +91,20 @@ def assert_replayed(inputs: Mapping[str, Any], result: Decomposition) -> None:
     for name in streams:
         wanted = _tensors(result.own_bias if name == BIAS else result.parts[name])
         for value, part in zip(_tensors(replayed(inputs, result, name)), wanted, strict=True):
-            assert value[0].shape == part.shape, name
+            assert value.shape == part.shape, name
             scale = max(1.0, float(part.abs().max())) if part.numel() else 1.0
-            torch.testing.assert_close(value[0], part, rtol=0, atol=10 * TOLERANCE * scale)
+            torch.testing.assert_close(value, part, rtol=0, atol=10 * TOLERANCE * scale)
 
 
 def replayed(inputs: Mapping[str, Any], result: Decomposition, name: str) -> Any:
-    """One modality's part, or the bias, by the program alone; as stacks of one row."""
+    """One modality's part, or the bias, by the program alone."""
     program, layout = result.program, result.layout
     assert program is not None
     if name == BIAS:
         stream = Stream(None, layout.uniform_share)
-        return program.collect(program.run({}, stream), 1, True)
-    tree = map_tensors(lambda t: t.unsqueeze(0), inputs[name])
+        return program.collect(program.run({}, stream), True)
     stream = Stream(layout.modalities.index(name), layout.uniform_share)
-    return program.collect(program.run(program.start(name, tree), stream), 1, False)
+    return program.collect(program.run(program.start({name: inputs[name]}), stream), False)
 
 
 def rows_of(result: Decomposition) -> dict[str, list[Tensor]]:

@@ -14,8 +14,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from lmd_cli.decomposition import decompose_onward, variant_names
 from lmd_cli.decomposition.linearised import heads
-from lmd_cli.decomposition.linearised.partners import Linearised
-from lmd_cli.decomposition.linearised.structure import kept_program
+from lmd_cli.decomposition.linearised.replay import Linearised
+from lmd_cli.decomposition.result import kept_program
 from lmd_cli.decomposition.variant import Variant
 from tests.support.rule_oracle import normal
 

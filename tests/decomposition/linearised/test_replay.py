@@ -17,8 +17,7 @@ from lmd_cli.decomposition import (
     decompose_onward,
     variant_names,
 )
-from lmd_cli.decomposition.linearised.partners import Linearised
-from lmd_cli.decomposition.linearised.replay import replay, replay_deviation
+from lmd_cli.decomposition.linearised.replay import Linearised, replay, replay_deviation
 from tests.support.random_networks import Case, cases
 from tests.support.rule_oracle import normal
 

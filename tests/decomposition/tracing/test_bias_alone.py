@@ -9,13 +9,10 @@ import torch
 from torch import Tensor
 
 from lmd_cli.decomposition import decompose, decompose_bias
-from lmd_cli.decomposition.linearised.structure import (
-    kept_program,
-    products_of,
-    products_of_features,
-)
+from lmd_cli.decomposition.linearised.program import products_of, products_of_features
 from lmd_cli.decomposition.maps import Stack
 from lmd_cli.decomposition.memory import Buffer
+from lmd_cli.decomposition.result import kept_program
 from lmd_cli.decomposition.tracing import results
 from tests.support.rule_oracle import normal
 

@@ -1,4 +1,4 @@
-"""A run that follows the bias alone, once no features are left to be multiplied."""
+"""Runs that follow less than all parts."""
 
 from __future__ import annotations
 
@@ -8,14 +8,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lmd_cli.decomposition.maps import Bilinear, Map, Stack
+from lmd_cli.decomposition.maps import Affine, Bilinear, Map, Stack
 from lmd_cli.decomposition.memory import Piece
 from lmd_cli.decomposition.tracing.session import Session
 from lmd_cli.decomposition.variant import COALITION_RULES
 
 
 class BiasSession(Session):
-    """Follows all parts through a number of products, then the bias with the interaction only.
+    """Follows all parts through a number of products; then, with no features left to be multiplied,
+    the bias with the interaction only.
 
     All of the way, where activations' slopes are made from the parts.
 
@@ -45,3 +46,13 @@ class BiasSession(Session):
         if isinstance(linear_map, Bilinear):
             self._left -= 1
         return made
+
+
+class MapsSession(Session):
+    """Knows which tensors carry parts of the inputs, but not which: for the maps alone."""
+
+    def _through(self, linear_map: Map, total: Tensor) -> Stack:
+        rows = {row for t in linear_map.operands for row in self.parts(t)[1]}
+        if isinstance(linear_map, Affine) and (linear_map.constant is not None or not rows):
+            rows.add(self.layout.bias)
+        return total.new_zeros((len(rows), *total.shape)), tuple(sorted(rows))
