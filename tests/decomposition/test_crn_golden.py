@@ -88,7 +88,7 @@ def test_totals_are_the_stored_ones(double: Encoded):
 
 @pytest.mark.parametrize("softmax", ["frozen", "taylor"])
 def test_conservation_at_every_operation(double: Encoded, softmax: str):
-    result = double.decompose(f"identity-ratio-{softmax}", audit=True)
+    result = double.decompose(f"identity-ratio-identity-{softmax}", audit=True)
     assert len(result.operations) > 200
     assert max(record.residual for record in result.operations) < 1e-12
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from lmd_cli.decomposition import decompose
+from lmd_cli.decomposition import Variant, decompose
 from lmd_cli.decomposition.linearised.replay import replay, replay_deviation
 from lmd_cli.decomposition.result import Decomposition
 from lmd_cli.decomposition.rules.softmax import SOFTMAX_GUARD
@@ -188,7 +188,7 @@ class Attention(nn.Module):
 @settings(max_examples=8, deadline=None, derandomize=True)
 @given(seed=st.integers(0, 2**20))
 def test_attention_conserves_and_replays(rules: str, softmax: str, seed: int) -> None:
-    network, variant = Attention(seed), f"{rules}-{softmax}"
+    network, variant = Attention(seed), Variant(*rules.split("-"), softmax=softmax)
     inputs = {name: normal(2, 3, 4, seed=seed + i) for i, name in enumerate(INPUTS)}
     result = decompose(
         network,
@@ -258,7 +258,7 @@ def test_fused_attention_is_its_operations(masked: str, softmax: str) -> None:
         query, key = factors(camera, radar)
         return attend(query, key, camera + B, None if masked == "no" else mask)
 
-    variant = f"identity-ratio-{softmax}"
+    variant = f"identity-ratio-identity-{softmax}"
     result = decompose(fused, INPUTS, variant, audit=True, keep_frozen=True)
     expected = decompose(single, INPUTS, variant)
     assert torch.equal(result.total, fused(**INPUTS))

@@ -306,7 +306,7 @@ def test_log_softmax_follows_the_softmax_rule(name: str) -> None:
     rows = {k: [h - (weights * h).sum(1, True)] for k, h in X.rows().items()}
     rows[BIAS] = [rows[BIAS][0] + (weights * X.total).sum(1, True) - norm]
     for rule in ("taylor", "secant"):
-        assert_rows(two(lambda x, y: LOGITS[name](x), f"identity-ratio-{rule}"), rows)
+        assert_rows(two(lambda x, y: LOGITS[name](x), f"identity-ratio-identity-{rule}"), rows)
 
 
 def test_logsumexp_over_several_dimensions_ignores_what_is_masked() -> None:
@@ -344,7 +344,7 @@ def test_softmax_of_masked_logits_stays_finite(rule: str) -> None:
     def call(x: Tensor, y: Tensor) -> Tensor:
         return x.masked_fill(mask, float("-inf")).softmax(-1) @ y.mT
 
-    result = two(call, f"identity-ratio-{rule}")
+    result = two(call, f"identity-ratio-identity-{rule}")
     assert_total(result, call(X.total, Y.total))
     assert all(torch.isfinite(t).all() for rows in rows_of(result).values() for t in rows)
 
@@ -352,7 +352,7 @@ def test_softmax_of_masked_logits_stays_finite(rule: str) -> None:
 def test_softmin_is_the_softmax_of_the_negative() -> None:
     for rule in ("frozen", "taylor"):
         one, other = (
-            two(lambda x, y, f=f: f(x, 1), f"identity-ratio-{rule}")
+            two(lambda x, y, f=f: f(x, 1), f"identity-ratio-identity-{rule}")
             for f in (F.softmin, lambda x, d: torch.softmax(-x, d))
         )
         assert_rows(one, rows_of(other))

@@ -112,7 +112,7 @@ def single_operations() -> Iterator[None]:
 @pytest.mark.parametrize("name", ATTENTION)
 def test_fused_layers_are_their_operations(name: str, softmax: str) -> None:
     """The total is the fused operator's, bit for bit; the parts those of the single operations."""
-    variant = f"identity-ratio-{softmax}"
+    variant = f"identity-ratio-identity-{softmax}"
     result = decomposed(ATTENTION[name](), variant)
     with single_operations():
         apart = decompose(*ATTENTION[name](), variant)
@@ -127,7 +127,7 @@ def leaves(tree: Any) -> list[Tensor]:
 
 @pytest.mark.parametrize("softmax", ["frozen", "taylor", "secant"])
 def test_rows_without_keys_are_zero(softmax: str) -> None:
-    result = decomposed(scaled(attn_mask=EMPTY_ROWS), f"identity-ratio-{softmax}")
+    result = decomposed(scaled(attn_mask=EMPTY_ROWS), f"identity-ratio-identity-{softmax}")
     for tree in (result.total, *result.parts.values(), result.bias):
         assert not tree[:, :, 1:3].any()
     assert all(part[:, :, 0].any() for part in result.parts.values())
