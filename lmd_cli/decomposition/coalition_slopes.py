@@ -87,7 +87,7 @@ def _secant(u: Point, v: Point) -> Tensor:
     near = across.abs().le_(u[3])  # 0 or 1: choosing by a mask takes far longer than arithmetic
     if len(u) > 4:
         near.mul_(up.abs().le_(u[4]))
-    return up.lerp_(u[2] + v[2], near).div_(across.lerp_(torch.ones_like(near), near))
+    return up.lerp_(u[2] + v[2], near).div_(across.lerp_(near.new_ones(()), near))
 
 
 def _relu_secant(u: Point, v: Point) -> Tensor:
