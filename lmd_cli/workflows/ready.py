@@ -84,7 +84,7 @@ def make_ready(
     device = start(config)
     dataset = build_dataset(config, progress)
     built = build_network(config, device)
-    return Ready(config, variant or config.variants[0], dataset, built, device)
+    return Ready(config, variant or config.explain, dataset, built, device)
 
 
 def _radar_in_images(

@@ -32,7 +32,7 @@ class ReportOptions:
     """How to make a page.
 
     Attributes:
-        variant: rules of the maps; the run's first if none.
+        variant: rules of the maps; the config's ``explain`` if none.
         viewer: how many of the first samples can be looked at, beside those that disagree most.
         limit: survey only the first samples of the run.
         compute: decompose the samples again if there is no survey of them yet.
@@ -139,9 +139,11 @@ def _vouched(config: RunConfig | None, kind: str, section: Mapping[str, Any]) ->
 
 
 def _variant(run: RunResults, wanted: str | None) -> str:
-    if wanted is None or wanted in run.variants:
-        return wanted or run.variants[0]
-    raise ConfigError(f"variant {wanted} is not among the run's: {', '.join(run.variants)}")
+    own = run.record["config"].get("explain", run.variants[0])
+    if wanted in (None, own, *run.variants):
+        return str(wanted or own)
+    known = ", ".join(dict.fromkeys((own, *run.variants)))
+    raise ConfigError(f"variant {wanted} is not among the run's: {known}")
 
 
 def survey_identity(

@@ -49,6 +49,9 @@ DEFAULT_METHODS = (
     "lmd:uniform-identity",
     "lmd:identity-ratio-sum",
     "lmd:identity-ratio-ratio",
+    "lmd:identity-ratio-shapley",
+    "lmd:identity-ratio-reveal",
+    "lmd:identity-ratio-rescale",
     "lmd-shapley",
     "leave-one-out",
     "partial-activations",
@@ -113,7 +116,8 @@ def score(
         _finish_samples(setting, entries, count, finished, progress)
         summary = write_results(setting, folder, entries[:count], resamples)
         bootstrap = {"resamples": resamples, "seed": config.seed, "level": 0.95}
-        ended = outcome(setting.methods, entries[:count])
+        said = None if summary.verdict is None else asdict(summary.verdict)
+        ended = {**outcome(setting.methods, entries[:count]), "verdict": said}
         finished.finish({**record, **ended, "bootstrap": bootstrap})
     return summary
 

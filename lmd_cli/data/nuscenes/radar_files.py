@@ -41,8 +41,8 @@ def read_radar(
     """Points of a radar ``.pcd`` file, (18, n) in the order of :data:`RADAR_FIELDS`, sensor frame.
 
     The same values as nuscenes-devkit's ``RadarPointCloud.from_file``, without a loop over points
-    and without its filters, which are globals there. A first point without a position means no
-    points.
+    and without its filters, which are globals there. A first point without a position, or a
+    single one that lacks a coordinate, means no points.
 
     Args:
         path: the file.
@@ -59,7 +59,8 @@ def read_radar(
         points = _columns(read_pcd(content), fields)  # (18, n)
     except NotPcdError as error:
         raise file_error(path, told_kind(content, PCD) or str(error), token) from error
-    if points.shape[1] and np.isnan(points[:3, 0]).all():
+    missing = np.isnan(points[:3, :1])
+    if points.size and (missing.all() or (points.shape[1] == 1 and missing.any())):
         return points[:, :0]
     require_points(path, RADAR_FIELDS, points, token)
     return points[:, _kept(points, filters or RadarFilters())]

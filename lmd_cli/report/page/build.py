@@ -158,6 +158,11 @@ def _facts(run: RunResults) -> list[dict[str, str]]:
             "largest deviation from a slower calculation of the same parts",
         ),
         _fact("Rules", variants[0], _rules_note(len(variants) - 1)),
+        _fact(
+            "Maps explained with",
+            record["config"].get("explain", variants[0]),
+            "rules of the parts that are drawn, unless others are named beside them",
+        ),
     ]
 
 
