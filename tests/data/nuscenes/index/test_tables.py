@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -101,3 +102,39 @@ def test_a_scene_table_that_is_not_one_is_an_error(own_root: Path) -> None:
     (own_root / VERSION / "scene.json").write_text("{")
     with pytest.raises(DataError, match=r"scene\.json cannot be read as a table"):
         open_samples(own_root)
+
+
+@pytest.mark.parametrize(
+    ("table", "column"),
+    [
+        ("sample_data", "calibrated_sensor_token"),
+        ("sample_data", "ego_pose_token"),
+        ("sample_data", "filename"),
+        ("sample_data", "timestamp"),
+        ("ego_pose", "rotation"),
+        ("calibrated_sensor", "translation"),
+        ("calibrated_sensor", "sensor_token"),
+        ("sensor", "channel"),
+        ("sensor", "modality"),
+        ("scene", "name"),
+        ("sample", "timestamp"),
+        ("sample_annotation", "instance_token"),
+        ("sample_annotation", "translation"),
+        ("instance", "category_token"),
+        ("category", "name"),
+    ],
+)
+def test_a_missing_field_is_named_with_its_table_and_record(
+    own_root: Path, table: str, column: str
+) -> None:
+    def remove(rows: list[dict]) -> None:
+        for row in rows:
+            del row[column]
+
+    edit(own_root, table, remove)
+    with pytest.raises(DataError) as caught:
+        open_samples(own_root).require_records()
+    assert re.match(
+        rf"\S*/?{VERSION}/{table}\.json, record \S+: {column} is missing; expected ",
+        str(caught.value),
+    ), caught.value
