@@ -157,17 +157,14 @@ def _facts(run: RunResults) -> list[dict[str, str]]:
             _scientific(record.get("replay_deviation")),
             "largest deviation from a slower calculation of the same parts",
         ),
-        _fact("Rules", variants[0], _rules_note(len(variants) - 1)),
-        _fact(
-            "Maps explained with",
-            record["config"].get("explain", variants[0]),
-            "rules of the parts that are drawn, unless others are named beside them",
-        ),
+        _fact("Rules", variants[0], _rules_note(record, len(variants) - 1)),
     ]
 
 
-def _rules_note(more: int) -> str:
-    return f"how constants are shared out{f'; {more} more in the tables' if more else ''}"
+def _rules_note(record: dict[str, Any], more: int) -> str:
+    explain = record["config"].get("explain")
+    drawn = f"; maps: {explain}" if explain else ""
+    return f"of the tables{f', with {more} more' if more else ''}{drawn}"
 
 
 def _iou_fact(record: dict[str, Any]) -> dict[str, str]:
