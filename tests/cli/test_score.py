@@ -132,6 +132,17 @@ def refused(lmd: Lmd, *arguments: object) -> str:
     return " ".join(result.output.split())
 
 
+def test_a_number_of_threads_that_is_left_open_is_noted(
+    lmd: Lmd, tiny_config: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    how = ["-c", tiny_config, "--limit", 1, "--method", "gradient-x-input", "--resamples", 5]
+    for value, noted in (("null", True), ("1", False)):
+        caplog.clear()
+        result = lmd("score", *how, "--output", f"score-{value}", "--set", f"threads={value}")
+        assert result.exit_code == 0, result.output
+        assert ("a number that the config leaves open" in caplog.text) == noted
+
+
 def test_bad_input(lmd: Lmd, tiny_config: Path, own_root: Path) -> None:
     assert "no method 'shaply'; did you mean 'shapley'?" in refused(
         lmd, "-c", tiny_config, "--method", "shaply"

@@ -61,3 +61,33 @@ def test_damaged_files_are_named(tmp_path: Path, size: int, message: str) -> Non
         read_lidar(path, token="the-sample")
     assert f"{path}: {message}" in str(caught.value)
     assert str(caught.value).endswith("(needed by sample the-sample)")
+
+
+def damaged(tmp_path: Path, zeros: slice) -> Path:
+    cloud = np.random.default_rng(0).normal(0, 9, (1000, 5)).astype("<f4")
+    cloud[:, 4] = np.arange(1000) % 32
+    cloud[zeros] = 0
+    path = tmp_path / "lidar.pcd.bin"
+    path.write_bytes(cloud.tobytes())
+    return path
+
+
+@pytest.mark.parametrize(
+    ("zeros", "said"),
+    [
+        (slice(940, None), "60 of its 1000 points are zeros alone, all after point 939"),
+        (slice(100, 600), "500 of its 1000 points are zeros alone (needed"),
+        (slice(0, None, 10), "100 of its 1000 points are zeros alone (needed"),
+    ],
+)
+def test_a_cloud_that_is_partly_zeros_is_named(tmp_path: Path, zeros: slice, said: str) -> None:
+    path = damaged(tmp_path, zeros)
+    with pytest.raises(DataError) as caught:
+        read_lidar(path, token="the-sample")
+    assert str(caught.value).startswith(f"{path}: truncated or not fully written: {said}")
+
+
+def test_a_few_points_of_zeros_are_a_sensors(tmp_path: Path) -> None:
+    assert read_lidar(damaged(tmp_path, slice(960, None))).shape == (5, 1000)
+    # Beams that do not return, in the only ring whose number is 0.
+    assert read_lidar(damaged(tmp_path, slice(0, None, 32))).shape == (5, 1000)

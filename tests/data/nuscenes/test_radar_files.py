@@ -119,6 +119,16 @@ def test_points_that_no_radar_measures_are_named(
     assert said in str(caught.value)
 
 
+def test_a_radar_file_that_is_partly_zeros_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "radar.pcd"
+    table = radar_table(np.random.default_rng(0), 9)
+    table[6:] = 0
+    write_radar(path, table)
+    with pytest.raises(DataError, match="3 of its 9 points are zeros alone, all after point 5"):
+        read_radar(path)
+    assert read_radar(path, fields={}).shape == (18, 9)  # lists that are filled up
+
+
 def test_the_devkits_global_filters_are_left_alone(samples: NuScenesSamples) -> None:
     before = (
         RadarPointCloud.invalid_states,

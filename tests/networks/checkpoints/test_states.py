@@ -97,6 +97,41 @@ AVERAGES: dict[str, Callable[[], Any]] = {
 }
 
 
+def flat(prefix: str, joint: str, parameters: bool = False) -> State:
+    """Running means whose names have lost their dots; of the parameters alone, if asked."""
+    names = [name for name, _ in network().named_parameters()] if parameters else list(state())
+    return {prefix + name.replace(".", joint): state(5)[name] for name in names}
+
+
+FLAT: dict[str, Callable[[], Any]] = {
+    "mmcv": lambda: {"state_dict": state() | flat("ema_", "_", parameters=True)},
+    "latent diffusion": lambda: {
+        "state_dict": behind("model.")
+        | flat("model_ema.", "", parameters=True)
+        | {"model_ema.decay": torch.tensor(0.9), "model_ema.num_updates": torch.tensor(3)}
+    },
+    "behind a wrapper": lambda: behind("model.") | flat("ema.model_", "_"),
+    "a dict of their own": lambda: {"model": state(), "ema": flat("", "_")},
+}
+
+
+@pytest.mark.parametrize("name", FLAT)
+def test_running_means_whose_names_lost_their_dots(tmp_path: Path, name: str) -> None:
+    path = tmp_path / "a.pth"
+    torch.save(FLAT[name](), path)
+    assert_loads(path)
+    assert_loads(path, seed=5, ema=True)
+
+
+def test_running_means_keep_the_statistics_of_the_weights(tmp_path: Path) -> None:
+    weights = state() | {"1.running_mean": torch.full((3,), 7.0)}
+    torch.save(weights | flat("ema_", "_", parameters=True), tmp_path / "a.pth")
+    module = network(4)
+    load_checkpoint(tmp_path / "a.pth", module, ema=True)
+    assert torch.equal(module.state_dict()["1.running_mean"], torch.full((3,), 7.0))
+    assert torch.equal(module.state_dict()["0.weight"], state(5)["0.weight"])
+
+
 @pytest.mark.parametrize("name", AVERAGES)
 def test_running_means_are_chosen_by_a_flag(tmp_path: Path, name: str) -> None:
     path = tmp_path / "a.pth"
