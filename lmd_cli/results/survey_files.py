@@ -156,6 +156,15 @@ def read_survey(folder: Path, identity: Mapping[str, Any] | None) -> Survey | No
         raise ResultsError(f"{folder} is damaged ({error}); remove it and try again") from None
 
 
+def earlier_format(folder: Path) -> int | None:
+    """The format of a survey that another version made, which is not read; else ``None``."""
+    try:
+        made = json.loads(read_own(folder / "survey.json"))["format"]
+    except (FileNotFoundError, *DAMAGED):
+        return None
+    return made if isinstance(made, int) and made != FORMAT else None
+
+
 def _survey(folder: Path, record: Mapping[str, Any]) -> Survey:
     _Record.model_validate(record)
     arrays = read_maps(folder / "maps.npz")

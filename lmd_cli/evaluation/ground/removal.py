@@ -94,7 +94,7 @@ def removal_verdict(found: Mapping[Removed, int | None], sensors: Sequence[str])
 
 def relative_change(total: Array, without: Array | None) -> float | None:
     """L2 norm of what a removal changes, over that of the output; ``None`` of a zero output."""
-    norm = float(np.linalg.norm(total))
+    norm = float(np.linalg.norm(total.astype(np.float64)))
     if without is None or norm == 0:
         return None
-    return float(np.linalg.norm(np.subtract(without, total, dtype=np.float64)) / norm)
+    return float(np.linalg.norm(np.subtract(without, total, dtype=np.float64))) / norm

@@ -18,7 +18,7 @@ from lmd_cli.results.survey import Survey, sample_fields
 
 #: Rows of each list of vehicles; the nearest come first, and the rest is in ``objects.csv``.
 LISTED = 200
-PARTS, REMOVAL = "who contributed? (parts)", "what if a sensor fails? (removal)"
+PARTS, REMOVAL = "parts: who contributed?", "removal: what if a sensor fails?"
 
 
 def removal_tables(survey: Survey, places: Mapping[str, int]) -> dict[str, Any] | None:
@@ -42,7 +42,7 @@ def removal_tables(survey: Survey, places: Mapping[str, int]) -> dict[str, Any] 
         "questions": _questions(found, sensors),
         "conclusions": _conclusions(inside, sensors),
         "fails": _listed("fails", fails_caption, fails, survey, places),
-        "disagree": _listed("disagree", "Parts and removal disagree", disagree, survey, places),
+        "disagree": _listed("two_answers", "Parts and removal disagree", disagree, survey, places),
         "gained": _listed("gained", "Detected only with a sensor removed", gained, survey, places),
     }
 
@@ -123,7 +123,7 @@ DETECTED = (
 )
 SAFE = (
     "Each is detected with any one of the sensors' features at zero.",
-    "That they stay so when two fail, or when a sensor is wrong rather than absent.",
+    "That they stay so when several fail, or when a sensor is wrong rather than absent.",
 )
 FAILS = (
     "The detection hangs on that sensor: they are listed below.",
@@ -135,7 +135,7 @@ DISAGREE = (
     "That the parts are wrong: they say who contributed at this sample, with all sensors there.",
 )
 GAINED = (
-    "With all sensors there, one of them speaks against these vehicles.",
+    "With a sensor's features there, the network misses what it detects without them.",
     "That the network would be better without it: it is needed for others.",
 )
 NONE = (
@@ -158,13 +158,17 @@ def _listed(
     columns = _columns(name, survey.sensors)
     rows = [
         [
+            _show(places.get(v["sample_token"])),
             *(cell(column(v)) for column in columns.values()),
-            TableCell(v["sample_token"], sample=places.get(v["sample_token"])),
-            TableCell(v["token"]),
         ]
         for v in listed
     ]
-    return PageTable(name, caption, [*columns, "sample", "vehicle"], rows)
+    return PageTable(name, caption, ["show", *columns], rows)
+
+
+def _show(place: int | None) -> TableCell:
+    """A button that opens the sample in the viewer, if it is there."""
+    return TableCell("", "", number=True) if place is None else TableCell("show", sample=place)
 
 
 def _columns(name: str, sensors: Sequence[str]) -> dict[str, Callable[[Vehicle], Any]]:
@@ -172,16 +176,18 @@ def _columns(name: str, sensors: Sequence[str]) -> dict[str, Callable[[Vehicle],
     by_parts: dict[str, Callable[[Vehicle], Any]] = {"enough (parts)": itemgetter("alone")}
     verdicts: dict[str, dict[str, Callable[[Vehicle], Any]]] = {
         "fails": {"lost without": lambda v: ", ".join(lost_without(v, sensors)), **by_parts},
-        "disagree": {"enough (removal)": itemgetter("removal"), **by_parts},
+        "two_answers": {"enough (removal)": itemgetter("removal"), **by_parts},
         "gained": {"detected without": lambda v: ", ".join(found_without(v, sensors))},
     }
     singles = [f"score_{suffix((sensor,))}" for sensor in sensors]
     return {
         "distance (m)": itemgetter("distance"),
         "weather": _weather,
-        "visibility": itemgetter("visibility"),
+        "visibility (1 to 4)": itemgetter("visibility"),
         **verdicts[name],
         **{column.replace("_", " "): itemgetter(column) for column in ("score", *singles)},
+        "sample": itemgetter("sample_token"),
+        "vehicle": itemgetter("token"),
     }
 
 
