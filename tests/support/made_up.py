@@ -11,8 +11,7 @@ import numpy as np
 from lmd_cli.evaluation.comparisons import measured_comparisons
 from lmd_cli.evaluation.ground.plane import Plane
 from lmd_cli.results.run_folder import PAIR_FIELDS, SAMPLE_FIELDS
-from lmd_cli.results.survey import SAMPLE_FIELDS as SURVEYED
-from lmd_cli.results.survey import Shown, Survey
+from lmd_cli.results.survey import Shown, Survey, sample_fields
 from lmd_cli.runtime.files import csv_lines
 
 PLANE = Plane(20, 20, -10.0, 10.0, -10.0, 10.0)
@@ -23,6 +22,13 @@ HOSTILE = (
     "<!--<script>\u2028'\"{{ 7 * 7 }}{% raw %}&amp;]]> $\\frac{"
 )
 VARIANTS = ["identity-ratio", "uniform-identity"]
+#: Of a vehicle, what `removal_fields` names: lost without the radar; either will do; found only
+#: without the radar.
+REMOVED = (
+    *((1, "radar", 1.0, 1, 0, 0, 2.0, -1.0, -2.0),),
+    *((1, "any of several", 2.0, 1, 1, 0, 1.0, 1.5, -2.0),),
+    *((0, "", -1.0, 0, 1, 0, -2.0, 0.5, -2.0),),
+)
 
 
 def run_folder(
@@ -80,12 +86,15 @@ def survey(text: str = "", samples: int = 3) -> Survey:
     objects = [
         (
             *(f"t{k}{text}", f"scene{text}", k % 2, 0, f"v{k}{text}", f"vehicle.car{text}"),
-            *(*facts, alone[k % 3], 1.0 + k, 2.0, 0.5 * k, -1.0 - k),
+            *(*facts, alone[k % 3], 1.0 + k, 2.0, 0.5 * k, -1.0 - k, *REMOVED[k % 3]),
         )
         for k in range(samples)
     ]
-    surveyed = [(f"t{k}{text}", f"scene{text}", f"Rain{text}", 1, 0.1 * k, 1e-7) for k in range(3)]
-    assert len(surveyed[0]) == len(SURVEYED)
+    changes = (0.5, 0.25, None)
+    surveyed = [
+        (f"t{k}{text}", f"scene{text}", f"Rain{text}", 1, 0.1 * k, 1e-7, *changes) for k in range(3)
+    ]
+    assert len(surveyed[0]) == len(sample_fields(PARTS))
     layers = [(0, f"fusion{text}", "torch.cat", 0.5, 0.5, 0.0), (1, "head", "conv", 0.2, 0.3, 0.5)]
     return Survey(PLANE, "identity-ratio", PARTS, shown, objects, surveyed[:samples], layers, PARTS)
 

@@ -127,7 +127,7 @@ def test_a_sensor_alone_has_the_bias_beside_it():
     ],
 )
 def test_who_alone_would_do(logits: tuple[float, ...], expected: str | None):
-    measure = measures(made_up.PARTS)[2]
+    (measure,) = (m for m in measures(made_up.PARTS) if m.name == "decisive")
     mask = np.ones((2, 2), dtype=bool)
     maps = {
         name: np.full((2, 2), logit) for name, logit in zip(made_up.PARTS, logits[1:], strict=True)
@@ -199,10 +199,11 @@ def test_vehicles_of_one_sample_do_not_count_as_independent():
 def test_charts_count_every_vehicle_once():
     values = objects_values(made_up.survey())
     assert values is not None
-    assert (values["count"], values["outside"], values["detected"]) == (3, 0, 3)
-    distance_chart = str(values["measures"][0]["charts"][0]["svg"])
+    assert (values["count"], values["outside"], values["detected"]) == (3, 0, 2)
+    charts = {measure["name"]: measure["charts"] for measure in values["measures"]}
+    distance_chart = str(charts["share"][0]["svg"])
     assert "n = 3" in distance_chart  # all at 12 m
     assert "10–20, camera: " in distance_chart
-    weather = str(values["measures"][1]["charts"][2]["svg"])
+    weather = str(charts["logit"][2]["svg"])
     assert "n = 2" in weather
     assert "n = 1" in weather

@@ -255,6 +255,15 @@ def test_a_sample_of_the_table_is_shown_in_the_viewer(opened: Callable[..., Brow
     assert pixels(browser) != before
 
 
+def test_a_single_point_of_failure_is_shown_in_the_viewer(opened: Callable[..., Browser]):
+    browser = opened()
+    press(element(browser, "sample"), keys().ARROW_RIGHT)
+    before = pixels(browser)
+    run(browser, "document.querySelector('#fails button[data-sample]').click()")
+    assert element(browser, "sample").get_attribute("value") == "0"
+    assert pixels(browser) != before
+
+
 @pytest.fixture(scope="module")
 def own_page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page of a run of a network of one's own: twelve rows of twenty pixels."""
@@ -304,9 +313,9 @@ def test_the_page_of_a_network_of_ones_own(browser: Browser, own_page: Path):
 def test_measures_are_shown_one_at_a_time(opened: Callable[..., Browser]):
     browser = opened()
     script = "return [...document.getElementById('measures').children].map((c) => c.hidden)"
-    assert run(browser, script) == [False, True, True]
+    assert run(browser, script) == [False, True, True, True]
     run(browser, "document.querySelector('input[data-shows=decisive]').click()")
-    assert run(browser, script) == [True, True, False]
+    assert run(browser, script) == [True, True, True, False]
 
 
 def test_dark_follows_the_system_and_print_is_light(opened: Callable[..., Browser]):

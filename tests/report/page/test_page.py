@@ -119,9 +119,9 @@ def test_what_a_reader_must_know_stands_there(tmp_path: Path):
         assert phrase in said
     assert "0.500" in said  # the IoU
     answer = (
-        "In short: the network detects 3 of 3 annotated vehicles. One sensor's part, with the "
-        "bias, would be enough: for 2 only the camera's part, for 0 only the radar's part, for 0 "
-        "that of any of several sensors; 1 are detected by the parts together only."
+        "In short: the network detects 2 of 3 annotated vehicles. If a sensor fails, without the "
+        "camera it still detects 2 and without the radar it still detects 1 of these 2. 1 stay "
+        "detected whichever one sensor fails; 1 have a single point of failure. This is removal"
     )
     assert answer in said
 
