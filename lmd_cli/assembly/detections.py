@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lmd_cli.assembly.finite import bad_weights
 from lmd_cli.assembly.forward import takes_outputs
-from lmd_cli.assembly.targets import blamed
+from lmd_cli.assembly.targets import user_code
 from lmd_cli.decomposition.inputs import not_finite
 from lmd_cli.errors import CheckpointError, ContractError, LmdError, MethodError
 from lmd_cli.networks import SimpleBEV
@@ -61,14 +61,14 @@ def detections(
     asked = getattr(network, "detection_outputs", None)
     named = {"outputs": list(asked)} if asked is not None and takes_outputs(network.fuse) else {}
     with torch.no_grad():
-        with blamed(f"{kind}.fuse at sample {sample}"):
+        with user_code(f"{kind}.fuse at sample {sample}"):
             outputs = network.fuse(features, **named, **constants)
         if not isinstance(outputs, Mapping):
             given = type(outputs).__name__
             raise ContractError(f"{kind}.fuse gave a {given}; expected a dict of tensors by name")
         for name, value in outputs.items():
             _require_finite(value, f"{kind}.fuse: output {name} at sample {sample}", network)
-        with blamed(f"{kind}.decode at sample {sample}"):
+        with user_code(f"{kind}.decode at sample {sample}"):
             decoded = network.decode(outputs)
     where = f"{kind}.decode at sample {sample}"
     made = _only(decoded, where)

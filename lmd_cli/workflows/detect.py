@@ -14,7 +14,7 @@ import torch
 from lmd_cli.assembly.build import BuiltNetwork, Samples, build_dataset, build_network
 from lmd_cli.assembly.detections import detections, require_decode
 from lmd_cli.config.schema import RunConfig
-from lmd_cli.data.custom import OwnSamples
+from lmd_cli.data.custom import CustomSamples
 from lmd_cli.data.nuscenes.submission import DETECTION_NAMES, submission_boxes
 from lmd_cli.results.finished import FinishedSamples
 from lmd_cli.results.record import identity
@@ -176,7 +176,7 @@ def _figures(
 
 
 def _matched(dataset: Samples, file: Path, count: int, progress: Progress) -> dict[str, Any]:
-    if isinstance(dataset, OwnSamples):
+    if isinstance(dataset, CustomSamples):
         frame = (
             ""
             if dataset.posed
