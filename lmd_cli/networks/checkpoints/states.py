@@ -160,8 +160,10 @@ def best(content: Any, expected: Mapping[str, Any], averaged: bool) -> list[Plac
     return [place for place in top if place.rank == likeliest]
 
 
-def whole_model(content: Any) -> tuple[str, Placeholder] | None:
+def whole_model(content: Any, levels: int = LEVELS) -> tuple[str, Placeholder] | None:
     """A model that was pickled as an object, in place of its weights.
+
+    Dicts in dicts are searched where no tensors are beside them.
 
     Returns:
         the key under which it is, as Python has it (``['model']``), and what it is.
@@ -172,4 +174,11 @@ def whole_model(content: Any) -> tuple[str, Placeholder] | None:
     for key, value in values.items():
         if isinstance(value, Placeholder) and not value.name.startswith("torch._utils."):
             return key, value
+    if levels and isinstance(content, Mapping) and not places(content):
+        for name, value in content.items():
+            if not isinstance(name, str) or _OTHER.search(name):
+                continue
+            likely = isinstance(value, Mapping) or _AVERAGED.search(name)
+            if likely and (entry := whole_model(value, levels - 1)):
+                return f"[{name!r}]{entry[0]}", entry[1]
     return None

@@ -210,7 +210,13 @@ def test_a_folder_says_what_is_in_it(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "key"), [(nn.Identity(), ""), ({"model": nn.Identity(), "epoch": 1}, "['model']")]
+    ("content", "key"),
+    [
+        (nn.Identity(), ""),
+        ({"model": nn.Identity(), "epoch": 1}, "['model']"),
+        ({"checkpoint": {"model": nn.Identity()}, "epoch": 1}, "['checkpoint']['model']"),
+        ({"model_ema": nn.Identity()}, "['model_ema']"),
+    ],
 )
 def test_whole_models_are_told_what_to_do(tmp_path: Path, content: Any, key: str) -> None:
     path = tmp_path / "a.pth"
