@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 import yaml
-from calling import Lmd
 
 from lmd_cli.assembly.build import build_dataset
 from lmd_cli.config.loading import load_config
 from lmd_cli.workflows import detection_metrics
+from tests.support.calling import Lmd
 from tests.support.tiny_settings import crn_config
 
 needs_devkit = pytest.mark.skipif(
