@@ -110,6 +110,8 @@ def test_constants_belong_to_no_modality() -> None:
 
 
 BAD_INPUTS: dict[str, tuple[Any, str]] = {
+    "sparse": (C.to_sparse(), r"'camera': expected a dense tensor"),
+    "on meta": (C.to("meta"), r"'camera': expected a dense tensor"),
     "integers": (C.long(), r"'camera': expected a floating-point tensor, got torch.int64"),
     "Booleans": (C > 0, "got torch.bool"),
     "complex": (torch.complex(C, C), "got torch.complex128"),

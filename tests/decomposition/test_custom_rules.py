@@ -58,6 +58,14 @@ def registered(*functions: Any, rule: Any, **options: Any) -> Iterator[None]:
             unregister_rule(function)
 
 
+class Row(torch.autograd.Function):
+    """Its result lies in its argument's memory."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor) -> Tensor:  # type: ignore[override]
+        return x[:, 1]
+
+
 def double(call: Call, x: Tensor, factor: float = 2.0) -> Any:
     return call.function(x, factor), linear(lambda h: factor * h)
 
@@ -345,3 +353,32 @@ def test_bad_overrides(name: str) -> None:
 def test_names_need_a_root() -> None:
     with pytest.raises(InputError, match="give root="):
         decompose(lambda camera: camera, {"camera": C}, rules={"*": {"norm": "identity"}})
+
+
+@pytest.mark.parametrize(
+    ("rule", "part"),
+    [
+        (lambda call, x: (call.function(x), linear(lambda h: h[:, :, 1])), R[:, 1]),
+        (lambda call, x: (call.function(x), constant(x[:, 1])), 0.0 * R[:, 1]),
+        (lambda call, x: [call.compose(lambda: x[:, 1] * 2.0)] * 2, 2.0 * R[:, 1]),
+    ],
+    ids=["a view", "a view that is a constant", "what was composed"],
+)
+def test_a_result_that_has_parts_already(rule: Any, part: Tensor) -> None:
+    with registered(Row, rule=lambda call, x: tuple(rule(call, x))):
+        result = decompose(
+            lambda camera, radar: (Row.apply(x := camera + radar), x * 1.0),
+            INPUTS,
+            keep_frozen=True,
+        )
+        torch.testing.assert_close(result.parts["radar"], (part, R))
+        assert_replayed(INPUTS, result)
+
+
+def test_a_functional_copy_replays() -> None:  # of exported modules
+    copied = torch.ops.aten.copy.default
+    result = decompose(
+        lambda camera, radar: copied(0 * C, camera * 2.0 + radar), INPUTS, keep_frozen=True
+    )
+    assert torch.equal(result.parts["camera"], 2.0 * C)
+    assert_replayed(INPUTS, result)

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lmd_cli.decomposition import Decomposition, LeakError, decompose
+from lmd_cli.decomposition import Decomposition, LeakError, NoRuleError, decompose
 from tests.support.rule_oracle import assert_rows, directional_rows, normal
 
 SHAPE = (2, 4, 3, 2)
@@ -358,3 +358,20 @@ def test_many_tensors_that_come_and_go() -> None:
         return x + camera
 
     check_affine(function)
+
+
+def windows(x: Tensor) -> Tensor:
+    return x.flatten().unfold(0, 5, 2)
+
+
+@pytest.mark.parametrize(
+    "write", [lambda x: windows(x).zero_(), lambda x: windows(x)[2:4, 1:].fill_(3.0)]
+)
+def test_one_value_for_all_of_overlapping_windows(write: Any) -> None:
+    check_affine(view_of_sum(write))
+
+
+@pytest.mark.parametrize("write", [lambda x: windows(x).add_(1.0), lambda x: windows(x).mul_(2.0)])
+def test_overlapping_windows_that_are_written_to_twice_are_an_error(write: Any) -> None:
+    with pytest.raises(NoRuleError, match="overlap"):
+        run(view_of_sum(write))

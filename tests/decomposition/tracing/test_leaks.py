@@ -65,6 +65,10 @@ def scripted_relu(x: Tensor) -> Tensor:
     return torch.relu(x) * 2.0
 
 
+def weighted(x: Tensor, weight: Tensor) -> Tensor:
+    return torch.sigmoid(x * weight) * x
+
+
 class Scriptable(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         return torch.relu(x)
@@ -117,6 +121,16 @@ def test_scripted_function() -> None:
 @pytest.mark.parametrize("make", [torch.jit.script, lambda m: torch.jit.trace(m, normal(*SHAPE))])
 def test_scripted_module(make: Callable[[nn.Module], nn.Module]) -> None:
     assert_same_as(run(make(Scriptable())), torch.relu)
+
+
+def test_scripted_code_that_is_compiled_for_gradients_is_an_error() -> None:
+    """It detaches what it is given, so all that it makes would be bias."""
+    scripted, weight = torch.jit.script(weighted), torch.ones(1, requires_grad=True)
+    run(lambda x: x + scripted(x, weight))
+    for _ in range(3):
+        scripted(INPUTS["camera"], weight)
+    with pytest.raises(LeakError, match=r"neck.suspect.*scripted code"):
+        run(lambda x: x + scripted(x, weight))
 
 
 def test_custom_autograd_function() -> None:
