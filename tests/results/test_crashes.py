@@ -16,7 +16,7 @@ from lmd_cli.config.loading import load_config
 from lmd_cli.config.schema import RunConfig
 from lmd_cli.errors import RunError
 from lmd_cli.evaluation.comparisons import table_comparisons
-from lmd_cli.results.rows import Stretch
+from lmd_cli.results.pair_rows import Stretch
 from lmd_cli.results.run_folder import FILES
 from lmd_cli.results.summary import paper_table, read_pairs
 from lmd_cli.runtime.stopwatch import Stopwatch

@@ -13,9 +13,9 @@ from lmd_cli.data import Sample
 from lmd_cli.errors import DataError, ResultsError
 from lmd_cli.evaluation.comparisons import table_comparisons
 from lmd_cli.results.digits import figure_text, small_scale
+from lmd_cli.results.pair_rows import Stretch, merge, missing
 from lmd_cli.results.record import require_own
 from lmd_cli.results.reopen import reopen
-from lmd_cli.results.rows import Stretch, merge, missing
 from lmd_cli.results.run_folder import RunFolder
 from lmd_cli.results.summary import METRIC_FIELDS, paper_table
 from lmd_cli.workflows.finish import _require_any

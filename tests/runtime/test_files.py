@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from lmd_cli.errors import ForeignFileError, out_of_memory
-from lmd_cli.results.rows import Stretch, merge
+from lmd_cli.results.pair_rows import Stretch, merge
 from lmd_cli.results.run_folder import FILES, RunFolder
 from lmd_cli.runtime import drafts, locks
 from lmd_cli.runtime.drafts import LOCK, making

@@ -21,8 +21,8 @@ from lmd_cli.config.loading import load_config
 from lmd_cli.config.schema import RunConfig
 from lmd_cli.errors import ConfigError, ResultsError, RunError
 from lmd_cli.evaluation.schedule import divide
+from lmd_cli.results.pair_rows import Stretch, Watch, merge, missing
 from lmd_cli.results.record import processor, require_own
-from lmd_cli.results.rows import Stretch, Watch, merge, missing
 from lmd_cli.results.run_folder import RunFolder
 from lmd_cli.runtime import meeting, threads
 from lmd_cli.runtime.meeting import Meeting

@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from lmd_cli.results import journal, rows
+from lmd_cli.results import journal
+from lmd_cli.results import pair_rows as rows
 from lmd_cli.results import run_folder as results
 from lmd_cli.runtime import files
 
