@@ -14,7 +14,7 @@ from typing import Any
 
 from lmd_cli.results.record import require_own
 from lmd_cli.results.run_folder import RunFolder
-from lmd_cli.runtime.files import append_synced, disk_errors, own, read_own
+from lmd_cli.runtime.files import append_synced, disk_errors, open_plain, read_own
 
 NAME = "finished.jsonl"
 
@@ -74,7 +74,7 @@ class Ledger:
                 break
             entries.append(entry)
             end += len(line)
-        with disk_errors(self.path), open(self.path, "rb+", opener=own) as file:
+        with disk_errors(self.path), open(self.path, "rb+", opener=open_plain) as file:
             file.truncate(end)
         return entries
 

@@ -24,10 +24,10 @@ from lmd_cli.runtime.files import (
     csv_lines,
     disk_errors,
     make_folder,
-    own,
+    open_plain,
     read_own,
     read_text,
-    remove_own,
+    remove_output,
     require_folder,
 )
 
@@ -103,13 +103,13 @@ class Stretch:
         done, end = self._backed()
         _truncate(self.samples, done)
         _truncate(self.timings)
-        with disk_errors(self.pairs), open(self.pairs, "ab", opener=own) as file:
+        with disk_errors(self.pairs), open(self.pairs, "ab", opener=open_plain) as file:
             file.truncate(end)
         return done
 
     def _backed(self) -> tuple[int, int]:
         """How many samples have all their pairs, and where these end in the pairs file."""
-        with open(self.pairs, "rb", opener=own) as file:
+        with open(self.pairs, "rb", opener=open_plain) as file:
             done, end = 0, len(file.readline())
             for row in self.finished():
                 begins = csv_lines([[row["sample_token"]]])[:-1] + b","
@@ -130,7 +130,7 @@ class Stretch:
         append_synced(self.pairs, csv_lines(pairs))
         append_synced(self.samples, csv_lines([sample]))
         if timing is not None:
-            with disk_errors(self.timings), open(self.timings, "ab", opener=own) as file:
+            with disk_errors(self.timings), open(self.timings, "ab", opener=open_plain) as file:
                 file.write(csv_lines([timing]))
 
     def absorb(self, other: Stretch, skip: int, end: int | None = None) -> None:
@@ -151,7 +151,7 @@ class Stretch:
         """Deletes the files: the samples first, so that no pairs are missed in between."""
         for path in (self.samples, self.pairs, self.timings):
             with disk_errors(path):
-                remove_own(path)
+                remove_output(path)
 
 
 def stretches(folder: Path) -> list[Stretch]:
@@ -230,7 +230,7 @@ class Watch:
         """How many more since the last call."""
         for path in self._paths:
             if path.exists():
-                with open(path, "rb", opener=own) as file:
+                with open(path, "rb", opener=open_plain) as file:
                     file.seek(self._read[path])
                     data = file.read()
                 self._read[path] += len(data)
@@ -264,7 +264,7 @@ def _lines(path: Path, skip: int, count: int) -> bytes:
     """Lines of a file; none if it is not there."""
     if not path.exists():
         return b""
-    with open(path, "rb", opener=own) as file:
+    with open(path, "rb", opener=open_plain) as file:
         return b"".join(islice(file, skip, skip + count))
 
 
@@ -275,7 +275,7 @@ def _start(path: Path, fields: Sequence[str], *, strict: bool = True) -> None:
         ResultsError: it has another header (if ``strict``, else it is emptied).
     """
     expected = csv_lines([fields])
-    with disk_errors(path), open(path, "ab+", opener=own) as file:
+    with disk_errors(path), open(path, "ab+", opener=open_plain) as file:
         file.seek(0)
         header = file.readline()
         if header == expected:
@@ -292,7 +292,7 @@ def _start(path: Path, fields: Sequence[str], *, strict: bool = True) -> None:
 
 def _truncate(path: Path, rows: int | None = None) -> None:
     """Cuts a file to its header and ``rows`` whole lines (``None``: all that are whole)."""
-    with disk_errors(path), open(path, "ab+", opener=own) as file:
+    with disk_errors(path), open(path, "ab+", opener=open_plain) as file:
         file.seek(0)
         end = len(file.readline())
         for count, line in enumerate(file):

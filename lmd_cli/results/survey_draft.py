@@ -18,7 +18,7 @@ from lmd_cli.runtime.files import (
     append_synced,
     disk_errors,
     make_folder,
-    own,
+    open_plain,
     read_own,
     write_atomically,
 )
@@ -118,7 +118,7 @@ class DraftFolder:
             ResultsError: there are fewer.
         """
         path = self.folder / ROWS
-        with disk_errors(path), open(path, "ab+", opener=own) as file:
+        with disk_errors(path), open(path, "ab+", opener=open_plain) as file:
             file.seek(0)
             lines = [line for line in islice(file, count) if line.endswith(b"\n")]
             if len(lines) == count:
