@@ -29,7 +29,7 @@ from benchmarks.setting import OUTPUT, VARIANT, Bench, Flops
 from benchmarks.straightforward import straightforward
 from benchmarks.timing import Comparison, compare, peak_gigabytes, relative
 
-from lmd_cli.evaluation.variants import predict
+from lmd_cli.evaluation.variants import VariantPredictions
 from lmd_cli.runtime.allocator import keep_freed_memory
 
 __all__ = ["Comparison", "compare", "measure", "relative"]
@@ -42,7 +42,7 @@ def measure(small: bool, repeats: int, slow: bool, scaling: bool) -> dict[str, A
     """Everything; the peak is read before the ways that we compare with run."""
     with torch.no_grad():
         bench = Bench(small)
-        predict(bench.network, bench.visit, VARIANT, OUTPUT)
+        VariantPredictions(bench.network, bench.visit, OUTPUT).under(VARIANT)
         peak = peak_gigabytes()
         comparisons = [
             unprojection(bench, repeats),

@@ -26,6 +26,8 @@ class FusionNetwork(Protocol):
       say); none if it has no such method;
     - a parameter ``outputs`` of ``fuse``: names of the outputs that are asked for, so that others
       need not be computed;
+    - ``encode_from(batch, modality)``: those features that depend on one modality's data, where the
+      others need not be computed;
     - ``forward_up(maps)``: output maps (..., rows, columns) turned so that rows run forward and
       columns right, for maps that lie on the ground.
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +11,7 @@ import typer
 from lmd_cli.cli import options
 
 
-class Style(StrEnum):
+class Style(str, Enum):
     """The paper's figures 2, 3 and 4."""
 
     POSITIVE = "positive"
@@ -27,7 +27,7 @@ def command(
     ] = None,
     variant: Annotated[
         str | None,
-        typer.Option(metavar="BN-NORM[-ACT]", help="Rules; the config's first if none."),
+        typer.Option(metavar="BN-NORM[-ACT]", help="Rules; the config's `explain` if none."),
     ] = None,
     output: options.Output = None,
     samples: Annotated[
@@ -55,7 +55,7 @@ def command(
     from lmd_cli.cli import show
     from lmd_cli.runtime.files import file_name
 
-    chosen = [f"variants=[{variant}]"] if variant is not None else []
+    chosen = [f"explain={variant}"] if variant is not None else []
     run = given.load(*chosen)
     from lmd_cli.runtime.progress import make_progress
     from lmd_cli.workflows.decompose import (

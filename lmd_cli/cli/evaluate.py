@@ -6,7 +6,7 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from enum import StrEnum
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypedDict
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from lmd_cli.workflows.finish import RunSummary
 
 
-class OperatingPoint(StrEnum):
+class OperatingPoint(str, Enum):
     """Where LMD linearises the network for a perturbed input."""
 
     CLEAN = "clean"
     PERTURBED = "perturbed"
 
 
-class OnError(StrEnum):
+class OnError(str, Enum):
     """What to do with a sample whose files cannot be read."""
 
     STOP = "stop"

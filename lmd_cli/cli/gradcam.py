@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, cast
 
@@ -11,7 +11,7 @@ import typer
 from lmd_cli.cli import options
 
 
-class CamMethod(StrEnum):
+class CamMethod(str, Enum):
     """Where the channels' weights come from."""
 
     GRADCAM = "gradcam"

@@ -5,7 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, PrivateAttr, Tag, field_validator
+from pydantic import (
+    Discriminator,
+    Field,
+    PrivateAttr,
+    SerializerFunctionWrapHandler,
+    Tag,
+    field_validator,
+    model_serializer,
+)
 
 from lmd_cli.config.base import Positive, Section, option
 from lmd_cli.config.compute import ComputeConfig
@@ -27,6 +35,9 @@ __all__ = [
 
 #: The schema of each source of samples.
 SOURCES: dict[str, type[Section]] = {"nuscenes": DataConfig, CUSTOM: CustomDataConfig}
+
+
+Probability = Annotated[float, Field(gt=0, lt=1)]
 
 
 def source_of(section: Any) -> str:
@@ -70,8 +81,20 @@ class RunConfig(Section):
         min_length=1,
         strict=False,
     )
+    explain: str = option(
+        "rules that report and decompose explain with; tables are of `variants`",
+        "a name such as identity-ratio-shapley",
+        "identity-ratio-shapley",
+    )
     perturbation: PerturbationConfig = option(
         "the protocol of Appendix D.4", "a mapping", default_factory=PerturbationConfig
+    )
+    detection: Probability | Literal["auto"] = option(
+        "probability above which a vehicle counts as detected: that of the output's mean logit "
+        "over the footprint, or of its peak there where the output is a heat map; auto: 0.5, for "
+        "heat maps 0.3. Not recorded where it is auto",
+        "auto, or a number between 0 and 1",
+        "auto",
     )
     bilinear: Literal["bias", "interaction"] = option(
         "where products of different sensors are reported (attention): in the bias, as the paper "
@@ -143,6 +166,21 @@ class RunConfig(Section):
         if twice:
             raise ValueError(f"{twice[0]} is listed twice")
         return names
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without what earlier versions did not have, unless it is set: their runs go on."""
+        values: dict[str, Any] = dump(self)
+        if values.get("detection") == "auto":
+            del values["detection"]
+        return values
+
+    @field_validator("explain")
+    @classmethod
+    def _known_variant(cls, value: str) -> str:
+        from lmd_cli.decomposition import Variant
+
+        return Variant.parse(value).name
 
     def with_origin(self, source: Path) -> RunConfig:
         """This config, knowing the file it came from."""

@@ -61,7 +61,8 @@ def keys_of(sizes: type, *, optional: bool = False) -> dict[str, Any]:
         hint = hints[field.name]
         if not optional:
             return hint, field.default
-        return Annotated[hint.__origin__ | None, *hint.__metadata__], None
+        parts = (hint.__origin__ | None, *hint.__metadata__)
+        return Annotated[parts], None  # type: ignore[return-value]
 
     documented = (f for f in fields(sizes) if any(_is_option(n) for n in get_args(hints[f.name])))
     return {field.name: key(field) for field in documented}

@@ -10,6 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lmd_cli.data.interventions import RemovalSettings, Removed
+from lmd_cli.data.regions import Region
 from lmd_cli.data.sample import Sample
 from lmd_cli.errors import ContractError, DataError
 from lmd_cli.runtime.printable import one_line
@@ -89,6 +91,11 @@ class CustomSamples:
                 item = self._dataset[index]
         except ContractError as error:  # unreadable data, which an evaluation may skip
             raise DataError(str(error), token=token) from error
+        return self._sample(item, index, where)
+
+    def _sample(self, item: Any, index: int, where: str) -> Sample:
+        """An item as a sample."""
+        token = self.tokens[index]
         if isinstance(item, Sample):
             return item
         tensors = dict(_named_tensors(item, where))
@@ -135,6 +142,48 @@ class CustomSamples:
             return None
         with self._guard(f"{self._what}: regions of item {index} ({self.tokens[index]})"):
             return list(own(index))
+
+    def global_T_ego(self, index: int) -> NDArray[np.float64]:
+        """The pose of the frame of predicted boxes, (4, 4); the identity if the data set has none.
+
+        Raises:
+            ContractError: the data set's ``global_T_ego`` raises, or gives something else.
+        """
+        own = getattr(self._dataset, "global_T_ego", None)
+        if own is None:
+            return np.eye(4)
+        where = f"{self._what}: global_T_ego of item {index} ({self.tokens[index]})"
+        with self._guard(where):
+            pose = np.asarray(own(index), dtype=np.float64)
+        turn = pose[:3, :3] if pose.shape == (4, 4) else np.zeros((3, 3))
+        if not np.allclose(turn @ turn.T, np.eye(3), atol=1e-6):
+            raise ContractError(f"{where} is no rigid transform; expected a matrix (4, 4)")
+        return pose
+
+    @property
+    def posed(self) -> bool:
+        """Whether the data set knows where the ego frame is."""
+        return hasattr(self._dataset, "global_T_ego")
+
+    @property
+    def removes(self) -> bool:
+        """Whether the data set can take objects out of one modality."""
+        return hasattr(self._dataset, "remove")
+
+    def without(
+        self, clean: Sample, index: int, region: Region, modality: str, settings: RemovalSettings
+    ) -> Removed:
+        """A sample without one object in one modality, by the data set's ``remove``.
+
+        Raises:
+            ContractError: it raises something, or gives what is no item.
+        """
+        where = f"{self._what}: remove of {region.token} from {modality} in item {index}"
+        with self._guard(where):
+            item = self._dataset.remove(index, region, modality)
+        if item is None:
+            return Removed(clean, 0)
+        return Removed(self._sample(item, index, where), 1)
 
 
 def _named_tensors(item: Any, where: str) -> Iterator[tuple[str, Tensor]]:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lmd_cli.data.synthetic.evidence import Evidence
-from lmd_cli.decomposition.layout import BIAS
+from lmd_cli.evaluation.metrics import bias_share
 from lmd_cli.evaluation.statistics import Array, Indices, Interval, auroc, bootstrap, spearman
 
 #: The column of the side table that grades each sensor's evidence.
@@ -34,7 +34,7 @@ class Vehicle:
         token: the annotation's.
         instance: the object's; what intervals resample.
         evidence: what each sensor had to go by.
-        detected: whether the mean probability over its footprint exceeds 0.5.
+        detected: by the criterion of :mod:`.ground.detection`.
         parts: for each modality and ``bias``, its part's mean over the footprint.
     """
 
@@ -74,7 +74,7 @@ class Score:
     vehicles: int
 
 
-def truth_scores(
+def ground_truth_scores(
     vehicles: Sequence[Vehicle],
     modalities: Sequence[str],
     *,
@@ -93,22 +93,22 @@ def truth_scores(
             statistic, len(chosen), seed=seed, resamples=resamples, level=level, groups=groups
         )
 
-    found = []
+    scores = []
     single = [v for v in vehicles if sum(map(v.sees, modalities)) == 1]
     detected = [v for v in single if v.detected]
     for name, chosen in (("auroc_all", single), ("auroc_detected", detected)):
         for modality in modalities if len(modalities) > 2 else modalities[:1]:
             statistic = _auroc_of(chosen, modality, modalities)
-            found.append(Score(name, modality, interval(chosen, statistic), len(chosen)))
+            scores.append(Score(name, modality, interval(chosen, statistic), len(chosen)))
     for modality in modalities:
         statistic = _correlation_of(vehicles, modality)
-        found.append(
+        scores.append(
             Score("rank_correlation", modality, interval(vehicles, statistic), len(vehicles))
         )
     some = [v for v in vehicles if any(v.parts.values())]
     shares = bias_shares(some)
     mean = interval(some, lambda chosen: float(shares[chosen].mean()))
-    return [*found, Score("bias_share", "", mean, len(some))]
+    return [*scores, Score("bias_share", "", mean, len(some))]
 
 
 def separation(vehicle: Vehicle, modality: str, modalities: Sequence[str]) -> float:
@@ -118,10 +118,8 @@ def separation(vehicle: Vehicle, modality: str, modalities: Sequence[str]) -> fl
 
 
 def bias_shares(vehicles: Sequence[Vehicle]) -> Array:
-    """For each vehicle |bias| over the sum of its parts' magnitudes: evidence no sensor gets."""
-    totals = [sum(map(abs, vehicle.parts.values())) for vehicle in vehicles]
-    biases = [abs(vehicle.parts[BIAS]) for vehicle in vehicles]
-    return np.array(biases, dtype=np.float64) / np.array(totals, dtype=np.float64)
+    """:func:`~.metrics.bias_share` of each vehicle, of which no one's parts are all zero."""
+    return np.array([bias_share(vehicle.parts) for vehicle in vehicles], dtype=np.float64)
 
 
 def _auroc_of(

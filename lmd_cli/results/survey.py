@@ -1,8 +1,8 @@
 """One more pass over an evaluation's samples, for what the tables do not show.
 
 Kept apart from the evaluation: its rows and bytes stay what they are however a page is made, and a
-pass costs a sample's encoding and one decomposition: at the published size 0.4 of its evaluation
-with one variant (in FLOPs), less with several.
+pass costs a sample's encoding, one decomposition, and for each subset of the sensors one pass of
+the plain network behind the encoders.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import heapq
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,15 +19,28 @@ from PIL import Image
 
 from lmd_cli.decomposition import OperationRecord
 from lmd_cli.evaluation.decomposed_sample import SampleDecomposition
-from lmd_cli.evaluation.ground.decisive import criterion_of
+from lmd_cli.evaluation.ground.detection import Criterion, criterion_of
 from lmd_cli.evaluation.ground.plane import Plane
-from lmd_cli.evaluation.ground.vehicles import Weather, conflict, object_rows, outline
+from lmd_cli.evaluation.ground.removal import Removed, relative_change, removals, suffix
+from lmd_cli.evaluation.ground.vehicles import (
+    Weather,
+    conflict,
+    object_rows,
+    outline,
+    sensors_of,
+)
 
 #: Samples where the sensors disagree most that are always shown.
 DISAGREEING = 10
 JPEG_QUALITY = 80
 SAMPLE_FIELDS = ("sample_token", "scene", "description", "vehicles", "conflict", "residual")
 LAYER_FIELDS = ("order", "module", "operation")
+
+
+def sample_fields(parts: Sequence[str]) -> tuple[str, ...]:
+    """The header of ``samples.csv``: last, the output's relative change by each removal."""
+    changes = [f"change_{suffix(removed)}" for removed in removals(sensors_of(parts))]
+    return (*SAMPLE_FIELDS, *changes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,7 +68,7 @@ class Shown:
 
 @dataclass(eq=False)
 class Survey:
-    """What the pass found.
+    """The results of the pass.
 
     Attributes:
         plane: where the maps lie; in pixels if not on the ground, and numbers are one row.
@@ -63,11 +76,12 @@ class Survey:
         parts: names, in the order of ``Shown.parts``.
         shown: samples for the viewer, in the dataset's order.
         objects: rows of ``objects.csv``, see :func:`~.vehicles.object_fields`.
-        samples: rows in the order of :data:`SAMPLE_FIELDS`.
+        samples: rows in the order of :func:`sample_fields`.
         layers: (order, module, operation), then each part's mean share of the L2 norms.
         layer_parts: whose shares.
         output: of the network, that is split.
         ground: whether the maps lie on the ground around a vehicle.
+        detection: the config's.
     """
 
     plane: Plane
@@ -80,6 +94,17 @@ class Survey:
     layer_parts: list[str] = field(default_factory=list)
     output: str = "segmentation"
     ground: bool = True
+    detection: float | Literal["auto"] = "auto"
+
+    @property
+    def criterion(self) -> Criterion:
+        """When the output says that a vehicle is there."""
+        return criterion_of(self.output, self.detection)
+
+    @property
+    def sensors(self) -> list[str]:
+        """Those of the parts that are sensors'."""
+        return sensors_of(self.parts)
 
 
 class LayerMeans:
@@ -148,7 +173,8 @@ class Draft:
             index: of the sample in the dataset.
             plane: where the maps lie; none if not on the ground, and then there are no objects.
         """
-        sample, output, total = split.sample, split.config.model.output, split.total.numpy()
+        sample, total = split.sample, split.total.numpy()
+        what = (split.config.model.output, split.config.detection)
         parts = {name: part.numpy() for name, part in split.parts.items()}
         sensors = {name: parts[name] for name in split.config.model.modalities}
         disagreement = conflict(sensors, _relevant(split, total))
@@ -158,8 +184,12 @@ class Draft:
         self.indices.append(index)
         boxes = () if plane is None else split.boxes
         where = plane or _pixels(total.shape)
-        self.objects.append(object_rows(named, weather, boxes, where, total, parts, output))
-        self.samples.append((*named, split.description, len(boxes), disagreement, split.residual))
+        without = _without(split)
+        changes = [relative_change(total, output) for output in without.values()]
+        rows = object_rows(named, weather, boxes, where, total, parts, *what, without)
+        facts = (split.description, len(boxes), disagreement, split.residual)
+        self.objects.append(rows)
+        self.samples.append((*named, *facts, *changes))
         self.layers.add(split.result.operations)
         for position in self.shown.keys() - self.wanted():
             del self.shown[position]
@@ -171,8 +201,14 @@ class Draft:
         most = heapq.nsmallest(DISAGREEING, range(count), lambda p: (-self.samples[p][at], p))
         return {*range(min(self.viewer, count)), *most}
 
-    def survey(self, plane: Plane | None, variant: str, output: str) -> Survey:
-        """What has been found."""
+    def survey(
+        self,
+        plane: Plane | None,
+        variant: str,
+        output: str,
+        detection: float | Literal["auto"] = "auto",
+    ) -> Survey:
+        """The survey of the samples so far."""
         return Survey(
             plane or _pixels(next(iter(self.shown.values())).parts.shape[1:]),
             variant,
@@ -184,7 +220,17 @@ class Draft:
             self.layers.names,
             output,
             plane is not None,
+            detection,
         )
+
+
+def _without(split: SampleDecomposition) -> dict[Removed, NDArray[np.floating] | None]:
+    """The output with each subset of the sensors removed."""
+    outputs = {
+        removed: split.without(frozenset(removed))
+        for removed in removals(split.config.model.modalities)
+    }
+    return {key: None if out is None else out.numpy() for key, out in outputs.items()}
 
 
 def _pixels(shape: Sequence[int]) -> Plane:
@@ -197,7 +243,7 @@ def _relevant(split: SampleDecomposition, total: NDArray[np.floating]) -> NDArra
     """Where sensors can disagree: at vehicles; anywhere where the output is not about them."""
     if not split.on_ground or split.ground_truth is None:
         return np.ones(total.shape, dtype=bool)
-    predicted = total > criterion_of(split.config.model.output).threshold
+    predicted = total > split.criterion.threshold
     return predicted | (split.ground_truth.numpy() > 0.5)
 
 

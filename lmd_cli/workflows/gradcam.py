@@ -1,4 +1,4 @@
-"""Figure 5: what a layer's activations, and each sensor's part of them, give to a region."""
+"""``lmd gradcam``: class activation maps of a layer, and of each sensor's part of it (figure 5)."""
 
 from __future__ import annotations
 
@@ -113,7 +113,7 @@ def _maps(
             return shown(maps, model.channel, output)[None, None]
         return forward_up(network, maps)
 
-    found = activation_maps(
+    result = activation_maps(
         picked,
         features,
         network,
@@ -123,9 +123,9 @@ def _maps(
         variant=split.variant,
     )
     if not split.on_ground:
-        return found
-    turned = {name: forward_up(network, part) for name, part in found.parts.items()}
-    return replace(found, whole=forward_up(network, found.whole), parts=turned)
+        return result
+    turned = {name: forward_up(network, part) for name, part in result.parts.items()}
+    return replace(result, whole=forward_up(network, result.whole), parts=turned)
 
 
 def _npz(maps: ActivationMaps, region: Mask) -> bytes:

@@ -1,4 +1,4 @@
-"""What a config's network would meet on the way, before it is relied on: ``lmd inspect``."""
+"""``lmd inspect``: every operation of a config's network with its rule, and every gap."""
 
 from __future__ import annotations
 
@@ -11,7 +11,8 @@ from lmd_cli.assembly.build import build_dataset, build_network
 from lmd_cli.assembly.forward import fuse_function
 from lmd_cli.config.schema import RunConfig
 from lmd_cli.decomposition import Coverage, decompose, explain_coverage
-from lmd_cli.decomposition.linearised.structure import kept_program, products_of
+from lmd_cli.decomposition.linearised.program import products_of
+from lmd_cli.decomposition.result import kept_program
 from lmd_cli.runtime.progress import Progress
 from lmd_cli.workflows.ready import encode, start
 
@@ -50,8 +51,8 @@ def attends(
     Seen from the operations that run, not from what the network is called. A softmax alone (over
     classes) is none, nor is a gate alone.
     """
-    found = decompose(fuse, features, root=root, keep_frozen=True)
-    program = kept_program(found)
+    result = decompose(fuse, features, root=root, keep_frozen=True)
+    program = kept_program(result)
     softmax = any(step.kind == "softmax" for step in program.steps)
     return softmax and bool(products_of(program))
 

@@ -1,7 +1,8 @@
-"""A config's network and samples made ready, and one sample decomposed."""
+"""The network and samples of a config, opened once, and the decomposition of one sample."""
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,16 +16,19 @@ from torch import Tensor
 from lmd_cli.assembly.build import BuiltNetwork, Samples, build_dataset, build_network
 from lmd_cli.assembly.contract import FusionNetwork
 from lmd_cli.assembly.forward import encode_batch, forward_up, fuse_function
+from lmd_cli.attribution.interface import run
 from lmd_cli.config.compute import Precision
 from lmd_cli.config.schema import CustomModelConfig, RunConfig
 from lmd_cli.data import KeyframeSamples, Sample, collate, to_device
-from lmd_cli.decomposition import Decomposition, decompose
+from lmd_cli.decomposition import Decomposition, Variant, decompose
 from lmd_cli.decomposition.layout import BIAS, INTERACTION
 from lmd_cli.errors import ContractError
 from lmd_cli.evaluation.decomposed_sample import SampleDecomposition, truth_name
 from lmd_cli.runtime.compute import resolve_device, set_switches
 from lmd_cli.runtime.progress import Progress
 from lmd_cli.runtime.stopwatch import Stopwatch
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,8 +71,25 @@ class Ready:
             pictures=self.dataset.pictures(sample),
             boxes=self.dataset.boxes_on_map(index),
             description=self.dataset.descriptions[index],
+            without=partial(self._without, features, constants),
             radar_in_images=_radar_in_images(self.dataset, index),
         )
+
+    def _without(
+        self,
+        features: Mapping[str, Any],
+        constants: Mapping[str, Any],
+        removed: frozenset[str],
+    ) -> Tensor | None:
+        """The output of the unchanged network with the features of some modalities zeroed."""
+        network, config = self.built.network, self.config
+        fuse = fuse_function(network, config.model.output, constants)
+        try:
+            output = run(fuse, features, removed)
+        except ContractError as error:  # 0 / 0, say, in a network of the user's own
+            log.warning("without %s: %s", " and ".join(sorted(removed)), error)
+            return None
+        return _shown(network, config, output)
 
     def _truth(self, sample: Sample, total: Tensor) -> Tensor | None:
         """The truth, unless nobody knows it."""
@@ -84,7 +105,7 @@ def make_ready(
     device = start(config)
     dataset = build_dataset(config, progress)
     built = build_network(config, device)
-    return Ready(config, variant or config.variants[0], dataset, built, device)
+    return Ready(config, variant or config.explain, dataset, built, device)
 
 
 def _radar_in_images(
@@ -108,17 +129,17 @@ def _truth(
 ) -> Tensor | None:
     """The sample's map of what the output looks for, turned and picked as the output is."""
     name = truth_name(config)
-    found = sample.tensors.get(name)
+    truth = sample.tensors.get(name)
     if isinstance(config.model, CustomModelConfig):
-        if isinstance(found, Tensor) and not sample.batched:
-            found = found[None]
-        if not isinstance(found, Tensor) or found.shape != total.shape:
+        if isinstance(truth, Tensor) and not sample.batched:
+            truth = truth[None]
+        if not isinstance(truth, Tensor) or truth.shape != total.shape:
             return None
-        return _shown(network, config, found)
-    if found is None:
+        return _shown(network, config, truth)
+    if truth is None:
         held = ", ".join(sample.tensors)
         raise ContractError(f"sample {sample.token} has no tensor {name}; it has {held}")
-    return _shown(network, config, found if sample.batched else found[None])
+    return _shown(network, config, truth if sample.batched else truth[None])
 
 
 def start(config: RunConfig) -> torch.device:
@@ -149,7 +170,7 @@ def split(
     features: Mapping[str, Any],
     constants: Mapping[str, Any],
     config: RunConfig,
-    variant: str,
+    variant: str | Variant,
     *,
     keep_frozen: bool = False,
 ) -> Decomposition:

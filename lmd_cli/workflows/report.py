@@ -1,4 +1,4 @@
-"""From a run's folder to its page."""
+"""``lmd report``: from a run's folder to its page."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lmd_cli.results.read_run import RunResults, read_run
 from lmd_cli.results.record import sample_list_sha256
 from lmd_cli.results.survey import Survey
 from lmd_cli.results.survey_draft import DraftFolder
-from lmd_cli.results.survey_files import read_survey, write_survey
+from lmd_cli.results.survey_files import FORMAT, earlier_format, read_survey, write_survey
 from lmd_cli.runtime.files import disk_errors, write_atomically
 from lmd_cli.runtime.progress import Progress
 from lmd_cli.workflows.survey import survey
@@ -32,7 +32,7 @@ class ReportOptions:
     """How to make a page.
 
     Attributes:
-        variant: rules of the maps; the run's first if none.
+        variant: rules of the maps; the config's ``explain`` if none.
         viewer: how many of the first samples can be looked at, beside those that disagree most.
         limit: survey only the first samples of the run.
         compute: decompose the samples again if there is no survey of them yet.
@@ -79,11 +79,11 @@ def make_report(
     """
     options = options or ReportOptions()
     run = read_run(path)
-    found, left_out = _survey(run, options, progress)
+    surveyed, left_out = _survey(run, options, progress)
     if left_out:
         log.warning(left_out)
         run = replace(run, notes=[*run.notes, left_out])
-    page = build_page(run, found)
+    page = build_page(run, surveyed)
     target = output or path / PAGE
     with disk_errors(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -99,21 +99,27 @@ def _survey(
     tokens = run.tokens[: options.limit]
     variant = _variant(run, options.variant)
     identity = survey_identity(run, tokens, variant, options.viewer)
-    found = read_survey(folder, identity if options.compute else None)
+    surveyed = read_survey(folder, identity if options.compute else None)
+    old = earlier_format(folder) if surveyed is None else None
+    made_before = f"the survey in {folder} has format {old}, this version's has {FORMAT}: "
     unknown = unknown_targets(run, options)
-    if found is None and options.compute and tokens and unknown:
+    if old is not None and not options.compute:
+        return None, made_before + "it is left out; without --no-survey the samples are done again"
+    if surveyed is None and options.compute and tokens and unknown:
         return read_survey(folder, None), (
             f"{' and '.join(unknown)} in {run.path / 'run.json'} is code that was not run, so the "
             "samples were not decomposed for maps. If it is yours, give the config that names it "
             "with --config, or --trust to run what the folder names"
         )
-    if found is None and options.compute and tokens:
+    if surveyed is None and options.compute and tokens:
+        if old is not None:
+            log.warning("%sthe samples are surveyed again", made_before)
         draft = DraftFolder(folder / DRAFT, identity)
         with draft.held():
             made = _compute(run, tokens, variant, options, draft, progress)
             write_survey(made, identity, folder)
-        found = read_survey(folder, identity)
-    return found, ""
+        surveyed = read_survey(folder, identity)
+    return surveyed, ""
 
 
 def unknown_targets(run: RunResults, options: ReportOptions) -> list[str]:
@@ -139,9 +145,11 @@ def _vouched(config: RunConfig | None, kind: str, section: Mapping[str, Any]) ->
 
 
 def _variant(run: RunResults, wanted: str | None) -> str:
-    if wanted is None or wanted in run.variants:
-        return wanted or run.variants[0]
-    raise ConfigError(f"variant {wanted} is not among the run's: {', '.join(run.variants)}")
+    own = run.record["config"].get("explain", run.variants[0])
+    if wanted in (None, own, *run.variants):
+        return str(wanted or own)
+    known = ", ".join(dict.fromkeys((own, *run.variants)))
+    raise ConfigError(f"variant {wanted} is not among the run's: {known}")
 
 
 def survey_identity(
@@ -183,8 +191,8 @@ def run_config(run: RunResults, options: ReportOptions) -> RunConfig:
         raise ConfigError(
             f"--dataroot was given, but the run's samples come from {config.data.target}"
         )
-    found = str(run.record.get("checkpoint", ""))
-    given = options.checkpoint or (found if Path(found).is_file() else None)
+    recorded = str(run.record.get("checkpoint", ""))
+    given = options.checkpoint or (recorded if Path(recorded).is_file() else None)
     changes: Mapping[str, Any] = {
         "model": config.model.model_copy(update={"checkpoint": given} if given else {}),
         "data": config.data.model_copy(
@@ -199,9 +207,9 @@ def run_config(run: RunResults, options: ReportOptions) -> RunConfig:
     return changed if source is None else changed.with_origin(Path(source))
 
 
-def _require(found: Any, expected: Any, what: str, path: Path) -> None:
-    if found != expected:
+def _require(actual: Any, expected: Any, what: str, path: Path) -> None:
+    if actual != expected:
         raise ResultsError(
-            f"{what} are not those of the run in {path} (sha256 {found} here, {expected} there); "
+            f"{what} are not those of the run in {path} (sha256 {actual} here, {expected} there); "
             "give the right --dataroot and --checkpoint, or --no-survey for a page without maps"
         )

@@ -24,16 +24,12 @@ from torch import Tensor
 
 from benchmarks.setting import OFFSETS, OUTPUT, VARIANT, Bench
 from benchmarks.timing import Comparison, compare, relative, timed
-from lmd_cli.data import collate
 from lmd_cli.decomposition import decompose
-from lmd_cli.decomposition.linearised.replay import collected
 from lmd_cli.decomposition.linearised.streams import Stream
-from lmd_cli.decomposition.linearised.values import Env
-from lmd_cli.evaluation.variants import predict
-from lmd_cli.evaluation.walk import Visit, make_encoder
+from lmd_cli.evaluation.variants import VariantPredictions
+from lmd_cli.evaluation.walk import Encoder, Visit
 from lmd_cli.networks import SimpleBEV
 from lmd_cli.networks.simplebev.unprojection import unproject
-from lmd_cli.runtime.stopwatch import Stopwatch
 
 SCRIPTS = Path(__file__).resolve().parent.parent
 #: At most: the straightforward way has seven times the FLOPs; the rest of its time is memory.
@@ -67,13 +63,11 @@ def straightforward(bench: Bench, small: bool, repeats: int) -> list[Comparison]
 
 def scheduled(bench: Bench) -> Callable[[], Parts]:
     """A sample as ``lmd evaluate`` does it."""
-    encode = make_encoder(
-        bench.network, [bench.data[0]], collate, torch.device("cpu"), False, Stopwatch()
-    )
+    encode = Encoder(bench.network, [bench.data[0]], torch.device("cpu"))
 
     def ours() -> Parts:
         visit = Visit(0, encode(0, False), bench.visit.partners)
-        prediction = predict(bench.network, visit, VARIANT, OUTPUT)
+        prediction = VariantPredictions(bench.network, visit, OUTPUT).under(VARIANT)
         moved = {f"{m} perturbed": maps[-1] for m, maps in prediction.perturbed.items()}
         return {**prediction.parts, **{k: v for k, v in moved.items() if v is not None}}
 
@@ -90,10 +84,8 @@ def one_pass_for_each_part(bench: Bench) -> Parts:
 
     def one_pass(features: Parts, modality: str) -> Tensor:
         stream = Stream(layout.modalities.index(modality), layout.uniform_share)
-        starts: Env = {}
-        for m, x in {**zeros, modality: features[modality]}.items():
-            starts |= program.start(m, [x.unsqueeze(0)])
-        part: Tensor = collected(program, program.run(starts, stream), 1, False)
+        starts = program.start({**zeros, modality: features[modality]})
+        part: Tensor = program.collect(program.run(starts, stream), False)
         return part
 
     parts = {m: one_pass(clean, m) for m in bench.network.modalities}

@@ -26,11 +26,9 @@ from torch.utils.flop_counter import flop_registry
 
 from lmd_cli.config.loading import load_config
 from lmd_cli.config.schema import RunConfig
-from lmd_cli.data import collate
 from lmd_cli.evaluation.measure import VERIFIED, measure
-from lmd_cli.evaluation.walk import Encoding, Skipped, Visit, explained_encoding, make_encoder, walk
+from lmd_cli.evaluation.walk import Encoder, Encoding, Skipped, Visit, explained_encoding, walk
 from lmd_cli.report.tables.spec import TABLES
-from lmd_cli.runtime.stopwatch import Stopwatch
 from lmd_cli.workflows.setup import Run, prepare
 from lmd_cli.workflows.table import refusals, table_methods, table_numbers
 
@@ -101,9 +99,7 @@ class Sampler:
 
     def __init__(self, run: Run):
         self.run, self.network = run, run.built.network
-        self._encode = make_encoder(
-            self.network, run.dataset, collate, run.device, False, Stopwatch()
-        )
+        self._encode = Encoder(self.network, run.dataset, run.device)
 
     def plain(self) -> Counter:
         """Of a plain pass behind the features (and a linear fusion layer)."""
@@ -143,9 +139,7 @@ class Sampler:
                 times.append(time.perf_counter() - started)
 
     def _measure(self, visit: Visit) -> None:
-        run = self.run
-        output = run.config.model.output
-        measure(self.network, visit, run.variants, run.cells, output, run.rivals)
+        measure(self.run.task, visit)
 
 
 def count(config: RunConfig, name: str, methods: Sequence[str], timed: bool = False) -> Counted:

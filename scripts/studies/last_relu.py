@@ -38,8 +38,9 @@ from lmd_cli.decomposition import decompose
 from lmd_cli.decomposition.layout import BIAS
 from lmd_cli.decomposition.pytrees import map_tensors
 from lmd_cli.decomposition.result import Parts
+from lmd_cli.evaluation.ground.detection import criterion_of
 from lmd_cli.evaluation.ground.footprints import Footprint, FootprintMeans, detected, footprints
-from lmd_cli.evaluation.scoring import Vehicle, truth_scores
+from lmd_cli.evaluation.scoring import Vehicle, ground_truth_scores
 from lmd_cli.workflows.ready import encode
 
 #: The module whose output the last ReLU takes, and the branch that it is in.
@@ -101,7 +102,8 @@ class Study:
             torch.testing.assert_close(maps[LMD][m], part, atol=1e-4, rtol=1e-4)
         maps[LEAVE_ONE_OUT] = {m: at.total - other.total for m, other in left_out.items()}
         cars = footprints(self.data, index, self.config.model.output)
-        found_by_network = [detected(at.total[0, 0], c, self.config.model.output) for c in cars]
+        criterion = criterion_of(self.config.model.output, self.config.detection)
+        found_by_network = [detected(at.total[0, 0], c, criterion) for c in cars]
         self._score(cars, found_by_network, at.total, maps)
         self._measure(cars, found_by_network, at.layers[BEFORE].total.relu(), at.total)
 
@@ -137,7 +139,7 @@ class Study:
     def show(self) -> None:
         """Prints two tables in Markdown."""
         for rule, vehicles in self.vehicles.items():
-            scores = truth_scores(vehicles, self.network.modalities)
+            scores = ground_truth_scores(vehicles, self.network.modalities)
             if rule == LMD:
                 heads = [f"{s.name} {s.modality}".rstrip() for s in scores]
                 print(f"\n| rule | {' | '.join(heads)} |\n|---|{'---|' * len(heads)}")

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from rule_oracle import assert_rows, directional_rows, normal
 from torch import Tensor, nn
 
 from lmd_cli.decomposition import decompose
+from tests.support.rule_oracle import assert_rows, directional_rows, normal
 
 SHAPE = (2, 4, 3, 3)
 INPUTS = {"camera": normal(*SHAPE), "radar": normal(*SHAPE, seed=1)}

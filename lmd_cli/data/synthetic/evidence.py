@@ -73,6 +73,11 @@ def read_evidence(tables: Path) -> dict[str, Evidence]:
         raise DataError(f"{path} is damaged: {error}; make the root again", path=path) from None
 
 
+def has_evidence(tables: Path) -> bool:
+    """Whether a version's folder has the side table."""
+    return (tables / EVIDENCE_FILE).is_file()
+
+
 def read_instances(tables: Path) -> dict[str, str]:
     """For each annotation's token the token of its object, from a version's tables.
 

@@ -61,8 +61,7 @@ def is_broken(total: Tensor, parts: Tensor, brought: float = 0.0) -> bool:
     most = float(torch.where(finite, magnitude, 0.0).max())
     inside = _INSIDE * torch.finfo(total.dtype).eps * most
     real = total.dtype.to_real() if total.is_complex() else total.dtype
-    rounding = ROUNDING.get(real, 0.1) * magnitude
-    allowed = rounding + inside + 16.0 * brought * most
+    allowed = ROUNDING.get(real, 0.1) * magnitude + inside + 16.0 * brought * most
     return not bool(((_difference(total, parts) <= allowed) | total.isnan()).all())
 
 

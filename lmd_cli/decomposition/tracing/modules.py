@@ -8,22 +8,19 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from typing import TYPE_CHECKING, Any
+from typing import Any, NoReturn, Protocol
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.modules.module import (
-    _global_forward_hooks_with_kwargs,
     register_module_forward_hook,
     register_module_forward_pre_hook,
 )
 
-from lmd_cli.decomposition.errors import InputError, LeakError, NoRuleError
-
-if TYPE_CHECKING:
-    from lmd_cli.decomposition.tracing.session import Session
+from lmd_cli.decomposition.errors import DecompositionError, InputError, LeakError, NoRuleError
+from lmd_cli.decomposition.older_torch import KEYWORD_HOOKS, WITH_KEYWORDS
 
 
 def find_root(function: Any) -> nn.Module | None:
@@ -56,8 +53,9 @@ def known_modules(patterns: Iterable[str], root: nn.Module | None, what: str) ->
     Raises:
         InputError: one that no module has.
     """
-    names = [name or "(root)" for name, _ in root.named_modules()] if root is not None else []
     wanted = frozenset((patterns,) if isinstance(patterns, str) else patterns)
+    modules = root.named_modules() if root is not None and wanted else ()
+    names = [name or "(root)" for name, _ in modules]
     for pattern in sorted(wanted - {""}):
         if not pattern.startswith("<") and not any(fnmatchcase(name, pattern) for name in names):
             hint = near(pattern, names) if names else "; give root="
@@ -77,6 +75,14 @@ def training_mode(module: nn.Module) -> str:
         return "BatchNorm"
     keeps = isinstance(module, _InstanceNorm) and module.track_running_stats
     return "InstanceNorm" if keeps and module.training else ""
+
+
+class Follower(Protocol):
+    """What follows the modules that run."""
+
+    def any_carries(self, *trees: Any) -> bool: ...
+    def fail(self, error: DecompositionError) -> NoReturn: ...
+    def module_done(self, module: nn.Module, inputs: Any, output: Any) -> None: ...
 
 
 class ModuleTracker:
@@ -110,7 +116,7 @@ class ModuleTracker:
         return f"in module {self.name(module) or '(root)'!r} ({type(module).__name__})"
 
     @contextmanager
-    def active(self, session: Session) -> Iterator[None]:
+    def active(self, session: Follower) -> Iterator[None]:
         """Follows a session's module calls; nothing is left at the end, also after an exception.
 
         Torch's global hooks also see what other threads run.
@@ -138,16 +144,16 @@ class ModuleTracker:
             while self.running and self.running.pop() is not module:
                 pass  # a call that raised before its hooks ran leaves its entry behind
             if output is not None:  # as it is after an exception
-                session.notes.module_done(module, (args, *named), output)
+                session.module_done(module, (args, *named), output)
 
         handles = [
             register_module_forward_pre_hook(enter),
-            register_module_forward_hook(leave, with_kwargs=True, always_call=True),
+            register_module_forward_hook(leave, always_call=True, **WITH_KEYWORDS),
         ]
         try:
             yield
         finally:
             for handle in handles:
                 handle.remove()
-                _global_forward_hooks_with_kwargs.pop(handle.id, None)  # torch leaves it behind
+                KEYWORD_HOOKS.pop(handle.id, None)  # torch leaves it behind
             self.running.clear()

@@ -22,7 +22,15 @@ from lmd_cli.networks.checkpoints.refusals import (
     refuse_objects,
     require_file,
 )
-from lmd_cli.networks.checkpoints.states import COUNTER, KNOWN, Place, Weight, best, places
+from lmd_cli.networks.checkpoints.states import (
+    COUNTER,
+    KNOWN,
+    Place,
+    Weight,
+    best,
+    places,
+    with_statistics,
+)
 from lmd_cli.networks.checkpoints.stored import MalformedError, Placeholder, Stored, printable
 
 log = logging.getLogger(__name__)
@@ -74,8 +82,11 @@ def load_checkpoint(path: Path | str, module: nn.Module, *, ema: bool = False) -
 
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file, hexadecimal."""
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def read_state(path: Path, choose: Callable[[Any, list[str]], dict[str, Any]]) -> dict[str, Tensor]:
@@ -108,7 +119,8 @@ def _place(content: Any, expected: Mapping[str, Tensor], ema: bool, path: Path) 
     """
     candidates = best(content, expected, averaged=ema)
     if len(candidates) == 1:
-        return candidates[0]
+        plain = best(content, expected, averaged=False) if ema else []
+        return with_statistics(candidates[0], plain)
     if candidates:
         where = "; ".join(map(str, candidates[:NAMED]))
         raise CheckpointError(

@@ -121,12 +121,16 @@ class SimpleBEV(nn.Module):
         Returns:
             ``(B, channels, Z, X)`` for each modality, channels as in :meth:`channels`.
         """
+        return {n: x for name in self.modalities for n, x in self.encode_from(batch, name).items()}
+
+    def encode_from(self, batch: Batch, modality: str) -> dict[str, Tensor]:
+        """The features that depend on one sensor's data: its own; see :meth:`encode`."""
         encoders = {
             "camera": self.encode_camera,
             "radar": self.encode_radar,
             "lidar": self.encode_lidar,
         }
-        return {name: encoders[name](batch) for name in self.modalities}
+        return {modality: encoders[modality](batch)}
 
     def encoders(self) -> list[nn.Module]:
         """The modules that run on one sensor alone."""

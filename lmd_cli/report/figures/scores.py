@@ -16,10 +16,16 @@ TITLES = {
     "auroc_all": "AUROC, all",
     "auroc_detected": "AUROC, detected",
     "rank_correlation": "rank correlation",
+    "auroc_intervention": "AUROC, intervention",
+    "auroc_lost": "AUROC, lost",
+    "rank_correlation_intervention": "rank correlation, drop",
     "bias_share": "share of the bias",
 }
 #: What a method without any knowledge gets.
-CHANCE = {"auroc_all": 0.5, "auroc_detected": 0.5, "rank_correlation": 0.0}
+CHANCE = {
+    **dict.fromkeys(("auroc_all", "auroc_detected", "auroc_intervention", "auroc_lost"), 0.5),
+    **dict.fromkeys(("rank_correlation", "rank_correlation_intervention"), 0.0),
+}
 OUTLINE = "#8a8a8a"
 LMD = COLOURS["camera"]
 BASELINE = COLOURS["radar"]

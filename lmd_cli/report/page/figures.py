@@ -9,7 +9,7 @@ import numpy as np
 from PIL import Image
 
 from lmd_cli.decomposition.layout import BIAS, INTERACTION
-from lmd_cli.evaluation.ground.decisive import criterion_of, decisive_places
+from lmd_cli.evaluation.ground.decisive import decisive_places
 from lmd_cli.report.figures.bev import grid_figure
 from lmd_cli.report.figures.generic import View, generic_figure
 from lmd_cli.report.figures.scene import Scene
@@ -68,7 +68,7 @@ def scene_of_shown(one: Shown, survey: Survey) -> Scene:
     """A surveyed sample as a figure's scene, its images as they are kept."""
     parts = dict(zip(survey.parts, one.parts, strict=True))
     sensors = [name for name in survey.parts if name not in (BIAS, INTERACTION)]
-    outlines, criterion = list(one.outlines), criterion_of(survey.output)
+    outlines, criterion = list(one.outlines), survey.criterion
     pixels = {name: np.asarray(Image.open(io.BytesIO(d))) / 255.0 for name, d in one.images.items()}
     return Scene(
         images=pixels,

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from lmd_cli.evaluation.cost import (
     NOT_COUNTED,
-    Comparison,
     Cost,
+    LrpComparison,
 )
 from lmd_cli.report.tables.render import Entry, Table
 
@@ -61,7 +61,7 @@ class Measured:
     modalities: tuple[str, ...]
     plain: Cost
     costs: Sequence[Cost]
-    comparison: Comparison
+    comparison: LrpComparison
     token: str
 
 

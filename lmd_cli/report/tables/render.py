@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from lmd_cli.evaluation.comparisons import Cell
+from lmd_cli.evaluation.comparisons import Comparison
 from lmd_cli.report.tables.spec import Metric, TableSpec
 from lmd_cli.results.digits import figure_text, rounded, small_scale
 
@@ -75,7 +75,7 @@ def modality_label(modalities: Sequence[str]) -> str:
     return " + ".join(names.get(name, name.capitalize()) for name in ordered)
 
 
-def columns_of(spec: TableSpec, cells: Sequence[Cell]) -> list[Column]:
+def columns_of(spec: TableSpec, cells: Sequence[Comparison]) -> list[Column]:
     """A replaced sensor should change (low PCC, high MSE), a kept one should not."""
     return [
         Column(metric, cell.title, (cell.expected == "change") == (metric == "pcc"))
@@ -85,7 +85,7 @@ def columns_of(spec: TableSpec, cells: Sequence[Cell]) -> list[Column]:
 
 
 def figures_of(
-    metrics: pd.DataFrame, cells: Sequence[Cell]
+    metrics: pd.DataFrame, cells: Sequence[Comparison]
 ) -> dict[tuple[str, str, str], tuple[float, float]]:
     """From ``metrics.csv``'s columns."""
     titles = {(cell.perturbed_name, cell.target): cell.title for cell in cells}

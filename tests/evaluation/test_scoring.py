@@ -1,0 +1,149 @@
+"""Scores against known truth, on vehicles made for the purpose."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import numpy as np
+import pytest
+import scipy.stats
+from sklearn.metrics import roc_auc_score
+
+from lmd_cli.data.synthetic import Evidence
+from lmd_cli.evaluation.scoring import Score, Vehicle, ground_truth_scores, separation
+
+TWO, THREE = ("camera", "radar"), ("camera", "radar", "lidar")
+GRADES = ("visible_pixels", "radar_returns", "lidar_returns")
+
+
+def vehicle(
+    seen: str,
+    parts: Mapping[str, float],
+    *,
+    detected: bool = True,
+    instance: str = "",
+    **grades: float,
+) -> Vehicle:
+    """``seen`` names the sensors by their first letters."""
+    marks = {name: name[0] in seen for name in THREE}
+    given = {name: grades.get(name, 0) for name in GRADES}
+    evidence = Evidence(**marks, free_share=1.0, radar_returns_keyframe=0, fog=0.0, **given)  # type: ignore[arg-type]
+    return Vehicle("token", instance or str(id(parts)), evidence, detected, {"bias": 0.0, **parts})
+
+
+def by_name(scores: list[Score]) -> dict[tuple[str, str], Score]:
+    return {(s.name, s.modality): s for s in scores}
+
+
+def random_vehicles(count: int, seed: int = 0) -> list[Vehicle]:
+    rng = np.random.default_rng(seed)
+    made = []
+    for i in range(count):
+        seen = rng.choice(["c", "r", "l", "cr", "crl"])
+        parts = {name: rng.normal() + (name[0] in seen) for name in (*THREE, "bias")}
+        grades = dict(zip(GRADES, rng.integers(0, 9, 3).tolist(), strict=True))
+        made.append(
+            vehicle(seen, parts, detected=bool(rng.random() < 0.6), instance=f"{i // 3}", **grades)
+        )
+    return made
+
+
+def test_with_two_sensors_d_is_their_difference() -> None:
+    vehicles = random_vehicles(90)
+    found = by_name(ground_truth_scores(vehicles, TWO, resamples=10))
+    assert list(found) == [
+        ("auroc_all", "camera"),
+        ("auroc_detected", "camera"),
+        ("rank_correlation", "camera"),
+        ("rank_correlation", "radar"),
+        ("bias_share", ""),
+    ]
+    for name, kept in (
+        ("auroc_all", vehicles),
+        ("auroc_detected", [v for v in vehicles if v.detected]),
+    ):
+        single = [v for v in kept if v.evidence.camera != v.evidence.radar]  # the LiDAR is no part
+        labels = [v.evidence.camera for v in single]
+        d = [v.parts["camera"] - v.parts["radar"] for v in single]
+        score = found[name, "camera"]
+        assert score.interval.estimate == pytest.approx(roc_auc_score(labels, d))
+        assert score.vehicles == len(single)
+
+
+def test_with_three_sensors_each_is_set_against_the_mean_of_the_others() -> None:
+    vehicles = random_vehicles(120)
+    found = by_name(ground_truth_scores(vehicles, THREE, resamples=10))
+    single = [v for v in vehicles if sum(map(v.sees, THREE)) == 1]
+    for name in THREE:
+        others = [other for other in THREE if other != name]
+        d = [v.parts[name] - np.mean([v.parts[other] for other in others]) for v in single]
+        wanted = roc_auc_score([v.sees(name) for v in single], d)
+        assert found["auroc_all", name].interval.estimate == pytest.approx(wanted)
+
+
+def test_rank_correlation_is_over_all_vehicles() -> None:
+    vehicles = random_vehicles(70)
+    found = by_name(ground_truth_scores(vehicles, THREE, resamples=10))
+    for name, grade in zip(THREE, GRADES, strict=True):
+        part = [v.parts[name] for v in vehicles]
+        evidence = [getattr(v.evidence, grade) for v in vehicles]
+        wanted = scipy.stats.spearmanr(part, evidence).statistic
+        score = found["rank_correlation", name]
+        assert score.interval.estimate == pytest.approx(wanted)
+        assert score.vehicles == 70
+
+
+def test_share_of_the_bias() -> None:
+    vehicles = [
+        vehicle("c", {"camera": 3.0, "radar": -1.0, "bias": -4.0}),  # 4 / 8
+        vehicle("r", {"camera": 0.0, "radar": 1.0, "bias": 0.0}),  # 0
+        vehicle("r", {"camera": 0.0, "radar": 0.0, "bias": 0.0}),  # says nothing
+    ]
+    score = by_name(ground_truth_scores(vehicles, TWO, resamples=10))["bias_share", ""]
+    assert score.interval.estimate == 0.25
+    assert score.vehicles == 2
+
+
+def test_a_perfect_and_a_reversed_method() -> None:
+    def parts(right: bool, seen: str) -> dict[str, float]:
+        return {name: float((name[0] == seen) == right) for name in TWO}
+
+    for right, wanted in ((True, 1.0), (False, 0.0)):
+        vehicles = [vehicle(s, parts(right, s), instance=f"{i}") for i, s in enumerate("crcrcrccr")]
+        interval = by_name(ground_truth_scores(vehicles, TWO))["auroc_all", "camera"].interval
+        assert (interval.estimate, interval.low, interval.high) == (wanted,) * 3
+
+
+def test_intervals_resample_objects_and_hold_the_truth() -> None:
+    vehicles = random_vehicles(150)
+    once = by_name(ground_truth_scores(vehicles, TWO, seed=3, resamples=200))["auroc_all", "camera"]
+    same = by_name(ground_truth_scores(vehicles, TWO, seed=3, resamples=200))["auroc_all", "camera"]
+    other = by_name(ground_truth_scores(vehicles, TWO, seed=4, resamples=200))[
+        "auroc_all", "camera"
+    ]
+    assert once == same
+    assert once.interval.low != other.interval.low
+    assert once.interval.low < once.interval.estimate < once.interval.high
+    one_object = [
+        vehicle("c" if i % 2 else "r", {"camera": i * 1.0, "radar": 0.0}, instance="same")
+        for i in range(9)
+    ]
+    fixed = by_name(ground_truth_scores(one_object, TWO))["auroc_all", "camera"].interval
+    assert fixed.low == fixed.estimate == fixed.high  # there is nothing to resample
+
+
+def test_what_does_not_exist_is_undefined() -> None:
+    vehicles = [vehicle("c", {"camera": 1.0, "radar": 0.0}, instance=f"{i}") for i in range(4)]
+    found = by_name(ground_truth_scores(vehicles, TWO, resamples=20))
+    assert math.isnan(found["auroc_all", "camera"].interval.estimate)  # no radar-only vehicle
+    assert math.isnan(found["rank_correlation", "camera"].interval.estimate)  # all the same
+    empty = by_name(ground_truth_scores([], TWO, resamples=20))
+    assert all(math.isnan(s.interval.estimate) for s in empty.values())
+
+
+def test_separation_of_three() -> None:
+    assert (
+        separation(vehicle("c", {"camera": 5.0, "radar": 1.0, "lidar": 3.0}), "camera", THREE)
+        == 3.0
+    )
