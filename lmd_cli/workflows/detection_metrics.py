@@ -51,7 +51,7 @@ def detection_metrics(
         import nuscenes.eval.detection.evaluate  # noqa: F401 - late: it takes a second
     except ImportError as error:
         raise NoMetricsError(
-            f"no mAP and NDS: nuscenes-devkit cannot be imported ({error}); install it with pip "
+            f"No mAP and NDS: nuscenes-devkit cannot be imported ({error}); install it with pip "
             "install 'lmd-cli[devkit]' (Python below 3.13) and run the same command again"
         ) from None
     shown = progress or Silent()
@@ -63,7 +63,7 @@ def detection_metrics(
         raise
     except Exception as error:  # assertions and lookups of the devkit
         what = f"{type(error).__name__}: {error}".rstrip(": ")
-        raise NoMetricsError(f"no mAP and NDS: nuscenes-devkit fails at {root}: {what}") from error
+        raise NoMetricsError(f"No mAP and NDS: nuscenes-devkit fails at {root}: {what}") from error
     finally:
         shown.close()
 
@@ -83,13 +83,13 @@ def _evaluated(
     tables = NuScenes(version=version, dataroot=str(root), verbose=False)
     progress.advance(note="tables")
     if any(LIDAR not in tables.get("sample", token)["data"] for token in tokens):
-        raise NoMetricsError(f"no mAP and NDS: nuscenes-devkit measures distances from {LIDAR}")
+        raise NoMetricsError(f"No mAP and NDS: nuscenes-devkit measures distances from {LIDAR}")
     truth = _quiet(lambda: load_gt_of_sample_tokens(tables, tokens, DetectionBox))
     truth = _filtered(tables, truth, config)
     progress.advance(note="annotations")
     if not truth.all:
         raise NoMetricsError(
-            "no mAP and NDS: no annotation of these samples is within nuScenes' range"
+            "No mAP and NDS: no annotation of these samples is within nuScenes' range"
         )
     most = config.max_boxes_per_sample
     boxes, _ = load_prediction_of_sample_tokens(str(file), most, DetectionBox, tokens)

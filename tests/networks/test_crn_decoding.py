@@ -8,7 +8,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
-from crn_reference import CASES, SHAPES, TINY, Golden, fill_reference, reference_batch
 from torch import Tensor
 
 from lmd_cli.errors import ConfigError
@@ -23,6 +22,7 @@ from lmd_cli.networks.crn.decoding import (
 )
 from lmd_cli.networks.crn.head import BRANCHES, HEATMAP
 from lmd_cli.networks.detections import Detections
+from tests.support.crn_reference import CASES, SHAPES, TINY, Golden, fill_reference, reference_batch
 
 TOLERANCE = 1e-4  # the reference's own
 

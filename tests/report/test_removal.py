@@ -12,11 +12,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import made_up
 import numpy as np
 import pytest
 import torch
-from crn_config import crn_config
 
 from lmd_cli.config.loading import load_config
 from lmd_cli.data import collate
@@ -36,6 +34,8 @@ from lmd_cli.workflows.evaluate import evaluate
 from lmd_cli.workflows.ready import Ready, make_ready
 from lmd_cli.workflows.report import ReportOptions, make_report
 from lmd_cli.workflows.survey import survey
+from tests.support import made_up
+from tests.support.tiny_settings import crn_config
 
 PAIR = ("camera", "radar")
 CUTS = {"camera": ["camera"], "radar": ["radar"], "camera+radar": ["camera", "radar"]}

@@ -207,7 +207,9 @@ def test_without_a_survey_nothing_is_computed(run: Path, tmp_path: Path, monkeyp
 
 
 def test_a_variant_that_the_run_does_not_have(run: Path):
-    with pytest.raises(ConfigError, match="not among the run's: identity-ratio, uniform-identity"):
+    with pytest.raises(
+        ConfigError, match="not among the run's: identity-ratio-shapley, identity-ratio, "
+    ):
         make_report(run, options=ReportOptions(variant="identity-identity"))
 
 

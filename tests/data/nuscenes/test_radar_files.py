@@ -243,3 +243,13 @@ def test_padding_point_is_the_ego_origin() -> None:
     np.testing.assert_allclose(xyz, [[-1.9, -2.5, -1.7], [-2.9, -3.5, -0.7], [0.1, 1.5, -1.7]])
     np.testing.assert_array_equal(features[:2], points[3:].T)
     np.testing.assert_array_equal(features[2], np.zeros(16))
+
+
+@pytest.mark.parametrize("name", ["x", "y", "z"])
+def test_a_single_point_that_lacks_a_coordinate_means_empty(tmp_path: Path, name: str) -> None:
+    """As nuScenes and the synthetic world write a radar without returns."""
+    path = tmp_path / "radar.pcd"
+    table = radar_table(np.random.default_rng(0), 1)
+    table[name][0] = np.nan
+    write_radar(path, table)
+    assert read_radar(path).shape == (18, 0)
