@@ -11,7 +11,7 @@ from typing import Any, Literal, cast
 
 import torch
 from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.batchnorm import _BatchNorm  # the base class of all, in no public module
 
 from lmd_cli.assembly.contract import require_network
 from lmd_cli.assembly.targets import make_target, user_code
@@ -288,6 +288,7 @@ def untrained(config: RunConfig) -> Any:
 @contextmanager
 def _seeded(config: RunConfig) -> Iterator[None]:
     """Torch's random numbers from the config's seed; those of the caller are left alone."""
+    # Without `devices` torch saves the state of every GPU as well, which starts CUDA.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(config.seed)
         yield

@@ -35,12 +35,13 @@ def command(
     folder = output or Path("results") / run.name / "detect"
     progress = make_progress()
     try:
-        found = detect(run, folder, limit=limit, overwrite=overwrite, progress=progress)
+        summary = detect(run, folder, limit=limit, overwrite=overwrite, progress=progress)
     finally:
         progress.close()
-    if found.metrics is not None:
-        show.table(*metrics_table(found.metrics))
-        figures = f"mAP {found.metrics['mean_ap']:.3f}, NDS {found.metrics['nd_score']:.3f}"
-        show.lines([f"{figures} (N = {found.samples})"])
-    show.lines([f"{sum(found.boxes.values())} boxes in {found.samples} samples", *found.notes])
-    show.files(found.files, "evaluate", *given.arguments())
+    if summary.metrics is not None:
+        show.table(*metrics_table(summary.metrics))
+        figures = f"mAP {summary.metrics['mean_ap']:.3f}, NDS {summary.metrics['nd_score']:.3f}"
+        show.lines([f"{figures} (N = {summary.samples})"])
+    boxes = sum(summary.boxes.values())
+    show.lines([f"{boxes} boxes in {summary.samples} samples", *summary.notes])
+    show.files(summary.files, "evaluate", *given.arguments())

@@ -81,7 +81,7 @@ class Sent:
         self._data = data
 
     def open(self) -> Loaded | Unreadable:
-        """What was sent; it comes from a worker of our own."""
+        """What was sent; it comes from a worker of this loader."""
         return pickle.loads(self._data)
 
 
@@ -128,7 +128,7 @@ class Ahead:
             "prefetch_factor": PREFETCH,
             "collate_fn": _as_it_is,
             "pin_memory": pinned,
-            "worker_init_fn": _settle,
+            "worker_init_fn": _start_worker,
             # Without one it draws from torch's global numbers, which a run without workers keeps.
             "generator": torch.Generator(),
         }
@@ -218,6 +218,8 @@ def _shared(loaded: Loaded | Unreadable) -> bool:
     if not _may_open(2 * len(tensors) * on_their_way):
         return False
     try:
+        # Here an error can be handled: the queue would share them in a thread of its own, where an
+        # error is printed and the sample lost.
         for tensor in tensors:
             tensor.share_memory_()
     except (RuntimeError, OSError):
@@ -294,7 +296,7 @@ def default_workers(cores: int, device: torch.device) -> int:
     return min(cores - 1, MOST_WORKERS) if device.type == "cuda" else 1
 
 
-def _settle(worker: int) -> None:
+def _start_worker(worker: int) -> None:
     """In a new worker: one thread, and Ctrl-C is for the main process, which then ends us.
 
     So is the signal of a scheduler that ends a whole group; on it we go as if we were done.

@@ -11,7 +11,7 @@ from itertools import islice
 from pathlib import Path
 
 from lmd_cli.errors import ResultsError
-from lmd_cli.runtime.files import append_synced, disk_errors, own
+from lmd_cli.runtime.files import append_synced, disk_errors, open_plain
 
 
 class Journal:
@@ -31,7 +31,7 @@ class Journal:
         Raises:
             ResultsError: it has another header (if ``strict``, else it is emptied).
         """
-        with disk_errors(self.path), open(self.path, "ab+", opener=own) as file:
+        with disk_errors(self.path), open(self.path, "ab+", opener=open_plain) as file:
             file.seek(0)
             header = file.readline() if self._header else b""
             if header == self._header:
@@ -49,7 +49,7 @@ class Journal:
         """The whole lines behind the header, from ``first`` to ``last``; none without a file."""
         if not self.path.exists():
             return
-        with open(self.path, "rb", opener=own) as file:
+        with open(self.path, "rb", opener=open_plain) as file:
             skipped = 1 if self._header else 0
             for line in islice(file, skipped + first, None if last is None else skipped + last):
                 if not line.endswith(b"\n"):
@@ -65,12 +65,12 @@ class Journal:
         if wait:
             append_synced(self.path, lines)
             return
-        with disk_errors(self.path), open(self.path, "ab", opener=own) as file:
+        with disk_errors(self.path), open(self.path, "ab", opener=open_plain) as file:
             file.write(lines)
 
     def keep(self, count: int | None = None) -> None:
         """Cuts the file to its header and ``count`` whole lines (``None``: all that are whole)."""
-        with disk_errors(self.path), open(self.path, "ab+", opener=own) as file:
+        with disk_errors(self.path), open(self.path, "ab+", opener=open_plain) as file:
             file.seek(0)
             end = len(file.readline()) if self._header else 0
             for number, line in enumerate(file):

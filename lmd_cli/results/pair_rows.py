@@ -23,10 +23,10 @@ from lmd_cli.runtime.files import (
     csv_lines,
     disk_errors,
     make_folder,
-    own,
+    open_plain,
     read_own,
     read_text,
-    remove_own,
+    remove_output,
     require_folder,
 )
 
@@ -148,7 +148,7 @@ class Stretch:
         """Deletes the files: the samples first, so that no pairs are missed in between."""
         for journal in (self.samples, self.pairs, self.timings):
             with disk_errors(journal.path):
-                remove_own(journal.path)
+                remove_output(journal.path)
 
 
 def stretches(folder: Path) -> list[Stretch]:
@@ -227,7 +227,7 @@ class Watch:
         """How many more since the last call."""
         for path in self._paths:
             if path.exists():
-                with open(path, "rb", opener=own) as file:
+                with open(path, "rb", opener=open_plain) as file:
                     file.seek(self._read[path])
                     data = file.read()
                 self._read[path] += len(data)

@@ -23,9 +23,9 @@ from lmd_cli.runtime.files import (
     csv_lines,
     disk_errors,
     format_value,
-    own,
+    open_plain,
     read_own,
-    remove_own,
+    remove_output,
     write_atomically,
 )
 from lmd_cli.runtime.locks import lock_file
@@ -130,7 +130,7 @@ class RunFolder:
     @contextmanager
     def _lock(self, name: str, shared: bool = False) -> Iterator[IO[bytes]]:
         with disk_errors(self.path):
-            lock = open(self.path / name, "ab+", opener=own)  # noqa: SIM115 - only this may fail
+            lock = open(self.path / name, "ab+", opener=open_plain)  # noqa: SIM115 - only this may fail
         with lock:
             try:
                 lock_file(lock, shared=shared)
@@ -184,7 +184,7 @@ class RunFolder:
         self.rows().remove()
         for name in FILES:
             with disk_errors(self.file(name)):
-                remove_own(self.file(name))
+                remove_output(self.file(name))
 
     def has_results(self) -> bool:
         """Whether any run's files are here."""

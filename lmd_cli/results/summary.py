@@ -13,7 +13,7 @@ from lmd_cli.errors import ResultsError
 from lmd_cli.evaluation.comparisons import Comparison
 from lmd_cli.results.digits import figure_text, small_scale
 from lmd_cli.results.pair_rows import PAIR_FIELDS
-from lmd_cli.runtime.files import own, read_text
+from lmd_cli.runtime.files import open_plain, read_text
 
 METRIC_FIELDS = (
     "variant",
@@ -44,7 +44,7 @@ def read_pairs(path: Path) -> pd.DataFrame:
     exactly: Any = {"float_precision": "round_trip", "keep_default_na": False, "dtype": kinds}
     empty = {name: [""] for name in ("pcc", "mse")}
     try:
-        with open(path, "rb", opener=own) as file:
+        with open(path, "rb", opener=open_plain) as file:
             pairs = pd.read_csv(file, usecols=list(PAIR_FIELDS), na_values=empty, **exactly)
     except (ValueError, OverflowError) as error:  # also pandas' own
         reason = str(error).strip().splitlines()[0]

@@ -28,7 +28,7 @@ from lmd_cli.runtime.files import (
     disk_errors,
     format_value,
     make_folder,
-    own,
+    open_plain,
     read_own,
     read_text,
     require_folder,
@@ -193,7 +193,7 @@ def read_maps(path: Path) -> dict[str, Any]:
     Raises:
         one of :data:`DAMAGED`; FileNotFoundError.
     """
-    with open(path, "rb", opener=own) as file:
+    with open(path, "rb", opener=open_plain) as file:
         with zipfile.ZipFile(file) as members:
             if sum(member.file_size for member in members.infolist()) > MOST_BYTES:
                 raise ValueError(f"{path.name} would take more than {MOST_BYTES} bytes")

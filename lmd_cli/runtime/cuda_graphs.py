@@ -71,29 +71,31 @@ class _Recorded:
     def __init__(self, function: Callable[[Any], Any], leaves: list[Any], structure: Any):
         self._inputs = [x.clone() if isinstance(x, Tensor) else x for x in leaves]
         tree = pytree.tree_unflatten(self._inputs, structure)
-        aside, here = torch.cuda.Stream(), torch.cuda.current_stream()
-        aside.wait_stream(here)
-        with torch.cuda.stream(aside):
-            function(tree)  # libraries choose their algorithms and take their memory
-            with _rehearsal():
+        side, here = torch.cuda.Stream(), torch.cuda.current_stream()
+        side.wait_stream(here)
+        with torch.cuda.stream(side):
+            # cuBLAS and cuDNN take their workspaces, and cuDNN chooses its algorithms, at a first
+            # call: inside the recording that would fail or become a part of the graph.
+            function(tree)
+            with _warm_up():
                 function(tree)
-        here.wait_stream(aside)
+        here.wait_stream(side)
         self._graph = torch.cuda.CUDAGraph()
         # Other threads (the one that pins memory) may go on.
         recorder = torch.cuda.graph(self._graph, capture_error_mode="thread_local")
-        with _not_looking(), _random_state(), recorder:
+        with _recording(), _random_state(), recorder:
             self._output = function(tree)
 
     def __call__(self, leaves: list[Any]) -> Any:
-        for mine, given in zip(self._inputs, leaves, strict=True):
-            if isinstance(mine, Tensor):
-                mine.copy_(given)
+        for own, given in zip(self._inputs, leaves, strict=True):
+            if isinstance(own, Tensor):
+                own.copy_(given)
         self._graph.replay()
         return self._output
 
 
 @contextmanager
-def _not_looking() -> Iterator[None]:
+def _recording() -> Iterator[None]:
     """:func:`~.decomposition.capture.recording` is true inside."""
     token = RECORDING.set(True)
     try:
@@ -103,14 +105,14 @@ def _not_looking() -> Iterator[None]:
 
 
 @contextmanager
-def _rehearsal() -> Iterator[None]:
+def _warm_up() -> Iterator[None]:
     """Makes it an error to wait for the GPU: so would the recording, and leave torch worse off."""
     before = torch.cuda.get_sync_debug_mode()
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Synchronization debug mode")
         torch.cuda.set_sync_debug_mode("error")
     try:
-        with _not_looking():
+        with _recording():
             yield
     finally:
         torch.cuda.set_sync_debug_mode(before)

@@ -11,7 +11,7 @@ from glob import escape
 from pathlib import Path
 
 from lmd_cli.errors import ForeignFileError
-from lmd_cli.runtime.files import own
+from lmd_cli.runtime.files import open_plain
 from lmd_cli.runtime.locks import lock_file
 
 #: Says, as long as it is locked, that the maker is alive.
@@ -34,7 +34,7 @@ def making(parent: Path, name: str) -> Iterator[Path]:
     _clear(parent, name)
     folder = Path(tempfile.mkdtemp(prefix=f".{name}-", suffix=_ENDING, dir=parent))
     try:
-        with open(folder / LOCK, "xb", opener=own) as lock:
+        with open(folder / LOCK, "xb", opener=open_plain) as lock:
             with suppress(OSError):  # a file system without locks: nothing is ever cleared there
                 lock_file(lock)
             yield folder
@@ -51,7 +51,7 @@ def _clear(parent: Path, name: str) -> None:
 def _dead(folder: Path) -> bool:
     """Whether nobody makes anything there any more."""
     try:
-        with open(folder / LOCK, "rb", opener=own) as lock:
+        with open(folder / LOCK, "rb", opener=open_plain) as lock:
             lock_file(lock)
         return True
     except FileNotFoundError:

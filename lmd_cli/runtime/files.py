@@ -36,8 +36,8 @@ _KINDS = (
 )
 
 
-def own(path: str | os.PathLike[str], flags: int) -> int:
-    """Opener (see :func:`open`) for a plain file, which a folder somebody handed over may not have.
+def open_plain(path: str | os.PathLike[str], flags: int) -> int:
+    """Opener (see :func:`open`) for a plain file, which a folder from elsewhere may lack.
 
     Raises:
         ForeignFileError: it is a link, a pipe, a device or a folder.
@@ -87,12 +87,12 @@ def read_own(path: Path) -> bytes:
         ForeignFileError: it is none.
         OSError: it cannot be read.
     """
-    with open(path, "rb", opener=own) as file:
+    with open(path, "rb", opener=open_plain) as file:
         return file.read()
 
 
 def make_folder(path: Path) -> Path:
-    """A folder inside one of ours, made if it is not there.
+    """A folder inside an output folder, made if it is not there.
 
     Raises:
         ForeignFileError: it is a link, to a folder that may be anybody's, or a file.
@@ -104,7 +104,7 @@ def make_folder(path: Path) -> Path:
 
 
 def require_folder(path: Path) -> None:
-    """Refuses what stands in the place of a folder of ours, if anything does.
+    """Refuses anything but a folder in the place of an output folder.
 
     Raises:
         ForeignFileError: it is a link, to a folder that may be anybody's, or a file.
@@ -117,8 +117,8 @@ def require_folder(path: Path) -> None:
         )
 
 
-def remove_own(path: Path) -> None:
-    """Removes a file of ours, or a link in its place, but never what it leads to.
+def remove_output(path: Path) -> None:
+    """Removes an output file, or a link in its place, but never what it leads to.
 
     Raises:
         ForeignFileError: it is a folder.
@@ -149,7 +149,7 @@ def replacing(path: Path, *, shared: bool = False) -> Iterator[IO[bytes]]:
         _clear_drafts(path)
     draft.unlink(missing_ok=True)
     try:
-        with open(draft, "x+b", opener=own) as file:
+        with open(draft, "x+b", opener=open_plain) as file:
             if shared:
                 with suppress(OSError):  # a file system without locks
                     lock_file(file)
@@ -165,7 +165,7 @@ def replacing(path: Path, *, shared: bool = False) -> Iterator[IO[bytes]]:
 def _clear_drafts(path: Path) -> None:
     """Removes what killed processes left; the living hold a lock."""
     for draft in path.parent.glob(f".{glob_escape(path.name)}.*.part"):
-        with suppress(OSError, ForeignFileError), open(draft, "rb", opener=own) as file:
+        with suppress(OSError, ForeignFileError), open(draft, "rb", opener=open_plain) as file:
             lock_file(file)
             draft.unlink(missing_ok=True)
 
@@ -233,7 +233,7 @@ def append_synced(path: Path, data: bytes) -> None:
     Raises:
         RunError: the disk is full, or the file cannot be written.
     """
-    with disk_errors(path), open(path, "ab", opener=own) as file:
+    with disk_errors(path), open(path, "ab", opener=open_plain) as file:
         file.write(data)
         file.flush()
         os.fsync(file.fileno())

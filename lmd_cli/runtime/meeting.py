@@ -25,7 +25,7 @@ from lmd_cli.runtime.ranks import Plan, Rank
 START_TIMEOUT, BEAT, SILENCE, ANSWER = 50.0, 3.0, 45.0, 20.0
 #: Seconds that a rank 0 which fails waits for the others to hear of it.
 LINGER = 45.0
-#: Seconds between two looks, and until it is said for whom a rank waits.
+#: Seconds between two checks, and until it is logged which ranks a rank waits for.
 POLL, PATIENCE = 0.2, 10.0
 #: What is the matter with a rank that is not heard of.
 SILENT = "has shown no sign of life for {:.0f} s: it is frozen or gone, or has never come"
@@ -48,7 +48,7 @@ class Meeting:
         if not holds:
             _until(lambda: _listening(me), START_TIMEOUT, f"rank 0 at {me.address}:{me.port}")
         where = f"{me.address}:{me.port}, as MASTER_ADDR and MASTER_PORT or SLURM say"
-        with _meaning(f"rank {me.rank} cannot meet the others at {where}"):
+        with _raising(f"rank {me.rank} cannot meet the others at {where}"):
             self._store = self._asked(lambda: _store(me, holds))
 
     @property
@@ -57,19 +57,19 @@ class Meeting:
         return self._me.size
 
     def publish(self, plan: Plan) -> None:
-        """Rank 0 tells the plan."""
-        with _meaning("the plan cannot be told to the other ranks"):
+        """Publishes rank 0's plan."""
+        with _raising("the plan cannot be told to the other ranks"):
             self._store.set("plan", plan.dumps())
 
     def plan(self) -> Plan:
-        """What rank 0 told; waits for it as long as rank 0 lives.
+        """The plan of rank 0; waits for it as long as rank 0 lives.
 
         Raises:
             RunError: rank 0 ended without a plan, or is frozen, or another process is this rank
                 already.
         """
         me = self._me.rank
-        with _meaning("rank 0 has ended"):
+        with _raising("rank 0 has ended"):
             if self._asked(lambda: self._store.add(f"claimed/{me}", 1)) > 1:
                 self._refused = True
                 raise RunError(
@@ -77,7 +77,7 @@ class Meeting:
                     "give each launch a MASTER_PORT of its own"
                 )
         ended = "rank 0 ended before it had divided the work; its message says why"
-        with _meaning(ended):
+        with _raising(ended):
             self._await_plan()
             if not self._has("plan"):
                 self.arrive()
@@ -85,7 +85,7 @@ class Meeting:
             return Plan.loads(self._asked(lambda: self._store.get("plan")))
 
     def _await_plan(self) -> None:
-        teller = Teller(f"rank {self._me.rank}")
+        teller = WaitNotice(f"rank {self._me.rank}")
         while not any(map(self._has, ("plan", "failed", "ended/0"))):
             if self.lost([0]):
                 where = f"{self._me.address}:{self._me.port}"
@@ -97,7 +97,7 @@ class Meeting:
         return bool(self._asked(lambda: self._store.check([key])))
 
     def _asked(self, ask: Callable[[], T]) -> T:
-        """What the store answers; asked in a thread, because a frozen one holds whoever asks.
+        """What the store answers; asked in a thread, because a store that hangs blocks the caller.
 
         Raises:
             RuntimeError: what the store raises.
@@ -135,14 +135,14 @@ class Meeting:
             yield
         finally:
             stop.set()
-            heart.join(BEAT)  # a frozen store may hold it
+            heart.join(BEAT)  # a store that hangs may block it
             if not self._refused:  # that it ended says nothing of the rank that works
                 with contextlib.suppress(RunError, RuntimeError):
                     self._asked(lambda: self._store.set(f"ended/{self._me.rank}", ""))
 
     def _beat(self, stop: threading.Event) -> None:
         count = 0
-        with contextlib.suppress(RuntimeError):  # the store is gone, and those who would listen
+        with contextlib.suppress(RuntimeError):  # the store has ended, and its clients
             while True:
                 self._store.set(f"beat/{self._me.rank}", str(count))
                 count += 1
@@ -152,10 +152,10 @@ class Meeting:
     def lost(self, ranks: Iterable[int]) -> list[int]:
         """Those that have neither ended nor shown a sign of life for :data:`SILENCE` seconds.
 
-        The first look at a rank counts as a sign.
+        The first check of a rank counts as a sign.
         """
         silent, now = [], time.monotonic()
-        with _meaning("the store is gone"):
+        with _raising("the store is gone"):
             for rank in ranks:
                 beat = self._asked(lambda key=f"beat/{rank}": self._read(key))  # type: ignore[misc]
                 if rank not in self._heard or self._heard[rank][0] != beat:
@@ -168,28 +168,28 @@ class Meeting:
         return self._store.get(key) if self._store.check([key]) else None
 
     def arrive(self) -> None:
-        """Tells rank 0 that this rank has the plan, and is at work if it has any."""
-        with _meaning("rank 0 has ended"):
+        """Reports to rank 0 that this rank has the plan, and works if it has any share."""
+        with _raising("rank 0 has ended"):
             self._asked(lambda: self._store.set(f"here/{self._me.rank}", ""))
 
     def absent(self, ranks: Iterable[int]) -> list[int]:
         """Those that have not come yet."""
-        with _meaning("the store is gone"):
+        with _raising("the store is gone"):
             return [rank for rank in ranks if not self._has(f"here/{rank}")]
 
     def ended(self, ranks: Iterable[int]) -> list[int]:
         """Those that have ended by themselves."""
-        with _meaning("the store is gone"):
+        with _raising("the store is gone"):
             return [rank for rank in ranks if self._has(f"ended/{rank}")]
 
     @contextmanager
-    def told_of_failure(self) -> Iterator[None]:
-        """Rank 0's work: if it fails, the others hear of it, also those that start late."""
+    def announcing_failure(self) -> Iterator[None]:
+        """Rank 0's work: if it fails, the others are notified, also those that start late."""
         with self.beating():
             try:
                 yield
             except LmdError:
-                with contextlib.suppress(RunError), _meaning("the store is gone"):
+                with contextlib.suppress(RunError), _raising("the store is gone"):
                     self._store.set("failed", "")
                     self._linger()
                 raise
@@ -203,20 +203,20 @@ class Meeting:
             time.sleep(POLL)
 
 
-class Teller:
-    """Says once, after a while, for whom somebody waits.
+class WaitNotice:
+    """Logs once, after a while, which ranks are waited for.
 
     Args:
-        who: waits.
+        who: the one that waits.
     """
 
     def __init__(self, who: str):
-        self._who, self._since, self._told = who, time.monotonic(), False
+        self._who, self._since, self._logged = who, time.monotonic(), False
 
     def waits_for(self, ranks: Iterable[int]) -> None:
-        """Is called at every look."""
-        if not self._told and time.monotonic() - self._since > PATIENCE:
-            self._told = True
+        """To be called at every check."""
+        if not self._logged and time.monotonic() - self._since > PATIENCE:
+            self._logged = True
             log.warning("%s waits for %s", self._who, names(ranks))
 
 
@@ -234,7 +234,7 @@ def _store(me: Rank, holds: bool) -> Any:
 
 
 @contextmanager
-def _meaning(message: str) -> Iterator[None]:
+def _raising(message: str) -> Iterator[None]:
     """Turns what the store raises (subclasses of RuntimeError) into an error that says more."""
     try:
         yield

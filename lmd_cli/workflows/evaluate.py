@@ -65,7 +65,7 @@ def evaluate(
         RunError: the disk is full, or another rank ended early.
     """
     meeting = None if rank is None else Meeting(rank)
-    with nullcontext() if meeting is None else meeting.told_of_failure():
+    with nullcontext() if meeting is None else meeting.announcing_failure():
         recorded = None if overwrite else read_record(output)
         how = (methods, relinearise, table_only)
         skip = on_error == "skip"

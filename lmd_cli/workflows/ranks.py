@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from lmd_cli.errors import RunError
 from lmd_cli.results.pair_rows import Watch
 from lmd_cli.results.run_folder import RunFolder
-from lmd_cli.runtime.meeting import POLL, SILENCE, SILENT, Meeting, Teller, names
+from lmd_cli.runtime.meeting import POLL, SILENCE, SILENT, Meeting, WaitNotice, names
 from lmd_cli.runtime.progress import Progress
 
 
@@ -50,7 +50,7 @@ def wait_for_ranks(folder: RunFolder, meeting: Meeting, tally: Tally) -> list[in
     Raises:
         RunError: a lost rank holds its lock, and may wake up.
     """
-    others, teller = range(1, meeting.size), Teller("rank 0")
+    others, notice = range(1, meeting.size), WaitNotice("rank 0")
     while True:
         absent, lost = meeting.absent(others), meeting.lost(others)
         at_work = folder.others_at_work()
@@ -58,7 +58,7 @@ def wait_for_ranks(folder: RunFolder, meeting: Meeting, tally: Tally) -> list[in
         awaited = [rank for rank in others if rank not in {*lost, *meeting.ended(others)}]
         if not awaited or not (at_work or set(absent) - set(lost)):
             break
-        teller.waits_for(awaited)
+        notice.waits_for(awaited)
         time.sleep(POLL)
     if lost and at_work:
         raise RunError(

@@ -24,10 +24,10 @@ from lmd_cli.runtime.files import (
     file_name,
     format_value,
     make_folder,
-    own,
+    open_plain,
     read_own,
     read_text,
-    remove_own,
+    remove_output,
     replacing,
 )
 from lmd_cli.runtime.printable import one_line, printable
@@ -46,7 +46,7 @@ def test_only_plain_files_are_opened(tmp_path: Path, kind: str, mode: str) -> No
     KINDS[kind](tmp_path / "file")
     with (
         pytest.raises((ForeignFileError, FileExistsError)) as caught,
-        open(tmp_path / "file", mode, opener=own),
+        open(tmp_path / "file", mode, opener=open_plain),
     ):
         pass
     if mode != "xb" or isinstance(caught.value, ForeignFileError):
@@ -83,11 +83,11 @@ def test_folders_and_removals(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(outside)
     with pytest.raises(ForeignFileError, match=r"link is a symbolic link; expected a folder"):
         make_folder(tmp_path / "link")
-    remove_own(tmp_path / "link")
-    remove_own(tmp_path / "link")
+    remove_output(tmp_path / "link")
+    remove_output(tmp_path / "link")
     assert (outside / "deep").is_dir()
     with pytest.raises(ForeignFileError, match="outside is a folder"):
-        remove_own(outside)
+        remove_output(outside)
     (tmp_path / "file").touch()
     with pytest.raises(ForeignFileError, match="file is a file; expected a folder"):
         make_folder(tmp_path / "file")

@@ -246,7 +246,7 @@ def test_a_rank_that_starts_after_rank_0_has_failed() -> None:
     port = free_port()
 
     def fail() -> None:
-        with Meeting(Rank(0, 2, 0, 2, "127.0.0.1", port)).told_of_failure():
+        with Meeting(Rank(0, 2, 0, 2, "127.0.0.1", port)).announcing_failure():
             raise ConfigError("no")
 
     with ThreadPoolExecutor() as pool:
@@ -260,7 +260,7 @@ def test_a_rank_that_starts_after_rank_0_has_failed() -> None:
 def test_a_failing_rank_0_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(meeting, "LINGER", 0.3)
     store = Meeting(Rank(0, 2, 0, 2, "127.0.0.1", free_port()))
-    with pytest.raises(ConfigError, match="no"), store.told_of_failure():
+    with pytest.raises(ConfigError, match="no"), store.announcing_failure():
         raise ConfigError("no")
 
 
@@ -298,9 +298,9 @@ def test_who_waits_says_for_whom_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(meeting, "PATIENCE", -1.0)
-    teller = meeting.Teller("rank 0")
+    notice = meeting.WaitNotice("rank 0")
     for awaited in ([1, 3], [3]):
-        teller.waits_for(awaited)
+        notice.waits_for(awaited)
     assert caplog.messages == ["rank 0 waits for rank 1, rank 3"]
 
 

@@ -65,6 +65,7 @@ def voxel_axes(
 
     Kept, because a copy to a GPU cannot be recorded in a CUDA graph.
     """
+    # A tensor made in inference mode could never be used with gradients, and these are kept.
     with torch.inference_mode(False):
         like = torch.empty(0, device=device, dtype=dtype)
         ref_T_mem = grid.ref_T_mem().to(like)

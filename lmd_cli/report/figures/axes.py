@@ -46,7 +46,7 @@ SETTINGS: dict[str, Any] = {
 
 @contextmanager
 def figure_settings() -> Iterator[None]:
-    """matplotlib's defaults and ours, whatever the user's are."""
+    """matplotlib's defaults with the figures' settings, whatever the user's are."""
     settings: dict[Any, Any] = dict(matplotlib.rcParamsDefault)
     settings.update(SETTINGS)
     with matplotlib.rc_context(settings):

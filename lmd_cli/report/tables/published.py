@@ -19,7 +19,7 @@ def paper_rows(number: int) -> pd.DataFrame:
 
 
 def paper_tables(spec: TableSpec) -> list[Table]:
-    """The paper's table, one for each of its models, in the layout and rounding of ours."""
+    """The paper's table, one for each of its models, laid out and rounded as measured ones."""
     rows = paper_rows(spec.number)
     tables = []
     for model, group in rows.groupby("model", sort=False):
