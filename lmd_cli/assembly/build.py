@@ -14,20 +14,20 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lmd_cli.assembly.contract import require_network
-from lmd_cli.assembly.targets import blamed, make_target
+from lmd_cli.assembly.targets import make_target, user_code
 from lmd_cli.config.schema import (
     RANDOM,
     SYNTHETIC,
     CRNConfig,
+    CustomDataConfig,
+    CustomModelConfig,
     DataConfig,
-    OwnDataConfig,
-    OwnModelConfig,
     RunConfig,
     SimpleBEVConfig,
 )
 from lmd_cli.config.shipped import first_file, listing, shipped
 from lmd_cli.data import Channels, KeyframeSamples, NuScenesSamples, RadarFilters
-from lmd_cli.data.custom import OwnSamples
+from lmd_cli.data.custom import CustomSamples
 from lmd_cli.data.nuscenes.index.splits import split_name
 from lmd_cli.data.nuscenes.radar_files import DEVKIT_FILTERS
 from lmd_cli.data.synthetic import cached_root
@@ -39,7 +39,8 @@ from lmd_cli.networks import CRNSizes, load_checkpoint, random_weights
 from lmd_cli.runtime.progress import Progress, Silent, counter
 
 #: What a config's samples can be.
-Samples = NuScenesSamples | KeyframeSamples | OwnSamples
+Samples = NuScenesSamples | KeyframeSamples | CustomSamples
+ModelSection = SimpleBEVConfig | CRNConfig | CustomModelConfig
 
 
 @dataclass(frozen=True)
@@ -104,16 +105,16 @@ def build_dataset(
             cannot be used.
     """
     samples = _samples(config, progress)
-    if not tolerant and not isinstance(samples, OwnSamples):
+    if not tolerant and not isinstance(samples, CustomSamples):
         samples.require_records()
     return samples
 
 
 def _samples(config: RunConfig, progress: Progress | None) -> Samples:
     data, model = config.data, config.model
-    if isinstance(data, OwnDataConfig):
-        return _own_samples(config, data)
-    if isinstance(model, OwnModelConfig):
+    if isinstance(data, CustomDataConfig):
+        return _custom_samples(config, data)
+    if isinstance(model, CustomModelConfig):
         raise ConfigError(
             "data.dataroot stands for the samples of simplebev or crn; with model.target give "
             "data: {target: nuscenes, options: {dataroot: ..., version: ..., split: ...}}, or a "
@@ -122,18 +123,18 @@ def _samples(config: RunConfig, progress: Progress | None) -> Samples:
     return nuscenes_samples(data, model, progress)
 
 
-def _own_samples(config: RunConfig, data: OwnDataConfig) -> Samples:
+def _custom_samples(config: RunConfig, data: CustomDataConfig) -> Samples:
     with _seeded(config):
         made = make_target("data", data.target, data.options, config.source)
     if isinstance(made, NuScenesSamples | KeyframeSamples):
         return made
-    return OwnSamples(made, f"data.target {data.target!r}", blamed)
+    return CustomSamples(made, f"data.target {data.target!r}", user_code)
 
 
 def nuscenes_samples(
     data: DataConfig, model: SimpleBEVConfig | CRNConfig, progress: Progress | None = None
 ) -> Samples:
-    """nuScenes as a network of ours takes it; see :func:`build_dataset`."""
+    """nuScenes as a built-in network takes it; see :func:`build_dataset`."""
     shown = progress or Silent()
     root = data_root(data, shown)
     indexing = counter(shown, f"indexing {data.version} {split_name(data.split)}, once")
@@ -243,9 +244,9 @@ def build_network(config: RunConfig, device: torch.device) -> BuiltNetwork:
 
 
 def _randomise(network: nn.Module, config: RunConfig) -> None:
-    """Random weights; of a network that is not ours, no buffers but BatchNorm's: others hold
+    """Random weights; of a custom network, no buffers but BatchNorm's: others hold
     indices, masks and the like."""
-    if not isinstance(config.model, OwnModelConfig):
+    if not isinstance(config.model, CustomModelConfig):
         random_weights(network, config.seed)
         return
     kept = {name: value.clone() for name, value in network.named_buffers()}
@@ -269,17 +270,17 @@ def _digest(network: nn.Module) -> str:
 def untrained(config: RunConfig) -> Any:
     """The config's network, before the config's weights are in.
 
-    Every network comes through :func:`~lmd_cli.assembly.targets.make_target`, ours by their names.
-    Torch's random numbers start from the config's seed meanwhile.
+    Every network comes through :func:`~lmd_cli.assembly.targets.make_target`, a built-in one by its
+    name. Torch's random numbers start from the config's seed meanwhile.
 
     Raises:
         ConfigError, ContractError: see :func:`build_network`.
     """
     model = config.model
-    target, options = _door(model)
+    target, options = _target_of(model)
     with _seeded(config):
         network = make_target("model", target, options, config.source)
-    if isinstance(model, OwnModelConfig):
+    if isinstance(model, CustomModelConfig):
         require_network(network, f"model.target {target!r}", model.modalities)
     return network
 
@@ -292,11 +293,11 @@ def _seeded(config: RunConfig) -> Iterator[None]:
         yield
 
 
-def _door(model: SimpleBEVConfig | CRNConfig | OwnModelConfig) -> tuple[str, dict[str, Any]]:
-    """Target and options of a ``model`` section; ours are targets as well."""
-    if isinstance(model, OwnModelConfig):
-        return model.target, model.options
-    return model.name, {"section": model}
+def _target_of(section: ModelSection) -> tuple[str, dict[str, Any]]:
+    """Target and options of a ``model`` section; built-in networks are targets as well."""
+    if isinstance(section, CustomModelConfig):
+        return section.target, section.options
+    return section.name, {"section": section}
 
 
 def find_checkpoint(name: str, config_file: Path | None = None) -> Path:

@@ -1,4 +1,4 @@
-"""The targets that come with the package; they are called as everybody's are."""
+"""The built-in targets: ``simplebev``, ``crn`` and ``nuscenes``."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any, TypeVar
 from pydantic import ValidationError
 
 from lmd_cli.assembly.build import Samples, build_crn_sizes, build_grid, nuscenes_samples
-from lmd_cli.config.base import Section, told
+from lmd_cli.config.base import Section, problems_of
 from lmd_cli.config.schema import RANDOM, CRNConfig, DataConfig, SimpleBEVConfig
 from lmd_cli.errors import ConfigError
 from lmd_cli.networks import CRN, SimpleBEV, SimpleBEVSizes
@@ -73,4 +73,4 @@ def _section(
     try:
         return schema(**options)
     except ValidationError as error:
-        raise ConfigError(told(error, schema, f"{of}.options", more)) from None
+        raise ConfigError(problems_of(error, schema, f"{of}.options", more)) from None

@@ -12,7 +12,7 @@ from torch.utils import _pytree as pytree
 
 from lmd_cli.assembly.contract import FusionNetwork
 from lmd_cli.assembly.forward import encode_batch, encode_features
-from lmd_cli.assembly.targets import blamed
+from lmd_cli.assembly.targets import user_code
 from lmd_cli.config.compute import Precision
 from lmd_cli.errors import ContractError
 
@@ -54,12 +54,12 @@ def encode_changed(
         _require_same(features, clean, modality, sample)
         return features, constants
     kind = type(network).__name__
-    with torch.no_grad(), blamed(f"{kind}.encode_from at sample {sample}"):
+    with torch.no_grad(), user_code(f"{kind}.encode_from at sample {sample}"):
         changed = encode_features(_From(network, modality), batch, precision)
     count = next(len(x) for x in pytree.tree_leaves(changed) if isinstance(x, Tensor))
     features = {n: _repeated(clean[n], count) for n in network.modalities}
     own = getattr(network, "constants", None)
-    with torch.no_grad(), blamed(f"{kind}.constants at sample {sample}"):
+    with torch.no_grad(), user_code(f"{kind}.constants at sample {sample}"):
         return {**features, **changed}, {} if own is None else dict(own(batch))
 
 

@@ -1,7 +1,6 @@
-"""What the rest of the program asks of a network, and what it says if it does not get it.
+"""The interface that a network must implement, and the checks of it.
 
-docs/extending.md is the page for those who bring their own. Everything that is optional there has
-its default here.
+Defaults of its optional parts are here; docs/extending.md explains it to users.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Whose NaN it is: the data's, the weights', or the network's own."""
+"""Finds the origin of non-finite values: the data, the weights or the network."""
 
 from __future__ import annotations
 

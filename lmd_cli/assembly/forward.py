@@ -1,4 +1,4 @@
-"""Features and outputs of any network, asked for in one way and checked where they arrive."""
+"""Runs a network's encoders, fusion and tail, and checks what they return."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 
 from lmd_cli.assembly.contract import FusionNetwork, LinearFusion
 from lmd_cli.assembly.finite import bad_weights, whose
-from lmd_cli.assembly.targets import blamed
+from lmd_cli.assembly.targets import user_code
 from lmd_cli.config.compute import Precision
 from lmd_cli.decomposition import decompose
 from lmd_cli.decomposition.capture import recording
@@ -46,7 +46,7 @@ def encode_batch(
     kind = type(network).__name__
 
     def run() -> Any:
-        with torch.no_grad(), blamed(f"{kind}.encode at sample {sample}"):
+        with torch.no_grad(), user_code(f"{kind}.encode at sample {sample}"):
             return encode_features(network, batch, precision)
 
     features = run()
@@ -59,7 +59,7 @@ def encode_batch(
     own = getattr(network, "constants", None)
     if own is None:
         return ordered, {}
-    with torch.no_grad(), blamed(f"{kind}.constants at sample {sample}"):
+    with torch.no_grad(), user_code(f"{kind}.constants at sample {sample}"):
         constants = own(batch)
     if not isinstance(constants, Mapping):
         given = type(constants).__name__
@@ -104,11 +104,11 @@ def fuse_function(
         ContractError: ``fuse`` raises, or gives no such output, or one that is not a tensor of real
             floating numbers; or, decomposed, one that is not finite.
     """
-    asked = {"outputs": [output]} if _takes_outputs(network.fuse) else {}
+    asked = {"outputs": [output]} if takes_outputs(network.fuse) else {}
 
     def fuse(**features: Any) -> Tensor:
         kind = type(network).__name__
-        with blamed(f"{kind}.fuse"):
+        with user_code(f"{kind}.fuse"):
             outputs = network.fuse(features, **asked, **constants)
         return _require_output(outputs, output, f"{kind}.fuse", network)
 
@@ -122,12 +122,13 @@ def tail_output(network: LinearFusion, fused: Tensor, output: str) -> Tensor:
         ContractError: as :func:`fuse_function`'s.
     """
     kind = type(network).__name__
-    with blamed(f"{kind}.tail"):
+    with user_code(f"{kind}.tail"):
         outputs = network.tail(fused, [output])
     return _require_output(outputs, output, f"{kind}.tail", network)
 
 
-def _takes_outputs(fuse: Callable[..., Any]) -> bool:
+def takes_outputs(fuse: Callable[..., Any]) -> bool:
+    """Whether ``fuse`` can be told which outputs are wanted."""
     return "outputs" in inspect.signature(fuse).parameters
 
 

@@ -34,8 +34,9 @@ from lmd_cli.decomposition.linearised.partial import (
     NORMALISATIONS,
     PartiallyLinear,
 )
+from lmd_cli.decomposition.linearised.program import products_of_features
 from lmd_cli.decomposition.linearised.replay import replay
-from lmd_cli.decomposition.linearised.structure import kept_program, products_of_features
+from lmd_cli.decomposition.result import kept_program
 from lmd_cli.decomposition.tracing.modules import find_root
 
 #: What is linearised, by the name of table 1's columns.

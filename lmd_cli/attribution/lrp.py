@@ -29,11 +29,10 @@ from torch import Tensor
 
 from lmd_cli.attribution.interface import Features, Fuse, Target
 from lmd_cli.decomposition import NoRuleError
+from lmd_cli.decomposition.api import recorded_program
 from lmd_cli.decomposition.layout import BIAS
-from lmd_cli.decomposition.linearised.program import Output, Program, Step
-from lmd_cli.decomposition.linearised.recording import recorded_program
+from lmd_cli.decomposition.linearised.program import Env, Output, Program, Step, store
 from lmd_cli.decomposition.linearised.streams import Stream
-from lmd_cli.decomposition.linearised.values import Env, store
 from lmd_cli.decomposition.pytrees import leaves, map_tensors
 from lmd_cli.errors import MethodError
 
@@ -93,9 +92,7 @@ def _require_real(program: Program) -> None:
 
 def _whole(program: Program, inputs: Mapping[str, Any], epsilon: float) -> Any:
     """The function's output for whole inputs, with the derivatives that carry coefficients."""
-    env = program.run(program.start_whole(inputs), _Relevance(epsilon))
-    relevances = program.collect(env, 1, True)
-    return map_tensors(lambda t: t[0], relevances)
+    return program.collect(program.run(program.start(inputs), _Relevance(epsilon)), True)
 
 
 class _Relevance:

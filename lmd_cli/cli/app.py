@@ -1,4 +1,4 @@
-"""The command tree."""
+"""The Typer application with all commands."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from lmd_cli.cli import (
     check,
     convert,
     decompose,
+    detect,
     evaluate,
     gradcam,
     inspect,
@@ -38,6 +39,7 @@ for module in (
     score,
     sanity,
     report,
+    detect,
     decompose,
     gradcam,
     inspect,
@@ -49,8 +51,8 @@ for module in (
     app.command(module.__name__.rpartition(".")[2])(handled(expanded(module.command)))
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(requested: bool) -> None:
+    if requested:
         from importlib.metadata import PackageNotFoundError, version
 
         try:

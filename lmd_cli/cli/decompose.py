@@ -67,15 +67,15 @@ def command(
         write_sample,
     )
 
-    onwards = ("evaluate", *given.arguments())
+    next_command = ("evaluate", *given.arguments())
     styles = [one.value for one in style or [Style.POSITIVE]]
     pictures = Pictures.named(styles, [one.value for one in form or [options.Form.PNG]])
     results = Path("results") / run.name / "decompose"
     if samples is not None:
         several = decompose_several(run, samples.split(","), progress=make_progress())
-        show.files(write_grid(several, output or results / "grid", pictures), *onwards)
+        show.files(write_grid(several, output or results / "grid", pictures), *next_command)
         return
     split = decompose_sample(run, sample_token, progress=make_progress())
     files = write_sample(split, output or results / file_name(split.sample.token), pictures)
     show.lines(summary(split))
-    show.files(files, *onwards)
+    show.files(files, *next_command)

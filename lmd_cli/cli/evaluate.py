@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 
 class OperatingPoint(str, Enum):
-    """Where LMD linearises the network when it looks at a perturbed input."""
+    """Where LMD linearises the network for a perturbed input."""
 
     CLEAN = "clean"
     PERTURBED = "perturbed"
@@ -95,7 +95,7 @@ def command(
 
 
 class Shared(TypedDict):
-    """What every rank must be told alike."""
+    """Arguments that must be the same on every rank."""
 
     methods: Sequence[str]
     relinearise: bool
@@ -139,11 +139,11 @@ def _contribute(run: RunConfig, folder: Path, rank: Rank, shared: Shared, debug:
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None  # rank 0 says it
     except Exception as error:
-        meant = None if debug else explain(error)
-        if meant is None:
+        explained = None if debug else explain(error)
+        if explained is None:
             raise
-        typer.echo(printable(f"error in rank {rank.rank}: {meant[0]}"), err=True)
-        raise typer.Exit(meant[1]) from None
+        typer.echo(printable(f"error in rank {rank.rank}: {explained[0]}"), err=True)
+        raise typer.Exit(explained[1]) from None
 
 
 @contextmanager
@@ -167,10 +167,10 @@ def stoppable(folder: Path) -> Iterator[None]:
             signal.signal(signal.SIGTERM, before)
 
 
-def _show(summary: RunSummary, onwards: Sequence[object]) -> None:
+def _show(summary: RunSummary, next_command: Sequence[object]) -> None:
     from lmd_cli.cli import show
 
     header = [str(name) for name in summary.table.columns]
     show.table(header, [[str(cell) for cell in row] for row in summary.table.to_numpy()])
     show.lines(summary.notes)
-    show.files(summary.files, *onwards)
+    show.files(summary.files, *next_command)

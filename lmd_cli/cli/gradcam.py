@@ -1,4 +1,4 @@
-"""``lmd gradcam``: which activations of a layer, and whose, make a prediction."""
+"""``lmd gradcam``: class activation maps of a layer, in all and of each sensor's part."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def command(
 ) -> None:
     """Draw a layer's class activation map for a region, in all and for each sensor's part.
 
-    With a region or an object it is Seg-Grad-CAM and its kin; with a sensor's part, Radar-GradCAM.
+    With a region or an object it is Seg-Grad-CAM or a variant; with a sensor's part, Radar-GradCAM.
     """
     from lmd_cli.cli import show
 

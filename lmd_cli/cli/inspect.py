@@ -1,4 +1,4 @@
-"""``lmd inspect``: which rule does every operation meet, and which has none?"""
+"""``lmd inspect``: lists the rule of every operation, and operations without a rule."""
 
 from __future__ import annotations
 
@@ -56,5 +56,5 @@ def _show(coverage: Coverage) -> None:
         if gap.register:
             typer.echo(f"     fill it with: {gap.register}")
     calls = sum(row.calls for row in coverage.rows)
-    lacking = f"{len(coverage.gaps)} without a rule" if coverage.gaps else "every one has a rule"
-    typer.echo(f"{len(coverage.rows)} operations, {calls} calls: {lacking}")
+    gaps = f"{len(coverage.gaps)} without a rule" if coverage.gaps else "every one has a rule"
+    typer.echo(f"{len(coverage.rows)} operations, {calls} calls: {gaps}")

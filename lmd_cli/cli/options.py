@@ -109,9 +109,9 @@ class DataOptions:
 
     def report_arguments(self, run: RunConfig) -> list[str]:
         """What ``lmd report`` needs as well if the run's code is the user's."""
-        from lmd_cli.config.schema import is_own
+        from lmd_cli.config.schema import is_custom
 
-        custom = is_own(run.model) or is_own(run.data)
+        custom = is_custom(run.model) or is_custom(run.data)
         return DataOptions(self.config, self.settings).arguments() if custom else []
 
 

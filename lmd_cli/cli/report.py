@@ -1,4 +1,4 @@
-"""``lmd report``: a run as one page to look at and to hand over."""
+"""``lmd report``: makes one HTML page of a run."""
 
 from __future__ import annotations
 

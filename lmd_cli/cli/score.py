@@ -1,4 +1,4 @@
-"""``lmd score``: which method tells what each sensor saw?"""
+"""``lmd score``: scores attribution methods against what each sensor could see."""
 
 from __future__ import annotations
 

@@ -61,8 +61,8 @@ def command(
         _show(table)
     show.lines(f"not made: {why}" for why in made.left_out.values())
     report = ["report", folder / "run", *given.report_arguments(run)]
-    onwards = report if made.run is not None else ["evaluate", *given.arguments()]
-    show.files(made.files, *onwards)
+    next_command = report if made.run is not None else ["evaluate", *given.arguments()]
+    show.files(made.files, *next_command)
 
 
 def _show(table: Table) -> None:

@@ -1,4 +1,4 @@
-"""From a YAML file and ``--set`` values to a checked config, or a message that names the key."""
+"""Loads and validates a config from a YAML file and ``--set`` values."""
 
 from __future__ import annotations
 

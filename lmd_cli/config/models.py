@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Discriminator, Field, Tag, field_validator
 
 from lmd_cli.config.base import Pixels, Section, option
-from lmd_cli.config.custom import OWN, OwnModelConfig, ema_option, is_own
+from lmd_cli.config.custom import CUSTOM, CustomModelConfig, ema_option, is_custom
 from lmd_cli.config.sizes import Cells, CRNSizes, Encoder, SimpleBEVSizes, section_of
 
 #: ``model.checkpoint`` for seeded random weights.
@@ -154,7 +154,7 @@ class CRNConfig(Section):
 MODELS: dict[str, type[Section]] = {
     "simplebev": SimpleBEVConfig,
     "crn": CRNConfig,
-    OWN: OwnModelConfig,
+    CUSTOM: CustomModelConfig,
 }
 #: The network of a section that does not name a known one; its ``name`` is then refused.
 DEFAULT = "simplebev"
@@ -162,15 +162,15 @@ DEFAULT = "simplebev"
 
 def network_of(section: Any) -> str:
     """Which of :data:`MODELS` a ``model`` section, parsed or not, belongs to."""
-    if is_own(section):
-        return OWN
+    if is_custom(section):
+        return CUSTOM
     name = section.get("name") if isinstance(section, Mapping) else getattr(section, "name", None)
-    return name if isinstance(name, str) and name in MODELS and name != OWN else DEFAULT
+    return name if isinstance(name, str) and name in MODELS and name != CUSTOM else DEFAULT
 
 
 ModelConfig = Annotated[
     Annotated[SimpleBEVConfig, Tag("simplebev")]
     | Annotated[CRNConfig, Tag("crn")]
-    | Annotated[OwnModelConfig, Tag(OWN)],
+    | Annotated[CustomModelConfig, Tag(CUSTOM)],
     Discriminator(network_of),
 ]

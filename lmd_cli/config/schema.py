@@ -1,4 +1,4 @@
-"""What a run is: the YAML's schema, every key documented where it is declared."""
+"""The schema of a run's config; every key is documented where it is declared."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from pydantic import (
 
 from lmd_cli.config.base import Positive, Section, option
 from lmd_cli.config.compute import ComputeConfig
-from lmd_cli.config.custom import OWN, OwnDataConfig, OwnModelConfig, is_own
+from lmd_cli.config.custom import CUSTOM, CustomDataConfig, CustomModelConfig, is_custom
 from lmd_cli.config.data import SYNTHETIC, DataConfig
 from lmd_cli.config.models import RANDOM, CRNConfig, ModelConfig, SimpleBEVConfig
 
@@ -25,16 +25,16 @@ __all__ = [
     "RANDOM",
     "SYNTHETIC",
     "CRNConfig",
+    "CustomDataConfig",
+    "CustomModelConfig",
     "DataConfig",
-    "OwnDataConfig",
-    "OwnModelConfig",
     "RunConfig",
     "SimpleBEVConfig",
-    "is_own",
+    "is_custom",
 ]
 
 #: The schema of each source of samples.
-SOURCES: dict[str, type[Section]] = {"nuscenes": DataConfig, OWN: OwnDataConfig}
+SOURCES: dict[str, type[Section]] = {"nuscenes": DataConfig, CUSTOM: CustomDataConfig}
 
 
 Probability = Annotated[float, Field(gt=0, lt=1)]
@@ -42,11 +42,11 @@ Probability = Annotated[float, Field(gt=0, lt=1)]
 
 def source_of(section: Any) -> str:
     """Which of :data:`SOURCES` a ``data`` section, parsed or not, belongs to."""
-    return OWN if is_own(section) else "nuscenes"
+    return CUSTOM if is_custom(section) else "nuscenes"
 
 
 SourceConfig = Annotated[
-    Annotated[DataConfig, Tag("nuscenes")] | Annotated[OwnDataConfig, Tag(OWN)],
+    Annotated[DataConfig, Tag("nuscenes")] | Annotated[CustomDataConfig, Tag(CUSTOM)],
     Discriminator(source_of),
 ]
 

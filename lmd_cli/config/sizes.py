@@ -1,4 +1,4 @@
-"""The sizes of the built-in networks, declared once: for their layers and for the YAML's keys."""
+"""The sizes of the built-in networks, from which their layers and the YAML's keys are made."""
 
 from __future__ import annotations
 

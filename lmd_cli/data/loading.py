@@ -1,4 +1,4 @@
-"""Reading samples in a known order, ahead of need, in worker processes."""
+"""Loads samples ahead of use in worker processes, in a given order."""
 
 from __future__ import annotations
 

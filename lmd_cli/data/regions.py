@@ -1,4 +1,4 @@
-"""Known truth that a data set of the user's own can give."""
+"""Regions with known ground truth, which a user's data set can provide."""
 
 from __future__ import annotations
 

@@ -16,13 +16,12 @@ from lmd_cli.decomposition.inputs import lifted, names_of
 from lmd_cli.decomposition.layout import Layout
 from lmd_cli.decomposition.linearised.program import Program
 from lmd_cli.decomposition.maps import Stack
-from lmd_cli.decomposition.module_rules import ModuleRules, VariantByModule
+from lmd_cli.decomposition.module_rules import ModuleRules
 from lmd_cli.decomposition.pytrees import leaves, map_leaves, map_tensors
-from lmd_cli.decomposition.result import Decomposition, Parts, decomposed_leaves
+from lmd_cli.decomposition.result import DecomposedTensor, Decomposition, Parts, decomposed_leaves
 from lmd_cli.decomposition.tracing.audit import clean_stack, is_broken
-from lmd_cli.decomposition.tracing.bias_alone import BiasSession
-from lmd_cli.decomposition.tracing.layers import LayerRecorder, with_parts
-from lmd_cli.decomposition.tracing.modules import find_root
+from lmd_cli.decomposition.tracing.modules import find_root, near
+from lmd_cli.decomposition.tracing.reduced import BiasSession, MapsSession
 from lmd_cli.decomposition.tracing.session import Session
 from lmd_cli.decomposition.variant import Variant
 
@@ -84,29 +83,25 @@ def decompose(
         raise InputError(f"bilinear must be 'bias' or 'interaction', not {bilinear!r}")
     layout = Layout(names_of(inputs), {k: len(v) for k, v in (extras or {}).items()})
     root, merged = root if root is not None else find_root(function), bilinear == "bias"
-    recorder = LayerRecorder(layers, root, merged)
     session = Session(
         layout,
-        VariantByModule(variant, rules, root),
+        variant,
+        rules,
         root=root,
         audit=audit,
         program=Program() if keep_frozen else None,
-        on_layer=recorder if recorder.wanted else None,
         plain_modules=plain_modules,
         grad=grad,
     )
-    recorder.session = session
+    kept = _keep_layers(session, layers, root, merged)
     with nullcontext() if grad else torch.no_grad():
-        parts = {
-            name: lifted(layout, name, tree, (extras or {}).get(name, ()))
-            for name, tree in inputs.items()
-        }
+        parts = lifted(layout, inputs, extras or {})
         tree = trace(session, function, inputs, parts, constants or {})
     if not decomposed_leaves(tree):
         raise LeakError("no output carries parts: it does not depend on the inputs, or they leaked")
     if audit is not True:  # the records show where
         _require_conserved(tree, layout)
-    return _result(session, tree, recorder.layers, merged)
+    return _result(session, tree, kept, merged)
 
 
 def trace(
@@ -127,24 +122,29 @@ def trace(
         for copy, (stack, rows) in zip(leaves(tree), parts[name], strict=True):
             session.give(copy, stack, rows).shared = True
     if session.program is not None:
-        session.program.starts_at(session, given)
+        for name, tree in given.items():
+            session.program.inputs[name] = [session.place_of(t) for t in leaves(tree)]
     with session.open():
         output = function(**given, **constants)
         if isinstance(output, Generator):
             output = list(output)
-        session.notes.returned(function, given, output)
+        session.returned(function, given, output)
     if session.program is not None:
-        session.program.ends_at(session, output)
-    return map_tensors(lambda t: with_parts(session, t), output)
+
+        def end(value: Any) -> Any:
+            return session.place_of(value) if session.carries(value) else value
+
+        session.program.output = map_leaves(end, output)
+    return map_tensors(lambda t: _with_parts(session, t), output)
 
 
 def _result(
     session: Session, tree: Any, layers: Mapping[str, Parts] | None = None, merged: bool = True
 ) -> Decomposition:
-    notes, program = session.notes, session.program
+    program = session.program
     session.close()
     return Decomposition(
-        tree, session.layout, layers or {}, notes.records, notes.coverage, program, merged
+        tree, session.layout, layers or {}, session.records, session.coverage, program, merged
     )
 
 
@@ -161,11 +161,7 @@ _NOT_FINITE = (
 
 
 def _require_conserved(tree: Any, layout: Layout) -> None:
-    """The parts of the output sum to it: writes that nothing can see show here.
-
-    Raises:
-        ConservationError: they do not.
-    """
+    """The parts of the output must sum to it: writes that nothing can see show here."""
     for x in decomposed_leaves(tree):
         stack, cuda = clean_stack(x.parts, x.rows, layout), torch.backends
         rounded = x.total.is_cuda and (cuda.cuda.matmul.allow_tf32 or cuda.cudnn.allow_tf32)
@@ -173,6 +169,37 @@ def _require_conserved(tree: Any, layout: Layout) -> None:
             continue
         finite = bool(torch.isfinite(stack[:, torch.isfinite(x.total)]).all())
         raise ConservationError(_NOT_THE_SUM if finite else _NOT_FINITE)
+
+
+def _keep_layers(
+    session: Session, layers: Iterable[str] | Literal["all"], root: nn.Module | None, merged: bool
+) -> dict[str, Parts]:
+    """The output parts of chosen modules, in order of execution, as they come while it runs."""
+    kept: dict[str, Parts] = {}
+    names = frozenset((layers,) if isinstance(layers, str) else layers)
+    known = {name for name, _ in root.named_modules()} if root is not None else set()
+    for name in sorted(names - known) if layers != "all" else ():
+        raise InputError(f"unknown layer {name!r}{near(name, known)}")
+
+    def keep(name: str, module: nn.Module, output: Any) -> None:
+        if layers != "all" and name not in names:
+            return
+        count = sum(1 for key in kept if key.split("#")[0] == name)
+        tree = map_tensors(lambda t: _with_parts(session, t, copy=True), output)
+        kept[f"{name}#{count + 1}" if count else name] = Parts(tree, session.layout, merged)
+
+    if names:
+        session.on_layer = keep
+    return kept
+
+
+def _with_parts(session: Session, t: Tensor, copy: bool = False) -> Tensor | DecomposedTensor:
+    """A tensor with its parts; a copy that later writes do not change."""
+    total = t.clone() if copy else t
+    if not session.carries(t):
+        return total
+    stack, rows = session.parts(t)
+    return DecomposedTensor(total, stack.clone() if copy else stack, rows)
 
 
 def decompose_onward(
@@ -205,7 +232,7 @@ def decompose_onward(
     stack = [*parts.values(), *riding, *([] if bias is None else [bias])]
     root = root if root is not None else find_root(function)
     program = Program() if keep_frozen else None
-    session = Session(layout, VariantByModule(variant, None, root), root=root, program=program)
+    session = Session(layout, variant, root=root, program=program)
     with torch.no_grad():
         start = {"x": [(torch.stack(stack), layout.all_rows[: len(stack)])]}
         tree = trace(session, lambda x: function(x), {"x": total}, start, {})
@@ -225,15 +252,36 @@ def decompose_bias(
             they have no parts.
         variant: linearisation rules that give all constants to the bias.
         products: how many products of the function the parts are followed through (see
-            :func:`.linearised.structure.products_of_features`); behind them the bias goes alone.
+            :func:`.linearised.program.products_of_features`); behind them the bias goes alone.
     """
-    layout, root = Layout(tuple(inputs)), find_root(function)
-    variants = VariantByModule(variant, None, root)
-    session = BiasSession(layout, variants, root=root, products=products)
+    layout = Layout(tuple(inputs))
+    session = BiasSession(layout, variant, root=find_root(function), products=products)
     with torch.no_grad():
-        parts = {name: lifted(layout, name, tree) for name, tree in inputs.items()}
+        parts = lifted(layout, inputs)
         for name, own in parts.items():
             if not any(bool(stack.any()) for stack, _ in own):
                 parts[name] = [(stack, (layout.bias,)) for stack, _ in own]
         tree = trace(session, function, inputs, parts, {})
     return _result(session, tree)
+
+
+def recorded_program(
+    function: Callable[..., Any], inputs: Mapping[str, Any], variant: str
+) -> Program:
+    """The linearised network at ``inputs``, whose maps no part goes through yet.
+
+    ``variant`` is of rules that look at no parts (no activation splits); the errors are those of
+    :func:`decompose`.
+    """
+    program = Program()
+    session = MapsSession(
+        Layout(tuple(inputs)), variant, {}, root=find_root(function), program=program
+    )
+    with torch.no_grad():
+        unknown: dict[str, list[Stack]] = {
+            name: [(torch.zeros_like(leaf).unsqueeze(0), (0,)) for leaf in leaves(tree)]
+            for name, tree in inputs.items()
+        }
+        trace(session, function, inputs, unknown, {})
+    session.close()
+    return program

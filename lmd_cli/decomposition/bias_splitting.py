@@ -1,4 +1,5 @@
-"""Appendix C: which part of the bias an activation hands to which modality."""
+"""Appendix C: which part of the bias ``(*shape)`` an activation hands to which modality, as shares
+``(M, *shape)`` in [0, 1], made from the clean parts of M modalities ``(M, *shape)``."""
 
 from __future__ import annotations
 
@@ -12,13 +13,6 @@ def sum_shares(modalities: Tensor, bias: Tensor) -> Tensor:
     The bias goes to the one modality that alone has its sign, all others having the opposite
     one; it stays where none or several have it. (The paper's "and" between the two lines of each
     condition means "or".)
-
-    Args:
-        modalities: clean modality parts ``(M, *shape)``.
-        bias: clean bias part ``(*shape)``.
-
-    Returns:
-        Shares of the bias ``(M, *shape)``, 0 or 1.
     """
     agree = (modalities * bias.sign()) > 0
     oppose = (modalities * bias.sign()) < 0
@@ -31,14 +25,7 @@ def ratio_shares(modalities: Tensor, bias: Tensor) -> Tensor:
 
     Where all modalities have one sign, a modality's share is |h_m| / sum |h| if the bias has
     that sign too, and (1 - |h_m| / sum |h|) / (M - 1) if it has the other; elsewhere the bias
-    stays.
-
-    Args:
-        modalities: clean modality parts ``(M, *shape)``.
-        bias: clean bias part ``(*shape)``.
-
-    Returns:
-        Shares of the bias ``(M, *shape)``, in [0, 1], summing to 1 or 0 over M.
+    stays. Their sum over M is 1 or 0.
     """
     count = modalities.shape[0]
     same = (modalities > 0).all(0) | (modalities < 0).all(0)

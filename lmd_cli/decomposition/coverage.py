@@ -16,13 +16,13 @@ from lmd_cli.decomposition.api import trace
 from lmd_cli.decomposition.errors import DecompositionError, LeakError, NoRuleError
 from lmd_cli.decomposition.inputs import lifted, names_of
 from lmd_cli.decomposition.layout import Layout
-from lmd_cli.decomposition.memory import Place
-from lmd_cli.decomposition.module_rules import ModuleRules, VariantByModule
+from lmd_cli.decomposition.memory import Place, is_continuous
+from lmd_cli.decomposition.module_rules import ModuleRules
 from lmd_cli.decomposition.pytrees import leaves, map_tensors
 from lmd_cli.decomposition.registry import Rule, RuleInfo, find_rule, function_name
 from lmd_cli.decomposition.result import decomposed_leaves
 from lmd_cli.decomposition.tracing.modules import find_root, training_mode
-from lmd_cli.decomposition.tracing.operators import operator
+from lmd_cli.decomposition.tracing.operators import functional_of, operator
 from lmd_cli.decomposition.tracing.session import Session
 from lmd_cli.decomposition.variant import Variant
 
@@ -99,12 +99,10 @@ def explain_coverage(
     """
     layout = Layout(names_of(inputs))
     root = root if root is not None else find_root(function)
-    variants = VariantByModule(variant, rules, root)
-    session = _Explaining(layout, variants, root=root, plain_modules=plain_modules)
+    session = _Explaining(layout, variant, rules, root=root, plain_modules=plain_modules)
     with torch.no_grad(), _unchanged(nn.Module() if root is None else root) as network:
         session.evaluate(network)
-        parts = {name: lifted(layout, name, tree) for name, tree in inputs.items()}
-        output = trace(session, function, inputs, parts, constants or {})
+        output = trace(session, function, inputs, lifted(layout, inputs), constants or {})
     if not decomposed_leaves(output):
         session.gap("the output", NoRuleError("no output carries parts"), "", module="")
     return Coverage(tuple(session.rows()))
@@ -151,8 +149,8 @@ class _Explaining(Session):
 
     def rows(self) -> Iterator[CoverageRow]:
         """Everything that was met, in order."""
-        for key, info in self.notes.coverage.items():
-            calls = self.notes.counts.get(key, 1)
+        for key, info in self.coverage.items():
+            calls = self.counts.get(key, 1)
             yield CoverageRow(*key, info.kind, info.equation, calls, *self._gaps.get(key, ()))
 
     def gap(
@@ -161,9 +159,9 @@ class _Explaining(Session):
         """Notes one."""
         key = (self.tracker.path if module is None else module, operation)
         self._gaps.setdefault(key, (str(error), register))
-        self.notes.coverage[key] = RuleInfo("gap", "")
+        self.coverage[key] = RuleInfo("gap", "")
         if module is None:
-            self.notes.met(GAP, None)
+            self.met(GAP, None)
 
     def failed(self, error: DecompositionError) -> None:
         if not isinstance(error, (NoRuleError, LeakError)):
@@ -173,10 +171,10 @@ class _Explaining(Session):
         try:
             return super().dispatch(function, args, kwargs)
         except (NoRuleError, LeakError) as error:
-            drawn = operator(function).draws and self.notes.function is not None
-            lacking = self.notes.function if drawn else function
+            drawn = operator(function).draws and self.function is not None
+            lacking = self.function if drawn else function
             fills = _register_call(lacking) if isinstance(error, NoRuleError) else ""
-            self.gap(self.notes.called_as(function), error, fills)
+            self.gap(self.called_as(function), error, fills)
             return self._as_bias(function, args, kwargs)
 
     def _as_bias(self, function: Any, args: Any, kwargs: Any) -> Any:
@@ -192,7 +190,7 @@ class _Explaining(Session):
     def _make_bias(self, tree: Any) -> None:
         """All of every tensor is bias, whatever parts it had."""
         for t in leaves(tree):
-            if not isinstance(t, Tensor) or not (t.is_floating_point() or t.is_complex()):
+            if not is_continuous(t):
                 continue
             parts, bias = t.clone().unsqueeze(0), (self.layout.bias,)
             buffer = self.buffer_of(t)
@@ -226,7 +224,7 @@ class _Explaining(Session):
             return super().custom(function, once, args, kwargs)
         except NoRuleError as error:
             for key in set(self._gaps) - known:  # what it calls inside is no gap of its own
-                del self._gaps[key], self.notes.coverage[key]
+                del self._gaps[key], self.coverage[key]
             self.gap(function_name(function), error, _register_call(function))
             return self._plainly(lambda: results[-1] if results else run(*args, **kwargs))
 
@@ -246,8 +244,7 @@ class _Explaining(Session):
 
 def _register_call(function: Any) -> str:
     """The line that would fill a gap."""
-    if isinstance(function, torch._ops.OpOverload):
-        function = (operator(function).functional or operator(function)).function
+    function = functional_of(function)
     rule, name = find_rule(function), function_name(function)
     if rule is None:
         return f"@register_rule({name})"

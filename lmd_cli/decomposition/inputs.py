@@ -33,27 +33,26 @@ def names_of(inputs: Any) -> tuple[str, ...]:
     return tuple(inputs)
 
 
-def lifted(layout: Layout, modality: str, tree: Any, extras: Sequence[Any] = ()) -> list[Stack]:
-    """The parts of a modality's tensors, in order: its own is all of each, the rest zero.
-
-    Args:
-        layout: rows of the stack.
-        modality: whose input this is.
-        tree: a tensor or nested dicts and lists of tensors.
-        extras: alternatives of the same structure and shapes.
+def lifted(
+    layout: Layout, inputs: Mapping[str, Any], extras: Mapping[str, Sequence[Any]] | None = None
+) -> dict[str, list[Stack]]:
+    """The parts of each modality's tensors, in order: its own is all of each, the rest zero.
 
     Raises:
         InputError: a leaf that is not a finite floating tensor, or extras that do not match.
     """
-    own = dict(named_leaves(tree))
-    for path, leaf in own.items():
-        _require_leaf(leaf, f"input {modality!r}{path}")
-    alternatives = [own]
-    for i, extra in enumerate(extras):
-        alternatives.append(dict(named_leaves(extra)))
-        _require_alike(alternatives[-1], own, f"extra {i} of {modality!r}")
-    rows = (layout.modalities.index(modality), *layout.extra_rows(modality))
-    return [(torch.stack([each[path] for each in alternatives]), rows) for path in own]
+    parts: dict[str, list[Stack]] = {}
+    for name, tree in inputs.items():
+        own = dict(named_leaves(tree))
+        for path, leaf in own.items():
+            _require_leaf(leaf, f"input {name!r}{path}")
+        alternatives = [own]
+        for i, extra in enumerate((extras or {}).get(name, ())):
+            alternatives.append(dict(named_leaves(extra)))
+            _require_alike(alternatives[-1], own, f"extra {i} of {name!r}")
+        rows = (layout.modalities.index(name), *layout.extra_rows(name))
+        parts[name] = [(torch.stack([each[path] for each in alternatives]), rows) for path in own]
+    return parts
 
 
 def _require_leaf(leaf: Any, where: str) -> None:
@@ -63,6 +62,8 @@ def _require_leaf(leaf: Any, where: str) -> None:
             f"{where}: expected a floating-point tensor, got {what}; pass what is not a modality "
             "in constants="
         )
+    if leaf.layout is not torch.strided or leaf.is_meta:
+        raise InputError(f"{where}: expected a dense tensor with values; constants= takes others")
     if bad := not_finite(leaf):
         raise InputError(
             f"{where} holds {bad}; expected finite numbers (a mask of -inf belongs in constants=)"

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from operator import attrgetter
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -55,14 +55,22 @@ def extent_of(shape: Sequence[int], stride: Sequence[int]) -> int:
     return 1 + sum((n - 1) * step for n, step in zip(shape, stride, strict=True))
 
 
-@dataclass(frozen=True)
-class Piece:
-    """Parts that are not zero in channels ``[start, start + size)`` of a concatenation only."""
+def overlaps(shape: Sequence[int], stride: Sequence[int]) -> bool:
+    """Whether several elements of a strided tensor may lie at one place."""
+    reach = 1
+    for step, n in sorted(zip(stride, shape, strict=True)):
+        if n > 1 and step < reach:
+            return True
+        reach += (n - 1) * step
+    return False
+
+
+class Piece(NamedTuple):
+    """Parts that are not zero in some channels of a concatenation only, from ``start`` on."""
 
     start: int
-    size: int
+    stack: Tensor  # (len(rows), B, channels, ...)
     rows: Rows
-    stack: Tensor  # (len(rows), B, size, ...)
 
 
 class Buffer:
@@ -175,7 +183,7 @@ class Buffer:
         assert place is not None
         stack = pieces[0].stack.new_zeros((len(self.rows), *place.shape))
         for piece in pieces:
-            channels = stack[:, :, piece.start : piece.start + piece.size]
+            channels = stack.narrow(2, piece.start, piece.stack.shape[2])
             for row, value in zip(piece.rows, piece.stack, strict=True):
                 channels[self.rows.index(row)] = value
         self.put(stack, self.rows, place)
@@ -217,3 +225,8 @@ def expanded(stack: Tensor, rows: Rows, wanted: Rows) -> Tensor:
     for row, value in zip(rows, stack, strict=True):
         wide[wanted.index(row)] = value
     return wide
+
+
+def is_continuous(value: Any) -> bool:
+    """Whether a value is a tensor that can carry parts: its elements are no integers."""
+    return isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex())

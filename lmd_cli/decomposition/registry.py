@@ -66,9 +66,7 @@ class Rule:
 OPERATORS = (torch._ops.OpOverload, torch._ops.OpOverloadPacket)
 _RULES: dict[Any, Rule] = {}
 _NAMES: dict[Any, str] = {}
-#: Keys of rules that the dispatcher does not see: Python functions and custom autograd functions;
-#: and operators that torch takes apart before they are dispatched.
-_ABOVE_DISPATCH: set[Any] = set()
+#: Operators with a rule that torch takes apart before they are dispatched.
 _COMPOSITES: set[Any] = set()
 
 
@@ -113,9 +111,7 @@ def register_rule(
                     f"{function_name(key)} has a rule already; override=True replaces it"
                 )
             _RULES[key] = Rule(apply, kind, equation, replaced=_RULES.get(key))
-            if not isinstance(key, OPERATORS):
-                _ABOVE_DISPATCH.add(key)
-            elif _is_composite(key):
+            if isinstance(key, OPERATORS) and _is_composite(key):
                 _COMPOSITES.add(key)
         return apply
 
@@ -159,21 +155,18 @@ def unregister_rule(function: Any) -> None:
     if rule is not None and rule.replaced is not None:
         _RULES[key] = rule.replaced
     else:
-        _ABOVE_DISPATCH.discard(key)
         _COMPOSITES.discard(key)
 
 
 def find_rule(function: Any) -> Rule | None:
     """The rule of a function, or ``None``; an overload has its operator's rule."""
-    if isinstance(function, torch._ops.OpOverload):
-        found = _RULES.get(function)
-        return found if found is not None else _RULES.get(function.overloadpacket)
     return _RULES.get(operator_of(function))
 
 
 def rule_above_dispatch(function: Any) -> Rule | None:
-    """The rule of a function that the dispatcher does not see, or ``None``."""
-    if function in _ABOVE_DISPATCH:
+    """The rule of a function that the dispatcher does not see, or ``None``: a Python function, a
+    custom autograd function, or an operator that torch takes apart."""
+    if function in _RULES and not isinstance(function, OPERATORS):
         return _RULES[function]
     if not _COMPOSITES:
         return None

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from copy import copy
-from typing import Any, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
 
+from lmd_cli.decomposition.errors import DecompositionError
 from lmd_cli.decomposition.layout import Layout
 from lmd_cli.decomposition.linearised.program import Program
 from lmd_cli.decomposition.memory import Rows
@@ -17,6 +18,7 @@ from lmd_cli.decomposition.registry import RuleInfo
 from lmd_cli.decomposition.tracing.audit import OperationRecord, clean_stack, residual_tensor
 
 Device: TypeAlias = torch.device | str
+P = TypeVar("P", bound="Parts")
 
 
 class DecomposedTensor:
@@ -129,12 +131,11 @@ class Parts:
         leaves = decomposed_leaves(self._tree)
         return [residual_tensor(x.total, clean_stack(x.parts, x.rows, self.layout)) for x in leaves]
 
-    def to(self, device: Device) -> Parts:
+    def to(self: P, device: Device) -> P:
         """All tensors on another device."""
-        return Parts(self._moved(device), self.layout, self.merged)
-
-    def _moved(self, device: Device) -> Any:
-        return map_tensors(lambda t: t.to(device), self._tree)
+        moved = copy(self)
+        moved._tree = map_tensors(lambda t: t.to(device), self._tree)
+        return moved
 
     def __getitem__(self, key: Any) -> Parts:
         if isinstance(self._tree, (Tensor, DecomposedTensor)):
@@ -186,7 +187,17 @@ class Decomposition(Parts):
 
     def to(self, device: Device) -> Decomposition:
         """All tensors on another device; the program stays where it was recorded."""
-        moved = copy(self)
-        moved._tree = self._moved(device)
+        moved = super().to(device)
         moved.layers = {name: layer.to(device) for name, layer in self.layers.items()}
         return moved
+
+
+def kept_program(decomposition: Decomposition) -> Program:
+    """The maps of a decomposition.
+
+    Raises:
+        DecompositionError: they were not kept.
+    """
+    if decomposition.program is None:
+        raise DecompositionError("the maps were not kept: decompose with keep_frozen=True")
+    return decomposition.program

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lmd_cli.assembly.build import BuiltNetwork
-from lmd_cli.config.schema import CRNConfig, OwnModelConfig, RunConfig
+from lmd_cli.config.schema import CRNConfig, CustomModelConfig, RunConfig
 from lmd_cli.data import Sample
 from lmd_cli.data.boxes import Box3D
 from lmd_cli.decomposition import Decomposition
@@ -37,6 +37,8 @@ class SampleDecomposition:
         boxes: the sample's annotated vehicles, axes x right, y down, z forward, in metres from
             the origin of the maps.
         description: its scene's, in the dataset's words.
+        without: the output as ``total`` shows it, with the features of some modalities zeroed:
+            one more pass each time; none where the network gives no finite numbers then.
         radar_in_images: reads where its radar points lie in the images, by camera (k, 3): u, v
             (pixels), depth (m); none where the tensors hold them in space.
     """
@@ -52,12 +54,13 @@ class SampleDecomposition:
     pictures: Mapping[str, NDArray[np.float32]]
     boxes: Sequence[Box3D] = ()
     description: str = ""
+    without: Callable[[frozenset[str]], Tensor | None] = lambda removed: None
     radar_in_images: Callable[[], Mapping[str, NDArray[np.float32]]] = dict
 
     @property
     def on_ground(self) -> bool:
         """Whether the maps lie on the ground around a vehicle."""
-        return not isinstance(self.config.model, OwnModelConfig)
+        return not isinstance(self.config.model, CustomModelConfig)
 
     @property
     def criterion(self) -> Criterion:

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from lmd_cli.decomposition import ConservationError, Variant, decompose
-from lmd_cli.decomposition.linearised.checking import first_deviation
+from lmd_cli.decomposition.linearised.partial import first_deviation
 from lmd_cli.errors import RunError
 
 

@@ -19,9 +19,10 @@ from lmd_cli.assembly.contract import FusionNetwork, LinearFusion
 from lmd_cli.assembly.forward import fuse_function, tail_output
 from lmd_cli.decomposition import Decomposition, Variant, decompose, decompose_onward, module_rules
 from lmd_cli.decomposition.errors import DecompositionError
-from lmd_cli.decomposition.linearised.partners import Linearised, constants_alone
-from lmd_cli.decomposition.linearised.structure import kept_program, products_of, shared_alike
+from lmd_cli.decomposition.linearised.program import products_of, shared_alike
+from lmd_cli.decomposition.linearised.replay import Linearised, constants_alone
 from lmd_cli.decomposition.maps import Origin
+from lmd_cli.decomposition.result import kept_program
 from lmd_cli.decomposition.tracing.audit import parts_residual_tensor, residual_tensor
 from lmd_cli.decomposition.variant import ACTIVATION_SPLITS, COALITION_RULES
 from lmd_cli.evaluation.walk import Encoding, Skipped, Visit

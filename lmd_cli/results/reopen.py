@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from lmd_cli.data import Reader, Unreadable, collate
-from lmd_cli.results.rows import Stretch, stretches
+from lmd_cli.results.pair_rows import Stretch, stretches
 
 
 def reopen(folder: Path, dataset: Any) -> list[str]:

@@ -11,14 +11,14 @@ from pathlib import Path
 from typing import IO, Any
 
 from lmd_cli.errors import ResultsError, RunError
-from lmd_cli.results.recorded import parse_record
-from lmd_cli.results.rows import (
+from lmd_cli.results.pair_rows import (
     PAIR_FIELDS,
     SAMPLE_FIELDS,
     Stretch,
     remove_stretches,
     stretches,
 )
+from lmd_cli.results.recorded import parse_record
 from lmd_cli.runtime.files import (
     csv_lines,
     disk_errors,

@@ -12,7 +12,7 @@ import pandas as pd
 from lmd_cli.errors import ResultsError
 from lmd_cli.evaluation.comparisons import Comparison
 from lmd_cli.results.digits import figure_text, small_scale
-from lmd_cli.results.rows import PAIR_FIELDS
+from lmd_cli.results.pair_rows import PAIR_FIELDS
 from lmd_cli.runtime.files import own, read_text
 
 METRIC_FIELDS = (

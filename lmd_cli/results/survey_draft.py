@@ -16,7 +16,7 @@ from lmd_cli.results.survey import Draft, LayerMeans, Shown
 from lmd_cli.results.survey_files import DAMAGED, FORMAT, maps_npz, read_maps, shown_of
 from lmd_cli.runtime.files import (
     disk_errors,
-    own_folder,
+    make_folder,
     read_own,
     write_atomically,
 )
@@ -51,7 +51,7 @@ class DraftFolder:
         """
         for folder in (self.folder.parent, self.folder):
             with disk_errors(folder):
-                own_folder(folder)
+                make_folder(folder)
         with RunFolder(self.folder).locked():
             yield
             shutil.rmtree(self.folder, ignore_errors=True)

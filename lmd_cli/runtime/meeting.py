@@ -1,7 +1,7 @@
-"""Where the processes of one run find each other, and see that the others are alive.
+"""The rendezvous of a run's processes, with heartbeats that show which are alive.
 
-Every process that lives says so every few seconds. One that has been silent for longer is gone,
-frozen, or has never come; nobody waits for it any longer, and whoever waited says for whom.
+A process that sends none for longer than :data:`SILENCE` seconds counts as dead: it has ended,
+hangs, or never started. Nobody waits for it any longer, and those that waited report it.
 """
 
 from __future__ import annotations

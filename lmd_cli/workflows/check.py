@@ -14,7 +14,7 @@ from lmd_cli.assembly.build import BuiltNetwork, Samples, build_dataset, build_n
 from lmd_cli.assembly.contract import Features
 from lmd_cli.assembly.forward import fuse_function
 from lmd_cli.config.schema import DataConfig, RunConfig
-from lmd_cli.data.custom import OwnSamples
+from lmd_cli.data.custom import CustomSamples
 from lmd_cli.data.nuscenes.index.splits import split_name
 from lmd_cli.decomposition import Decomposition, Variant
 from lmd_cli.decomposition.layout import BIAS
@@ -106,7 +106,7 @@ def _data(checks: Preflight, config: RunConfig, dataset: Samples) -> None:
             f"{len(dataset.absent_scenes)} scenes of {split_name(data.split)} are not in "
             f"{data.version}: {first}, ...",
         )
-    if not isinstance(dataset, OwnSamples):
+    if not isinstance(dataset, CustomSamples):
         check_tables(checks, dataset)
         check_files(checks, dataset)
     _schedule(checks, config, len(dataset))

@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
-from lmd_cli.data.custom import OwnSamples
+from lmd_cli.data.custom import CustomSamples
 from lmd_cli.data.nuscenes.split import SplitSamples
 from lmd_cli.decomposition import DecompositionError
 from lmd_cli.errors import LmdError
@@ -86,7 +86,9 @@ def check_files(checks: Checks, dataset: SplitSamples) -> None:
         checks.add("empty files", False, _listed(empty))
 
 
-def check_contents(checks: Checks, dataset: SplitSamples | OwnSamples, progress: Progress) -> None:
+def check_contents(
+    checks: Checks, dataset: SplitSamples | CustomSamples, progress: Progress
+) -> None:
     """Reads every file, or every item of a data set of the user's own."""
     jobs: list[tuple[Callable[..., Any], tuple[Any, ...]]]
     if isinstance(dataset, SplitSamples):

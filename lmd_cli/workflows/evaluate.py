@@ -14,9 +14,9 @@ from lmd_cli.errors import ResultsError
 from lmd_cli.evaluation.measure import RecordedNumbers, measure, verified_samples
 from lmd_cli.evaluation.schedule import divide
 from lmd_cli.evaluation.walk import Encoder, walk
+from lmd_cli.results.pair_rows import Stretch, merge, missing
 from lmd_cli.results.record import require_own, require_same_ranks
 from lmd_cli.results.reopen import reopen
-from lmd_cli.results.rows import Stretch, merge, missing
 from lmd_cli.results.run_folder import RunFolder, read_record
 from lmd_cli.runtime.meeting import Meeting
 from lmd_cli.runtime.ranks import Plan, Rank

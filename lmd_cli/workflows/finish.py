@@ -11,7 +11,7 @@ import pandas as pd
 import torch
 
 from lmd_cli.attribution.linearised import Relinearised
-from lmd_cli.config.schema import is_own
+from lmd_cli.config.schema import is_custom
 from lmd_cli.decomposition.linearised.replay import largest
 from lmd_cli.errors import DataError
 from lmd_cli.evaluation.comparisons import table_comparisons
@@ -181,7 +181,7 @@ def _data_notes(dataset: Any) -> list[str]:
 
 
 def _iou_name(run: Run) -> str:
-    return "IoU with the data's segmentation" if is_own(run.config.model) else "Vehicle IoU"
+    return "IoU with the data's segmentation" if is_custom(run.config.model) else "Vehicle IoU"
 
 
 def _scientific(value: float | None) -> str:

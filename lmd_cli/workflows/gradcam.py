@@ -15,14 +15,14 @@ from torch import Tensor
 
 from lmd_cli.assembly.forward import forward_up, fuse_function
 from lmd_cli.attribution.cam import ActivationMaps, activation_maps
-from lmd_cli.config.schema import OwnModelConfig, RunConfig
+from lmd_cli.config.schema import CustomModelConfig, RunConfig
 from lmd_cli.errors import ConfigError
 from lmd_cli.evaluation.decomposed_sample import SampleDecomposition
 from lmd_cli.evaluation.ground.plane import Array, plane_of
 from lmd_cli.evaluation.ground.regions import pixels, rectangle, vehicle
 from lmd_cli.report.figures.axes import Format
 from lmd_cli.report.figures.cam import CamRequest, _name, _numpy, _part_name, _picture
-from lmd_cli.report.figures.generic_cam import own_picture
+from lmd_cli.report.figures.generic_cam import generic_picture
 from lmd_cli.report.figures.scene import scene_of
 from lmd_cli.runtime.files import disk_errors, write_atomically
 from lmd_cli.runtime.progress import Progress
@@ -109,7 +109,7 @@ def _maps(
 
     def picked(**features: Any) -> Tensor:  # (1, 1, rows, columns), as it is shown
         maps = fuse(**features)
-        if isinstance(model, OwnModelConfig):
+        if isinstance(model, CustomModelConfig):
             return shown(maps, model.channel, output)[None, None]
         return forward_up(network, maps)
 
@@ -150,4 +150,4 @@ def _drawn(
     panels += [(n, _part_name(n, request), _numpy(maps.parts[n], size)) for n in wanted]
     if split.on_ground:
         return _picture(scene_of(split), maps, panels, corners, request, form)
-    return own_picture(split, panels, corners, request.layer, maps.score, form)
+    return generic_picture(split, panels, corners, request.layer, maps.score, form)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from lmd_cli.config.schema import DataConfig, OwnDataConfig, OwnModelConfig, RunConfig
+from lmd_cli.config.schema import CustomDataConfig, CustomModelConfig, DataConfig, RunConfig
 from lmd_cli.data.nuscenes.index.splits import split_name
 from lmd_cli.data.synthetic import read_evidence, read_instances
 from lmd_cli.errors import DataError, MethodError
@@ -52,7 +52,7 @@ def ground_truth_of(config: RunConfig, dataset: Any) -> GroundTruth:
 def regions_of(config: RunConfig, dataset: Any, *, graded: bool = True) -> RegionGroundTruth:
     """The regions of a custom data set; not ``graded`` are those whose evidence nobody knows."""
     model = config.model
-    channel = model.channel if isinstance(model, OwnModelConfig) else 0
+    channel = model.channel if isinstance(model, CustomModelConfig) else 0
     criterion = criterion_of("regions", config.detection)
     return RegionGroundTruth(dataset, tuple(model.modalities), channel, criterion, graded)
 
@@ -63,5 +63,7 @@ def require_ground_truth(config: RunConfig) -> None:
     Raises:
         MethodError: an output without vehicle logits.
     """
-    if not isinstance(config.data, OwnDataConfig) and not isinstance(config.model, OwnModelConfig):
+    if not isinstance(config.data, CustomDataConfig) and not isinstance(
+        config.model, CustomModelConfig
+    ):
         require_vehicle_logits(config)

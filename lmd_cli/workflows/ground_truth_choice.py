@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from lmd_cli.config.schema import DataConfig, OwnDataConfig, RunConfig
+from lmd_cli.config.schema import CustomDataConfig, DataConfig, RunConfig
 from lmd_cli.data.synthetic import has_evidence
 from lmd_cli.errors import MethodError
 from lmd_cli.evaluation.ground.detection import criterion_of
@@ -65,7 +65,7 @@ def choose_ground_truth(
     kind = asked or "recorded"
     truth = ground_truth_of(config, dataset)
     if kind != "recorded" and not _removes(dataset):
-        assert isinstance(config.data, OwnDataConfig)
+        assert isinstance(config.data, CustomDataConfig)
         raise MethodError(
             f"--truth {kind} takes objects out of one modality's data, and {config.data.target} "
             "does not say how: give its data set a method remove(index, object, modality) (see "

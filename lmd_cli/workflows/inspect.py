@@ -11,7 +11,8 @@ from lmd_cli.assembly.build import build_dataset, build_network
 from lmd_cli.assembly.forward import fuse_function
 from lmd_cli.config.schema import RunConfig
 from lmd_cli.decomposition import Coverage, decompose, explain_coverage
-from lmd_cli.decomposition.linearised.structure import kept_program, products_of
+from lmd_cli.decomposition.linearised.program import products_of
+from lmd_cli.decomposition.result import kept_program
 from lmd_cli.runtime.progress import Progress
 from lmd_cli.workflows.ready import encode, start
 

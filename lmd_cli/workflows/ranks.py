@@ -6,7 +6,7 @@ import time
 from collections.abc import Sequence
 
 from lmd_cli.errors import RunError
-from lmd_cli.results.rows import Watch
+from lmd_cli.results.pair_rows import Watch
 from lmd_cli.results.run_folder import RunFolder
 from lmd_cli.runtime.meeting import POLL, SILENCE, SILENT, Meeting, Teller, names
 from lmd_cli.runtime.progress import Progress

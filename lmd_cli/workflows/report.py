@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lmd_cli.config.schema import OwnDataConfig, OwnModelConfig, RunConfig, is_own
+from lmd_cli.config.schema import CustomDataConfig, CustomModelConfig, RunConfig, is_custom
 from lmd_cli.errors import ConfigError, ResultsError
 from lmd_cli.evaluation.ground.plane import plane_of
 from lmd_cli.report.page.build import build_page
@@ -16,7 +16,7 @@ from lmd_cli.results.read_run import RunResults, read_run
 from lmd_cli.results.record import sample_list_sha256
 from lmd_cli.results.survey import Survey
 from lmd_cli.results.survey_draft import DraftFolder
-from lmd_cli.results.survey_files import read_survey, write_survey
+from lmd_cli.results.survey_files import FORMAT, earlier_format, read_survey, write_survey
 from lmd_cli.runtime.files import disk_errors, write_atomically
 from lmd_cli.runtime.progress import Progress
 from lmd_cli.workflows.survey import survey
@@ -100,7 +100,11 @@ def _survey(
     variant = _variant(run, options.variant)
     identity = survey_identity(run, tokens, variant, options.viewer)
     surveyed = read_survey(folder, identity if options.compute else None)
+    old = earlier_format(folder) if surveyed is None else None
+    made_before = f"the survey in {folder} has format {old}, this version's has {FORMAT}: "
     unknown = unknown_targets(run, options)
+    if old is not None and not options.compute:
+        return None, made_before + "it is left out; without --no-survey the samples are done again"
     if surveyed is None and options.compute and tokens and unknown:
         return read_survey(folder, None), (
             f"{' and '.join(unknown)} in {run.path / 'run.json'} is code that was not run, so the "
@@ -108,6 +112,8 @@ def _survey(
             "with --config, or --trust to run what the folder names"
         )
     if surveyed is None and options.compute and tokens:
+        if old is not None:
+            log.warning("%sthe samples are surveyed again", made_before)
         draft = DraftFolder(folder / DRAFT, identity)
         with draft.held():
             made = _compute(run, tokens, variant, options, draft, progress)
@@ -126,7 +132,7 @@ def unknown_targets(run: RunResults, options: ReportOptions) -> list[str]:
     return [
         f"{kind}.target {section['target']!r}"
         for kind, section in sections.items()
-        if is_own(section) and not (options.trust or _vouched(options.config, kind, section))
+        if is_custom(section) and not (options.trust or _vouched(options.config, kind, section))
     ]
 
 
@@ -174,14 +180,14 @@ def _compute(
     _require(ready.built.sha256, run.record["weights"]["sha256"], "the weights", run.path)
     listed = sample_list_sha256(ready.dataset.tokens)
     _require(listed, run.record["samples"]["sha256"], "the samples of the split", run.path)
-    where = None if isinstance(config.model, OwnModelConfig) else plane_of(config)
+    where = None if isinstance(config.model, CustomModelConfig) else plane_of(config)
     return survey(ready, tokens, where, viewer=options.viewer, progress=progress, keeper=draft)
 
 
 def run_config(run: RunResults, options: ReportOptions) -> RunConfig:
     """The run's config with its threads, weights and data where they are now."""
     config = run.config()
-    if options.dataroot and isinstance(config.data, OwnDataConfig):
+    if options.dataroot and isinstance(config.data, CustomDataConfig):
         raise ConfigError(
             f"--dataroot was given, but the run's samples come from {config.data.target}"
         )

@@ -11,7 +11,7 @@ import torch
 from lmd_cli.assembly.build import BuiltNetwork, build_dataset, build_network
 from lmd_cli.attribution import ForwardMethod, method_named, require_maps
 from lmd_cli.attribution.linearised import Lmd, Relinearised
-from lmd_cli.config.schema import RunConfig, is_own
+from lmd_cli.config.schema import RunConfig, is_custom
 from lmd_cli.data import default_workers
 from lmd_cli.decomposition import Variant
 from lmd_cli.evaluation.comparisons import Comparison, measured_comparisons, table_comparisons
@@ -60,7 +60,7 @@ class Run:
     def _where(self) -> dict[str, str]:
         """The config file, beside which a report looks for the targets' modules again."""
         source = self.config.source
-        own = is_own(self.config.model) or is_own(self.config.data)
+        own = is_custom(self.config.model) or is_custom(self.config.data)
         return {"config_file": str(source.resolve())} if own and source is not None else {}
 
     def record(self) -> dict[str, Any]:
@@ -131,7 +131,7 @@ def _workers(config: RunConfig, device: torch.device, rank: Rank | None) -> int:
     from several processes: none unless asked for."""
     if config.workers is not None:
         return config.workers
-    if is_own(config.data):
+    if is_custom(config.data):
         return 0
     return default_workers(available_cores() // (1 if rank is None else rank.local_size), device)
 

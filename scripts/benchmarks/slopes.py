@@ -36,7 +36,7 @@ def main() -> None:
     torch.set_num_threads(1)
     keep_freed_memory()
     with torch.no_grad():
-        bench, usual = Bench(given.small), Variant.parse(VARIANT)
+        bench, usual = Bench(given.small), VARIANT
         variants = [usual, *(replace(usual, activation=rule) for rule in COALITION_RULES)]
         clean = Visit(0, bench.visit.sample, [])
         for name, visit in (("clean", clean), ("12 partners", bench.visit)):

@@ -25,9 +25,7 @@ from torch import Tensor
 from benchmarks.setting import OFFSETS, OUTPUT, VARIANT, Bench
 from benchmarks.timing import Comparison, compare, relative, timed
 from lmd_cli.decomposition import decompose
-from lmd_cli.decomposition.linearised.replay import collected
 from lmd_cli.decomposition.linearised.streams import Stream
-from lmd_cli.decomposition.linearised.values import Env
 from lmd_cli.evaluation.variants import VariantPredictions
 from lmd_cli.evaluation.walk import Encoder, Visit
 from lmd_cli.networks import SimpleBEV
@@ -86,10 +84,8 @@ def one_pass_for_each_part(bench: Bench) -> Parts:
 
     def one_pass(features: Parts, modality: str) -> Tensor:
         stream = Stream(layout.modalities.index(modality), layout.uniform_share)
-        starts: Env = {}
-        for m, x in {**zeros, modality: features[modality]}.items():
-            starts |= program.start(m, [x.unsqueeze(0)])
-        part: Tensor = collected(program, program.run(starts, stream), 1, False)
+        starts = program.start({**zeros, modality: features[modality]})
+        part: Tensor = program.collect(program.run(starts, stream), False)
         return part
 
     parts = {m: one_pass(clean, m) for m in bench.network.modalities}

@@ -20,7 +20,7 @@ from trials import damage_file, main
 
 from lmd_cli.evaluation.comparisons import measured_comparisons
 from lmd_cli.evaluation.ground.plane import Plane
-from lmd_cli.results.rows import PAIR_FIELDS, SAMPLE_FIELDS, Stretch, merge
+from lmd_cli.results.pair_rows import PAIR_FIELDS, SAMPLE_FIELDS, Stretch, merge
 from lmd_cli.results.run_folder import RunFolder, read_record
 from lmd_cli.results.summary import read_pairs
 from lmd_cli.results.survey import Shown, Survey, _jpeg

@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 import torch
-from rule_oracle import normal
 from torch import Tensor
 
 import lmd_cli
 from lmd_cli.attribution import method_named, parts
 from lmd_cli.decomposition import decompose
-from lmd_cli.decomposition.linearised.partners import Linearised
+from lmd_cli.decomposition.linearised.replay import Linearised
+from tests.support.rule_oracle import normal
 
 PAGE = Path(lmd_cli.__file__).parent / "docs" / "trust.md"
 Fuse = Callable[..., Tensor]

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from lmd_cli.config.loading import load_config
 from lmd_cli.decomposition import Variant, decompose, register_rule, unregister_rule
-from lmd_cli.decomposition.linearised.checking import first_deviation
+from lmd_cli.decomposition.linearised.partial import first_deviation
 from lmd_cli.decomposition.maps import Affine, slope
 from lmd_cli.errors import RunError
 from lmd_cli.evaluation import verification as predict

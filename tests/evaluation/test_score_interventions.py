@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from pathlib import Path
 from typing import Any
 
@@ -178,6 +179,16 @@ def test_objects_of_which_a_modality_holds_nothing_are_named(config: Any, tmp_pa
     summary = score(config("data.options.fault=none"), tmp_path / "out", ("lmd",), resamples=5)
     assert "a holds nothing of 12 detected (first: left-0)." in summary.notes
     assert "0 of these have evidence in every sensor" in " ".join(summary.notes)
+
+
+def test_the_configs_threshold_says_what_is_detected_and_lost(config: Any, tmp_path: Path) -> None:
+    """Lesions give logits of 0.9 to 1.9: some above 1.386, a probability of 0.8."""
+    summary = score(config("detection=0.8"), tmp_path / "out", ("lmd",), resamples=5)
+    rows = pd.read_csv(tmp_path / "out" / "interventions.csv")
+    assert 0 < rows.annotation_token.nunique() < 12
+    assert (rows.before > math.log(4)).all()
+    assert (rows.lost == (rows.after <= math.log(4))).all()
+    assert f"{rows.annotation_token.nunique()} of 12 are detected" in " ".join(summary.notes)
 
 
 def test_a_data_set_without_remove(config: Any, tmp_path: Path) -> None:

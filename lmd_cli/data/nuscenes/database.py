@@ -1,4 +1,4 @@
-"""What samples need of a nuScenes version's tables: records of plain values."""
+"""Records that samples need of a nuScenes version's tables, as plain values."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is said of a data file that cannot be used."""
+"""Reads data files, and explains those that cannot be used."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lmd_cli.config.data import RADAR_FIELDS
 from lmd_cli.data.nuscenes.files import PCD, file_error, read_bytes, told_kind
 from lmd_cli.data.nuscenes.pcd import NotPcdError, Table, read_pcd
-from lmd_cli.data.nuscenes.points import require_points
+from lmd_cli.data.nuscenes.points import require_few_zeros, require_points
 
 #: Names of nuScenes' fields to what stands for them: a field of the file, or a number.
 RadarFields = Mapping[str, str | float]
@@ -63,6 +63,8 @@ def read_radar(
     if points.size and (missing.all() or (points.shape[1] == 1 and missing.any())):
         return points[:, :0]
     require_points(path, RADAR_FIELDS, points, token)
+    if fields is None:  # other radars may fill up their lists with zeros
+        require_few_zeros(path, points, token)
     return points[:, _kept(points, filters or RadarFilters())]
 
 

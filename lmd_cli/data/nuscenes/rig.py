@@ -1,4 +1,4 @@
-"""Which of a version's channels samples are read from."""
+"""Selects the channels of a version's sensors that samples are read from."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Which folder was meant: data roots one level off, and archives in folders of their own."""
+"""Suggests the data root that was meant: one level off, or archives in separate folders."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What each sensor had to go by for each annotation: the side table of the synthetic world.
+"""The evidence that each sensor has of each annotation of the synthetic world, as a JSON table.
 
 ``v1.0-mini/synthetic_evidence.json`` maps every annotation's token to an :class:`Evidence`.
 """

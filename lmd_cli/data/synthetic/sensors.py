@@ -128,10 +128,10 @@ def _false_returns(rng: np.random.Generator, ego: Pose) -> Returns:
 
 
 def _gather(
-    parts: list[Returns], stray: Returns, placed: list[Placed], solid: list[Placed]
+    parts: list[Returns], clutter: Returns, placed: list[Placed], solid: list[Placed]
 ) -> Returns:
     """Join the returns; those of no annotated actor keep off the footprints of ``solid`` ones."""
-    joined = _joined([*parts, stray])
+    joined = _joined([*parts, clutter])
     annotated = np.array([item.actor.annotated for item in placed] + [False])  # [-1]: no owner
     return joined.keep(annotated[joined.owner] | _outside(joined.xyz, solid, 1.0))
 
@@ -189,15 +189,15 @@ def radar_records(
     out["vx"], out["vy"] = relative[:, 0], relative[:, 1]
     out["id"], out["rcs"] = np.arange(n), np.round(returns.rcs * 2) / 2
     out["dyn_prop"] = np.where(np.linalg.norm(radial, axis=1) > 0.8, 0, 1)
-    return _radar_states(rng, out, stray=returns.owner < 0)
+    return _radar_states(rng, out, clutter=returns.owner < 0)
 
 
-def _radar_states(rng: np.random.Generator, out: NDArray, stray: NDArray) -> NDArray:
+def _radar_states(rng: np.random.Generator, out: NDArray, clutter: NDArray) -> NDArray:
     n = len(out)
     out["is_quality_valid"] = 1
-    out["ambig_state"] = np.where(rng.random(n) < np.where(stray, 0.25, 0.04), 4, 3)
-    out["invalid_state"] = np.where(rng.random(n) < np.where(stray, 0.35, 0.05), 4, 0)
-    out["pdh0"] = np.where(rng.random(n) < np.where(stray, 0.5, 0.15), rng.integers(2, 6, n), 1)
+    out["ambig_state"] = np.where(rng.random(n) < np.where(clutter, 0.25, 0.04), 4, 3)
+    out["invalid_state"] = np.where(rng.random(n) < np.where(clutter, 0.35, 0.05), 4, 0)
+    out["pdh0"] = np.where(rng.random(n) < np.where(clutter, 0.5, 0.15), rng.integers(2, 6, n), 1)
     for name in ("x_rms", "y_rms", "vx_rms", "vy_rms"):
         out[name] = rng.integers(3, 21, n)
     return out

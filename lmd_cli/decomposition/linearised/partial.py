@@ -7,20 +7,26 @@ of the network here: this is a function of whole inputs, not of a modality's par
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from lmd_cli.decomposition.errors import DecompositionError
-from lmd_cli.decomposition.linearised.program import Output, Step
+from lmd_cli.decomposition.linearised.program import (
+    Env,
+    Output,
+    Step,
+    read,
+    shares_constants,
+    store,
+)
 from lmd_cli.decomposition.linearised.streams import Stream
-from lmd_cli.decomposition.linearised.structure import kept_program, shares_constants
-from lmd_cli.decomposition.linearised.values import Env, read, store
 from lmd_cli.decomposition.maps import Affine, same
 from lmd_cli.decomposition.memory import Place
 from lmd_cli.decomposition.pytrees import leaves, map_tensors
-from lmd_cli.decomposition.result import Decomposition
+from lmd_cli.decomposition.result import Decomposition, kept_program
 
 #: With the divisors of norms that a network writes itself.
 NORMALISATIONS = frozenset({"normalisation", "statistic", "quotient"})
@@ -52,26 +58,41 @@ class PartiallyLinear:
                 "the maps share constants out among the modalities; decompose with identity-ratio "
                 "or identity-identity"
             )
-        self._step = _Whole(kinds, Stream(None, decomposition.layout.uniform_share))
+        self._kinds, self._stream = kinds, Stream(None, decomposition.layout.uniform_share)
 
     def __call__(self, **inputs: Any) -> Any:
         """The output for inputs of the same structure; several as a batch go one after the other
         where the operating point is a batch of one."""
         program = self._program
-        own = [place.shape for name in inputs for place in program.inputs[name]]
-        shapes = [tuple(leaf.shape) for leaf in leaves(inputs)]
-        counts = [n[0] for n, single in zip(shapes, own, strict=True) if n != single]
+        batches = [program.batch_of(name, tree) for name, tree in inputs.items()]
         with torch.no_grad():
-            if not counts:
+            if not any(batches):
                 return self._run(inputs)
-            found = [self._run(map_tensors(_entry(i), inputs)) for i in range(max(counts))]
+            count = max(n for n in batches if n is not None)
+            found = [self._run(map_tensors(_entry(i), inputs)) for i in range(count)]
         columns = iter([torch.cat(column) for column in zip(*map(_tensors, found), strict=True)])
         return map_tensors(lambda _: next(columns), found[0])
 
     def _run(self, inputs: Any) -> Any:
         program = self._program
-        found = program.collect(program.run(program.start_whole(inputs), self._step), 1, True)
-        return map_tensors(lambda t: t[0], found)
+        return program.collect(program.run(program.start(inputs), self._through), True)
+
+    def _through(self, step: Step, env: Env) -> None:
+        """Takes whole inputs through a step by its map or as it is."""
+        if not self._by_map(step):
+            run_as_it_is(step, env)
+            return
+        self._stream(step, env)
+        for output in step.outputs:
+            if output.map is None:
+                _put(env, step, output, output.value)
+
+    def _by_map(self, step: Step) -> bool:
+        """Other kinds are linear: their maps differ from them in what they hold constant alone."""
+        if all(isinstance(o.map, Affine) and o.map.run is same for o in step.outputs):
+            return True  # made of operations that are steps of their own
+        known = NORMALISATIONS | ACTIVATIONS
+        return (step.kind if step.kind in known else "constant") in self._kinds
 
 
 def _entry(index: int) -> Any:
@@ -90,29 +111,6 @@ def run_as_it_is(step: Step, env: Env) -> None:
         _put(env, step, output, results[output.index])
 
 
-class _Whole:
-    """Takes whole inputs through steps, some by their maps and the others as they are."""
-
-    def __init__(self, kinds: frozenset[str], stream: Stream):
-        self._kinds, self._stream = kinds, stream
-
-    def __call__(self, step: Step, env: Env) -> None:
-        if not self._by_map(step):
-            run_as_it_is(step, env)
-            return
-        self._stream(step, env)
-        for output in step.outputs:
-            if output.map is None:
-                _put(env, step, output, output.value)
-
-    def _by_map(self, step: Step) -> bool:
-        """Other kinds are linear: their maps differ from them in what they hold constant alone."""
-        if all(isinstance(o.map, Affine) and o.map.run is same for o in step.outputs):
-            return True  # made of operations that are steps of their own
-        known = NORMALISATIONS | ACTIVATIONS
-        return (step.kind if step.kind in known else "constant") in self._kinds
-
-
 def _value(env: Env, place: Place) -> Tensor:
     """What lies at a place."""
     stack = read(env, place)
@@ -125,6 +123,46 @@ def _put(env: Env, step: Step, output: Output, value: Tensor | None) -> None:
     """Puts a value where it lies, in memory that is not written to."""
     assert value is not None
     place = output.place
-    stack = value.to(place.dtype).expand(place.shape).unsqueeze(0)
-    store(env, step, output, stack)
+    store(env, step, output, value.to(place.dtype).expand(place.shape).unsqueeze(0))
     env[place.key].shared = True
+
+
+# -- where the linearised network goes wrong ------------------------------------------------------
+
+
+def first_deviation(
+    decomposition: Decomposition, inputs: Mapping[str, Any], limit: float
+) -> Step | None:
+    """The first step whose map, at what the step was given, differs from what it computed.
+
+    Args:
+        decomposition: made with ``keep_frozen=True``.
+        inputs: what it was decomposed at.
+        limit: largest difference over the largest value that counts as rounding.
+    """
+    program = kept_program(decomposition)
+    stream = Stream(None, decomposition.layout.uniform_share)
+    deviating: list[Step] = []
+
+    def compare(step: Step, env: Env) -> None:
+        by_map = [None if o.map is None else stream.whole(o, env) for o in step.outputs]
+        run_as_it_is(step, env)
+        computed = [_value(env, output.place) for output in step.outputs]
+        if any(_differ(a, b, limit) for a, b in zip(by_map, computed, strict=True)):
+            deviating.append(step)
+
+    with torch.no_grad():
+        program.run(program.start(inputs), compare)
+    return next(iter(deviating), None)
+
+
+def _differ(by_map: Tensor | None, computed: Tensor, limit: float) -> bool:
+    if by_map is None:
+        return False
+    made = by_map.expand(1, *computed.shape)[0]
+    finite = torch.isfinite(computed) | computed.isnan()
+    if not bool(finite.any()):
+        return False
+    difference = torch.where(made == computed, 0.0, (made - computed).abs())[finite].max()
+    scale = torch.maximum(computed.abs()[finite].max(), made.abs()[finite].max())
+    return not bool(difference <= limit * scale)

@@ -6,25 +6,22 @@ are steps that write where the network wrote. Nothing of the user's code runs ag
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from lmd_cli.decomposition.errors import DecompositionError
-from lmd_cli.decomposition.linearised.values import Env, keep, read, zeros_at
-from lmd_cli.decomposition.maps import Affine, Bilinear, Map, shared_out
+from lmd_cli.decomposition.maps import Affine, Map
 from lmd_cli.decomposition.memory import Buffer, Place
-from lmd_cli.decomposition.pytrees import leaves, map_leaves, map_tensors
-from lmd_cli.decomposition.registry import Rule
+from lmd_cli.decomposition.pytrees import leaves, map_leaves
 
-if TYPE_CHECKING:
-    from lmd_cli.decomposition.tracing.operators import Operator
-    from lmd_cli.decomposition.tracing.results import Results
+#: Buffers by the number of their storage; those that are not there are zero.
+Env: TypeAlias = dict[int, Buffer]
 
 
 @dataclass(eq=False)
@@ -64,7 +61,7 @@ class Step:
     """One call.
 
     Attributes:
-        operation, module: its names.
+        operation: its name.
         kind: of its rule.
         function: what was called, as a function of its arguments by name.
         given: the arguments; a :class:`~.memory.Place` where one depends on the inputs.
@@ -75,7 +72,6 @@ class Step:
     """
 
     operation: str
-    module: str
     kind: str
     function: Callable[[dict[str, Any]], Any]
     given: dict[str, Any]
@@ -99,79 +95,6 @@ class Step:
         """Takes down a result that is a constant of the operating point."""
         self.outputs.append(Output(None, (), place, index=index, value=value.clone()))
 
-    def add(self, session: Results, linear_map: Map, place: Place | None, index: int = 0) -> None:
-        """Takes down one result, before anything is written."""
-        operands = linear_map.operands
-        reads = tuple(place_of(session, t) for t in operands)
-        output = Output(_without_operands(session, linear_map), reads, place, index=index)  # type: ignore[arg-type]
-        if isinstance(linear_map, Affine):
-            output.uniform = shared_out(linear_map.origin, session.variant)
-            if linear_map.shares is not None:
-                output.bias = (_bias_of(session, operands[0]),)
-        else:
-            bias = session.layout.bias
-            output.alone = tuple(session.parts(t)[1] == (bias,) for t in operands)
-            output.bias = tuple(_bias_of(session, t) for t in operands)
-        self.outputs.append(output)
-
-    def writes_constants(self, op: Operator, written: Sequence[tuple[Place, Tensor]]) -> None:
-        """The call writes constants of the operating point into storages that exist."""
-        self.function, self.fresh = _writer(op), False
-        for index, (place, value) in enumerate(written):
-            self.add_constant(place, value, index)
-            storage = value.untyped_storage()
-            self.outputs[-1].whole = (0, storage.nbytes() // value.element_size())
-
-    def written_at(self, place: Place, buffer: Buffer) -> None:
-        """The result is written into a storage that exists."""
-        assert buffer.data is not None
-        self.outputs[0].place, self.fresh = place, False
-        self.outputs[0].whole = (buffer.start, buffer.data.shape[1])
-
-
-def _runner(op: Operator) -> Callable[[dict[str, Any]], Any]:
-    """An operator as a function of its arguments by name."""
-    return lambda values: op.function(**{op.schema_names[n]: v for n, v in values.items()})
-
-
-def _writer(op: Operator) -> Callable[[dict[str, Any]], list[Any]]:
-    """An operator that writes to its arguments, as a function that returns them."""
-
-    def run(values: dict[str, Any]) -> list[Any]:
-        written = {name: values[name] for name in op.written if name in values}
-        copies = map_tensors(torch.clone, written)
-        _runner(op)({**values, **copies})
-        return list(copies.values())
-
-    return run
-
-
-def _without_operands(session: Results, linear_map: Map) -> Map:
-    """The map alone, with nothing in it that the network may write to."""
-    if not isinstance(linear_map, Affine):
-        return Bilinear(linear_map.product, ())  # type: ignore[arg-type]
-    held = linear_map.constant
-    if held is not None and session.depends(held):
-        held = held.clone()
-    return replace(linear_map, operands=(), constant=held)
-
-
-def _bias_of(session: Results, t: Tensor) -> Tensor | None:
-    stack, rows = session.parts(t)
-    bias = session.layout.bias
-    return stack[rows.index(bias)].unsqueeze(0).clone() if bias in rows else None
-
-
-def place_of(session: Results, t: Tensor) -> Place:
-    """Where a tensor lies that depends on the inputs."""
-    buffer = session.buffer_of(t)
-    assert buffer is not None
-    return Place(t, buffer.key)
-
-
-def _no_program() -> None:
-    """What a pickled program comes back as."""
-
 
 class Program:
     """The maps of one decomposition.
@@ -191,74 +114,7 @@ class Program:
         return self  # nothing changes it once it is recorded
 
     def __reduce__(self) -> Any:
-        return _no_program, ()  # its maps are functions, which cannot be pickled
-
-    # -- recording ------------------------------------------------------------------------
-
-    def begin(
-        self,
-        session: Results,
-        op: Operator | None,
-        rule: Rule,
-        given: Mapping[str, Any],
-        function: Any = None,
-    ) -> Step:
-        """A step whose results are still to come."""
-
-        def template(value: Any) -> Any:
-            if session.depends(value):
-                return place_of(session, value)
-            return session.copied.get(value, value) if isinstance(value, Tensor) else value
-
-        return Step(
-            session.notes.called_as(op.function if op is not None else None),
-            session.tracker.path,
-            rule.kind,
-            _runner(op) if op is not None else function,
-            pytree.tree_map(template, dict(given)),
-            operator=op.name if op is not None else "",
-            where=session.tracker.describe(),
-        )
-
-    def add(self, step: Step) -> None:
-        """A step whose results are known."""
-        self.steps.append(step)
-
-    def constant(
-        self, place: Place, value: Tensor, source: Place | None = None, carries: bool = True
-    ) -> None:
-        """A plain tensor that is about to be written to.
-
-        Args:
-            source: where it lay, if it depends on the inputs.
-            carries: parts are written into it, so that what it holds is bias.
-        """
-        given = {} if source is None else {"input": source}
-
-        def run(values: dict[str, Any]) -> Tensor:
-            held: Tensor = values.get("input", value)
-            return held.clone()
-
-        step = Step("a plain tensor", "", "constant", run, given)
-        step.add_constant(place, value)
-        if carries:
-            step.outputs[0].map = Affine(None, (), value)
-        self.steps.append(step)
-
-    def starts_at(self, session: Results, inputs: Mapping[str, Any]) -> None:
-        """Takes down where the inputs lie, before the function can write to them."""
-        for name, tree in inputs.items():
-            self.inputs[name] = [place_of(session, leaf) for leaf in leaves(tree)]
-
-    def ends_at(self, session: Results, output: Any) -> None:
-        """Takes down where the output lies."""
-
-        def end(value: Any) -> Any:
-            return place_of(session, value) if session.carries(value) else value
-
-        self.output = map_leaves(end, output)
-
-    # -- running --------------------------------------------------------------------------
+        return type(None), ()  # its maps are functions, which cannot be pickled
 
     def run(self, starts: Env, through: Callable[[Step, Env], None]) -> Env:
         """Every step in turn; what no later step reads is dropped.
@@ -285,38 +141,131 @@ class Program:
             found.insert(0, keys)
         return found
 
-    def start(self, modality: str, tree: Any) -> Env:
-        """Buffers of one modality's tensors ``(rows, *shape)``.
+    def batch_of(self, name: str, tree: Any) -> int | None:
+        """How many inputs a modality's tensors are, where what was decomposed is a batch of one;
+        ``None`` for one input, shaped as that."""
+        shapes = [tuple(leaf.shape) for leaf in leaves(tree)]
+        return (
+            None
+            if shapes == [place.shape for place in self.inputs[name]]
+            else max(n[0] for n in shapes)
+        )
+
+    def start(self, inputs: Mapping[str, Any], batch: int | None = None) -> Env:
+        """Buffers of inputs by modality, or of a batch of them.
 
         Raises:
             DecompositionError: they are not shaped as the tensors that were decomposed.
         """
-        found: Env = {}
-        for leaf, place in zip(leaves(tree), self.inputs[modality], strict=True):
-            if tuple(leaf.shape[1:]) != place.shape:
-                raise DecompositionError(
-                    f"{modality!r} was decomposed at shape {place.shape}; got "
-                    f"{tuple(leaf.shape[1:])}"
-                )
-            keep(found, place, leaf).shared = True  # the caller's memory
-        return found
-
-    def start_whole(self, inputs: Mapping[str, Any]) -> Env:
-        """Buffers of all inputs, shaped as those that were decomposed."""
-        found: Env = {}
+        env: Env = {}
         for name, tree in inputs.items():
-            found |= self.start(name, map_tensors(lambda t: t.unsqueeze(0), tree))
-        return found
+            for leaf, place in zip(leaves(tree), self.inputs[name], strict=True):
+                stack = leaf.unsqueeze(0 if batch is None else 1)  # (rows, *place.shape)
+                if tuple(stack.shape[1:]) != place.shape:
+                    raise DecompositionError(
+                        f"{name!r} was decomposed at shape {place.shape}; got "
+                        f"{tuple(stack.shape[1:])}"
+                    )
+                keep(env, place, stack).shared = True  # the caller's memory
+        return env
 
-    def collect(self, env: Env, rows: int, bias: bool) -> Any:
-        """The output as stacks ``(rows, *shape)``; a constant belongs to the bias."""
+    def collect(self, env: Env, bias: bool, batch: int | None = None) -> Any:
+        """The function's output, or a batch of them; a constant belongs to the bias."""
+        rows = 1 if batch is None else batch
 
         def leaf(value: Any) -> Any:
             if isinstance(value, Place):
-                stack = read(env, value)
-                return zeros_at(value, rows) if stack is None else stack
-            if isinstance(value, Tensor):
-                return (value if bias else torch.zeros_like(value)).expand(rows, *value.shape)
-            return value
+                made = read(env, value)
+                stack = zeros_at(value, rows) if made is None else made
+            elif isinstance(value, Tensor):
+                stack = (value if bias else torch.zeros_like(value)).expand(rows, *value.shape)
+            else:
+                return value
+            if batch is None:
+                return stack[0]
+            return stack.flatten(0, 1) if stack.dim() > 1 else stack
 
         return map_leaves(leaf, self.output)
+
+
+# -- what a program is made of: where features are multiplied, what is shared out ----------------
+
+
+def outputs_of(program: Program) -> Iterator[Output]:
+    """Every result of every step, in order."""
+    return (output for step in program.steps for output in step.outputs)
+
+
+def products_of(program: Program) -> list[bool]:
+    """For each product of two factors that carry parts, whether both depend on the inputs."""
+    products = (o for o in outputs_of(program) if o.map is not None)
+    return [o.varies for o in products if not isinstance(o.map, Affine)]
+
+
+def products_of_features(program: Program) -> int:
+    """How many products are met up to the last whose factors both depend on the inputs."""
+    varying = [i for i, varies in enumerate(products_of(program), start=1) if varies]
+    return varying[-1] if varying else 0
+
+
+def splits_bias(program: Program) -> bool:
+    """Whether an activation hands a part of the bias to modalities (Appendix C)."""
+    maps = (output.map for output in outputs_of(program))
+    affine = [m for m in maps if isinstance(m, Affine)]
+    return any(m.shares is not None or m.slopes is not None for m in affine)
+
+
+def shares_constants(program: Program) -> bool:
+    """Whether any constant goes to a modality: shared out (eq. 10), or by Appendix C."""
+    return splits_bias(program) or any(output.uniform for output in outputs_of(program))
+
+
+def shared_alike(program: Program) -> bool:
+    """Whether variants that differ only in where constants go have parts that differ by constants.
+
+    They do where features are multiplied with each other before any constant can be shared out.
+    """
+    outputs = list(outputs_of(program))
+    last = max((i for i, output in enumerate(outputs) if output.varies), default=0)
+    affine = [output.map for output in outputs[:last] if isinstance(output.map, Affine)]
+    return not any(m.origin is not None or m.splits for m in affine)
+
+
+# -- the values of a program that runs ------------------------------------------------------------
+
+
+def read(env: Env, place: Place) -> Tensor | None:
+    """A stack ``(rows, *shape)``, ``None`` where it is zero."""
+    buffer = env.get(place.key)
+    return None if buffer is None else buffer.read(place)
+
+
+def store(env: Env, step: Step, output: Output, stack: Tensor | None) -> None:
+    """Puts a result where it lies; ``None`` is zero."""
+    place = output.place
+    if stack is None:
+        buffer = None if step.fresh else env.get(place.key)
+        if buffer is None:
+            env.pop(place.key, None)
+            return
+        stack = zeros_at(place, len(buffer.rows))
+    if step.fresh:
+        keep(env, place, stack)
+        return
+    rows = tuple(range(len(stack)))
+    if place.key not in env:  # zero so far
+        start, n = output.whole
+        env[place.key] = Buffer(place.key, rows, stack.new_zeros((len(stack), n)), start)
+    env[place.key].write(stack, rows, place)
+
+
+def keep(env: Env, place: Place, stack: Tensor) -> Buffer:
+    """Puts a stack ``(rows, *shape)`` as all that is in a storage."""
+    buffer = env[place.key] = Buffer(place.key)
+    buffer.put(stack, tuple(range(len(stack))), place)
+    return buffer
+
+
+def zeros_at(place: Place, rows: int) -> Tensor:
+    """A stack of zeros."""
+    return torch.zeros((rows, *place.shape), dtype=place.dtype, device=place.device)

@@ -1,27 +1,143 @@
-"""Eq. 14 taken literally: the linearised network, run for each modality alone.
+"""The linearised network on one modality's input, all others zero: eq. 14 taken literally, and what
+stands after eq. 12 as a function of other samples.
 
 A decomposition that kept its maps (``keep_frozen=True``) is a straight line of linear maps with
-constants. Here it runs on one modality's input, all others zero. Nothing of the user's code runs
-again, and nothing but that modality enters: agreement with the parts shows that they are what the
-linearised network gives for that sensor alone.
+constants. Nothing of the user's code runs again, and nothing but one modality enters: agreement
+with the parts shows that they are what the linearised network gives for that sensor alone.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from typing import Any
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from lmd_cli.decomposition.errors import DecompositionError
 from lmd_cli.decomposition.layout import BIAS
-from lmd_cli.decomposition.linearised.program import Program
+from lmd_cli.decomposition.linearised.heads import LinearHead, find_heads
+from lmd_cli.decomposition.linearised.program import Env, Step, keep, read, splits_bias
 from lmd_cli.decomposition.linearised.streams import Stream
-from lmd_cli.decomposition.linearised.structure import kept_program
-from lmd_cli.decomposition.linearised.values import Env
-from lmd_cli.decomposition.pytrees import leaves, map_tensors
-from lmd_cli.decomposition.result import Decomposition
+from lmd_cli.decomposition.maps import Origin
+from lmd_cli.decomposition.memory import is_continuous
+from lmd_cli.decomposition.pytrees import leaves
+from lmd_cli.decomposition.result import Decomposition, kept_program
+
+
+class Linearised:
+    """The network, linear, with the maps of one operating point.
+
+    Any number of inputs of one modality can go through it, several at a time; each is a row of its
+    own.
+
+    Args:
+        decomposition: made with ``keep_frozen=True``.
+        inputs: how many will go through in all: where there are many, :meth:`parts` takes a head
+            as one map (:mod:`.heads`), which changes the last digits.
+        waiting: bytes of inputs that are kept before a head, to go through it together.
+    """
+
+    def __init__(self, decomposition: Decomposition, inputs: int = 0, waiting: int = 2**28):
+        self._layout, self._program = decomposition.layout, kept_program(decomposition)
+        self._inputs, self._most = inputs, waiting
+
+    def part(self, modality: str, x: Any) -> Any:
+        """The part that ``x`` gives as that modality's.
+
+        Args:
+            modality: whose shares of constants and bias it takes.
+            x: shaped as what was decomposed; or, of a batch of one, n inputs ``(n, ...)``; of a
+                decomposition that went on from an intermediate tensor, parts of that tensor.
+        """
+        with torch.no_grad():
+            return self._collected(self._pass(modality, x, ()))
+
+    def parts(self, modality: str, inputs: Iterable[Any]) -> list[Any]:
+        """:meth:`part` of each of many inputs."""
+        parts: list[Any] = []
+        stopped: list[_Pass] = []
+        with torch.no_grad():
+            heads = self._heads(modality)
+            for x in inputs:
+                stopped.append(self._pass(modality, x, heads))
+                if sum(h.nbytes for one in stopped for h in one.before.values()) >= self._most:
+                    parts += self._through_heads(heads, stopped)
+                    stopped = []
+            return parts + self._through_heads(heads, stopped)
+
+    def constants(self, origin: Origin | None = None) -> Any:
+        """The bias part; or what the constants of one kind of norm (eq. 10) make by themselves."""
+        stream = Stream(None, self._layout.uniform_share, origin)
+        with torch.no_grad():
+            return self._program.collect(self._program.run({}, stream), origin is None)
+
+    def _heads(self, modality: str) -> list[LinearHead]:
+        """The heads that are one map of this modality's inputs."""
+        stream = Stream(self._layout.modalities.index(modality), self._layout.uniform_share)
+        heads = [LinearHead.of(h, stream, self._inputs) for h in find_heads(self._program)]
+        return [head for head in heads if head is not None]
+
+    def _pass(self, modality: str, x: Any, heads: Iterable[LinearHead]) -> _Pass:
+        """One or several inputs through all but heads."""
+        program, layout = self._program, self._layout
+        name = modality if modality in program.inputs else next(iter(program.inputs))
+        batch, index = program.batch_of(name, x), layout.modalities.index(modality)
+        stream = Stream(index, layout.uniform_share, rows=1 if batch is None else batch)
+        head_of = {step: head for head in heads for step in head.steps}
+        before: dict[LinearHead, Tensor] = {}
+
+        def through(step: Step, env: Env) -> None:
+            head = head_of.get(step)
+            if head is None:
+                stream(step, env)
+            elif step is head.steps[0]:
+                h = read(env, head.start)
+                if h is not None:
+                    env[head.start.key].shared = True  # nobody writes to it
+                    before[head] = h
+
+        return _Pass(program.run(program.start({name: x}, batch), through), batch, before)
+
+    def _through_heads(self, heads: Sequence[LinearHead], passes: Sequence[_Pass]) -> list[Any]:
+        """The outputs of passes that stopped before the heads."""
+        for head in heads:
+            here = [one for one in passes if head in one.before]
+            if here:
+                stacks = [one.before[head] for one in here]
+                made = head([h for stack in stacks for h in stack.flatten(0, 1)])
+                for one, out in zip(here, made.split([len(h) for h in stacks]), strict=True):
+                    keep(one.env, head.end, out.unsqueeze(1))
+        return [self._collected(one) for one in passes]
+
+    def _collected(self, one: _Pass) -> Any:
+        return self._program.collect(one.env, False, one.batch)
+
+
+class _Pass(NamedTuple):
+    """Some inputs on their way."""
+
+    env: Env
+    batch: int | None
+    before: dict[LinearHead, Tensor]  # what stands before each head, (rows, 1, channels, Z, X)
+
+
+def constants_alone(decomposition: Decomposition, origin: Origin) -> Any:
+    """What the constants of one kind of norm (eq. 10) make by themselves: under ``uniform`` each
+    modality gets its share of it, whatever its features are.
+
+    Args:
+        decomposition: made with ``keep_frozen=True``.
+        origin: the kind of norm.
+
+    Raises:
+        DecompositionError: the constants do not go through alone: activation splits, or they reach
+            a product of two features.
+    """
+    if splits_bias(kept_program(decomposition)):
+        raise DecompositionError("constants have no stream of their own through activation splits")
+    return Linearised(decomposition).constants(origin)
 
 
 def replay(
@@ -43,38 +159,10 @@ def replay(
     Raises:
         DecompositionError: no maps were kept, or the inputs are of other shapes.
     """
-    program, layout = kept_program(decomposition), decomposition.layout
-    parts: dict[str, Any] = {}
-    with torch.no_grad():
-        for name in layout.modalities if only is None else only:
-            stacks, rows, batch = as_rows(program, name, inputs[name])
-            stream = Stream(layout.modalities.index(name), layout.uniform_share, rows=rows)
-            env = program.run(program.start(name, stacks), stream)
-            parts[name] = collected(program, env, rows, batch)
-        if only is None:
-            env = program.run({}, Stream(None, layout.uniform_share))
-            parts[BIAS] = map_tensors(lambda t: t[0], program.collect(env, 1, True))
-    return parts
-
-
-def collected(program: Program, env: Env, rows: int, batch: bool) -> Any:
-    """A modality's output out of what a pass left there; of a batch of inputs, as a batch."""
-
-    def joined(stack: Tensor) -> Tensor:
-        if not batch:
-            return stack[0]
-        return stack.flatten(0, 1) if stack.dim() > 1 else stack
-
-    return map_tensors(joined, program.collect(env, rows, False))
-
-
-def as_rows(program: Program, name: str, tree: Any) -> tuple[Any, int, bool]:
-    """A modality's tensors as stacks ``(rows, *shape)``, how many rows they have, and whether these
-    are a batch of inputs at an operating point that is a batch of one."""
-    shapes = [place.shape for place in program.inputs[name]]
-    if [tuple(leaf.shape) for leaf in leaves(tree)] == shapes:
-        return map_tensors(lambda t: t.unsqueeze(0), tree), 1, False
-    return map_tensors(lambda t: t.unsqueeze(1), tree), len(leaves(tree)[0]), True
+    linear = Linearised(decomposition)
+    names = decomposition.layout.modalities if only is None else only
+    parts = {name: linear.part(name, inputs[name]) for name in names}
+    return {**parts, BIAS: linear.constants()} if only is None else parts
 
 
 def replay_deviation(replayed: Mapping[str, Any], decomposition: Decomposition) -> float:
@@ -89,7 +177,7 @@ def deviation(pairs: Mapping[str, tuple[Any, Any]]) -> float:
     worst, scale = [0.0], [0.0]
     for found, wanted in pairs.values():
         for a, b in zip(leaves(found), leaves(wanted), strict=True):
-            if not isinstance(b, Tensor) or b.numel() == 0 or not _is_continuous(b):
+            if not is_continuous(b) or b.numel() == 0:
                 continue  # indices are the same in every part
             worst.append(float(torch.where(a == b, 0.0, (a - b).abs()).max()))  # equal infinities
             scale.append(float(b.abs().nan_to_num(0.0, 0.0).max()))
@@ -101,7 +189,3 @@ def largest(values: Iterable[float]) -> float:
     """The maximum; NaN if one of them is NaN, which ``max`` would pass over."""
     found = list(values)
     return math.nan if any(map(math.isnan, found)) else max(found)
-
-
-def _is_continuous(t: Tensor) -> bool:
-    return t.is_floating_point() or t.is_complex()

@@ -7,8 +7,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from lmd_cli.decomposition.errors import DecompositionError
-from lmd_cli.decomposition.linearised.program import Output, Step
-from lmd_cli.decomposition.linearised.values import Env, read, store, zeros_at
+from lmd_cli.decomposition.linearised.program import Env, Output, Step, read, store, zeros_at
 from lmd_cli.decomposition.maps import Affine, Origin, own_terms, summed
 
 
@@ -104,11 +103,7 @@ class Stream:
 
 
 def _require_apart(output: Output, a: Tensor | None, b: Tensor | None) -> None:
-    """Constants that go through alone must not have reached what multiplies parts.
-
-    Raises:
-        DecompositionError: they have, so what they make depends on the parts.
-    """
+    """Constants that go through alone must not have reached what multiplies parts."""
     multipliers = [a] if output.alone[0] else [b] if output.alone[1] else [a, b]
     if any(x is not None and bool(x.any()) for x in multipliers):
         raise DecompositionError(

@@ -22,7 +22,7 @@ from torch import Tensor
 from lmd_cli.decomposition.coalition_slopes import CURVES, Curve, curve_of
 from lmd_cli.decomposition.maps import Affine, constant, same, slope
 from lmd_cli.decomposition.registry import aten_rule, register_rule
-from lmd_cli.decomposition.tracing.calls import Call
+from lmd_cli.decomposition.tracing.calls import Call, Result
 from lmd_cli.decomposition.tracing.modes import above_dispatch
 from lmd_cli.decomposition.variant import COALITION_RULES
 
@@ -32,7 +32,6 @@ SECANT_GUARD = 0.1
 Elementwise = Callable[[Tensor], Tensor]
 #: f(x) / x of x, f(x) and the activation's other arguments; ``None`` where f(0) != 0.
 Slope = Callable[..., Tensor | None]
-Result = tuple[Any, Any]
 
 
 # -- the slope ------------------------------------------------------------------------------------

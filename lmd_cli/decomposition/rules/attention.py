@@ -16,9 +16,7 @@ from torch import Tensor
 
 from lmd_cli.decomposition.registry import aten_rule
 from lmd_cli.decomposition.rules.refusals import NESTED
-from lmd_cli.decomposition.tracing.calls import Call
-
-Result = tuple[Any, Any]
+from lmd_cli.decomposition.tracing.calls import Call, Result
 
 
 def masked_scores(

@@ -33,27 +33,6 @@ def variance(
     return torch.square(input - centre).sum(dim, keepdim=keepdim) / freedom
 
 
-@composed("std.correction", equation="eq. 9 (square, root)")
-def deviation(input: Tensor, **options: Any) -> Tensor:
-    """The root of the variance."""
-    return torch.sqrt(variance(input, **options))
-
-
-@composed("var_mean.correction", equation="eq. 9 (square)")
-def variance_and_mean(
-    input: Tensor, dim: Dims = None, correction: float | None = None, keepdim: bool = False
-) -> tuple[Tensor, Tensor]:
-    """Both at once."""
-    return variance(input, dim, correction, keepdim), input.mean(dim, keepdim=keepdim)
-
-
-@composed("std_mean.correction", equation="eq. 9 (square, root)")
-def deviation_and_mean(input: Tensor, **options: Any) -> tuple[Tensor, Tensor]:
-    """Both at once."""
-    square, mean = variance_and_mean(input, **options)
-    return torch.sqrt(square), mean
-
-
 @composed("linalg_vector_norm", equation="eq. 9 (power, root)")
 def vector_norm(
     input: Tensor, ord: Any = 2, dim: Dims = None, keepdim: bool = False, dtype: Any = None
@@ -70,12 +49,6 @@ def vector_norm(
     if order <= 0:
         raise NotImplementedError(f"the norm of order {ord!r}")
     return torch.pow(torch.pow(torch.abs(x), order).sum(dim, keepdim), 1.0 / order)
-
-
-@composed("norm", equation="eq. 9")
-def norm(input: Tensor, p: Any = 2, *options: Any, **named: Any) -> Tensor:
-    """A vector norm over all or some dimensions."""
-    return vector_norm(input, 2.0 if p is None else p, *options, **named)
 
 
 @composed("_pdist_forward", equation="eq. 9")
@@ -183,7 +156,21 @@ def _unless_zero(factor: Any, x: Any, value: float) -> Tensor:
 
 
 #: Operators that are one formula, by name and by where the rules of its operations come from.
-FORMULAS: dict[tuple[str, str], Callable[..., Tensor]] = {
+FORMULAS: dict[tuple[str, str], Callable[..., Any]] = {
+    ("std.correction", "eq. 9 (square, root)"): lambda input, **options: torch.sqrt(
+        variance(input, **options)
+    ),
+    ("var_mean.correction", "eq. 9 (square)"): lambda input, dim=None, keepdim=False, **options: (
+        variance(input, dim, keepdim=keepdim, **options),
+        input.mean(dim, keepdim),
+    ),
+    ("std_mean.correction", "eq. 9 (square, root)"): lambda input, dim=None, keepdim=False, **o: (
+        torch.sqrt(variance(input, dim, keepdim=keepdim, **o)),
+        input.mean(dim, keepdim),
+    ),
+    ("norm", "eq. 9"): lambda input, p=2, *options, **named: vector_norm(
+        input, 2.0 if p is None else p, *options, **named
+    ),
     ("dist", "eq. 9"): lambda input, other, p=2: vector_norm(input - other, p),
     ("_cdist_forward _euclidean_dist", "eq. 9"): (
         lambda x1, x2, p=2.0, compute_mode=None: vector_norm(

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from lmd_cli.decomposition.maps import Affine, constant, each
-from lmd_cli.decomposition.memory import extent_of
+from lmd_cli.decomposition.memory import extent_of, is_continuous
 from lmd_cli.decomposition.registry import aten_rule
 from lmd_cli.decomposition.rules.common import (
     behind_rows,
@@ -21,9 +21,8 @@ from lmd_cli.decomposition.rules.common import (
     product,
 )
 from lmd_cli.decomposition.rules.refusals import MATRIX
-from lmd_cli.decomposition.tracing.calls import Call
+from lmd_cli.decomposition.tracing.calls import Call, Result
 
-Result = tuple[Any, Any]
 Run = Callable[[Tensor], Tensor]
 #: ``apply(tensor, **others)``, the tensor's number of dimensions, and the other arguments; gives
 #: the function of a stack.
@@ -81,11 +80,6 @@ def linear_operators(names: str, batching: Batching, kind: str = "linear") -> No
         return total, Affine(batching(call.function, x.dim(), {**dims, **others}), (x,))
 
     aten_rule(*names.split(), kind=kind, equation="eq. 13")(rule)
-
-
-def is_continuous(x: Tensor) -> bool:
-    """Whether a tensor can carry parts."""
-    return x.is_floating_point() or x.is_complex()
 
 
 #: Operators by how a stack goes through them.

@@ -19,10 +19,9 @@ from torch import Tensor
 
 from lmd_cli.decomposition.maps import Affine, Origin
 from lmd_cli.decomposition.registry import aten_rule
-from lmd_cli.decomposition.tracing.calls import Call
+from lmd_cli.decomposition.tracing.calls import Call, Result
 
 Mean = Callable[[Tensor], Tensor]
-Result = tuple[Any, Any]
 _HALF = (torch.float16, torch.bfloat16)
 
 
@@ -73,11 +72,7 @@ def _wide(h: Tensor) -> Tensor:
 
 
 def _require_plain(call: Call) -> None:
-    """Refuses parts in parameters.
-
-    Raises:
-        NoRuleError: one of them carries parts.
-    """
+    """Refuses parts in parameters."""
     for name, value in call.given.items():
         if name != "input" and call.carries(value):
             raise call.refused(f"its {name} carries parts; it has a rule for its input only")

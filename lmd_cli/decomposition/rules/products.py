@@ -11,9 +11,7 @@ from torch import Tensor
 from lmd_cli.decomposition.maps import Affine, each
 from lmd_cli.decomposition.registry import aten_rule
 from lmd_cli.decomposition.rules.common import folded, pairwise, product, spread
-from lmd_cli.decomposition.tracing.calls import Call
-
-Result = tuple[Tensor, Any]
+from lmd_cli.decomposition.tracing.calls import Call, Result
 
 
 @aten_rule("mul", kind="product", equation="eq. 13, App. D.2")

@@ -1,10 +1,15 @@
-"""Quotients: linear in the numerator, with the divisor a constant of the operating point.
+"""Quotients and powers.
 
-That is eq. 11's rescaling step, whose deviation is "saved from a single forward pass", for norms
-that a network writes itself: ``(x - mean) / sqrt(var + eps)``, ``x * rsqrt(var + eps)`` and
+A quotient is linear in the numerator, with the divisor a constant of the operating point. That is
+eq. 11's rescaling step, whose deviation is "saved from a single forward pass", for norms that a
+network writes itself: ``(x - mean) / sqrt(var + eps)``, ``x * rsqrt(var + eps)`` and
 ``x / x.norm()`` give the parts that LayerNorm, RMSNorm and ``F.normalize`` give. So a reciprocal is
-a constant too, however it is spelt; all of it is bias, and so is a constant over a divisor that
-carries parts. A rounded quotient is a step function of the quotient (eq. 9), slope 0 near 0.
+a constant too, however it is spelt (also as a negative power); all of it is bias, and so is a
+constant over a divisor that carries parts. A rounded quotient is a step function of the quotient
+(eq. 9), slope 0 near 0.
+
+For an exponent p of 1 or more eq. 9's slope is a^(p - 1). Between 0 and 1 it has a pole at 0 and is
+guarded as a square root is. An exponent that carries parts is an exponential.
 """
 
 from __future__ import annotations
@@ -16,11 +21,9 @@ from torch import Tensor
 
 from lmd_cli.decomposition.maps import Affine, constant, slope
 from lmd_cli.decomposition.registry import aten_rule
-from lmd_cli.decomposition.rules.activation import SECANT_GUARD, guarded
+from lmd_cli.decomposition.rules.activation import SECANT_GUARD, guarded, linearised
 from lmd_cli.decomposition.rules.common import composed, spread, tensor_like
-from lmd_cli.decomposition.tracing.calls import Call
-
-Result = tuple[Tensor, Any]
+from lmd_cli.decomposition.tracing.calls import Call, Result
 
 
 @aten_rule("div", kind="quotient", equation="eq. 13; divisor as in eq. 11")
@@ -85,3 +88,38 @@ def reciprocal(call: Call, input: Tensor) -> Result:
     """1 / x and 1 / sqrt(x)."""
     total = call.plain()
     return total, constant(call.kept(total))
+
+
+# -- powers ---------------------------------------------------------------------------------------
+
+
+@aten_rule("pow", kind="activation", equation="eq. 9; a negative power as a divisor")
+def power(call: Call, input: Any, exponent: Any) -> Result:
+    """base ** exponent, one of which carries parts."""
+    total = call.plain()
+    if call.carries(input) and call.carries(exponent):
+        raise call.refused("both the base and the exponent carry parts")
+    if call.carries(exponent):
+        x = exponent.expand(total.shape)
+        return total, linearised(call, x, total, lambda v: torch.pow(input, v))
+    x = input.expand(total.shape)
+    if _all(exponent <= 0):
+        return total, constant(call.kept(total))
+    whole, root = _all(exponent >= 1), _all((exponent > 0) & (exponent < 1))
+    if not (whole or root):
+        return total, call.compose(_by_exponent, input, exponent)
+    secant = (lambda v, y: torch.pow(v, exponent - 1)) if whole else None
+    return total, linearised(call, x, total, lambda v: torch.pow(v, exponent), secant, steep=root)
+
+
+def _all(condition: Any) -> bool:
+    return bool(condition.all()) if isinstance(condition, Tensor) else condition
+
+
+def _by_exponent(x: Tensor, p: Tensor) -> Tensor:
+    """Exponents on both sides of 0 or 1: each element by its own."""
+    made = torch.pow(x.detach(), p)
+    for chosen, other in ((p >= 1, 1.0), ((p > 0) & (p < 1), 0.5)):
+        power = torch.pow(torch.where(chosen, x, 1.0), torch.where(chosen, p, other))
+        made = torch.where(chosen, power, made)
+    return made

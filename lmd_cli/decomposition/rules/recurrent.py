@@ -18,9 +18,8 @@ from torch import Tensor
 
 from lmd_cli.decomposition.maps import Affine
 from lmd_cli.decomposition.registry import aten_rule
-from lmd_cli.decomposition.tracing.calls import Call
+from lmd_cli.decomposition.tracing.calls import Call, Result
 
-Result = tuple[Any, Any]
 _EQUATION = "eq. 1, 3, App. D.2"
 
 

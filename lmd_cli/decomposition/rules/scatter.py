@@ -16,9 +16,7 @@ from lmd_cli.decomposition.maps import Affine, each
 from lmd_cli.decomposition.memory import extent_of
 from lmd_cli.decomposition.registry import aten_rule
 from lmd_cli.decomposition.rules.common import function_of, jointly_linear
-from lmd_cli.decomposition.tracing.calls import Call
-
-Result = tuple[Any, Any]
+from lmd_cli.decomposition.tracing.calls import Call, Result
 
 
 @aten_rule("scatter.src", "scatter.value", "scatter_add", "put", kind="sum", equation="eq. 6")
@@ -40,7 +38,7 @@ def scatter_reducing(call: Call, input: Tensor, *, reduce: str, **given: Any) ->
         return scatter(call, input, **given)
     dim, index, source = given["dim"], given["index"], given.get("src")
     factors = input.new_full(index.shape, given["value"]) if source is None else source
-    return call.plain(), reduced(call, input, dim, index, factors, "prod", True)
+    return call.plain(), reduced(call, input, dim, index, factors, "prod")
 
 
 @aten_rule("as_strided_scatter", kind="sum", equation="eq. 6")
@@ -66,12 +64,6 @@ def as_strided_scatter(
     return call.plain(), jointly_linear(call, run, (input, src))
 
 
-@aten_rule("block_diag", kind="sum", equation="eq. 5")
-def block_diagonal(call: Call, tensors: Sequence[Tensor]) -> Result:
-    """Matrices along the diagonal of a larger one."""
-    return call.plain(), jointly_linear(call, lambda *t: torch.block_diag(*t), tensors)
-
-
 @aten_rule("bincount", kind="linear", equation="eq. 13")
 def bincount(call: Call, input: Tensor, weights: Tensor, **_: Any) -> Result:
     """Weights summed by number."""
@@ -83,38 +75,30 @@ def bincount(call: Call, input: Tensor, weights: Tensor, **_: Any) -> Result:
 
 
 @aten_rule("scatter_reduce.two", kind="sum", equation="eq. 6, 9, App. D.2")
-def scatter_reduce(
-    call: Call,
-    input: Tensor,
-    dim: int,
-    index: Tensor,
-    src: Tensor,
-    reduce: str,
-    include_self: bool = True,
-) -> Result:
+def scatter_reduce(call: Call, input: Tensor, **given: Any) -> Result:
     """Sums, means and products; of extremes the element that was extreme."""
-    return call.plain(), reduced(call, input, dim, index, src, reduce, include_self)
+    return call.plain(), reduced(call, input, **given)
 
 
 @aten_rule("index_reduce", kind="sum", equation="eq. 6, 9, App. D.2")
 def index_reduce(
-    call: Call,
-    input: Tensor,
-    dim: int,
-    index: Tensor,
-    source: Tensor,
-    reduce: str,
-    include_self: bool = True,
+    call: Call, input: Tensor, dim: int, index: Tensor, source: Tensor, **how: Any
 ) -> Result:
     """The same for whole slices."""
     ndim = max(input.dim(), 1)
     line = [-1 if d == dim % ndim else 1 for d in range(ndim)]
     where = index.reshape(line).expand(torch.atleast_1d(source).shape)
-    return call.plain(), reduced(call, input, dim, where, source, reduce, include_self)
+    return call.plain(), reduced(call, input, dim, where, source, **how)
 
 
 def reduced(
-    call: Call, x: Tensor, dim: int, index: Tensor, src: Tensor, reduce: str, include_self: bool
+    call: Call,
+    x: Tensor,
+    dim: int,
+    index: Tensor,
+    src: Tensor,
+    reduce: str,
+    include_self: bool = True,
 ) -> Any:
     """The map of ``torch.scatter_reduce``."""
     if reduce in ("sum", "mean"):

@@ -4,6 +4,7 @@ or 1."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import reduce
 from typing import Any
 
 import torch
@@ -13,10 +14,7 @@ from lmd_cli.decomposition.maps import Affine
 from lmd_cli.decomposition.registry import aten_rule
 from lmd_cli.decomposition.rules.common import jointly_linear, spread
 from lmd_cli.decomposition.rules.linear import Run, read_along
-from lmd_cli.decomposition.tracing.calls import Call
-
-Result = tuple[Any, Any]
-
+from lmd_cli.decomposition.tracing.calls import Call, Result
 
 # -- pooling --------------------------------------------------------------------------------------
 
@@ -60,44 +58,27 @@ def ordered(call: Call, input: Tensor, **given: Any) -> Result:
 # -- over several dimensions ----------------------------------------------------------------------
 
 
-def extreme(x: Tensor, dims: Sequence[int], largest: bool, keepdim: bool) -> Run:
-    """Reads the parts where the total was extreme over some dimensions, all if none are named; the
-    first among equals."""
-    over = sorted({d % max(x.dim(), 1) for d in dims}) or [*range(x.dim())]
-    if x.dim() == 0:
-        return torch.clone
-    best = torch.argmax if largest else torch.argmin
-    where = best(_lines(x, over), -1, keepdim=True)  # (*kept, 1)
-    behind = [d + 1 for d in over]
-
-    def pick(h: Tensor) -> Tensor:
-        lines = _lines(h, behind)
-        chosen = lines.gather(-1, where.expand(len(h), *where.shape)).squeeze(-1)
-        for dim in behind if keepdim else ():
-            chosen = chosen.unsqueeze(dim)
-        return chosen
-
-    return pick
-
-
-def _lines(h: Tensor, over: Sequence[int]) -> Tensor:
-    """``(*kept, n)``: the elements that compete in the last dimension."""
-    return h.movedim(list(over), list(range(-len(over), 0))).flatten(-len(over))
+def _extreme(best: Any, x: Tensor, dims: Sequence[int], keepdim: bool) -> Tensor:
+    """The largest or smallest over some dimensions, all if none are named."""
+    over = sorted({d % max(x.dim(), 1) for d in dims if x.dim()}) or [*range(x.dim())]
+    lines = x.movedim(over, [*range(-len(over), 0)]).flatten(-len(over))  # (*kept, n)
+    values: Tensor = best(lines, -1)[0]
+    return reduce(torch.unsqueeze, over if keepdim else (), values)
 
 
 @aten_rule("amax", "amin", "max.default", "min.default", kind="selection", equation="eq. 9")
 def extremum(call: Call, input: Tensor, dim: Any = (), keepdim: bool = False) -> Result:
     """Largest or smallest element over some dimensions, all if none are named."""
-    largest = "max" in call.function._schema.name  # type: ignore[attr-defined]
-    return call.plain(), Affine(extreme(input, dim, largest, keepdim), (input,))
+    best = torch.max if "max" in call.operator.name else torch.min  # type: ignore[union-attr]
+    return call.plain(), call.compose(_extreme, best, input, dim, keepdim)
 
 
 @aten_rule("aminmax", "_aminmax", kind="selection", equation="eq. 9")
 def extrema(call: Call, input: Tensor, dim: int | None = None, keepdim: bool = False) -> Result:
     """Smallest and largest element."""
     dims = () if dim is None else (dim,)
-    picks = [extreme(input, dims, largest, keepdim) for largest in (False, True)]
-    return call.plain(), [Affine(pick, (input,)) for pick in picks]
+    made = [call.compose(_extreme, best, input, dims, keepdim) for best in (torch.min, torch.max)]
+    return call.plain(), made
 
 
 @aten_rule("median.default", "nanmedian.default", kind="selection", equation="eq. 9")

@@ -25,12 +25,10 @@ from lmd_cli.decomposition.maps import Affine, constant
 from lmd_cli.decomposition.registry import aten_rule
 from lmd_cli.decomposition.rules.activation import guarded
 from lmd_cli.decomposition.rules.common import behind_rows
-from lmd_cli.decomposition.tracing.calls import Call
+from lmd_cli.decomposition.tracing.calls import Call, Result
 
 #: Below this |logit| the secant slope output / logit is replaced.
 SOFTMAX_GUARD = 0.1
-
-Result = tuple[Tensor, Any]
 
 
 def secant_slope(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,9 +12,7 @@ from torch import Tensor
 from lmd_cli.decomposition.maps import Affine, constant
 from lmd_cli.decomposition.registry import aten_rule
 from lmd_cli.decomposition.rules.common import jointly_linear, spread
-from lmd_cli.decomposition.tracing.calls import Call
-
-Result = tuple[Tensor, Any]
+from lmd_cli.decomposition.tracing.calls import Call, Result
 
 
 def weighted_sum(call: Call, total: Tensor, terms: Sequence[tuple[Any, Any]]) -> Affine:
@@ -78,33 +77,33 @@ def _cat(tensors: Sequence[Tensor], at: int, ndim: int) -> Tensor:
     return torch.cat([t.expand(rows, *t.shape[1:]) for t in tensors], at + 1)
 
 
-@aten_rule("stack", kind="sum", equation="eq. 5")
-def stack(call: Call, tensors: Sequence[Tensor], dim: int = 0) -> Result:
-    """Stacking along a new dimension."""
-    return call.plain(), jointly_linear(call, lambda *h: torch.stack(h, dim), tensors)
+#: Operators by name and equation; of their arguments, what may carry parts, and the function of it.
+JOINTLY_LINEAR: dict[tuple[str, str], Callable[..., tuple[Sequence[Any], Any]]] = {
+    ("stack", "eq. 5"): lambda tensors, dim=0: (tensors, lambda *h: torch.stack(h, dim)),
+    ("block_diag", "eq. 5"): lambda tensors: (tensors, lambda *h: torch.block_diag(*h)),
+    ("complex", "eq. 6"): lambda real, imag: ((real, imag), torch.complex),
+    # The mask is a constant of the operating point.
+    ("where.self where.ScalarSelf where.ScalarOther", "eq. 6"): lambda condition, input, other: (
+        (input, other),
+        partial(torch.where, condition),
+    ),
+    ("masked_fill", "eq. 6"): lambda input, mask, value: (
+        (value, input),
+        partial(torch.where, mask),
+    ),
+}
 
 
-@aten_rule("where.self", "where.ScalarSelf", "where.ScalarOther", kind="sum", equation="eq. 6")
-def where(call: Call, condition: Tensor, input: Any, other: Any) -> Result:
-    """Selection by a mask, a constant of the operating point."""
-    total = call.plain()
+def _jointly_linear(names: str, equation: str, made_of: Callable[..., Any]) -> None:
+    def rule(call: Call, **given: Any) -> Result:
+        operands, function = made_of(**given)
+        return call.plain(), jointly_linear(call, function, operands)
 
-    def run(a: Any, b: Any) -> Tensor:
-        return torch.where(condition, a, b)
-
-    return total, jointly_linear(call, run, (input, other))
+    aten_rule(*names.split(), kind="sum", equation=equation)(rule)
 
 
-@aten_rule("complex", kind="sum", equation="eq. 6")
-def complex_numbers(call: Call, real: Tensor, imag: Tensor) -> Result:
-    """real + i imag."""
-    return call.plain(), jointly_linear(call, torch.complex, (real, imag))
-
-
-@aten_rule("masked_fill", kind="sum", equation="eq. 6")
-def masked_fill(call: Call, input: Tensor, mask: Tensor, value: Any) -> Result:
-    """A constant written where the mask is set is bias."""
-    return call.plain(), jointly_linear(call, lambda x, v: torch.where(mask, v, x), (input, value))
+for (_names, _equation), _made_of in JOINTLY_LINEAR.items():
+    _jointly_linear(_names, _equation, _made_of)
 
 
 @aten_rule("copy", kind="sum", equation="eq. 6")

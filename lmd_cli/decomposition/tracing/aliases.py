@@ -8,15 +8,16 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lmd_cli.decomposition.linearised.program import place_of
-from lmd_cli.decomposition.memory import Place
+from lmd_cli.decomposition.linearised.program import Step
+from lmd_cli.decomposition.maps import Affine
+from lmd_cli.decomposition.memory import Place, is_continuous, overlaps
 from lmd_cli.decomposition.registry import Rule
 from lmd_cli.decomposition.tracing.calls import Call, holds_infinity
-from lmd_cli.decomposition.tracing.carriers import is_continuous, tensors_in, whole_storage
+from lmd_cli.decomposition.tracing.carriers import tensors_in, whole_storage
 from lmd_cli.decomposition.tracing.modes import DETACHING, OUTWARD
-from lmd_cli.decomposition.tracing.notes import CONSTANT
 from lmd_cli.decomposition.tracing.operators import Operator, operator
 from lmd_cli.decomposition.tracing.results import Results
+from lmd_cli.decomposition.tracing.run import CONSTANT
 
 STRUCTURE = Rule(lambda *_: None, "structure", "eq. 13")
 
@@ -39,40 +40,63 @@ class Aliases(Results):
                 raise self.refused(op.function, "reading the bytes as another type is not linear")
             if op.name == "as_strided" and not self._covers(source, result):
                 raise self.refused(op.function, "it reads memory that has no parts")
-            self.notes.met(STRUCTURE, op)
+            self.met(STRUCTURE, op)
         return result
 
     def _covers(self, source: Tensor, view: Tensor) -> bool:
         """Whether the parts beside a tensor's storage are those of all of a view."""
-        buffer, place = self.buffer_of(source), place_of(self, view)
+        buffer, place = self.buffer_of(source), self.place_of(view)
         assert buffer is not None
         with self._with_gradients():
-            buffer.read(place_of(self, source))  # joins what was concatenated
+            buffer.read(self.place_of(source))  # joins what was concatenated
             data = buffer.data
         first = place.offset - buffer.start
         return data is not None and first >= 0 and first + place.extent <= data.shape[1]
 
     def _detached(self, source: Tensor, result: Tensor) -> Tensor:
         """What is detached is a constant; where nobody can tell it from what carries parts (torch
-        makes another object of it), it is a copy."""
-        self.notes.met(CONSTANT, None)
-        if self.notes.function in DETACHING or self.notes.function in OUTWARD:
+        makes another object of it), it is a copy.
+
+        Raises:
+            LeakError: no function was called: so does scripted code with what it is given, once it
+                is compiled for gradients.
+        """
+        if not self.calls and self.carries(source):
+            how = (
+                "detaches a tensor that carries parts, as all scripted code does that has run with "
+                "gradients; load or script it anew, and run it under torch.no_grad() only"
+            )
+            raise self.leak(None, how)
+        self.met(CONSTANT, None)
+        if self.function in DETACHING or self.function in OUTWARD:
             return result
         clone = operator(torch.ops.aten.clone.default)
         copy = self._constant(clone, {"input": source}, source.clone())
-        self._copies.add(place_of(self, copy).key)
+        self._copies.add(self.place_of(copy).key)
         return copy
 
     # -- writes ----------------------------------------------------------------------------
 
-    def adopt(self, t: Tensor) -> None:
-        """A plain tensor that is about to receive parts: what it held is bias."""
+    def adopt(self, t: Tensor, carries: bool = True) -> None:
+        """A plain tensor that is about to be written to: if parts are, what it held is bias."""
         held, before = whole_storage(t), self.buffer_of(t)
-        self.masked = self.masked or holds_infinity(held)
-        buffer = self.give(held, held.clone().unsqueeze(0), (self.layout.bias,))
+        if carries:
+            self.masked = self.masked or holds_infinity(held)
+            buffer = self.give(held, held.clone().unsqueeze(0), (self.layout.bias,))
+        else:
+            buffer = self.track(held)
         if self.program is not None:
-            source = None if before is None else Place(held, before.key)
-            self.program.constant(Place(held, buffer.key), held.clone(), source)
+            value = held.clone()
+            given = {} if before is None else {"input": Place(held, before.key)}
+
+            def copied(values: dict[str, Any]) -> Any:
+                return values.get("input", value).clone()
+
+            step = Step("a plain tensor", "constant", copied, given)
+            step.add_constant(Place(held, buffer.key), value)
+            if carries:
+                step.outputs[0].map = Affine(None, (), value)
+            self.program.steps.append(step)
 
     def _write(self, op: Operator, rule: Rule | None, args: Any, kwargs: Any, carries: bool) -> Any:
         """An operator that writes to its arguments: the parts of its functional form, whose rule
@@ -99,24 +123,26 @@ class Aliases(Results):
         return plain or (buffer is not None and buffer.key in self._copies)
 
     def _write_constant(self, op: Operator, given: dict[str, Any], targets: list[Tensor]) -> Any:
-        self.notes.met(CONSTANT, op)
+        self.met(CONSTANT, op)
         for t in targets:
             if not self.depends(t):
-                held = whole_storage(t)
-                place = Place(held, self.track(held).key)
-                if self.program is not None:
-                    self.program.constant(place, held.clone(), carries=False)
+                self.adopt(t, carries=False)
         step = self._step(Call(self, op.function, CONSTANT, self._held(given), operator=op))
         result = op.call(given)
         if self.program is not None and step is not None:
-            step.writes_constants(op, [(place_of(self, t), t) for t in targets])
-            self.program.add(step)
+            step.function, step.fresh = op.rewritten, False
+            for index, t in enumerate(targets):
+                step.add_constant(self.place_of(t), t, index)
+                storage = t.untyped_storage()
+                step.outputs[-1].whole = (0, storage.nbytes() // t.element_size())
+            self.program.steps.append(step)
         return result
 
     def _write_parts(self, op: Operator, rule: Rule, given: dict[str, Any], target: Tensor) -> Any:
         functional = op.functional
         assert functional is not None
-        if is_continuous(target) and not self.carries(target):
+        in_place = functional.name != op.name  # and no out= form, which may resize its target
+        if in_place and is_continuous(target) and not self.carries(target):
             self.adopt(target)
         values = self._held({k: v for k, v in given.items() if k in functional.names})
         carrying = [t for t in tensors_in(values.values()) if self.carries(t)]
@@ -125,27 +151,43 @@ class Aliases(Results):
             total, raw = call.linearise(**values)
         if isinstance(raw, (list, tuple)):
             total, raw = total[0], raw[0]
-        in_place = functional.name != op.name  # and no out= form, which may resize its target
         if not is_continuous(target) or raw is None or (in_place and total.shape != target.shape):
             op.call(given)  # for the last, torch raises an error
             return target
+        if target.shape != total.shape:
+            if self.carries(target) and target.numel() < total.numel():
+                raise self.refused(op.function, "it makes a target larger that has parts")
+            target.resize_(total.shape)
+        if not self.carries(target):
+            self.adopt(target)
         with self._with_gradients():
             linear_map = self._completed(call, raw, total)
             stack, rows = self._parts_through(linear_map, total)
         step = self._step(call)
         if step is not None:
-            step.add(self, linear_map, None)
-        if target.shape != total.shape:
-            target.resize_(total.shape)
-        target.copy_(total)
-        buffer, place = self.buffer_of(target), place_of(self, target)
+            step.outputs.append(self._output(linear_map, None))
+        self._put_total(op, given, target, total)
+        buffer, place = self.buffer_of(target), self.place_of(target)
         assert buffer is not None
         with self._with_gradients():
             stack = stack.to(target.dtype).expand(-1, *target.shape)
             buffer.write(stack, rows, place)
         self._note_shared(buffer, stack, linear_map)
-        self.notes.met(rule, op)
+        self.met(rule, op)
         if self.program is not None and step is not None:
-            step.written_at(place, buffer)
-            self.program.add(step)
+            assert buffer.data is not None
+            output, step.fresh = step.outputs[0], False
+            output.place, output.whole = place, (buffer.start, buffer.data.shape[1])
+            self.program.steps.append(step)
         return target
+
+    def _put_total(
+        self, op: Operator, given: dict[str, Any], target: Tensor, total: Tensor
+    ) -> None:
+        """Writes a total; where elements overlap, torch does, and has to get the same."""
+        if not overlaps(target.shape, target.stride()):
+            target.copy_(total)
+            return
+        op.call(given)
+        if not torch.equal(target, total):
+            raise self.refused(op.function, "elements of its target overlap; use a .clone()")

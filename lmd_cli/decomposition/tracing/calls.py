@@ -5,22 +5,23 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, TypeAlias
 
 import torch
 from torch import Tensor
 
 from lmd_cli.decomposition.capture import recording
 from lmd_cli.decomposition.errors import NoRuleError
+from lmd_cli.decomposition.memory import is_continuous
 from lmd_cli.decomposition.registry import Rule
-from lmd_cli.decomposition.tracing.carriers import is_continuous
 from lmd_cli.decomposition.tracing.modes import followed
+from lmd_cli.decomposition.tracing.operators import Operator
 from lmd_cli.decomposition.tracing.patches import setting
+from lmd_cli.decomposition.tracing.run import Run
 from lmd_cli.decomposition.variant import Variant
 
-if TYPE_CHECKING:
-    from lmd_cli.decomposition.tracing.operators import Operator
-    from lmd_cli.decomposition.tracing.results import Results
+#: What a rule gives: the total and its map; of several results, a list of maps or ``None``.
+Result: TypeAlias = tuple[Any, Any]
 
 
 def holds_infinity(value: Any) -> bool:
@@ -43,7 +44,7 @@ class Call:
         operator: what is known of it if it is one of torch's operators.
     """
 
-    _session: Results
+    _session: Run
     function: Callable[..., Any]
     rule: Rule
     given: dict[str, Any]
@@ -63,9 +64,9 @@ class Call:
     @property
     def recurrent(self) -> bool:
         """Whether it runs inside a recurrent layer or cell."""
-        return self._session.notes.recurrent
+        return self._session.recurrent
 
-    def linearise(self, *args: Any, **kwargs: Any) -> tuple[Any, Any]:
+    def linearise(self, *args: Any, **kwargs: Any) -> Result:
         """The total and its map, by the rule, which has to cover these arguments."""
         try:
             result = self.rule.apply(self, *args, **kwargs)
@@ -98,7 +99,7 @@ class Call:
 
     def compose_recurrent(self, function: Callable[..., Any]) -> Any:
         """:meth:`compose` for the single operations of a recurrent layer."""
-        with setting(self._session.notes, composing_recurrent=True):
+        with setting(self._session, composing_recurrent=True):
             return self.compose(function)
 
     def may_mask(self, *values: Any) -> None:
@@ -124,7 +125,7 @@ class Call:
 
     def hold(self, what: str) -> None:
         """Lists something that the rule takes as a constant of the operating point."""
-        self._session.notes.hold(what)
+        self._session.hold(what)
 
     def refused(self, why: str) -> NoRuleError:
         """The error for arguments that the rule does not cover."""

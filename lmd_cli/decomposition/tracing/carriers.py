@@ -11,7 +11,7 @@ from torch import Tensor, UntypedStorage
 
 from lmd_cli.decomposition.layout import Layout
 from lmd_cli.decomposition.maps import Stack
-from lmd_cli.decomposition.memory import Buffer, Piece, Place
+from lmd_cli.decomposition.memory import Buffer, Piece, Place, is_continuous
 
 
 class Carriers:
@@ -74,6 +74,12 @@ class Carriers:
         if buffer is None or not buffer.rows or id(t) in self._plain:
             return t.new_empty((0, *t.shape)), ()
         return buffer.read(Place(t, buffer.key)), buffer.rows
+
+    def place_of(self, t: Tensor) -> Place:
+        """Where a tensor lies that depends on the inputs."""
+        buffer = self.buffer_of(t)
+        assert buffer is not None
+        return Place(t, buffer.key)
 
     def pieces(self, t: Tensor) -> Sequence[Piece]:
         """A concatenation's channels by modality, if nobody has read it as a whole."""
@@ -149,8 +155,3 @@ def tensors_in(values: Any) -> Iterator[Tensor]:
             yield from tensors_in(value)
         elif isinstance(value, dict):
             yield from tensors_in(value.values())
-
-
-def is_continuous(value: Any) -> bool:
-    """Whether a value is a tensor whose elements are no integers."""
-    return isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex())

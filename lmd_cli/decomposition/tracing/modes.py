@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, ExitStack, contextmanager, nullco
 from dataclasses import dataclass
 from functools import partial
 from types import FunctionType
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,11 +16,7 @@ from torch.overrides import TorchFunctionMode, enable_reentrant_dispatch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from lmd_cli.decomposition.registry import rule_above_dispatch
-from lmd_cli.decomposition.tracing.notes import CONSTANT, CalledFunction
-
-if TYPE_CHECKING:
-    from lmd_cli.decomposition.tracing.results import Results
-    from lmd_cli.decomposition.tracing.session import Session
+from lmd_cli.decomposition.tracing.run import CONSTANT, CalledFunction, Run
 
 T = TypeVar("T")
 
@@ -48,7 +44,7 @@ def above_dispatch() -> Iterator[None]:
         yield
 
 
-def followed(session: Results, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
+def followed(session: Run, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
     """What a function gives inside a rule, with its own operators followed."""
     mode = nullcontext() if _is_decomposing() else Operators(session)  # not in its handler
     with before_dispatch(), mode, session.paused(False):
@@ -70,13 +66,13 @@ class Operators(TorchDispatchMode):
 
     supports_higher_order_operators = True
 
-    def __init__(self, session: Results):
+    def __init__(self, session: Run):
         super().__init__()
         self._session = session
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         session = self._session
-        if session.notes.calls:  # in a handler of :class:`Functions`
+        if session.calls:  # in a handler of :class:`Functions`
             return session.dispatch(func, args, kwargs or {})
         with torch._C.DisableTorchFunction():  # which is not for our own calls
             return session.dispatch(func, args, kwargs or {})
@@ -122,7 +118,7 @@ class Functions(TorchFunctionMode):
     """Knows which function of torch the user's code calls: for messages and tables, for rules of
     functions that are no operators, and for those that hand values to code outside torch."""
 
-    def __init__(self, session: Session):
+    def __init__(self, session: Run):
         super().__init__()
         self._session = session
 
@@ -130,7 +126,7 @@ class Functions(TorchFunctionMode):
         if func in METADATA:
             return func(*args, **(kwargs or {}))
         session, kwargs = self._session, kwargs or {}
-        with CalledFunction(session.notes, func, (args, kwargs)) as call:
+        with CalledFunction(session, func, (args, kwargs)) as call:
             rule = rule_above_dispatch(func)
             if rule is not None and session.any_carries(args, kwargs):
                 call.result = session.by_function(func, rule, args, kwargs)
@@ -150,7 +146,7 @@ class Functions(TorchFunctionMode):
         if func in OUTWARD and not (func is torch.as_tensor and isinstance(args[0], Tensor)):
             session.outward(func, args, kwargs)
         elif func in PRINTING and session.any_carries(args):
-            session.notes.met(CONSTANT, None)
+            session.met(CONSTANT, None)
         return func(*args, **kwargs)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import torch
 
 from lmd_cli.decomposition.older_torch import can_decompose
+from lmd_cli.decomposition.pytrees import map_tensors
 from lmd_cli.decomposition.registry import aten
 
 #: Share their input's memory though their schema does not say so.
@@ -105,6 +106,13 @@ class Operator:
         names = self.schema_names
         return self.function(**{names.get(name, name): value for name, value in given.items()})
 
+    def rewritten(self, given: dict[str, Any]) -> list[Any]:
+        """What it would write to its arguments, in copies of them."""
+        written = {name: given[name] for name in self.written if name in given}
+        copies = map_tensors(torch.clone, written)
+        self.call({**given, **copies})
+        return list(copies.values())
+
 
 def _name(name: str) -> str:
     return _RENAMED.get(name, name)
@@ -114,3 +122,10 @@ def _name(name: str) -> str:
 def operator(function: torch._ops.OpOverload) -> Operator:
     """What is known of an overload."""
     return Operator(function)
+
+
+def functional_of(function: Any) -> Any:
+    """The function that gives in new memory what an overload writes; others as they are."""
+    if not isinstance(function, torch._ops.OpOverload):
+        return function
+    return (operator(function).functional or operator(function)).function

@@ -2,137 +2,47 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
-from typing import Any, Literal, NoReturn
+from itertools import zip_longest
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.utils.weak import WeakIdKeyDictionary
+from torch.utils import _pytree as pytree
 
-from lmd_cli.decomposition.errors import DecompositionError, LeakError, NoRuleError
-from lmd_cli.decomposition.layout import Layout
-from lmd_cli.decomposition.linearised.program import Program, Step, place_of
+from lmd_cli.decomposition.errors import DecompositionError
+from lmd_cli.decomposition.linearised.program import Output, Step
 from lmd_cli.decomposition.maps import (
     Affine,
+    Bilinear,
     Map,
     Stack,
     affine_parts,
     bilinear_parts,
     same,
+    shared_out,
     with_constant,
     with_shares,
     with_slopes,
 )
 from lmd_cli.decomposition.memory import Buffer, Piece, Place
-from lmd_cli.decomposition.module_rules import VariantByModule, plain_modules_of
 from lmd_cli.decomposition.pytrees import leaves, map_leaves
-from lmd_cli.decomposition.registry import function_name
 from lmd_cli.decomposition.tracing.calls import Call
-from lmd_cli.decomposition.tracing.carriers import Carriers
 from lmd_cli.decomposition.tracing.modes import above_dispatch
-from lmd_cli.decomposition.tracing.modules import ModuleTracker, known_modules
-from lmd_cli.decomposition.tracing.notes import CONSTANT, Notes
-from lmd_cli.decomposition.tracing.operators import Operator, operator
-from lmd_cli.decomposition.tracing.patches import is_custom, setting
-from lmd_cli.decomposition.variant import Variant
+from lmd_cli.decomposition.tracing.operators import Operator
+from lmd_cli.decomposition.tracing.run import CONSTANT, Run
 
 
-class Results(Carriers):
-    """Gives parts to what operators make, and takes the maps down.
-
-    Args:
-        layout: rows of the stacks.
-        variants: linearisation rules, by module.
-        root: module whose qualified names are used in errors and records.
-        audit, on_layer, plain_modules: of :class:`.Notes`.
-        program: takes the maps down, in order.
-        grad: let gradients flow through the parts.
-
-    Attributes:
-        gradients: whether the plain call would record gradients.
-        copied: for constants that a program keeps as copies, where the original lies.
-        masked: whether totals may hold infinities (masked logits).
-    """
-
-    def __init__(
-        self,
-        layout: Layout,
-        variants: VariantByModule,
-        *,
-        root: nn.Module | None = None,
-        audit: bool | Literal["raise"] = False,
-        program: Program | None = None,
-        on_layer: Any = None,
-        plain_modules: Iterable[str] = (),
-        grad: bool = False,
-    ):
-        super().__init__(layout)
-        self._variants, self.program, self._grad = variants, program, grad
-        self._with_gradients = above_dispatch if grad else nullcontext  # of the parts
-        self.tracker = ModuleTracker(root)
-        names = known_modules(plain_modules, root, "plain_modules") | plain_modules_of(root)
-        self.notes = Notes(self, audit, on_layer, names)
-        self.failure: DecompositionError | None = None
-        self.gradients = torch.is_grad_enabled()
-        self.copied = WeakIdKeyDictionary()
-        self._copies: set[int] = set()  # numbers of the storages that stand for detached tensors
-        self.masked = self._paused = False
-
-    @property
-    def variant(self) -> Variant:
-        """The linearisation rules that hold in the running module."""
-        variants = self._variants
-        return variants.at(self.tracker.named_path) if variants else variants.base
-
-    def dispatch(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
-        """One operator of the function that runs."""
-        raise NotImplementedError
-
-    def paused(self, paused: bool = True) -> AbstractContextManager[None]:
-        """Operators run as they are until the end of the block."""
-        return setting(self, _paused=paused)
-
-    # -- errors -------------------------------------------------------------------------------
-
-    def failed(self, error: DecompositionError) -> None:
-        """Notes the first error of ours, which the network may catch."""
-        self.failure = self.failure or error
-
-    def fail(self, error: DecompositionError) -> NoReturn:
-        """Raises an error that is noted."""
-        self.failed(error)
-        raise error
-
-    def dropped(self, name: str, module: nn.Module, output: Any, error: LeakError) -> None:
-        """A module dropped parts: an error, except where gaps are being listed."""
-        self.fail(error)
-
-    def refused(self, function: Any, why: str) -> NoRuleError:
-        """The error for a call that a rule cannot handle."""
-        return NoRuleError(f"{self.notes.called_as(function)} {self.tracker.describe()}: {why}")
-
-    def leak(self, function: Any, how: str) -> LeakError:
-        """The error for a call that would drop parts."""
-        return LeakError(f"{self.notes.called_as(function)} {self.tracker.describe()} {how}")
-
-    def no_rule(self, function: Any) -> NoRuleError:
-        """The error for a function without a rule, which says what would help."""
-        if isinstance(function, torch._ops.OpOverload):
-            function = (operator(function).functional or operator(function)).function
-        name, caller = function_name(function), self.notes.called_as(function)
-        what = name if caller == name else f"{name}, called by {caller}"
-        if is_custom(function):
-            what = f"the custom autograd function {name}"
-        elif caller.rpartition(".")[2].strip("_") == name.rpartition(".")[2]:
-            what = caller
-        return NoRuleError(
-            f"no rule for {what} {self.tracker.describe()}; register one with "
-            f"@register_rule({name}) (see lmd_cli.decomposition.registry.register_rule)"
-        )
+class Results(Run):
+    """Gives parts to what operators make, and takes the maps down."""
 
     # -- what a rule is given, and what it gives ----------------------------------------------
+
+    def _with_gradients(self) -> AbstractContextManager[None]:
+        """Gradients of the parts are recorded until the end of the block, if they are wanted."""
+        return above_dispatch() if self._grad else nullcontext()
 
     def _held(self, given: dict[str, Any]) -> dict[str, Any]:
         """The arguments as a program may keep them: constants that the network could go on to
@@ -146,14 +56,65 @@ class Results(Carriers):
             return value
         copy = value.clone()
         if self.depends(value):
-            self.copied[copy] = place_of(self, value)
+            self.copied[copy] = self.place_of(value)
         return copy
 
     def _step(self, call: Call, live: Any = None) -> Step | None:
         """A step of the program, if one is kept, whose results are still to come."""
         if self.program is None:
             return None
-        return self.program.begin(self, call.operator, call.rule, call.given, live)
+
+        def template(value: Any) -> Any:
+            if self.depends(value):
+                return self.place_of(value)
+            return self.copied.get(value, value) if isinstance(value, Tensor) else value
+
+        op = call.operator
+        return Step(
+            self.called_as(call.function),
+            call.rule.kind,
+            live if op is None else op.call,
+            pytree.tree_map(template, dict(call.given)),
+            operator="" if op is None else op.name,
+            where=self.tracker.describe(),
+        )
+
+    def _output(self, linear_map: Map, place: Place | None, index: int = 0) -> Output:
+        """One result of a step, before anything is written."""
+        operands, bias = linear_map.operands, self.layout.bias
+        reads = tuple(map(self.place_of, operands))
+        output = Output(self._kept_map(linear_map), reads, place, index=index)  # type: ignore[arg-type]
+        if isinstance(linear_map, Affine):
+            output.uniform = shared_out(linear_map.origin, self.variant)
+            if linear_map.shares is not None:
+                output.bias = (self._bias_of(operands[0]),)
+        else:
+            output.alone = tuple(self.parts(t)[1] == (bias,) for t in operands)
+            output.bias = tuple(map(self._bias_of, operands))
+        return output
+
+    def _kept_map(self, linear_map: Map) -> Map:
+        """The map alone, with nothing in it that the network may write to."""
+        if not isinstance(linear_map, Affine):
+            return Bilinear(linear_map.product, ())  # type: ignore[arg-type]
+        constant = linear_map.constant
+        if constant is not None and self.depends(constant):
+            constant = constant.clone()
+        return replace(linear_map, operands=(), constant=constant)
+
+    def _bias_of(self, t: Tensor) -> Tensor | None:
+        (stack, rows), bias = self.parts(t), self.layout.bias
+        return stack[rows.index(bias)].unsqueeze(0).clone() if bias in rows else None
+
+    def _apart(self, total: Any, maps: Any) -> Any:
+        """Results of a rule, those copied that lie in an argument's memory: its parts are there."""
+        if isinstance(total, Tensor):
+            shared = total is not maps and self.depends(total)
+            return total.clone() if shared else total
+        if isinstance(total, (list, tuple)) and any(map(self.depends, total)):
+            listed = zip_longest(total, maps if isinstance(maps, (list, tuple)) else [maps])
+            return type(total)([self._apart(t, raw) for t, raw in listed])
+        return total
 
     def _register(self, call: Call, total: Any, maps: Any, live: Any = None) -> None:
         """Parts of what was just made."""
@@ -166,15 +127,17 @@ class Results(Carriers):
             for index, (t, raw) in enumerate(zip(total, listed, strict=True)):
                 if isinstance(t, Tensor):
                     self._register_one(call, t, raw, step, index)
-        self.notes.met(call.rule, call.operator)
+        self.met(call.rule, call.operator)
         if self.program is not None and step is not None and step.outputs:
-            self.program.add(step)
+            self.program.steps.append(step)
 
     def _register_one(self, call: Call, t: Tensor, raw: Any, step: Step | None, index: int) -> None:
+        if raw is t:  # made of other operations, which the program has
+            return
         if raw is not None:
             linear_map = self._give_parts(call, t, raw)
             if step is not None:
-                step.add(self, linear_map, place_of(self, t), index)
+                step.outputs.append(self._output(linear_map, self.place_of(t), index))
         elif not self.depends(t) and t.layout is torch.strided:
             buffer = self.track(t)
             if step is not None:
@@ -243,10 +206,10 @@ class Results(Carriers):
         rows = [row for piece in pieces for row in piece.rows]
         order = sorted(range(len(rows)), key=rows.__getitem__)
         if order != list(range(len(rows))):
-            stack = torch.stack([stack[i] for i in order])
+            stack, rows = stack[order], sorted(rows)
         if linear_map.constant is None:
-            return stack, tuple(sorted(rows))
-        return with_constant(linear_map, stack, tuple(sorted(rows)), self.layout, self.variant)
+            return stack, tuple(rows)
+        return with_constant(linear_map, stack, tuple(rows), self.layout, self.variant)
 
     def _kept_apart(self, linear_map: Map, total: Tensor) -> bool:
         """A concatenation along channels whose parts meet in no row is joined when it is read."""
@@ -260,10 +223,7 @@ class Results(Carriers):
             assert source is not None
             source.shared = True
         buffer = self.track(total)
-        pieces = [
-            Piece(start, stack.shape[2], own, stack)
-            for start, (stack, own) in zip(linear_map.starts, stacks, strict=True)
-        ]
+        pieces = [Piece(start, *own) for start, own in zip(linear_map.starts, stacks, strict=True)]
         buffer.put_pieces(pieces, Place(total, buffer.key))
         return True
 

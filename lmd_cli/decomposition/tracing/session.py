@@ -18,29 +18,25 @@ from torch._ops import HigherOrderOperator
 from torch.utils.weak import WeakIdKeyDictionary
 
 from lmd_cli.decomposition.errors import DecompositionError, LeakError
+from lmd_cli.decomposition.memory import is_continuous
 from lmd_cli.decomposition.registry import Rule, find_rule
 from lmd_cli.decomposition.tracing.aliases import Aliases
 from lmd_cli.decomposition.tracing.calls import Call
-from lmd_cli.decomposition.tracing.carriers import is_continuous, tensors_in
+from lmd_cli.decomposition.tracing.carriers import tensors_in
 from lmd_cli.decomposition.tracing.modes import Functions, Operators, followed, uncompiled
-from lmd_cli.decomposition.tracing.notes import CONSTANT, CalledFunction
 from lmd_cli.decomposition.tracing.operators import Operator, operator
 from lmd_cli.decomposition.tracing.patches import custom_functions, fused_layers, is_custom
+from lmd_cli.decomposition.tracing.run import CONSTANT, LEAVES, CalledFunction
 
 #: Torch's functions whose result is a number of Python's, or text.
 NUMBERS = {
     *("item", "__bool__", "__int__", "__float__", "__index__", "__complex__", "is_nonzero"),
     *("equal", "allclose", "__contains__", "__format__", "__repr__", "__str__"),
 }
-#: Why values that leave torch are a leak.
-_LEAVES = (
-    "would drop the parts of a tensor (its values leave torch); use .detach() where a constant is "
-    "meant"
-)
 
 
 class Session(Aliases):
-    """One decomposition while it runs; its arguments are those of :class:`.Results`."""
+    """One decomposition while it runs; its arguments are those of :class:`.Run`."""
 
     @contextmanager
     def open(self) -> Iterator[Session]:
@@ -74,21 +70,14 @@ class Session(Aliases):
         self._buffers.clear()
         self._plain.clear()
         self.copied, self.program = WeakIdKeyDictionary(), None
-        self.notes.on_layer = None
+        self.on_layer = None
 
     # -- what must not happen ------------------------------------------------------------
 
-    def outward(self, function: Any, args: Any, kwargs: Any) -> None:
-        """A function is about to hand values to code that knows nothing of parts: a leak if they
-        carry any."""
-        if self.any_carries(args, kwargs):
-            self.fail(self.leak(function, _LEAVES))
-        self.shown(args, kwargs)
-
     def _require_fixed(self, op: Operator, args: tuple[Any, ...]) -> None:
         """What torch draws inside a function of features (dropout) is no constant."""
-        if self.notes.calls:
-            caller = self.notes.calls[-1]
+        if self.calls:
+            caller = self.calls[-1]
             asked = caller.name.strip("_") == op.name.strip("_")  # by the user
             drawn = not asked and self.any_carries(caller.given)
         else:
@@ -104,16 +93,15 @@ class Session(Aliases):
         given = op.bind(args, kwargs).items()
         tensors = ((name, t) for name, t in given if isinstance(t, Tensor) and name != "noise")
         keys = {name: id(t.untyped_storage()) for name, t in tensors}
-        unwritten = {name: key for name, key in keys.items() if key in self._unwritten}
-        for name in unwritten.keys() & set(op.written):
-            self._unwritten.pop(unwritten.pop(name), None)
-        if unwritten:
+        if any(keys[name] in self._unwritten for name in keys.keys() - set(op.written)):
             how = (
                 "reads memory that no operator of torch has written to: code outside torch has (an "
                 "extension, a kernel), and its parts are not known; make it a custom operator or "
                 "autograd function and register a rule for it"
             )
             raise self.leak(None, how)
+        for name in keys.keys() & set(op.written):
+            self._unwritten.pop(keys[name], None)
 
     # -- operators -----------------------------------------------------------------------
 
@@ -198,6 +186,7 @@ class Session(Aliases):
         call = Call(self, op.function, rule, given, carrying, op)
         with self._with_gradients():
             total, maps = call.linearise(**given)
+        total = self._apart(total, maps)
         self._register(call, total, maps)
         return total
 
@@ -212,11 +201,11 @@ class Session(Aliases):
     def _number(self, op: Operator, args: Any, kwargs: Any) -> Any:
         """What leaves torch as a number is a constant if the user, and no function of torch, takes
         it out of a tensor."""
-        asked = not self.notes.calls or self.notes.calls[-1].name in NUMBERS
+        asked = not self.calls or self.calls[-1].name in NUMBERS
         read = op.name == "_local_scalar_dense" and any(map(is_continuous, tensors_in(args)))
         if read and not asked:
-            raise self.leak(op.function, _LEAVES)
-        self.notes.met(CONSTANT, op)
+            raise self.leak(op.function, LEAVES)
+        self.met(CONSTANT, op)
         return op.function(*args, **kwargs)
 
     # -- functions that are no operators -------------------------------------------------
@@ -236,6 +225,7 @@ class Session(Aliases):
         try:
             with self.paused():
                 total, maps = call.linearise(*args, **kwargs)
+                total = self._apart(total, maps)
             self._register(call, total, maps, live)
         except DecompositionError as error:
             self.fail(error)
@@ -248,7 +238,7 @@ class Session(Aliases):
             carries = not self._paused and self.any_carries(args, kwargs)
             rule = find_rule(function) if carries else None
             if rule is not None:
-                with CalledFunction(self.notes, function) as call:
+                with CalledFunction(self, function) as call:
                     call.result = self.by_function(function, rule, args, kwargs)
                 return call.result
             recorded = carries and self._grad and torch.is_grad_enabled()
@@ -266,8 +256,3 @@ class Session(Aliases):
         with torch._C.DisableTorchFunction():
             self.require_seen(function, result)
         return result
-
-    def require_seen(self, function: Any, result: Any) -> None:
-        """What a function of the user's makes of parts has to come from torch's operators."""
-        if any(t.is_floating_point() and not self.depends(t) for t in tensors_in([result])):
-            self.fail(self.no_rule(function))

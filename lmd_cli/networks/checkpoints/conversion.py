@@ -1,4 +1,4 @@
-"""A clean copy of a checkpoint that the safe loader refuses, made without running its code.
+"""Copies the tensors of a checkpoint that the safe loader refuses, without running its code.
 
 Lightning files, as CRN's authors publish them, carry pickled hyper-parameters beside the weights.
 Here they are read by :mod:`lmd_cli.networks.checkpoints.archives`, and only tensors are written.

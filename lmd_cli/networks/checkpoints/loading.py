@@ -1,5 +1,4 @@
-"""Weights from files, strictly: every key, shape and kind of number must fit, and only tensors
-are read."""
+"""Loads weights strictly: every key, shape and data type must fit, and only tensors are read."""
 
 from __future__ import annotations
 
@@ -23,7 +22,15 @@ from lmd_cli.networks.checkpoints.refusals import (
     refuse_objects,
     require_file,
 )
-from lmd_cli.networks.checkpoints.states import COUNTER, KNOWN, Place, Weight, best, places
+from lmd_cli.networks.checkpoints.states import (
+    COUNTER,
+    KNOWN,
+    Place,
+    Weight,
+    best,
+    places,
+    with_statistics,
+)
 from lmd_cli.networks.checkpoints.stored import MalformedError, Placeholder, Stored, printable
 
 log = logging.getLogger(__name__)
@@ -112,7 +119,8 @@ def _place(content: Any, expected: Mapping[str, Tensor], ema: bool, path: Path) 
     """
     candidates = best(content, expected, averaged=ema)
     if len(candidates) == 1:
-        return candidates[0]
+        plain = best(content, expected, averaged=False) if ema else []
+        return with_statistics(candidates[0], plain)
     if candidates:
         where = "; ".join(map(str, candidates[:NAMED]))
         raise CheckpointError(
@@ -157,18 +165,18 @@ def _outline(weight: Weight, name: str) -> Tensor:
 
 def _say(place: Place, counters: int, path: Path) -> None:
     """A line about what was done so that the weights fit."""
-    told = []
+    notes = []
     if place.prefix:
         beside = (
             f", {len(place.beside)} beside them left out ({listed(place.beside)})"
             if place.beside
             else ""
         )
-        told.append(f"{place} taken{beside}")
+        notes.append(f"{place} taken{beside}")
     if counters:
-        told.append(f"it lacks {counters} of BatchNorm's counters, which no prediction needs")
-    if told:
-        log.warning("checkpoint %s: %s", path, "; ".join(told))
+        notes.append(f"it lacks {counters} of BatchNorm's counters, which no prediction needs")
+    if notes:
+        log.warning("checkpoint %s: %s", path, "; ".join(notes))
 
 
 def check_fits(
@@ -202,9 +210,9 @@ def check_fits(
     if any(problems.values()):
         lines = [f"  {describe(kind, names)}" for kind, names in problems.items()]
         sentence = explain(state) if explain else None
-        told = f"{sentence.rstrip('.')}.\n" if sentence else ""
+        reason = f"{sentence.rstrip('.')}.\n" if sentence else ""
         raise CheckpointError(
-            f"{told}checkpoint {path} belongs to another architecture than the configured one "
+            f"{reason}checkpoint {path} belongs to another architecture than the configured one "
             f"({len(state)} keys, {len(expected)} expected):\n" + "\n".join(lines)
         )
 

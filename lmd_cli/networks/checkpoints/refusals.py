@@ -1,4 +1,4 @@
-"""Why a file cannot be used as a checkpoint, and what to do about it."""
+"""Explains why a file cannot be used as a checkpoint, and what to do about it."""
 
 from __future__ import annotations
 

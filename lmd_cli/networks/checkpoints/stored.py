@@ -1,4 +1,4 @@
-"""Stand-ins for what a PyTorch file's pickle names: storages, tensors, and what is not built."""
+"""Placeholders for what a PyTorch file's pickle names: storages, tensors, ignored objects."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Any:
 
 
 def _parameter(data: Any, *_: Any) -> Any:
-    """For ``_rebuild_parameter`` and its kin: the tensor alone."""
+    """For ``_rebuild_parameter`` and its variants: the tensor alone."""
     return data
 
 

@@ -1,4 +1,4 @@
-"""What a figure shows of one sample, whatever network and data set it comes from."""
+"""The content of a figure of one sample, independent of network and data set."""
 
 from __future__ import annotations
 

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lmd_cli.evaluation.scoring import Score
-from lmd_cli.report.figures.axes import DPI, figure_bytes, own_settings
+from lmd_cli.report.figures.axes import DPI, figure_bytes, figure_settings
 from lmd_cli.report.figures.styles import COLOURS
 
 TITLES = {
@@ -83,7 +83,7 @@ def score_png(scores: Scores) -> bytes:
     Returns:
         a PNG: the same bytes for the same scores.
     """
-    with own_settings():
+    with figure_settings():
         return figure_bytes(_draw(scores), "png")
 
 

@@ -11,7 +11,7 @@ from PIL import Image
 from lmd_cli.decomposition.layout import BIAS, INTERACTION
 from lmd_cli.evaluation.ground.decisive import decisive_places
 from lmd_cli.report.figures.bev import grid_figure
-from lmd_cli.report.figures.generic import View, own_figure
+from lmd_cli.report.figures.generic import View, generic_figure
 from lmd_cli.report.figures.scene import Scene
 from lmd_cli.report.figures.styles import Style
 from lmd_cli.results.survey import Shown, Survey
@@ -30,7 +30,7 @@ def page_figures(survey: Survey) -> list[dict[str, str]]:
     shown = {one.token: one for one in survey.shown}
     chosen = [shown[token] for token in ranked if token in shown][:ROWS]
     if not survey.ground:
-        return _own_figures(chosen, survey)
+        return _generic_figures(chosen, survey)
     scenes = [scene_of_shown(one, survey) for one in chosen]
     return [
         {"src": _address(grid_figure(scenes, style)), "caption": caption}
@@ -39,19 +39,19 @@ def page_figures(survey: Survey) -> list[dict[str, str]]:
     ]
 
 
-def _own_figures(chosen: list[Shown], survey: Survey) -> list[dict[str, str]]:
+def _generic_figures(chosen: list[Shown], survey: Survey) -> list[dict[str, str]]:
     """The same of outputs that do not lie on the ground; of numbers one figure says all."""
     views = [_view(one, survey) for one in chosen]
     if not views:
         return []
     if views[0].total.ndim == 1:
-        return [{"src": _address(own_figure(views)), "caption": "The numbers and their parts"}]
+        return [{"src": _address(generic_figure(views)), "caption": "The numbers and their parts"}]
     captions: dict[Style, str] = {
         "signed": "Prediction and parts",
         "positive": "Positive values only",
     }
     return [
-        {"src": _address(own_figure(views, style)), "caption": caption}
+        {"src": _address(generic_figure(views, style)), "caption": caption}
         for style, caption in captions.items()
     ]
 

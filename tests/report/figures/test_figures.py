@@ -1,0 +1,182 @@
+"""The picture of a decomposition: what is where, and that it is the same bytes every time."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from lmd_cli.config.loading import load_config
+from lmd_cli.decomposition import OperationRecord
+from lmd_cli.evaluation.ground.decisive import Decisive
+from lmd_cli.evaluation.ground.plane import Plane, plane_of
+from lmd_cli.geometry import Grid
+from lmd_cli.report.figures.axes import Format
+from lmd_cli.report.figures.bev import decomposition_figure, grid_figure
+from lmd_cli.report.figures.layers import layers_figure
+from lmd_cli.report.figures.scene import ROWS, Scene
+from lmd_cli.report.figures.styles import Style, make_map_style, positive_normalised
+
+PLANE = Plane.of_grid(Grid((40, 4, 40)))
+#: The darkest camera blue, 0.45 times #0072b2.
+PEAK = np.array([0, 51, 80])
+
+
+def scene(part: np.ndarray) -> Scene:
+    grey = {camera: np.full((16, 28, 3), 0.5) for row in ROWS for camera in row}
+    parts = {"camera": part, "radar": np.zeros_like(part), "bias": -np.ones_like(part)}
+    truth = np.zeros_like(part)
+    return Scene(grey, truth, sum(parts.values()), parts, PLANE, "a title")
+
+
+def pixels(shown: Scene) -> np.ndarray:
+    return np.asarray(Image.open(io.BytesIO(decomposition_figure(shown))).convert("RGB")).astype(
+        int
+    )
+
+
+def peak(z: slice, x: slice) -> tuple[float, float]:
+    """Row and column, in pixels, of a block drawn at these cells."""
+    part = np.zeros((40, 40))
+    part[z, x] = 2.0
+    rows, columns = np.nonzero(np.abs(pixels(scene(part)) - PEAK).max(axis=-1) <= 2)
+    assert len(rows) > 100
+    return rows.mean(), columns.mean()
+
+
+def test_forward_is_up_and_right_is_right():
+    ahead, behind = peak(slice(34, 38), slice(18, 22)), peak(slice(2, 6), slice(18, 22))
+    left, right = peak(slice(18, 22), slice(2, 6)), peak(slice(18, 22), slice(34, 38))
+    assert ahead[0] < left[0] < behind[0]
+    assert left[1] < ahead[1] < right[1]
+    assert ahead[1] == pytest.approx(behind[1], abs=1)
+    assert left[0] == pytest.approx(right[0], abs=1)
+
+
+def test_the_same_scene_gives_the_same_bytes_whatever_the_users_settings():
+    import matplotlib
+
+    part = np.random.default_rng(0).standard_normal((40, 40))
+    first = decomposition_figure(scene(part))
+    with matplotlib.rc_context({"font.size": 20, "axes.facecolor": "red"}):
+        assert decomposition_figure(scene(part)) == first
+    assert b"Software" not in first
+    assert b"Creation" not in first
+
+
+def test_only_positive_values_are_shown_each_map_by_its_own_maximum():
+    values, top = positive_normalised(np.array([[-3.0, 1.0], [4.0, 0.0]]))
+    np.testing.assert_array_equal(values, [[0.0, 0.25], [1.0, 0.0]])
+    assert top == 4.0
+    values, top = positive_normalised(np.array([[-3.0, -1.0]]))
+    np.testing.assert_array_equal(values, [[0.0, 0.0]])
+    assert top == 0.0
+    part = np.random.default_rng(0).standard_normal((40, 40))
+    cut = scene(np.maximum(part, 0.0))
+    np.testing.assert_array_equal(  # the total aside, negative values change nothing
+        pixels(replace(scene(part), total=cut.total)), pixels(cut)
+    )
+
+
+def test_a_warning_is_red():
+    calm = scene(np.zeros((40, 40)))
+
+    def red(shown: Scene) -> int:
+        return int((np.abs(pixels(shown) - [0xC0, 0, 0]).max(axis=-1) <= 2).sum())
+
+    assert red(calm) == 0
+    assert red(replace(calm, warning="random weights")) > 20
+
+
+def test_any_number_of_parts_and_any_shape_of_grid():
+    part = np.zeros((20, 40))
+    wide = Plane(20, 40, -50.0, 50.0, -25.0, 25.0)
+    names = ("camera", "radar", "lidar", "bias")
+    many = replace(
+        scene(part), parts=dict.fromkeys(names, part), plane=wide, ground_truth=part + 1.0
+    )
+    few = replace(scene(part), parts=dict.fromkeys(("camera", "bias"), part), plane=wide)
+    assert pixels(many).shape[1] == pixels(few).shape[1]
+    assert pixels(many).shape[0] < pixels(few).shape[0]  # more panels, each smaller
+
+
+@pytest.mark.parametrize("form", ["png", "svg", "pdf"])
+@pytest.mark.parametrize("style", ["sigmoid", "signed"])
+def test_files_are_the_same_every_time_and_carry_their_fonts(form: Format, style: Style):
+    part = np.random.default_rng(0).standard_normal((40, 40))
+    first = decomposition_figure(scene(part), style, form)
+    assert decomposition_figure(scene(part), style, form) == first
+    kinds = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
+    assert first.startswith(kinds[form])
+    if form == "pdf":
+        assert b"/FontFile2" in first
+    if form == "svg":
+        assert b"<text" not in first  # letters are outlines
+        assert b"font-family" not in first
+
+
+def test_signed_maps_share_one_symmetric_scale():
+    maps = [np.linspace(-4, 4, 1001), np.linspace(-1, 9, 1001)]
+    look = make_map_style("signed", maps)
+    assert look.low == -look.high
+    assert look.high == pytest.approx(np.quantile(np.abs(np.concatenate(maps)), 0.999))
+    low, middle, high = (np.array(look.colours("radar")(v)[:3]) for v in (0.0, 0.5, 1.0))
+    assert low[0] > low[2]  # brown against
+    assert high[1] > high[0]  # teal for
+    assert middle.min() > 0.9
+
+
+def test_sigmoid_shows_probabilities_on_one_scale():
+    look = make_map_style("sigmoid", [])
+    values, note = look.values(np.array([-np.inf, 0.0, np.log(3.0)]))
+    np.testing.assert_allclose(values, [0.0, 0.5, 0.75])
+    assert (look.low, look.high, note) == (0.0, 1.0, "")
+
+
+def test_a_grid_has_a_row_for_each_sample():
+    part = np.random.default_rng(0).standard_normal((40, 40))
+    heights = [
+        np.asarray(Image.open(io.BytesIO(grid_figure([scene(part)] * n)))).shape[0]
+        for n in (1, 2, 3)
+    ]
+    assert heights[1] - heights[0] == pytest.approx(heights[2] - heights[1], abs=2)
+    assert heights[1] > heights[0] + 100
+
+
+def test_marks_are_green_in_the_prediction_and_in_the_sensors_panel():
+    plain = scene(np.zeros((40, 40)))
+
+    def green(marks: list[Decisive]) -> np.ndarray:
+        found = pixels(replace(plain, marks=marks))
+        near = np.abs(found - [0x12, 0xB8, 0x12]).max(axis=-1) <= 30
+        return np.flatnonzero(near.any(axis=0))
+
+    assert not len(green([]))
+    columns = green([Decisive("radar", 0.0, 0.0, True)])
+    groups = np.split(columns, np.flatnonzero(np.diff(columns) > 100) + 1)
+    assert len(groups) == 2
+    width = pixels(plain).shape[1]
+    panel = [int(group.mean() / width * 5) for group in groups]
+    assert panel == [1, 3]  # ground truth, prediction, camera, radar, bias
+
+
+def test_the_ego_vehicle_is_where_the_maps_origin_says():
+    """SimpleBEV's maps are measured from the front camera, CRN's from the rear axle."""
+    from_camera, from_axle = (plane_of(load_config(f"{n}.yaml")).ego for n in ("demo", "demo_crn"))
+    assert from_camera == (0.87, -2.4, 1.7)
+    assert from_axle == pytest.approx((0.87, -0.7, 3.4))
+
+
+def test_names_of_blocks_stay_inside_the_figure():
+    names = ["fuser.view_aggregation_fuser"] * 2 + ["fuser.x"] * 20
+    shares = {"camera": 0.5, "bias": 0.5}
+    records = [
+        OperationRecord(i, n, "", "", "", 1.0, 0.0, 0.0, shares) for i, n in enumerate(names)
+    ]
+    shown = np.asarray(Image.open(io.BytesIO(layers_figure(records, ""))).convert("L"))
+    below = shown[int(0.75 * len(shown)) :]
+    assert (below[:, :300] < 100).any()  # the name is there
+    assert (below[:, :3] == 255).all()
