@@ -36,6 +36,9 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
+    from lmd_cli.supported import require_supported
+
+    require_supported()
     homes = {"RunConfig": "config.schema", "load_config": "config.loading"}
     home = homes.get(name, "decomposition")
     return getattr(import_module(f"{__name__}.{home}"), name)

@@ -6,10 +6,14 @@ import sys
 
 from lmd_cli.runtime.allocator import keep_freed_memory
 from lmd_cli.runtime.printable import use_plain_text
+from lmd_cli.supported import unsupported
 
 
 def main() -> None:
     """Runs the command line."""
+    if problem := unsupported():
+        print(f"error: {problem}", file=sys.stderr)
+        sys.exit(2)
     keep_freed_memory()
     use_plain_text()
     try:

@@ -29,7 +29,7 @@ from benchmarks.setting import OUTPUT, VARIANT, Bench, Flops
 from benchmarks.straightforward import straightforward
 from benchmarks.timing import Comparison, compare, peak_gigabytes, relative
 
-from lmd_cli.evaluation.variants import predict
+from lmd_cli.evaluation.variants import VariantPredictions
 from lmd_cli.runtime.allocator import keep_freed_memory
 
 __all__ = ["Comparison", "compare", "measure", "relative"]
@@ -42,21 +42,21 @@ def measure(small: bool, repeats: int, slow: bool, scaling: bool) -> dict[str, A
     """Everything; the peak is read before the ways that we compare with run."""
     with torch.no_grad():
         bench = Bench(small)
-        predict(bench.network, bench.visit, VARIANT, OUTPUT)
+        VariantPredictions(bench.network, bench.visit, OUTPUT).under(VARIANT)
         peak = peak_gigabytes()
-        found = [
+        comparisons = [
             unprojection(bench, repeats),
             decomposition(bench, repeats),
             one_sample(bench, repeats),
         ]
         if slow:
-            found += straightforward(bench, small, (repeats + 1) // 2)
+            comparisons += straightforward(bench, small, (repeats + 1) // 2)
         result = {
             "size": "small" if small else "published",
             "threads": torch.get_num_threads(),
             "peak_memory_gb": peak,
-            "comparisons": [asdict(c) for c in found],
-            "limit": limit(bench, found[2].ours, repeats),
+            "comparisons": [asdict(c) for c in comparisons],
+            "limit": limit(bench, comparisons[2].ours, repeats),
         }
         del bench
         if scaling:
@@ -105,18 +105,18 @@ def show(result: dict[str, Any]) -> None:
         show_scaling(result)
 
 
-def show_limit(found: dict[str, float]) -> None:
+def show_limit(limits: dict[str, float]) -> None:
     """FLOPs and the limit."""
     print(
-        f"FLOPs: encoder {found['encoder_gflops']:.0f} G, fusion layer "
-        f"{found['fusion_gflops']:.0f} G, decoder {found['decoder_gflops']:.1f} G; a sample "
-        f"{found['sample_gflops']:.0f} G, the straightforward way "
-        f"{found['straightforward_flops_ratio']:.2f} x as many"
+        f"FLOPs: encoder {limits['encoder_gflops']:.0f} G, fusion layer "
+        f"{limits['fusion_gflops']:.0f} G, decoder {limits['decoder_gflops']:.1f} G; a sample "
+        f"{limits['sample_gflops']:.0f} G, the straightforward way "
+        f"{limits['straightforward_flops_ratio']:.2f} x as many"
     )
     print(
-        f"limit: {found['seconds_at_peak']:.2f} s at the convolution peak of "
-        f"{found['convolution_peak_gflops_per_s']:.0f} GFLOP/s; a sample takes "
-        f"{found['time_over_limit']:.2f} x that, {found['samples_per_s']:.3f} samples per second"
+        f"limit: {limits['seconds_at_peak']:.2f} s at the convolution peak of "
+        f"{limits['convolution_peak_gflops_per_s']:.0f} GFLOP/s; a sample takes "
+        f"{limits['time_over_limit']:.2f} x that, {limits['samples_per_s']:.3f} samples per second"
     )
 
 

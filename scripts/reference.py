@@ -35,8 +35,8 @@ def rendered(text: str) -> str:
         "rules": lambda _: rules_block(),
     }
 
-    def fill(found: re.Match[str]) -> str:
-        kind, name = found[1], found[2] or ""
+    def fill(match: re.Match[str]) -> str:
+        kind, name = match[1], match[2] or ""
         head = f"<!-- {kind}: {name} -->" if name else f"<!-- {kind} -->"
         return f"{head}\n\n{makers[kind](name)}\n<!-- end -->"
 
@@ -90,8 +90,8 @@ def _spelling(name: str, kind: Any, info: OptionInfo | ArgumentInfo) -> str:
 
 def _choices(kind: Any) -> str:
     """``clean|perturbed`` for an enumeration, also for one that may be left out or repeated."""
-    found = next((k for k in (kind, *_inner(kind)) if _is_enum(k)), None)
-    return "|".join(str(member.value) for member in found) if found else ""
+    enumeration = next((k for k in (kind, *_inner(kind)) if _is_enum(k)), None)
+    return "|".join(str(member.value) for member in enumeration) if enumeration else ""
 
 
 def _inner(kind: Any) -> Iterator[Any]:
@@ -114,10 +114,10 @@ def _plain_kind(kind: Any) -> str:
 def api_block(path: str) -> str:
     """Signature and docstring of ``package.module.name``."""
     home, _, name = path.rpartition(".")
-    found = getattr(import_module(home), name)
-    heading = "class " if inspect.isclass(found) else "def "
-    shown = f"```py\n{heading}{name}{_signature(found)}\n```"
-    return f"{shown}\n\n{_markdown(inspect.getdoc(found) or '')}"
+    item = getattr(import_module(home), name)
+    heading = "class " if inspect.isclass(item) else "def "
+    shown = f"```py\n{heading}{name}{_signature(item)}\n```"
+    return f"{shown}\n\n{_markdown(inspect.getdoc(item) or '')}"
 
 
 class _Raw:
@@ -130,16 +130,16 @@ class _Raw:
         return self._text
 
 
-def _signature(found: Any) -> str:
-    if inspect.isclass(found) and getattr(found, "_is_protocol", False):
+def _signature(item: Any) -> str:
+    if inspect.isclass(item) and getattr(item, "_is_protocol", False):
         return ""
-    signature = inspect.signature(found)
+    signature = inspect.signature(item)
     words: list[str] = []
     for parameter in signature.parameters.values():
         if parameter.kind is parameter.KEYWORD_ONLY and "*" not in "".join(w[0] for w in words):
             words.append("*")
         words.append(str(parameter.replace(annotation=_raw(parameter.annotation))))
-    unknown = inspect.isclass(found) or signature.return_annotation is signature.empty
+    unknown = inspect.isclass(item) or signature.return_annotation is signature.empty
     result = "" if unknown else f" -> {_raw(signature.return_annotation)}"
     line = f"({', '.join(words)}){result}"
     if len(line) < WIDTH - 30:

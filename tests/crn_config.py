@@ -53,7 +53,7 @@ def crn_config(folder: Path, dataroot: Path, **data: Any) -> Path:
             "checkpoint": "random",
             "output": "heatmap.car",
         },
-        "variants": ["identity-ratio", "uniform-identity-taylor"],
+        "variants": ["identity-ratio", "uniform-identity-identity-taylor"],
         "perturbation": {"stride": "auto", "count": 2},
         "device": "cpu",
         "threads": 1,

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from reference_inputs import GOLDENS
 from torch import Tensor, nn
 
-from lmd_cli.networks.crn import CRNShape
+from lmd_cli.networks.crn import CRNSizes
 
 FOLDER = GOLDENS / "crn"
 F = np.float32
@@ -61,7 +61,7 @@ CAMERAS = (
         (1.014878, -0.480568, 1.562395),
     ),
 )
-TINY = CRNShape(
+TINY = CRNSizes(
     image_size=(128, 352),
     depth=(2.0, 50.0, 2.0),
     cells=32,
@@ -81,16 +81,16 @@ TINY = CRNShape(
     head_neck=16,
     tasks=(("car",), ("truck", "bus")),
 )
-SHAPES = {"tiny": TINY, "r18": CRNShape.published(18), "r50": CRNShape.published(50)}
+SHAPES = {"tiny": TINY, "r18": CRNSizes.published(18), "r50": CRNSizes.published(50)}
 
 
 @dataclass(frozen=True)
 class Case:
-    """One set of inputs: batch, sweeps, the network's shape."""
+    """One set of inputs: batch, sweeps, the network's sizes."""
 
     batch: int
     sweeps: int
-    shape: CRNShape
+    sizes: CRNSizes
 
 
 CASES = {
@@ -178,7 +178,7 @@ def reference_batch(name: str) -> dict[str, Tensor]:
 
 def image(case: Case, b: int, s: int, n: int) -> NDArray[np.float32]:
     """A pattern of 16 x 16 blocks and half as much noise for each pixel."""
-    height, width = case.shape.image_size
+    height, width = case.sizes.image_size
     generator = rng(f"image/{b}/{s}/{n}")
     coarse = generator.standard_normal((3, height // 16, width // 16), dtype=F)
     noise = generator.standard_normal((3, height, width), dtype=F)
@@ -211,7 +211,7 @@ def intrinsics(case: Case, b: int, s: int, n: int) -> NDArray[np.float64]:
 
 def image_transform(case: Case, b: int, s: int, n: int) -> NDArray[np.float64]:
     """Scaled to the width, cut at the top."""
-    height, width = case.shape.image_size
+    height, width = case.sizes.image_size
     scale = width / 1600
     matrix = np.diag([scale, scale, 1.0, 1.0])
     matrix[1, 3] = -(int(900 * scale) - height)
@@ -224,18 +224,18 @@ def radar(case: Case, b: int, s: int, n: int) -> NDArray[np.float32]:
     The last camera of the last sweep is empty, the first of the second sweep is full, and the
     others' first twenty points lie in one pillar.
     """
-    shape, width = case.shape, case.shape.image_size[1]
-    first, last, step = shape.depth
-    out = np.full((shape.radar_slots, 5), -999, F)
+    sizes, width = case.sizes, case.sizes.image_size[1]
+    first, last, step = sizes.depth
+    out = np.full((sizes.radar_slots, 5), -999, F)
     if n == 5 and s == case.sweeps - 1:
         out[0] = [0.1, last - 1, 0.1, 0, 0]
         return out
     generator = rng(f"radar/{b}/{s}/{n}")
-    r = generator.random((shape.radar_slots, 3), dtype=F)
-    rcs = generator.standard_normal(shape.radar_slots, dtype=F)
+    r = generator.random((sizes.radar_slots, 3), dtype=F)
+    rcs = generator.standard_normal(sizes.radar_slots, dtype=F)
     full = n == 0 and s == min(1, case.sweeps - 1)
-    quarter = shape.radar_slots // 4
-    count = shape.radar_slots if full else quarter + int(generator.integers(0, quarter))
+    quarter = sizes.radar_slots // 4
+    count = sizes.radar_slots if full else quarter + int(generator.integers(0, quarter))
     u, depth = F(width) * r[:, 0], F(1) + F(last - 1) * (r[:, 1] if full else r[:, 1] * r[:, 1])
     if not full:
         inner = F(0.05) + F(0.9) * r[:20, :2]

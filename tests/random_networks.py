@@ -18,6 +18,8 @@ from torch.utils import _pytree as pytree
 from lmd_cli.decomposition import variant_names
 
 NAMES = ("camera", "radar", "lidar", "map")
+#: Variants beside the paper's.
+OF_COALITIONS = ("identity-ratio-shapley", "uniform-identity-reveal", "identity-uniform-rescale")
 Forward = Callable[[Tensor, nn.Module], Tensor]
 
 
@@ -202,7 +204,7 @@ def cases(draw: st.DrawFn, max_blocks: int = 6) -> Case:
     recipe = draw(st.lists(st.sampled_from(sorted(BLOCKS)), min_size=1, max_size=max_blocks))
     fusion = draw(st.sampled_from(["cat", "sum"]))
     head = draw(st.sampled_from(["tensor", "dict", "list"]))
-    variant = draw(st.sampled_from(variant_names()))
+    variant = draw(st.sampled_from([*variant_names(), *OF_COALITIONS]))
     batch, seed = draw(st.integers(1, 3)), draw(st.integers(0, 1000))
     counts = {name: 1 if kind == "tensor" else 2 for name, kind in kinds.items()}
     with torch.random.fork_rng():

@@ -183,3 +183,16 @@ def test_a_config_survives_pickling_and_json(tmp_path: Path):
 def test_a_config_cannot_be_changed():
     with pytest.raises(ValueError, match="frozen"):
         load_config("demo").seed = 3
+
+
+def test_the_detection_threshold_is_recorded_only_where_it_is_set(tmp_path: Path) -> None:
+    """Runs that were made before the key was there go on."""
+    path = write(
+        tmp_path / "demo.yaml", yaml.safe_dump(load_config("demo").model_dump(mode="json"))
+    )
+    assert "detection" not in load_config(path).model_dump()
+    config = load_config(path, ["detection=0.4"])
+    assert config.model_dump(mode="json")["detection"] == 0.4
+    for value in ("1", "0.0", "most"):
+        with pytest.raises(ConfigError, match=r"detection.*number between 0 and 1"):
+            load_config(path, [f"detection={value}"])

@@ -14,7 +14,7 @@ import torch
 from lmd_cli.data import collate
 from lmd_cli.data.crn import EgoBox, KeyframeSamples
 from lmd_cli.data.synthetic import synthesize
-from lmd_cli.networks.crn import CRN, CRNShape
+from lmd_cli.networks.crn import CRN, CRNSizes
 from lmd_cli.networks.crn.geometry import positions
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
@@ -27,7 +27,7 @@ from training import crn_training as demo_crn_training
 BEV = demo_crn_targets.BevMap(cells=16, extent=16.0)
 # Widths are multiples of 8: in channels-last order, the gradient of a 1x1 convolution with stride 2
 # and 4 input channels writes outside its memory on some processors (torch 2.13, without AVX-512).
-SHAPE = CRNShape(
+SIZES = CRNSizes(
     image_size=(32, 96),
     depth=(2.0, 18.0, 2.0),
     extent=16.0,
@@ -79,24 +79,24 @@ def data(tmp_path_factory: pytest.TempPathFactory) -> KeyframeSamples:
         root,
         "v1.0-mini",
         "mini_val",
-        image_size=SHAPE.image_size,
-        key_frames=SHAPE.key_frames,
-        depth_bound=SHAPE.depth[1],
-        radar_slots=SHAPE.radar_slots,
-        extent=SHAPE.extent,
-        cells=SHAPE.cells,
+        image_size=SIZES.image_size,
+        key_frames=SIZES.key_frames,
+        depth_bound=SIZES.depth[1],
+        radar_slots=SIZES.radar_slots,
+        extent=SIZES.extent,
+        cells=SIZES.cells,
     )
 
 
 @pytest.fixture(scope="module")
 def frames(data: KeyframeSamples) -> list[demo_crn_training.KeyFrames]:
-    return demo_crn_training.load_key_frames(data, SHAPE)
+    return demo_crn_training.load_key_frames(data, SIZES)
 
 
 def trainer(frames, checkpoint: Path, **recipe) -> demo_crn_training.CarTrainer:  # type: ignore[no-untyped-def]
     chosen = demo_crn_training.CarRecipe(**recipe)
     return demo_crn_training.CarTrainer(
-        CRN(SHAPE), frames, chosen, checkpoint, log=lambda line: None
+        CRN(SIZES), frames, chosen, checkpoint, log=lambda line: None
     )
 
 
@@ -173,9 +173,9 @@ def test_mirrored_cameras_see_the_mirrored_world(data: KeyframeSamples) -> None:
     """Every frustum point's mirror image lies where the mirrored camera's point does."""
     sample = collate([data[0]])
     views = {n: sample[n] for n in (*demo_crn_training.MATRICES, "pts_pv")}
-    turned = demo_crn_training.mirrored_views(views, SHAPE.image_size[1])  # type: ignore[arg-type]
+    turned = demo_crn_training.mirrored_views(views, SIZES.image_size[1])  # type: ignore[arg-type]
     ego = torch.eye(4).expand(1, -1, -1)
-    network = CRN(SHAPE)
+    network = CRN(SIZES)
     cells = network.geometry({**sample, "bda_mat": ego})["cells"]
     flipped = network.geometry({**sample, **turned, "bda_mat": ego})["cells"].flip(-1)
     on = (cells < 256) & (flipped < 256)
@@ -199,7 +199,7 @@ def test_frames_keep_what_the_network_takes(data, frames) -> None:  # type: igno
 
 def test_past_key_frames_get_no_gradient(frames) -> None:  # type: ignore[no-untyped-def]
     batch = demo_crn_training.make_batch(frames[:1], mirror=False)
-    network = CRN(SHAPE).eval()
+    network = CRN(SIZES).eval()
     features = demo_crn_training.encode(network, batch)
     plain = network.encode(batch)
     for modality, of in plain.items():
@@ -225,7 +225,7 @@ def test_training_reduces_the_loss(frames, tmp_path: Path) -> None:  # type: ign
     lines: list[str] = []
     recipe = demo_crn_training.CarRecipe(epochs=12, peak_rate=1e-2)
     run = demo_crn_training.CarTrainer(
-        CRN(SHAPE), frames, recipe, tmp_path / "state", log=lines.append
+        CRN(SIZES), frames, recipe, tmp_path / "state", log=lines.append
     )
     run.train()
     losses = [float(line.split("loss ")[1].split(",")[0]) for line in lines]
@@ -271,7 +271,7 @@ def test_conditions_zero_one_sensor_each(data: KeyframeSamples) -> None:
             on = [float(any(v.any() for v in of.values())) for of in features.values()]
             return {"heatmap.car": torch.tensor(on).reshape(1, 1, 1, 2)}
 
-    maps = demo_crn_scoring.predict(Probe(SHAPE).eval(), collate([data[0]]))
+    maps = demo_crn_scoring.predict(Probe(SIZES).eval(), collate([data[0]]))
     one = torch.tensor(1.0).sigmoid()
     assert maps[""].tolist() == [[one, one]]
     assert maps["camera"].tolist() == [[0.5, one]]
@@ -279,7 +279,7 @@ def test_conditions_zero_one_sensor_each(data: KeyframeSamples) -> None:
 
 
 def test_evaluation_runs_on_a_root(data: KeyframeSamples) -> None:
-    scores = demo_crn_scoring.evaluate(CRN(SHAPE), data)
+    scores = demo_crn_scoring.evaluate(CRN(SIZES), data)
     assert set(scores) == {"", "camera", "radar"}
     counted = sum(len(found) for found in scores[""].found.values())
     cars = [box for i in range(len(data)) for box in data.boxes(i) if box.name == "car"]
@@ -301,22 +301,22 @@ def camera() -> dict[str, torch.Tensor]:
 def test_depth_targets_by_hand(camera) -> None:  # type: ignore[no-untyped-def]
     """32 x 96 pixels, horizon at row 8: two rows of features, of which the lower sees the road."""
     straight = replace(car(10.0, 0.0, yaw=0.0), size=(4.0, 1.9, 1.6))
-    empty = demo_crn_depth.depth_targets([], [], camera, SHAPE)
+    empty = demo_crn_depth.depth_targets([], [], camera, SIZES)
     assert empty.shape == (1, 2, 6)
     # Rows 17.5 to 29.5 of the image, 9.5 to 21.5 below the horizon: ground at 1.5 * 40 / below.
     ground = sum(1.5 * 40 / below for below in (9.5, 13.5, 17.5, 21.5)) / 4
     assert (empty[0, 1] == int((ground - 2) / 2)).all()
     assert (empty[0, 0] == demo_crn_depth.UNKNOWN).all()  # partly sky
-    seen = demo_crn_depth.depth_targets([straight], [], camera, SHAPE)
+    seen = demo_crn_depth.depth_targets([straight], [], camera, SIZES)
     assert (seen[0, 0] == int((8.0 - 2) / 2)).nonzero().flatten().tolist() == [2, 3]
-    hidden = demo_crn_depth.depth_targets([straight], [straight.token], camera, SHAPE)
+    hidden = demo_crn_depth.depth_targets([straight], [straight.token], camera, SIZES)
     assert (hidden[0, 0] == demo_crn_depth.UNKNOWN).all()
     far = demo_crn_depth.depth_targets(
-        [replace(straight, center=(25.0, 0, 0.8))], [], camera, SHAPE
+        [replace(straight, center=(25.0, 0, 0.8))], [], camera, SIZES
     )
     assert (far[0, 0] == demo_crn_depth.UNKNOWN).all()
     behind = demo_crn_depth.depth_targets(
-        [replace(straight, center=(-10.0, 0, 0.8))], [], camera, SHAPE
+        [replace(straight, center=(-10.0, 0, 0.8))], [], camera, SIZES
     )
     assert torch.equal(behind, empty)
 
@@ -326,7 +326,7 @@ def test_rays_meet_what_the_geometry_meets(camera) -> None:  # type: ignore[no-u
     points = torch.tensor([17.5, 5.5, 9.0, 1.0]).reshape(1, 1, 1, 4)
     matrices = [camera[n][None, None] for n in demo_crn_training.MATRICES]
     expected = positions(points, *matrices, torch.eye(4)[None])[0, 0, 0, 0, 0, 0].float()
-    origin, direction = demo_crn_depth.rays(camera, SHAPE)
+    origin, direction = demo_crn_depth.rays(camera, SIZES)
     place = origin + 9.0 * direction
     torch.testing.assert_close(place[0, 0, 1, 4], expected, atol=0.02, rtol=0)
 

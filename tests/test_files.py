@@ -23,8 +23,8 @@ from lmd_cli.runtime.files import (
     csv_lines,
     file_name,
     format_value,
+    make_folder,
     own,
-    own_folder,
     read_own,
     read_text,
     remove_own,
@@ -82,7 +82,7 @@ def test_folders_and_removals(tmp_path: Path) -> None:
     (outside / "deep").mkdir(parents=True)
     (tmp_path / "link").symlink_to(outside)
     with pytest.raises(ForeignFileError, match=r"link is a symbolic link; expected a folder"):
-        own_folder(tmp_path / "link")
+        make_folder(tmp_path / "link")
     remove_own(tmp_path / "link")
     remove_own(tmp_path / "link")
     assert (outside / "deep").is_dir()
@@ -90,7 +90,7 @@ def test_folders_and_removals(tmp_path: Path) -> None:
         remove_own(outside)
     (tmp_path / "file").touch()
     with pytest.raises(ForeignFileError, match="file is a file; expected a folder"):
-        own_folder(tmp_path / "file")
+        make_folder(tmp_path / "file")
 
 
 @pytest.mark.parametrize("name", [*FILES, ".lock", ".ranks"])
@@ -178,10 +178,12 @@ def test_locks_without_fcntl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     def locking(descriptor: int, mode: int, count: int) -> None:
         path = os.readlink(f"/proc/self/fd/{descriptor}")
         if path in held:
+            if path.endswith("b"):
+                held.clear()  # as if the other process had ended meanwhile
             raise OSError(13, "Permission denied")
         held.add(path)
 
-    windows = types.SimpleNamespace(locking=locking, LK_LOCK=1, LK_NBLCK=2)
+    windows = types.SimpleNamespace(locking=locking, LK_NBLCK=2)
     monkeypatch.setitem(sys.modules, "fcntl", None)
     monkeypatch.setitem(sys.modules, "msvcrt", windows)
     try:
@@ -192,6 +194,9 @@ def test_locks_without_fcntl(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
                 locks.lock_file(file)
             with pytest.raises(OSError, match="no locks that several processes share"):
                 locks.lock_file(file, shared=True)
+        with open(tmp_path / "b", "wb") as file:
+            locks.lock_file(file, wait=True)
+            locks.lock_file(file, wait=True)
     finally:
         monkeypatch.undo()
         importlib.reload(locks)

@@ -17,8 +17,8 @@ from lmd_cli.config.loading import load_config
 from lmd_cli.data import NuScenesSamples
 from lmd_cli.data.synthetic import synthesize
 from lmd_cli.geometry import Grid
-from lmd_cli.networks import SimpleBEV, SimpleBEVWidths
-from lmd_cli.networks.crn import CRN, CRNShape
+from lmd_cli.networks import SimpleBEV, SimpleBEVSizes
+from lmd_cli.networks.crn import CRN, CRNSizes
 from lmd_cli.networks.simplebev.unprojection import unproject
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[1] / "scripts"))
@@ -34,7 +34,7 @@ RECIPE = demo_training.MapRecipe(epochs=2, batch=2, sensor_dropout=0.5)
 
 
 def tiny_network(modalities: tuple[str, ...] = ("camera", "radar")) -> SimpleBEV:
-    widths = SimpleBEVWidths(4, 4, (1, 1, 1), 4, 4, (1, 1, 1))
+    widths = SimpleBEVSizes(4, 4, (1, 1, 1), 4, 4, (1, 1, 1))
     return SimpleBEV(modalities, grid=GRID, encoder="res50", widths=widths)
 
 
@@ -213,7 +213,7 @@ def test_a_demo_network_fits_its_file(key: str) -> None:
 def test_a_demo_network_has_every_layer_type(key: str) -> None:
     network = demos.DEMOS[key].build()
     published = (
-        CRN(CRNShape.published(18))
+        CRN(CRNSizes.published(18))
         if isinstance(network, CRN)
         else SimpleBEV(network.modalities, grid=network.grid, encoder="res50")
     )
@@ -285,7 +285,7 @@ def test_a_config_describes_its_demo_network(config: str, key: str) -> None:
     assert parsed.model.checkpoint == f"models/{demo.name}.safetensors"
     network, built = demo.build(), untrained(parsed)
     assert built.modalities == network.modalities
-    for name in ("grid", "shape", "radar"):
+    for name in ("grid", "sizes", "radar"):
         assert getattr(built, name, None) == getattr(network, name, None)
     shapes = [{n: v.shape for n, v in net.state_dict().items()} for net in (network, built)]
     assert shapes[0] == shapes[1]

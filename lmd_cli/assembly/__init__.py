@@ -1,1 +1,1 @@
-"""From a config to a network and its samples, and what both must do."""
+"""Builds networks and data sets from a config, and states the contract that both must meet."""

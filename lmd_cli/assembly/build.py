@@ -14,20 +14,20 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from lmd_cli.assembly.contract import require_network
-from lmd_cli.assembly.targets import blamed, make_target
+from lmd_cli.assembly.targets import make_target, user_code
 from lmd_cli.config.schema import (
     RANDOM,
     SYNTHETIC,
     CRNConfig,
+    CustomDataConfig,
+    CustomModelConfig,
     DataConfig,
-    OwnDataConfig,
-    OwnModelConfig,
     RunConfig,
     SimpleBEVConfig,
 )
 from lmd_cli.config.shipped import first_file, listing, shipped
 from lmd_cli.data import Channels, KeyframeSamples, NuScenesSamples, RadarFilters
-from lmd_cli.data.custom import OwnSamples
+from lmd_cli.data.custom import CustomSamples
 from lmd_cli.data.nuscenes.index.splits import split_name
 from lmd_cli.data.nuscenes.radar_files import DEVKIT_FILTERS
 from lmd_cli.data.synthetic import cached_root
@@ -35,11 +35,12 @@ from lmd_cli.data.synthetic.root import DEMO_SAMPLES, cache_folder
 from lmd_cli.decomposition import InputError, set_module_rules, set_plain_modules
 from lmd_cli.errors import CheckpointError, ConfigError
 from lmd_cli.geometry import PUBLISHED_BOUNDS, Grid
-from lmd_cli.networks import CRNShape, load_checkpoint, random_weights
+from lmd_cli.networks import CRNSizes, load_checkpoint, random_weights
 from lmd_cli.runtime.progress import Progress, Silent, counter
 
 #: What a config's samples can be.
-Samples = NuScenesSamples | KeyframeSamples | OwnSamples
+Samples = NuScenesSamples | KeyframeSamples | CustomSamples
+ModelSection = SimpleBEVConfig | CRNConfig | CustomModelConfig
 
 
 @dataclass(frozen=True)
@@ -70,21 +71,19 @@ def ground_plane(model: SimpleBEVConfig | CRNConfig) -> Grid:
     z axis is forward and whose x axis is right (its height does not matter)."""
     if isinstance(model, SimpleBEVConfig):
         return build_grid(model)
-    shape = build_shape(model)
-    reach = (-shape.extent, shape.extent)
-    return Grid((shape.cells, 1, shape.cells), (*reach, -1.0, 1.0, *reach), (0.0, 0.0, 0.0))
+    sizes = build_crn_sizes(model)
+    reach = (-sizes.extent, sizes.extent)
+    return Grid((sizes.cells, 1, sizes.cells), (*reach, -1.0, 1.0, *reach), (0.0, 0.0, 0.0))
 
 
-def build_shape(model: CRNConfig) -> CRNShape:
+def build_crn_sizes(model: CRNConfig) -> CRNSizes:
     """CRN's sizes: the published ones of its backbone, and what the config says instead.
 
     Raises:
         ConfigError: sizes that cannot be built.
     """
-    published = CRNShape.published(18 if model.backbone == "r18" else 50)
+    published = CRNSizes.published(18 if model.backbone == "r18" else 50)
     changed = model.sizes.model_dump(exclude_none=True)
-    if "tasks" in changed:
-        changed["tasks"] = tuple(map(tuple, changed["tasks"]))
     return replace(published, image_size=model.image_size, key_frames=model.key_frames, **changed)
 
 
@@ -105,17 +104,17 @@ def build_dataset(
         DataError: data root, version, split or channel not found, or a record of the tables that
             cannot be used.
     """
-    found = _samples(config, progress)
-    if not tolerant and not isinstance(found, OwnSamples):
-        found.require_records()
-    return found
+    samples = _samples(config, progress)
+    if not tolerant and not isinstance(samples, CustomSamples):
+        samples.require_records()
+    return samples
 
 
 def _samples(config: RunConfig, progress: Progress | None) -> Samples:
     data, model = config.data, config.model
-    if isinstance(data, OwnDataConfig):
-        return _own_samples(config, data)
-    if isinstance(model, OwnModelConfig):
+    if isinstance(data, CustomDataConfig):
+        return _custom_samples(config, data)
+    if isinstance(model, CustomModelConfig):
         raise ConfigError(
             "data.dataroot stands for the samples of simplebev or crn; with model.target give "
             "data: {target: nuscenes, options: {dataroot: ..., version: ..., split: ...}}, or a "
@@ -124,18 +123,18 @@ def _samples(config: RunConfig, progress: Progress | None) -> Samples:
     return nuscenes_samples(data, model, progress)
 
 
-def _own_samples(config: RunConfig, data: OwnDataConfig) -> Samples:
+def _custom_samples(config: RunConfig, data: CustomDataConfig) -> Samples:
     with _seeded(config):
         made = make_target("data", data.target, data.options, config.source)
     if isinstance(made, NuScenesSamples | KeyframeSamples):
         return made
-    return OwnSamples(made, f"data.target {data.target!r}", blamed)
+    return CustomSamples(made, f"data.target {data.target!r}", user_code)
 
 
 def nuscenes_samples(
     data: DataConfig, model: SimpleBEVConfig | CRNConfig, progress: Progress | None = None
 ) -> Samples:
-    """nuScenes as a network of ours takes it; see :func:`build_dataset`."""
+    """nuScenes as a built-in network takes it; see :func:`build_dataset`."""
     shown = progress or Silent()
     root = data_root(data, shown)
     indexing = counter(shown, f"indexing {data.version} {split_name(data.split)}, once")
@@ -160,19 +159,19 @@ def _opened(
         **_filters(data),
     }
     if isinstance(model, CRNConfig):
-        shape = build_shape(model)
+        sizes = build_crn_sizes(model)
         return KeyframeSamples(
             *where,
             **sensors,
             progress=indexing,
             modalities=model.modalities,
             nsweeps=data.nsweeps,
-            image_size=shape.image_size,
-            key_frames=shape.key_frames,
-            depth_bound=shape.depth[1],
-            radar_slots=shape.radar_slots,
-            extent=shape.extent,
-            cells=shape.cells,
+            image_size=sizes.image_size,
+            key_frames=sizes.key_frames,
+            depth_bound=sizes.depth[1],
+            radar_slots=sizes.radar_slots,
+            extent=sizes.extent,
+            cells=sizes.cells,
         )
     return NuScenesSamples(
         *where,
@@ -245,9 +244,9 @@ def build_network(config: RunConfig, device: torch.device) -> BuiltNetwork:
 
 
 def _randomise(network: nn.Module, config: RunConfig) -> None:
-    """Random weights; of a network that is not ours, no buffers but BatchNorm's: others hold
+    """Random weights; of a custom network, no buffers but BatchNorm's: others hold
     indices, masks and the like."""
-    if not isinstance(config.model, OwnModelConfig):
+    if not isinstance(config.model, CustomModelConfig):
         random_weights(network, config.seed)
         return
     kept = {name: value.clone() for name, value in network.named_buffers()}
@@ -260,28 +259,28 @@ def _randomise(network: nn.Module, config: RunConfig) -> None:
 
 def _digest(network: nn.Module) -> str:
     """SHA-256 of all weights with their names."""
-    found = hashlib.sha256()
+    digest = hashlib.sha256()
     for name, value in network.state_dict().items():
         data = value.detach().cpu().contiguous().flatten().view(torch.uint8)
-        found.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
-        found.update(data.numpy().tobytes())
-    return found.hexdigest()
+        digest.update(f"{name} {value.dtype} {tuple(value.shape)}\n".encode())
+        digest.update(data.numpy().tobytes())
+    return digest.hexdigest()
 
 
 def untrained(config: RunConfig) -> Any:
     """The config's network, before the config's weights are in.
 
-    Every network comes through :func:`~lmd_cli.assembly.targets.make_target`, ours by their names.
-    Torch's random numbers start from the config's seed meanwhile.
+    Every network comes through :func:`~lmd_cli.assembly.targets.make_target`, a built-in one by its
+    name. Torch's random numbers start from the config's seed meanwhile.
 
     Raises:
         ConfigError, ContractError: see :func:`build_network`.
     """
     model = config.model
-    target, options = _door(model)
+    target, options = _target_of(model)
     with _seeded(config):
         network = make_target("model", target, options, config.source)
-    if isinstance(model, OwnModelConfig):
+    if isinstance(model, CustomModelConfig):
         require_network(network, f"model.target {target!r}", model.modalities)
     return network
 
@@ -294,11 +293,11 @@ def _seeded(config: RunConfig) -> Iterator[None]:
         yield
 
 
-def _door(model: SimpleBEVConfig | CRNConfig | OwnModelConfig) -> tuple[str, dict[str, Any]]:
-    """Target and options of a ``model`` section; ours are targets as well."""
-    if isinstance(model, OwnModelConfig):
-        return model.target, model.options
-    return model.name, {"section": model}
+def _target_of(section: ModelSection) -> tuple[str, dict[str, Any]]:
+    """Target and options of a ``model`` section; built-in networks are targets as well."""
+    if isinstance(section, CustomModelConfig):
+        return section.target, section.options
+    return section.name, {"section": section}
 
 
 def find_checkpoint(name: str, config_file: Path | None = None) -> Path:
@@ -314,9 +313,9 @@ def find_checkpoint(name: str, config_file: Path | None = None) -> Path:
     models = shipped("models")
     beside = [] if config_file is None else [config_file.parent, config_file.parent.parent]
     inside = given.relative_to("models") if given.is_relative_to("models") else given
-    found = first_file([given, *(folder / given for folder in beside), models / inside])
-    if found is not None:
-        return found
+    file = first_file([given, *(folder / given for folder in beside), models / inside])
+    if file is not None:
+        return file
     known = [path.name for path in models.glob("*") if path.suffix in (".safetensors", ".pth")]
     raise CheckpointError(
         f"checkpoint {name} does not exist (looked from {Path.cwd()}, from the config's folder and "

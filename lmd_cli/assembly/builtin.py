@@ -1,4 +1,4 @@
-"""The targets that come with the package; they are called as everybody's are."""
+"""The built-in targets: ``simplebev``, ``crn`` and ``nuscenes``."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
-from lmd_cli.assembly.build import Samples, build_grid, build_shape, nuscenes_samples
-from lmd_cli.config.base import Section, told
+from lmd_cli.assembly.build import Samples, build_crn_sizes, build_grid, nuscenes_samples
+from lmd_cli.config.base import Section, problems_of
 from lmd_cli.config.schema import RANDOM, CRNConfig, DataConfig, SimpleBEVConfig
 from lmd_cli.errors import ConfigError
-from lmd_cli.networks import CRN, SimpleBEV, SimpleBEVWidths
+from lmd_cli.networks import CRN, SimpleBEV, SimpleBEVSizes
 
 AnySection = TypeVar("AnySection", bound=Section)
 #: Keys of SimpleBEV's section that say which tensors it takes.
@@ -49,7 +49,7 @@ def simplebev(section: SimpleBEVConfig | None = None, **options: Any) -> SimpleB
         grid=build_grid(model),
         encoder=model.encoder,
         radar=model.radar,
-        widths=SimpleBEVWidths(**model.widths.model_dump()),
+        widths=SimpleBEVSizes(**dict(model.widths)),
     )
 
 
@@ -61,7 +61,7 @@ def crn(section: CRNConfig | None = None, **options: Any) -> CRN:
     """
     made = {"name": "crn", "checkpoint": RANDOM, **options}
     model = section or _section(CRNConfig, "model", made)
-    network = CRN(build_shape(model), boundary=model.boundary)
+    network = CRN(build_crn_sizes(model), boundary=model.boundary)
     network.require_output(model.output)
     return network
 
@@ -73,4 +73,4 @@ def _section(
     try:
         return schema(**options)
     except ValidationError as error:
-        raise ConfigError(told(error, schema, f"{of}.options", more)) from None
+        raise ConfigError(problems_of(error, schema, f"{of}.options", more)) from None

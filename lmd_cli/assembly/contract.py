@@ -1,7 +1,6 @@
-"""What the rest of the program asks of a network, and what it says if it does not get it.
+"""The interface that a network must implement, and the checks of it.
 
-docs/extending.md is the page for those who bring their own. Everything that is optional there has
-its default here.
+Defaults of its optional parts are here; docs/extending.md explains it to users.
 """
 
 from __future__ import annotations
@@ -27,6 +26,8 @@ class FusionNetwork(Protocol):
       say); none if it has no such method;
     - a parameter ``outputs`` of ``fuse``: names of the outputs that are asked for, so that others
       need not be computed;
+    - ``encode_from(batch, modality)``: those features that depend on one modality's data, where the
+      others need not be computed;
     - ``forward_up(maps)``: output maps (..., rows, columns) turned so that rows run forward and
       columns right, for maps that lie on the ground.
 

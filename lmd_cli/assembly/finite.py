@@ -1,4 +1,4 @@
-"""Whose NaN it is: the data's, the weights', or the network's own."""
+"""Finds the origin of non-finite values: the data, the weights or the network."""
 
 from __future__ import annotations
 
@@ -68,17 +68,17 @@ def first_module(network: Any, run: Callable[[], object]) -> str:
     """The first module that gives what is not finite for finite inputs, with its type."""
     if not isinstance(network, nn.Module):
         return ""
-    found: list[str] = []
-    with _Watch(network, found), torch.no_grad():
+    names: list[str] = []
+    with _Watch(network, names), torch.no_grad():
         run()
-    return found[0] if found else ""
+    return names[0] if names else ""
 
 
 class _Watch:
     """Writes down modules that make what is not finite; leaves no hooks behind."""
 
-    def __init__(self, network: nn.Module, found: list[str]) -> None:
-        self._network, self._found = network, found
+    def __init__(self, network: nn.Module, names: list[str]) -> None:
+        self._network, self._names = network, names
 
     def __enter__(self) -> None:
         named = [(name, module) for name, module in self._network.named_modules() if name]
@@ -91,7 +91,7 @@ class _Watch:
     def _hook(self, name: str) -> Callable[..., None]:
         def look(module: nn.Module, inputs: Any, output: Any) -> None:
             if any(_all_bad(output)) and not any(_all_bad(inputs)):
-                self._found.append(f"{name} ({type(module).__name__})")
+                self._names.append(f"{name} ({type(module).__name__})")
 
         return look
 

@@ -1,4 +1,4 @@
-"""Features and outputs of any network, asked for in one way and checked where they arrive."""
+"""Runs a network's encoders, fusion and tail, and checks what they return."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from torch.utils import _pytree as pytree
 
 from lmd_cli.assembly.contract import FusionNetwork, LinearFusion
 from lmd_cli.assembly.finite import bad_weights, whose
-from lmd_cli.assembly.targets import blamed
+from lmd_cli.assembly.targets import user_code
 from lmd_cli.config.compute import Precision
 from lmd_cli.decomposition import decompose
 from lmd_cli.decomposition.capture import recording
@@ -46,7 +46,7 @@ def encode_batch(
     kind = type(network).__name__
 
     def run() -> Any:
-        with torch.no_grad(), blamed(f"{kind}.encode at sample {sample}"):
+        with torch.no_grad(), user_code(f"{kind}.encode at sample {sample}"):
             return encode_features(network, batch, precision)
 
     features = run()
@@ -59,7 +59,7 @@ def encode_batch(
     own = getattr(network, "constants", None)
     if own is None:
         return ordered, {}
-    with torch.no_grad(), blamed(f"{kind}.constants at sample {sample}"):
+    with torch.no_grad(), user_code(f"{kind}.constants at sample {sample}"):
         constants = own(batch)
     if not isinstance(constants, Mapping):
         given = type(constants).__name__
@@ -108,9 +108,9 @@ def fuse_function(
 
     def fuse(**features: Any) -> Tensor:
         kind = type(network).__name__
-        with blamed(f"{kind}.fuse"):
-            found = network.fuse(features, **asked, **constants)
-        return _require_output(found, output, f"{kind}.fuse", network)
+        with user_code(f"{kind}.fuse"):
+            outputs = network.fuse(features, **asked, **constants)
+        return _require_output(outputs, output, f"{kind}.fuse", network)
 
     return fuse
 
@@ -122,26 +122,26 @@ def tail_output(network: LinearFusion, fused: Tensor, output: str) -> Tensor:
         ContractError: as :func:`fuse_function`'s.
     """
     kind = type(network).__name__
-    with blamed(f"{kind}.tail"):
-        found = network.tail(fused, [output])
-    return _require_output(found, output, f"{kind}.tail", network)
+    with user_code(f"{kind}.tail"):
+        outputs = network.tail(fused, [output])
+    return _require_output(outputs, output, f"{kind}.tail", network)
 
 
 def _takes_outputs(fuse: Callable[..., Any]) -> bool:
     return "outputs" in inspect.signature(fuse).parameters
 
 
-def _require_output(found: Any, output: str, what: str, network: Any) -> Tensor:
-    if not isinstance(found, Mapping):
-        given = type(found).__name__
+def _require_output(outputs: Any, output: str, what: str, network: Any) -> Tensor:
+    if not isinstance(outputs, Mapping):
+        given = type(outputs).__name__
         raise ContractError(f"{what} gave a {given}; expected a dict of tensors by name")
-    if output not in found:
-        known = [str(name) for name in found]
+    if output not in outputs:
+        known = [str(name) for name in outputs]
         near = get_close_matches(output, known, n=1, cutoff=0.4)
         hint = f"; did you mean {near[0]}?" if near else ""
         listed = ", ".join(known) or "nothing"
         raise ContractError(f"model.output is {output!r}; {what} gives {listed}{hint}")
-    value = found[output]
+    value = outputs[output]
     if not isinstance(value, Tensor) or not value.dtype.is_floating_point:
         given = str(value.dtype) if isinstance(value, Tensor) else type(value).__name__
         raise ContractError(
@@ -206,10 +206,10 @@ class Fused:
 
 def fused_parts(network: LinearFusion, features: Mapping[str, Tensor]) -> Fused:
     """The parts behind the fusion layer; it is linear, so one rule set serves all variants."""
-    found = decompose(lambda **f: network.fusion_layer(f), features)
-    bias = found.bias if found.has_bias else None
+    split = decompose(lambda **f: network.fusion_layer(f), features)
+    bias = split.bias if split.has_bias else None
     there = bias is not None and (recording(bias) or bool(bias.any()))
-    return Fused(found.total, dict(found.parts), bias if there else None)
+    return Fused(split.total, dict(split.parts), bias if there else None)
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
-"""The door through which every network and data set comes: a target's name to what it makes.
+"""Resolves the name of a target, and calls it to make a network or a data set.
 
-A target is ``package.module:name`` or a registered name: ours, or one that an installed package
-declares in its entry points ``lmd_cli.models`` and ``lmd_cli.data``. Only what the user's own
+A target is ``package.module:name`` or a registered name: a built-in one, or one that an installed
+package declares in its entry points ``lmd_cli.models`` and ``lmd_cli.data``. Only what the user's
 config names is imported; nothing is fetched.
 """
 
@@ -24,7 +24,7 @@ from lmd_cli.errors import ContractError, LmdError, out_of_memory
 Kind = Literal["model", "data"]
 #: Groups of entry points.
 GROUPS: dict[Kind, str] = {"model": "lmd_cli.models", "data": "lmd_cli.data"}
-#: Ours, which need no installation to be found.
+#: Built-in targets, which are found without an installation.
 BUILT_IN: dict[Kind, dict[str, str]] = {
     "model": {
         "simplebev": "lmd_cli.assembly.builtin:simplebev",
@@ -55,7 +55,7 @@ def make_target(
     folder = None if config_file is None else config_file.resolve().parent
     with _beside(folder):
         factory = _find(kind, target, where, folder)
-        with blamed(f"{where} with the options {dict(options)}"):
+        with user_code(f"{where} with the options {dict(options)}"):
             return factory(**options)
 
 
@@ -66,8 +66,8 @@ def registered(kind: Kind) -> dict[str, str]:
 
 
 @contextmanager
-def blamed(what: str) -> Iterator[None]:
-    """Exceptions of the user's code as a message with its line; ours, and memory's, go through.
+def user_code(what: str) -> Iterator[None]:
+    """Turns exceptions of user code into a message with its line; the program's go through.
 
     Raises:
         ContractError: ``what`` raised something.
@@ -124,21 +124,21 @@ def _find(kind: Kind, target: str, where: str, folder: Path | None) -> Callable[
             "your own give 'package.module:name'"
         )
     module_name, _, name = path.partition(":")
-    found: Any = _import(module_name, where, folder)
+    value: Any = _import(module_name, where, folder)
     for piece in name.split("."):
-        if not hasattr(found, piece):
-            raise ContractError(f"{where}: {_lacks(found, piece)}")
-        found = getattr(found, piece)
-    if not callable(found):
-        kind_of = type(found).__name__
+        if not hasattr(value, piece):
+            raise ContractError(f"{where}: {_lacks(value, piece)}")
+        value = getattr(value, piece)
+    if not callable(value):
+        kind_of = type(value).__name__
         raise ContractError(f"{where} is of type {kind_of}; expected a function or a class")
-    return found
+    return value
 
 
-def _lacks(found: Any, name: str) -> str:
-    named = getattr(found, "__name__", type(found).__name__)
-    file = getattr(found, "__file__", None)
-    known = [n for n, value in vars(found).items() if callable(value) and not n.startswith("_")]
+def _lacks(holder: Any, name: str) -> str:
+    named = getattr(holder, "__name__", type(holder).__name__)
+    file = getattr(holder, "__file__", None)
+    known = [n for n, value in vars(holder).items() if callable(value) and not n.startswith("_")]
     near = get_close_matches(name, known, n=1, cutoff=0.5)
     hint = f"; did you mean {near[0]!r}?" if near else ""
     return f"{named}{f' ({file})' if file else ''} has no {name!r}{hint}"

@@ -91,8 +91,8 @@ def activation_maps(
     }[method]()
     name = layer.partition("#")[0]
     runs = decompose(fuse, features, variant, layers=[name], root=network).layers
-    found = runs[name if layer == f"{name}#1" else layer]
-    parts = {**found.parts, "bias": found.bias}
+    recorded = runs[name if layer == f"{name}#1" else layer]
+    parts = {**recorded.parts, "bias": recorded.bias}
     return ActivationMaps(
         weighted(weights, activation),
         {name: weighted(weights, part[0]) for name, part in parts.items()},

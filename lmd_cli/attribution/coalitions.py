@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from lmd_cli.decomposition import Variant
 from lmd_cli.decomposition.pytrees import map_tensors
 
 T = TypeVar("T")
@@ -46,7 +47,7 @@ class Coalitions:
         samples: by the identity of a tree of features, the samples of its batch, if the function
             depends on nothing but its features.
         linear: the part that the network linearised at the clean sample gives for a modality's
-            features, called with the variant's name, the modality and them; ``None`` where nobody
+            features, called with the variant, the modality and them; ``None`` where nobody
             has worked it out.
     """
 
@@ -56,7 +57,7 @@ class Coalitions:
         *,
         broadcasts: bool,
         samples: Mapping[int, Sequence[Alone]] | None = None,
-        linear: Callable[[str, str, Any], Any] | None = None,
+        linear: Callable[[Variant, str, Any], Any] | None = None,
     ):
         self.function, self.broadcasts = function, broadcasts
         self.__wrapped__ = function
@@ -85,7 +86,7 @@ class Coalitions:
         other._key, other._gives_total, other._known = key, True, self._known
         return other
 
-    def linear(self, variant: str, modality: str, tree: Any) -> Any:
+    def linear(self, variant: Variant, modality: str, tree: Any) -> Any:
         """A modality's part of other features at the clean sample's operating point, if known."""
         return None if self._linear is None else self._linear(variant, modality, tree)
 
@@ -94,8 +95,8 @@ class Coalitions:
         at = (key, *((name, id(tree)) for name, tree in features.items()))
         if at not in self._made:
             self._made[at] = (dict(features), make())
-        found: T = self._made[at][1]
-        return found
+        value: T = self._made[at][1]
+        return value
 
     def value(self, features: Mapping[str, Any], absent: frozenset[str]) -> Any:
         """The function with the features of some modalities zeroed, without gradients."""
@@ -105,17 +106,17 @@ class Coalitions:
             if samples is None:
                 self._work_out(self._known, at, features, absent, dict(features))
             else:
-                found = [self._own(sample, absent) for sample in samples]
-                self._known[self._key, at] = (_joined(found), dict(features))
+                values = [self._own(sample, absent) for sample in samples]
+                self._known[self._key, at] = (_joined(values), dict(features))
         return self._known[self._key, at][0]
 
     def _whose(self, features: Mapping[str, Any], absent: frozenset[str]) -> Sequence[Alone] | None:
         """The samples that all present features are of, if they are of the same."""
-        found = [
+        owners = [
             self._samples.get(id(tree)) for name, tree in features.items() if name not in absent
         ]
-        first = found[0] if found else None
-        return first if all(samples is first for samples in found) else None
+        first = owners[0] if owners else None
+        return first if all(samples is first for samples in owners) else None
 
     def _own(self, sample: Alone, absent: frozenset[str]) -> Any:
         if (self._key, absent) not in sample.known:
@@ -137,18 +138,18 @@ class Coalitions:
             for name, tree in features.items()
         }
         with torch.no_grad():
-            found = self.function(**inputs)
+            value = self.function(**inputs)
         if self._gives_total:
-            found, total = found
+            value, total = value
             known.setdefault((PLAIN, at), (total, keep))
-        known[self._key, at] = (found, keep)
+        known[self._key, at] = (value, keep)
 
     def _zeros(self, leaf: Tensor) -> Tensor:
         return torch.zeros_like(leaf[:1] if self.broadcasts else leaf)
 
 
-def _joined(found: list[Any]) -> Any:
+def _joined(values: list[Any]) -> Any:
     """Trees of batch 1 as one of a larger batch."""
-    if len(found) == 1:
-        return found[0]
-    return pytree.tree_map(lambda *leaves: torch.cat(leaves), *found)
+    if len(values) == 1:
+        return values[0]
+    return pytree.tree_map(lambda *leaves: torch.cat(leaves), *values)

@@ -60,17 +60,17 @@ class _Gradients:
         return {name: target(tree) for name, tree in maps.items()}
 
     def _split(self, fuse: Fuse, features: Features) -> Maps:
-        found = Accumulator()
+        shares = Accumulator()
         for node, weight in self.nodes:
             for name in features:
                 with _forward_mode(self.name):
-                    found.add(name, derivative(fuse, features, name, node), weight)
-        return completed(run(fuse, features), {name: found.sums[name] for name in features})
+                    shares.add(name, derivative(fuse, features, name, node), weight)
+        return completed(run(fuse, features), {name: shares.sums[name] for name in features})
 
     def _by_captum(self, fuse: Fuse, features: Features, target: Target) -> dict[str, Tensor]:
         with autograd_followed(self.name):
-            found = summed_by_modality(self.attribute, fuse, features, target)
-        return completed(target(run(fuse, features)), found)
+            shares = summed_by_modality(self.attribute, fuse, features, target)
+        return completed(target(run(fuse, features)), shares)
 
     def attribute(
         self, forward: Forward, inputs: tuple[Tensor, ...], number: int
@@ -136,8 +136,8 @@ class IntegratedGradients(_Gradients):
             def scaled(*moved: Tensor, node: float = node) -> Tensor:
                 return forward(*(node * x for x in moved))
 
-            found = GradientTimesInput().attribute(scaled, inputs, number)
-            for total, term in zip(sums, found, strict=True):
+            shares = GradientTimesInput().attribute(scaled, inputs, number)
+            for total, term in zip(sums, shares, strict=True):
                 total += term.detach() * (weight / node)
         return tuple(sums)
 

@@ -60,7 +60,7 @@ class Lmd:
 
     def at(self, fuse: Fuse, features: Features) -> LmdExplainer:
         result = linearise(fuse, features, self.variant)
-        return LmdExplainer(fuse, features, result, self.variant.name)
+        return LmdExplainer(fuse, features, result, self.variant)
 
 
 def linearise(fuse: Fuse, features: Features, variant: Variant) -> Decomposition:
@@ -79,22 +79,22 @@ class LmdExplainer:
     Attributes:
         clean: the operating point's features.
         result: their decomposition, with its maps.
-        variant: its name.
+        variant: its rules.
     """
 
     fuse: Fuse
     clean: Features
     result: Decomposition
-    variant: str
+    variant: Variant
 
     def parts(self, features: Features) -> Maps:
         """The clean parts, or those of a perturbed input that goes through the clean sample's
         linear network (eq. 14). The bias, and the interaction with it, stays the clean sample's."""
         moved = [name for name, tree in features.items() if tree is not self.clean[name]]
-        found = {name: self._known(name, features[name]) for name in moved}
-        new = [name for name, part in found.items() if part is None]
-        found |= replay(self.result, features, only=new) if new else {}
-        return {**self.result.parts, **found, BIAS: self.result.bias}
+        perturbed = {name: self._known(name, features[name]) for name in moved}
+        new = [name for name, part in perturbed.items() if part is None]
+        perturbed |= replay(self.result, features, only=new) if new else {}
+        return {**self.result.parts, **perturbed, BIAS: self.result.bias}
 
     def _known(self, name: str, tree: Any) -> Any:
         """Its part, where a table of variants has worked it out."""
@@ -104,7 +104,7 @@ class LmdExplainer:
 
 class Relinearised:
     """LMD linearised anew at whatever it is asked about: how stable a modality's part is when only
-    another one was replaced. Its "keep" cells are not 1 by construction.
+    another one was replaced. Its "keep" comparisons are not 1 by construction.
 
     Args:
         variant: linearisation rules.

@@ -136,14 +136,14 @@ def _relevance(total: Tensor, inputs: Mapping[str, Any]) -> dict[str, Tensor]:
     """Coefficient times feature, summed over each modality: (B, n)."""
     tensors = {name: leaves(tree) for name, tree in inputs.items()}
     every = [leaf for own in tensors.values() for leaf in own]
-    found: dict[str, list[Tensor]] = {name: [] for name in inputs}
+    relevances: dict[str, list[Tensor]] = {name: [] for name in inputs}
     for column in total.unbind(1):
         coefficients = iter(_coefficients(column, every))
         for name, own in tensors.items():
-            found[name].append(sum(_weighted(next(coefficients), x, column) for x in own))  # type: ignore[arg-type]
+            relevances[name].append(sum(_weighted(next(coefficients), x, column) for x in own))  # type: ignore[arg-type]
     return {
         name: torch.stack(columns, 1) if columns else total.detach()[:, :0]
-        for name, columns in found.items()
+        for name, columns in relevances.items()
     }
 
 

@@ -85,15 +85,15 @@ def shapley(value: Callable[[Features, frozenset[str]], Any], features: Features
     Raises:
         MethodError: more than :data:`MOST_MODALITIES` modalities.
     """
-    names, found = tuple(features), Accumulator()
+    names, sums = tuple(features), Accumulator()
     require_few(names)
     for coalition in coalitions(names):
         v = value(features, frozenset(names) - coalition)
         for name in names:
-            found.add(name, v, shapley_weight(name in coalition, len(coalition), len(names)))
+            sums.add(name, v, shapley_weight(name in coalition, len(coalition), len(names)))
         if not coalition:
-            found.add(BIAS, v, 1.0)
-    return {name: found.sums[name] for name in (*names, BIAS)}
+            sums.add(BIAS, v, 1.0)
+    return {name: sums.sums[name] for name in (*names, BIAS)}
 
 
 def require_few(names: tuple[str, ...]) -> None:

@@ -1,1 +1,1 @@
-"""The command line: one thin module for each command: parse, call, show."""
+"""The command line: one module for each command, which parses options, calls a workflow, prints."""

@@ -1,4 +1,4 @@
-"""The command tree."""
+"""The Typer application with all commands."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from lmd_cli.cli import (
     table,
 )
 from lmd_cli.cli.errors import handled
+from lmd_cli.cli.options import expanded
 
 app = typer.Typer(
     name="lmd",
@@ -45,11 +46,11 @@ for module in (
     samples,
     synthesize,
 ):
-    app.command(module.__name__.rpartition(".")[2])(handled(module.command))
+    app.command(module.__name__.rpartition(".")[2])(handled(expanded(module.command)))
 
 
-def _version(wanted: bool) -> None:
-    if wanted:
+def _version(requested: bool) -> None:
+    if requested:
         from importlib.metadata import PackageNotFoundError, version
 
         try:

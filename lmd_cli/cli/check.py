@@ -15,11 +15,7 @@ if TYPE_CHECKING:
 
 
 def command(
-    config: options.Config,
-    settings: options.Settings = None,
-    dataroot: options.Dataroot = None,
-    checkpoint: options.Checkpoint = None,
-    device: options.Device = None,
+    given: options.NetworkOptions,
     output: Annotated[
         Path | None,
         typer.Option(metavar="DIR", file_okay=False, help="Also write checks.csv, coverage.csv."),
@@ -38,20 +34,20 @@ def command(
     """
     from lmd_cli.cli import show
 
-    run = options.load(config, settings, dataroot, checkpoint, device)
+    run = given.load()
     from lmd_cli.runtime.progress import make_progress
     from lmd_cli.workflows.check import preflight
 
-    found = preflight(run, make_progress(), files=files)
-    if verbose and found.coverage:
-        show.table(["module", "operation", "kind", "rule"], map(astuple, found.coverage))
-    show.table(["check", "result", "found"], [(c.name, c.status, c.detail) for c in found.checks])
+    report = preflight(run, make_progress(), files=files)
+    if verbose and report.coverage:
+        show.table(["module", "operation", "kind", "rule"], map(astuple, report.coverage))
+    show.table(["check", "result", "found"], [(c.name, c.status, c.detail) for c in report.checks])
     if output is not None:
-        show.files(_write(found, output))
-    raise typer.Exit(0 if found.ok else 1)
+        show.files(_write(report, output))
+    raise typer.Exit(0 if report.ok else 1)
 
 
-def _write(found: Preflight, folder: Path) -> list[Path]:
+def _write(report: Preflight, folder: Path) -> list[Path]:
     from lmd_cli.runtime.files import csv_lines, disk_errors, write_atomically
     from lmd_cli.workflows.check import Covered
     from lmd_cli.workflows.check_data import Check
@@ -59,8 +55,8 @@ def _write(found: Preflight, folder: Path) -> list[Path]:
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     rows: dict[str, tuple[Any, list[Any]]] = {
-        "checks.csv": (Check, found.checks),
-        "coverage.csv": (Covered, found.coverage),
+        "checks.csv": (Check, report.checks),
+        "coverage.csv": (Covered, report.coverage),
     }
     for name, (kind, entries) in rows.items():
         header = [column.name for column in fields(kind)]

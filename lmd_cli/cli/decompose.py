@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +11,7 @@ import typer
 from lmd_cli.cli import options
 
 
-class Style(StrEnum):
+class Style(str, Enum):
     """The paper's figures 2, 3 and 4."""
 
     POSITIVE = "positive"
@@ -20,7 +20,7 @@ class Style(StrEnum):
 
 
 def command(
-    config: options.Config,
+    given: options.NetworkOptions,
     sample_token: Annotated[
         str | None,
         typer.Option(metavar="TOKEN", help="Which sample (see lmd samples); the first if none."),
@@ -29,10 +29,6 @@ def command(
         str | None,
         typer.Option(metavar="BN-NORM[-ACT]", help="Rules; the config's first if none."),
     ] = None,
-    settings: options.Settings = None,
-    dataroot: options.Dataroot = None,
-    checkpoint: options.Checkpoint = None,
-    device: options.Device = None,
     output: options.Output = None,
     samples: Annotated[
         str | None,
@@ -60,7 +56,7 @@ def command(
     from lmd_cli.runtime.files import file_name
 
     chosen = [f"variants=[{variant}]"] if variant is not None else []
-    run = options.load(config, [*(settings or []), *chosen], dataroot, checkpoint, device)
+    run = given.load(*chosen)
     from lmd_cli.runtime.progress import make_progress
     from lmd_cli.workflows.decompose import (
         Pictures,
@@ -71,15 +67,15 @@ def command(
         write_sample,
     )
 
-    onwards = ("evaluate", *options.again(config, settings, dataroot, checkpoint, device))
+    next_command = ("evaluate", *given.arguments())
     styles = [one.value for one in style or [Style.POSITIVE]]
     pictures = Pictures.named(styles, [one.value for one in form or [options.Form.PNG]])
     results = Path("results") / run.name / "decompose"
     if samples is not None:
         several = decompose_several(run, samples.split(","), progress=make_progress())
-        show.files(write_grid(several, output or results / "grid", pictures), *onwards)
+        show.files(write_grid(several, output or results / "grid", pictures), *next_command)
         return
     split = decompose_sample(run, sample_token, progress=make_progress())
     files = write_sample(split, output or results / file_name(split.sample.token), pictures)
     show.lines(summary(split))
-    show.files(files, *onwards)
+    show.files(files, *next_command)

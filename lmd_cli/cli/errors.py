@@ -1,4 +1,4 @@
-"""The one place where errors become messages and exit codes: 2 input, 1 failure, 130 Ctrl-C."""
+"""Turns errors into messages and exit codes: 2 bad input, 1 failure, 130 Ctrl-C."""
 
 from __future__ import annotations
 
@@ -23,10 +23,10 @@ def handled(command: Callable[..., None]) -> Callable[..., None]:
         except KeyboardInterrupt as error:
             _leave(str(error) or "interrupted", INTERRUPTED)
         except Exception as error:
-            meant = None if kwargs.get("debug") else explain(error)
-            if meant is None:
+            explained = None if kwargs.get("debug") else explain(error)
+            if explained is None:
                 raise
-            _leave(f"error: {meant[0]}", meant[1])
+            _leave(f"error: {explained[0]}", explained[1])
 
     return run
 

@@ -6,7 +6,7 @@ import signal
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from enum import StrEnum
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypedDict
 
@@ -22,14 +22,14 @@ if TYPE_CHECKING:
     from lmd_cli.workflows.finish import RunSummary
 
 
-class OperatingPoint(StrEnum):
-    """Where LMD linearises the network when it looks at a perturbed input."""
+class OperatingPoint(str, Enum):
+    """Where LMD linearises the network for a perturbed input."""
 
     CLEAN = "clean"
     PERTURBED = "perturbed"
 
 
-class OnError(StrEnum):
+class OnError(str, Enum):
     """What to do with a sample whose files cannot be read."""
 
     STOP = "stop"
@@ -37,11 +37,7 @@ class OnError(StrEnum):
 
 
 def command(
-    config: options.Config,
-    settings: options.Settings = None,
-    dataroot: options.Dataroot = None,
-    checkpoint: options.Checkpoint = None,
-    device: options.Device = None,
+    given: options.NetworkOptions,
     precision: options.Precision = None,
     memory: options.Memory = None,
     output: options.Output = None,
@@ -82,8 +78,7 @@ def command(
     """
     from lmd_cli.runtime.ranks import launched
 
-    given = (dataroot, checkpoint, device, precision, memory, workers)
-    run = options.load(config, settings, *given)
+    run = given.load(precision=precision, memory=memory, workers=workers)
     folder = output or Path("results") / run.name
     shared: Shared = {
         "methods": method or (),
@@ -96,11 +91,11 @@ def command(
             _contribute(run, folder, rank, shared, debug)
             return
         summary = _evaluate(run, folder, limit, resume, overwrite, rank, shared)
-    _show(summary, ["report", folder, *options.vouching(run, config, settings)])
+    _show(summary, ["report", folder, *given.report_arguments(run)])
 
 
 class Shared(TypedDict):
-    """What every rank must be told alike."""
+    """Arguments that must be the same on every rank."""
 
     methods: Sequence[str]
     relinearise: bool
@@ -144,11 +139,11 @@ def _contribute(run: RunConfig, folder: Path, rank: Rank, shared: Shared, debug:
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None  # rank 0 says it
     except Exception as error:
-        meant = None if debug else explain(error)
-        if meant is None:
+        explained = None if debug else explain(error)
+        if explained is None:
             raise
-        typer.echo(printable(f"error in rank {rank.rank}: {meant[0]}"), err=True)
-        raise typer.Exit(meant[1]) from None
+        typer.echo(printable(f"error in rank {rank.rank}: {explained[0]}"), err=True)
+        raise typer.Exit(explained[1]) from None
 
 
 @contextmanager
@@ -172,10 +167,10 @@ def stoppable(folder: Path) -> Iterator[None]:
             signal.signal(signal.SIGTERM, before)
 
 
-def _show(summary: RunSummary, onwards: Sequence[object]) -> None:
+def _show(summary: RunSummary, next_command: Sequence[object]) -> None:
     from lmd_cli.cli import show
 
     header = [str(name) for name in summary.table.columns]
     show.table(header, [[str(cell) for cell in row] for row in summary.table.to_numpy()])
     show.lines(summary.notes)
-    show.files(summary.files, *onwards)
+    show.files(summary.files, *next_command)

@@ -1,8 +1,8 @@
-"""``lmd gradcam``: which activations of a layer, and whose, make a prediction."""
+"""``lmd gradcam``: class activation maps of a layer, in all and of each sensor's part."""
 
 from __future__ import annotations
 
-from enum import StrEnum
+from enum import Enum
 from pathlib import Path
 from typing import Annotated, cast
 
@@ -11,7 +11,7 @@ import typer
 from lmd_cli.cli import options
 
 
-class CamMethod(StrEnum):
+class CamMethod(str, Enum):
     """Where the channels' weights come from."""
 
     GRADCAM = "gradcam"
@@ -20,7 +20,7 @@ class CamMethod(StrEnum):
 
 
 def command(
-    config: options.Config,
+    given: options.NetworkOptions,
     layer: Annotated[
         str,
         typer.Option(
@@ -46,10 +46,6 @@ def command(
     method: Annotated[CamMethod, typer.Option(help="How channels are weighted.")] = (
         CamMethod.GRADCAM
     ),
-    settings: options.Settings = None,
-    dataroot: options.Dataroot = None,
-    checkpoint: options.Checkpoint = None,
-    device: options.Device = None,
     output: options.Output = None,
     form: Annotated[
         list[options.Form] | None,
@@ -59,11 +55,11 @@ def command(
 ) -> None:
     """Draw a layer's class activation map for a region, in all and for each sensor's part.
 
-    With a region or an object it is Seg-Grad-CAM and its kin; with a sensor's part, Radar-GradCAM.
+    With a region or an object it is Seg-Grad-CAM or a variant; with a sensor's part, Radar-GradCAM.
     """
     from lmd_cli.cli import show
 
-    run = options.load(config, settings, dataroot, checkpoint, device)
+    run = given.load()
     from lmd_cli.attribution.cam import Method
     from lmd_cli.report.figures.cam import CamRequest
     from lmd_cli.runtime.progress import make_progress
@@ -79,4 +75,4 @@ def command(
         f"score {maps.score:.4g}; largest value of "
         + ", ".join(f"{name} {float(values.max()):.3g}" for name, values in strengths.items())
     )
-    show.files(files, "decompose", *options.again(config, settings, dataroot, checkpoint, device))
+    show.files(files, "decompose", *given.arguments())

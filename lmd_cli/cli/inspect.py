@@ -1,4 +1,4 @@
-"""``lmd inspect``: which rule does every operation meet, and which has none?"""
+"""``lmd inspect``: lists the rule of every operation, and operations without a rule."""
 
 from __future__ import annotations
 
@@ -13,11 +13,7 @@ if TYPE_CHECKING:
 
 
 def command(
-    config: options.Config,
-    settings: options.Settings = None,
-    dataroot: options.Dataroot = None,
-    checkpoint: options.Checkpoint = None,
-    device: options.Device = None,
+    given: options.NetworkOptions,
     sample_token: Annotated[
         str | None, typer.Option(metavar="TOKEN", help="Which sample; the first if none.")
     ] = None,
@@ -28,37 +24,37 @@ def command(
 
     Exit code 0, or 1 if an operation has no rule; the call that would fill each gap is printed.
     """
-    run = options.load(config, settings, dataroot, checkpoint, device)
+    run = given.load()
     from lmd_cli.runtime.progress import make_progress
     from lmd_cli.workflows.inspect import inspect_network
 
-    found = inspect_network(run, sample_token, make_progress())
+    coverage = inspect_network(run, sample_token, make_progress())
     if json:
-        typer.echo(_json(found))
+        typer.echo(_json(coverage))
     else:
-        _show(found)
-    raise typer.Exit(1 if found.gaps else 0)
+        _show(coverage)
+    raise typer.Exit(1 if coverage.gaps else 0)
 
 
-def _json(found: Coverage) -> str:
+def _json(coverage: Coverage) -> str:
     from dataclasses import asdict
     from json import dumps
 
-    operations = [asdict(row) for row in found.rows]
-    return dumps({"gaps": len(found.gaps), "operations": operations}, indent=2)
+    operations = [asdict(row) for row in coverage.rows]
+    return dumps({"gaps": len(coverage.gaps), "operations": operations}, indent=2)
 
 
-def _show(found: Coverage) -> None:
+def _show(coverage: Coverage) -> None:
     from lmd_cli.cli import show
 
     rows = [
-        (r.module or "(root)", r.operation, str(r.calls), r.kind, r.equation) for r in found.rows
+        (r.module or "(root)", r.operation, str(r.calls), r.kind, r.equation) for r in coverage.rows
     ]
     show.table(["module", "operation", "calls", "kind", "rule"], rows)
-    for gap in found.gaps:
+    for gap in coverage.gaps:
         show.lines([f"gap: {gap.operation} in {gap.module or '(root)'}: {gap.reason}"])
         if gap.register:
             typer.echo(f"     fill it with: {gap.register}")
-    calls = sum(row.calls for row in found.rows)
-    lacking = f"{len(found.gaps)} without a rule" if found.gaps else "every one has a rule"
-    typer.echo(f"{len(found.rows)} operations, {calls} calls: {lacking}")
+    calls = sum(row.calls for row in coverage.rows)
+    gaps = f"{len(coverage.gaps)} without a rule" if coverage.gaps else "every one has a rule"
+    typer.echo(f"{len(coverage.rows)} operations, {calls} calls: {gaps}")

@@ -1,21 +1,30 @@
-"""Options that commands share."""
+"""Options that commands share, alone and in groups."""
 
 from __future__ import annotations
 
+import functools
+import inspect
 import json
-from enum import StrEnum
+from collections.abc import Callable
+from dataclasses import dataclass, fields, is_dataclass
+from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
 if TYPE_CHECKING:
     from lmd_cli.config.schema import RunConfig
 
-Config = Annotated[
-    str,
-    typer.Option("--config", "-c", metavar="YAML", help="A file, or a name in configs/."),
-]
+#: Options that stand for a key of the config.
+SHORT = {
+    "dataroot": "data.dataroot",
+    "checkpoint": "model.checkpoint",
+    "device": "device",
+    "precision": "compute.precision",
+    "memory": "compute.memory",
+    "workers": "workers",
+}
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the config; repeatable."),
@@ -60,7 +69,7 @@ Overwrite = Annotated[
 Debug = Annotated[bool, typer.Option("--debug", help="Show tracebacks.")]
 
 
-class Form(StrEnum):
+class Form(str, Enum):
     """Kinds of image files."""
 
     PNG = "png"
@@ -68,47 +77,77 @@ class Form(StrEnum):
     PDF = "pdf"
 
 
-def again(
-    config: str,
-    settings: list[str] | None,
-    dataroot: str | None = None,
-    checkpoint: str | None = None,
-    device: str | None = None,
-) -> list[str]:
-    """The same options as arguments, for a command to run next."""
-    short = {"--dataroot": dataroot, "--checkpoint": checkpoint, "--device": device}
-    given = [word for name, value in short.items() if value is not None for word in (name, value)]
-    repeated = [word for setting in settings or [] for word in ("--set", setting)]
-    return ["--config", config, *repeated, *given]
+@dataclass(frozen=True)
+class DataOptions:
+    """Which samples: the options of every command that reads a config."""
+
+    config: Annotated[
+        str, typer.Option("--config", "-c", metavar="YAML", help="A file, or a name in configs/.")
+    ]
+    settings: Settings = None
+    dataroot: Dataroot = None
+
+    def load(self, *more: str, **short: object) -> RunConfig:
+        """The config with the command line's values; the short options win over ``--set``.
+
+        Args:
+            more: further ``KEY=VALUE``.
+            short: further values of :data:`SHORT`.
+        """
+        from lmd_cli.config.loading import load_config
+
+        values = {k: v for k, v in (vars(self) | short).items() if k in SHORT and v is not None}
+        given = [f"{SHORT[name]}={json.dumps(value)}" for name, value in values.items()]
+        return load_config(self.config, [*(self.settings or []), *more, *given])
+
+    def arguments(self) -> list[str]:
+        """The same options as arguments, for a command to run next."""
+        values = {k: v for k, v in vars(self).items() if k in SHORT and v is not None}
+        given = [word for name, value in values.items() for word in (f"--{name}", value)]
+        repeated = [word for setting in self.settings or [] for word in ("--set", setting)]
+        return ["--config", self.config, *repeated, *given]
+
+    def report_arguments(self, run: RunConfig) -> list[str]:
+        """What ``lmd report`` needs as well if the run's code is the user's."""
+        from lmd_cli.config.schema import is_custom
+
+        custom = is_custom(run.model) or is_custom(run.data)
+        return DataOptions(self.config, self.settings).arguments() if custom else []
 
 
-def vouching(run: RunConfig, config: str, settings: list[str] | None) -> list[str]:
-    """What ``lmd report`` needs besides, if the run's code is the user's own."""
-    from lmd_cli.config.schema import is_own
+@dataclass(frozen=True)
+class NetworkOptions(DataOptions):
+    """Which network on which samples, and where it runs."""
 
-    return again(config, settings) if is_own(run.model) or is_own(run.data) else []
+    checkpoint: Checkpoint = None
+    device: Device = None
 
 
-def load(
-    config: str,
-    settings: list[str] | None,
-    dataroot: str | None = None,
-    checkpoint: str | None = None,
-    device: str | None = None,
-    precision: str | None = None,
-    memory: str | None = None,
-    workers: int | None = None,
-) -> RunConfig:
-    """The config with the command line's values; the short options win over ``--set``."""
-    from lmd_cli.config.loading import load_config
-
-    short = {
-        "data.dataroot": dataroot,
-        "model.checkpoint": checkpoint,
-        "device": device,
-        "compute.precision": precision,
-        "compute.memory": memory,
-        "workers": workers,
+def expanded(command: Callable[..., None]) -> Callable[..., None]:
+    """The command as Typer takes it: with the options of a group in place of the group."""
+    parameters = inspect.signature(command, eval_str=True).parameters.values()
+    groups: dict[str, Any] = {
+        p.name: p.annotation for p in parameters if is_dataclass(p.annotation)
     }
-    given = [f"{key}={json.dumps(value)}" for key, value in short.items() if value is not None]
-    return load_config(config, [*(settings or []), *given])
+
+    @functools.wraps(command)
+    def run(**values: Any) -> None:
+        for name, group in groups.items():
+            values[name] = group(**{field.name: values.pop(field.name) for field in fields(group)})
+        command(**values)
+
+    options = [option for parameter in parameters for option in _options(parameter)]
+    # Typer reads both; `wraps` would leave those of the command.
+    vars(run)["__signature__"] = inspect.Signature(options)
+    run.__annotations__ = {option.name: option.annotation for option in options}
+    return run
+
+
+def _options(parameter: inspect.Parameter) -> list[inspect.Parameter]:
+    """A parameter, or the fields of its group; by keyword, so that defaults need not be last."""
+    group: Any = parameter.annotation
+    if not is_dataclass(group):
+        return [parameter.replace(kind=parameter.KEYWORD_ONLY)]
+    hints = get_type_hints(group, include_extras=True)
+    fields_of = inspect.signature(parameter.annotation).parameters.values()
+    return [f.replace(kind=f.KEYWORD_ONLY, annotation=hints[f.name]) for f in fields_of]

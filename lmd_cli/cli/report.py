@@ -1,4 +1,4 @@
-"""``lmd report``: a run as one page to look at and to hand over."""
+"""``lmd report``: makes one HTML page of a run."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def command(
     from lmd_cli.runtime.progress import make_progress
     from lmd_cli.workflows.report import ReportOptions, make_report
 
-    own = None if config is None else options.load(config, settings)
+    own = None if config is None else options.DataOptions(config, settings).load()
     where = (dataroot, checkpoint, device)
     chosen = ReportOptions(variant, viewer, limit, survey, *where, trust, own)
     progress = make_progress()

@@ -10,14 +10,12 @@ from lmd_cli.cli import options
 
 
 def command(
-    config: options.Config,
-    settings: options.Settings = None,
-    dataroot: options.Dataroot = None,
+    given: options.DataOptions,
     limit: Annotated[int | None, typer.Option(min=1, metavar="K", help="Only the first K.")] = None,
     debug: options.Debug = False,
 ) -> None:
     """List the samples in order, one a line: index, token, scene."""
-    run = options.load(config, settings, dataroot)
+    run = given.load()
     from lmd_cli.assembly.build import build_dataset
     from lmd_cli.cli import show
     from lmd_cli.runtime.progress import make_progress

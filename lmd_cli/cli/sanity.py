@@ -11,11 +11,7 @@ from lmd_cli.cli import options
 
 
 def command(
-    config: options.Config,
-    settings: options.Settings = None,
-    dataroot: options.Dataroot = None,
-    checkpoint: options.Checkpoint = None,
-    device: options.Device = None,
+    given: options.NetworkOptions,
     output: options.Output = None,
     limit: Annotated[
         int, typer.Option(min=1, metavar="K", help="The first K samples; rows are their means.")
@@ -30,7 +26,7 @@ def command(
     """
     from lmd_cli.cli import show
 
-    run = options.load(config, settings, dataroot, checkpoint, device)
+    run = given.load()
     folder = output or Path("results") / run.name / "sanity"
     from lmd_cli.report.figures.sanity import sanity_table
     from lmd_cli.runtime.progress import make_progress
@@ -38,10 +34,9 @@ def command(
 
     progress = make_progress()
     try:
-        found = run_sanity(run, folder, limit, overwrite=overwrite, progress=progress)
+        summary = run_sanity(run, folder, limit, overwrite=overwrite, progress=progress)
     finally:
         progress.close()
-    show.table(*sanity_table(found.rows))
-    show.lines(found.notes)
-    same = options.again(config, settings, dataroot, checkpoint, device)
-    show.files(found.files, "evaluate", *same)
+    show.table(*sanity_table(summary.rows))
+    show.lines(summary.notes)
+    show.files(summary.files, "evaluate", *given.arguments())

@@ -1,7 +1,8 @@
-"""``lmd score``: which method tells what each sensor saw?"""
+"""``lmd score``: scores attribution methods against what each sensor could see."""
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,15 +11,26 @@ import typer
 from lmd_cli.cli import options
 
 if TYPE_CHECKING:
-    from lmd_cli.workflows.score import ScoreSummary
+    from lmd_cli.workflows.score_results import ScoreSummary
+
+
+class GroundTruthKind(str, Enum):
+    """What methods are scored against."""
+
+    RECORDED = "recorded"
+    INTERVENTION = "intervention"
+    BOTH = "both"
+
+
+class FillKind(str, Enum):
+    """What fills an object's region of an image."""
+
+    INPAINT = "inpaint"
+    RING = "ring"
 
 
 def command(
-    config: options.Config,
-    settings: options.Settings = None,
-    dataroot: options.Dataroot = None,
-    checkpoint: options.Checkpoint = None,
-    device: options.Device = None,
+    given: options.NetworkOptions,
     output: options.Output = None,
     method: options.Methods = None,
     limit: Annotated[
@@ -27,24 +39,42 @@ def command(
     resamples: Annotated[
         int, typer.Option(min=1, metavar="N", help="Resamples of the bootstrap intervals.")
     ] = 1000,
+    truth: Annotated[
+        GroundTruthKind | None,
+        typer.Option(
+            help="What was recorded, interventions on objects, or both (default: recorded where "
+            "there is such a truth, else intervention)."
+        ),
+    ] = None,
+    fill: Annotated[
+        FillKind,
+        typer.Option(help="Interventions: what fills an image; ring is the mean colour around."),
+    ] = FillKind.INPAINT,
+    margin: Annotated[
+        float,
+        typer.Option(min=0.0, max=10.0, metavar="M", help="Interventions: metres around a box."),
+    ] = 0.5,
     overwrite: options.Overwrite = False,
     debug: options.Debug = False,
 ) -> None:
-    """Score methods of attribution against what each sensor could see, where that is known.
+    """Score methods of attribution against what each sensor could see, or what it carries.
 
-    Writes score.csv, score.png, vehicles.csv and times.csv to results/<config name>/score. A run
-    that was interrupted goes on with the same command.
+    Where nobody recorded what each sensor could see, every detected vehicle is taken out of one
+    sensor's raw data at a time, and the prediction's drop says which sensor carries it. Writes
+    score.csv, score.png, vehicles.csv, times.csv and interventions.csv to
+    results/<config name>/score. A run that was interrupted goes on with the same command.
     """
     from lmd_cli.cli import show
 
-    run = options.load(config, settings, dataroot, checkpoint, device)
+    run = given.load()
     folder = output or Path("results") / run.name / "score"
+    from lmd_cli.data import RemovalSettings
     from lmd_cli.runtime.progress import make_progress
     from lmd_cli.workflows.score import score
 
     progress = make_progress()
     try:
-        found = score(
+        summary = score(
             run,
             folder,
             method or (),
@@ -52,23 +82,24 @@ def command(
             resamples=resamples,
             overwrite=overwrite,
             progress=progress,
+            truth=None if truth is None else truth.value,
+            removal=RemovalSettings(margin, fill.value),
         )
     finally:
         progress.close()
-    picture = _picture(found, folder)
+    picture = _picture(summary, folder)
     from lmd_cli.report.figures.scores import score_table
 
-    header, rows = score_table(found.scores, found.seconds, found.plain_seconds)
+    header, rows = score_table(summary.scores, summary.seconds, summary.plain_seconds)
     show.table(header, rows)
-    show.lines(found.notes)
-    same = options.again(config, settings, dataroot, checkpoint, device)
-    show.files([*found.files, picture], "sanity", *same)
+    show.lines(summary.notes)
+    show.files([*summary.files, picture], "sanity", *given.arguments())
 
 
-def _picture(found: ScoreSummary, folder: Path) -> Path:
+def _picture(summary: ScoreSummary, folder: Path) -> Path:
     from lmd_cli.report.figures.scores import score_png
     from lmd_cli.runtime.files import write_atomically
 
     path = folder / "score.png"
-    write_atomically(path, score_png(found.scores))
+    write_atomically(path, score_png(summary.scores))
     return path

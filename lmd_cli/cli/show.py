@@ -1,4 +1,4 @@
-"""What commands print."""
+"""Prints tables, notes, written files and the next command."""
 
 from __future__ import annotations
 
@@ -61,15 +61,15 @@ def lines(notes: Iterable[str]) -> None:
         typer.echo(printable(note))
 
 
-def files(paths: Sequence[Path], *onwards: object) -> None:
+def files(paths: Sequence[Path], *next_command: object) -> None:
     """Which files there are; with a command to run next, where they are and what it is, last."""
     folder = paths[0].parent
     typer.echo(printable(f"files in {folder}: {', '.join(path.name for path in paths)}"))
-    if onwards:
-        ending(folder, *onwards)
+    if next_command:
+        ending(folder, *next_command)
 
 
-def ending(place: Path, *onwards: object) -> None:
+def ending(place: Path, *next_command: object) -> None:
     """The last line of a long command: where the results are, and the command to run next."""
-    command = shlex.join(["lmd", *map(str, onwards)])
+    command = shlex.join(["lmd", *map(str, next_command)])
     typer.echo(printable(f"results: {place}; next: {command}"))

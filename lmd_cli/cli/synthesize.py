@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import StrEnum
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +11,7 @@ import typer
 from lmd_cli.cli import options
 
 
-class Split(StrEnum):
+class Split(str, Enum):
     """Whose scene names to use."""
 
     MINI_VAL = "mini_val"

@@ -17,11 +17,7 @@ def command(
     number: Annotated[
         str, typer.Argument(metavar="NUMBER|all", help="The paper's number, or all.")
     ],
-    config: options.Config,
-    settings: options.Settings = None,
-    dataroot: options.Dataroot = None,
-    checkpoint: options.Checkpoint = None,
-    device: options.Device = None,
+    given: options.NetworkOptions,
     output: options.Output = None,
     limit: Annotated[
         int | None, typer.Option(min=1, metavar="K", help="Only the first K samples of the cycle.")
@@ -39,7 +35,7 @@ def command(
     """
     from lmd_cli.cli import show
 
-    run = options.load(config, settings, dataroot, checkpoint, device)
+    run = given.load()
     from lmd_cli.runtime.progress import make_progress
     from lmd_cli.workflows.table import reproduce, table_numbers
 
@@ -64,10 +60,9 @@ def command(
     for table in made.tables.values():
         _show(table)
     show.lines(f"not made: {why}" for why in made.left_out.values())
-    same = options.again(config, settings, dataroot, checkpoint, device)
-    report = ["report", folder / "run", *options.vouching(run, config, settings)]
-    onwards = report if made.run is not None else ["evaluate", *same]
-    show.files(made.files, *onwards)
+    report = ["report", folder / "run", *given.report_arguments(run)]
+    next_command = report if made.run is not None else ["evaluate", *given.arguments()]
+    show.files(made.files, *next_command)
 
 
 def _show(table: Table) -> None:

@@ -1,1 +1,1 @@
-"""The YAML that a run is described in: its schema, and how it is loaded."""
+"""The YAML config of a run: its schema and its loading."""

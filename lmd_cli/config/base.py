@@ -1,4 +1,4 @@
-"""What the sections of the YAML's schema are made of."""
+"""Base class, key declarations and messages of the YAML's schema."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def expected_of(field: FieldInfo | None) -> str:
     return str(extra["expected"]) if isinstance(extra, dict) else "another value"
 
 
-def told(
+def problems_of(
     error: ValidationError, schema: type[Section], prefix: str, more: Collection[str] = ()
 ) -> str:
     """One line for each problem with the values of one section.
@@ -43,11 +43,11 @@ def told(
         prefix: of the keys, as the user sees them.
         more: keys that are allowed besides the schema's.
     """
-    lines = (_told(detail, schema, prefix, more) for detail in error.errors(include_url=False))
+    lines = (_problem(detail, schema, prefix, more) for detail in error.errors(include_url=False))
     return "\n".join(dict.fromkeys(lines))
 
 
-def _told(detail: Any, schema: type[Section], prefix: str, more: Collection[str]) -> str:
+def _problem(detail: Any, schema: type[Section], prefix: str, more: Collection[str]) -> str:
     if not detail["loc"]:
         return f"{prefix}: {detail['msg']}"
     name = str(detail["loc"][0])

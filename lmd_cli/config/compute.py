@@ -22,8 +22,8 @@ def parse_size(text: str) -> int:
     Raises:
         ValueError: it is no size, or no whole byte.
     """
-    found = _SIZE.fullmatch(text.strip())
-    size = int(float(found[1]) * _UNITS[found[2]]) if found else 0
+    match = _SIZE.fullmatch(text.strip())
+    size = int(float(match[1]) * _UNITS[match[2]]) if match else 0
     if size < 1:
         raise ValueError(f"expected {_MEMORY}")
     return size

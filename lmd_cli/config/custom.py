@@ -1,4 +1,4 @@
-"""The ``model`` and ``data`` sections of a network and a data set that are not ours."""
+"""The schema of ``model`` and ``data`` sections that name a user's network or data set."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 from lmd_cli.config.base import Section, option
 
 #: Tag of these schemas among those that a section can have.
-OWN = "own"
+CUSTOM = "custom"
 #: Names of parts and of their sum, which no modality may have.
 RESERVED = ("bias", "interaction", "total", "prediction")
 TARGET = (
@@ -41,7 +41,7 @@ def ema_option() -> Any:
     )
 
 
-class OwnModelConfig(Section):
+class CustomModelConfig(Section):
     """A network of one's own: see docs/extending.md."""
 
     target: str = target_option()
@@ -79,15 +79,15 @@ class OwnModelConfig(Section):
         return value
 
 
-class OwnDataConfig(Section):
+class CustomDataConfig(Section):
     """A data set of one's own: see docs/extending.md."""
 
     target: str = target_option()
     options: dict[str, Any] = options_option()
 
 
-def is_own(section: Any) -> bool:
+def is_custom(section: Any) -> bool:
     """Whether a ``model`` or ``data`` section, parsed or not, names a target."""
     if isinstance(section, Mapping):
         return "target" in section
-    return isinstance(section, OwnModelConfig | OwnDataConfig)
+    return isinstance(section, CustomModelConfig | CustomDataConfig)

@@ -1,4 +1,4 @@
-"""From a YAML file and ``--set`` values to a checked config, or a message that names the key."""
+"""Loads and validates a config from a YAML file and ``--set`` values."""
 
 from __future__ import annotations
 
@@ -49,9 +49,9 @@ def find_config(name: str) -> Path:
     given = Path(name).expanduser()
     bare = given.name == name
     folders = (Path(), Path("configs"), shipped("configs")) if bare else (Path(),)
-    found = first_file(folder / f"{given}{suffix}" for folder in folders for suffix in SUFFIXES)
-    if found is not None:
-        return found
+    file = first_file(folder / f"{given}{suffix}" for folder in folders for suffix in SUFFIXES)
+    if file is not None:
+        return file
     known = [path.name for folder in ("configs", shipped("configs")) for path in _yamls(folder)]
     wanted = given.with_suffix(".yaml").name if given.name else name
     raise ConfigError(f"config {name} not found; there are {listing(known, wanted)}")

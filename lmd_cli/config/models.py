@@ -7,15 +7,14 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Discriminator, Field, Tag, field_validator
 
-from lmd_cli.config.base import Pixels, Positive, Section, option
-from lmd_cli.config.custom import OWN, OwnModelConfig, ema_option, is_own
+from lmd_cli.config.base import Pixels, Section, option
+from lmd_cli.config.custom import CUSTOM, CustomModelConfig, ema_option, is_custom
+from lmd_cli.config.sizes import Cells, CRNSizes, Encoder, SimpleBEVSizes, section_of
 
 #: ``model.checkpoint`` for seeded random weights.
 RANDOM = "random"
 
-Cells = Annotated[int, Field(ge=8, le=2000)]
 Levels = Annotated[int, Field(ge=1, le=100)]
-Blocks = tuple[Positive, Positive, Positive]
 Bounds = tuple[float, float, float, float, float, float]
 NETWORKS = "simplebev or crn"
 #: Sensor sets that SimpleBEV can fuse; channels are concatenated in this order.
@@ -47,27 +46,9 @@ def image_size_option(height: int, width: int) -> Any:
     )
 
 
-class WidthsConfig(Section):
+@section_of(SimpleBEVSizes)
+class SimpleBEVSizesConfig(Section):
     """Channels and block counts of SimpleBEV; the published ones by default."""
-
-    latent: Positive = option("channels of camera features and heads", "a positive integer", 128)
-    stem: Positive = option("channels of the encoder's first convolution", "a positive integer", 64)
-    encoder_blocks: Blocks | None = option(
-        "residual blocks in the encoder's three stages; none for the encoder's own",
-        "three positive integers",
-        None,
-        strict=False,
-    )
-    upsampling: Positive = option(
-        "channels of the encoder's upsampling block", "a positive integer", 512
-    )
-    decoder: Positive = option("channels of the decoder's first stage", "a positive integer", 64)
-    decoder_blocks: Blocks = option(
-        "residual blocks in the decoder's three stages",
-        "three positive integers",
-        (2, 2, 2),
-        strict=False,
-    )
 
 
 class SimpleBEVConfig(Section):
@@ -80,7 +61,7 @@ class SimpleBEVConfig(Section):
         ("camera", "radar"),
         strict=False,
     )
-    encoder: Literal["res50", "res101"] = option("image encoder", "res50 or res101", "res101")
+    encoder: Encoder = option("image encoder", "res50 or res101", "res101")
     radar: Literal["metaradar", "occupancy"] = option(
         "what a radar voxel holds: 16 features of its point, or one bit",
         "metaradar or occupancy",
@@ -99,8 +80,8 @@ class SimpleBEVConfig(Section):
         None,
         strict=False,
     )
-    widths: WidthsConfig = option(
-        "channels and block counts", "a mapping", default_factory=WidthsConfig
+    widths: SimpleBEVSizesConfig = option(
+        "channels and block counts", "a mapping", default_factory=SimpleBEVSizesConfig
     )
     checkpoint: str = checkpoint_option()
     ema: bool = ema_option()
@@ -126,76 +107,9 @@ class SimpleBEVConfig(Section):
         return value
 
 
-Channels = Positive
-Three = tuple[Positive, Positive, Positive]
-Four = tuple[Positive, Positive, Positive, Positive]
-THREE, FOUR = "three positive integers", "four positive integers"
-
-
+@section_of(CRNSizes, optional=True)
 class CRNSizesConfig(Section):
     """Sizes of CRN that differ from the published network's; a key left out keeps its value."""
-
-    depth: tuple[float, float, float] | None = option(
-        "depth bins: first, end of the last, step, metres",
-        "[first, end, step] in metres",
-        None,
-        strict=False,
-    )
-    extent: float | None = option(
-        "the bird's-eye view reaches this far, metres", "a positive number", None, gt=0, le=1000
-    )
-    cells: Cells | None = option(
-        "rows and columns of the bird's-eye view", "a multiple of 8, from 8 to 2000", None
-    )
-    radar_slots: Positive | None = option("radar points of a view", "a positive integer", None)
-    backbone_blocks: Four | None = option(
-        "residual blocks in the image backbone's stages", FOUR, None, strict=False
-    )
-    backbone_width: Channels | None = option(
-        "channels of the image backbone's first stage", "a positive integer", None
-    )
-    image_neck: Channels | None = option(
-        "channels of each branch of the image neck", "a positive integer", None
-    )
-    depth_net: Channels | None = option("channels of the depth net", "a positive integer", None)
-    context: Channels | None = option(
-        "channels of each sensor's half of the bird's-eye view", "a positive integer", None
-    )
-    pillar: tuple[Positive, Positive] | None = option(
-        "channels of the pillar layers", "two positive integers, the first even", None, strict=False
-    )
-    pillar_points: Positive | None = option("points of a pillar", "a positive integer", None)
-    max_pillars: Positive | None = option("pillars of a view", "a positive integer", None)
-    radar_widths: Three | None = option(
-        "channels of the radar backbone's stages", THREE, None, strict=False
-    )
-    radar_layers: Three | None = option(
-        "convolutions behind the first in each of them", THREE, None, strict=False
-    )
-    radar_neck: Channels | None = option(
-        "channels of each branch of the radar neck", "a positive integer", None
-    )
-    embed: Channels | None = option(
-        "channels of the fuser", "a positive even integer, a multiple of heads", None
-    )
-    layers: Positive | None = option("layers of the fuser", "a positive integer", None)
-    heads: Positive | None = option("attention heads", "a positive integer", None)
-    points: Positive | None = option(
-        "sampling points of each head and sensor", "a positive integer", None
-    )
-    trunk: Channels | None = option(
-        "channels of the head's first stage", "a positive integer", None
-    )
-    trunk_blocks: Three | None = option(
-        "residual blocks in the head's stages", THREE, None, strict=False
-    )
-    head_neck: Channels | None = option(
-        "channels of each branch of the head's neck", "a positive integer", None
-    )
-    head: Channels | None = option("channels of the task heads", "a positive integer", None)
-    tasks: tuple[list[str], ...] | None = option(
-        "detection classes of each task head", "a list of lists of names", None, strict=False
-    )
 
 
 class CRNConfig(Section):
@@ -240,7 +154,7 @@ class CRNConfig(Section):
 MODELS: dict[str, type[Section]] = {
     "simplebev": SimpleBEVConfig,
     "crn": CRNConfig,
-    OWN: OwnModelConfig,
+    CUSTOM: CustomModelConfig,
 }
 #: The network of a section that does not name a known one; its ``name`` is then refused.
 DEFAULT = "simplebev"
@@ -248,15 +162,15 @@ DEFAULT = "simplebev"
 
 def network_of(section: Any) -> str:
     """Which of :data:`MODELS` a ``model`` section, parsed or not, belongs to."""
-    if is_own(section):
-        return OWN
+    if is_custom(section):
+        return CUSTOM
     name = section.get("name") if isinstance(section, Mapping) else getattr(section, "name", None)
-    return name if isinstance(name, str) and name in MODELS and name != OWN else DEFAULT
+    return name if isinstance(name, str) and name in MODELS and name != CUSTOM else DEFAULT
 
 
 ModelConfig = Annotated[
     Annotated[SimpleBEVConfig, Tag("simplebev")]
     | Annotated[CRNConfig, Tag("crn")]
-    | Annotated[OwnModelConfig, Tag(OWN)],
+    | Annotated[CustomModelConfig, Tag(CUSTOM)],
     Discriminator(network_of),
 ]

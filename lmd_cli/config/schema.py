@@ -1,15 +1,23 @@
-"""What a run is: the YAML's schema, every key documented where it is declared."""
+"""The schema of a run's config; every key is documented where it is declared."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, PrivateAttr, Tag, field_validator
+from pydantic import (
+    Discriminator,
+    Field,
+    PrivateAttr,
+    SerializerFunctionWrapHandler,
+    Tag,
+    field_validator,
+    model_serializer,
+)
 
 from lmd_cli.config.base import Positive, Section, option
 from lmd_cli.config.compute import ComputeConfig
-from lmd_cli.config.custom import OWN, OwnDataConfig, OwnModelConfig, is_own
+from lmd_cli.config.custom import CUSTOM, CustomDataConfig, CustomModelConfig, is_custom
 from lmd_cli.config.data import SYNTHETIC, DataConfig
 from lmd_cli.config.models import RANDOM, CRNConfig, ModelConfig, SimpleBEVConfig
 
@@ -17,25 +25,28 @@ __all__ = [
     "RANDOM",
     "SYNTHETIC",
     "CRNConfig",
+    "CustomDataConfig",
+    "CustomModelConfig",
     "DataConfig",
-    "OwnDataConfig",
-    "OwnModelConfig",
     "RunConfig",
     "SimpleBEVConfig",
-    "is_own",
+    "is_custom",
 ]
 
 #: The schema of each source of samples.
-SOURCES: dict[str, type[Section]] = {"nuscenes": DataConfig, OWN: OwnDataConfig}
+SOURCES: dict[str, type[Section]] = {"nuscenes": DataConfig, CUSTOM: CustomDataConfig}
+
+
+Probability = Annotated[float, Field(gt=0, lt=1)]
 
 
 def source_of(section: Any) -> str:
     """Which of :data:`SOURCES` a ``data`` section, parsed or not, belongs to."""
-    return OWN if is_own(section) else "nuscenes"
+    return CUSTOM if is_custom(section) else "nuscenes"
 
 
 SourceConfig = Annotated[
-    Annotated[DataConfig, Tag("nuscenes")] | Annotated[OwnDataConfig, Tag(OWN)],
+    Annotated[DataConfig, Tag("nuscenes")] | Annotated[CustomDataConfig, Tag(CUSTOM)],
     Discriminator(source_of),
 ]
 
@@ -72,6 +83,13 @@ class RunConfig(Section):
     )
     perturbation: PerturbationConfig = option(
         "the protocol of Appendix D.4", "a mapping", default_factory=PerturbationConfig
+    )
+    detection: Probability | Literal["auto"] = option(
+        "probability above which a vehicle counts as detected: that of the output's mean logit "
+        "over the footprint, or of its peak there where the output is a heat map; auto: 0.5, for "
+        "heat maps 0.3. Not recorded where it is auto",
+        "auto, or a number between 0 and 1",
+        "auto",
     )
     bilinear: Literal["bias", "interaction"] = option(
         "where products of different sensors are reported (attention): in the bias, as the paper "
@@ -143,6 +161,14 @@ class RunConfig(Section):
         if twice:
             raise ValueError(f"{twice[0]} is listed twice")
         return names
+
+    @model_serializer(mode="wrap")
+    def _without_defaults(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without what earlier versions did not have, unless it is set: their runs go on."""
+        values: dict[str, Any] = dump(self)
+        if values.get("detection") == "auto":
+            del values["detection"]
+        return values
 
     def with_origin(self, source: Path) -> RunConfig:
         """This config, knowing the file it came from."""

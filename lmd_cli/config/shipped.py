@@ -1,4 +1,4 @@
-"""Files that come with the program: ``configs/`` and ``models/``, in a checkout or installed."""
+"""Locates the configs and models that come with the program, in a checkout or installed."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""YAML that anybody may have written: bounded, and every problem told with its line and key."""
+"""Parses YAML within bounds, and reports every problem with its line and key."""
 
 from __future__ import annotations
 

@@ -2,6 +2,7 @@
 
 from lmd_cli.data.boxes import Box3D
 from lmd_cli.data.crn import EgoBox, KeyframeSamples
+from lmd_cli.data.interventions import RemovalSettings, Removed
 from lmd_cli.data.loading import Loaded, Reader, Unreadable, default_workers, read_ahead
 from lmd_cli.data.nuscenes.radar_files import RadarFilters
 from lmd_cli.data.nuscenes.rig import Channels
@@ -19,6 +20,8 @@ __all__ = [
     "RadarFilters",
     "Reader",
     "Region",
+    "RemovalSettings",
+    "Removed",
     "Sample",
     "Unreadable",
     "collate",

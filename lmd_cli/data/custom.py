@@ -1,4 +1,4 @@
-"""A data set of the user's own as samples."""
+"""Adapts a user's data set to the interface of samples."""
 
 from __future__ import annotations
 
@@ -10,6 +10,8 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from lmd_cli.data.interventions import RemovalSettings, Removed
+from lmd_cli.data.regions import Region
 from lmd_cli.data.sample import Sample
 from lmd_cli.errors import ContractError, DataError
 from lmd_cli.runtime.printable import one_line
@@ -18,7 +20,7 @@ from lmd_cli.runtime.printable import one_line
 EXPECTED = "a dict of tensors by name, or an lmd_cli.data.Sample"
 
 
-class OwnSamples:
+class CustomSamples:
     """Any map-style data set with the attributes that the rest of the program reads.
 
     Args:
@@ -61,10 +63,10 @@ class OwnSamples:
         self.scene_names = list(dict.fromkeys(self.scenes))
 
     def _names(self, attribute: str, default: list[str]) -> list[str]:
-        found = getattr(self._dataset, attribute, None)
-        if found is None:
+        given = getattr(self._dataset, attribute, None)
+        if given is None:
             return default
-        names = list(found)
+        names = list(given)
         if len(names) != self._length or not all(isinstance(name, str) for name in names):
             raise ContractError(
                 f"{self._what}: {attribute} must be {self._length} strings, one for each item"
@@ -89,6 +91,11 @@ class OwnSamples:
                 item = self._dataset[index]
         except ContractError as error:  # unreadable data, which an evaluation may skip
             raise DataError(str(error), token=token) from error
+        return self._sample(item, index, where)
+
+    def _sample(self, item: Any, index: int, where: str) -> Sample:
+        """An item as a sample."""
+        token = self.tokens[index]
         if isinstance(item, Sample):
             return item
         tensors = dict(_named_tensors(item, where))
@@ -135,6 +142,26 @@ class OwnSamples:
             return None
         with self._guard(f"{self._what}: regions of item {index} ({self.tokens[index]})"):
             return list(own(index))
+
+    @property
+    def removes(self) -> bool:
+        """Whether the data set can take objects out of one modality."""
+        return hasattr(self._dataset, "remove")
+
+    def without(
+        self, clean: Sample, index: int, region: Region, modality: str, settings: RemovalSettings
+    ) -> Removed:
+        """A sample without one object in one modality, by the data set's ``remove``.
+
+        Raises:
+            ContractError: it raises something, or gives what is no item.
+        """
+        where = f"{self._what}: remove of {region.token} from {modality} in item {index}"
+        with self._guard(where):
+            item = self._dataset.remove(index, region, modality)
+        if item is None:
+            return Removed(clean, 0)
+        return Removed(self._sample(item, index, where), 1)
 
 
 def _named_tensors(item: Any, where: str) -> Iterator[tuple[str, Tensor]]:

@@ -1,4 +1,4 @@
-"""Reading samples in a known order, ahead of need, in worker processes."""
+"""Loads samples ahead of use in worker processes, in a given order."""
 
 from __future__ import annotations
 
@@ -97,10 +97,10 @@ class Sender(Dataset["Loaded | Unreadable | Sent"]):
 
     def __getitem__(self, index: int) -> Loaded | Unreadable | Sent:
         try:
-            found = self._reader[index]
+            loaded = self._reader[index]
         except (OSError, MemoryError, RuntimeError) as error:
-            found = Unreadable(index, _failure(error))
-        return found if _shared(found) else Sent(pickle.dumps(found))
+            loaded = Unreadable(index, _failure(error))
+        return loaded if _shared(loaded) else Sent(pickle.dumps(loaded))
 
 
 class Ahead:
@@ -185,15 +185,15 @@ class Ahead:
 
     def _next(self) -> Loaded | Unreadable | None:
         try:
-            found = next(self._samples, None)
+            loaded = next(self._samples, None)
         except (OSError, RuntimeError) as error:
             if getattr(error, "errno", None) in SCARCE or any(w in str(error) for w in LOST_FILES):
                 raise RunError(_short_of(error, "a sample cannot be taken over")) from error
             raise
-        found = found.open() if isinstance(found, Sent) else found
-        if isinstance(found, Unreadable) and isinstance(found.error, RunError):
-            raise found.error
-        return found
+        loaded = loaded.open() if isinstance(loaded, Sent) else loaded
+        if isinstance(loaded, Unreadable) and isinstance(loaded.error, RunError):
+            raise loaded.error
+        return loaded
 
     def __call__(self, index: int) -> Loaded | Unreadable:
         """The next sample.
@@ -204,15 +204,15 @@ class Ahead:
         """
         if self._samples is None:
             raise ValueError("the workers are not running: use 'with'")
-        found = self._next()
-        if found is None or found.number != index:
+        loaded = self._next()
+        if loaded is None or loaded.number != index:
             raise ValueError(f"sample {index} is not next in the order that was announced")
-        return found
+        return loaded
 
 
-def _shared(found: Loaded | Unreadable) -> bool:
+def _shared(loaded: Loaded | Unreadable) -> bool:
     """Puts the tensors into shared memory, if they fit."""
-    tensors = [leaf for leaf in pytree.tree_leaves(found) if isinstance(leaf, Tensor)]
+    tensors = [leaf for leaf in pytree.tree_leaves(loaded) if isinstance(leaf, Tensor)]
     working = get_worker_info()
     on_their_way = PREFETCH * (1 if working is None else working.num_workers)
     if not _may_open(2 * len(tensors) * on_their_way):
@@ -331,5 +331,5 @@ def _chain(error: BaseException | None) -> Iterator[BaseException]:
         error = error.__cause__ or error.__context__
 
 
-def _as_it_is(found: Loaded | Unreadable) -> Loaded | Unreadable:
-    return found
+def _as_it_is(loaded: Loaded | Unreadable) -> Loaded | Unreadable:
+    return loaded

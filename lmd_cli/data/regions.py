@@ -1,26 +1,27 @@
-"""Known truth that a data set of the user's own can give."""
+"""Regions with known ground truth, which a user's data set can provide."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from torch import Tensor
 
 
 @dataclass(frozen=True, eq=False)
 class Region:
-    """Something in a sample, and how much evidence of it each modality had.
+    """Something in a sample, and, where that is known, how much evidence each modality had.
 
     Attributes:
         token: its name, unique in the data set.
         mask: which cells of the output it covers, bool, the output's shape without batch and
             channels: (H, W) or (D, H, W).
-        evidence: for each modality a number, larger for more evidence, 0 if it could not see it.
+        evidence: for each modality a number, larger for more evidence, 0 if it could not see it;
+            none where nobody knows.
         instance: what it is a view of, if the same thing is in several samples; its token if empty.
     """
 
     token: str
     mask: Tensor
-    evidence: Mapping[str, float]
+    evidence: Mapping[str, float] = field(default_factory=dict)
     instance: str = ""

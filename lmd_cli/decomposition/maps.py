@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from lmd_cli.decomposition.bias_splitting import ratio_shares, sum_shares
+from lmd_cli.decomposition.coalition_slopes import Curve, coalition_slopes
 from lmd_cli.decomposition.layout import Layout
 from lmd_cli.decomposition.memory import Rows, expanded
 from lmd_cli.decomposition.variant import Variant
@@ -37,6 +38,9 @@ class Affine:
         origin: for a norm's constant (eq. 10), whose it is; ``uniform`` variants share it out.
         splits: the variant may hand the operand's bias part out first (Appendix C).
         shares: which part of the bias each modality gets, ``(M, *shape)``.
+        curve: an elementwise function, where the variant gives each modality a slope.
+        slopes: these, the interaction's last, none where there is no part; ``constant`` is all of
+            the bias.
         channels: ``run`` for a stack of some of the channels, from one on.
         starts: of a concatenation along channels, the first one of each operand.
         factor: where ``run`` multiplies by this (with ``centred`` after taking off the mean).
@@ -48,6 +52,8 @@ class Affine:
     origin: Origin | None = None
     splits: bool = False
     shares: Tensor | None = None
+    curve: Curve | None = None
+    slopes: tuple[Tensor | None, ...] | None = None
     channels: Callable[[Tensor, int], Tensor] | None = None
     starts: tuple[int, ...] = ()
     factor: Tensor | None = None
@@ -111,6 +117,8 @@ def affine_parts(
         stacks: of its operands.
         total: the result, for its shape and type.
     """
+    if linear_map.slopes is not None:
+        return _with_own_slopes(linear_map, stacks[0], layout)
     rows = stacks[0][1] if len(stacks) == 1 else _union(*(own for _, own in stacks))
     if linear_map.run is None or not rows:
         parts, rows = total.new_empty((0, *total.shape)), ()
@@ -178,6 +186,41 @@ def shared_out(origin: Origin | None, variant: Variant) -> bool:
     if origin is None:
         return False
     return (variant.batch_norm if origin == "batch_norm" else variant.norm) == "uniform"
+
+
+def with_slopes(
+    linear_map: Affine, stack: Stack, total: Tensor, layout: Layout, rule: str
+) -> Affine:
+    """The map with a slope for each modality, made from the clean parts of its operand."""
+    curve, (parts, rows), x = linear_map.curve, stack, linear_map.operands[0]
+    assert curve is not None
+    players = [row for row in layout.clean if row in rows and row != layout.bias]
+    own = [parts[rows.index(row)] for row in players]
+    bias = parts[rows.index(layout.bias)] if layout.bias in rows else torch.zeros_like(x)
+    with torch.no_grad():
+        made, rest = coalition_slopes(rule, curve, bias, own, x, total)
+    slopes: list[Tensor | None] = [None] * (len(layout.modalities) + 1)
+    for row, factor in zip(players, made, strict=True):
+        slopes[min(row, len(layout.modalities))] = factor
+    return replace(linear_map, slopes=tuple(slopes), constant=rest)
+
+
+def _with_own_slopes(linear_map: Affine, stack: Stack, layout: Layout) -> Stack:
+    """Every part times its modality's slope; the bias is the constant."""
+    (parts, own), slopes, constant = stack, linear_map.slopes, linear_map.constant
+    assert slopes is not None
+    assert constant is not None
+    owners, rows = (*layout.owners, -1, len(layout.modalities)), _union(own, (layout.bias,))
+    made = parts.new_empty((len(rows), *constant.shape), dtype=constant.dtype)
+    for i, row in enumerate(rows):
+        factor = slopes[owners[row]]
+        if row == layout.bias or factor is None:
+            made[i] = constant if row == layout.bias else 0.0
+        elif torch.is_grad_enabled():
+            made[i] = parts[own.index(row)] * factor
+        else:
+            torch.mul(parts[own.index(row)], factor, out=made[i])
+    return made, rows
 
 
 def with_shares(linear_map: Affine, stack: Stack, layout: Layout, variant: Variant) -> Affine:

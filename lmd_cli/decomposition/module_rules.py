@@ -87,6 +87,12 @@ class VariantByModule:
     def __bool__(self) -> bool:
         return bool(self._rules)
 
+    @property
+    def activations(self) -> set[str]:
+        """The activation rules that hold anywhere."""
+        changed = {changes.get("activation") for changes in self._rules.values()} - {None}
+        return {self.base.activation, *map(str, changed)}
+
     def at(self, name: str) -> Variant:
         """The variant in the module of this qualified name."""
         if name not in self._known:

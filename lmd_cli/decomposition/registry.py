@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch.overrides import resolve_name
 
+from lmd_cli.decomposition.older_torch import can_decompose
+
 KINDS = {
     "structure": "moves or copies elements; applied to each part",
     "linear": "applied to each part; an own bias goes to the bias part",
@@ -119,8 +121,8 @@ def register_rule(
 def _is_composite(key: Any) -> bool:
     """Whether torch makes all calls of an operator of others before they are dispatched."""
     if isinstance(key, torch._ops.OpOverload):
-        return bool(key._can_decompose())
-    return all(getattr(key, name)._can_decompose() for name in key.overloads())
+        return can_decompose(key)
+    return all(can_decompose(getattr(key, name)) for name in key.overloads())
 
 
 def aten_rule(

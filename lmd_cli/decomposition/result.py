@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from copy import copy
-from typing import Any, Self, TypeAlias
+from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from lmd_cli.decomposition.registry import RuleInfo
 from lmd_cli.decomposition.tracing.audit import OperationRecord, clean_stack, residual_tensor
 
 Device: TypeAlias = torch.device | str
+T = TypeVar("T", bound="Parts")
 
 
 class DecomposedTensor:
@@ -130,7 +131,7 @@ class Parts:
         leaves = decomposed_leaves(self._tree)
         return [residual_tensor(x.total, clean_stack(x.parts, x.rows, self.layout)) for x in leaves]
 
-    def to(self, device: Device) -> Self:
+    def to(self: T, device: Device) -> T:
         """All tensors on another device."""
         moved = copy(self)
         moved._tree = map_tensors(lambda t: t.to(device), self._tree)
@@ -184,7 +185,7 @@ class Decomposition(Parts):
         self.layers, self.operations = layers, operations
         self.coverage, self.program = coverage, program
 
-    def to(self, device: Device) -> Self:
+    def to(self, device: Device) -> Decomposition:
         """All tensors on another device; the program stays where it was recorded."""
         moved = super().to(device)
         moved.layers = {name: layer.to(device) for name, layer in self.layers.items()}

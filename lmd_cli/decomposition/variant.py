@@ -10,7 +10,9 @@ from itertools import product
 BATCH_NORM_RULES = ("identity", "uniform")
 NORM_RULES = ("ratio", "identity", "uniform")
 ACTIVATION_SPLITS = ("identity", "sum", "ratio")
-ACTIVATION_RULES = (*ACTIVATION_SPLITS, "taylor")
+#: Slopes between the values that coalitions of modalities make.
+COALITION_RULES = ("shapley", "reveal", "rescale")
+ACTIVATION_RULES = (*ACTIVATION_SPLITS, "taylor", *COALITION_RULES)
 SOFTMAX_RULES = ("frozen", "taylor", "secant")
 
 
@@ -25,7 +27,9 @@ class Variant:
             its own mean), or eq. 10 with the clean statistics, ``identity`` or ``uniform``.
         activation: eq. 9's slope, output / input, with Appendix C's splitting of the bias part:
             none (``identity``), ``sum`` (C.1) or ``ratio`` (C.2); or ``taylor``, the derivative
-            at the operating point, what it misses of the output to the bias (eq. 1).
+            at the operating point, what it misses of the output to the bias (eq. 1); or a slope
+            for each modality from the bias part, ``shapley``, ``reveal`` or ``rescale``
+            (:mod:`.coalition_slopes`).
         softmax: attention weights are constants of the operating point (``frozen``), go through
             the derivative there (``taylor``), or through eq. 9's slope (``secant``, the paper's,
             guarded where a logit is near zero).
@@ -48,16 +52,20 @@ class Variant:
     def parse(cls, name: str | Variant) -> Variant:
         """Reads a name such as ``identity-ratio`` or ``uniform-identity-sum``.
 
-        ``taylor`` as the third of three words is the softmax rule; for activations it is spelt
-        with the softmax rule behind it, ``identity-ratio-taylor-frozen``.
-
         Raises:
-            ValueError: the name is not a variant; the nearest one is suggested.
+            ValueError: the name is not a variant; the nearest one is suggested. Or it ends in
+                ``taylor`` as the third word, which may be the activations' or the softmax's.
         """
         if isinstance(name, Variant):
             return name
         words = str(name).strip().lower().split("-")
         softmax = {"softmax": words.pop()} if words[-1] in SOFTMAX_RULES else {}
+        if len(words) == 2 and softmax == {"softmax": "taylor"}:
+            both = "-".join(words)
+            raise ValueError(
+                f"{name!r} is ambiguous: {both}-taylor-frozen takes the derivative for activations,"
+                f" {both}-identity-taylor for attention weights, {both}-taylor-taylor for both"
+            )
         if len(words) in (2, 3):
             try:
                 return cls(*words, **softmax)
@@ -74,10 +82,11 @@ class Variant:
 
     @property
     def name(self) -> str:
-        """The paper's name; the activation rule is left out where it is ``identity``, the
-        softmax rule where it is the default (unless activations are ``taylor``)."""
+        """The paper's name; the activation rule is left out where it is ``identity``, the softmax
+        rule where it is the default (neither where the other one is ``taylor``)."""
         words = [self.batch_norm, self.norm]
-        words += [] if self.activation == "identity" else [self.activation]
+        plain = self.activation == "identity" and self.softmax != "taylor"
+        words += [] if plain else [self.activation]
         plain_softmax = self.softmax == SOFTMAX_RULES[0] and self.activation != "taylor"
         words += [] if plain_softmax else [self.softmax]
         return "-".join(words)

@@ -23,26 +23,29 @@ from lmd_cli.assembly.contract import FusionNetwork, LinearFusion
 from lmd_cli.attribution.coalitions import Alone, Coalitions
 from lmd_cli.attribution.interface import Explainer, ForwardMethod
 from lmd_cli.attribution.linearised import LmdShapley
-from lmd_cli.evaluation.comparisons import Cell
+from lmd_cli.decomposition import Variant
+from lmd_cli.evaluation.comparisons import Comparison
 from lmd_cli.evaluation.metrics import mse, pcc
-from lmd_cli.evaluation.variants import Families, tree_bytes
+from lmd_cli.evaluation.variants import VariantPredictions, tree_bytes
 from lmd_cli.evaluation.walk import Encoding, Visit, explained_encoding
 
-#: PCC and MSE of each cell, by the partner's offset.
-Measured = dict[int, dict[Cell, tuple[float, float]]]
+#: PCC and MSE of each comparison, by the partner's offset.
+Measured = dict[int, dict[Comparison, tuple[float, float]]]
 
 
-class Rivals:
+class Baselines:
     """All methods at one visit; they share the passes of the network that they have in common.
 
     Args:
         network: whose prediction is explained.
         visit: the clean sample and its partners.
         output: the prediction's name.
-        families: gives LMD's parts of the partners.
+        predictions: LMD's, which hold its parts of the partners.
     """
 
-    def __init__(self, network: FusionNetwork, visit: Visit, output: str, families: Families):
+    def __init__(
+        self, network: FusionNetwork, visit: Visit, output: str, predictions: VariantPredictions
+    ):
         assert isinstance(visit.sample, Encoding)
         what = explained_encoding(network, output, visit.sample)
         self._clean = dict(what.features)
@@ -67,7 +70,7 @@ class Rivals:
             for members in [[alone[m] for m in at]]
             for tree in features.values()
         }
-        linear = _LinearParts(families, self._chunks)
+        linear = _LinearParts(predictions, self._chunks)
         self._fuse = Coalitions(what.fuse, broadcasts=broadcasts, samples=samples, linear=linear)
 
     @property
@@ -76,24 +79,24 @@ class Rivals:
         return self._fuse.value(self._clean, frozenset())
 
     def measure_all(
-        self, methods: Sequence[ForwardMethod], cells: Sequence[Cell]
+        self, methods: Sequence[ForwardMethod], comparisons: Sequence[Comparison]
     ) -> dict[str, Measured]:
         """Every method's, by name; those go first whose passes give what others ask for."""
         first = sorted(methods, key=lambda method: not isinstance(method, LmdShapley))
-        return {method.name: self.measure(method, cells) for method in first}
+        return {method.name: self.measure(method, comparisons) for method in first}
 
-    def measure(self, method: ForwardMethod, cells: Sequence[Cell]) -> Measured:
+    def measure(self, method: ForwardMethod, comparisons: Sequence[Comparison]) -> Measured:
         """PCC and MSE between the clean parts and those with modalities replaced."""
         explainer = method.at(self._fuse, self._clean)
         clean = explainer.parts(self._clean)
-        found: Measured = {m: {} for offsets, _ in self._chunks for m in offsets}
-        for perturbed in dict.fromkeys(cell.perturbed for cell in cells):
-            watched = [cell for cell in cells if cell.perturbed == perturbed]
+        measured: Measured = {m: {} for offsets, _ in self._chunks for m in offsets}
+        for perturbed in dict.fromkeys(comparison.perturbed for comparison in comparisons):
+            same = [c for c in comparisons if c.perturbed == perturbed]
             for m, maps in self._perturbed(explainer, perturbed):
-                for cell in watched:
-                    a, b = maps[cell.target], clean[cell.target]
-                    found[m][cell] = (pcc(a, b), mse(a, b))
-        return found
+                for comparison in same:
+                    a, b = maps[comparison.target], clean[comparison.target]
+                    measured[m][comparison] = (pcc(a, b), mse(a, b))
+        return measured
 
     def _perturbed(
         self, explainer: Explainer, perturbed: tuple[str, ...]
@@ -109,18 +112,22 @@ class Rivals:
 class _LinearParts:
     """LMD's parts of a chunk of partners, which its own rows are made of too.
 
-    Not a method of :class:`Rivals`, which would then hold itself.
+    Not a method of :class:`Baselines`, which would then hold itself.
     """
 
-    def __init__(self, families: Families, chunks: Sequence[tuple[list[int], dict[str, Any]]]):
-        self._families = families
+    def __init__(
+        self,
+        predictions: VariantPredictions,
+        chunks: Sequence[tuple[list[int], dict[str, Any]]],
+    ):
+        self._predictions = predictions
         self._offsets = {(name, id(tree)): at for at, of in chunks for name, tree in of.items()}
 
-    def __call__(self, variant: str, modality: str, tree: Any) -> Tensor | None:
+    def __call__(self, variant: Variant, modality: str, tree: Any) -> Tensor | None:
         at = self._offsets.get((modality, id(tree)))
         if at is None:
             return None
-        maps = self._families.under(variant).perturbed[modality]
+        maps = self._predictions.under(variant).perturbed[modality]
         return torch.cat([part for part in (maps[m - 1] for m in at) if part is not None])
 
 

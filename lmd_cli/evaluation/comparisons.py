@@ -1,4 +1,4 @@
-"""The cells of the paper's tables: which modalities are replaced, whose prediction is watched."""
+"""The comparisons of the paper's tables: which modalities are replaced, whose part is compared."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ _LETTERS = {"camera": "C", "radar": "R", "lidar": "L"}
 
 
 @dataclass(frozen=True)
-class Cell:
-    """One column: e.g. R_p/C, the camera's prediction when the radar is replaced.
+class Comparison:
+    """One column of a table: e.g. R_p/C, the camera's prediction when the radar is replaced.
 
     Attributes:
         perturbed: modalities that are replaced.
@@ -44,27 +44,29 @@ def letter(modality: str) -> str:
     return _LETTERS.get(modality, modality)
 
 
-def table_cells(modalities: Sequence[str]) -> list[Cell]:
-    """Cells in the order of the paper's tables.
+def table_comparisons(modalities: Sequence[str]) -> list[Comparison]:
+    """Comparisons in the order of the paper's tables.
 
     Two modalities: each replaced in turn (tables 1, 2). Three: two of three replaced (tables 7,
     8). Any other number: each replaced in turn.
     """
     if len(modalities) == 3:
         pairs = list(combinations(sorted(modalities, key=_pair_rank), 2))
-        return [Cell(pair, target) for pair in pairs for target in _kept_first(pair, modalities)]
-    return single_cells(modalities)
+        return [
+            Comparison(pair, target) for pair in pairs for target in _kept_first(pair, modalities)
+        ]
+    return single_comparisons(modalities)
 
 
-def single_cells(modalities: Sequence[str]) -> list[Cell]:
-    """Each modality replaced alone, every modality's prediction watched."""
+def single_comparisons(modalities: Sequence[str]) -> list[Comparison]:
+    """Each modality replaced alone, every modality's prediction compared."""
     ordered = sorted(modalities, key=_rank)
-    return [Cell((name,), target) for name in ordered for target in ordered]
+    return [Comparison((name,), target) for name in ordered for target in ordered]
 
 
-def measured_cells(modalities: Sequence[str]) -> list[Cell]:
-    """The table's cells and, for three modalities, our own addition: one of three replaced."""
-    return list(dict.fromkeys((*table_cells(modalities), *single_cells(modalities))))
+def measured_comparisons(modalities: Sequence[str]) -> list[Comparison]:
+    """Those of the table and, which the paper does not have, one of three modalities replaced."""
+    return list(dict.fromkeys((*table_comparisons(modalities), *single_comparisons(modalities))))
 
 
 def _rank(modality: str) -> tuple[int, str]:

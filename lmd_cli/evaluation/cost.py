@@ -36,7 +36,7 @@ class Cost:
 
     Attributes:
         method: its name.
-        modalities: how many are told apart; the others are constants.
+        modalities: how many have parts of their own; the others are constants.
         forward, backward: calls of the network, and of backpropagation through it.
         flops: as torch counts them.
         bytes: largest memory of tensors that the method makes, at any time.
@@ -66,27 +66,26 @@ def method_costs(fuse: Fuse, features: Features, target: Target) -> list[Cost]:
         target: to one number, (1, 1); LRP goes back once from it.
     """
     methods: Sequence[Method] = (Lrp(), Shapley(), _PartsOnly())
-    found = []
+    costs = []
     for method in methods:
         for count in range(1, len(features) + 1):
             some, rest = _split(features, count)
 
-            def told_apart(f: Fuse, method: Method = method, some: Features = some) -> Any:
+            def explain(f: Fuse, method: Method = method, some: Features = some) -> Any:
                 return scores(method, f, some, target)
 
             with_rest = _with_constants(fuse, rest, list(features))
             backward = 1 if isinstance(method, Lrp) else 0
-            found.append(_measured(_name(method), count, with_rest, backward, told_apart))
-    return found
+            costs.append(_measured(_name(method), count, with_rest, backward, explain))
+    return costs
 
 
 class _PartsOnly(Lmd):
     """LMD that keeps no maps for perturbed inputs."""
 
     def at(self, fuse: Fuse, features: Features) -> LmdExplainer:
-        return LmdExplainer(
-            fuse, features, decompose(fuse, features, self.variant), self.variant.name
-        )
+        result = decompose(fuse, features, self.variant)
+        return LmdExplainer(fuse, features, result, self.variant)
 
 
 def _name(method: Method) -> str:
@@ -135,7 +134,7 @@ def _seconds(explain: Callable[[Fuse], Any], fuse: Fuse) -> float:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class LrpComparison:
     """LRP beside LMD on one target (table 11).
 
     Attributes:
@@ -158,12 +157,12 @@ class Comparison:
         return gap / max(abs(self.parts[n]) for n in names)
 
 
-def compare(fuse: Fuse, features: Features, target: Target) -> Comparison:
+def compare(fuse: Fuse, features: Features, target: Target) -> LrpComparison:
     """LRP and LMD (identity-ratio) on one number, ``target`` of (1, 1)."""
     result = decompose(fuse, features, "identity-ratio")
     parts = {name: target(tree) for name, tree in {**result.parts, BIAS: result.bias}.items()}
     relevance = scores(Lrp(), fuse, features, target)
-    return Comparison(
+    return LrpComparison(
         float(target(result.total)),
         {name: float(value) for name, value in relevance.items()},
         {name: float(value) for name, value in parts.items()},

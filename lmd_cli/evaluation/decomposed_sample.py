@@ -10,10 +10,11 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lmd_cli.assembly.build import BuiltNetwork
-from lmd_cli.config.schema import CRNConfig, OwnModelConfig, RunConfig
+from lmd_cli.config.schema import CRNConfig, CustomModelConfig, RunConfig
 from lmd_cli.data import Sample
 from lmd_cli.data.boxes import Box3D
 from lmd_cli.decomposition import Decomposition
+from lmd_cli.evaluation.ground.detection import Criterion, criterion_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,7 +57,12 @@ class SampleDecomposition:
     @property
     def on_ground(self) -> bool:
         """Whether the maps lie on the ground around a vehicle."""
-        return not isinstance(self.config.model, OwnModelConfig)
+        return not isinstance(self.config.model, CustomModelConfig)
+
+    @property
+    def criterion(self) -> Criterion:
+        """When the output says that a vehicle is there."""
+        return criterion_of(self.config.model.output, self.config.detection)
 
     @property
     def residual(self) -> float:

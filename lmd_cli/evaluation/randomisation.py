@@ -98,8 +98,8 @@ def sanity_rows(
     generator = torch.Generator().manual_seed(seed)
     for step, layer in enumerate(layers_from_output(network, trained), start=1):
         randomise(modules[layer], generator)
-        found = _maps(decompose(fuse_of(random), features, variant, root=random))
-        yield from _compared(step, layer, found, wanted)
+        maps = _maps(decompose(fuse_of(random), features, variant, root=random))
+        yield from _compared(step, layer, maps, wanted)
 
 
 def _maps(result: Decomposition) -> dict[str, Tensor]:
@@ -107,10 +107,10 @@ def _maps(result: Decomposition) -> dict[str, Tensor]:
 
 
 def _compared(
-    step: int, layer: str, found: dict[str, Tensor], wanted: dict[str, Tensor]
+    step: int, layer: str, maps: dict[str, Tensor], wanted: dict[str, Tensor]
 ) -> Iterator[SanityRow]:
     for name, trained in wanted.items():
-        a, b = found[name].cpu(), trained.cpu()
+        a, b = maps[name].cpu(), trained.cpu()
         rank = spearman(a.abs().double().numpy(), b.abs().double().numpy())
         yield SanityRow(step, layer, name, pcc(a, b), rank)
 

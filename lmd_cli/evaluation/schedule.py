@@ -106,13 +106,13 @@ def divide(parts: Sequence[range], shares: int) -> list[list[range]]:
 
 def _between(parts: Sequence[range], first: int, last: int) -> list[range]:
     """The ``first`` to ``last`` of all positions, counted through the ranges."""
-    found = []
+    pieces = []
     for part in parts:
         piece = part[max(first, 0) : max(last, 0)]
         first, last = first - len(part), last - len(part)
         if piece:
-            found.append(piece)
-    return found
+            pieces.append(piece)
+    return pieces
 
 
 def auto_stride(samples: int, count: int) -> int:

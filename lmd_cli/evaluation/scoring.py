@@ -34,7 +34,7 @@ class Vehicle:
         token: the annotation's.
         instance: the object's; what intervals resample.
         evidence: what each sensor had to go by.
-        detected: whether the mean probability over its footprint exceeds 0.5.
+        detected: by the criterion of :mod:`.ground.detection`.
         parts: for each modality and ``bias``, its part's mean over the footprint.
     """
 
@@ -74,7 +74,7 @@ class Score:
     vehicles: int
 
 
-def truth_scores(
+def ground_truth_scores(
     vehicles: Sequence[Vehicle],
     modalities: Sequence[str],
     *,
@@ -93,22 +93,22 @@ def truth_scores(
             statistic, len(chosen), seed=seed, resamples=resamples, level=level, groups=groups
         )
 
-    found = []
+    scores = []
     single = [v for v in vehicles if sum(map(v.sees, modalities)) == 1]
     detected = [v for v in single if v.detected]
     for name, chosen in (("auroc_all", single), ("auroc_detected", detected)):
         for modality in modalities if len(modalities) > 2 else modalities[:1]:
             statistic = _auroc_of(chosen, modality, modalities)
-            found.append(Score(name, modality, interval(chosen, statistic), len(chosen)))
+            scores.append(Score(name, modality, interval(chosen, statistic), len(chosen)))
     for modality in modalities:
         statistic = _correlation_of(vehicles, modality)
-        found.append(
+        scores.append(
             Score("rank_correlation", modality, interval(vehicles, statistic), len(vehicles))
         )
     some = [v for v in vehicles if any(v.parts.values())]
     shares = bias_shares(some)
     mean = interval(some, lambda chosen: float(shares[chosen].mean()))
-    return [*found, Score("bias_share", "", mean, len(some))]
+    return [*scores, Score("bias_share", "", mean, len(some))]
 
 
 def separation(vehicle: Vehicle, modality: str, modalities: Sequence[str]) -> float:

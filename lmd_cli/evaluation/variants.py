@@ -1,13 +1,13 @@
-"""Variants of LMD at one visit; what they have in common is worked out once.
+"""The predictions of several variants of LMD at one sample; what they share is computed once.
 
-Variants with the same slopes and scales, a family, differ only in where constants go. Where no
+Variants with the same slopes and scales differ only in where constants go. Where no
 constant is shared out before features are multiplied with each other, replacing a modality then
 moves its part by the same map under all of them: the partners go through the network once.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
@@ -24,7 +24,7 @@ from lmd_cli.decomposition.linearised.replay import Linearised, constants_alone
 from lmd_cli.decomposition.maps import Origin
 from lmd_cli.decomposition.result import kept_program
 from lmd_cli.decomposition.tracing.audit import parts_residual_tensor, residual_tensor
-from lmd_cli.decomposition.variant import ACTIVATION_SPLITS
+from lmd_cli.decomposition.variant import ACTIVATION_SPLITS, COALITION_RULES
 from lmd_cli.evaluation.walk import Encoding, Skipped, Visit
 
 
@@ -51,10 +51,10 @@ class Prediction:
 class Point(Protocol):
     """One visit's sample as the operating point of a network."""
 
-    def partners(self, variant: str) -> tuple[Decomposition, dict[str, list[Tensor]]]:
+    def partners(self, variant: Variant) -> tuple[Decomposition, dict[str, list[Tensor]]]:
         """The sample with its maps, and each modality's part from the readable partners."""
 
-    def clean(self, variant: str) -> Decomposition:
+    def clean(self, variant: Variant) -> Decomposition:
         """The sample alone, with its maps."""
 
     def constants(self, result: Decomposition, origin: Origin) -> Tensor:
@@ -74,7 +74,7 @@ class BehindFusion:
         self._network, self._visit, self._output = network, visit, output
         self._fused = visit.sample.fused
 
-    def partners(self, variant: str) -> tuple[Decomposition, dict[str, list[Tensor]]]:
+    def partners(self, variant: Variant) -> tuple[Decomposition, dict[str, list[Tensor]]]:
         result = self.clean(variant)
         readable = [p.fused for p in self._visit.partners if isinstance(p, Encoding)]
         inputs, chunks = len(readable) * len(self._fused.parts), self._visit.chunks
@@ -86,7 +86,7 @@ class BehindFusion:
             for name in self._fused.parts
         }
 
-    def clean(self, variant: str) -> Decomposition:
+    def clean(self, variant: Variant) -> Decomposition:
         fused = self._fused
         return decompose_onward(
             self._tail,
@@ -119,25 +119,25 @@ class WholeFuse:
         self._sample, self._features = visit.sample, visit.sample.features
         self.fuse = fuse_function(network, output, self._sample.constants)
 
-    def partners(self, variant: str) -> tuple[Decomposition, dict[str, list[Tensor]]]:
+    def partners(self, variant: Variant) -> tuple[Decomposition, dict[str, list[Tensor]]]:
         readable = [p for p in self._visit.partners if isinstance(p, Encoding)]
         size = max(1, self._visit.chunks.riding // tree_bytes(self._features))
         chunks = [readable[i : i + size] for i in range(0, len(readable), size)] or [[]]
-        found: dict[str, list[Tensor]] = {name: [] for name in self._network.modalities}
+        perturbed: dict[str, list[Tensor]] = {name: [] for name in self._network.modalities}
         first: Decomposition | None = None
         for chunk in chunks:
             result = self.riding(variant, chunk, keep_frozen=first is None)
             first = first or result
             for name, parts in result.extras.items():
-                found[name] += parts
+                perturbed[name] += parts
         assert first is not None
-        return first, found
+        return first, perturbed
 
-    def clean(self, variant: str) -> Decomposition:
+    def clean(self, variant: Variant) -> Decomposition:
         return self.riding(variant, [])
 
     def riding(
-        self, variant: str, partners: Sequence[Encoding], *, keep_frozen: bool = True
+        self, variant: Variant, partners: Sequence[Encoding], *, keep_frozen: bool = True
     ) -> Decomposition:
         """The sample, with partners' features as extras."""
         features = [p.features for p in partners if p.features is not None]
@@ -162,11 +162,11 @@ def operating_point(network: FusionNetwork, visit: Visit, output: str) -> Point:
     return WholeFuse(network, visit, output)
 
 
-class Families:
-    """Every variant at one visit.
+class VariantPredictions:
+    """The prediction under every variant at one visit.
 
     A variant's prediction does not depend on which others are asked for: it is always made from
-    that of its :func:`family`.
+    that of its :func:`base_variant`.
 
     Args:
         network, visit, output: as :class:`BehindFusion`'s.
@@ -176,34 +176,36 @@ class Families:
         assert isinstance(visit.sample, Encoding)
         self._visit, self._rules = visit, bool(module_rules(as_module(network)))
         self._point = operating_point(network, visit, output)
-        self._known: dict[str, Family] = {}
+        self._linearisations: dict[Variant, SharedLinearisation] = {}
 
-    def under(self, variant: str) -> Prediction:
+    def under(self, variant: Variant) -> Prediction:
         """The prediction under a variant."""
-        # Under rules of some modules the constants are not all where the family's are.
-        base = variant if self._rules else family(variant)
+        # Under rules of some modules the constants are not all where the base's are.
+        base = variant if self._rules else base_variant(variant)
         if variant != base:
-            shared = self._family(base).under(variant)
+            shared = self._linearised(base).under(variant)
             if shared is not None:
                 return shared
-        return self._family(variant).prediction
+        return self._linearised(variant).prediction
 
-    def _family(self, variant: str) -> Family:
-        if variant not in self._known:
-            self._known[variant] = Family(self._point, self._visit.partners, variant)
-        return self._known[variant]
+    def _linearised(self, variant: Variant) -> SharedLinearisation:
+        if variant not in self._linearisations:
+            made = SharedLinearisation(self._point, self._visit.partners, variant)
+            self._linearisations[variant] = made
+        return self._linearisations[variant]
 
 
-def family(variant: str) -> str:
+def base_variant(variant: Variant) -> Variant:
     """The variant of the same slopes and scales whose constants all go to the bias."""
-    own = Variant.parse(variant)
-    norm = "ratio" if own.norm == "ratio" else "identity"
-    slopes = "taylor" if own.activation == "taylor" else "identity"
-    return replace(own, batch_norm="identity", norm=norm, activation=slopes).name
+    if variant.activation in COALITION_RULES:
+        return variant  # its slopes depend on where the constants are
+    norm = "ratio" if variant.norm == "ratio" else "identity"
+    slopes = "taylor" if variant.activation == "taylor" else "identity"
+    return replace(variant, batch_norm="identity", norm=norm, activation=slopes)
 
 
-class Family:
-    """Variants with the same slopes and scales.
+class SharedLinearisation:
+    """One linearisation of a visit's sample, shared by the variants of its slopes and scales.
 
     ``uniform`` gives each modality its share of what the norms' constants make by themselves,
     which goes through once too. Only activation splits, which look at the parts, decompose the
@@ -218,10 +220,10 @@ class Family:
         prediction: under the base.
     """
 
-    def __init__(self, point: Point, partners: Sequence[Encoding | Skipped], variant: str):
+    def __init__(self, point: Point, partners: Sequence[Encoding | Skipped], variant: Variant):
         self._point = point
-        self._result, found = point.partners(variant)
-        perturbed = {name: _spread(partners, maps) for name, maps in found.items()}
+        self._result, readable = point.partners(variant)
+        perturbed = {name: _spread(partners, maps) for name, maps in readable.items()}
         result = self._result
         self.prediction = Prediction(
             result.total,
@@ -231,18 +233,18 @@ class Family:
         )
         self._constants: dict[Origin, Tensor] = {}
 
-    def under(self, variant: str) -> Prediction | None:
-        """The prediction under a variant of this family, or nothing if parts under it differ from
+    def under(self, variant: Variant) -> Prediction | None:
+        """The prediction under a variant of this base, or nothing if parts under it differ from
         the base's by more than constants."""
-        own, program = Variant.parse(variant), kept_program(self._result)
+        program = kept_program(self._result)
         if not shared_alike(program):
             return None
-        if own.activation in ACTIVATION_SPLITS[1:]:
+        if variant.activation in ACTIVATION_SPLITS[1:]:
             result = self._point.clean(variant)
             alike = products_of(kept_program(result)) == products_of(program)
             return self._moved(dict(result.parts), result.bias) if alike else None
         try:
-            return self._shared_out(own)
+            return self._shared_out(variant)
         except DecompositionError:  # the constants reach a product
             return None
 
@@ -255,9 +257,9 @@ class Family:
         }
         return Prediction(base.total, parts, perturbed, *_residuals(base.total, parts, bias))
 
-    def _shared_out(self, own: Variant) -> Prediction:
+    def _shared_out(self, variant: Variant) -> Prediction:
         """Each modality takes its share of the constants that the base leaves to the bias."""
-        kinds: dict[Origin, str] = {"batch_norm": own.batch_norm, "norm": own.norm}
+        kinds: dict[Origin, str] = {"batch_norm": variant.batch_norm, "norm": variant.norm}
         made = [self._made_by(origin) for origin, rule in kinds.items() if rule == "uniform"]
         share = sum(made) * self._result.layout.uniform_share
         parts = {name: part + share for name, part in self.prediction.parts.items()}
@@ -292,8 +294,8 @@ def _tensor(value: Any) -> Tensor:
     return value
 
 
-def _spread(partners: Sequence[Encoding | Skipped], found: Sequence[Tensor]) -> list[Tensor | None]:
-    remaining = iter(found)
+def _spread(partners: Sequence[Encoding | Skipped], maps: Sequence[Tensor]) -> list[Tensor | None]:
+    remaining = iter(maps)
     return [next(remaining) if isinstance(p, Encoding) else None for p in partners]
 
 
@@ -306,22 +308,3 @@ def tree_bytes(features: Any) -> int:
     """Size of nested tensors; at least 1."""
     leaves = [x for x in pytree.tree_leaves(features) if isinstance(x, Tensor)]
     return max(1, sum(x.element_size() * x.numel() for x in leaves))
-
-
-def predict(network: FusionNetwork, visit: Visit, variant: str, output: str) -> Prediction:
-    """Decomposes one visit's sample, and takes its partners through the same linear network.
-
-    The linearisation is made at the clean sample; a replaced modality goes through it (section
-    5.2). Whatever is replaced, the other parts are the clean ones.
-    """
-    point = operating_point(network, visit, output)
-    return Family(point, visit.partners, variant).prediction
-
-
-def predict_variants(
-    network: FusionNetwork, visit: Visit, variants: Sequence[str], output: str
-) -> Iterator[tuple[str, Prediction]]:
-    """:func:`predict` under several variants; what they have in common is worked out once."""
-    families = Families(network, visit, output)
-    for variant in variants:
-        yield variant, families.under(variant)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from lmd_cli.assembly.contract import FusionNetwork
+from lmd_cli.decomposition import Variant
 from lmd_cli.decomposition.layout import BIAS
 from lmd_cli.decomposition.linearised.replay import (
     deviation,
@@ -17,7 +18,7 @@ from lmd_cli.decomposition.linearised.replay import (
     replay_deviation,
 )
 from lmd_cli.decomposition.pytrees import map_tensors
-from lmd_cli.evaluation.exactness import magnification
+from lmd_cli.evaluation.tolerances import magnification
 from lmd_cli.evaluation.variants import Prediction, WholeFuse
 from lmd_cli.evaluation.walk import Encoding, Visit
 
@@ -38,7 +39,7 @@ class Verified:
 
 
 def verify(
-    network: FusionNetwork, visit: Visit, variant: str, output: str, prediction: Prediction
+    network: FusionNetwork, visit: Visit, variant: Variant, output: str, prediction: Prediction
 ) -> Verified:
     """Compares the schedule's parts with eq. 14 taken literally, and the total with the plain
     network.

@@ -1,11 +1,11 @@
-"""Walks the cycle with a ring buffer, so that every sample is encoded once."""
+"""The walk along the schedule's cycle, with a ring buffer: every sample is encoded once."""
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, TypeAlias
 
 import torch
@@ -21,7 +21,7 @@ from lmd_cli.assembly.forward import (
     fused_parts,
 )
 from lmd_cli.config.compute import Precision
-from lmd_cli.data import Loaded, Reader, Unreadable, to_device
+from lmd_cli.data import Loaded, Reader, Unreadable, collate, to_device
 from lmd_cli.decomposition import ConservationError
 from lmd_cli.errors import DataError, RunError
 from lmd_cli.evaluation.schedule import Schedule
@@ -101,54 +101,6 @@ def walk(
             yield Visit(position, ring[0], list(ring)[1:], chunks)
 
 
-def make_encoder(
-    network: FusionNetwork,
-    dataset: Any,
-    collate: Callable[[Sequence[Any]], Mapping[str, Any]],
-    device: torch.device,
-    skip_errors: bool,
-    stopwatch: Stopwatch,
-    precision: Precision = "float32",
-    read: Callable[[int], Loaded | Unreadable] | None = None,
-    cuda_graphs: bool = False,
-) -> Callable[[int, bool], Encoding | Skipped]:
-    """The function that :func:`walk` calls.
-
-    Args:
-        dataset: map-style, gives samples with ``token`` and ``tensors``.
-        collate: makes a batch of a list of samples.
-        stopwatch: takes the time spent waiting for data.
-        precision: of the encoders.
-        skip_errors: give :class:`Skipped` for unreadable data instead of raising.
-        read: gives the samples, perhaps ahead of need (:func:`~lmd_cli.data.read_ahead`); reads
-            each when it is asked for if there is none.
-        cuda_graphs: record the fusion layer.
-
-    Raises:
-        DataError: unreadable data, unless ``skip_errors``.
-    """
-
-    source = read or Reader(dataset, collate)
-    fuse = _fusion(network, cuda_graphs)
-
-    def encode(index: int, keep: bool) -> Encoding | Skipped:
-        with stopwatch.reading():
-            found = source(index)
-        if isinstance(found, Unreadable):
-            if not (skip_errors and isinstance(found.error, DataError)):
-                raise found.error
-            return Skipped(index, dataset.tokens[index], str(found.error))
-        batch = to_device(found.batch, device)
-        try:
-            return _encoding(network, index, found.token, batch, keep, precision, fuse)
-        except DataError as error:  # what was read holds NaN, say
-            if not skip_errors:
-                raise
-            return Skipped(index, found.token, str(error))
-
-    return encode
-
-
 Fuse: TypeAlias = Callable[[Mapping[str, Tensor]], "Fused | None"]
 
 
@@ -162,23 +114,68 @@ def _fusion(network: FusionNetwork, cuda_graphs: bool) -> Fuse:
     return lambda features: graph(dict(features)).copy()  # type: ignore[no-any-return]
 
 
-def _encoding(
-    network: FusionNetwork,
-    index: int,
-    token: str,
-    batch: Mapping[str, Any],
-    keep: bool,
-    precision: Precision,
-    fuse: Fuse,
-) -> Encoding:
-    features, constants = encode_batch(network, batch, token, precision)
-    try:
-        fused = fuse(features)
-    except ConservationError as error:
-        raise RunError(f"sample {token}, in the fusion layer: {error}") from error
-    truth = {name: batch[name] for name in ("segmentation", "valid") if name in batch}
-    kept = features if keep or fused is None else None
-    return Encoding(index, token, fused, kept, constants, truth)
+@dataclass(frozen=True)
+class Encoder:
+    """The function that :func:`walk` calls: reads a sample and encodes it.
+
+    Attributes:
+        network: whose encoders.
+        dataset: map-style, gives samples with ``token`` and ``tensors``.
+        device: where to compute.
+        read: gives the samples, perhaps ahead of need (:func:`~lmd_cli.data.read_ahead`); reads
+            each when it is asked for if there is none.
+        stopwatch: takes the time spent waiting for data.
+        precision: of the encoders.
+        skip_errors: give :class:`Skipped` for unreadable data instead of raising.
+        cuda_graphs: record the fusion layer.
+    """
+
+    network: FusionNetwork
+    dataset: Any
+    device: torch.device
+    read: Callable[[int], Loaded | Unreadable] | None = None
+    stopwatch: Stopwatch = field(default_factory=Stopwatch)
+    precision: Precision = "float32"
+    skip_errors: bool = False
+    cuda_graphs: bool = False
+
+    def __call__(self, index: int, keep: bool) -> Encoding | Skipped:
+        """One sample, with its features if they are to be kept.
+
+        Raises:
+            DataError: unreadable data, unless ``skip_errors``.
+        """
+        with self.stopwatch.reading():
+            sample = self._source(index)
+        if isinstance(sample, Unreadable):
+            if not (self.skip_errors and isinstance(sample.error, DataError)):
+                raise sample.error
+            return Skipped(index, self.dataset.tokens[index], str(sample.error))
+        batch = to_device(sample.batch, self.device)
+        try:
+            return self._encoding(index, sample.token, batch, keep)
+        except DataError as error:  # what was read holds NaN, say
+            if not self.skip_errors:
+                raise
+            return Skipped(index, sample.token, str(error))
+
+    @cached_property
+    def _source(self) -> Callable[[int], Loaded | Unreadable]:
+        return self.read or Reader(self.dataset, collate)
+
+    @cached_property
+    def _fuse(self) -> Fuse:
+        return _fusion(self.network, self.cuda_graphs)
+
+    def _encoding(self, index: int, token: str, batch: Mapping[str, Any], keep: bool) -> Encoding:
+        features, constants = encode_batch(self.network, batch, token, self.precision)
+        try:
+            fused = self._fuse(features)
+        except ConservationError as error:
+            raise RunError(f"sample {token}, in the fusion layer: {error}") from error
+        truth = {name: batch[name] for name in ("segmentation", "valid") if name in batch}
+        kept = features if keep or fused is None else None
+        return Encoding(index, token, fused, kept, constants, truth)
 
 
 def explained_encoding(network: FusionNetwork, output: str, sample: Encoding) -> Explained:

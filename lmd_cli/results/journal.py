@@ -1,89 +1,80 @@
-"""Finished samples of a command, one line of JSON each, so that no finished work is lost.
+"""A log of finished work: lines that are appended one after another, and resumed behind the last.
 
-A command that was killed goes on from the last whole line; its results are made from the lines, so
-they are the same bytes as those of a command that was not.
+Only whole lines count. What a process that was killed left behind them is cut off, in one step,
+before more is written.
 """
 
 from __future__ import annotations
 
-import json
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
-from typing import Any
 
-from lmd_cli.results.record import require_own
-from lmd_cli.results.run_folder import RunFolder
-from lmd_cli.runtime.files import append_synced, disk_errors, own, read_own
-
-NAME = "finished.jsonl"
+from lmd_cli.errors import ResultsError
+from lmd_cli.runtime.files import append_synced, disk_errors, own
 
 
-class Ledger:
-    """The lines of one folder.
+class Journal:
+    """One file of lines, each ended by ``\\n``.
 
     Args:
-        folder: made if it is not there.
+        path: of the file.
+        header: its first line, which is none of the entries; nothing if it has none.
     """
 
-    def __init__(self, folder: Path):
-        self._folder = RunFolder(folder)
-        self.path = folder / NAME
+    def __init__(self, path: Path, header: bytes = b""):
+        self.path, self._header = path, header
 
-    @contextmanager
-    def claimed(self, record: Mapping[str, Any], overwrite: bool) -> Iterator[list[dict[str, Any]]]:
-        """Keeps others out, and gives what is finished.
-
-        Args:
-            record: what identifies the run, see :data:`~.record.IDENTITY`.
-            overwrite: forget what is there.
+    def begin(self, *, strict: bool = True) -> None:
+        """Gives the file its header if it has none, or a torn one.
 
         Raises:
-            ResultsError: the folder holds another run's results, or another process writes there.
-            RunError: the disk is full.
+            ResultsError: it has another header (if ``strict``, else it is emptied).
         """
-        with self._folder.locked():
-            if overwrite:
-                self._forget()
-            results = self.path if self.path.exists() else None
-            require_own(self._folder.read_record(), record, self.path.parent, results)
-            self._folder.write_record({"status": "unfinished", **record})
-            yield self._whole_lines()
+        with disk_errors(self.path), open(self.path, "ab+", opener=own) as file:
+            file.seek(0)
+            header = file.readline() if self._header else b""
+            if header == self._header:
+                return
+            if strict and not self._header.startswith(header):
+                raise ResultsError(
+                    f"{self.path} has other columns than this version writes: "
+                    f"{header.decode(errors='replace').strip()}; use another --output, or "
+                    "--overwrite to start again"
+                )
+            file.truncate(0)
+            file.write(self._header)
 
-    def append(self, entry: Mapping[str, Any]) -> None:
-        """Writes a finished sample's line and waits until it is on the disk."""
-        append_synced(self.path, json.dumps(entry).encode() + b"\n")
-
-    def finish(self, record: Mapping[str, Any]) -> None:
-        """Writes ``run.json`` once all else is written."""
-        self._folder.write_record({"status": "finished", **record})
-
-    def _forget(self) -> None:
-        with disk_errors(self.path):
-            self.path.unlink(missing_ok=True)  # before run.json, which says whose the lines are
-            (self.path.parent / "run.json").unlink(missing_ok=True)
-
-    def _whole_lines(self) -> list[dict[str, Any]]:
-        """The entries up to the first line that is torn; what follows is cut off."""
+    def lines(self, first: int = 0, last: int | None = None) -> Iterator[bytes]:
+        """The whole lines behind the header, from ``first`` to ``last``; none without a file."""
         if not self.path.exists():
-            return []
-        entries, end = [], 0
-        for line in read_own(self.path).splitlines(keepends=True):
-            entry = _entry(line)
-            if entry is None:
-                break
-            entries.append(entry)
-            end += len(line)
-        with disk_errors(self.path), open(self.path, "rb+", opener=own) as file:
+            return
+        with open(self.path, "rb", opener=own) as file:
+            skipped = 1 if self._header else 0
+            for line in islice(file, skipped + first, None if last is None else skipped + last):
+                if not line.endswith(b"\n"):
+                    return
+                yield line
+
+    def read(self, first: int, last: int) -> bytes:
+        """:meth:`lines` as they are."""
+        return b"".join(self.lines(first, last))
+
+    def append(self, lines: bytes, *, wait: bool = True) -> None:
+        """Writes lines, and by default waits until they are on the disk."""
+        if wait:
+            append_synced(self.path, lines)
+            return
+        with disk_errors(self.path), open(self.path, "ab", opener=own) as file:
+            file.write(lines)
+
+    def keep(self, count: int | None = None) -> None:
+        """Cuts the file to its header and ``count`` whole lines (``None``: all that are whole)."""
+        with disk_errors(self.path), open(self.path, "ab+", opener=own) as file:
+            file.seek(0)
+            end = len(file.readline()) if self._header else 0
+            for number, line in enumerate(file):
+                if number == count or not line.endswith(b"\n"):
+                    break
+                end += len(line)
             file.truncate(end)
-        return entries
-
-
-def _entry(line: bytes) -> dict[str, Any] | None:
-    if not line.endswith(b"\n"):
-        return None
-    try:
-        entry = json.loads(line)
-    except (ValueError, RecursionError):
-        return None
-    return entry if isinstance(entry, dict) else None

@@ -13,7 +13,7 @@ from pydantic import ValidationError
 
 from lmd_cli.config.schema import RunConfig
 from lmd_cli.errors import ResultsError
-from lmd_cli.evaluation.comparisons import measured_cells, table_cells
+from lmd_cli.evaluation.comparisons import measured_comparisons, table_comparisons
 from lmd_cli.results.run_folder import RunFolder
 from lmd_cli.results.summary import paper_table, read_pairs, summarise
 from lmd_cli.runtime.files import read_own
@@ -24,7 +24,7 @@ _MOST_NAMES = 64
 
 @dataclass(frozen=True, eq=False)
 class RunResults:
-    """What a run has found so far.
+    """The results of a run so far.
 
     Attributes:
         path: its folder.
@@ -84,8 +84,8 @@ def read_run(path: Path) -> RunResults:
     expected = sum(int(row["pairs"]) for row in samples)
     pairs = _pairs(folder, expected)
     modalities = record["config"]["model"]["modalities"]
-    metrics = summarise(pairs, record["config"]["variants"], measured_cells(modalities))
-    table = paper_table(metrics, table_cells(modalities))
+    metrics = summarise(pairs, record["config"]["variants"], measured_comparisons(modalities))
+    table = paper_table(metrics, table_comparisons(modalities))
     return RunResults(path, record, samples, metrics, table, _notes(folder))
 
 
@@ -93,7 +93,7 @@ def _existing(path: Path) -> RunFolder:
     if not path.is_dir():
         raise ResultsError(f"{path} is not a folder; give the folder that lmd evaluate wrote")
     if not os.path.lexists(path / "run.json"):
-        nested = sorted(str(found.parent) for found in path.glob("*/run.json"))
+        nested = sorted(str(record.parent) for record in path.glob("*/run.json"))
         hint = f"; there are: {', '.join(nested)}" if nested else ""
         raise ResultsError(
             f"{path} holds no run.json, so it is not the folder of an evaluation{hint}. "

@@ -14,7 +14,7 @@ import torch
 
 from lmd_cli.errors import ResultsError
 
-_PACKAGES = ("lmd-cli", "torch", "numpy", "nuscenes-devkit", "pandas", "pillow")
+_PACKAGES = ("lmd-cli", "torch", "numpy", "pandas", "pillow")
 #: Entries of ``run.json`` that must agree for a run to go on in a folder.
 IDENTITY = (
     *("config", "rows", "perturbed", "without", "weights", "samples", "schedule"),
@@ -25,13 +25,13 @@ IDENTITY = (
 @functools.cache
 def package_versions() -> Mapping[str, str]:
     """Versions of what computes the results."""
-    found = {"python": platform.python_version()}
+    versions = {"python": platform.python_version()}
     for name in _PACKAGES:
         try:
-            found[name] = metadata.version(name)
+            versions[name] = metadata.version(name)
         except metadata.PackageNotFoundError:
-            found[name] = "not installed"
-    return found
+            versions[name] = "not installed"
+    return versions
 
 
 def processor(device: torch.device) -> str:
@@ -75,14 +75,14 @@ def identity(
 
 def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
     """Fields that differ, as ``data.split: 'val' there, 'mini_val' here``."""
-    found = []
+    lines = []
     for key in dict.fromkeys((*old, *new)):
         before, after = old.get(key), new.get(key)
         if isinstance(before, Mapping) and isinstance(after, Mapping):
-            found += differences(before, after, f"{prefix}{key}.")
+            lines += differences(before, after, f"{prefix}{key}.")
         elif before != after:
-            found.append(f"{prefix}{key}: {before!r} there, {after!r} here")
-    return found
+            lines.append(f"{prefix}{key}: {before!r} there, {after!r} here")
+    return lines
 
 
 def _anywhere(record: Mapping[str, Any], key: str) -> Any:
@@ -119,10 +119,10 @@ def require_own(
 
 
 def _require_same_run(old: Mapping[str, Any], new: Mapping[str, Any], folder: Path) -> None:
-    found = _different_identity(old, new)
-    if found:
+    different = _different_identity(old, new)
+    if different:
         raise ResultsError(
-            f"{folder} holds the results of another run:{found}\n"
+            f"{folder} holds the results of another run:{different}\n"
             "Use another --output, or --overwrite to replace them"
         )
 
@@ -133,11 +133,12 @@ def require_same_ranks(first: Mapping[str, Any], own: Mapping[str, Any], rank: i
     Raises:
         ResultsError: names every field that differs.
     """
-    found = _different_identity(first, own)
-    if found:
+    different = _different_identity(first, own)
+    if different:
         raise ResultsError(
-            f"rank {rank} is not like rank 0 (there), so their rows would not fit together:{found}"
-            "\nStart every process with the same command, packages and kind of processor"
+            f"rank {rank} is not like rank 0 (there), so their rows would not fit together:"
+            f"{different}\n"
+            "Start every process with the same command, packages and kind of processor"
         )
 
 

@@ -18,13 +18,12 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from lmd_cli.errors import ResultsError
+from lmd_cli.results.journal import Journal
 from lmd_cli.runtime.files import (
-    append_synced,
     csv_lines,
     disk_errors,
+    make_folder,
     own,
-    own_folder,
     read_own,
     read_text,
     remove_own,
@@ -69,15 +68,15 @@ class Stretch:
     def __init__(self, folder: Path, first: int | None = None):
         self.first, self._inside = first or 0, first is not None
         prefix = "" if first is None else f"{FOLDER}/{first:06d}."
-        self.samples = folder / f"{prefix}samples.csv"
-        self.pairs = folder / f"{prefix}pairs.csv"
-        self.timings = folder / f"{prefix}timings.csv"
+        self.samples = Journal(folder / f"{prefix}samples.csv", csv_lines([SAMPLE_FIELDS]))
+        self.pairs = Journal(folder / f"{prefix}pairs.csv", csv_lines([PAIR_FIELDS]))
+        self.timings = Journal(folder / f"{prefix}timings.csv", csv_lines([TIMING_FIELDS]))
 
     def finished(self) -> list[dict[str, str]]:
         """Rows of the samples file up to the first that is torn or out of order."""
-        if not os.path.lexists(self.samples):
+        if not os.path.lexists(self.samples.path):
             return []
-        whole = read_own(self.samples).rpartition(b"\n")[0].decode(errors="replace")
+        whole = read_own(self.samples.path).rpartition(b"\n")[0].decode(errors="replace")
         good: list[dict[str, str]] = []
         for row in csv.DictReader(whole.split("\n")):
             if not _whole(row) or row["position"] != str(self.first + len(good)):
@@ -94,31 +93,30 @@ class Stretch:
         Raises:
             ResultsError: a file has other columns than this version writes.
         """
-        with disk_errors(self.samples.parent):
-            if self._inside:
-                own_folder(self.samples.parent)
-        _start(self.samples, SAMPLE_FIELDS)
-        _start(self.pairs, PAIR_FIELDS)
-        _start(self.timings, TIMING_FIELDS, strict=False)
-        done, end = self._backed()
-        _truncate(self.samples, done)
-        _truncate(self.timings)
-        with disk_errors(self.pairs), open(self.pairs, "ab", opener=own) as file:
-            file.truncate(end)
+        if self._inside:
+            with disk_errors(self.samples.path.parent):
+                make_folder(self.samples.path.parent)
+        self.samples.begin()
+        self.pairs.begin()
+        self.timings.begin(strict=False)
+        done, pairs = self._backed()
+        self.samples.keep(done)
+        self.timings.keep()
+        self.pairs.keep(pairs)
         return done
 
     def _backed(self) -> tuple[int, int]:
-        """How many samples have all their pairs, and where these end in the pairs file."""
-        with open(self.pairs, "rb", opener=own) as file:
-            done, end = 0, len(file.readline())
-            for row in self.finished():
-                begins = csv_lines([[row["sample_token"]]])[:-1] + b","
-                lines = list(islice(file, int(row["pairs"])))
-                whole = all(line.startswith(begins) and line.endswith(b"\n") for line in lines)
-                if len(lines) < int(row["pairs"]) or not whole:
-                    break
-                done, end = done + 1, end + sum(map(len, lines))
-        return done, end
+        """How many samples have all their pairs, and how many pairs these are."""
+        lines = self.pairs.lines()
+        done = pairs = 0
+        for row in self.finished():
+            begins = csv_lines([[row["sample_token"]]])[:-1] + b","
+            own_lines = list(islice(lines, int(row["pairs"])))
+            whole = all(line.startswith(begins) for line in own_lines)
+            if len(own_lines) < int(row["pairs"]) or not whole:
+                break
+            done, pairs = done + 1, pairs + len(own_lines)
+        return done, pairs
 
     def append(
         self,
@@ -127,31 +125,30 @@ class Stretch:
         timing: Sequence[Any] | None = None,
     ) -> None:
         """One more sample; returns when it is on the disk."""
-        append_synced(self.pairs, csv_lines(pairs))
-        append_synced(self.samples, csv_lines([sample]))
+        self.pairs.append(csv_lines(pairs))
+        self.samples.append(csv_lines([sample]))
         if timing is not None:
-            with disk_errors(self.timings), open(self.timings, "ab", opener=own) as file:
-                file.write(csv_lines([timing]))
+            self.timings.append(csv_lines([timing]), wait=False)
 
     def absorb(self, other: Stretch, skip: int, end: int | None = None) -> None:
         """Appends the rows of another stretch, which is trimmed: from sample ``skip`` to ``end``,
         both counted from its first (all by default)."""
         rows = other.finished()[:end]
         before, more = _pairs(rows[:skip]), _pairs(rows[skip:])
-        append_synced(self.pairs, _lines(other.pairs, 1 + before, more))
-        for ours, theirs in ((self.samples, other.samples), (self.timings, other.timings)):
-            append_synced(ours, _lines(theirs, 1 + skip, len(rows) - skip))
+        self.pairs.append(other.pairs.read(before, before + more))
+        self.samples.append(other.samples.read(skip, len(rows)))
+        self.timings.append(other.timings.read(skip, len(rows)))
 
     def cut(self, count: int) -> None:
         """Keeps only the first samples."""
-        _truncate(self.samples, count)
+        self.samples.keep(count)
         self.trim()
 
     def remove(self) -> None:
         """Deletes the files: the samples first, so that no pairs are missed in between."""
-        for path in (self.samples, self.pairs, self.timings):
-            with disk_errors(path):
-                remove_own(path)
+        for journal in (self.samples, self.pairs, self.timings):
+            with disk_errors(journal.path):
+                remove_own(journal.path)
 
 
 def stretches(folder: Path) -> list[Stretch]:
@@ -221,7 +218,7 @@ class Watch:
     """
 
     def __init__(self, folder: Path, parts: Iterable[range]):
-        self._paths = [Stretch(folder, part.start).samples for part in parts]
+        self._paths = [Stretch(folder, part.start).samples.path for part in parts]
         self._read = dict.fromkeys(self._paths, 0)
         self._lines = dict.fromkeys(self._paths, 0)
         self._told = 0
@@ -258,45 +255,3 @@ def _is_float(text: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _lines(path: Path, skip: int, count: int) -> bytes:
-    """Lines of a file; none if it is not there."""
-    if not path.exists():
-        return b""
-    with open(path, "rb", opener=own) as file:
-        return b"".join(islice(file, skip, skip + count))
-
-
-def _start(path: Path, fields: Sequence[str], *, strict: bool = True) -> None:
-    """Gives a file its header if it has none, or a torn one.
-
-    Raises:
-        ResultsError: it has another header (if ``strict``, else it is emptied).
-    """
-    expected = csv_lines([fields])
-    with disk_errors(path), open(path, "ab+", opener=own) as file:
-        file.seek(0)
-        header = file.readline()
-        if header == expected:
-            return
-        if strict and not expected.startswith(header):
-            raise ResultsError(
-                f"{path} has other columns than this version writes: "
-                f"{header.decode(errors='replace').strip()}; use another --output, or --overwrite "
-                "to start again"
-            )
-        file.truncate(0)
-        file.write(expected)
-
-
-def _truncate(path: Path, rows: int | None = None) -> None:
-    """Cuts a file to its header and ``rows`` whole lines (``None``: all that are whole)."""
-    with disk_errors(path), open(path, "ab+", opener=own) as file:
-        file.seek(0)
-        end = len(file.readline())
-        for count, line in enumerate(file):
-            if count == rows or not line.endswith(b"\n"):
-                break
-            end += len(line)
-        file.truncate(end)

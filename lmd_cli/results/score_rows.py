@@ -14,8 +14,8 @@ TIME_FIELDS = ("method", "seconds_per_sample", "plain_passes")
 
 
 @dataclass(frozen=True)
-class Found:
-    """What one method gave.
+class MethodResult:
+    """One method at every sample.
 
     Attributes:
         name: of the method.
@@ -28,25 +28,27 @@ class Found:
     seconds: list[float]
 
 
-def score_rows(found: dict[str, list[Score]]) -> Iterable[tuple[Any, ...]]:
+def score_rows(scores: dict[str, list[Score]]) -> Iterable[tuple[Any, ...]]:
     """The rows of ``score.csv``, in the order of the methods."""
-    for name, list_of in found.items():
-        for s in list_of:
+    for name, listed in scores.items():
+        for s in listed:
             i = s.interval
             yield name, s.name, s.modality, i.estimate, i.low, i.high, s.vehicles, i.undefined
 
 
-def vehicle_rows(kept: list[Found], modalities: Sequence[str]) -> Iterable[tuple[Any, ...]]:
+def vehicle_rows(
+    results: list[MethodResult], modalities: Sequence[str]
+) -> Iterable[tuple[Any, ...]]:
     """``vehicles.csv`` with its header: every vehicle under every method."""
     seen = tuple(f"seen_by_{m}" for m in modalities)
     grades = tuple(GRADE.get(m, f"evidence_{m}") for m in modalities)
     columns = (*modalities, BIAS)
     yield ("method", "annotation_token", "instance_token", "detected", *seen, *grades, *columns)
-    for found in kept:
-        for v in found.vehicles:
+    for result in results:
+        for v in result.vehicles:
             truth = (*(int(v.sees(m)) for m in modalities), *map(v.grade, modalities))
             values = (v.parts[name] for name in columns)
-            yield (found.name, v.token, v.instance, int(v.detected), *truth, *values)
+            yield (result.name, v.token, v.instance, int(v.detected), *truth, *values)
 
 
 def missed_by_steps(entries: Sequence[Mapping[str, Any]]) -> dict[str, float]:
@@ -54,9 +56,9 @@ def missed_by_steps(entries: Sequence[Mapping[str, Any]]) -> dict[str, float]:
     missed: dict[str, float] = {}
     whole: dict[str, float] = {}
     for entry in entries:
-        for name, found in entry["methods"].items():
-            for i, gap in enumerate(found.get("missed", ())):
-                handed = sum(v[i] for part, v in found["shares"].items() if part != BIAS)
+        for name, method in entry["methods"].items():
+            for i, gap in enumerate(method.get("missed", ())):
+                handed = sum(v[i] for part, v in method["shares"].items() if part != BIAS)
                 missed[name] = missed.get(name, 0.0) + abs(gap)
                 whole[name] = whole.get(name, 0.0) + abs(handed + gap)
     return {name: gap / whole[name] for name, gap in missed.items() if whole[name]}

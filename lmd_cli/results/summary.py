@@ -10,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from lmd_cli.errors import ResultsError
-from lmd_cli.evaluation.comparisons import Cell
+from lmd_cli.evaluation.comparisons import Comparison
 from lmd_cli.results.digits import figure_text, small_scale
 from lmd_cli.results.rows import PAIR_FIELDS
 from lmd_cli.runtime.files import own, read_text
@@ -56,8 +56,10 @@ def read_pairs(path: Path) -> pd.DataFrame:
     return pairs
 
 
-def summarise(pairs: pd.DataFrame, variants: Sequence[str], cells: Sequence[Cell]) -> pd.DataFrame:
-    """Mean and standard deviation (ddof 0) over all pairs, for each variant and cell.
+def summarise(
+    pairs: pd.DataFrame, variants: Sequence[str], comparisons: Sequence[Comparison]
+) -> pd.DataFrame:
+    """Mean and standard deviation (ddof 0) over all pairs, for each variant and comparison.
 
     Pairs whose PCC does not exist (a constant map) are counted in ``undefined`` and left out of
     the PCC's mean. Sums are in float64, in the order of the rows.
@@ -65,23 +67,23 @@ def summarise(pairs: pd.DataFrame, variants: Sequence[str], cells: Sequence[Cell
     Returns:
         The columns :data:`METRIC_FIELDS`.
     """
-    rows = [_summary(pairs, variant, cell) for variant in variants for cell in cells]
+    rows = [_summary(pairs, variant, c) for variant in variants for c in comparisons]
     return pd.DataFrame(rows, columns=list(METRIC_FIELDS))
 
 
-def _summary(pairs: pd.DataFrame, variant: str, cell: Cell) -> tuple[Any, ...]:
+def _summary(pairs: pd.DataFrame, variant: str, comparison: Comparison) -> tuple[Any, ...]:
     chosen = pairs[
         (pairs.variant == variant)
-        & (pairs.perturbed == cell.perturbed_name)
-        & (pairs.target == cell.target)
+        & (pairs.perturbed == comparison.perturbed_name)
+        & (pairs.target == comparison.target)
     ]
     correlation = chosen.pcc.to_numpy(dtype=np.float64)
     defined = correlation[~np.isnan(correlation)]
     return (
         variant,
-        cell.perturbed_name,
-        cell.target,
-        cell.expected,
+        comparison.perturbed_name,
+        comparison.target,
+        comparison.expected,
         *mean_and_std(defined),
         *mean_and_std(chosen.mse.to_numpy(dtype=np.float64)),
         len(chosen),
@@ -96,30 +98,34 @@ def mean_and_std(values: np.ndarray) -> tuple[float, float]:
     return float(values.mean()), float(values.std())
 
 
-def paper_table(metrics: pd.DataFrame, cells: Sequence[Cell]) -> pd.DataFrame:
+def paper_table(metrics: pd.DataFrame, comparisons: Sequence[Comparison]) -> pd.DataFrame:
     """The layout of the paper's tables: ``0.05 ± 0.02`` under ``PCC R_p/R`` and so on.
 
     Args:
         metrics: what :func:`summarise` returns.
-        cells: the columns, for PCC and then for MSE.
+        comparisons: the columns, for PCC and then for MSE.
 
     Returns:
         One row of strings for each variant; an undefined value is empty.
     """
     rows = []
-    chosen = {(cell.perturbed_name, cell.target) for cell in cells}
+    chosen = {(c.perturbed_name, c.target) for c in comparisons}
     pairs = zip(metrics.perturbed, metrics.target, metrics.mse_mean, strict=True)
-    scale = small_scale(mean for *cell, mean in pairs if tuple(cell) in chosen)
+    scale = small_scale(mean for *which, mean in pairs if tuple(which) in chosen)
     for variant, group in metrics.groupby("variant", sort=False):
         row = {"variant": str(variant)}
         for metric, size in (("pcc", 0.0), ("mse", scale)):
-            for cell in cells:
-                row[f"{metric.upper()} {cell.title}"] = _entry(group, cell, metric, size)
+            for comparison in comparisons:
+                row[f"{metric.upper()} {comparison.title}"] = _entry(
+                    group, comparison, metric, size
+                )
         rows.append(row)
     return pd.DataFrame(rows)
 
 
-def _entry(group: pd.DataFrame, cell: Cell, metric: str, scale: float) -> str:
-    chosen = group[(group.perturbed == cell.perturbed_name) & (group.target == cell.target)]
+def _entry(group: pd.DataFrame, comparison: Comparison, metric: str, scale: float) -> str:
+    chosen = group[
+        (group.perturbed == comparison.perturbed_name) & (group.target == comparison.target)
+    ]
     mean, deviation = (float(chosen[f"{metric}_{what}"].iloc[0]) for what in ("mean", "std"))
     return "" if np.isnan(mean) else figure_text(mean, deviation, scale=scale)

@@ -11,7 +11,7 @@ import heapq
 import io
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -19,7 +19,7 @@ from PIL import Image
 
 from lmd_cli.decomposition import OperationRecord
 from lmd_cli.evaluation.decomposed_sample import SampleDecomposition
-from lmd_cli.evaluation.ground.decisive import criterion_of
+from lmd_cli.evaluation.ground.detection import Criterion, criterion_of
 from lmd_cli.evaluation.ground.plane import Plane
 from lmd_cli.evaluation.ground.vehicles import Weather, conflict, object_rows, outline
 
@@ -55,7 +55,7 @@ class Shown:
 
 @dataclass(eq=False)
 class Survey:
-    """What the pass found.
+    """The results of the pass.
 
     Attributes:
         plane: where the maps lie; in pixels if not on the ground, and numbers are one row.
@@ -68,6 +68,7 @@ class Survey:
         layer_parts: whose shares.
         output: of the network, that is split.
         ground: whether the maps lie on the ground around a vehicle.
+        detection: the config's.
     """
 
     plane: Plane
@@ -80,6 +81,12 @@ class Survey:
     layer_parts: list[str] = field(default_factory=list)
     output: str = "segmentation"
     ground: bool = True
+    detection: float | Literal["auto"] = "auto"
+
+    @property
+    def criterion(self) -> Criterion:
+        """When the output says that a vehicle is there."""
+        return criterion_of(self.output, self.detection)
 
 
 class LayerMeans:
@@ -148,7 +155,8 @@ class Draft:
             index: of the sample in the dataset.
             plane: where the maps lie; none if not on the ground, and then there are no objects.
         """
-        sample, output, total = split.sample, split.config.model.output, split.total.numpy()
+        sample, total = split.sample, split.total.numpy()
+        what = (split.config.model.output, split.config.detection)
         parts = {name: part.numpy() for name, part in split.parts.items()}
         sensors = {name: parts[name] for name in split.config.model.modalities}
         disagreement = conflict(sensors, _relevant(split, total))
@@ -158,7 +166,7 @@ class Draft:
         self.indices.append(index)
         boxes = () if plane is None else split.boxes
         where = plane or _pixels(total.shape)
-        self.objects.append(object_rows(named, weather, boxes, where, total, parts, output))
+        self.objects.append(object_rows(named, weather, boxes, where, total, parts, *what))
         self.samples.append((*named, split.description, len(boxes), disagreement, split.residual))
         self.layers.add(split.result.operations)
         for position in self.shown.keys() - self.wanted():
@@ -171,8 +179,14 @@ class Draft:
         most = heapq.nsmallest(DISAGREEING, range(count), lambda p: (-self.samples[p][at], p))
         return {*range(min(self.viewer, count)), *most}
 
-    def survey(self, plane: Plane | None, variant: str, output: str) -> Survey:
-        """What has been found."""
+    def survey(
+        self,
+        plane: Plane | None,
+        variant: str,
+        output: str,
+        detection: float | Literal["auto"] = "auto",
+    ) -> Survey:
+        """The survey of the samples so far."""
         return Survey(
             plane or _pixels(next(iter(self.shown.values())).parts.shape[1:]),
             variant,
@@ -184,6 +198,7 @@ class Draft:
             self.layers.names,
             output,
             plane is not None,
+            detection,
         )
 
 
@@ -197,7 +212,7 @@ def _relevant(split: SampleDecomposition, total: NDArray[np.floating]) -> NDArra
     """Where sensors can disagree: at vehicles; anywhere where the output is not about them."""
     if not split.on_ground or split.ground_truth is None:
         return np.ones(total.shape, dtype=bool)
-    predicted = total > criterion_of(split.config.model.output).threshold
+    predicted = total > split.criterion.threshold
     return predicted | (split.ground_truth.numpy() > 0.5)
 
 

@@ -6,19 +6,17 @@ import json
 import shutil
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
 from lmd_cli.errors import ResultsError
+from lmd_cli.results.journal import Journal
 from lmd_cli.results.run_folder import RunFolder
 from lmd_cli.results.survey import Draft, LayerMeans, Shown
 from lmd_cli.results.survey_files import DAMAGED, FORMAT, maps_npz, read_maps, shown_of
 from lmd_cli.runtime.files import (
-    append_synced,
     disk_errors,
-    own,
-    own_folder,
+    make_folder,
     read_own,
     write_atomically,
 )
@@ -40,6 +38,7 @@ class DraftFolder:
 
     def __init__(self, folder: Path, identity: Mapping[str, Any]):
         self.folder = folder
+        self._rows = Journal(folder / ROWS)
         self._identity = json.loads(json.dumps({"format": FORMAT, **identity}))
 
     @contextmanager
@@ -52,7 +51,7 @@ class DraftFolder:
         """
         for folder in (self.folder.parent, self.folder):
             with disk_errors(folder):
-                own_folder(folder)
+                make_folder(folder)
         with RunFolder(self.folder).locked():
             yield
             shutil.rmtree(self.folder, ignore_errors=True)
@@ -61,7 +60,7 @@ class DraftFolder:
         """The draft that is kept; an empty one if there is none of this identity."""
         state = self._state()
         if state is None:
-            self._rows_cut(0)
+            self._rows.keep(0)
             return Draft(viewer)
         try:
             return self._draft(viewer, state)
@@ -71,7 +70,7 @@ class DraftFolder:
             ) from None
 
     def _draft(self, viewer: int, state: Mapping[str, Any]) -> Draft:
-        lines = self._rows_cut(state["done"])
+        lines = self._counted_rows(state["done"])
         draft = Draft(viewer, state["parts"], layers=LayerMeans(state["layers"]))
         for line in lines:
             index, sample, objects = json.loads(line)
@@ -91,7 +90,7 @@ class DraftFolder:
             write_atomically(self._shown_path(position), maps_npz([draft.shown[position]]))
         row = [draft.indices[-1], draft.samples[-1], draft.objects[-1]]
         line = json.dumps(row, ensure_ascii=False)
-        append_synced(self.folder / ROWS, line.encode() + b"\n")
+        self._rows.append(line.encode() + b"\n")
         state = {
             "identity": self._identity,
             "done": len(draft.samples),
@@ -111,23 +110,19 @@ class DraftFolder:
         same = isinstance(state, dict) and state.get("identity") == self._identity
         return state if same else None
 
-    def _rows_cut(self, count: int) -> list[bytes]:
-        """The first lines; the rest, which the state does not count, is cut off.
+    def _counted_rows(self, count: int) -> list[bytes]:
+        """The rows that the state counts; others are cut off.
 
         Raises:
             ResultsError: there are fewer.
         """
-        path = self.folder / ROWS
-        with disk_errors(path), open(path, "ab+", opener=own) as file:
-            file.seek(0)
-            lines = [line for line in islice(file, count) if line.endswith(b"\n")]
-            if len(lines) == count:
-                file.truncate(sum(map(len, lines)))  # in one step: a kill loses nothing
+        lines = list(self._rows.lines(last=count))
         if len(lines) < count:
             raise ResultsError(
-                f"{path} has {len(lines)} of the {count} rows that {STATE} counts; remove "
-                f"{self.folder} to survey anew"
+                f"{self._rows.path} has {len(lines)} of the {count} rows that {STATE} counts; "
+                f"remove {self.folder} to survey anew"
             )
+        self._rows.keep(count)
         return lines
 
     def _shown_path(self, position: int) -> Path:

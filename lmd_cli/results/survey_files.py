@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,8 +27,8 @@ from lmd_cli.runtime.files import (
     csv_lines,
     disk_errors,
     format_value,
+    make_folder,
     own,
-    own_folder,
     read_own,
     read_text,
     require_folder,
@@ -71,12 +71,13 @@ class _Record(BaseModel):
     variant: str
     output: str
     ground: bool = True
+    detection: Annotated[float, Field(gt=0, lt=1)] | Literal["auto"] = "auto"
     parts: list[str]
     layer_parts: list[str]
     shown: list[tuple[int, str, str, str]]
 
 
-def write_survey(found: Survey, identity: Mapping[str, Any], folder: Path) -> list[Path]:
+def write_survey(survey: Survey, identity: Mapping[str, Any], folder: Path) -> list[Path]:
     """Writes :data:`FILES`, the record last, so that a torn survey is not taken for a whole one.
 
     Args:
@@ -88,23 +89,25 @@ def write_survey(found: Survey, identity: Mapping[str, Any], folder: Path) -> li
     record = {
         "format": FORMAT,
         "identity": identity,
-        "plane": asdict(found.plane),
-        "variant": found.variant,
-        "output": found.output,
-        "ground": found.ground,
-        "parts": found.parts,
-        "layer_parts": found.layer_parts,
-        "shown": [[s.index, s.token, s.scene, s.description] for s in found.shown],
+        "plane": asdict(survey.plane),
+        "variant": survey.variant,
+        "output": survey.output,
+        "ground": survey.ground,
+        "parts": survey.parts,
+        "layer_parts": survey.layer_parts,
+        "shown": [[s.index, s.token, s.scene, s.description] for s in survey.shown],
     }
+    if survey.detection != "auto":
+        record["detection"] = survey.detection
     contents = {
-        "objects.csv": csv_lines([object_fields(found.parts), *found.objects]),
-        "layers.csv": csv_lines([_layer_fields(found.layer_parts), *found.layers]),
-        "samples.csv": csv_lines([SAMPLE_FIELDS, *found.samples]),
-        "maps.npz": maps_npz(found.shown),
+        "objects.csv": csv_lines([object_fields(survey.parts), *survey.objects]),
+        "layers.csv": csv_lines([_layer_fields(survey.layer_parts), *survey.layers]),
+        "samples.csv": csv_lines([SAMPLE_FIELDS, *survey.samples]),
+        "maps.npz": maps_npz(survey.shown),
         "survey.json": json.dumps(record, indent=2, ensure_ascii=False).encode() + b"\n",
     }
     with disk_errors(folder):
-        own_folder(folder)
+        make_folder(folder)
         (folder / "survey.json").unlink(missing_ok=True)
     for name, data in contents.items():
         write_atomically(folder / name, data)
@@ -168,6 +171,7 @@ def _survey(folder: Path, record: Mapping[str, Any]) -> Survey:
         record["layer_parts"],
         record["output"],
         record.get("ground", True),
+        record.get("detection", "auto"),
     )
 
 

@@ -1,4 +1,4 @@
-"""Memory that tensors on a CPU give back is kept for the next ones.
+"""Keeps memory that tensors free on a CPU for the tensors that follow.
 
 The C library hands large blocks back to the system as soon as they are free, and fetches them anew,
 page by page, for the next tensor. Where pages are dear (on virtual machines above all) that takes

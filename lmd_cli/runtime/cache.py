@@ -1,4 +1,4 @@
-"""Where this program keeps what it can make again."""
+"""Locates the program's cache folder."""
 
 from __future__ import annotations
 

@@ -180,8 +180,8 @@ def _per_pass(budget: int) -> int:
 
 def _lists_encoders(network: Any) -> bool:
     """Whether it has the method; a network's own submodule of this name is another thing."""
-    found = getattr(network, "encoders", None)
-    return callable(found) and not isinstance(found, nn.Module)
+    encoders = getattr(network, "encoders", None)
+    return callable(encoders) and not isinstance(encoders, nn.Module)
 
 
 def _encoders(network: Any) -> list[nn.Module]:

@@ -1,4 +1,4 @@
-"""Recording work on a GPU once as a CUDA graph and replaying it.
+"""Records work on a GPU as a CUDA graph, and replays it.
 
 A decomposition starts some thousand small kernels, and Python takes longer to start them than the
 GPU to run them. A graph starts them all at once: the same kernels on the same memory, hence the

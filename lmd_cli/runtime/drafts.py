@@ -1,4 +1,4 @@
-"""Folders in which something large is made before it is moved to its place."""
+"""Temporary folders for large results, which are moved to their place once complete."""
 
 from __future__ import annotations
 

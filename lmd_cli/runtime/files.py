@@ -1,4 +1,4 @@
-"""Files of our own: replaced in one step, and never through a link to somebody else's."""
+"""Writes files atomically, and never through a link."""
 
 from __future__ import annotations
 
@@ -91,7 +91,7 @@ def read_own(path: Path) -> bytes:
         return file.read()
 
 
-def own_folder(path: Path) -> Path:
+def make_folder(path: Path) -> Path:
     """A folder inside one of ours, made if it is not there.
 
     Raises:

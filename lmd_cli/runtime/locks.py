@@ -8,6 +8,7 @@ try:
     import fcntl
 except ModuleNotFoundError:  # Windows
     import msvcrt
+    import time
 
     def lock_file(file: IO[Any], *, shared: bool = False, wait: bool = False) -> None:
         """Locks an open file; without shared locks, which this system does not have.
@@ -18,12 +19,15 @@ except ModuleNotFoundError:  # Windows
         """
         if shared:
             raise OSError(0, "this system has no locks that several processes share")
-        mode = msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK  # type: ignore[attr-defined]
         file.seek(0)
-        try:
-            msvcrt.locking(file.fileno(), mode, 1)  # type: ignore[attr-defined]
-        except OSError as error:
-            raise BlockingIOError(*error.args) from error
+        while True:
+            try:
+                msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)  # type: ignore[attr-defined]
+                return
+            except OSError as error:
+                if not wait:
+                    raise BlockingIOError(*error.args) from error
+                time.sleep(0.1)  # the system's own waiting gives up after ten seconds
 else:
 
     def lock_file(file: IO[Any], *, shared: bool = False, wait: bool = False) -> None:

@@ -1,7 +1,7 @@
-"""Where the processes of one run find each other, and see that the others are alive.
+"""The rendezvous of a run's processes, with heartbeats that show which are alive.
 
-Every process that lives says so every few seconds. One that has been silent for longer is gone,
-frozen, or has never come; nobody waits for it any longer, and whoever waited says for whom.
+A process that sends none for longer than :data:`SILENCE` seconds counts as dead: it has ended,
+hangs, or never started. Nobody waits for it any longer, and those that waited report it.
 """
 
 from __future__ import annotations
@@ -113,7 +113,7 @@ class Meeting:
 
         threading.Thread(target=wait, daemon=True).start()
         try:
-            found, error = answers.get(timeout=ANSWER)
+            answer, error = answers.get(timeout=ANSWER)
         except queue.Empty:
             raise RunError(
                 f"rank 0 at {self._me.address}:{self._me.port} has not answered for {ANSWER:.0f} "
@@ -121,7 +121,7 @@ class Meeting:
             ) from None
         if error is not None:
             raise error
-        return found  # type: ignore[return-value]
+        return answer  # type: ignore[return-value]
 
     # -- signs of life ------------------------------------------------------------------------
 
@@ -154,15 +154,15 @@ class Meeting:
 
         The first look at a rank counts as a sign.
         """
-        found, now = [], time.monotonic()
+        silent, now = [], time.monotonic()
         with _meaning("the store is gone"):
             for rank in ranks:
                 beat = self._asked(lambda key=f"beat/{rank}": self._read(key))  # type: ignore[misc]
                 if rank not in self._heard or self._heard[rank][0] != beat:
                     self._heard[rank] = (beat, now)
                 if now - self._heard[rank][1] > SILENCE and not self._has(f"ended/{rank}"):
-                    found.append(rank)
-        return found
+                    silent.append(rank)
+        return silent
 
     def _read(self, key: str) -> bytes | None:
         return self._store.get(key) if self._store.check([key]) else None

@@ -1,4 +1,4 @@
-"""Text from files, made fit to be shown: nothing in it moves a cursor or hides what it says."""
+"""Escapes text from files so that it can be printed: no control characters, nothing hidden."""
 
 from __future__ import annotations
 

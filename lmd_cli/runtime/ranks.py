@@ -59,17 +59,17 @@ def launched(environ: Mapping[str, str] | None = None) -> Rank | None:
     """
     env = _Environment(os.environ if environ is None else environ)
     if "RANK" in env.values and "WORLD_SIZE" in env.values:
-        found = _from_torchrun(env)
+        rank = _from_torchrun(env)
     elif "SLURM_PROCID" in env.values:
-        found = _from_slurm(env)
+        rank = _from_slurm(env)
     else:
         return None
-    if found is not None and not 0 <= found.rank < found.size:
+    if rank is not None and not 0 <= rank.rank < rank.size:
         raise ConfigError(
-            f"this process is rank {found.rank} of {found.size} processes; expected a rank from 0 "
-            f"to {found.size - 1} (is RANK or SLURM_PROCID left over from another launch?)"
+            f"this process is rank {rank.rank} of {rank.size} processes; expected a rank from 0 "
+            f"to {rank.size - 1} (is RANK or SLURM_PROCID left over from another launch?)"
         )
-    return found
+    return rank
 
 
 @dataclass(frozen=True)
@@ -132,8 +132,8 @@ def _from_slurm(env: _Environment) -> Rank | None:
 
 def first_node(nodes: str) -> str:
     """The first host of SLURM's short list: ``gpu07`` of ``gpu[07-09,12],login1``."""
-    found = re.match(r"([^,\[]+)(?:\[(\d+)[^\]]*\])?", nodes)
-    return "" if found is None else found[1] + (found[2] or "")
+    match = re.match(r"([^,\[]+)(?:\[(\d+)[^\]]*\])?", nodes)
+    return "" if match is None else match[1] + (match[2] or "")
 
 
 def _tasks_here(env: _Environment, size: int) -> int:

@@ -1,4 +1,4 @@
-"""Time spent waiting for data, apart from time spent computing."""
+"""Measures the time spent waiting for data apart from the time spent computing."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How many CPU threads a run computes with: sums, and so the last digits, depend on it."""
+"""Chooses the number of CPU threads, on which the last digits of sums depend."""
 
 from __future__ import annotations
 

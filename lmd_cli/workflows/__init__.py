@@ -1,1 +1,1 @@
-"""What each command does, from end to end."""
+"""One module per command: what it does, from end to end."""

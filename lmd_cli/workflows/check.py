@@ -1,4 +1,4 @@
-"""Everything that a run needs, tried before it starts: ``lmd check``."""
+"""``lmd check``: everything that a run needs is tried before it starts."""
 
 from __future__ import annotations
 
@@ -14,15 +14,21 @@ from lmd_cli.assembly.build import BuiltNetwork, Samples, build_dataset, build_n
 from lmd_cli.assembly.contract import Features
 from lmd_cli.assembly.forward import fuse_function
 from lmd_cli.config.schema import DataConfig, RunConfig
-from lmd_cli.data.custom import OwnSamples
+from lmd_cli.data.custom import CustomSamples
 from lmd_cli.data.nuscenes.index.splits import split_name
 from lmd_cli.decomposition import Decomposition, Variant
 from lmd_cli.decomposition.layout import BIAS
 from lmd_cli.decomposition.linearised.replay import deviation, replay, replay_deviation
 from lmd_cli.decomposition.pytrees import map_tensors
 from lmd_cli.errors import LmdError
-from lmd_cli.evaluation.exactness import DOUBLE, OPERATION, blame, magnification, told_of_size
 from lmd_cli.evaluation.schedule import Schedule
+from lmd_cli.evaluation.tolerances import (
+    DOUBLE,
+    OPERATION,
+    large_parts_message,
+    locate_deviation,
+    magnification,
+)
 from lmd_cli.runtime.progress import Progress, Silent
 from lmd_cli.workflows.check_data import Checks, check_contents, check_files, check_tables
 from lmd_cli.workflows.ready import encode, split, start
@@ -40,7 +46,7 @@ class Covered:
 
 @dataclass
 class Preflight(Checks):
-    """What :func:`preflight` found.
+    """The checks of :func:`preflight`.
 
     Attributes:
         coverage: every operation that met a decomposed tensor, in order of first use.
@@ -62,95 +68,96 @@ def preflight(
         progress: where to show progress.
         files: read every file that samples are loaded from.
     """
-    found, progress = Preflight(), progress or Silent()
-    device = found.attempt("device", lambda: start(config))
-    dataset = found.attempt("data", lambda: build_dataset(config, progress, tolerant=True))
+    checks, progress = Preflight(), progress or Silent()
+    device = checks.attempt("device", lambda: start(config))
+    dataset = checks.attempt("data", lambda: build_dataset(config, progress, tolerant=True))
     if dataset is not None:
-        _data(found, config, dataset)
+        _data(checks, config, dataset)
         if files:
-            check_contents(found, dataset, progress)
-    built = found.attempt(
+            check_contents(checks, dataset, progress)
+    built = checks.attempt(
         "checkpoint", lambda: build_network(config, device or torch.device("cpu"))
     )
     if built is not None:
-        _checkpoint(found, config, built)
-    sample = None if dataset is None else found.attempt("first sample", lambda: dataset[0])
+        _checkpoint(checks, config, built)
+    sample = None if dataset is None else checks.attempt("first sample", lambda: dataset[0])
     if sample is not None:
-        found.add("first sample", True, f"{sample.token} of {sample.scene} is readable")
+        checks.add("first sample", True, f"{sample.token} of {sample.scene} is readable")
     if device is not None and built is not None and sample is not None:
-        encoded = found.attempt("encode", lambda: encode(built.network, [sample], device))
+        encoded = checks.attempt("encode", lambda: encode(built.network, [sample], device))
         if encoded is not None:
-            _rules(found, config, built, encoded, progress)
-    return found
+            _rules(checks, config, built, encoded, progress)
+    return checks
 
 
-def _data(found: Preflight, config: RunConfig, dataset: Samples) -> None:
+def _data(checks: Preflight, config: RunConfig, dataset: Samples) -> None:
     data = config.data
     if not isinstance(data, DataConfig):
-        found.add("data", True, f"{len(dataset)} samples of {data.target}")
-        _schedule(found, config, len(dataset))
+        checks.add("data", True, f"{len(dataset)} samples of {data.target}")
+        _schedule(checks, config, len(dataset))
         return
     scenes = len(dataset.scene_names)
     what = f"{len(dataset)} samples in {scenes} scenes of {split_name(data.split)}"
-    found.add("data", True, f"{what} ({data.version}, {dataset.dataroot})")
+    checks.add("data", True, f"{what} ({data.version}, {dataset.dataroot})")
     if dataset.absent_scenes:
         first = ", ".join(dataset.absent_scenes[:3])
-        found.note(
+        checks.note(
             "absent scenes",
             f"{len(dataset.absent_scenes)} scenes of {split_name(data.split)} are not in "
             f"{data.version}: {first}, ...",
         )
-    if not isinstance(dataset, OwnSamples):
-        check_tables(found, dataset)
-        check_files(found, dataset)
-    _schedule(found, config, len(dataset))
+    if not isinstance(dataset, CustomSamples):
+        check_tables(checks, dataset)
+        check_files(checks, dataset)
+    _schedule(checks, config, len(dataset))
 
 
-def _schedule(found: Preflight, config: RunConfig, samples: int) -> None:
+def _schedule(checks: Preflight, config: RunConfig, samples: int) -> None:
     """A split too small for the protocol stops ``lmd evaluate`` only: a note."""
     try:
         plan = Schedule.resolve(samples, config.perturbation.stride, config.perturbation.count)
     except LmdError as error:
-        found.note("schedule", f"lmd evaluate cannot run: {error}")
+        checks.note("schedule", f"lmd evaluate cannot run: {error}")
         return
-    found.add(
+    checks.add(
         "schedule", True, f"N {plan.samples}, stride {plan.stride}, {plan.count} partners each"
     )
 
 
-def _checkpoint(found: Preflight, config: RunConfig, built: BuiltNetwork) -> None:
+def _checkpoint(checks: Preflight, config: RunConfig, built: BuiltNetwork) -> None:
     if built.random:
-        found.note("checkpoint", f"{built.checkpoint}: predictions mean nothing")
+        checks.note("checkpoint", f"{built.checkpoint}: predictions mean nothing")
         return
     keys = len(built.network.state_dict())
     if config.model.checkpoint is None:
-        found.add("checkpoint", True, f"{built.checkpoint}: {keys} keys, sha256 {built.sha256}")
+        checks.add("checkpoint", True, f"{built.checkpoint}: {keys} keys, sha256 {built.sha256}")
         return
-    found.add("checkpoint", True, f"{built.checkpoint}: {keys} keys fit, sha256 {built.sha256}")
+    checks.add("checkpoint", True, f"{built.checkpoint}: {keys} keys fit, sha256 {built.sha256}")
 
 
 def _rules(
-    found: Preflight,
+    checks: Preflight,
     config: RunConfig,
     built: BuiltNetwork,
     encoded: tuple[Features, Features],
     progress: Progress,
 ) -> None:
     """Coverage, conservation in both precisions, and replay, for every variant."""
-    progress.start(2 * len(config.variants), "decomposing the first sample")
+    variants = [Variant.parse(name) for name in config.variants]
+    progress.start(2 * len(variants), "decomposing the first sample")
     name = "rules"
-    for variant in config.variants:
-        result = found.attempt(name, lambda v=variant: split(built, *encoded, config, v))  # type: ignore[misc]
+    for variant in variants:
+        result = checks.attempt(name, lambda v=variant: split(built, *encoded, config, v))  # type: ignore[misc]
         if result is None:
             return progress.close()
-        if not found.coverage:
-            _coverage(found, result)
-        _conservation(found, variant, result, torch.float32)
+        if not checks.coverage:
+            _coverage(checks, result)
+        _conservation(checks, variant, result, torch.float32)
         progress.advance(note=f"{variant} float32")
     built.network.double()
     features, constants = (pytree.tree_map(_doubled, tree) for tree in encoded)
-    for variant in config.variants:
-        _double_precision(found, config, built, (features, constants), variant)
+    for variant in variants:
+        _double_precision(checks, config, built, (features, constants), variant)
         progress.advance(note=f"{variant} float64")
     return progress.close()
 
@@ -160,28 +167,28 @@ def _doubled(value: Any) -> Any:
     return value.double() if floating else value
 
 
-def _coverage(found: Preflight, result: Decomposition) -> None:
-    found.coverage += [
+def _coverage(checks: Preflight, result: Decomposition) -> None:
+    checks.coverage += [
         Covered(module, operation, rule.kind, rule.equation)
         for (module, operation), rule in result.coverage.items()
     ]
-    kinds = Counter(entry.kind for entry in found.coverage)
+    kinds = Counter(entry.kind for entry in checks.coverage)
     counts = ", ".join(f"{kind} {count}" for kind, count in kinds.most_common())
-    found.add("rules", True, f"all {len(found.coverage)} operations have one: {counts}")
-    constants = [f"{e.operation} in {e.module}" for e in found.coverage if e.kind == "constant"]
-    found.add("constants of the operating point", True, "; ".join(constants) or "none")
+    checks.add("rules", True, f"all {len(checks.coverage)} operations have one: {counts}")
+    constants = [f"{e.operation} in {e.module}" for e in checks.coverage if e.kind == "constant"]
+    checks.add("constants of the operating point", True, "; ".join(constants) or "none")
 
 
 def _conservation(
-    found: Preflight, variant: str, result: Decomposition, dtype: torch.dtype
+    checks: Preflight, variant: Variant, result: Decomposition, dtype: torch.dtype
 ) -> None:
     # The secant slope of softmax makes parts many times the total, and rounding is the parts'.
-    name = "parts_residual" if Variant.parse(variant).softmax == "secant" else "residual"
+    name = "parts_residual" if variant.softmax == "secant" else "residual"
     residuals = {record.order: getattr(record, name) for record in result.operations}
     worst = result.operations[max(residuals, key=lambda order: _size(residuals[order]))]
     limit = OPERATION[dtype]
     precision = str(dtype).removeprefix("torch.")
-    found.add(
+    checks.add(
         f"conservation, {variant}, {precision}",
         residuals[worst.order] < limit,
         f"largest {name.replace('_', ' ')} {residuals[worst.order]:.1e} "
@@ -196,32 +203,32 @@ def _size(residual: float) -> float:
 
 
 def _double_precision(
-    found: Preflight,
+    checks: Preflight,
     config: RunConfig,
     built: BuiltNetwork,
     encoded: tuple[Features, Features],
-    variant: str,
+    variant: Variant,
 ) -> None:
     features, constants = encoded
     result = split(built, features, constants, config, variant, keep_frozen=True)
-    _conservation(found, variant, result, torch.float64)
+    _conservation(checks, variant, result, torch.float64)
     fuse = fuse_function(built.network, config.model.output, constants)
-    _plain(found, variant, result, fuse, features)
+    _plain(checks, variant, result, fuse, features)
     name = f"replay of eq. 14, {variant}"
-    again = found.attempt(name, lambda: replay(result, features))
+    again = checks.attempt(name, lambda: replay(result, features))
     if again is not None:
         worst, limit = replay_deviation(again, result), DOUBLE.replay
         detail = f"largest deviation {worst:.1e} of the largest part, limit {limit:.0e}"
         if not worst <= limit:
-            detail += f"; {blame(fuse, features, variant, built.network, limit)}"
-        found.add(name, worst <= limit, detail)
+            detail += f"; {locate_deviation(fuse, features, variant, built.network, limit)}"
+        checks.add(name, worst <= limit, detail)
     times = magnification(result.total, {**result.parts, BIAS: result.bias})
-    if (said := told_of_size(variant, times)) is not None:
-        found.note(f"size of the parts, {variant}", said)
+    if (said := large_parts_message(variant, times)) is not None:
+        checks.note(f"size of the parts, {variant}", said)
 
 
 def _plain(
-    found: Preflight, variant: str, result: Decomposition, fuse: Any, features: Features
+    checks: Preflight, variant: Variant, result: Decomposition, fuse: Any, features: Features
 ) -> None:
     """The network as it is gives the total."""
     name = f"total is the plain network's, {variant}"
@@ -231,8 +238,8 @@ def _plain(
             plain: torch.Tensor = fuse(**map_tensors(torch.clone, features))
         return plain
 
-    plain = found.attempt(name, run)
+    plain = checks.attempt(name, run)
     if plain is not None:
         apart, limit = deviation({BIAS: (result.total, plain)}), DOUBLE.total
         same = "the same bits" if torch.equal(result.total, plain) else f"{apart:.1e} apart"
-        found.add(name, apart <= limit, f"{same}, limit {limit:.0e}")
+        checks.add(name, apart <= limit, f"{same}, limit {limit:.0e}")

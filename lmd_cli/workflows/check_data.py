@@ -1,4 +1,4 @@
-"""The part of ``lmd check`` that looks at a data set: its tables, then its files."""
+"""The part of ``lmd check`` that checks a data set: its tables, then its files."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from typing import Any, Literal, TypeVar
 
-from lmd_cli.data.custom import OwnSamples
+from lmd_cli.data.custom import CustomSamples
 from lmd_cli.data.nuscenes.split import SplitSamples
 from lmd_cli.decomposition import DecompositionError
 from lmd_cli.errors import LmdError
@@ -23,7 +23,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True)
 class Check:
-    """One thing that was looked at, and what was found."""
+    """One check and its outcome."""
 
     name: str
     status: Status
@@ -32,7 +32,7 @@ class Check:
 
 @dataclass
 class Checks:
-    """What was found so far.
+    """The checks so far.
 
     Attributes:
         checks: in the order in which they were made.
@@ -62,31 +62,33 @@ class Checks:
             return None
 
 
-def check_tables(found: Checks, dataset: SplitSamples) -> None:
+def check_tables(checks: Checks, dataset: SplitSamples) -> None:
     """Every record that samples need, and what the tables lack."""
     problems = dataset.problems()
-    found.add("tables", not problems, _listed(problems) or "every record can be used")
+    checks.add("tables", not problems, _listed(problems) or "every record can be used")
     if dataset.left_out:
         lacking = ", ".join(dataset.left_out)
-        found.note("channels", f"the tables have no {lacking}: samples are read without")
+        checks.note("channels", f"the tables have no {lacking}: samples are read without")
     if not dataset.annotated:
-        found.note("annotations", "there are none: nothing is compared with the truth, no IoU")
+        checks.note("annotations", "there are none: nothing is compared with the truth, no IoU")
 
 
-def check_files(found: Checks, dataset: SplitSamples) -> None:
+def check_files(checks: Checks, dataset: SplitSamples) -> None:
     """Every file by its name and size, without reading it."""
     missing = dataset.missing_files()
     lacking = [f"{channel} {count}" for channel, count in missing.items() if count]
     if lacking:
-        found.add("data files", False, f"missing: {', '.join(lacking)}{dataset.missing_hint()}")
+        checks.add("data files", False, f"missing: {', '.join(lacking)}{dataset.missing_hint()}")
     else:
-        found.add("data files", True, f"none missing, {len(missing)} channels")
+        checks.add("data files", True, f"none missing, {len(missing)} channels")
     empty = dataset.empty_files()
     if empty:
-        found.add("empty files", False, _listed(empty))
+        checks.add("empty files", False, _listed(empty))
 
 
-def check_contents(found: Checks, dataset: SplitSamples | OwnSamples, progress: Progress) -> None:
+def check_contents(
+    checks: Checks, dataset: SplitSamples | CustomSamples, progress: Progress
+) -> None:
     """Reads every file, or every item of a data set of the user's own."""
     jobs: list[tuple[Callable[..., Any], tuple[Any, ...]]]
     if isinstance(dataset, SplitSamples):
@@ -102,7 +104,7 @@ def check_contents(found: Checks, dataset: SplitSamples | OwnSamples, progress: 
     finally:
         progress.close()
     what = "files" if isinstance(dataset, SplitSamples) else "items"
-    found.add(
+    checks.add(
         "file contents", not damaged, _listed(damaged) or f"all {len(jobs)} {what} are readable"
     )
 

@@ -1,4 +1,4 @@
-"""What tables 3 and 11 compare, measured: calls, FLOPs, memory and time of each method."""
+"""The measurements of tables 3 and 11: calls, FLOPs, memory and time of each method."""
 
 from __future__ import annotations
 

@@ -19,7 +19,7 @@ from lmd_cli.errors import ConfigError
 from lmd_cli.evaluation.decomposed_sample import SampleDecomposition
 from lmd_cli.report.figures.axes import Format
 from lmd_cli.report.figures.bev import decomposition_figure, grid_figure
-from lmd_cli.report.figures.generic import own_figure, view_of
+from lmd_cli.report.figures.generic import generic_figure, view_of
 from lmd_cli.report.figures.layers import layers_figure
 from lmd_cli.report.figures.scene import scene_of, title_of
 from lmd_cli.report.figures.styles import STYLES, Style
@@ -133,14 +133,14 @@ def write_grid(
     if splits[0].on_ground:
         draw = partial(grid_figure, [scene_of(split) for split in splits])
     else:
-        draw = partial(own_figure, [view_of(split) for split in splits])
+        draw = partial(generic_figure, [view_of(split) for split in splits])
     return _write(_figures("grid", pictures or Pictures(), draw), folder)
 
 
 def _drawing(split: SampleDecomposition) -> Callable[[Style, Format], bytes]:
     if split.on_ground:
         return partial(decomposition_figure, scene_of(split))
-    return partial(own_figure, [view_of(split)])
+    return partial(generic_figure, [view_of(split)])
 
 
 def _figures(

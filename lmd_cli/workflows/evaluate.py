@@ -1,4 +1,4 @@
-"""The evaluation of Appendix D.4 from end to end."""
+"""``lmd evaluate``: the perturbation protocol of Appendix D.4, also divided among ranks."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from typing import Any
 from lmd_cli.config.schema import RunConfig
 from lmd_cli.data import collate, read_ahead
 from lmd_cli.errors import ResultsError
-from lmd_cli.evaluation.measure import measure, verified_samples
-from lmd_cli.evaluation.numbers import RecordedNumbers
+from lmd_cli.evaluation.measure import RecordedNumbers, measure, verified_samples
 from lmd_cli.evaluation.schedule import divide
-from lmd_cli.evaluation.walk import make_encoder, walk
+from lmd_cli.evaluation.walk import Encoder, walk
 from lmd_cli.results.record import require_own, require_same_ranks
 from lmd_cli.results.reopen import reopen
 from lmd_cli.results.rows import Stretch, merge, missing
@@ -70,14 +69,14 @@ def evaluate(
         recorded = None if overwrite else read_record(output)
         how = (methods, relinearise, table_only)
         skip = on_error == "skip"
-        run = prepare(config, progress, *how, rank=rank, recorded=recorded, tolerant=skip)
+        run = prepare(config, progress, *how, rank=rank, recorded=recorded, skip_errors=skip)
         folder = RunFolder(output)
         with folder.locked() as job:
             _claim(folder, run, resume, overwrite)
             if run.open_threads:
                 log.warning(run.open_threads)
             last = min(limit or run.schedule.samples, run.schedule.samples)
-            _measure_missing(run, folder, job, last, skip, progress, meeting)
+            _measure_missing(run, folder, job, last, progress, meeting)
             return finish(run, folder)
 
 
@@ -86,7 +85,6 @@ def _measure_missing(
     folder: RunFolder,
     job: str,
     last: int,
-    skip: bool,
     progress: Progress | None,
     meeting: Meeting | None,
 ) -> None:
@@ -101,7 +99,7 @@ def _measure_missing(
         meeting.publish(Plan(job, run.record(), shares))
     tally, lost = Tally(progress, folder, shares), []
     try:
-        _work(run, folder, shares[0], skip, tally.advance, done)
+        _work(run, folder, shares[0], tally.advance, done)
         if meeting is not None:
             lost = wait_for_ranks(folder, meeting, tally)
     finally:
@@ -137,9 +135,9 @@ def contribute(
             meeting.arrive()
             skip = on_error == "skip"
             asked = (config, None, methods, relinearise)
-            run = prepare(*asked, rank=rank, recorded=plan.record, tolerant=skip)
+            run = prepare(*asked, rank=rank, recorded=plan.record, skip_errors=skip)
             require_same_ranks(plan.record, run.record(), rank.rank)
-            _work(run, folder, plan.shares[rank.rank], skip)
+            _work(run, folder, plan.shares[rank.rank])
 
 
 def _claim(folder: RunFolder, run: Run, resume: bool, overwrite: bool) -> None:
@@ -160,7 +158,6 @@ def _work(
     run: Run,
     folder: RunFolder,
     share: Sequence[range],
-    skip: bool,
     tell: Callable[[str, float], None] | None = None,
     done: int = -1,
 ) -> None:
@@ -168,25 +165,20 @@ def _work(
 
     Args:
         share: the ranges.
-        skip: skip samples that cannot be read.
         tell: called with each finished sample's token and the share of time spent waiting for data.
         done: samples in the run's own files, which the range that begins there goes on with.
     """
     stopwatch, keep = Stopwatch(), verified_samples(run.schedule)
-    network, output = run.built.network, run.config.model.output
-    recorded = _recorded(run)
+    task, recorded = run.task, _recorded(run)
     with _reader(run, share) as read:
-        taking = (skip, stopwatch, run.compute.precision)
-        how = {"read": read, "cuda_graphs": run.compute.cuda_graphs}
-        encode = make_encoder(network, run.dataset, collate, run.device, *taking, **how)
+        encode = _encoder(run, read, stopwatch)
         for part in share:
             stretch = folder.rows() if part.start == done else Stretch(folder.path, part.start)
             stretch.trim()
             for visit in walk(
                 run.schedule, encode, part.start, part.stop, keep, run.compute.chunks
             ):
-                asked = (run.variants, run.cells, output, run.rivals, recorded)
-                rows = measure(network, visit, *asked)
+                rows = measure(task, visit, recorded)
                 token = visit.sample.token
                 stretch.append(rows.pairs, rows.sample, (token, *stopwatch.lap()))
                 if tell is not None:
@@ -194,11 +186,23 @@ def _work(
 
 
 def _recorded(run: Run) -> RecordedNumbers | None:
-    """What rivals need besides is not recorded."""
-    if run.rivals or not run.compute.cuda_graphs:
+    """What baselines need besides is not recorded."""
+    if run.baselines or not run.compute.cuda_graphs:
         return None
-    output = run.config.model.output
-    return RecordedNumbers(run.built.network, run.variants, output, run.compute.chunks)
+    return RecordedNumbers(run.task, run.compute.chunks)
+
+
+def _encoder(run: Run, read: Any, stopwatch: Stopwatch) -> Encoder:
+    return Encoder(
+        run.built.network,
+        run.dataset,
+        run.device,
+        read,
+        stopwatch,
+        run.compute.precision,
+        run.skip_errors,
+        run.compute.cuda_graphs,
+    )
 
 
 def _reader(run: Run, share: Sequence[range]) -> Any:

@@ -11,11 +11,11 @@ import pandas as pd
 import torch
 
 from lmd_cli.attribution.linearised import Relinearised
-from lmd_cli.config.schema import is_own
+from lmd_cli.config.schema import is_custom
 from lmd_cli.decomposition.linearised.replay import largest
 from lmd_cli.errors import DataError
-from lmd_cli.evaluation.comparisons import table_cells
-from lmd_cli.evaluation.exactness import limits_of, require_within
+from lmd_cli.evaluation.comparisons import table_comparisons
+from lmd_cli.evaluation.tolerances import require_within, tolerances_of
 from lmd_cli.results.run_folder import FILES, RunFolder
 from lmd_cli.results.summary import paper_table, read_pairs, summarise
 from lmd_cli.runtime.files import csv_lines, write_atomically
@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What a run found.
+    """The results of a run.
 
     Attributes:
         table: the paper's layout.
@@ -51,8 +51,8 @@ def finish(run: Run, folder: RunFolder) -> RunSummary:
     """
     samples = folder.finished_samples()
     _require_exact(run, samples)
-    metrics = summarise(read_pairs(folder.file("pairs.csv")), run.names, run.cells)
-    table = paper_table(metrics, table_cells(run.built.network.modalities))
+    metrics = summarise(read_pairs(folder.file("pairs.csv")), run.names, run.comparisons)
+    table = paper_table(metrics, table_comparisons(run.built.network.modalities))
     for name, frame in (("metrics.csv", metrics), ("table.csv", table)):
         rows = [list(frame.columns), *frame.itertuples(index=False, name=None)]
         write_atomically(folder.file(name), csv_lines(rows))
@@ -107,15 +107,15 @@ def _iou(samples: list[dict[str, str]]) -> float | None:
 
 def _largest(samples: list[dict[str, str]], column: str) -> float | None:
     """NaN if one is NaN."""
-    found = [float(row[column]) for row in samples if row[column]]
-    return largest(found) if found else None
+    values = [float(row[column]) for row in samples if row[column]]
+    return largest(values) if values else None
 
 
 def _require_exact(run: Run, samples: list[dict[str, str]]) -> None:
     """Rows of a sample that does not conserve, or whose parts are not the linearised network's."""
     types = (p.dtype for p in run.built.network.parameters() if p.is_floating_point())  # type: ignore[attr-defined]
     dtype = next(types, torch.float32)
-    limits = limits_of(torch.empty((), dtype=dtype, device=run.device))
+    limits = tolerances_of(torch.empty((), dtype=dtype, device=run.device))
     for row in samples:
         for column, limit in (("residual", math.inf), ("replay_deviation", limits.replay)):
             if row[column]:
@@ -143,12 +143,12 @@ def notes(run: Run, record: dict[str, Any]) -> list[str]:
         f"samples (N = {run.schedule.samples})."
     )
     if run.variants:
-        whose = "LMD's cells" if run.rivals else "Cells"
+        whose = "LMD's cells" if run.baselines else "Cells"
         lines.append(
             f"{whose} that keep their sensor are 1 and 0 by construction, replay deviation "
             f"{_scientific(record['replay_deviation'])}."
         )
-    if any(isinstance(method, Relinearised) for method in run.rivals):
+    if any(isinstance(method, Relinearised) for method in run.baselines):
         lines.append(
             "Rows @perturbed are linearised anew at each perturbed input: their cells that keep "
             "their sensor show how much its part moves when only another sensor was replaced."
@@ -181,7 +181,7 @@ def _data_notes(dataset: Any) -> list[str]:
 
 
 def _iou_name(run: Run) -> str:
-    return "IoU with the data's segmentation" if is_own(run.config.model) else "Vehicle IoU"
+    return "IoU with the data's segmentation" if is_custom(run.config.model) else "Vehicle IoU"
 
 
 def _scientific(value: float | None) -> str:

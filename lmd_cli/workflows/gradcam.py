@@ -1,4 +1,4 @@
-"""Figure 5: what a layer's activations, and each sensor's part of them, give to a region."""
+"""``lmd gradcam``: class activation maps of a layer, and of each sensor's part of it (figure 5)."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from torch import Tensor
 
 from lmd_cli.assembly.forward import forward_up, fuse_function
 from lmd_cli.attribution.cam import ActivationMaps, activation_maps
-from lmd_cli.config.schema import OwnModelConfig, RunConfig
+from lmd_cli.config.schema import CustomModelConfig, RunConfig
 from lmd_cli.errors import ConfigError
 from lmd_cli.evaluation.decomposed_sample import SampleDecomposition
 from lmd_cli.evaluation.ground.plane import Array, plane_of
 from lmd_cli.evaluation.ground.regions import pixels, rectangle, vehicle
 from lmd_cli.report.figures.axes import Format
 from lmd_cli.report.figures.cam import CamRequest, _name, _numpy, _part_name, _picture
-from lmd_cli.report.figures.generic_cam import own_picture
+from lmd_cli.report.figures.generic_cam import generic_picture
 from lmd_cli.report.figures.scene import scene_of
 from lmd_cli.runtime.files import disk_errors, write_atomically
 from lmd_cli.runtime.progress import Progress
@@ -109,11 +109,11 @@ def _maps(
 
     def picked(**features: Any) -> Tensor:  # (1, 1, rows, columns), as it is shown
         maps = fuse(**features)
-        if isinstance(model, OwnModelConfig):
+        if isinstance(model, CustomModelConfig):
             return shown(maps, model.channel, output)[None, None]
         return forward_up(network, maps)
 
-    found = activation_maps(
+    result = activation_maps(
         picked,
         features,
         network,
@@ -123,9 +123,9 @@ def _maps(
         variant=split.variant,
     )
     if not split.on_ground:
-        return found
-    turned = {name: forward_up(network, part) for name, part in found.parts.items()}
-    return replace(found, whole=forward_up(network, found.whole), parts=turned)
+        return result
+    turned = {name: forward_up(network, part) for name, part in result.parts.items()}
+    return replace(result, whole=forward_up(network, result.whole), parts=turned)
 
 
 def _npz(maps: ActivationMaps, region: Mask) -> bytes:
@@ -150,4 +150,4 @@ def _drawn(
     panels += [(n, _part_name(n, request), _numpy(maps.parts[n], size)) for n in wanted]
     if split.on_ground:
         return _picture(scene_of(split), maps, panels, corners, request, form)
-    return own_picture(split, panels, corners, request.layer, maps.score, form)
+    return generic_picture(split, panels, corners, request.layer, maps.score, form)

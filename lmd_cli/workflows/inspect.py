@@ -1,4 +1,4 @@
-"""What a config's network would meet on the way, before it is relied on: ``lmd inspect``."""
+"""``lmd inspect``: every operation of a config's network with its rule, and every gap."""
 
 from __future__ import annotations
 
@@ -51,8 +51,8 @@ def attends(
     Seen from the operations that run, not from what the network is called. A softmax alone (over
     classes) is none, nor is a gate alone.
     """
-    found = decompose(fuse, features, root=root, keep_frozen=True)
-    program = kept_program(found)
+    result = decompose(fuse, features, root=root, keep_frozen=True)
+    program = kept_program(result)
     softmax = any(step.kind == "softmax" for step in program.steps)
     return softmax and bool(products_of(program))
 

@@ -1,4 +1,4 @@
-"""How far all the processes of a run are, and the wait for the last of them."""
+"""The progress of all ranks of a run, and the wait for the last of them."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ class Tally:
         if self._progress is not None:
             self._progress.advance(1 + self._watch.news(), note=token, waiting=waiting)
 
-    def look(self) -> None:
+    def refresh(self) -> None:
         """What the others have done."""
         news = self._watch.news()
         if self._progress is not None and news:
@@ -54,7 +54,7 @@ def wait_for_ranks(folder: RunFolder, meeting: Meeting, tally: Tally) -> list[in
     while True:
         absent, lost = meeting.absent(others), meeting.lost(others)
         at_work = folder.others_at_work()
-        tally.look()  # after that, so that the last rows are counted too
+        tally.refresh()  # after that, so that the last rows are counted too
         awaited = [rank for rank in others if rank not in {*lost, *meeting.ended(others)}]
         if not awaited or not (at_work or set(absent) - set(lost)):
             break

@@ -1,4 +1,4 @@
-"""A config's network and samples made ready, and one sample decomposed."""
+"""The network and samples of a config, opened once, and the decomposition of one sample."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from lmd_cli.assembly.build import BuiltNetwork, Samples, build_dataset, build_n
 from lmd_cli.assembly.contract import FusionNetwork
 from lmd_cli.assembly.forward import encode_batch, forward_up, fuse_function
 from lmd_cli.config.compute import Precision
-from lmd_cli.config.schema import OwnModelConfig, RunConfig
+from lmd_cli.config.schema import CustomModelConfig, RunConfig
 from lmd_cli.data import KeyframeSamples, Sample, collate, to_device
-from lmd_cli.decomposition import Decomposition, decompose
+from lmd_cli.decomposition import Decomposition, Variant, decompose
 from lmd_cli.decomposition.layout import BIAS, INTERACTION
 from lmd_cli.errors import ContractError
 from lmd_cli.evaluation.decomposed_sample import SampleDecomposition, truth_name
@@ -98,7 +98,7 @@ def _radar_in_images(
 
 def _shown(network: FusionNetwork, config: RunConfig, maps: Tensor) -> Tensor:
     """The first channel of (1, n, rows, columns), forward up, on the CPU."""
-    if isinstance(config.model, OwnModelConfig):
+    if isinstance(config.model, CustomModelConfig):
         return shown(maps, config.model.channel, config.model.output).contiguous().cpu()
     return forward_up(network, maps[0, 0]).contiguous().cpu()
 
@@ -108,17 +108,17 @@ def _truth(
 ) -> Tensor | None:
     """The sample's map of what the output looks for, turned and picked as the output is."""
     name = truth_name(config)
-    found = sample.tensors.get(name)
-    if isinstance(config.model, OwnModelConfig):
-        if isinstance(found, Tensor) and not sample.batched:
-            found = found[None]
-        if not isinstance(found, Tensor) or found.shape != total.shape:
+    truth = sample.tensors.get(name)
+    if isinstance(config.model, CustomModelConfig):
+        if isinstance(truth, Tensor) and not sample.batched:
+            truth = truth[None]
+        if not isinstance(truth, Tensor) or truth.shape != total.shape:
             return None
-        return _shown(network, config, found)
-    if found is None:
+        return _shown(network, config, truth)
+    if truth is None:
         held = ", ".join(sample.tensors)
         raise ContractError(f"sample {sample.token} has no tensor {name}; it has {held}")
-    return _shown(network, config, found if sample.batched else found[None])
+    return _shown(network, config, truth if sample.batched else truth[None])
 
 
 def start(config: RunConfig) -> torch.device:
@@ -149,7 +149,7 @@ def split(
     features: Mapping[str, Any],
     constants: Mapping[str, Any],
     config: RunConfig,
-    variant: str,
+    variant: str | Variant,
     *,
     keep_frozen: bool = False,
 ) -> Decomposition:

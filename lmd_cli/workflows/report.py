@@ -1,4 +1,4 @@
-"""From a run's folder to its page."""
+"""``lmd report``: from a run's folder to its page."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lmd_cli.config.schema import OwnDataConfig, OwnModelConfig, RunConfig, is_own
+from lmd_cli.config.schema import CustomDataConfig, CustomModelConfig, RunConfig, is_custom
 from lmd_cli.errors import ConfigError, ResultsError
 from lmd_cli.evaluation.ground.plane import plane_of
 from lmd_cli.report.page.build import build_page
@@ -79,11 +79,11 @@ def make_report(
     """
     options = options or ReportOptions()
     run = read_run(path)
-    found, left_out = _survey(run, options, progress)
+    surveyed, left_out = _survey(run, options, progress)
     if left_out:
         log.warning(left_out)
         run = replace(run, notes=[*run.notes, left_out])
-    page = build_page(run, found)
+    page = build_page(run, surveyed)
     target = output or path / PAGE
     with disk_errors(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -99,21 +99,21 @@ def _survey(
     tokens = run.tokens[: options.limit]
     variant = _variant(run, options.variant)
     identity = survey_identity(run, tokens, variant, options.viewer)
-    found = read_survey(folder, identity if options.compute else None)
+    surveyed = read_survey(folder, identity if options.compute else None)
     unknown = unknown_targets(run, options)
-    if found is None and options.compute and tokens and unknown:
+    if surveyed is None and options.compute and tokens and unknown:
         return read_survey(folder, None), (
             f"{' and '.join(unknown)} in {run.path / 'run.json'} is code that was not run, so the "
             "samples were not decomposed for maps. If it is yours, give the config that names it "
             "with --config, or --trust to run what the folder names"
         )
-    if found is None and options.compute and tokens:
+    if surveyed is None and options.compute and tokens:
         draft = DraftFolder(folder / DRAFT, identity)
         with draft.held():
             made = _compute(run, tokens, variant, options, draft, progress)
             write_survey(made, identity, folder)
-        found = read_survey(folder, identity)
-    return found, ""
+        surveyed = read_survey(folder, identity)
+    return surveyed, ""
 
 
 def unknown_targets(run: RunResults, options: ReportOptions) -> list[str]:
@@ -126,7 +126,7 @@ def unknown_targets(run: RunResults, options: ReportOptions) -> list[str]:
     return [
         f"{kind}.target {section['target']!r}"
         for kind, section in sections.items()
-        if is_own(section) and not (options.trust or _vouched(options.config, kind, section))
+        if is_custom(section) and not (options.trust or _vouched(options.config, kind, section))
     ]
 
 
@@ -172,19 +172,19 @@ def _compute(
     _require(ready.built.sha256, run.record["weights"]["sha256"], "the weights", run.path)
     listed = sample_list_sha256(ready.dataset.tokens)
     _require(listed, run.record["samples"]["sha256"], "the samples of the split", run.path)
-    where = None if isinstance(config.model, OwnModelConfig) else plane_of(config)
+    where = None if isinstance(config.model, CustomModelConfig) else plane_of(config)
     return survey(ready, tokens, where, viewer=options.viewer, progress=progress, keeper=draft)
 
 
 def run_config(run: RunResults, options: ReportOptions) -> RunConfig:
     """The run's config with its threads, weights and data where they are now."""
     config = run.config()
-    if options.dataroot and isinstance(config.data, OwnDataConfig):
+    if options.dataroot and isinstance(config.data, CustomDataConfig):
         raise ConfigError(
             f"--dataroot was given, but the run's samples come from {config.data.target}"
         )
-    found = str(run.record.get("checkpoint", ""))
-    given = options.checkpoint or (found if Path(found).is_file() else None)
+    recorded = str(run.record.get("checkpoint", ""))
+    given = options.checkpoint or (recorded if Path(recorded).is_file() else None)
     changes: Mapping[str, Any] = {
         "model": config.model.model_copy(update={"checkpoint": given} if given else {}),
         "data": config.data.model_copy(
@@ -199,9 +199,9 @@ def run_config(run: RunResults, options: ReportOptions) -> RunConfig:
     return changed if source is None else changed.with_origin(Path(source))
 
 
-def _require(found: Any, expected: Any, what: str, path: Path) -> None:
-    if found != expected:
+def _require(actual: Any, expected: Any, what: str, path: Path) -> None:
+    if actual != expected:
         raise ResultsError(
-            f"{what} are not those of the run in {path} (sha256 {found} here, {expected} there); "
+            f"{what} are not those of the run in {path} (sha256 {actual} here, {expected} there); "
             "give the right --dataroot and --checkpoint, or --no-survey for a page without maps"
         )

@@ -1,4 +1,4 @@
-"""The sanity check of a config's model: its rows, a table and a picture."""
+"""``lmd sanity``: do the parts depend on the weights? Rows, a table and a picture."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from lmd_cli.assembly.forward import fuse_function
 from lmd_cli.config.schema import RunConfig
 from lmd_cli.evaluation.randomisation import SanityRow, mean_rows, sanity_rows
 from lmd_cli.report.figures.sanity import sanity_png
-from lmd_cli.results.journal import Ledger
+from lmd_cli.results.finished import FinishedSamples
 from lmd_cli.results.record import identity
 from lmd_cli.runtime.files import csv_lines, write_atomically
 from lmd_cli.runtime.stopwatch import Stopwatch
@@ -26,7 +26,7 @@ from lmd_cli.workflows.ready import encode, start
 
 @dataclass(frozen=True)
 class Sanity:
-    """What ``lmd sanity`` found: rows (means over samples), notes and files."""
+    """The results of ``lmd sanity``: rows (means over samples), notes and files."""
 
     rows: list[SanityRow]
     notes: list[str]
@@ -55,35 +55,35 @@ def run_sanity(
     count, variant = min(limit, len(dataset)), config.variants[0]
     threads = torch.get_num_threads()
     record = {**identity(config, built, dataset.tokens, threads, device), "rows": [variant]}
-    ledger, stopwatch = Ledger(folder), Stopwatch()
-    with ledger.claimed(record, overwrite) as entries:
+    finished, stopwatch = FinishedSamples(folder), Stopwatch()
+    with finished.claimed(record, overwrite) as entries:
         if progress is not None:
             progress.start(max(count - len(entries), 0), "sanity")
         for index in range(len(entries), count):
             with stopwatch.reading():
                 sample = dataset[index]
             entries.append({"sample": sample.token, "rows": _rows(config, built, sample, device)})
-            ledger.append(entries[-1])
+            finished.append(entries[-1])
             if progress is not None:
                 progress.advance(note=sample.token, waiting=stopwatch.waiting_share)
         rows = mean_rows([[SanityRow(*row) for row in e["rows"]] for e in entries[:count]])
         files = _write(rows, folder)
-        ledger.finish({**record, "checked": count})
+        finished.finish({**record, "checked": count})
     return Sanity(rows, _notes(variant, count, built), files)
 
 
 def _rows(
     config: RunConfig, built: BuiltNetwork, sample: Any, device: torch.device
 ) -> list[tuple[Any, ...]]:
-    """One sample's rows, as the ledger holds them."""
+    """One sample's rows, as its line holds them."""
     features, constants = encode(built.network, [sample], device)
 
     def fuse_of(network: nn.Module) -> Callable[..., Tensor]:
         return fuse_function(cast(FusionNetwork, network), config.model.output, constants)
 
     variant = config.variants[0]
-    found = sanity_rows(built.network, fuse_of, features, variant, seed=config.seed)
-    return [astuple(row) for row in found]
+    rows = sanity_rows(built.network, fuse_of, features, variant, seed=config.seed)
+    return [astuple(row) for row in rows]
 
 
 def _notes(variant: str, count: int, built: BuiltNetwork) -> list[str]:

@@ -1,47 +1,47 @@
-"""``lmd score``: every method against what each sensor could see, where that is known."""
+"""``lmd score``: attribution methods compared with the ground truth of each sensor's evidence."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, replace
 from pathlib import Path
-from statistics import median
 from typing import Any
 
 import torch
 
-from lmd_cli.assembly.build import BuiltNetwork, build_dataset, build_network
+from lmd_cli.assembly.build import build_dataset, build_network
 from lmd_cli.assembly.forward import Explained, encode_batch, explained
 from lmd_cli.attribution import ForwardMethod, Method, method_named, parts, scores
 from lmd_cli.attribution.gradients import IntegratedGradients
 from lmd_cli.attribution.interface import run
 from lmd_cli.config.schema import RunConfig
-from lmd_cli.data import collate, to_device
+from lmd_cli.data import RemovalSettings, collate, to_device
 from lmd_cli.data.synthetic import Evidence
 from lmd_cli.decomposition import DecompositionError
 from lmd_cli.decomposition.layout import BIAS
 from lmd_cli.errors import MethodError
-from lmd_cli.evaluation.scoring import Score, Vehicle, truth_scores
-from lmd_cli.evaluation.truth import Means, RegionTruth, Thing, Truth, require_truth, truth_of
-from lmd_cli.results.journal import Ledger
+from lmd_cli.evaluation.ground_truth import GroundTruthObject, Means
+from lmd_cli.evaluation.intervention_scores import AllEffects
+from lmd_cli.evaluation.interventions import Clean
+from lmd_cli.results.finished import FinishedSamples
+from lmd_cli.results.intervention_rows import written_effects
 from lmd_cli.results.record import identity
 from lmd_cli.results.run_folder import read_record
-from lmd_cli.results.score_rows import (
-    SCORE_FIELDS,
-    TIME_FIELDS,
-    Found,
-    missed_by_steps,
-    score_rows,
-    vehicle_rows,
-)
 from lmd_cli.runtime.compute import resolve_device, set_switches
-from lmd_cli.runtime.files import csv_lines, write_atomically
-from lmd_cli.runtime.stopwatch import Stopwatch
 from lmd_cli.runtime.threads import resolve_threads
 from lmd_cli.workflows.evaluate import Progress
+from lmd_cli.workflows.ground_truth import require_ground_truth
+from lmd_cli.workflows.ground_truth_choice import Kind, choose_ground_truth
+from lmd_cli.workflows.score_results import (
+    ScoreSummary,
+    left_out_methods,
+    outcome,
+    write_results,
+)
+from lmd_cli.workflows.score_setting import Setting
 
-#: What is scored if nothing is asked for: LMD under the paper's rules, and every rival.
+#: What is scored if nothing is asked for: LMD under the paper's rules, and every baseline.
 DEFAULT_METHODS = (
     "lmd:identity-ratio",
     "lmd:identity-identity",
@@ -60,45 +60,6 @@ DEFAULT_METHODS = (
 )
 
 
-@dataclass(frozen=True)
-class ScoreSummary:
-    """What ``lmd score`` found.
-
-    Attributes:
-        modalities: of the network.
-        scores: for each method its scores.
-        seconds: for each method the median time for a sample.
-        plain_seconds: the median time of the network itself behind the encoders.
-        notes: lines that belong under the table.
-        files: what was written.
-    """
-
-    modalities: tuple[str, ...]
-    scores: dict[str, list[Score]]
-    seconds: dict[str, float]
-    plain_seconds: float
-    notes: list[str]
-    files: list[Path]
-
-
-@dataclass(frozen=True)
-class Setting:
-    """What is scored, resolved once."""
-
-    config: RunConfig
-    built: BuiltNetwork
-    dataset: Any
-    device: torch.device
-    truth: Truth
-    threads: int
-    stopwatch: Stopwatch = field(default_factory=Stopwatch)
-
-    @property
-    def output(self) -> str:
-        """The output that is explained."""
-        return self.config.model.output
-
-
 def score(
     config: RunConfig,
     folder: Path,
@@ -108,52 +69,60 @@ def score(
     resamples: int = 1000,
     overwrite: bool = False,
     progress: Progress | None = None,
+    truth: Kind | None = None,
+    removal: RemovalSettings | None = None,
 ) -> ScoreSummary:
-    """Scores methods on a synthetic split and writes score.csv, vehicles.csv and times.csv.
+    """Scores methods and writes score.csv, vehicles.csv and times.csv; by intervention also
+    interventions.csv, and against both truths agreement.csv.
 
     Every finished sample is kept: a run that was cut off goes on, and ends with the same bytes.
 
     Args:
-        config: data (a synthetic root), network, device; its seed draws the resamples.
+        config: data, network, device; its seed draws the resamples.
         folder: where files go.
         methods: names; :data:`DEFAULT_METHODS` if none, and then those that cannot explain this
             network are left out with a note.
         limit: only the first samples.
         resamples: of the bootstrap.
         overwrite: replace results that are there.
+        truth: what is scored against: recorded ground truth, interventions on objects, or both; by
+            default the recorded one where there is one.
+        removal: how objects are taken out of a sensor's data.
 
     Raises:
         MethodError: an unknown method, one that was asked for and cannot explain this network, or
-            an output without vehicle logits.
-        DataError: the root is not synthetic.
+            an output without vehicle logits, or a data set of the user's own without the ground
+            truth that is asked for.
+        DataError: a root without annotations, or without recorded ground truth where that is asked
+            for.
         ContractError: regions of the user's own that do not fit.
         ResultsError: the folder holds another run's results.
         LmdError: what the building of data and network raises.
     """
-    chosen = [method_named(name) for name in methods or DEFAULT_METHODS]
-    setting = _prepare(config, progress, None if overwrite else read_record(folder))
+    recorded = None if overwrite else read_record(folder)
+    setting = _prepare(config, methods, progress, recorded, truth, removal or RemovalSettings())
     count = len(setting.dataset) if limit is None else min(limit, len(setting.dataset))
-    rows = {"methods": [method.name for method in chosen], "asked": bool(methods)}
+    rows: dict[str, Any] = {"methods": [m.name for m in setting.methods], "asked": setting.strict}
+    if setting.truth.intervenes:
+        rows |= {"truth": setting.truth.kind, "removal": asdict(setting.removal)}
     tokens = setting.dataset.tokens
     which = identity(config, setting.built, tokens, setting.threads, setting.device)
     record = {**which, "rows": rows}
-    ledger = Ledger(folder)
-    with ledger.claimed(record, overwrite) as entries:
-        _finish_samples(setting, chosen, entries, count, ledger, bool(methods), progress)
-        summary = _write(setting, folder, chosen, entries[:count], resamples)
+    finished = FinishedSamples(folder)
+    with finished.claimed(record, overwrite) as entries:
+        _finish_samples(setting, entries, count, finished, progress)
+        summary = write_results(setting, folder, entries[:count], resamples)
         bootstrap = {"resamples": resamples, "seed": config.seed, "level": 0.95}
-        outcome = _outcome(chosen, entries[:count])
-        ledger.finish({**record, **outcome, "bootstrap": bootstrap})
+        ended = outcome(setting.methods, entries[:count])
+        finished.finish({**record, **ended, "bootstrap": bootstrap})
     return summary
 
 
 def _finish_samples(
     setting: Setting,
-    chosen: Sequence[Method],
     entries: list[dict[str, Any]],
     count: int,
-    ledger: Ledger,
-    strict: bool,
+    finished: FinishedSamples,
     progress: Progress | None,
 ) -> None:
     """Takes the samples that are missing, and notes each as it is done."""
@@ -161,10 +130,10 @@ def _finish_samples(
         progress.start(max(count - len(entries), 0), "score")
     try:
         for index in range(len(entries), count):
-            left_out = _left_out(entries)
-            able = [method for method in chosen if method.name not in left_out]
-            entries.append(_sample(setting, index, able, strict=strict))
-            ledger.append(entries[-1])
+            left_out = left_out_methods(entries)
+            able = [method for method in setting.methods if method.name not in left_out]
+            entries.append(_sample(setting, index, able))
+            finished.append(entries[-1])
             if progress is not None:
                 token, waiting = setting.dataset.tokens[index], setting.stopwatch.waiting_share
                 progress.advance(note=token, waiting=waiting)
@@ -173,26 +142,29 @@ def _finish_samples(
             progress.close()
 
 
-def _left_out(entries: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Methods that could not explain the network, and why."""
-    return {name: why for entry in entries for name, why in entry["left_out"].items()}
-
-
-def _prepare(config: RunConfig, progress: Progress | None, recorded: Any) -> Setting:
-    require_truth(config)
+def _prepare(
+    config: RunConfig,
+    names: Sequence[str],
+    progress: Progress | None,
+    recorded: Any,
+    truth: Kind | None,
+    removal: RemovalSettings,
+) -> Setting:
+    methods = [method_named(name) for name in names or DEFAULT_METHODS]
+    require_ground_truth(config)
     device = resolve_device(config.device)
     threads = resolve_threads(config, device, recorded=recorded)
     torch.set_num_threads(threads)
     set_switches(config.compute.tf32)
     built = build_network(config, device)
     dataset = build_dataset(config, progress)
-    return Setting(config, built, dataset, device, truth_of(config, dataset), threads)
+    chosen = choose_ground_truth(config, dataset, truth)
+    strict = bool(names)
+    return Setting(config, built, dataset, device, chosen, threads, methods, strict, removal)
 
 
-def _sample(
-    setting: Setting, index: int, methods: Sequence[Method], *, strict: bool
-) -> dict[str, Any]:
-    """Every method at one sample: its line in the ledger."""
+def _sample(setting: Setting, index: int, methods: Sequence[Method]) -> dict[str, Any]:
+    """Every method at one sample: its line among the finished."""
     network = setting.built.network
     with setting.stopwatch.reading():
         sample = setting.dataset[index]
@@ -205,31 +177,46 @@ def _sample(
         started = time.perf_counter()
         total = what.fuse(**what.features)
         plain = time.perf_counter() - started
-    things, means = setting.truth.at(index, total)
-    found: dict[str, Any] = {}
+    objects, means = setting.truth.objects.at(index, total)
+    effects = _effects(setting, Clean(index, sample, features, total))
+    shares: dict[str, Any] = {}
     left_out: dict[str, str] = {}
     for method in methods:
         try:
-            found[method.name] = _timed(method, what, means, maps_only=not strict)
+            shares[method.name] = _timed(method, what, means, maps_only=not setting.strict)
         except (MethodError, DecompositionError) as error:
-            if strict:
+            if setting.strict:
                 raise
             left_out[method.name] = str(error)
     return {
         "sample": setting.dataset.tokens[index],
         "plain_seconds": plain,
-        "vehicles": [_written(thing) for thing in things],
-        "methods": found,
+        "vehicles": [_written(_seen(setting, one, effects)) for one in objects],
+        "methods": shares,
         "left_out": left_out,
+        **({"effects": written_effects(effects)} if setting.truth.intervenes else {}),
     }
 
 
-def _written(thing: Thing) -> dict[str, Any]:
-    """What is known of a vehicle, as the ledger holds it."""
-    known = thing.evidence
-    synthetic = isinstance(known, Evidence)
-    values = asdict(known) if isinstance(known, Evidence) else dict(known)
-    return {**vars(thing), "evidence": values, "synthetic": synthetic}
+def _effects(setting: Setting, clean: Clean) -> AllEffects:
+    """What interventions on a sample's objects do; nothing without interventions."""
+    interventions = setting.interventions
+    return {} if interventions is None else interventions.effects(clean)
+
+
+def _seen(setting: Setting, one: GroundTruthObject, effects: AllEffects) -> GroundTruthObject:
+    """An object with what each sensor held of it as evidence, where nothing was recorded."""
+    if setting.truth.recorded or one.token not in effects:
+        return one
+    amounts = {name: float(e.amount) for name, e in effects[one.token].items()}
+    return replace(one, evidence=amounts)
+
+
+def _written(one: GroundTruthObject) -> dict[str, Any]:
+    """The ground truth of a vehicle, as its line holds it."""
+    synthetic = isinstance(one.evidence, Evidence)
+    values = asdict(one.evidence) if isinstance(one.evidence, Evidence) else dict(one.evidence)
+    return {**vars(one), "evidence": values, "synthetic": synthetic}
 
 
 def _timed(method: Method, what: Explained, means: Means, *, maps_only: bool) -> dict[str, Any]:
@@ -257,91 +244,3 @@ def _gap(
         return {}
     nothing = means(run(what.fuse, what.features, frozenset(what.features)))[0].double().tolist()
     return {"missed": [bias - zero for bias, zero in zip(shares[BIAS], nothing, strict=True)]}
-
-
-def _vehicles(entry: Mapping[str, Any], name: str) -> Iterable[Vehicle]:
-    """A sample's vehicles with their parts under one method."""
-    shares = entry["methods"][name]["shares"]
-    for i, thing in enumerate(entry["vehicles"]):
-        known = thing["evidence"]
-        yield Vehicle(
-            thing["token"],
-            thing["instance"],
-            Evidence(**known) if thing["synthetic"] else known,
-            thing["detected"],
-            {part: values[i] for part, values in shares.items()},
-        )
-
-
-# -- results ------------------------------------------------------------------------------
-
-
-def _write(
-    setting: Setting,
-    folder: Path,
-    chosen: Sequence[Method],
-    entries: Sequence[Mapping[str, Any]],
-    resamples: int,
-) -> ScoreSummary:
-    modalities = setting.built.network.modalities
-    kept = [_found(name, entries) for name in _kept(chosen, entries)]
-    found = {
-        f.name: truth_scores(f.vehicles, modalities, seed=setting.config.seed, resamples=resamples)
-        for f in kept
-    }
-    seconds = {f.name: median(f.seconds) for f in kept}
-    usual = median(entry["plain_seconds"] for entry in entries)
-    tables = {
-        "score.csv": [SCORE_FIELDS, *score_rows(found)],
-        "vehicles.csv": list(vehicle_rows(kept, modalities)),
-        "times.csv": [TIME_FIELDS, *((n, s, s / usual) for n, s in seconds.items())],
-    }
-    for name, rows in tables.items():
-        write_atomically(folder / name, csv_lines(rows))
-    notes = _notes(setting, kept, _left_out(entries))
-    notes += [
-        f"{name}: its steps miss {share:.1%} of F(x) - F(0) (sums of magnitudes over the "
-        "vehicles); that is in the bias."
-        for name, share in missed_by_steps(entries).items()
-    ]
-    files = [folder / name for name in (*tables, "run.json")]
-    return ScoreSummary(modalities, found, seconds, usual, notes, files)
-
-
-def _kept(chosen: Sequence[Method], entries: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Names of the methods that explained every sample."""
-    left_out = _left_out(entries)
-    return [method.name for method in chosen if method.name not in left_out]
-
-
-def _found(name: str, entries: Sequence[Mapping[str, Any]]) -> Found:
-    vehicles = [v for entry in entries for v in _vehicles(entry, name)]
-    return Found(name, vehicles, [entry["methods"][name]["seconds"] for entry in entries])
-
-
-def _outcome(chosen: Sequence[Method], entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """What ``run.json`` says of the results."""
-    return {
-        "scored": len(entries),
-        "methods": _kept(chosen, entries),
-        "left_out": _left_out(entries),
-        "missed_by_steps": missed_by_steps(entries),
-    }
-
-
-def _notes(setting: Setting, kept: list[Found], left_out: dict[str, str]) -> list[str]:
-    lines = []
-    if setting.built.random:
-        lines.append("Random weights: the numbers say nothing about a trained network.")
-    vehicles = kept[0].vehicles if kept else []
-    name = "regions" if isinstance(setting.truth, RegionTruth) else "vehicles"
-    objects = len({v.instance for v in vehicles})
-    lines.append(
-        f"{len(vehicles)} {name} ({objects} objects; intervals resample objects). AUROC is over "
-        "those that one sensor alone could see. That truth is itself a removal, which favours "
-        "methods that remove a sensor; rank correlation with graded evidence does not."
-    )
-    lines += [
-        f"{name} was left out (ask for it with --method): {why}" for name, why in left_out.items()
-    ]
-    return lines

@@ -1,4 +1,4 @@
-"""What every rank of an evaluation sets up alike: data, network, schedule, methods, threads."""
+"""The setup of an evaluation, alike on every rank: data, network, schedule, methods, threads."""
 
 from __future__ import annotations
 
@@ -11,10 +11,11 @@ import torch
 from lmd_cli.assembly.build import BuiltNetwork, build_dataset, build_network
 from lmd_cli.attribution import ForwardMethod, method_named, require_maps
 from lmd_cli.attribution.linearised import Lmd, Relinearised
-from lmd_cli.config.schema import RunConfig, is_own
+from lmd_cli.config.schema import RunConfig, is_custom
 from lmd_cli.data import default_workers
 from lmd_cli.decomposition import Variant
-from lmd_cli.evaluation.comparisons import Cell, measured_cells, table_cells
+from lmd_cli.evaluation.comparisons import Comparison, measured_comparisons, table_comparisons
+from lmd_cli.evaluation.measure import Task
 from lmd_cli.evaluation.schedule import Schedule
 from lmd_cli.results.record import identity
 from lmd_cli.runtime.compute import Compute, resolve_compute, resolve_device
@@ -32,12 +33,19 @@ class Run:
     built: BuiltNetwork
     device: torch.device
     schedule: Schedule
-    variants: list[str]
-    rivals: list[ForwardMethod]
-    cells: list[Cell]
+    variants: list[Variant]
+    baselines: list[ForwardMethod]
+    comparisons: list[Comparison]
     threads: int
     compute: Compute
     workers: int = 0
+    skip_errors: bool = False
+
+    @property
+    def task(self) -> Task:
+        """What is measured at every sample."""
+        network, output = self.built.network, self.config.model.output
+        return Task(network, output, self.comparisons, self.variants, self.baselines)
 
     @property
     def open_threads(self) -> str:
@@ -47,19 +55,20 @@ class Run:
     @property
     def names(self) -> list[str]:
         """Of the table's rows: variants of LMD, then other methods."""
-        return [*self.variants, *(method.name for method in self.rivals)]
+        return [v.name for v in self.variants] + [method.name for method in self.baselines]
 
     def _where(self) -> dict[str, str]:
         """The config file, beside which a report looks for the targets' modules again."""
         source = self.config.source
-        own = is_own(self.config.model) or is_own(self.config.data)
+        own = is_custom(self.config.model) or is_custom(self.config.data)
         return {"config_file": str(source.resolve())} if own and source is not None else {}
 
     def record(self) -> dict[str, Any]:
         """The part of ``run.json`` that identifies the run."""
         asked = {"rows": self.names} if self.names != list(self.config.variants) else {}
-        if self.cells != measured_cells(self.built.network.modalities):
-            asked["perturbed"] = list(dict.fromkeys(cell.perturbed_name for cell in self.cells))
+        if self.comparisons != measured_comparisons(self.built.network.modalities):
+            perturbed = (comparison.perturbed_name for comparison in self.comparisons)
+            asked["perturbed"] = list(dict.fromkeys(perturbed))
         if lacking := getattr(self.dataset, "left_out", None):
             asked["without"] = list(lacking)
         return {
@@ -80,7 +89,7 @@ def prepare(
     *,
     rank: Rank | None = None,
     recorded: Mapping[str, Any] | None = None,
-    tolerant: bool = False,
+    skip_errors: bool = False,
 ) -> Run:
     """Opens the data and the network and resolves methods, threads, device, precision and schedule.
 
@@ -88,11 +97,11 @@ def prepare(
         table_only: as in :func:`lmd_cli.workflows.evaluate.evaluate`.
         rank: which of several processes this is.
         recorded: the record of the run that this one goes on with, if any.
-        tolerant: also if some samples cannot be read.
+        skip_errors: leave samples out that cannot be read.
     """
-    variants, rivals = resolve_methods(methods or ("lmd",), config.variants)
+    variants, baselines = resolve_methods(methods or ("lmd",), config.variants)
     if relinearise:
-        variants, rivals = [], [*map(Relinearised, variants), *rivals]
+        variants, baselines = [], [*map(Relinearised, variants), *baselines]
     device = resolve_device(config.device if rank is None else _own_device(config.device, rank))
     if device.type == "cuda":
         torch.cuda.set_device(device)
@@ -104,13 +113,17 @@ def prepare(
     built = build_network(config, device)
     compute = resolve_compute(config.compute, device, recorded, built.network)
     compute.apply(built.network)
-    dataset = build_dataset(config, progress, tolerant=tolerant)
+    dataset = build_dataset(config, progress, tolerant=skip_errors)
     settings = config.perturbation
     schedule = Schedule.resolve(len(dataset), settings.stride, settings.count)
-    cells = (table_cells if table_only else measured_cells)(built.network.modalities)
-    asked = (variants, rivals, cells)
+    comparisons = (table_comparisons if table_only else measured_comparisons)(
+        built.network.modalities
+    )
+    asked = (variants, baselines, comparisons)
     workers = _workers(config, device, rank)
-    return Run(config, dataset, built, device, schedule, *asked, threads, compute, workers)
+    return Run(
+        config, dataset, built, device, schedule, *asked, threads, compute, workers, skip_errors
+    )
 
 
 def _workers(config: RunConfig, device: torch.device, rank: Rank | None) -> int:
@@ -118,7 +131,7 @@ def _workers(config: RunConfig, device: torch.device, rank: Rank | None) -> int:
     from several processes: none unless asked for."""
     if config.workers is not None:
         return config.workers
-    if is_own(config.data):
+    if is_custom(config.data):
         return 0
     return default_workers(available_cores() // (1 if rank is None else rank.local_size), device)
 
@@ -129,7 +142,7 @@ def _own_device(name: str, rank: Rank) -> str:
 
 def resolve_methods(
     methods: Sequence[str], configured: Sequence[str]
-) -> tuple[list[str], list[ForwardMethod]]:
+) -> tuple[list[Variant], list[ForwardMethod]]:
     """The variants of LMD and the other methods that are meant.
 
     Args:
@@ -139,15 +152,15 @@ def resolve_methods(
     Raises:
         MethodError: an unknown method, or one that gives no maps.
     """
-    variants: list[str] = []
-    rivals: dict[str, ForwardMethod] = {}
+    variants: list[Variant] = []
+    baselines: dict[str, ForwardMethod] = {}
     for name in methods:
         if name == "lmd":
-            variants += [Variant.parse(each).name for each in configured]
+            variants += map(Variant.parse, configured)
             continue
         method = method_named(name)
         if isinstance(method, Lmd):
-            variants.append(method.variant.name)
+            variants.append(method.variant)
         else:
-            rivals[method.name] = require_maps(method)
-    return list(dict.fromkeys(variants)), list(rivals.values())
+            baselines[method.name] = require_maps(method)
+    return list(dict.fromkeys(variants)), list(baselines.values())

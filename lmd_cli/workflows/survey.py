@@ -1,4 +1,4 @@
-"""A pass over a run's samples for what its tables do not show: objects, layers, maps."""
+"""The pass over a run's samples behind ``lmd report``: objects, layers and maps."""
 
 from __future__ import annotations
 
@@ -56,4 +56,4 @@ def survey(
             progress.advance(note=token, waiting=ready.stopwatch.waiting_share)
     finally:
         progress.close()
-    return draft.survey(plane, ready.variant, ready.config.model.output)
+    return draft.survey(plane, ready.variant, ready.config.model.output, ready.config.detection)

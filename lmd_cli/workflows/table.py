@@ -9,7 +9,7 @@ from pathlib import Path
 
 from lmd_cli.config.schema import RunConfig
 from lmd_cli.errors import MethodError
-from lmd_cli.evaluation.comparisons import table_cells
+from lmd_cli.evaluation.comparisons import table_comparisons
 from lmd_cli.report.tables import costs
 from lmd_cli.report.tables.published import paper_tables
 from lmd_cli.report.tables.render import (
@@ -151,7 +151,7 @@ def _refused(reasons: dict[int, str], config: RunConfig) -> str:
 def _table(spec: TableSpec, config: RunConfig, run: RunSummary) -> Table:
     modalities = config.model.modalities
     columns = columns_of(spec, spec.cells(modalities))
-    figures = figures_of(run.metrics, table_cells(modalities))
+    figures = figures_of(run.metrics, table_comparisons(modalities))
     caption = f"Table {spec.number} for {config.name}: {spec.title}"
     notes = [*run.notes, *spec.notes]
     return lay_out(spec, figures, columns, caption, notes, modality_label(modalities))

@@ -17,10 +17,10 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, TextIO
 
-from nuscenes.utils.splits import train, val
 from PIL import Image
 
 from lmd_cli.data.nuscenes.database import CAMERAS, RADARS
+from lmd_cli.data.nuscenes.index.scenes import nuscenes_splits
 
 VERSION = "v1.0-trainval"
 SAMPLES, SCENES = 34_149, 850
@@ -167,7 +167,8 @@ def main() -> None:
     parser.add_argument("output", type=Path, help="a folder that does not exist")
     parser.add_argument("--scenes", type=int, default=SCENES, help=f"1 to {SCENES}")
     arguments = parser.parse_args()
-    names = [*val, *train][: arguments.scenes]
+    splits = nuscenes_splits()
+    names = [*splits["val"], *splits["train"]][: arguments.scenes]
     folder = arguments.output / VERSION
     folder.mkdir(parents=True)
     with ExitStack() as files:

@@ -19,17 +19,17 @@ from torch.utils import _pytree as pytree
 
 from benchmarks.timing import compare, relative
 from lmd_cli.decomposition import decompose
-from lmd_cli.networks import CRN, CRNShape, random_weights
+from lmd_cli.networks import CRN, CRNSizes, random_weights
 from lmd_cli.runtime.allocator import keep_freed_memory
 
 OUTPUT = "heatmap.car"
 BOUND = 1.5
 
 
-def random_features(shape: CRNShape, frames: int) -> dict[str, dict[str, Tensor]]:
+def random_features(sizes: CRNSizes, frames: int) -> dict[str, dict[str, Tensor]]:
     """Features of one sample, of the right shapes and ranges."""
     generator = torch.Generator().manual_seed(0)
-    (h, w), bins, context = shape.feature_size, shape.depth_bins, shape.context
+    (h, w), bins, context = sizes.feature_size, sizes.depth_bins, sizes.context
 
     def noise(*size: int) -> Tensor:
         return torch.randn(1, frames, 6, *size, generator=generator)
@@ -39,11 +39,11 @@ def random_features(shape: CRNShape, frames: int) -> dict[str, dict[str, Tensor]
     return {"camera": camera, "radar": radar}
 
 
-def random_constants(shape: CRNShape, frames: int) -> dict[str, Tensor]:
+def random_constants(sizes: CRNSizes, frames: int) -> dict[str, Tensor]:
     """Cells spread over the map, and no point masked."""
-    (h, w), bins = shape.feature_size, shape.depth_bins
+    (h, w), bins = sizes.feature_size, sizes.depth_bins
     cells = torch.randint(
-        shape.cells**2, (1, frames, 6, bins, w), generator=torch.Generator().manual_seed(1)
+        sizes.cells**2, (1, frames, 6, bins, w), generator=torch.Generator().manual_seed(1)
     )
     return {"cells": cells, "mask": torch.ones(1, frames, 6, bins, h, w)}
 
@@ -63,11 +63,11 @@ def main() -> None:
     arguments = parser.parse_args()
     torch.set_num_threads(arguments.threads)
     keep_freed_memory()  # as lmd does
-    shape = CRNShape.published(18)
-    network = CRN(shape).eval()
+    sizes = CRNSizes.published(18)
+    network = CRN(sizes).eval()
     random_weights(network)
-    features = random_features(shape, arguments.frames)
-    constants = random_constants(shape, arguments.frames)
+    features = random_features(sizes, arguments.frames)
+    constants = random_constants(sizes, arguments.frames)
     entries = 2 * (1 + arguments.partners) + 3  # sensors; bias, interaction, total
     batch, geometry = repeated(features, entries), repeated(constants, entries)
     extras = {name: [value] * arguments.partners for name, value in features.items()}
@@ -82,11 +82,11 @@ def main() -> None:
         return network.fuse(batch, [OUTPUT], **geometry)[OUTPUT][:1]
 
     name = f"decomposing CRN's fuse with {entries - 1} parts / a plain batch of {entries}"
-    found = compare(name, ours, plain, relative, BOUND, arguments.repeats)
+    c = compare(name, ours, plain, relative, BOUND, arguments.repeats)
     print(
-        f"{found.name}: {found.ours:.2f} s / {found.other:.2f} s = {found.ratio:.3f} (at most "
-        f"{found.bound}: {'ok' if found.ratio <= BOUND else 'MISSED'}; results differ by "
-        f"{found.difference:.1e})"
+        f"{c.name}: {c.ours:.2f} s / {c.other:.2f} s = {c.ratio:.3f} (at most "
+        f"{c.bound}: {'ok' if c.ratio <= BOUND else 'MISSED'}; results differ by "
+        f"{c.difference:.1e})"
     )
 
 

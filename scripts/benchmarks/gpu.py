@@ -103,7 +103,7 @@ def run(way: Way, given: argparse.Namespace, folder: Path) -> tuple[list[float],
 
 def measure(given: argparse.Namespace) -> list[Timed]:
     """All ways in turn."""
-    found, rows = [], b""
+    timings, rows = [], b""
     gpu = given.device.startswith("cuda")
     for way in ways(given.precisions):
         gc.collect()
@@ -116,10 +116,10 @@ def measure(given: argparse.Namespace) -> list[Timed]:
         median = statistics.median(times)
         peak = torch.cuda.max_memory_allocated() / 1e9 if gpu else 0.0
         minutes = median * VALIDATION / 60e3
-        found.append(Timed(way.name, median, max(times), minutes, peak, own == rows))
+        timings.append(Timed(way.name, median, max(times), minutes, peak, own == rows))
         if not given.json:
-            print(line(found[-1]), flush=True)
-    return found
+            print(line(timings[-1]), flush=True)
+    return timings
 
 
 def line(t: Timed) -> str:
@@ -146,10 +146,10 @@ def main() -> None:
         parser.error("this machine has no CUDA device; --device cpu shows what is done")
     if given.samples <= FIRST:
         parser.error(f"the first {FIRST} samples do not count: give more --samples")
-    found = measure(given)
+    timings = measure(given)
     if given.json:
-        print(json.dumps([asdict(t) for t in found], indent=2))
-    if not all(t.same_rows for t in found):
+        print(json.dumps([asdict(t) for t in timings], indent=2))
+    if not all(t.same_rows for t in timings):
         raise SystemExit("CUDA graphs changed the rows")
 
 

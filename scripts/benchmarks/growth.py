@@ -11,13 +11,14 @@ import torch
 import torch.nn.functional as F
 
 from benchmarks.setting import OUTPUT, VARIANT, Bench, build
-from lmd_cli.decomposition import decompose_onward
+from lmd_cli.decomposition import Variant, decompose_onward
 from lmd_cli.evaluation.cost import Meter
-from lmd_cli.evaluation.variants import predict, predict_variants
+from lmd_cli.evaluation.variants import VariantPredictions
 from lmd_cli.geometry import Grid
 from lmd_cli.networks import random_weights
 
-VARIANTS = ("identity-ratio", "uniform-ratio", "identity-identity", "uniform-identity")
+NAMES = ("identity-ratio", "uniform-ratio", "identity-identity", "uniform-identity")
+VARIANTS = tuple(map(Variant.parse, NAMES))
 
 
 @dataclass(frozen=True)
@@ -72,15 +73,16 @@ def growth(bench: Bench, repeats: int) -> list[Point]:
 
     def offsets(count: int) -> Any:
         some = replace(visit, partners=visit.partners[:count])
-        return predict(network, some, VARIANT, OUTPUT)
+        return VariantPredictions(network, some, OUTPUT).under(VARIANT)
 
     def variants(count: int) -> Any:
-        return list(predict_variants(network, visit, VARIANTS[:count], OUTPUT))
+        predictions = VariantPredictions(network, visit, OUTPUT)
+        return [predictions.under(variant) for variant in VARIANTS[:count]]
 
     return [
         *series("parts (camera, radar, bias and extras)", [3, 6, 12, 24], parts, repeats),
         *series("offsets", [1, 3, 6, 12], offsets, repeats),
-        *series(f"variants ({', '.join(VARIANTS)})", [1, 2, 3, 4], variants, repeats),
+        *series(f"variants ({', '.join(NAMES)})", [1, 2, 3, 4], variants, repeats),
         *series("grid's edge", [50, 100, 200], _grids(), repeats),
     ]
 

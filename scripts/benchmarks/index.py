@@ -101,11 +101,11 @@ def workers(root: Path, split: str, count: int) -> dict[str, float]:
     order = list(range(len(dataset)))
     loader = DataLoader(Touched(), batch_size=None, sampler=order, num_workers=count)
     # Plain numbers: a tensor that came from a worker holds a file open.
-    found = torch.tensor([row.tolist() for row in loader], dtype=torch.float64)
+    memory = torch.tensor([row.tolist() for row in loader], dtype=torch.float64)
     return {
-        "worker processes": len(found[:, 0].unique()),
-        "most private memory of one, written MB": found[:, 1].max().item(),
-        "most private memory of one, file pages MB": found[:, 2].max().item(),
+        "worker processes": len(memory[:, 0].unique()),
+        "most private memory of one, written MB": memory[:, 1].max().item(),
+        "most private memory of one, file pages MB": memory[:, 2].max().item(),
     }
 
 

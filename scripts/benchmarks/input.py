@@ -78,12 +78,12 @@ def measure(root: Path, version: str, split: str, count: int) -> dict[str, float
     radar_cam = NuScenesSamples(root, version, split, modalities=sensors[:2], **options)
     crn = KeyframeSamples(root, version, split)
     indices = range(min(count, len(everything)))
-    found = parts_of_simplebev(everything, indices)
-    found["SimpleBEV sample, radar and cameras"] = milliseconds(
+    times = parts_of_simplebev(everything, indices)
+    times["SimpleBEV sample, radar and cameras"] = milliseconds(
         lambda i: collate([radar_cam[i]]), indices
     )
-    found["CRN sample, four key frames"] = milliseconds(lambda i: collate([crn[i]]), indices)
-    return found
+    times["CRN sample, four key frames"] = milliseconds(lambda i: collate([crn[i]]), indices)
+    return times
 
 
 def main() -> None:
@@ -100,11 +100,11 @@ def main() -> None:
         root = arguments.dataroot or synthesize(
             Path(folder) / "root", split="mini_val", scenes=1, samples=8, image_size=size
         )
-        found = measure(root, arguments.version, arguments.split, arguments.samples)
+        times = measure(root, arguments.version, arguments.split, arguments.samples)
     if arguments.json:
-        print(json.dumps({"milliseconds": found}))
+        print(json.dumps({"milliseconds": times}))
         return
-    for name, value in found.items():
+    for name, value in times.items():
         rate = f"{1e3 / value:8.1f} samples/s a core" if "sample" in name else ""
         print(f"{name:<38} {value:8.1f} ms {rate}".rstrip())
 

@@ -72,7 +72,7 @@ def _arguments(folder: Path, limit: int, settings: tuple[str, ...]) -> list[str]
 
 def throughput(samples: int) -> list[Throughput]:
     """One process and two, started by torchrun."""
-    found: list[Throughput] = []
+    throughputs: list[Throughput] = []
     for processes in (1, 2):
         with tempfile.TemporaryDirectory() as folder:
             settings = ("variants=[identity-ratio]", "threads=1")
@@ -80,9 +80,9 @@ def throughput(samples: int) -> list[Throughput]:
             _run([*_launcher(processes), "-m", "lmd_cli", *arguments])
             seconds = _timed_seconds(Path(folder))
         rate = processes * samples / seconds
-        one = found[0].per_second if found else rate
-        found.append(Throughput(processes, samples, rate, rate / one))
-    return found
+        one = throughputs[0].per_second if throughputs else rate
+        throughputs.append(Throughput(processes, samples, rate, rate / one))
+    return throughputs
 
 
 def _launcher(processes: int) -> list[str]:

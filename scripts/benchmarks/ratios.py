@@ -7,12 +7,10 @@ from torch import Tensor
 
 from benchmarks.setting import OFFSETS, OUTPUT, VARIANT, Bench
 from benchmarks.timing import Comparison, compare, relative
-from lmd_cli.data import collate
 from lmd_cli.decomposition import decompose_onward
-from lmd_cli.evaluation.variants import predict
-from lmd_cli.evaluation.walk import Visit, make_encoder
+from lmd_cli.evaluation.variants import VariantPredictions
+from lmd_cli.evaluation.walk import Encoder, Visit
 from lmd_cli.networks.simplebev.unprojection import unproject
-from lmd_cli.runtime.stopwatch import Stopwatch
 
 
 def unprojection(bench: Bench, repeats: int) -> Comparison:
@@ -61,15 +59,13 @@ def decomposition(bench: Bench, repeats: int) -> Comparison:
 
 def one_sample(bench: Bench, repeats: int) -> Comparison:
     """A sample of the evaluation against the plain parts that it consists of."""
-    encode = make_encoder(
-        bench.network, [bench.data[0]], collate, torch.device("cpu"), False, Stopwatch()
-    )
+    encode = Encoder(bench.network, [bench.data[0]], torch.device("cpu"))
     passes = len(bench.network.modalities) * (1 + OFFSETS) + 2
 
     def ours() -> Tensor:
         sample = encode(0, False)
         visit = Visit(0, sample, bench.visit.partners)
-        return predict(bench.network, visit, VARIANT, OUTPUT).total
+        return VariantPredictions(bench.network, visit, OUTPUT).under(VARIANT).total
 
     def plain() -> Tensor:
         features = bench.network.encode(bench.batch)

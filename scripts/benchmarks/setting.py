@@ -8,14 +8,14 @@ from torch import Tensor
 from lmd_cli.assembly.forward import Fused
 from lmd_cli.data import NuScenesSamples, collate
 from lmd_cli.data.synthetic import demo_root
+from lmd_cli.decomposition import Variant
 from lmd_cli.evaluation.cost import Meter
-from lmd_cli.evaluation.walk import Encoding, Visit, make_encoder
+from lmd_cli.evaluation.walk import Encoder, Encoding, Visit
 from lmd_cli.geometry import Grid
 from lmd_cli.networks import SimpleBEV, random_weights
-from lmd_cli.runtime.stopwatch import Stopwatch
 
 OUTPUT = "segmentation"
-VARIANT = "identity-ratio"
+VARIANT = Variant()
 OFFSETS = 12
 
 
@@ -42,9 +42,7 @@ class Bench:
             image_size=self.image_size,
             grid=self.grid,
         )
-        encode = make_encoder(
-            self.network, self.data, collate, torch.device("cpu"), False, Stopwatch()
-        )
+        encode = Encoder(self.network, self.data, torch.device("cpu"))
         self.batch = collate([self.data[0]])
         self.partner = collate([self.data[1]])
         clean, other = encode(0, False), encode(1, False)

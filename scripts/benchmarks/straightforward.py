@@ -24,14 +24,12 @@ from torch import Tensor
 
 from benchmarks.setting import OFFSETS, OUTPUT, VARIANT, Bench
 from benchmarks.timing import Comparison, compare, relative, timed
-from lmd_cli.data import collate
 from lmd_cli.decomposition import decompose
 from lmd_cli.decomposition.linearised.streams import Stream
-from lmd_cli.evaluation.variants import predict
-from lmd_cli.evaluation.walk import Visit, make_encoder
+from lmd_cli.evaluation.variants import VariantPredictions
+from lmd_cli.evaluation.walk import Encoder, Visit
 from lmd_cli.networks import SimpleBEV
 from lmd_cli.networks.simplebev.unprojection import unproject
-from lmd_cli.runtime.stopwatch import Stopwatch
 
 SCRIPTS = Path(__file__).resolve().parent.parent
 #: At most: the straightforward way has seven times the FLOPs; the rest of its time is memory.
@@ -58,20 +56,18 @@ def straightforward(bench: Bench, small: bool, repeats: int) -> list[Comparison]
     runs = [(timed(ours), alone()) for _ in range(repeats)]
     seconds = min(time for (time, _), _ in runs)
     other = min(time for _, (time, _) in runs)
-    (_, found), (_, wanted) = runs[-1]
-    difference = _difference(found, wanted)
+    (_, parts), (_, reference) = runs[-1]
+    difference = _difference(parts, reference)
     return [Comparison(name, seconds, other, seconds / other, BOUND, difference), kept]
 
 
 def scheduled(bench: Bench) -> Callable[[], Parts]:
     """A sample as ``lmd evaluate`` does it."""
-    encode = make_encoder(
-        bench.network, [bench.data[0]], collate, torch.device("cpu"), False, Stopwatch()
-    )
+    encode = Encoder(bench.network, [bench.data[0]], torch.device("cpu"))
 
     def ours() -> Parts:
         visit = Visit(0, encode(0, False), bench.visit.partners)
-        prediction = predict(bench.network, visit, VARIANT, OUTPUT)
+        prediction = VariantPredictions(bench.network, visit, OUTPUT).under(VARIANT)
         moved = {f"{m} perturbed": maps[-1] for m, maps in prediction.perturbed.items()}
         return {**prediction.parts, **{k: v for k, v in moved.items() if v is not None}}
 
@@ -92,13 +88,13 @@ def one_pass_for_each_part(bench: Bench) -> Parts:
         part: Tensor = program.collect(program.run(starts, stream), False)
         return part
 
-    found = {m: one_pass(clean, m) for m in bench.network.modalities}
+    parts = {m: one_pass(clean, m) for m in bench.network.modalities}
     one_pass(zeros, "camera")  # the bias
     for _ in range(OFFSETS):
         partner = _encode_densely(bench.network, bench.partner)
         for m in bench.network.modalities:
-            found[f"{m} perturbed"] = one_pass(partner, m)
-    return found
+            parts[f"{m} perturbed"] = one_pass(partner, m)
+    return parts
 
 
 def _encode_densely(network: SimpleBEV, batch: Any) -> Parts:
@@ -121,8 +117,8 @@ def _in_its_own_process(small: bool) -> tuple[float, Parts]:
         command += ["--threads", str(torch.get_num_threads()), *(["--small"] if small else [])]
         path = os.pathsep.join([str(SCRIPTS), str(SCRIPTS.parent)])
         subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, check=True)
-        found = torch.load(there, weights_only=True)
-    return found["seconds"], found["parts"]
+        stored = torch.load(there, weights_only=True)
+    return stored["seconds"], stored["parts"]
 
 
 def main() -> None:

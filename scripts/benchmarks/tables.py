@@ -26,11 +26,9 @@ from torch.utils.flop_counter import flop_registry
 
 from lmd_cli.config.loading import load_config
 from lmd_cli.config.schema import RunConfig
-from lmd_cli.data import collate
 from lmd_cli.evaluation.measure import VERIFIED, measure
-from lmd_cli.evaluation.walk import Encoding, Skipped, Visit, explained_encoding, make_encoder, walk
+from lmd_cli.evaluation.walk import Encoder, Encoding, Skipped, Visit, explained_encoding, walk
 from lmd_cli.report.tables.spec import TABLES
-from lmd_cli.runtime.stopwatch import Stopwatch
 from lmd_cli.workflows.setup import Run, prepare
 from lmd_cli.workflows.table import refusals, table_methods, table_numbers
 
@@ -101,15 +99,13 @@ class Sampler:
 
     def __init__(self, run: Run):
         self.run, self.network = run, run.built.network
-        self._encode = make_encoder(
-            self.network, run.dataset, collate, run.device, False, Stopwatch()
-        )
+        self._encode = Encoder(self.network, run.dataset, run.device)
 
     def plain(self) -> Counter:
         """Of a plain pass behind the features (and a linear fusion layer)."""
-        found = self._encode(0, True)
-        assert isinstance(found, Encoding)
-        what = explained_encoding(self.network, self.run.config.model.output, found)
+        encoding = self._encode(0, True)
+        assert isinstance(encoding, Encoding)
+        what = explained_encoding(self.network, self.run.config.model.output, encoding)
         with Counter() as counter, torch.no_grad():
             what.fuse(**what.features)
         return counter
@@ -143,9 +139,7 @@ class Sampler:
                 times.append(time.perf_counter() - started)
 
     def _measure(self, visit: Visit) -> None:
-        run = self.run
-        output = run.config.model.output
-        measure(self.network, visit, run.variants, run.cells, output, run.rivals)
+        measure(self.run.task, visit)
 
 
 def count(config: RunConfig, name: str, methods: Sequence[str], timed: bool = False) -> Counted:
@@ -166,27 +160,27 @@ def measure_all(config: RunConfig, timed: bool, all_tables: bool) -> list[Counte
 def ways(config: RunConfig, all_tables: bool = True) -> dict[str, Sequence[str]]:
     """Methods by the name of what is evaluated; one variant comes first."""
     variants = next((n for n in (2, 8, 9) if not refusals([n], config)), None)
-    found: dict[str, Sequence[str]] = {
+    methods: dict[str, Sequence[str]] = {
         "one variant": ("lmd:identity-ratio",),
         "evaluate": [f"lmd:{variant}" for variant in config.variants],
     }
     if variants is not None:
-        found[f"table {variants}"] = table_methods([variants])
+        methods[f"table {variants}"] = table_methods([variants])
     if all_tables:
         fitting = [n for n in table_numbers("all") if n in TABLES and not refusals([n], config)]
-        found["table all"] = table_methods(fitting)
-    return found
+        methods["table all"] = table_methods(fitting)
+    return methods
 
 
-def show(found: list[Counted]) -> None:
+def show(counted: list[Counted]) -> None:
     """Plain lines."""
-    for c in found:
+    for c in counted:
         passes = "" if c.passes is None else f"{c.passes:.1f} passes, "
         seconds = "" if c.seconds is None else f", {c.seconds:.2f} s"
         flops = f"FLOPs of {c.plain:.1f} plain ones, {c.gflops:.1f} GFLOP a sample"
         print(f"{c.name}: {passes}{flops}{seconds}")
-        for other in found[:2]:
-            if c not in found[:2]:
+        for other in counted[:2]:
+            if c not in counted[:2]:
                 print(f"  against {other.name}: {against(c, other)}")
 
 
@@ -217,8 +211,8 @@ def main() -> None:
     config = load_config(arguments.config)
     config = published(config) if arguments.published else config
     config = config.model_copy(update={"threads": arguments.threads or config.threads})
-    found = measure_all(config, arguments.time, not arguments.variants_only)
-    print(json.dumps([asdict(c) for c in found], indent=2)) if arguments.json else show(found)
+    counted = measure_all(config, arguments.time, not arguments.variants_only)
+    print(json.dumps([asdict(c) for c in counted], indent=2)) if arguments.json else show(counted)
 
 
 if __name__ == "__main__":

@@ -53,10 +53,10 @@ def trial(chance: random.Random, folder: Path) -> None:
 
 def pieces(chance: random.Random) -> str:
     """Random pieces, some of them very often."""
-    found = chance.choices(PIECES, k=chance.randint(1, 60))
+    pieces = chance.choices(PIECES, k=chance.randint(1, 60))
     if chance.random() < 0.3:
-        found *= chance.randint(1, 200)
-    return "".join(found)
+        pieces *= chance.randint(1, 200)
+    return "".join(pieces)
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from trials import damage_file, main
 
-from lmd_cli.evaluation.comparisons import measured_cells
+from lmd_cli.evaluation.comparisons import measured_comparisons
 from lmd_cli.evaluation.ground.plane import Plane
 from lmd_cli.results.rows import PAIR_FIELDS, SAMPLE_FIELDS, Stretch, merge
 from lmd_cli.results.run_folder import RunFolder, read_record
@@ -109,7 +109,7 @@ def survey_again(run: Path) -> None:
 def write_run(path: Path) -> None:
     """What an evaluation and a report leave."""
     (path / "rows").mkdir(parents=True)
-    cells = measured_cells(MODALITIES)
+    cells = measured_comparisons(MODALITIES)
     pairs = [
         (f"t{k}", f"t{(k + 1) % SAMPLES}", 1, VARIANT, c.perturbed_name, c.target, 0.5, 0.25)
         for k in range(SAMPLES)

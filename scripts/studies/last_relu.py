@@ -38,8 +38,9 @@ from lmd_cli.decomposition import decompose
 from lmd_cli.decomposition.layout import BIAS
 from lmd_cli.decomposition.pytrees import map_tensors
 from lmd_cli.decomposition.result import Parts
+from lmd_cli.evaluation.ground.detection import criterion_of
 from lmd_cli.evaluation.ground.footprints import Footprint, FootprintMeans, detected, footprints
-from lmd_cli.evaluation.scoring import Vehicle, truth_scores
+from lmd_cli.evaluation.scoring import Vehicle, ground_truth_scores
 from lmd_cli.workflows.ready import encode
 
 #: The module whose output the last ReLU takes, and the branch that it is in.
@@ -91,17 +92,18 @@ class Study:
         """Adds one sample's cars under every rule."""
         features, constants = encode(self.network, [self.data[index]], torch.device("cpu"))
         fuse = fuse_function(self.network, self.config.model.output, constants)
-        at, found = self._decompose(fuse, features), {}
+        at, left_out = self._decompose(fuse, features), {}
         for m in features:
             zeroed = {**features, m: map_tensors(torch.zeros_like, features[m])}
-            found[m] = self._decompose(fuse, zeroed)
-        without = {m: other.layers[BEFORE].total for m, other in found.items()}
+            left_out[m] = self._decompose(fuse, zeroed)
+        without = {m: other.layers[BEFORE].total for m, other in left_out.items()}
         maps = by_rule(at.layers[BEFORE], without, self._linear)
         for m, part in at.parts.items():  # what is studied is the decomposition's own last step
             torch.testing.assert_close(maps[LMD][m], part, atol=1e-4, rtol=1e-4)
-        maps[LEAVE_ONE_OUT] = {m: at.total - other.total for m, other in found.items()}
+        maps[LEAVE_ONE_OUT] = {m: at.total - other.total for m, other in left_out.items()}
         cars = footprints(self.data, index, self.config.model.output)
-        found_by_network = [detected(at.total[0, 0], c, self.config.model.output) for c in cars]
+        criterion = criterion_of(self.config.model.output, self.config.detection)
+        found_by_network = [detected(at.total[0, 0], c, criterion) for c in cars]
         self._score(cars, found_by_network, at.total, maps)
         self._measure(cars, found_by_network, at.layers[BEFORE].total.relu(), at.total)
 
@@ -112,7 +114,7 @@ class Study:
         return F.conv2d(h, self.last.weight, padding=self.last.padding)
 
     def _score(
-        self, cars: list[Footprint], found: list[bool], total: Tensor, rules: Mapping[str, Maps]
+        self, cars: list[Footprint], detected: list[bool], total: Tensor, rules: Mapping[str, Maps]
     ) -> None:
         means = FootprintMeans.over(cars, total)
         for rule, maps in rules.items():
@@ -120,24 +122,24 @@ class Study:
             values = {name: means(part)[0].tolist() for name, part in maps.items()}
             for i, car in enumerate(cars):
                 parts = {name: numbers[i] for name, numbers in values.items()}
-                truth = (self.instances[car.token], self.evidence[car.token], found[i])
+                truth = (self.instances[car.token], self.evidence[car.token], detected[i])
                 self.vehicles.setdefault(rule, []).append(Vehicle(car.token, *truth, parts))
 
     def _measure(
-        self, cars: list[Footprint], found: list[bool], passed: Tensor, total: Tensor
+        self, cars: list[Footprint], detected: list[bool], passed: Tensor, total: Tensor
     ) -> None:
         signs = (self.last.weight.clamp(min=0), self.last.weight.clamp(max=0))
         maps = [F.conv2d(passed, w, padding=self.last.padding) for w in signs]
         stack = torch.cat([*maps, total], dim=1)[0].detach().numpy()  # (3, rows, columns)
         empty = ~np.any([car.mask for car in cars], axis=0)
         self.levels["no car"].append(stack[:, empty].mean(1))
-        hits = [stack[:, car.mask].mean(1) for car, hit in zip(cars, found, strict=True) if hit]
+        hits = [stack[:, car.mask].mean(1) for car, hit in zip(cars, detected, strict=True) if hit]
         self.levels["detected cars"] += hits
 
     def show(self) -> None:
         """Prints two tables in Markdown."""
         for rule, vehicles in self.vehicles.items():
-            scores = truth_scores(vehicles, self.network.modalities)
+            scores = ground_truth_scores(vehicles, self.network.modalities)
             if rule == LMD:
                 heads = [f"{s.name} {s.modality}".rstrip() for s in scores]
                 print(f"\n| rule | {' | '.join(heads)} |\n|---|{'---|' * len(heads)}")

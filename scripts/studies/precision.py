@@ -40,17 +40,17 @@ class Way:
 
 def ways(gpu: bool) -> list[Way]:
     """Float32 first; reduced encoders; on a GPU also a reduced decomposition."""
-    found = [
+    values = [
         Way("float32", ("compute.precision=float32", "compute.tf32=false")),
         Way("bf16 encoders", ("compute.precision=bf16", "compute.tf32=false")),
         Way("fp16 encoders", ("compute.precision=fp16", "compute.tf32=false")),
     ]
     if gpu:
-        found += [
+        values += [
             Way("float32, TF32", ("compute.precision=float32", "compute.tf32=true")),
             Way("bf16 encoders, TF32", ("compute.precision=bf16", "compute.tf32=true")),
         ]
-    return found
+    return values
 
 
 def camera_features(config: RunConfig) -> list[Tensor]:
@@ -61,11 +61,11 @@ def camera_features(config: RunConfig) -> list[Tensor]:
     return [x.double() for x in pytree.tree_leaves(features[built.network.modalities[0]])]
 
 
-def distance(found: list[Tensor], wanted: list[Tensor]) -> float:
-    """L2 norm of the difference over that of what is wanted."""
-    pairs = list(zip(found, wanted, strict=True))
+def distance(values: list[Tensor], reference: list[Tensor]) -> float:
+    """L2 norm of the difference over that of what is reference."""
+    pairs = list(zip(values, reference, strict=True))
     error = sum(float((a - b).square().sum()) for a, b in pairs)
-    return float((error / sum(float(b.square().sum()) for b in wanted)) ** 0.5)
+    return float((error / sum(float(b.square().sum()) for b in reference)) ** 0.5)
 
 
 def row(name: str, summary: RunSummary, features: float) -> dict[str, Any]:

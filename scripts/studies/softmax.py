@@ -51,19 +51,19 @@ def measure(
     features, constants = encoded
     extras = {name: [other[0][name]] for name in features}
     options: dict[str, Any] = {"bilinear": "interaction", "extras": extras}
-    found = _decompose(network, features, constants, output, rule, audit=True, **options)
+    split = _decompose(network, features, constants, output, rule, audit=True, **options)
     moved = _decompose(shifted, features, constants, output, rule)
-    own = {**found.parts, "bias": found.bias, INTERACTION: found.interaction}
+    own = {**split.parts, "bias": split.bias, INTERACTION: split.interaction}
     values = {
-        "size": sum(_norm(part) for part in own.values()) / _norm(found.total),
-        "residual": max(record.parts_residual for record in found.operations),
-        "stability": pcc(found.parts["camera"], moved.parts["camera"]),
+        "size": sum(_norm(part) for part in own.values()) / _norm(split.total),
+        "residual": max(record.parts_residual for record in split.operations),
+        "stability": pcc(split.parts["camera"], moved.parts["camera"]),
     }
     for letter, name in (("R", "radar"), ("C", "camera")):
-        part, replaced = found.parts[name], found.extras[name][0]
+        part, replaced = split.parts[name], split.extras[name][0]
         values[f"PCC {letter}_p/{letter}"] = pcc(replaced, part)
         values[f"MSE {letter}_p/{letter}"] = mse(replaced, part)
-    return values, _interaction(found)
+    return values, _interaction(split)
 
 
 def _decompose(
@@ -80,10 +80,10 @@ def _norm(part: Tensor) -> float:
     return float(torch.linalg.vector_norm(part.double()))
 
 
-def _interaction(found: Decomposition) -> dict[str, float]:
+def _interaction(split: Decomposition) -> dict[str, float]:
     shares = {}
     for stage, prefix in STAGES.items():
-        inside = [r for r in found.operations if r.module.startswith(prefix)]
+        inside = [r for r in split.operations if r.module.startswith(prefix)]
         shares[stage] = inside[-1].shares.get(INTERACTION, 0.0)
     return shares
 
@@ -103,7 +103,7 @@ def study(config: RunConfig, samples: int) -> tuple[dict[str, Any], dict[str, An
     device = torch.device("cpu")
     network, data = build_network(config, device).network, build_dataset(config)
     shifted, half = shift_logits(network), len(data) // 2
-    found: dict[str, list[Mapping[str, float]]] = {rule: [] for rule in RULES}
+    measured: dict[str, list[Mapping[str, float]]] = {rule: [] for rule in RULES}
     shares: dict[str, list[Mapping[str, float]]] = {rule: [] for rule in RULES}
     for index in np.linspace(0, len(data) - 1, samples).astype(int).tolist():
         encoded = encode(network, [data[index]], device)
@@ -112,9 +112,9 @@ def study(config: RunConfig, samples: int) -> tuple[dict[str, Any], dict[str, An
             values, interaction = measure(
                 network, shifted, encoded, other, config.model.output, rule
             )
-            found[rule].append(values)
+            measured[rule].append(values)
             shares[rule].append(interaction)
-    return {r: _means(rows) for r, rows in found.items()}, {
+    return {r: _means(rows) for r, rows in measured.items()}, {
         r: _means(rows) for r, rows in shares.items()
     }
 
@@ -131,8 +131,8 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args(argv)
     torch.set_num_threads(arguments.threads)
-    found, shares = study(load_config(arguments.config), arguments.samples)
-    for columns, rows in ((COLUMNS, found), (tuple(STAGES), shares)):
+    means, shares = study(load_config(arguments.config), arguments.samples)
+    for columns, rows in ((COLUMNS, means), (tuple(STAGES), shares)):
         print(f"\n| softmax | {' | '.join(columns)} |\n|---|{'---|' * len(columns)}")
         for rule, values in rows.items():
             print(f"| {rule} | {' | '.join(f'{values[c]:.3g}' for c in columns)} |")

@@ -12,9 +12,9 @@ from collections.abc import Collection, Mapping, Sequence
 import torch
 from torch import Tensor
 
+from lmd_cli.config.sizes import STRIDE
 from lmd_cli.data.crn import EgoBox
-from lmd_cli.networks.crn import CRNShape
-from lmd_cli.networks.crn.sizes import STRIDE
+from lmd_cli.networks.crn import CRNSizes
 
 #: A pixel without a target: sky, out of range, or a vehicle that the camera cannot see.
 UNKNOWN = -1
@@ -26,7 +26,7 @@ def depth_targets(
     boxes: Sequence[EgoBox],
     hidden: Collection[str],
     matrices: Mapping[str, Tensor],
-    shape: CRNShape,
+    sizes: CRNSizes,
 ) -> Tensor:
     """Depth bin of the nearest vehicle, or else of the ground, in each image feature.
 
@@ -34,12 +34,12 @@ def depth_targets(
         boxes: all vehicles of the sample.
         hidden: tokens of those that the camera cannot see.
         matrices: ``sensor2ego_mats``, ``intrin_mats`` and ``ida_mats`` (V, 4, 4) of one frame.
-        shape: image size and depth bins.
+        sizes: image size and depth bins.
 
     Returns:
         (V, h, w) int64, :data:`UNKNOWN` where there is none.
     """
-    origin, direction = rays(matrices, shape)  # (V, 1, 1, 1, 3), (V, h, w, n, 3)
+    origin, direction = rays(matrices, sizes)  # (V, 1, 1, 1, 3), (V, h, w, n, 3)
     down = direction[..., 2]
     ground = torch.where(down < 0, -origin[..., 2] / down.clamp(max=-1e-6), math.inf).mean(-1)
     nearest = torch.full_like(ground, math.inf)  # (V, h, w)
@@ -50,19 +50,19 @@ def depth_targets(
         nearest = torch.where(closer, depth, nearest)
         known = torch.where(closer, torch.tensor(box.token not in hidden), known)
     nearest = torch.where(nearest.isfinite(), nearest, ground)
-    first, last, step = shape.depth
+    first, last, step = sizes.depth
     known &= (nearest >= first) & (nearest < last)
     bins = ((nearest.clamp(first, last) - first) / step).long()
     return torch.where(known, bins, UNKNOWN)
 
 
-def rays(matrices: Mapping[str, Tensor], shape: CRNShape) -> tuple[Tensor, Tensor]:
+def rays(matrices: Mapping[str, Tensor], sizes: CRNSizes) -> tuple[Tensor, Tensor]:
     """Rays through the pixels of each image feature: origin + depth * direction, ego frame.
 
     Returns:
         origin (V, 1, 1, 1, 3), direction (V, h, w, n, 3).
     """
-    h, w = shape.feature_size
+    h, w = sizes.feature_size
     v, u = torch.meshgrid(torch.arange(h) * STRIDE, torch.arange(w) * STRIDE, indexing="ij")
     across, along = torch.meshgrid(_WITHIN, _WITHIN, indexing="ij")
     v, u = v[..., None] + across.flatten(), u[..., None] + along.flatten()  # (h, w, n)

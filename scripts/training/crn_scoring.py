@@ -92,8 +92,8 @@ class Detections(Tally):
     def figure(self) -> float:
         """nuScenes' average precision at 2 m, 0 to 1."""
         truth, guesses = EvalBoxes(), EvalBoxes()
-        for token, found in self.cars.items():
-            truth.add_boxes(token, [_box(token, car.center[:2]) for car in found])
+        for token, cars in self.cars.items():
+            truth.add_boxes(token, [_box(token, car.center[:2]) for car in cars])
             guesses.add_boxes(token, [_box(token, p.xy, p.score) for p in self.peaks[token]])
         data = accumulate(truth, guesses, "car", center_distance, DISTANCE)
         return float(calc_ap(data, min_recall=0.1, min_precision=0.1))

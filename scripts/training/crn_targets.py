@@ -75,7 +75,7 @@ def gaussian_radius(length: float, width: float, overlap: float = OVERLAP) -> fl
     return min((b + math.sqrt(b * b - 4 * a * c)) / 2 for a, b, c in (same, inside, outside))
 
 
-def car_targets(found: Sequence[EgoBox], bev: BevMap) -> dict[str, Tensor]:
+def car_targets(cars: Sequence[EgoBox], bev: BevMap) -> dict[str, Tensor]:
     """Targets of one sample.
 
     Cars of visibility 1 (behind something else) are left out: neither learnt nor held against a
@@ -87,7 +87,7 @@ def car_targets(found: Sequence[EgoBox], bev: BevMap) -> dict[str, Tensor]:
     """
     heat, hidden = torch.zeros(2, bev.cells, bev.cells)
     cells, boxes = [], []
-    for car in found:
+    for car in cars:
         if not bev.holds(car):
             continue
         row, column = (int(value) for value in bev.position(car))
@@ -148,7 +148,7 @@ def box_loss(
     """
     maps = torch.cat([outputs[name] for name in BRANCHES], dim=1).flatten(2)  # (B, 10, ny * nx)
     errors = [
-        (found[:, index].T - box).abs().sum()
-        for found, index, box in zip(maps, cells, boxes, strict=True)
+        (values[:, index].T - box).abs().sum()
+        for values, index, box in zip(maps, cells, boxes, strict=True)
     ]
     return torch.stack(errors).sum() / max(1, sum(map(len, cells)))

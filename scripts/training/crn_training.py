@@ -13,7 +13,7 @@ from torch import Tensor
 
 from lmd_cli.data.crn import KeyframeSamples
 from lmd_cli.data.crn.images import MEAN, STD
-from lmd_cli.networks.crn import CRN, CRNShape
+from lmd_cli.networks.crn import CRN, CRNSizes
 from lmd_cli.networks.crn.fuser import DeformableAttention
 from training.conditions import read_evidence
 from training.crn_depth import depth_loss, depth_targets
@@ -60,7 +60,7 @@ class KeyFrames:
     depth: Tensor
 
 
-def load_key_frames(data: KeyframeSamples, shape: CRNShape) -> list[KeyFrames]:
+def load_key_frames(data: KeyframeSamples, sizes: CRNSizes) -> list[KeyFrames]:
     """All samples of a synthetic root's split, decoded."""
     bev, evidence = BevMap(data.cells, data.extent), read_evidence(data.dataroot)
     frames = []
@@ -72,7 +72,7 @@ def load_key_frames(data: KeyframeSamples, shape: CRNShape) -> list[KeyFrames]:
         kept = {name: tensors[name] for name in (*MATRICES, "pts_pv")}
         current = {name: tensors[name][0] for name in MATRICES}
         hidden = {box.token for box in data.boxes(i) if not evidence[box.token]["camera"]}
-        depth = depth_targets(data.boxes(i), hidden, current, shape)
+        depth = depth_targets(data.boxes(i), hidden, current, sizes)
         frames.append(KeyFrames(pixels, kept, targets, depth))
     return frames
 
@@ -116,8 +116,8 @@ def initialise(network: CRN, seed: int) -> None:
     """
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network.load_state_dict(CRN(network.shape).state_dict())
-    heads, points = network.shape.heads, network.shape.points
+        network.load_state_dict(CRN(network.sizes).state_dict())
+    heads, points = network.sizes.heads, network.sizes.points
     angles = torch.arange(heads) * (2 * math.pi / heads)
     ways = torch.stack([angles.cos(), angles.sin()], dim=-1)  # (heads, xy)
     ways = ways / ways.abs().amax(dim=-1, keepdim=True)

@@ -13,8 +13,8 @@ from torch import nn
 from lmd_cli.data import NuScenesSamples
 from lmd_cli.data.crn import KeyframeSamples
 from lmd_cli.geometry import Grid
-from lmd_cli.networks import SimpleBEV, SimpleBEVWidths
-from lmd_cli.networks.crn import CRN, CRNShape
+from lmd_cli.networks import SimpleBEV, SimpleBEVSizes
+from lmd_cli.networks.crn import CRN, CRNSizes
 from training import crn_scoring, scoring
 from training.conditions import Tally
 from training.crn_training import CarRecipe, CarTrainer, load_key_frames
@@ -25,7 +25,7 @@ from training.training import MapRecipe, Trainer
 IMAGE_SIZE = (128, 224)
 GRID = Grid((100, 8, 100))
 NSWEEPS = 5
-WIDTHS = SimpleBEVWidths(
+WIDTHS = SimpleBEVSizes(
     latent=20,
     stem=16,
     encoder_blocks=(1, 1, 1),
@@ -33,7 +33,7 @@ WIDTHS = SimpleBEVWidths(
     decoder=32,
     decoder_blocks=(1, 1, 1),
 )
-SHAPE = CRNShape(
+SIZES = CRNSizes(
     image_size=(96, 256),
     depth=(2.0, 40.4, 1.6),
     extent=40.96,
@@ -167,15 +167,15 @@ class CarDemo(Demo):
 
     def build(self) -> CRN:
         """The network, untrained."""
-        return CRN(SHAPE)
+        return CRN(SIZES)
 
     def describe(self) -> dict[str, object]:
         """The configuration as a YAML config spells it."""
-        plain = CRNShape.published(18)
+        plain = CRNSizes.published(18)
         own = {
-            field.name: getattr(SHAPE, field.name)
-            for field in fields(SHAPE)
-            if getattr(SHAPE, field.name) != getattr(plain, field.name)
+            field.name: getattr(SIZES, field.name)
+            for field in fields(SIZES)
+            if getattr(SIZES, field.name) != getattr(plain, field.name)
         }
         top = {"image_size": list(own.pop("image_size")), "key_frames": own.pop("key_frames")}
         return {"backbone": "r18", **top, "sizes": own}
@@ -183,7 +183,7 @@ class CarDemo(Demo):
     def trainer(self, roots: Sequence[Path], epochs: int, seed: int, state: Path) -> CarTrainer:
         """A new network and what trains it on the ``mini_train`` of synthetic roots."""
         data = [self.samples(root, "mini_train") for root in roots]
-        frames = [frame for split in data for frame in load_key_frames(split, SHAPE)]
+        frames = [frame for split in data for frame in load_key_frames(split, SIZES)]
         recipe = CarRecipe(epochs=epochs, seed=seed)
         return CarTrainer(self.build(), frames, recipe, state)
 
@@ -197,12 +197,12 @@ class CarDemo(Demo):
             root,
             "v1.0-mini",
             split,
-            image_size=SHAPE.image_size,
-            key_frames=SHAPE.key_frames,
-            depth_bound=SHAPE.depth[1],
-            radar_slots=SHAPE.radar_slots,
-            extent=SHAPE.extent,
-            cells=SHAPE.cells,
+            image_size=SIZES.image_size,
+            key_frames=SIZES.key_frames,
+            depth_bound=SIZES.depth[1],
+            radar_slots=SIZES.radar_slots,
+            extent=SIZES.extent,
+            cells=SIZES.cells,
         )
 
 

@@ -68,11 +68,11 @@ def evaluate(network: SimpleBEV, data: NuScenesSamples) -> dict[str, Score]:
 def predict(network: SimpleBEV, batch: dict[str, Tensor | list[Tensor]]) -> dict[str, Tensor]:
     """Probabilities (1, Z, X) of one sample under every condition."""
     features = network.encode(batch)
-    found = {}
+    outputs = {}
     for condition in conditions(network.modalities):
         kept = {n: torch.zeros_like(f) if n == condition else f for n, f in features.items()}
-        found[condition] = network.fuse(kept)["segmentation"][0].sigmoid()
-    return found
+        outputs[condition] = network.fuse(kept)["segmentation"][0].sigmoid()
+    return outputs
 
 
 def _count(

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from calling import Lmd
 
-from lmd_cli.results import journal as ledger
+from lmd_cli.results import finished
 
 SCORE = ("--method", "lmd", "--method", "integrated-gradients", "--limit", "3", "--resamples", "20")
 COMMANDS = {
@@ -23,7 +23,7 @@ COMMANDS = {
 
 def lines(folder: Path) -> list[bytes]:
     """Without one that is being written, or was when the process died."""
-    path = folder / ledger.NAME
+    path = folder / finished.NAME
     return path.read_bytes().split(b"\n")[:-1] if path.exists() else []
 
 
@@ -50,7 +50,7 @@ def test_a_killed_command_goes_on_to_the_same_bytes(
     kept = lines(cut)
     assert 0 < len(kept) < len(lines(whole))
     assert json.loads((cut / "run.json").read_text())["status"] == "unfinished"
-    with (cut / ledger.NAME).open("ab") as file:
+    with (cut / finished.NAME).open("ab") as file:
         file.write(b'{"sample": "torn')
     again = lmd(name, "-c", tiny_config, *arguments, "--output", cut)
     assert again.exit_code == 0, again.output

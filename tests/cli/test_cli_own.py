@@ -98,3 +98,19 @@ def test_the_page(folder: Path, said: dict[str, str]):
     assert 'id="viewer-data"' in page
     assert "scanner:Fusion" in page
     assert "annotated vehicles" not in page
+
+
+def test_the_pages_remove_scores_a_data_set_of_ones_own(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+):
+    """The page's second file, with the command that the page gives for it."""
+    (folder / "lesions.py").write_text(blocks("python")[1])
+    monkeypatch.chdir(folder)
+    (line,) = re.findall(r"`(lmd score --config scanner.yaml [^`]*)`", PAGE)
+    methods = " --method lmd --method leave-one-out --resamples 20 --set seed=2"
+    output = " ".join(called(line + methods).split())
+    said = re.search(r"16 regions \(16 objects.*Interventions: (\d+) of 16 are detected", output)
+    assert said, output
+    rows = (folder / "results" / "scanner" / "score" / "interventions.csv").read_text().splitlines()
+    assert len(rows) == 1 + 2 * int(said[1])
+    assert int(said[1]) > 0

@@ -72,3 +72,18 @@ def test_evaluate_on_real_images(lmd: Lmd, several: Path, tmp_path: Path, networ
     assert record["replay_deviation"] < 1e-3
     if network == "crn":
         assert sorted(record["padded"].values()) == [2, 2, 3, 3]
+
+
+@pytest.mark.parametrize("demo", ["demo", "demo_crn", "demo_lidar"])
+def test_score_by_intervention(lmd: Lmd, arguments: list[str], demo: str):
+    """The demos' networks on real vehicles: nobody recorded which sensor saw them."""
+    _, _, *rest = arguments
+    few = ("--method", "lmd", "--resamples", "10", "--set", "threads=1")
+    result = lmd("score", "-c", demo, *rest, *few, "--output", "out")
+    assert result.exit_code == 0, result.output
+    record = json.loads(Path("out/run.json").read_text())
+    assert record["rows"]["truth"] == "intervention"
+    assert "are detected" in result.stdout
+    header, *rows = Path("out/interventions.csv").read_text().splitlines()
+    assert "outside_share" in header
+    assert len(rows) % 2 == 0

@@ -143,5 +143,77 @@ def test_bad_input(lmd: Lmd, tiny_config: Path, own_root: Path) -> None:
     assert "is not in the evidence" in refused(lmd, "-c", tiny_config, "--dataroot", own_root)
     table.unlink()
     assert "known in the synthetic world only" in refused(
+        lmd, "-c", tiny_config, "--dataroot", own_root, "--truth", "recorded"
+    )
+    (own_root / "v1.0-mini" / "sample_annotation.json").write_text("[]")
+    assert "has no annotations of split mini_val: nothing can be scored" in refused(
         lmd, "-c", tiny_config, "--dataroot", own_root
     )
+
+
+# -- interventions ------------------------------------------------------------------------
+
+
+FAST = ("--method", "lmd", "--method", "leave-one-out", "--resamples", 20)
+
+
+def test_a_root_without_recorded_truth_is_scored_by_intervention(
+    lmd: Lmd, tiny_config: Path, own_root: Path
+) -> None:
+    (own_root / "v1.0-mini" / "synthetic_evidence.json").unlink()
+    arguments = ("score", "-c", tiny_config, "--dataroot", own_root, *FAST, "--limit", 2)
+    result = lmd(*arguments, "--output", "out")
+    assert result.exit_code == 0, result.output
+    scores = pd.read_csv("out/score.csv")
+    assert set(scores.score) == {
+        *("auroc_intervention", "auroc_lost", "rank_correlation_intervention", "bias_share")
+    }
+    effects, vehicles = pd.read_csv("out/interventions.csv"), pd.read_csv("out/vehicles.csv")
+    detected = vehicles[(vehicles.method == "leave-one-out") & (vehicles.detected == 1)]
+    assert len(effects) == 2 * len(detected) > 4
+    amounts = effects.pivot(index="annotation_token", columns="modality", values="removed")
+    joined = detected.set_index("annotation_token")
+    for modality, grade in (("camera", "visible_pixels"), ("radar", "radar_returns")):
+        assert (joined[grade] == amounts[modality].loc[joined.index]).all()
+        assert (joined[f"seen_by_{modality}"] == (joined[grade] > 0)).all()
+    totals = joined[["camera", "radar", "bias"]].sum(axis=1)
+    before = effects.drop_duplicates("annotation_token").set_index("annotation_token").before
+    np.testing.assert_allclose(totals, before.loc[joined.index], atol=1e-4)
+    untouched = effects[effects.removed == 0]
+    assert (untouched["drop"] == 0).all()
+    assert (effects[effects.removed > 0].inside > 0).any()
+    record = json.loads(Path("out/run.json").read_text())
+    assert record["rows"]["truth"] == "intervention"
+    assert record["rows"]["removal"] == {"margin": 0.5, "fill": "inpaint"}
+    printed = " ".join(result.stdout.split())
+    every = len(vehicles[vehicles.method == "leave-one-out"])
+    assert f"Interventions: {len(detected)} of {every} are detected" in printed
+    assert "Without camera the output changes by" in printed
+    other = lmd(*arguments, "--output", "out", "--fill", "ring")
+    assert other.exit_code == 2
+    assert "rows.removal.fill: 'inpaint' there, 'ring' here" in other.output
+
+
+def test_both_truths_side_by_side_and_resumed(lmd: Lmd, tiny_config: Path) -> None:
+    arguments = ("score", "-c", tiny_config, *FAST, "--truth", "both", "--fill", "ring")
+    result = lmd(*arguments, "--margin", 1, "--limit", 2, "--output", "out")
+    assert result.exit_code == 0, result.output
+    scores, agreed = pd.read_csv("out/score.csv"), pd.read_csv("out/agreement.csv")
+    assert {"auroc_all", "rank_correlation", "auroc_intervention"} <= set(scores.score)
+    assert agreed.agreement.tolist() == ["same_sensor", "rank_correlation", "rank_correlation"]
+    assert "Both truths: of" in " ".join(result.stdout.split())
+    names = ("score.csv", "interventions.csv", "agreement.csv", "vehicles.csv")
+    whole = {name: (Path("out") / name).read_bytes() for name in names}
+    lines = Path("out/finished.jsonl")
+    first, *_ = lines.read_bytes().splitlines(keepends=True)
+    lines.write_bytes(first + b'{"sample": "torn')
+    again = lmd(*arguments, "--margin", 1, "--limit", 2, "--output", "out")
+    assert again.exit_code == 0, again.output
+    assert {name: (Path("out") / name).read_bytes() for name in names} == whole
+
+
+def test_settings_of_interventions_that_do_not_exist(lmd: Lmd, tiny_config: Path) -> None:
+    assert "'guess' is not one of" in refused(lmd, "-c", tiny_config, "--truth", "guess")
+    assert "'blur' is not one of" in refused(lmd, "-c", tiny_config, "--fill", "blur")
+    assert "greater than or equal to 0" in refused(lmd, "-c", tiny_config, "--margin", -1)
+    assert "less than or equal to 10" in refused(lmd, "-c", tiny_config, "--margin", "nan")

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from lmd_cli.assembly.targets import blamed
-from lmd_cli.data.custom import OwnSamples
+from lmd_cli.assembly.targets import user_code
+from lmd_cli.data.custom import CustomSamples
 from lmd_cli.data.nuscenes.files import data_file
 from lmd_cli.data.nuscenes.split import SplitSamples
 from lmd_cli.errors import ContractError, DataError
@@ -41,7 +41,7 @@ def test_a_token_is_one_line() -> None:
     methods = {"__len__": lambda self: 2, "__getitem__": None, "tokens": ["a", "b\nc"]}
     dataset = type("Two", (), methods)()
     with pytest.raises(ContractError, match=r"token 'b\\nc' is no single line of text"):
-        OwnSamples(dataset, "data.target 'x:y'", blamed)
+        CustomSamples(dataset, "data.target 'x:y'", user_code)
     samples = SplitSamples.__new__(SplitSamples)
     samples._source = "split val"
     samples._records = SimpleNamespace(split=SimpleNamespace(tokens=lambda: ["a", "b\rc"]))

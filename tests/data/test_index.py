@@ -88,6 +88,7 @@ def oracle(db: NuScenes, token: str, radar_sweeps: int, lidar_sweeps: int) -> Sa
             *(box["token"], box["category_name"], int(box["visibility_token"])),
             *(box["translation"], box["rotation"], list(box["size"])),
             *(box["num_lidar_pts"], box["num_radar_pts"], db.box_velocity(box["token"]).tolist()),
+            instance=box["instance_token"],
         )
         for box in boxes
         if "vehicle" in box["category_name"]

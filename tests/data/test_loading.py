@@ -13,7 +13,7 @@ import cv2
 import pytest
 import torch
 
-from lmd_cli.assembly.targets import blamed
+from lmd_cli.assembly.targets import user_code
 from lmd_cli.data import Loaded, Sample, Unreadable, collate, default_workers, loading, read_ahead
 from lmd_cli.data.loading import Ahead, Reader
 from lmd_cli.errors import DataError, LmdError, RunError
@@ -132,7 +132,7 @@ def test_a_death_noticed_in_the_middle_of_other_work() -> None:
     """torch raises it from a signal handler: inside the network, whose callers put it in words."""
 
     def notice_in_the_network() -> None:
-        with read_ahead(Numbers(), collate, [1] * 50, 2), blamed("SimpleBEV.tail"):
+        with read_ahead(Numbers(), collate, [1] * 50, 2), user_code("SimpleBEV.tail"):
             raise RuntimeError("DataLoader worker (pid 7095) is killed by signal: Killed. ")
 
     with pytest.raises(RunError, match=r"worker \(pid 7095\) is killed by signal: Killed\), maybe"):

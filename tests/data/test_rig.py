@@ -20,7 +20,7 @@ from lmd_cli.data.nuscenes.rig import NUSCENES, resolve_rig
 from lmd_cli.errors import DataError
 
 NAMES = {"CAM_FRONT": "left", "CAM_BACK": "right", "RADAR_FRONT": "long_range"}
-OWN = Channels(("right", "left"), ("long_range",))
+CUSTOM = Channels(("right", "left"), ("long_range",))
 
 
 @pytest.fixture
@@ -42,7 +42,7 @@ def _rows(root: Path, table: str) -> list[dict]:
 
 
 def test_a_rig_of_ones_own_is_nuscenes_less(own_root: Path, samples: NuScenesSamples) -> None:
-    own = open_samples(own_root, modalities=("camera", "radar"), channels=OWN)
+    own = open_samples(own_root, modalities=("camera", "radar"), channels=CUSTOM)
     assert own.rig == Rig(("right", "left"), ("long_range",), ())
     assert list(own.missing_files()) == ["right", "left", "long_range"]
     tensors, usual = own[1].tensors, samples[1].tensors
@@ -67,7 +67,7 @@ def test_everything_that_lacks_is_named_with_what_to_do(own_root: Path) -> None:
 
 def test_crn_says_how_many_cameras_it_needs(own_root: Path) -> None:
     with pytest.raises(DataError, match=r"CRN's weights need 6 cameras.*there are 2 \(right, left"):
-        KeyframeSamples(own_root, VERSION, "mini_val", channels=OWN)
+        KeyframeSamples(own_root, VERSION, "mini_val", channels=CUSTOM)
     cameras = Channels(("right", "left") * 3, ("long_range",))
     with pytest.raises(DataError, match=r"have no LIDAR_TOP: name one with data\.lidar"):
         KeyframeSamples(own_root, VERSION, "mini_val", channels=cameras)

@@ -12,6 +12,7 @@ from nuscenes.utils.data_classes import RadarPointCloud
 from nuscenes.utils.splits import create_splits_scenes
 from PIL import Image
 
+from lmd_cli.data.nuscenes.index.scenes import nuscenes_splits
 from lmd_cli.data.synthetic import cached_root, check_root, demo_root, scene_names, synthesize
 from lmd_cli.data.synthetic.sensors import SWEEPS
 from lmd_cli.data.synthetic.tables import TABLE_NAMES
@@ -153,6 +154,10 @@ def test_a_sample_does_not_depend_on_how_many_there_are(root: Path, tmp_path: Pa
     data = {name: digest for name, digest in one.items() if name.startswith(("samples", "sweeps"))}
     assert data.items() <= two.items()
     assert len(data) == 36
+
+
+def test_splits_are_the_devkits() -> None:
+    assert list(nuscenes_splits().items()) == list(create_splits_scenes().items())
 
 
 def test_scene_names_are_in_the_devkits_splits() -> None:

@@ -99,7 +99,7 @@ def test_the_secant_conserves_relative_to_its_parts(double: Encoded):
     assert max(record.parts_residual for record in result.operations) < 1e-12
 
 
-@pytest.mark.parametrize("variant", ["identity-ratio", "identity-identity-taylor"])
+@pytest.mark.parametrize("variant", ["identity-ratio", "identity-identity-identity-taylor"])
 def test_parts_are_a_literal_replay(double: Encoded, variant: str):
     result = double.decompose(variant, keep_frozen=True, bilinear="interaction")
     assert replay_deviation(replay(result, double.features), result) < 1e-12

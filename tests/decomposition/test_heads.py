@@ -104,7 +104,12 @@ def compare(linear: Linearised, inputs: list[Tensor]) -> int:
     outputs=st.integers(1, 3),
     batch=st.integers(1, 2),
     variant=st.sampled_from(
-        ["identity-ratio", "identity-identity", "identity-ratio-taylor-frozen"]
+        [
+            "identity-ratio",
+            "identity-identity",
+            "identity-ratio-taylor-frozen",
+            "identity-ratio-shapley",
+        ]
     ),
     seed=st.integers(0, 5),
 )

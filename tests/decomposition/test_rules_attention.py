@@ -139,7 +139,7 @@ def test_frozen_softmax_is_a_constant() -> None:
 
 
 def test_taylor_softmax_is_the_derivative() -> None:
-    result = softmax_of_two("identity-ratio-taylor")
+    result = softmax_of_two("identity-ratio-identity-taylor")
     x = logits()
 
     def derivative(h: Tensor) -> Tensor:
@@ -286,7 +286,7 @@ def test_multi_head_attention(batch_first: bool, padding: bool, kdim: int | None
         return network(camera + A, radar, radar + B, key_padding_mask=hidden)
 
     inputs = {"camera": INPUTS["camera"], "radar": other}
-    result = decompose(function, inputs, "identity-ratio-taylor", keep_frozen=True)
+    result = decompose(function, inputs, "identity-ratio-identity-taylor", keep_frozen=True)
     out, weights = function(**inputs)
     assert torch.equal(result[0].total, out)
     assert torch.equal(result[1].total, weights)

@@ -316,7 +316,7 @@ def test_logsumexp_over_several_dimensions_ignores_what_is_masked() -> None:
     def call(x: Tensor, y: Tensor) -> Tensor:
         return torch.logsumexp(x.masked_fill(mask, -torch.inf), (0, 2))
 
-    result = two(call, "identity-ratio-taylor")
+    result = two(call, "identity-ratio-identity-taylor")
     weights = torch.softmax(X.total.masked_fill(mask, -torch.inf).movedim(1, 0).flatten(1), 1)
     weights = weights.unflatten(1, (2, 4)).movedim(0, 1)
     for name in MODALITIES:
@@ -330,7 +330,7 @@ def test_logaddexp_is_a_logsumexp(base: float) -> None:
     frozen = two(function)
     everything_is_bias(frozen, function(X.total, Y.total))
     weight = torch.sigmoid((X.total - Y.total) * math.log(base))
-    result = two(function, "identity-ratio-taylor")
+    result = two(function, "identity-ratio-identity-taylor")
     rows = zip(X.rows().items(), Y.rows().values(), strict=True)
     wanted = {name: [weight * h + (1 - weight) * k] for (name, h), k in rows}
     wanted[BIAS] = [result.total - wanted["camera"][0] - wanted["radar"][0]]

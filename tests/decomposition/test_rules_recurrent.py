@@ -112,7 +112,7 @@ def test_a_cell_without_gates_follows_the_variant() -> None:
         torch.testing.assert_close(result.parts[name], wanted.detach(), rtol=1e-12, atol=1e-12)
 
 
-@pytest.mark.parametrize("variant", ["identity-ratio", "identity-ratio-taylor"])
+@pytest.mark.parametrize("variant", ["identity-ratio", "identity-ratio-identity-taylor"])
 def test_gates_are_constants_or_their_derivative(variant: str) -> None:
     """One step of a GRU from a hidden state of the radar's: h' = n + z (h - n)."""
     cell: Any = layer(nn.GRUCell)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from lmd_cli.results import rows
+from lmd_cli.results import journal, rows
 from lmd_cli.results import run_folder as results
 from lmd_cli.runtime import files
 
@@ -31,7 +31,7 @@ class FailingDisk:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, fail_at: int = 0, *, full: bool = False):
         self.count, self._fail_at, self._full, self._failed = 0, fail_at, full, False
-        for module in (files, results, rows):
+        for module in (files, results, rows, journal):
             monkeypatch.setattr(module, "open", self._open, raising=False)
         for owner, name in ((os, "fsync"), (os, "replace"), (Path, "mkdir")):
             monkeypatch.setattr(owner, name, self._guarded(getattr(owner, name)))

@@ -15,15 +15,16 @@ from lmd_cli.assembly.build import build_dataset, build_network
 from lmd_cli.assembly.forward import encode_features, fused_parts
 from lmd_cli.config.compute import ComputeConfig, parse_size
 from lmd_cli.config.loading import load_config
+from lmd_cli.config.sizes import SimpleBEVSizes
 from lmd_cli.data import collate
+from lmd_cli.decomposition import Variant
 from lmd_cli.errors import ConfigError, ResultsError
 from lmd_cli.evaluation.cost import Meter
-from lmd_cli.evaluation.numbers import RecordedNumbers, as_tensor
-from lmd_cli.evaluation.variants import Families, predict
-from lmd_cli.evaluation.walk import Encoding, Skipped, Visit, make_encoder
+from lmd_cli.evaluation.measure import RecordedNumbers, Task, as_tensor
+from lmd_cli.evaluation.variants import VariantPredictions
+from lmd_cli.evaluation.walk import Encoder, Encoding, Skipped, Visit
 from lmd_cli.geometry import Grid
 from lmd_cli.networks import SimpleBEV
-from lmd_cli.networks.simplebev.sizes import SimpleBEVWidths
 from lmd_cli.runtime.compute import (
     CPU_CHUNKS,
     FREE_SHARE,
@@ -34,7 +35,6 @@ from lmd_cli.runtime.compute import (
     resolve_compute,
 )
 from lmd_cli.runtime.cuda_graphs import Graph
-from lmd_cli.runtime.stopwatch import Stopwatch
 from lmd_cli.workflows.evaluate import evaluate
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
@@ -119,7 +119,7 @@ def test_channels_last_needs_to_know_the_encoders():
 
 @pytest.mark.usefixtures("gpu")
 def test_cuda_graphs_are_for_networks_that_allow_them():
-    network = SimpleBEV(grid=Grid((8, 4, 8)), widths=SimpleBEVWidths(latent=8, stem=4))
+    network = SimpleBEV(grid=Grid((8, 4, 8)), widths=SimpleBEVSizes(latent=8, stem=4))
     assert resolve_compute(ComputeConfig(), GPU, None, network).cuda_graphs
     assert not resolve_compute(ComputeConfig(), CPU, None, network).cuda_graphs
     assert not resolve_compute(ComputeConfig(cuda_graphs=False), GPU, None, network).cuda_graphs
@@ -132,7 +132,7 @@ def test_cuda_graphs_are_for_networks_that_allow_them():
 
 
 def test_with_tf32_the_whole_network_is_channels_last(switches: None):
-    network = SimpleBEV(grid=Grid((8, 4, 8)), widths=SimpleBEVWidths(latent=8, stem=4))
+    network = SimpleBEV(grid=Grid((8, 4, 8)), widths=SimpleBEVSizes(latent=8, stem=4))
     kernel = network.decoder.first_conv.weight
     Compute(channels_last=True).apply(network)
     assert not kernel.is_contiguous(memory_format=torch.channels_last)
@@ -153,13 +153,14 @@ def test_numbers_do_not_depend_on_who_asks(tiny_config: Path, count: int):
     config = load_config(str(tiny_config))
     network = build_network(config, CPU).network
     dataset = build_dataset(config)
-    encode = make_encoder(network, dataset, collate, CPU, False, Stopwatch())
+    encode = Encoder(network, dataset, CPU)
     sample, *partners = [encode(i, False) for i in range(4)]
     partners += [Skipped(9, "x", "gone")] * (count == 3)
     visit = Visit(5, sample, partners)
-    variants = ["identity-ratio", "uniform-identity"]
-    found = RecordedNumbers(network, variants, "segmentation", visit.chunks)(visit)
-    own = as_tensor(Families(network, visit, "segmentation"), variants)
+    variants = [Variant(), Variant("uniform", "identity")]
+    task = Task(network, "segmentation", (), variants)
+    found = RecordedNumbers(task, visit.chunks)(visit)
+    own = as_tensor(VariantPredictions(network, visit, "segmentation"), variants)
     assert len(own["numbers"]) == 2 * (2 + 2 * 2 + 2 * 2 * 3)
     if count == 3:
         assert found is None
@@ -248,7 +249,8 @@ def test_batches_of_any_size_give_the_same_parts_within_the_budget(setting: Any)
     for count in (1, 5, 12):
         visit = visit_of(network, batches, Chunks(linear=count * entry, waiting=count * entry))
         with Meter() as meter:
-            found[count] = predict(network, visit, "identity-ratio", "segmentation").perturbed
+            predictions = VariantPredictions(network, visit, "segmentation")
+            found[count] = predictions.under(Variant()).perturbed
         peaks[count] = meter.peak
     for count in (5, 12):
         assert peaks[1] < peaks[count] <= peaks[1] + PASS_FACTOR * (count - 1) * entry
@@ -271,7 +273,7 @@ def test_partners_that_ride_along_do_so_in_any_number(setting: Any):
     features = sum(x.numel() * 4 for x in network.encode(batches[0]).values())
     visits = [visit_of(network, batches, Chunks(riding=count * features)) for count in (1, 100)]
     few, many = (
-        predict(Uncut, visit, "identity-ratio", "segmentation").perturbed  # type: ignore[arg-type]
+        VariantPredictions(Uncut, visit, "segmentation").under(Variant()).perturbed  # type: ignore[arg-type]
         for visit in visits
     )
     for name, maps in few.items():

@@ -16,7 +16,7 @@ from lmd_cli.cli.errors import explain
 from lmd_cli.config.loading import load_config
 from lmd_cli.config.schema import RunConfig
 from lmd_cli.errors import RunError
-from lmd_cli.evaluation.comparisons import table_cells
+from lmd_cli.evaluation.comparisons import table_comparisons
 from lmd_cli.results.rows import Stretch
 from lmd_cli.results.run_folder import FILES
 from lmd_cli.results.summary import paper_table, read_pairs
@@ -40,8 +40,8 @@ def measured(
     """A prepared run, the rows that it measures at each position, and its folder."""
     rows: dict[int, Any] = {}
 
-    def remember(network: Any, visit: Any, *args: Any) -> Any:
-        rows[visit.position] = measure(network, visit, *args)
+    def remember(task: Any, visit: Any, *args: Any) -> Any:
+        rows[visit.position] = measure(task, visit, *args)
         return rows[visit.position]
 
     measure, folder = runner.measure, tmp_path_factory.mktemp("straight")
@@ -63,7 +63,7 @@ def quick(
             token = run.dataset.tokens[run.schedule.sample(position)]
             yield SimpleNamespace(position=position, sample=SimpleNamespace(token=token))
 
-    cells = table_cells(run.built.network.modalities)
+    cells = table_comparisons(run.built.network.modalities)
     known: dict[bytes, Any] = {}
 
     def summarise(path: Path, *args: Any) -> Any:
@@ -82,9 +82,9 @@ def quick(
     monkeypatch.setattr(finish, "paper_table", table)
     monkeypatch.setattr(os, "fsync", lambda descriptor: None)
     monkeypatch.setattr(runner, "prepare", lambda *args, **kwargs: run)
-    monkeypatch.setattr(runner, "make_encoder", lambda *args, **kwargs: None)
+    monkeypatch.setattr(runner, "Encoder", lambda *args, **kwargs: None)
     monkeypatch.setattr(runner, "walk", walk)
-    monkeypatch.setattr(runner, "measure", lambda network, visit, *args: rows[visit.position])
+    monkeypatch.setattr(runner, "measure", lambda task, visit, *args: rows[visit.position])
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -110,7 +110,7 @@ def prepare_ranks(folder: Path, config: RunConfig, rows: dict[int, Any]) -> None
         stretch = Stretch(folder, first)
         stretch.trim()
     stretch.append(rows[2].pairs, rows[2].sample, ("t", 0.0, 0.0))
-    with open(stretch.pairs, "ab") as file:
+    with open(stretch.pairs.path, "ab") as file:
         file.write(b"torn")
 
 

@@ -19,7 +19,7 @@ from lmd_cli.data import collate
 from lmd_cli.decomposition import decompose
 from lmd_cli.errors import DataError, ResultsError, RunError
 from lmd_cli.evaluation.metrics import mse, pcc
-from lmd_cli.evaluation.variants import Families
+from lmd_cli.evaluation.variants import VariantPredictions
 from lmd_cli.results.summary import read_pairs
 from lmd_cli.workflows.evaluate import evaluate
 
@@ -213,9 +213,9 @@ def test_unreadable_samples_stop_or_are_skipped(
 def test_parts_that_are_no_numbers_are_an_error(
     tiny_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    whole = Families.under
+    whole = VariantPredictions.under
     monkeypatch.setattr(
-        Families,
+        VariantPredictions,
         "under",
         lambda self, name: replace(whole(self, name), residual=torch.tensor(math.nan)),
     )

@@ -150,7 +150,7 @@ def test_rows_come_together_from_any_stretches(tmp_path: Path, seed: int) -> Non
     for first, last in itertools.pairwise(edges):
         stretch = Stretch(folder, first or None)
         add(stretch, range(first, chance.randint(first, last)))
-        torn = chance.choice([stretch.pairs, stretch.samples, stretch.timings])
+        torn = chance.choice([stretch.pairs, stretch.samples, stretch.timings]).path
         torn.write_bytes(torn.read_bytes()[: -chance.randint(1, 30)])
     done = merge(folder)
     gaps = missing(folder, done, N)

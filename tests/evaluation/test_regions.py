@@ -12,7 +12,7 @@ import torch
 from lmd_cli.config.loading import load_config
 from lmd_cli.data import Region
 from lmd_cli.errors import ContractError, MethodError
-from lmd_cli.evaluation.truth import RegionTruth
+from lmd_cli.evaluation.ground_truth import RegionGroundTruth
 from lmd_cli.workflows.decompose import decompose_sample, write_sample
 from lmd_cli.workflows.score import score
 
@@ -111,24 +111,24 @@ SEEN = {"a": 1.0, "b": 0.0}
 )
 def test_regions_that_do_not_fit(region: Any, said: str):
     with pytest.raises(ContractError) as caught:
-        RegionTruth(OneRegion(region), ("a", "b"), 0).at(0, torch.zeros(1, 1, 2, 3))
+        RegionGroundTruth(OneRegion(region), ("a", "b"), 0).at(0, torch.zeros(1, 1, 2, 3))
     assert said in str(caught.value)
 
 
 def test_regions_need_maps():
-    truth = RegionTruth(OneRegion(Region("x", MASK, SEEN)), ("a", "b"), 0)
+    truth = RegionGroundTruth(OneRegion(Region("x", MASK, SEEN)), ("a", "b"), 0)
     with pytest.raises(ContractError, match=r"output has the shape \(1, 6\); regions need maps"):
         truth.at(0, torch.zeros(1, 6))
 
 
 def test_a_region_is_detected_where_its_mean_output_is_above_zero():
-    truth = RegionTruth(OneRegion(Region("x", MASK, SEEN)), ("a", "b"), 1)
+    truth = RegionGroundTruth(OneRegion(Region("x", MASK, SEEN)), ("a", "b"), 1)
     output = torch.stack([-torch.ones(2, 3), torch.ones(2, 3)])[None]
-    (thing,), means = truth.at(0, output)
-    assert thing.detected
+    (entry,), means = truth.at(0, output)
+    assert entry.detected
     assert means(output).tolist() == [[1.0]]
-    (thing,), _ = truth.at(0, -output)
-    assert not thing.detected
+    (entry,), _ = truth.at(0, -output)
+    assert not entry.detected
 
 
 def test_a_volumes_picture_is_its_middle_slice(config: Any, tmp_path: Path):

@@ -11,7 +11,7 @@ import torch
 
 from lmd_cli.data import Sample
 from lmd_cli.errors import DataError, ResultsError
-from lmd_cli.evaluation.comparisons import table_cells
+from lmd_cli.evaluation.comparisons import table_comparisons
 from lmd_cli.results.digits import figure_text, small_scale
 from lmd_cli.results.record import require_own
 from lmd_cli.results.reopen import reopen
@@ -119,7 +119,7 @@ def metrics(scale: float) -> pd.DataFrame:
 
 
 def test_errors_of_small_outputs_show_digits() -> None:
-    cells = table_cells(("camera", "radar"))
+    cells = table_comparisons(("camera", "radar"))
     usual, small = (paper_table(metrics(s), cells).iloc[0] for s in (3.0, 3e-5))
     assert (usual["MSE R_p/R"], usual["MSE C_p/C"]) == ("3.00 ± 0.43", "1.50 ± 0.43")
     assert (small["MSE R_p/R"], small["MSE C_p/C"]) == ("3e-05 ± 4.3e-06", "1.5e-05 ± 4.3e-06")

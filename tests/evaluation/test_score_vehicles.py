@@ -13,6 +13,7 @@ from lmd_cli.config.loading import load_config
 from lmd_cli.data import KeyframeSamples
 from lmd_cli.data.crn.truth import EgoBox
 from lmd_cli.errors import MethodError
+from lmd_cli.evaluation.ground.detection import criterion_of
 from lmd_cli.evaluation.ground.footprints import (
     Footprint,
     FootprintMeans,
@@ -40,15 +41,18 @@ def test_targets_are_means_over_footprints_and_linear() -> None:
     assert FootprintMeans.over([], maps)(maps).shape == (3, 0)
 
 
-def test_detection_by_mean_probability_or_by_the_peak() -> None:
+def test_detection_by_the_mean_logit_or_by_the_peak() -> None:
     vehicle, logits = square(1, 2), torch.full((8, 9), 9.0)
     logits[1:3, 2:4] = torch.tensor([[0.4, 0.4], [-0.1, -0.1]])
-    assert detected(logits, vehicle, "segmentation")
+    assert detected(logits, vehicle, criterion_of("segmentation"))
     logits[1:3, 2:4] = torch.tensor([[3.0, -9.0], [-9.0, -9.0]])
-    assert not detected(logits, vehicle, "segmentation")
-    assert detected(logits, vehicle, "heatmap.car")
+    assert not detected(logits, vehicle, criterion_of("segmentation"))
+    assert detected(logits, vehicle, criterion_of("heatmap.car"))
     logits[1:3, 2:4] = -1.0  # probability 0.27
-    assert not detected(logits, vehicle, "heatmap.car")
+    assert not detected(logits, vehicle, criterion_of("heatmap.car"))
+    assert detected(logits, vehicle, criterion_of("heatmap.car", 0.26))
+    assert detected(logits, vehicle, criterion_of("segmentation", 0.26))
+    assert criterion_of("segmentation", 0.26).words == "mean logit above -1.05"
 
 
 CAR = EgoBox("a", "vehicle.car", "car", 4, (10.0, 5.0, 0.0), (4.0, 2.0, 1.5), 0.0, (0.0, 0.0), 1, 1)

@@ -1,9 +1,8 @@
-"""Statistics against scipy, scikit-learn, and slow implementations in exact fractions or loops."""
+"""Statistics against scipy, scikit-learn, and slow implementations in loops."""
 
 from __future__ import annotations
 
 import math
-from fractions import Fraction
 
 import numpy as np
 import pytest
@@ -14,115 +13,12 @@ from hypothesis.extra.numpy import arrays
 from sklearn.metrics import roc_auc_score
 
 from lmd_cli.evaluation.statistics import (
-    Comoments,
     Interval,
-    Moments,
     auroc,
     bootstrap,
-    merge,
-    merge_pairs,
-    observe,
-    observe_pairs,
+    bootstrap_means,
     spearman,
 )
-
-numbers = st.floats(-1e6, 1e6, width=32)
-batches = st.lists(st.lists(numbers, max_size=7), max_size=6)
-pair_batches = st.lists(st.lists(st.tuples(numbers, numbers), max_size=7), max_size=6)
-
-
-def exact_moments(values: list[float]) -> tuple[Fraction, Fraction]:
-    """Mean and sum of squared deviations without rounding."""
-    exact = [Fraction(v) for v in values]
-    mean = sum(exact, Fraction(0)) / len(exact)
-    return mean, sum(((v - mean) ** 2 for v in exact), Fraction(0))
-
-
-def agrees(found: float, wanted: Fraction, scale: float) -> bool:
-    return abs(found - float(wanted)) <= 1e-12 * max(scale, 1e-300)
-
-
-@given(batches)
-def test_streaming_moments_are_the_exact_ones(parts: list[list[float]]) -> None:
-    state = Moments()
-    for part in parts:
-        state = observe(state, part)
-    values = [v for part in parts for v in part]
-    assert state.count == len(values)
-    if values:
-        mean, squares = exact_moments(values)
-        size = max(map(abs, values))
-        assert agrees(state.mean, mean, size)
-        assert agrees(state.squares, squares, size**2 * len(values))
-
-
-@given(batches, st.randoms(use_true_random=False))
-def test_moments_merge_in_any_order(parts: list[list[float]], random: object) -> None:
-    states = [observe(Moments(), part) for part in parts]
-    random.shuffle(states)  # type: ignore[attr-defined]
-    while len(states) > 1:
-        states.append(merge(states.pop(0), states.pop(0)))
-    values = [v for part in parts for v in part]
-    found = states[0] if states else Moments()
-    assert found.count == len(values)
-    if values:
-        assert agrees(found.mean, exact_moments(values)[0], max(map(abs, values)))
-        assert found.std == pytest.approx(
-            np.std(values), rel=1e-9, abs=1e-9 * max(map(abs, values))
-        )
-
-
-@pytest.mark.parametrize("offset", [0.0, 1e9])
-def test_a_large_mean_does_not_swallow_the_variance(offset: float) -> None:
-    values = np.random.default_rng(0).normal(size=1000)
-    state = Moments()
-    for part in np.split(values + offset, 20):
-        state = observe(state, part)
-    assert state.variance == pytest.approx(values.var(), rel=1e-6)
-
-
-@given(pair_batches)
-def test_streaming_pairs_are_scipys(parts: list[list[tuple[float, float]]]) -> None:
-    state = Comoments()
-    for part in parts:
-        state = observe_pairs(state, [x for x, _ in part], [y for _, y in part])
-    pairs = np.array([pair for part in parts for pair in part], dtype=np.float64).reshape(-1, 2)
-    if not len(pairs):
-        assert math.isnan(state.pcc)
-        assert math.isnan(state.mse)
-        return
-    x, y = pairs.T
-    assert state.mse == pytest.approx(np.mean((x - y) ** 2), rel=1e-9, abs=1e-12)
-    if min(np.ptp(x), np.ptp(y)) > 1e-3 * max(1.0, np.abs(pairs).max()):
-        assert state.pcc == pytest.approx(scipy.stats.pearsonr(x, y).statistic, abs=1e-8)
-
-
-@given(pair_batches, st.integers(0, 6))
-def test_pairs_of_two_processes_merge(parts: list[list[tuple[float, float]]], cut: int) -> None:
-    def of(some: list[list[tuple[float, float]]]) -> Comoments:
-        state = Comoments()
-        for part in some:
-            state = observe_pairs(state, [x for x, _ in part], [y for _, y in part])
-        return state
-
-    whole, joined = of(parts), merge_pairs(of(parts[:cut]), of(parts[cut:]))
-    assert joined.x.count == whole.x.count
-    scale = max([abs(v) for part in parts for pair in part for v in pair], default=0.0) ** 2
-    for name in ("products", "mse"):
-        a, b = getattr(joined, name), getattr(whole, name)
-        assert a == pytest.approx(b, rel=1e-9, abs=1e-9 * scale, nan_ok=True)
-
-
-def test_states_are_values() -> None:
-    empty = Moments()
-    assert observe(empty, [1.0, 3.0]) == Moments(2, 2.0, 2.0)
-    assert empty == Moments()
-    assert observe(Moments(2, 2.0, 2.0), []) == Moments(2, 2.0, 2.0)
-    assert math.isnan(empty.variance)
-    assert math.isnan(empty.std)
-    with pytest.raises(ValueError, match="as many x as y, not 1 and 2"):
-        observe_pairs(Comoments(), [1.0], [1.0, 2.0])
-
 
 few_values = st.integers(-3, 3).map(float)  # many ties
 scored = st.lists(st.tuples(few_values, st.booleans()), min_size=1, max_size=30)
@@ -190,6 +86,22 @@ def test_bootstrap_by_groups_is_the_slow_one() -> None:
         values = [x[i] for g in draw for i in range(30) if groups[i] == names[g]]
         means.append(sum(values) / len(values))
     assert (found.low, found.high) == pytest.approx(tuple(np.percentile(means, [2.5, 97.5])))
+
+
+def test_intervals_of_many_means_are_those_of_each() -> None:
+    rng = np.random.default_rng(2)
+    groups, values = rng.integers(0, 7, 40).tolist(), rng.normal(size=(40, 3))
+    together = bootstrap_means(values, groups, seed=5, resamples=300, level=0.9)
+    for column, ends in zip(values.T, together.T, strict=True):
+        alone = bootstrap(
+            lambda i, x=column: float(x[i].mean()),  # type: ignore[misc]
+            40,
+            seed=5,
+            resamples=300,
+            level=0.9,
+            groups=groups,
+        )
+        assert tuple(ends) == pytest.approx((alone.low, alone.high), rel=1e-12)
 
 
 def test_groups_that_agree_within_widen_the_interval() -> None:

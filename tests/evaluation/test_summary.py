@@ -8,14 +8,14 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from lmd_cli.evaluation.comparisons import measured_cells, table_cells
+from lmd_cli.evaluation.comparisons import measured_comparisons, table_comparisons
 from lmd_cli.results.run_folder import PAIR_FIELDS
 from lmd_cli.results.summary import METRIC_FIELDS, paper_table, read_pairs, summarise
 from lmd_cli.runtime.files import csv_lines
 
 
 def titles(*modalities: str) -> list[str]:
-    return [cell.title for cell in table_cells(modalities)]
+    return [cell.title for cell in table_comparisons(modalities)]
 
 
 def test_columns_are_the_papers() -> None:
@@ -36,13 +36,13 @@ def test_columns_are_the_papers() -> None:
 
 def test_three_sensors_are_also_replaced_one_at_a_time() -> None:
     both = ("camera", "radar")
-    assert measured_cells(both) == table_cells(both)
-    more = [c.title for c in measured_cells(("camera", "radar", "lidar"))][9:]
+    assert measured_comparisons(both) == table_comparisons(both)
+    more = [c.title for c in measured_comparisons(("camera", "radar", "lidar"))][9:]
     assert more == [f"{p}_p/{t}" for p in "RLC" for t in "RLC"]
 
 
 def test_expected_and_names() -> None:
-    cells = {cell.title: cell for cell in table_cells(("camera", "radar", "lidar"))}
+    cells = {cell.title: cell for cell in table_comparisons(("camera", "radar", "lidar"))}
     assert cells["C_pR_p/L"].expected == "keep"
     assert cells["C_pR_p/C"].expected == "change"
     assert cells["C_pR_p/L"].perturbed_name == "camera+radar"
@@ -62,7 +62,7 @@ def pairs(tmp_path: Path) -> pd.DataFrame:
 
 
 def test_statistics_by_hand(pairs: pd.DataFrame) -> None:
-    metrics = summarise(pairs, ["identity-ratio"], table_cells(("camera", "radar")))
+    metrics = summarise(pairs, ["identity-ratio"], table_comparisons(("camera", "radar")))
     assert tuple(metrics.columns) == METRIC_FIELDS
     row = metrics.iloc[0]
     assert (row.pcc_mean, row.pcc_std) == (-0.25, 0.5)
@@ -72,7 +72,7 @@ def test_statistics_by_hand(pairs: pd.DataFrame) -> None:
 
 
 def test_the_table_rounds_and_leaves_undefined_empty(pairs: pd.DataFrame) -> None:
-    cells = table_cells(("camera", "radar"))
+    cells = table_comparisons(("camera", "radar"))
     table = paper_table(summarise(pairs, ["identity-ratio"], cells), cells)
     row = table.iloc[0]
     assert row["PCC R_p/R"] == "-0.25 ± 0.50"

@@ -14,16 +14,16 @@ from torch import nn
 
 from lmd_cli.errors import CheckpointError
 from lmd_cli.geometry import Grid
-from lmd_cli.networks import SimpleBEV, SimpleBEVWidths, load_checkpoint, random_weights
+from lmd_cli.networks import SimpleBEV, SimpleBEVSizes, load_checkpoint, random_weights
 
-WIDTHS = SimpleBEVWidths(
+WIDTHS = SimpleBEVSizes(
     latent=4, stem=2, encoder_blocks=(1, 1, 1), upsampling=4, decoder=4, decoder_blocks=(1, 1, 1)
 )
 
 
 def network(seed: int, latent: int = 4) -> SimpleBEV:
     """A tiny SimpleBEV with seeded weights."""
-    widths = SimpleBEVWidths(**{**vars(WIDTHS), "latent": latent})
+    widths = SimpleBEVSizes(**{**vars(WIDTHS), "latent": latent})
     module = SimpleBEV(grid=Grid((16, 2, 16)), encoder="res50", widths=widths)
     random_weights(module, seed)
     return module

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from lmd_cli.errors import CheckpointError, ConfigError
-from lmd_cli.networks import CRN, CRNShape, load_checkpoint
+from lmd_cli.networks import CRN, CRNSizes, load_checkpoint
 from lmd_cli.networks.crn.fuser import DeformableAttention, cell_centres
 from lmd_cli.networks.crn.radar import PillarGrid
 from lmd_cli.networks.crn.view import lift_by_depth, lift_by_radar, pool
@@ -23,10 +23,10 @@ from lmd_cli.networks.crn.view import lift_by_depth, lift_by_radar, pool
 # -- pillars ------------------------------------------------------------------------------------
 
 
-def literal_pillars(points: np.ndarray, shape: CRNShape) -> list[tuple[int, int, int, np.ndarray]]:
+def literal_pillars(points: np.ndarray, sizes: CRNSizes) -> list[tuple[int, int, int, np.ndarray]]:
     """(view, row, column, points) of every pillar, point by point as the rule is stated."""
-    first, last, step = shape.depth
-    columns, rows = shape.image_size[1] // 8, round((last - first) / (step / 2))
+    first, last, step = sizes.depth
+    columns, rows = sizes.image_size[1] // 8, round((last - first) / (step / 2))
     size, lower = np.float32([8, step / 2, 2]), np.float32([0, first, 0])
     found = []
     for view, rows_of_view in enumerate(points):
@@ -35,11 +35,11 @@ def literal_pillars(points: np.ndarray, shape: CRNShape) -> list[tuple[int, int,
             column, row, level = np.floor((point[:3] - lower) / size).astype(int)
             if not (0 <= column < columns and 0 <= row < rows and level == 0):
                 continue
-            if (row, column) not in pillars and len(pillars) >= shape.max_pillars:
+            if (row, column) not in pillars and len(pillars) >= sizes.max_pillars:
                 continue
             pillars.setdefault((row, column), []).append(point)
         found += [
-            (view, *place, np.stack(p[: shape.pillar_points])) for place, p in pillars.items()
+            (view, *place, np.stack(p[: sizes.pillar_points])) for place, p in pillars.items()
         ]
     return found
 
@@ -49,11 +49,11 @@ def literal_pillars(points: np.ndarray, shape: CRNShape) -> list[tuple[int, int,
     seed=st.integers(0, 10**6), limit=st.sampled_from([2, 5, 1000]), kept=st.sampled_from([1, 3])
 )
 def test_pillars_are_those_of_a_literal_loop(seed: int, limit: int, kept: int):
-    shape = replace(TINY, max_pillars=limit, pillar_points=kept)
+    sizes = replace(TINY, max_pillars=limit, pillar_points=kept)
     generator = torch.Generator().manual_seed(seed)
     points = torch.rand(3, 40, 5, generator=generator) * torch.tensor([400.0, 8.0, 2.5, 1.0, 1.0])
     points[1, 30:] = -999.0
-    wanted, pillars = literal_pillars(points.numpy(), shape), PillarGrid(shape).gather(points)
+    wanted, pillars = literal_pillars(points.numpy(), sizes), PillarGrid(sizes).gather(points)
     places = [(v, r, c) for v, r, c, _ in wanted]
     assert (
         list(zip(*(x.tolist() for x in (pillars.view, pillars.row, pillars.column)), strict=True))
@@ -117,8 +117,8 @@ def bilinear(value: Tensor, x: float, y: float) -> Tensor:
 
 @torch.no_grad()
 def test_deformable_attention_is_its_literal_loop():
-    shape = replace(TINY, cells=8, embed=8, heads=2, points=2, context=3)
-    attend, n = DeformableAttention(shape).double(), 8
+    sizes = replace(TINY, cells=8, embed=8, heads=2, points=2, context=3)
+    attend, n = DeformableAttention(sizes).double(), 8
     g = torch.Generator().manual_seed(3)
     query = torch.randn(1, n * n, 8, generator=g, dtype=torch.float64)
     image, radar = (torch.randn(1, n * n, 3, generator=g, dtype=torch.float64) for _ in range(2))
@@ -207,12 +207,12 @@ BAD_SIZES = {
 def test_sizes_that_cannot_be_built_are_named(name: str):
     value, expected = BAD_SIZES[name]
     with pytest.raises(ConfigError, match=rf"CRN's {name} is .*: expected .*{expected}"):
-        replace(CRNShape(), **{name: value})
+        replace(CRNSizes(), **{name: value})
 
 
-def checkpoint(folder: Path, shape: CRNShape) -> Path:
+def checkpoint(folder: Path, sizes: CRNSizes) -> Path:
     """Weights as Lightning saves them."""
-    state = {f"model.{name}": value for name, value in CRN(shape).state_dict().items()}
+    state = {f"model.{name}": value for name, value in CRN(sizes).state_dict().items()}
     torch.save({"state_dict": state, "epoch": 1}, folder / "weights.pth")
     return folder / "weights.pth"
 

@@ -53,7 +53,7 @@ class Stages:
 
     def __init__(self, name: str):
         self.case = CASES[name]
-        self.network = fill_reference(CRN(self.case.shape))
+        self.network = fill_reference(CRN(self.case.sizes))
         self.batch = reference_batch(name)
         with torch.no_grad():
             self.features = self.network.encode(self.batch)
@@ -92,7 +92,7 @@ class Stages:
         yield f"img.s{sweep}.view_agg", aggregated
 
     def fuser(self, sweep: int) -> Iterator[tuple[str, Tensor]]:
-        fuser, n = self.network.fuser, self.case.shape.cells
+        fuser, n = self.network.fuser, self.case.sizes.cells
         image, radar = fuser.norm_img(self.image[:, sweep]), fuser.norm_pts(self.radar[:, sweep])
         for name, x in (("norm_img", image), ("norm_pts", radar)):
             yield f"fuser.s{sweep}.{name}", x.unflatten(1, (n, n))
@@ -118,7 +118,7 @@ class Stages:
         yield "fuser.s0.layer0.attention_weights", attend.attention_weights(query)
 
     def outputs(self) -> Iterator[tuple[str, Tensor]]:
-        n = self.case.shape.cells
+        n = self.case.sizes.cells
         both = torch.cat([self.image, self.radar], dim=-1)  # (B, S, Q, 2 C)
         yield "bev.feats", both.transpose(2, 3).unflatten(3, (n, n))
         swapped = {k: x.transpose(1, 2).flatten(0, 1) for k, x in self.features["radar"].items()}
@@ -172,7 +172,7 @@ def test_pillars_and_geometry_of_the_tiny_network(tiny: Stages, golden: Golden):
 
 
 def check_geometry(stages: Stages, golden: Golden) -> None:
-    n = stages.case.shape.cells
+    n = stages.case.sizes.cells
     for sweep in range(stages.case.sweeps):
         xy = golden.arrays[f"geom.s{sweep}.cell_xy"]
         inside = ((xy >= 0) & (xy < n)).all(-1)
@@ -185,7 +185,7 @@ def check_geometry(stages: Stages, golden: Golden) -> None:
 @torch.no_grad()
 def test_columns_are_counted_in_their_cells(tiny: Stages, golden: Golden):
     cells = tiny.constants["cells"][:, 0].flatten(1)  # (B, 6 D w)
-    n = tiny.case.shape.cells
+    n = tiny.case.sizes.cells
     count = torch.bincount(cells[0], minlength=n * n + 1)[:-1].reshape(1, n, n)
     assert np.array_equal(count, golden.arrays["geom.s0.count"])
     ones = pool(torch.ones(*cells.shape, 1), cells, n * n)[..., 0].reshape(1, n, n)

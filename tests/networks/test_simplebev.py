@@ -9,14 +9,14 @@ from torch import Tensor, nn
 
 from lmd_cli.errors import ConfigError
 from lmd_cli.geometry import Grid
-from lmd_cli.networks import OUTPUTS, SimpleBEV, SimpleBEVWidths, random_weights
+from lmd_cli.networks import OUTPUTS, SimpleBEV, SimpleBEVSizes, random_weights
 from lmd_cli.networks.simplebev.blocks import crop_to
 
 SIZE = Size((64, 112), Grid((24, 4, 32)))
-TINY = SimpleBEVWidths(
+TINY = SimpleBEVSizes(
     latent=6, stem=4, encoder_blocks=(1, 2, 1), upsampling=8, decoder=4, decoder_blocks=(1, 1, 2)
 )
-DEMO = SimpleBEVWidths(
+DEMO = SimpleBEVSizes(
     latent=32,
     stem=16,
     encoder_blocks=(1, 1, 1),
@@ -200,7 +200,7 @@ def test_the_demo_fits_three_megabytes() -> None:
 
 
 def test_widths_default_to_the_published_ones() -> None:
-    widths = SimpleBEVWidths()
+    widths = SimpleBEVSizes()
     assert (widths.latent, widths.stem, widths.upsampling, widths.decoder) == (128, 64, 512, 64)
     assert widths.decoder_blocks == (2, 2, 2)
     assert widths.blocks_of("res50") == (3, 4, 6)
@@ -208,11 +208,11 @@ def test_widths_default_to_the_published_ones() -> None:
 
 
 def test_widths_take_lists_and_refuse_what_cannot_be_built() -> None:
-    assert SimpleBEVWidths(encoder_blocks=[1, 2, 3]).encoder_blocks == (1, 2, 3)
+    assert SimpleBEVSizes(encoder_blocks=[1, 2, 3]).encoder_blocks == (1, 2, 3)
     for bad in ({"latent": 0}, {"stem": 2.5}, {"decoder_blocks": (1, 1)}, {"decoder": True}):
         (name,) = bad
         with pytest.raises(ConfigError, match=f"widths.{name} must be"):
-            SimpleBEVWidths(**bad)
+            SimpleBEVSizes(**bad)
 
 
 @pytest.mark.parametrize("grid", [(24, 4, 32), (25, 4, 30), (13, 4, 27)])

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from lmd_cli.evaluation.comparisons import measured_cells
+from lmd_cli.evaluation.comparisons import measured_comparisons
 from lmd_cli.evaluation.ground.plane import Plane
 from lmd_cli.results.run_folder import PAIR_FIELDS, SAMPLE_FIELDS
 from lmd_cli.results.survey import SAMPLE_FIELDS as SURVEYED
@@ -31,7 +31,7 @@ def run_folder(
     """What ``lmd evaluate`` leaves after ``samples`` of three samples; ``text`` in every string."""
     path.mkdir()
     generator = np.random.default_rng(0)
-    cells = measured_cells(["camera", "radar"])
+    cells = measured_comparisons(["camera", "radar"])
     pairs = [
         (f"t{k}{text}", f"t{(k + 1) % 3}", 1, variant, cell.perturbed_name, cell.target, *values)
         for k in range(samples)

@@ -18,7 +18,7 @@ from lmd_cli.report.figures.axes import Format
 from lmd_cli.report.figures.bev import decomposition_figure, grid_figure
 from lmd_cli.report.figures.layers import layers_figure
 from lmd_cli.report.figures.scene import ROWS, Scene
-from lmd_cli.report.figures.styles import Style, make_look, positive_normalised
+from lmd_cli.report.figures.styles import Style, make_map_style, positive_normalised
 
 PLANE = Plane.of_grid(Grid((40, 4, 40)))
 #: The darkest camera blue, 0.45 times #0072b2.
@@ -120,7 +120,7 @@ def test_files_are_the_same_every_time_and_carry_their_fonts(form: Format, style
 
 def test_signed_maps_share_one_symmetric_scale():
     maps = [np.linspace(-4, 4, 1001), np.linspace(-1, 9, 1001)]
-    look = make_look("signed", maps)
+    look = make_map_style("signed", maps)
     assert look.low == -look.high
     assert look.high == pytest.approx(np.quantile(np.abs(np.concatenate(maps)), 0.999))
     low, middle, high = (np.array(look.colours("radar")(v)[:3]) for v in (0.0, 0.5, 1.0))
@@ -130,7 +130,7 @@ def test_signed_maps_share_one_symmetric_scale():
 
 
 def test_sigmoid_shows_probabilities_on_one_scale():
-    look = make_look("sigmoid", [])
+    look = make_map_style("sigmoid", [])
     values, note = look.values(np.array([-np.inf, 0.0, np.log(3.0)]))
     np.testing.assert_allclose(values, [0.0, 0.5, 0.75])
     assert (look.low, look.high, note) == (0.0, 1.0, "")

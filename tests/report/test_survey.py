@@ -21,8 +21,8 @@ from lmd_cli.config.loading import load_config
 from lmd_cli.decomposition import OperationRecord
 from lmd_cli.errors import ConfigError, ForeignFileError, ResultsError
 from lmd_cli.evaluation.ground.plane import Plane
+from lmd_cli.results import journal
 from lmd_cli.results import survey as survey_module
-from lmd_cli.results import survey_draft
 from lmd_cli.results.survey import Draft, LayerMeans
 from lmd_cli.results.survey_draft import DraftFolder
 from lmd_cli.results.survey_files import read_survey, write_survey
@@ -185,10 +185,10 @@ def test_a_draft_that_is_cut_loses_nothing_whenever_the_process_dies(tmp_path: P
         modes.append(mode)
         return open(path, mode, **options)
 
-    monkeypatch.setattr(survey_draft, "open", opened, raising=False)
+    monkeypatch.setattr(journal, "open", opened, raising=False)
     assert folder.read(1).indices == [4]
     assert rows.read_bytes() == whole
-    assert modes == ["ab+"]  # "wb" would empty it first
+    assert modes == ["rb", "ab+"]  # "wb" would empty it first
 
 
 def test_two_processes_do_not_make_one_survey(tmp_path: Path):

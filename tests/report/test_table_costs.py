@@ -18,15 +18,14 @@ from torch.utils import _pytree as pytree
 from lmd_cli.assembly.forward import fused_parts
 from lmd_cli.attribution.linearised import LmdShapley
 from lmd_cli.attribution.removal import Shapley
-from lmd_cli.evaluation.comparisons import table_cells
-from lmd_cli.evaluation.measure import VERIFIED, measure
+from lmd_cli.config.sizes import CRNSizes, SimpleBEVSizes
+from lmd_cli.evaluation.comparisons import table_comparisons
+from lmd_cli.evaluation.measure import VERIFIED, Task, measure
 from lmd_cli.evaluation.walk import Encoding, Visit, explained_encoding
 from lmd_cli.geometry import Grid
 from lmd_cli.networks import random_weights
 from lmd_cli.networks.crn.network import CRN
-from lmd_cli.networks.crn.sizes import CRNShape
 from lmd_cli.networks.simplebev.network import SimpleBEV
-from lmd_cli.networks.simplebev.sizes import SimpleBEVWidths
 from lmd_cli.workflows.setup import resolve_methods
 from lmd_cli.workflows.table import table_methods
 
@@ -49,7 +48,7 @@ def network(kind: str) -> tuple[Any, list[Encoding], str]:
     if kind == "crn":
         return _crn()
     sensors = ("camera", "radar", "lidar")[: 2 if kind == "two" else 3]
-    widths = SimpleBEVWidths(4, 4, (1, 1, 1), 4, 4, (1, 1, 1))
+    widths = SimpleBEVSizes(4, 4, (1, 1, 1), 4, 4, (1, 1, 1))
     made = SimpleBEV(sensors, grid=Grid((8, 2, 8)), encoder="res50", widths=widths).eval()
     random_weights(made)
     samples = []
@@ -61,10 +60,10 @@ def network(kind: str) -> tuple[Any, list[Encoding], str]:
 
 def _crn() -> tuple[Any, list[Encoding], str]:
     sizes = {**SIZES, "depth": tuple(SIZES["depth"]), "cells": 8, "points": 1, "heads": 1}
-    shape = CRNShape(**sizes, image_size=(32, 64), key_frames=1)
-    made = CRN(shape).eval()
+    chosen = CRNSizes(**sizes, image_size=(32, 64), key_frames=1)
+    made = CRN(chosen).eval()
     random_weights(made)
-    features, constants = random_features(shape, 1), random_constants(shape, 1)
+    features, constants = random_features(chosen, 1), random_constants(chosen, 1)
     samples = [
         Encoding(index, str(index), None, scaled(features, 1 + index / 4), constants)
         for index in range(SAMPLES)
@@ -86,17 +85,17 @@ def _counted(kind: str, methods: Sequence[str], offsets: int) -> int:
     made, samples, output = network(kind)
     clean = [replace(sample, known={}) for sample in samples]
     visits = [Visit(VERIFIED + k, clean[k], clean[k + 1 : k + 1 + offsets]) for k in (0, 1)]
-    cells = table_cells(made.modalities)
-    variants, rivals = resolve_methods(methods, [])
+    comparisons = table_comparisons(made.modalities)
+    variants, baselines = resolve_methods(methods, [])
     # The sample before has worked out what is its partners' own.
-    before = [method for method in rivals if isinstance(method, Shapley | LmdShapley)]
+    before = [method for method in baselines if isinstance(method, Shapley | LmdShapley)]
     if before:
-        measure(made, visits[0], [], cells, output, before)
+        measure(Task(made, output, comparisons, (), before), visits[0])
     what = explained_encoding(made, output, samples[0])
     with Counter() as plain, torch.no_grad():
         what.fuse(**what.features)
     with Counter(plain.last) as counter:
-        measure(made, visits[1], variants, cells, output, rivals)
+        measure(Task(made, output, comparisons, variants, baselines), visits[1])
     return counter.maps
 
 

@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 
 from lmd_cli.errors import MethodError
-from lmd_cli.evaluation.comparisons import table_cells
+from lmd_cli.evaluation.comparisons import table_comparisons
 from lmd_cli.report.tables.published import paper_rows, paper_tables
 from lmd_cli.report.tables.render import (
     Column,
@@ -141,7 +141,7 @@ def test_latex_of_modalities_that_the_paper_does_not_have() -> None:
 
 
 def test_figures_come_from_the_metrics() -> None:
-    cells = table_cells(TWO)
+    cells = table_comparisons(TWO)
     metrics = pd.DataFrame(
         [
             {

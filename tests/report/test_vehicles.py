@@ -11,13 +11,8 @@ from scipy import stats
 
 from lmd_cli.data.boxes import Box3D
 from lmd_cli.data.simplebev.truth import vehicle_truth
-from lmd_cli.evaluation.ground.decisive import (
-    Criterion,
-    criterion_of,
-    sought_class,
-    sufficient,
-    verdict,
-)
+from lmd_cli.evaluation.ground.decisive import sufficient, verdict
+from lmd_cli.evaluation.ground.detection import Criterion, criterion_of, sought_class
 from lmd_cli.evaluation.ground.plane import Plane
 from lmd_cli.evaluation.ground.vehicles import (
     Weather,

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from lmd_cli.data.nuscenes.database import SensorFrame
-from lmd_cli.data.nuscenes.images import read_resized
+from lmd_cli.data.nuscenes.images import ImageEdit, read_resized
 
 #: Means and standard deviations of the red, green and blue channels of ImageNet, pixel values.
 MEAN = (123.675, 116.28, 103.53)
@@ -67,14 +67,17 @@ def read_window(
     *,
     token: str | None = None,
     recorded: tuple[int, int] | None = None,
+    edit: ImageEdit | None = None,
 ) -> NDArray[np.uint8]:
-    """An RGB image, resized by Pillow's bicubic filter and cut to the window, (H, W, 3).
+    """An RGB image, changed by ``edit``, resized by Pillow's bicubic filter and cut to the window,
+    (H, W, 3).
 
     Raises:
         DataError: see :func:`~lmd_cli.data.nuscenes.images.read_resized`.
     """
     bicubic = Image.Resampling.BICUBIC
-    return window.cut(read_resized(path, window.size, bicubic, token=token, recorded=recorded))
+    size = window.size
+    return window.cut(read_resized(path, size, bicubic, token=token, recorded=recorded, edit=edit))
 
 
 def normalise(rgb: NDArray[np.uint8]) -> Tensor:

@@ -17,6 +17,7 @@ from lmd_cli.data.crn.images import Window
 from lmd_cli.data.nuscenes.database import SampleRecord, SensorFrame
 from lmd_cli.data.nuscenes.frames import Matrix, invert_rigid, move
 from lmd_cli.data.nuscenes.radar_files import RadarFilters
+from lmd_cli.data.nuscenes.sweeps import PointEdit
 
 #: The radars in the order in which CRN puts their points together.
 PERSPECTIVE_RADARS = (
@@ -52,7 +53,9 @@ class RadarView:
     nsweeps: int = PERSPECTIVE_SWEEPS
 
 
-def keyframe_points(record: SampleRecord, read: Reader) -> NDArray[np.float32]:
+def keyframe_points(
+    record: SampleRecord, read: Reader, edit: PointEdit | None = None
+) -> NDArray[np.float32]:
     """Points of the radars around one key frame, (n, 7): x, y, z, rcs, vx, vy, sweep.
 
     In the frame of the LiDAR at the key frame; positions in metres, velocities (compensated for
@@ -63,11 +66,13 @@ def keyframe_points(record: SampleRecord, read: Reader) -> NDArray[np.float32]:
     Args:
         record: the key frame.
         read: gives the points (18, n) of a radar file, :data:`lmd_cli.config.data.RADAR_FIELDS`.
+        edit: changes each sweep's points first.
     """
+    change = edit or (lambda cloud, sweep: cloud)
     lidar = record.reference
     lidar_T_global = invert_rigid(lidar.global_T_ego() @ lidar.ego_T_sensor())
     clouds = [
-        _lidar_points(read(sweep.filename), sweep, number, lidar, lidar_T_global)
+        _lidar_points(change(read(sweep.filename), sweep), sweep, number, lidar, lidar_T_global)
         for sweeps in record.radars.values()
         for number, sweep in enumerate(sweeps)
     ]

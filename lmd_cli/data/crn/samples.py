@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from lmd_cli.data.boxes import Box3D
 from lmd_cli.data.crn.images import Window, as_rgb, normalise, read_window
@@ -30,6 +31,7 @@ from lmd_cli.data.crn.radar import (
     taken_rows,
 )
 from lmd_cli.data.crn.truth import EgoBox, ego_boxes, map_truth, turned
+from lmd_cli.data.interventions import BoxRemoval, RemovalSettings, Removed, removal_of
 from lmd_cli.data.nuscenes.database import LIDAR, SampleRecord
 from lmd_cli.data.nuscenes.files import data_file
 from lmd_cli.data.nuscenes.images import load_image
@@ -37,6 +39,7 @@ from lmd_cli.data.nuscenes.index.splits import Split
 from lmd_cli.data.nuscenes.radar_files import RadarFields, RadarFilters, read_radar
 from lmd_cli.data.nuscenes.rig import Channels
 from lmd_cli.data.nuscenes.split import SplitSamples, check_modalities
+from lmd_cli.data.nuscenes.sweeps import PointEdit
 from lmd_cli.data.sample import Sample
 from lmd_cli.errors import DataError
 
@@ -215,11 +218,68 @@ class KeyframeSamples(SplitSamples):
             "ida_mats": _stack(window.matrix() for window in windows),  # (6, 4, 4)
         }
         if "radar" in self.modalities:
-            points = keyframe_points(record, read)
-            seen = [camera_rows(points, record.reference, camera) for camera in cameras]
-            rows = (network_rows(k, w, self._view) for k, w in zip(seen, windows, strict=True))
-            arrays["pts_pv"] = _stack(rows)  # (6, P, 5)
+            arrays["pts_pv"] = self._radar_rows(record, read)  # (6, P, 5)
         return arrays
+
+    def without(
+        self, clean: Sample, index: int, token: str, modality: str, settings: RemovalSettings
+    ) -> Removed:
+        """A sample without one annotated vehicle in one sensor's data, in all of its key frames.
+
+        Args:
+            clean: the sample as it is.
+            index: its number.
+            token: the annotation's.
+            modality: "camera" or "radar".
+            settings: how the evidence is taken away.
+
+        Raises:
+            DataError: a file is missing or damaged.
+        """
+        frames = [max(wanted, self._first[index]) for wanted in self._wanted(index)]
+        records = {i: self._records[i] for i in dict.fromkeys(frames)}
+        removal = removal_of(list(records.values()), token, settings)
+        name, change = {
+            "camera": ("imgs", self._images_without),
+            "radar": ("pts_pv", self._radar_without),
+        }[modality]
+        values = clean.tensors[name].clone()
+        for i, record in records.items():
+            places = [place for place, frame in enumerate(frames) if frame == i]
+            values[places] = change(values[places[0]], record, removal)
+        sample = Sample(clean.token, clean.scene, {**clean.tensors, name: values})
+        return Removed(sample, removal.amount, removal.clipped)
+
+    def _images_without(self, images: Tensor, record: SampleRecord, removal: BoxRemoval) -> Tensor:
+        """A key frame's images (6, 3, H, W), those that show an object read again without it."""
+        images = images.clone()
+        for i, camera in enumerate(record.cameras):
+            region = removal.region(camera)
+            if region is not None:
+                pixels = read_window(
+                    data_file(self.dataroot, camera.filename, record.token),
+                    Window.covering(camera, self.image_size),
+                    token=record.token,
+                    recorded=(camera.width, camera.height),
+                    edit=functools.partial(removal.filled, region=region),
+                )
+                images[i] = normalise(pixels)
+        return images
+
+    def _radar_without(self, points: Tensor, record: SampleRecord, removal: BoxRemoval) -> Tensor:
+        """A key frame's radar points (6, P, 5) without those on an object."""
+        edit = functools.partial(removal.points, flat=True)
+        return torch.from_numpy(self._radar_rows(record, self._reader(record.token), edit))
+
+    def _radar_rows(
+        self, record: SampleRecord, read: Reader, edit: PointEdit | None = None
+    ) -> NDArray[np.float32]:
+        """A key frame's radar points as the network takes them, (6, P, 5)."""
+        points = keyframe_points(record, read, edit)
+        windows = [Window.covering(camera, self.image_size) for camera in record.cameras]
+        seen = [camera_rows(points, record.reference, camera) for camera in record.cameras]
+        rows = (network_rows(k, w, self._view) for k, w in zip(seen, windows, strict=True))
+        return _stack(rows)
 
     def _reader(self, token: str) -> Reader:
         """Reads each radar file that a sample needs once: key frames may share sweeps."""
@@ -257,12 +317,12 @@ class KeyframeSamples(SplitSamples):
             return {}
         record = self._records[index]
         points = keyframe_points(record, self._reader(record.token))
-        found = {}
+        rows = {}
         for name, camera in zip(self.rig.cameras, record.cameras, strict=True):
             seen = camera_rows(points, record.reference, camera)
             window = Window.covering(camera, self.image_size)
-            found[name] = taken_rows(seen, window, self._view)[:, :3]
-        return found
+            rows[name] = taken_rows(seen, window, self._view)[:, :3]
+        return rows
 
     def boxes(self, index: int) -> list[EgoBox]:
         """The sample's annotated vehicles in the ego frame; opens no data file."""

@@ -1,4 +1,4 @@
-"""What samples need of a nuScenes version's tables: records of plain values."""
+"""Records that samples need of a nuScenes version's tables, as plain values."""
 
 from __future__ import annotations
 
@@ -62,7 +62,7 @@ class Annotation:
     """A box in the global frame: metres, quaternion (w, x, y, z); width, length, height.
 
     ``visibility`` is nuScenes' level from 1 to 4, 0 where the tables give none; ``velocity`` in
-    m/s along the global axes, NaN where it is unknown.
+    m/s along the global axes, NaN where it is unknown; ``instance`` is the object's token.
     """
 
     token: str
@@ -74,6 +74,7 @@ class Annotation:
     num_lidar_pts: int
     num_radar_pts: int
     velocity: Sequence[float] = UNKNOWN_VELOCITY
+    instance: str = ""
 
     @property
     def speed(self) -> float:

@@ -1,4 +1,4 @@
-"""What is said of a data file that cannot be used."""
+"""Reads data files, and explains those that cannot be used."""
 
 from __future__ import annotations
 
@@ -63,8 +63,8 @@ def read_bytes(path: Path, token: str | None) -> bytes:
 
 def told_kind(content: bytes, expected: str = "") -> str:
     """What a file is that is not what is ``expected``, if its content (or its begin) tells."""
-    found = _kind(content, content[:HEAD])
-    return "" if found == expected else found
+    kind = _kind(content, content[:HEAD])
+    return "" if kind == expected else kind
 
 
 def _kind(content: bytes, head: bytes) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,9 @@ from torch import Tensor
 from lmd_cli.data.nuscenes.files import IMAGE, SCARCE, file_error, read_head, told_kind
 from lmd_cli.data.nuscenes.pictures import PictureError, open_picture
 
+#: What is done to an image (H, W, 3) of the file's size before it is resized.
+ImageEdit = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
+
 
 def load_image(
     path: Path | str,
@@ -20,6 +24,7 @@ def load_image(
     *,
     token: str | None = None,
     recorded: tuple[int, int] | None = None,
+    edit: ImageEdit | None = None,
 ) -> Tensor:
     """An image resized to ``size`` (H, W): (3, H, W) float32, pixels in [0, 1] minus 0.5.
 
@@ -29,8 +34,8 @@ def load_image(
         DataError: see :func:`read_resized`.
     """
     nearest = Image.Resampling.NEAREST
-    pixels = read_resized(path, size, nearest, token=token, recorded=recorded)  # (H, W, 3)
-    planes = torch.from_numpy(pixels).permute(2, 0, 1)  # (3, H, W)
+    pixels = read_resized(path, size, nearest, token=token, recorded=recorded, edit=edit)
+    planes = torch.from_numpy(pixels).permute(2, 0, 1)  # (H, W, 3) -> (3, H, W)
     return planes.contiguous().float().div(255).sub(0.5)
 
 
@@ -41,6 +46,7 @@ def read_resized(
     *,
     token: str | None = None,
     recorded: tuple[int, int] | None = None,
+    edit: ImageEdit | None = None,
 ) -> NDArray[np.uint8]:
     """An RGB image resized to ``size`` (H, W) by Pillow, (H, W, 3).
 
@@ -50,6 +56,7 @@ def read_resized(
         resampling: Pillow's filter.
         token: the sample that needs the file, for the error message.
         recorded: (width, height) that the tables give it.
+        edit: changes the image before it is resized.
 
     Raises:
         DataError: the file is missing, truncated or not an image; or it is too large, of more
@@ -59,6 +66,8 @@ def read_resized(
     try:
         with open_picture(path, recorded) as image:
             rgb = image if image.mode == "RGB" else image.convert("RGB")
+            if edit is not None:
+                rgb = Image.fromarray(edit(np.array(rgb)))
             return np.array(rgb.resize(size[::-1], resampling))
     except FileNotFoundError:
         raise file_error(path, "file not found", token) from None

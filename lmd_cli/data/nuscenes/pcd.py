@@ -96,11 +96,11 @@ def _parsed(lines: dict[str, list[str]]) -> Header:
 def _named(names: list[str]) -> list[str]:
     """The fields' names; padding, which has one name, gets different ones."""
     numbers = counter()
-    found = [f"{_PADDING}{next(numbers)}" if name == _PADDING else name for name in names]
-    twice = next((name for i, name in enumerate(found) if name in found[:i]), None)
+    fields = [f"{_PADDING}{next(numbers)}" if name == _PADDING else name for name in names]
+    twice = next((name for i, name in enumerate(fields) if name in fields[:i]), None)
     if twice is not None:
         raise NotPcdError(f"the field {twice!r} is there twice")
-    return found
+    return fields
 
 
 def _whole(lines: dict[str, list[str]], key: str, most: int) -> list[int]:
@@ -207,5 +207,5 @@ def _again(out: bytearray, start: int, length: int) -> bytearray:
     """Bytes from ``start`` on, which may reach into themselves."""
     if start < 0:
         raise IndexError
-    found = out[start : start + length]
-    return (found * (length // len(found) + 1))[:length]
+    piece = out[start : start + length]
+    return (piece * (length // len(piece) + 1))[:length]

@@ -1,4 +1,4 @@
-"""Image files, of which nothing is decoded before their header has been looked at."""
+"""Opens image files, and checks their headers before anything is decoded."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Points from a file, looked at before anything is computed with them."""
+"""Validates points that were read from a file."""
 
 from __future__ import annotations
 

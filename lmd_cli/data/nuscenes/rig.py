@@ -1,4 +1,4 @@
-"""Which of a version's channels samples are read from."""
+"""Selects the channels of a version's sensors that samples are read from."""
 
 from __future__ import annotations
 
@@ -28,8 +28,8 @@ class Channels:
 
     def of(self, modality: str) -> Sequence[str] | None:
         """Those of one modality."""
-        found = {"camera": self.cameras, "radar": self.radars, "lidar": self.lidars}
-        return found[modality]
+        channels = {"camera": self.cameras, "radar": self.radars, "lidar": self.lidars}
+        return channels[modality]
 
 
 #: nuScenes' channels in SimpleBEV's order.
@@ -54,14 +54,14 @@ def resolve_rig(
         DataError: one that was asked for is not there, the reference camera is not there, or there
             is none of a modality; names all that lack and all that there are.
     """
-    found = {m: _present(m, there, asked.of(m) or usual.of(m)) for m in KEYS}
+    present = {m: _present(m, there, asked.of(m) or usual.of(m)) for m in KEYS}
     lacking = {
-        m: _lacking(m, found[m], asked, usual) for m in KEYS if _matters(m, asked, modalities)
+        m: _lacking(m, present[m], asked, usual) for m in KEYS if _matters(m, asked, modalities)
     }
     if any(lacking.values()):
         raise DataError(_told({m: names for m, names in lacking.items() if names}, there))
-    lidars = found["lidar"]
-    return Rig(found["camera"], found["radar"], lidars if "lidar" in modalities else lidars[:1])
+    lidars = present["lidar"]
+    return Rig(present["camera"], present["radar"], lidars if "lidar" in modalities else lidars[:1])
 
 
 def _present(
@@ -74,14 +74,16 @@ def _matters(modality: str, asked: Channels, modalities: Collection[str]) -> boo
     return asked.of(modality) is not None or modality in {"camera", *modalities}
 
 
-def _lacking(modality: str, found: Collection[str], asked: Channels, usual: Channels) -> list[str]:
+def _lacking(
+    modality: str, present: Collection[str], asked: Channels, usual: Channels
+) -> list[str]:
     """Channels without which samples cannot be read: all that were asked for; else only the
     reference camera, or one of each kind."""
-    enough = CAMERAS[0] in found if modality == "camera" else bool(found)
+    enough = CAMERAS[0] in present if modality == "camera" else bool(present)
     if asked.of(modality) is None and enough:
         return []
     names = asked.of(modality) or usual.of(modality) or ()
-    return [name for name in names if name not in found]
+    return [name for name in names if name not in present]
 
 
 def _told(lacking: Mapping[str, Sequence[str]], there: Mapping[str, str]) -> str:
@@ -113,7 +115,7 @@ def left_out(rig: Rig, asked: Channels, modalities: Collection[str]) -> list[str
     ]
     return [
         name
-        for modality, chosen, usual, found in pairs
+        for modality, chosen, usual, present in pairs
         for name in usual
-        if chosen is None and name not in found and modality in modalities
+        if chosen is None and name not in present and modality in modalities
     ]

@@ -1,4 +1,4 @@
-"""Which folder was meant: data roots one level off, and archives in folders of their own."""
+"""Suggests the data root that was meant: one level off, or archives in separate folders."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def require_version(root: Path, version: str) -> None:
 def missing_hint(root: Path, name: str) -> str:
     """What to do about a file that is not in the root: nothing, or words that follow on."""
     top = Path(name).parts[:1] == (SWEEPS,)
-    found = (folder for folder in _near(root, True) if (folder / name).exists())
-    holder = next((folder for folder in found if not _is_root(folder)), None)
+    folders = (folder for folder in _near(root, True) if (folder / name).exists())
+    holder = next((folder for folder in folders if not _is_root(folder)), None)
     if holder is not None:
         return (
             f", but in {holder}: put the folders samples and sweeps of all archives together into "

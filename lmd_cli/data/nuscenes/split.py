@@ -1,4 +1,4 @@
-"""What datasets of a nuScenes split have in common: its samples, their order and their files."""
+"""The base class of data sets of a nuScenes split: its samples, their order and their files."""
 
 from __future__ import annotations
 
@@ -126,10 +126,14 @@ class SplitSamples(Dataset[Sample]):
         """Whether any sample has annotations: without one nothing is known of the truth."""
         return bool(self._records.split.meta["annotated"])
 
+    def instances(self, index: int) -> dict[str, str]:
+        """For each of a sample's annotated vehicles, the token of its object."""
+        return {vehicle.token: vehicle.instance for vehicle in self._records[index].vehicles}
+
     def problems(self) -> list[str]:
         """Records of the tables that samples need and that cannot be used."""
-        found = self._records.problems().items()
-        return [f"{text} (needed by sample {token})" for text, token in found]
+        problems = self._records.problems().items()
+        return [f"{text} (needed by sample {token})" for text, token in problems]
 
     def require_records(self) -> None:
         """Make sure that every record that samples need can be used.
@@ -137,10 +141,10 @@ class SplitSamples(Dataset[Sample]):
         Raises:
             DataError: names table, record and field of the first that cannot, and counts the rest.
         """
-        found = self.problems()
-        if found:
-            more = f"; {len(found) - 1} more, which lmd check lists" if len(found) > 1 else ""
-            raise DataError(f"{found[0]}{more}")
+        problems = self.problems()
+        if problems:
+            more = f"; {len(problems) - 1} more, which lmd check lists" if len(problems) > 1 else ""
+            raise DataError(f"{problems[0]}{more}")
 
     @cached_property
     def _index(self) -> dict[str, int]:
@@ -179,7 +183,7 @@ class SplitSamples(Dataset[Sample]):
 
     def empty_files(self) -> list[str]:
         """Names of needed files that are there and hold nothing."""
-        names = (name for found in self.needed_files().values() for name in found)
+        names = (name for group in self.needed_files().values() for name in group)
         return [name for name in names if _size(self.dataroot / name) == 0]
 
     def needed_files(self) -> dict[str, list[str]]:

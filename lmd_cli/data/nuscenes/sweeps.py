@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from lmd_cli.data.nuscenes.database import SensorFrame
 from lmd_cli.data.nuscenes.frames import Matrix, invert_rigid, move
 
+#: What is done to a sweep's points (d, n), which are in its sensor's frame.
+PointEdit = Callable[[Matrix, SensorFrame], Matrix]
 #: Points nearer than this along both x and y of their sensor are the vehicle itself, metres.
 MIN_DISTANCE = 2.2
 
@@ -19,13 +21,18 @@ def remove_close(points: Matrix, distance: float = MIN_DISTANCE) -> Matrix:
 
 
 def accumulate(
-    clouds: Sequence[Matrix], sweeps: Sequence[SensorFrame], reference: SensorFrame
+    clouds: Sequence[Matrix],
+    sweeps: Sequence[SensorFrame],
+    reference: SensorFrame,
+    edit: PointEdit | None = None,
 ) -> Matrix:
     """Clouds (d, n_i) of sensor frames to one cloud (d + 1, n) in the reference's ego frame.
 
     Close points are dropped in the sensor's own frame. The last row is the time lag behind the
-    reference in seconds.
+    reference in seconds. ``edit`` changes a cloud before that.
     """
+    if edit is not None:
+        clouds = [edit(cloud, sweep) for cloud, sweep in zip(clouds, sweeps, strict=True)]
     ego_T_global = invert_rigid(reference.global_T_ego())
     return np.concatenate(
         [

@@ -11,17 +11,19 @@ from lmd_cli.data.nuscenes.database import SampleRecord
 from lmd_cli.data.nuscenes.files import data_file
 from lmd_cli.data.nuscenes.frames import Matrix, move
 from lmd_cli.data.nuscenes.lidar_files import read_lidar
-from lmd_cli.data.nuscenes.sweeps import accumulate
+from lmd_cli.data.nuscenes.sweeps import PointEdit, accumulate
 
 #: SimpleBEV drops the points within this distance of the ego origin, metres.
 MIN_EGO_DISTANCE = 1.0
 
 
-def lidar_points(root: Path, record: SampleRecord) -> NDArray[np.float32]:
+def lidar_points(
+    root: Path, record: SampleRecord, edit: PointEdit | None = None
+) -> NDArray[np.float32]:
     """Sweeps of the LiDARs, (6, n): the file's five values, then the time lag in seconds.
 
     Positions are in the ego frame at the time of the first LiDAR's keyframe, metres; each from
-    the newest sweep to the oldest.
+    the newest sweep to the oldest; ``edit`` changes each sweep's points first.
 
     Raises:
         DataError: a file is missing or damaged; names it and the sample.
@@ -31,7 +33,7 @@ def lidar_points(root: Path, record: SampleRecord) -> NDArray[np.float32]:
         read_lidar(data_file(root, sweep.filename, record.token), token=record.token)
         for sweep in sweeps
     ]
-    return accumulate(clouds, sweeps, record.reference)
+    return accumulate(clouds, sweeps, record.reference, edit)
 
 
 def lidar_for_network(points: Matrix, cam0_T_ego: Matrix) -> Matrix:

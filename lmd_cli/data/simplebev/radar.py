@@ -11,7 +11,7 @@ from lmd_cli.data.nuscenes.database import SampleRecord
 from lmd_cli.data.nuscenes.files import data_file
 from lmd_cli.data.nuscenes.frames import Matrix, move
 from lmd_cli.data.nuscenes.radar_files import RadarFields, RadarFilters, read_radar
-from lmd_cli.data.nuscenes.sweeps import accumulate
+from lmd_cli.data.nuscenes.sweeps import PointEdit, accumulate
 
 
 def radar_points(
@@ -19,12 +19,13 @@ def radar_points(
     record: SampleRecord,
     filters: RadarFilters | None = None,
     fields: RadarFields | None = None,
+    edit: PointEdit | None = None,
 ) -> NDArray[np.float64]:
     """Sweeps of the radars, (19, n): :data:`RADAR_FIELDS`, then the time lag in seconds.
 
     Positions are in the ego frame at the time of the reference radar, metres; channels in the
     order of the rig, each from the newest sweep to the oldest. Velocities stay in the frame of
-    their own sensor, as SimpleBEV leaves them.
+    their own sensor, as SimpleBEV leaves them. ``edit`` changes each sweep's points first.
 
     Raises:
         DataError: a file is missing or damaged; names it and the sample.
@@ -35,7 +36,7 @@ def radar_points(
         read_radar(data_file(root, s.filename, token), filters, token=token, fields=fields)
         for s in sweeps
     ]
-    return accumulate(clouds, sweeps, record.reference_radar)
+    return accumulate(clouds, sweeps, record.reference_radar, edit)
 
 
 def radar_for_network(points: Matrix, cam0_T_ego: Matrix) -> tuple[Matrix, Matrix]:

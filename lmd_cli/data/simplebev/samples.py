@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lmd_cli.data.boxes import Box3D
+from lmd_cli.data.interventions import BoxRemoval, RemovalSettings, Removed, removal_of
 from lmd_cli.data.nuscenes.database import SampleRecord, SensorFrame
 from lmd_cli.data.nuscenes.files import data_file
 from lmd_cli.data.nuscenes.images import load_image
@@ -102,18 +104,65 @@ class NuScenesSamples(SplitSamples):
             tensors |= vehicle_truth(self.boxes(index), self.grid)
         return Sample(record.token, record.scene, tensors)
 
-    def _points(self, record: SampleRecord) -> dict[str, Tensor]:
-        """Point tensors of the modalities that have them, in the reference camera's axes."""
+    def without(
+        self, clean: Sample, index: int, token: str, modality: str, settings: RemovalSettings
+    ) -> Removed:
+        """A sample without one annotated vehicle in one sensor's data.
+
+        Args:
+            clean: the sample as it is.
+            index: its number.
+            token: the annotation's.
+            modality: "camera", "radar" or "lidar".
+            settings: how the evidence is taken away.
+
+        Raises:
+            DataError: a file is missing or damaged.
+        """
+        record = self._records[index]
+        removal = removal_of([record], token, settings)
+        if modality == "camera":
+            images = self._images_without(clean.tensors["images"], record, removal)
+            changed = {"images": images}
+        else:
+            changed = self._points(record, {modality: removal})
+        sample = Sample(clean.token, clean.scene, {**clean.tensors, **changed})
+        return Removed(sample, removal.amount, removal.clipped)
+
+    def _images_without(self, images: Tensor, record: SampleRecord, removal: BoxRemoval) -> Tensor:
+        """The images (S, 3, H, W), those that show an object read again without it."""
+        images = images.clone()
+        for i, camera in enumerate(record.cameras):
+            region = removal.region(camera)
+            if region is not None:
+                images[i] = load_image(
+                    data_file(self.dataroot, camera.filename, record.token),
+                    self.image_size,
+                    token=record.token,
+                    recorded=(camera.width, camera.height),
+                    edit=partial(removal.filled, region=region),
+                )
+        return images
+
+    def _points(
+        self, record: SampleRecord, removals: Mapping[str, BoxRemoval] | None = None
+    ) -> dict[str, Tensor]:
+        """Point tensors of the modalities that have them, in the reference camera's axes; only of
+        those with a removal, if any is given."""
+        chosen = self.modalities if removals is None else tuple(removals)
+        edits = {name: removal.points for name, removal in (removals or {}).items()}
         to_camera = cam0_T_ego(record.cameras)
         tensors = {}
-        if "radar" in self.modalities:
+        if "radar" in chosen:
             read = (self.radar_filters, self.radar_fields)
-            points = radar_points(self.dataroot, record, *read)
+            edit = partial(edits["radar"], flat=True) if "radar" in edits else None
+            points = radar_points(self.dataroot, record, *read, edit)
             xyz, features = radar_for_network(points, to_camera)
             tensors["radar_xyz"] = torch.from_numpy(xyz)
             tensors["radar_features"] = torch.from_numpy(features)
-        if "lidar" in self.modalities:
-            xyz = lidar_for_network(lidar_points(self.dataroot, record), to_camera)
+        if "lidar" in chosen:
+            cloud = lidar_points(self.dataroot, record, edits.get("lidar"))
+            xyz = lidar_for_network(cloud, to_camera)
             tensors["lidar_xyz"] = torch.from_numpy(xyz)
         return tensors
 

@@ -8,6 +8,7 @@ making, checking and caching of whole roots.
 from lmd_cli.data.synthetic.evidence import (
     EVIDENCE_FILE,
     Evidence,
+    has_evidence,
     read_evidence,
     read_instances,
 )
@@ -25,6 +26,7 @@ __all__ = [
     "cached_root",
     "check_root",
     "demo_root",
+    "has_evidence",
     "read_evidence",
     "read_instances",
     "scene_names",

@@ -202,16 +202,16 @@ def _window(strokes: list[_Stroke], shape: tuple[int, ...]) -> tuple[slice, slic
 def _glimpses(painted: list[_Painted], image_size: tuple[int, int]) -> list[Glimpse]:
     """Walk from near to far, and count what the nearer ones let through."""
     free = np.ones(image_size, dtype=np.float32)
-    found = []
+    glimpses = []
     for item in reversed(painted):
         view = free[item.window]
         visible = float(view[item.mask].sum(dtype=np.float64))
         pixels = int(item.mask.sum())
         if pixels:
             evidence = visible * item.opacity * item.transmission
-            found.append(Glimpse(item.key, pixels, visible, evidence))
+            glimpses.append(Glimpse(item.key, pixels, visible, evidence))
         view[item.mask] *= 1 - item.opacity
-    return found
+    return glimpses
 
 
 def _background(

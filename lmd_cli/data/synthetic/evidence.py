@@ -1,4 +1,4 @@
-"""What each sensor had to go by for each annotation: the side table of the synthetic world.
+"""The evidence that each sensor has of each annotation of the synthetic world, as a JSON table.
 
 ``v1.0-mini/synthetic_evidence.json`` maps every annotation's token to an :class:`Evidence`.
 """
@@ -71,6 +71,11 @@ def read_evidence(tables: Path) -> dict[str, Evidence]:
         return {token: Evidence(**row) for token, row in json.loads(path.read_text()).items()}
     except (ValueError, TypeError, AttributeError) as error:
         raise DataError(f"{path} is damaged: {error}; make the root again", path=path) from None
+
+
+def has_evidence(tables: Path) -> bool:
+    """Whether a version's folder has the side table."""
+    return (tables / EVIDENCE_FILE).is_file()
 
 
 def read_instances(tables: Path) -> dict[str, str]:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
+from lmd_cli.data.nuscenes.index.scenes import nuscenes_splits
 from lmd_cli.data.synthetic.evidence import EVIDENCE_FILE
 from lmd_cli.data.synthetic.tables import MAP_FILE, TABLE_NAMES
 from lmd_cli.data.synthetic.write import VERSION, write_world
@@ -39,9 +40,7 @@ def _names(split: str) -> tuple[str, ...]:
         return _MINI_VAL
     if split == "mini_train":
         return _MINI_TRAIN
-    # Late: the devkit takes a second or two to import.
-    from nuscenes.utils.splits import train
-
+    train = nuscenes_splits()["train"]
     return (*_MINI_VAL, *_MINI_TRAIN, *(name for name in train if name not in _MINI_TRAIN))
 
 

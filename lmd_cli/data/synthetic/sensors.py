@@ -128,10 +128,10 @@ def _false_returns(rng: np.random.Generator, ego: Pose) -> Returns:
 
 
 def _gather(
-    parts: list[Returns], stray: Returns, placed: list[Placed], solid: list[Placed]
+    parts: list[Returns], clutter: Returns, placed: list[Placed], solid: list[Placed]
 ) -> Returns:
     """Join the returns; those of no annotated actor keep off the footprints of ``solid`` ones."""
-    joined = _joined([*parts, stray])
+    joined = _joined([*parts, clutter])
     annotated = np.array([item.actor.annotated for item in placed] + [False])  # [-1]: no owner
     return joined.keep(annotated[joined.owner] | _outside(joined.xyz, solid, 1.0))
 
@@ -148,9 +148,9 @@ def radar_returns(scene: Scene, time: float, placed: list[Placed], key: bool) ->
     return _gather(parts, _false_returns(rng, ego), placed, placed)
 
 
-def split_by_radar(found: Returns, ego: Pose) -> dict[str, NDArray[np.int64]]:
+def split_by_radar(returns: Returns, ego: Pose) -> dict[str, NDArray[np.int64]]:
     """Indices of the returns that each radar reports: the one that looks most straight at it."""
-    local = ego.to_local(found.xyz)
+    local = ego.to_local(returns.xyz)
     angles = []
     for mount, yaw in RADARS.values():
         azimuth = np.arctan2(local[:, 1] - mount[1], local[:, 0] - mount[0]) - math.radians(yaw)
@@ -172,14 +172,14 @@ def _rotated(vectors: Array, yaw: float) -> Array:
 
 
 def radar_records(
-    rng: np.random.Generator, found: Returns, channel: str, ego: Pose, ego_speed: float
+    rng: np.random.Generator, returns: Returns, channel: str, ego: Pose, ego_speed: float
 ) -> NDArray:
     """The returns of one radar as :data:`RADAR_RECORD` (n,), in the sensor's axes, z = 0."""
     mount, yaw = RADARS[channel]
-    n = len(found.xyz)
-    xyz = to_sensor(found.xyz, ego, mount, yaw)
+    n = len(returns.xyz)
+    xyz = to_sensor(returns.xyz, ego, mount, yaw)
     ray = xyz[:, :2] / np.maximum(np.linalg.norm(xyz[:, :2], axis=1, keepdims=True), 1e-6)
-    turned = _rotated(found.velocity, ego.yaw + math.radians(yaw))
+    turned = _rotated(returns.velocity, ego.yaw + math.radians(yaw))
     own = _rotated(np.array([[ego_speed, 0.0]]), math.radians(yaw))
     radial = (turned * ray).sum(axis=1, keepdims=True) * ray
     relative = ((turned - own) * ray).sum(axis=1, keepdims=True) * ray
@@ -187,17 +187,17 @@ def radar_records(
     out["x"], out["y"] = xyz[:, 0], xyz[:, 1]
     out["vx_comp"], out["vy_comp"] = radial[:, 0], radial[:, 1]
     out["vx"], out["vy"] = relative[:, 0], relative[:, 1]
-    out["id"], out["rcs"] = np.arange(n), np.round(found.rcs * 2) / 2
+    out["id"], out["rcs"] = np.arange(n), np.round(returns.rcs * 2) / 2
     out["dyn_prop"] = np.where(np.linalg.norm(radial, axis=1) > 0.8, 0, 1)
-    return _radar_states(rng, out, stray=found.owner < 0)
+    return _radar_states(rng, out, clutter=returns.owner < 0)
 
 
-def _radar_states(rng: np.random.Generator, out: NDArray, stray: NDArray) -> NDArray:
+def _radar_states(rng: np.random.Generator, out: NDArray, clutter: NDArray) -> NDArray:
     n = len(out)
     out["is_quality_valid"] = 1
-    out["ambig_state"] = np.where(rng.random(n) < np.where(stray, 0.25, 0.04), 4, 3)
-    out["invalid_state"] = np.where(rng.random(n) < np.where(stray, 0.35, 0.05), 4, 0)
-    out["pdh0"] = np.where(rng.random(n) < np.where(stray, 0.5, 0.15), rng.integers(2, 6, n), 1)
+    out["ambig_state"] = np.where(rng.random(n) < np.where(clutter, 0.25, 0.04), 4, 3)
+    out["invalid_state"] = np.where(rng.random(n) < np.where(clutter, 0.35, 0.05), 4, 0)
+    out["pdh0"] = np.where(rng.random(n) < np.where(clutter, 0.5, 0.15), rng.integers(2, 6, n), 1)
     for name in ("x_rms", "y_rms", "vx_rms", "vy_rms"):
         out[name] = rng.integers(3, 21, n)
     return out
@@ -260,9 +260,9 @@ def lidar_returns(scene: Scene, time: float, placed: list[Placed]) -> Returns:
     return _gather(parts, _ground_rings(rng, ego), placed, list(seen.values()))
 
 
-def lidar_bytes(found: Returns, ego: Pose) -> bytes:
+def lidar_bytes(returns: Returns, ego: Pose) -> bytes:
     """A ``.pcd.bin`` file: x, y, z, intensity, ring index, float32 each, in the LiDAR's axes."""
-    xyz = to_sensor(found.xyz, ego, *LIDAR_MOUNT)
+    xyz = to_sensor(returns.xyz, ego, *LIDAR_MOUNT)
     elevation = np.arctan2(xyz[:, 2], np.linalg.norm(xyz[:, :2], axis=1))
     ring = np.clip(np.round((np.degrees(elevation) + 30.67) / 1.33), 0, 31)
-    return np.column_stack([xyz, found.rcs, ring]).astype("<f4").tobytes()
+    return np.column_stack([xyz, returns.rcs, ring]).astype("<f4").tobytes()

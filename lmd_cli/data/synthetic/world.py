@@ -236,14 +236,14 @@ class Scene:
     def placed(self, time: float) -> list[Placed]:
         """Everything within :data:`RANGE` of the ego vehicle at ``time``, in a fixed order."""
         here = self.ego_speed * time
-        found = []
+        placed = []
         for lane in self.lanes:
             first = math.floor((here - lane.speed * time - 1.6 * RANGE) / lane.cell)
             last = math.ceil((here - lane.speed * time + 1.6 * RANGE) / lane.cell)
             cells = (self._cell(lane, i) for i in range(first, last + 1))
-            found += [self._place(actor, time) for actor in cells if actor is not None]
+            placed += [self._place(actor, time) for actor in cells if actor is not None]
         ego = self.ego_pose(time)
-        return [p for p in found if math.hypot(p.pose.x - ego.x, p.pose.y - ego.y) <= RANGE]
+        return [p for p in placed if math.hypot(p.pose.x - ego.x, p.pose.y - ego.y) <= RANGE]
 
     def _place(self, actor: Actor, time: float) -> Placed:
         pose = self.road_point(actor.along + actor.speed * time, actor.lateral, actor.turn)

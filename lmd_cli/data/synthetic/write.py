@@ -93,19 +93,19 @@ class _SceneWriter:
         self.chains[channel].append(record)
 
     def _radars(self, sample: Record, time: float, placed: list[Placed], key: bool) -> Counter[str]:
-        found = sensors.radar_returns(self.scene, time, placed, key)
+        returns = sensors.radar_returns(self.scene, time, placed, key)
         ego, speed = self.scene.ego_pose(time), self.scene.ego_speed
         rng = seeded(self.scene.seed, self.scene.name, "states", round(time * 1000))
-        for channel, chosen in sensors.split_by_radar(found, ego).items():
-            records = sensors.radar_records(rng, found.keep(chosen), channel, ego, speed)
+        for channel, chosen in sensors.split_by_radar(returns, ego).items():
+            records = sensors.radar_records(rng, returns.keep(chosen), channel, ego, speed)
             self._file(sample, channel, time, key, sensors.pcd_bytes(records))
-        return _count(found, placed)
+        return _count(returns, placed)
 
     def _lidar(self, sample: Record, time: float, placed: list[Placed], key: bool) -> Counter[str]:
-        found = sensors.lidar_returns(self.scene, time, placed)
-        data = sensors.lidar_bytes(found, self.scene.ego_pose(time))
+        returns = sensors.lidar_returns(self.scene, time, placed)
+        data = sensors.lidar_bytes(returns, self.scene.ego_pose(time))
         self._file(sample, sensors.LIDAR, time, key, data)
-        return _count(found, placed)
+        return _count(returns, placed)
 
     def _cameras(
         self, sample: Record, time: float, placed: list[Placed]
@@ -129,20 +129,20 @@ class _SceneWriter:
         for item in placed:
             if not item.actor.annotated:
                 continue
-            found = gather_evidence(item, glimpses, *counts)
+            evidence = gather_evidence(item, glimpses, *counts)
             points = {
-                "num_lidar_pts": found.lidar_returns,
-                "num_radar_pts": found.radar_returns_keyframe,
+                "num_lidar_pts": evidence.lidar_returns,
+                "num_radar_pts": evidence.radar_returns_keyframe,
             }
-            level, key = visibility_level(found), item.actor.key
+            level, key = visibility_level(evidence), item.actor.key
             note = add_annotation(self.tables, self.scene.name, sample, item, level, points)
             self.instances[key].append(note)
             self.categories[key] = item.actor.category
-            self.evidence[note["token"]] = found.to_json()
+            self.evidence[note["token"]] = evidence.to_json()
 
 
-def _count(found: sensors.Returns, placed: list[Placed]) -> Counter[str]:
-    owners = found.owner[found.owner >= 0]
+def _count(returns: sensors.Returns, placed: list[Placed]) -> Counter[str]:
+    owners = returns.owner[returns.owner >= 0]
     numbers = np.bincount(owners, minlength=len(placed))
     return Counter({p.actor.key: int(n) for p, n in zip(placed, numbers, strict=True) if n})
 

@@ -116,9 +116,12 @@ class LinearHead:
         centred, scaled = False, factors
         for step in between:
             linear_map = step.outputs[0].map
-            if not isinstance(linear_map, Affine) or not _is_factor(step, linear_map, stream):
+            if not isinstance(linear_map, Affine):
                 return None
-            scaled, centred = scaled * linear_map.factor, centred or linear_map.centred
+            factor = _factor(step, linear_map, stream)
+            if factor is None:
+                return None
+            scaled, centred = scaled * factor, centred or linear_map.centred
         scaled = scaled.expand(len(factors), *first.outputs[0].place.shape[1:])
         return cls(head, start, end, weight, scaled, centred)
 
@@ -173,10 +176,12 @@ class LinearHead:
         return torch.einsum("iqr,rx,qz->izx", h, reach[1], reach[0])
 
 
-def _is_factor(step: Step, linear_map: Affine, stream: Stream) -> bool:
-    """Whether a map multiplies this stream, perhaps after taking off its mean over the image."""
-    if linear_map.factor is None or linear_map.shares is not None:
-        return False
-    if linear_map.constant is not None and stream.weight(step.outputs[0]):
-        return False
-    return not linear_map.centred or "batch_norm" in step.operator
+def _factor(step: Step, linear_map: Affine, stream: Stream) -> Tensor | None:
+    """What a map multiplies this stream by, perhaps after taking off its mean over the image;
+    nothing if it does more."""
+    if linear_map.slopes is not None and stream.modality is not None:
+        return linear_map.slopes[stream.modality]
+    if linear_map.shares is not None or (linear_map.centred and "batch_norm" not in step.operator):
+        return None
+    constant = linear_map.constant is not None and stream.weight(step.outputs[0])
+    return None if constant else linear_map.factor

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
@@ -60,12 +59,13 @@ class Linearised:
         parts: list[Any] = []
         stopped: list[_Pass] = []
         with torch.no_grad():
+            heads = self._heads(modality)
             for x in inputs:
-                stopped.append(self._pass(modality, x, self._heads))
+                stopped.append(self._pass(modality, x, heads))
                 if sum(h.nbytes for one in stopped for h in one.before.values()) >= self._most:
-                    parts += self._through_heads(stopped)
+                    parts += self._through_heads(heads, stopped)
                     stopped = []
-            return parts + self._through_heads(stopped)
+            return parts + self._through_heads(heads, stopped)
 
     def constants(self, origin: Origin | None = None) -> Any:
         """The bias part; or what the constants of one kind of norm (eq. 10) make by themselves."""
@@ -73,10 +73,9 @@ class Linearised:
         with torch.no_grad():
             return self._program.collect(self._program.run({}, stream), origin is None)
 
-    @cached_property
-    def _heads(self) -> list[LinearHead]:
-        """The heads that are one map."""
-        stream = Stream(0, self._layout.uniform_share)
+    def _heads(self, modality: str) -> list[LinearHead]:
+        """The heads that are one map of this modality's inputs."""
+        stream = Stream(self._layout.modalities.index(modality), self._layout.uniform_share)
         heads = [LinearHead.of(h, stream, self._inputs) for h in find_heads(self._program)]
         return [head for head in heads if head is not None]
 
@@ -101,9 +100,9 @@ class Linearised:
 
         return _Pass(program.run(program.start({name: x}, batch), through), batch, before)
 
-    def _through_heads(self, passes: Sequence[_Pass]) -> list[Any]:
+    def _through_heads(self, heads: Sequence[LinearHead], passes: Sequence[_Pass]) -> list[Any]:
         """The outputs of passes that stopped before the heads."""
-        for head in self._heads:
+        for head in heads:
             here = [one for one in passes if head in one.before]
             if here:
                 stacks = [one.before[head] for one in here]

@@ -55,16 +55,29 @@ class Stream:
     def through(self, output: Output, env: Env) -> Tensor | None:
         stacks = [read(env, place) for place in output.reads]
         if isinstance(output.map, Affine):
+            if output.map.slopes is not None:
+                return self._sloped(output.map, stacks[0])
             if output.map.shares is not None:
                 stacks = [self._handed_out(output, output.map.shares, stacks[0])]
             return _affine(output, output.map, stacks, self.weight(output))
         return self._product(output, stacks[0], stacks[1])
 
     def whole(self, output: Output, env: Env) -> Tensor | None:
-        """All of a result, whoever's parts make it."""
+        """All of a result, whoever's parts make it, if that makes no difference."""
         if isinstance(output.map, Affine):
+            if output.map.slopes is not None:
+                return None
             return _affine(output, output.map, [read(env, p) for p in output.reads], 1.0)
         return self.through(output, env)
+
+    def _sloped(self, linear_map: Affine, h: Tensor | None) -> Tensor | None:
+        """A modality's parts times its own slope; the bias is the constant."""
+        assert linear_map.slopes is not None
+        assert linear_map.constant is not None
+        if self.modality is None:
+            return linear_map.constant.unsqueeze(0)
+        own = linear_map.slopes[self.modality]
+        return None if h is None or own is None else h * own
 
     def _handed_out(self, output: Output, shares: Tensor, h: Tensor | None) -> Tensor | None:
         """Appendix C: a modality's parts get their share of the bias, which keeps the rest."""

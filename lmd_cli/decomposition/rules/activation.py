@@ -19,10 +19,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from lmd_cli.decomposition.maps import Affine, constant, slope
+from lmd_cli.decomposition.coalition_slopes import CURVES, Curve, curve_of
+from lmd_cli.decomposition.maps import Affine, constant, same, slope
 from lmd_cli.decomposition.registry import aten_rule, register_rule
 from lmd_cli.decomposition.tracing.calls import Call, Result
 from lmd_cli.decomposition.tracing.modes import above_dispatch
+from lmd_cli.decomposition.variant import COALITION_RULES
 
 #: Below this |input|, activations with f(0) != 0 use their derivative.
 SECANT_GUARD = 0.1
@@ -110,9 +112,10 @@ def linearised(
     *,
     steep: bool = False,
     taylor: bool = False,
+    curve: Curve | None = None,
 ) -> Affine:
     """The map of an elementwise function under the variant's rule; arguments as in
-    :func:`slope_at`, with x of the result's shape.
+    :func:`slope_at`, with x of the result's shape, and its closed forms if it has them.
 
     Raises:
         NoRuleError: the input is complex.
@@ -120,8 +123,20 @@ def linearised(
     if x.is_complex():
         raise call.refused("of a complex tensor it has no slope; use .real and .imag")
     taylor = taylor or call.variant.activation == "taylor"
+    if not taylor and _by_coalitions(call, x):
+        return by_coalitions(x, curve or curve_of(function, partial(_derivative, function)))
     made = slope_at(x, total, function, secant, steep=steep, taylor=taylor)
     return sloped(call, x, total, *made, splits=not taylor)
+
+
+def _by_coalitions(call: Call, x: Tensor) -> bool:
+    """Whether every modality has a slope of its own: never at an infinite input, which is bias."""
+    return call.variant.activation in COALITION_RULES and call.infinite(x) is None
+
+
+def by_coalitions(x: Tensor, curve: Curve) -> Affine:
+    """The map whose slopes are made when the parts are known."""
+    return Affine(same, (x,), splits=True, curve=curve)
 
 
 def sloped(
@@ -232,6 +247,7 @@ def activation(
             partial(secant, **others) if secant and others else secant,
             steep=steep,
             taylor=recurrent,
+            curve=CURVES.get(call.operator.name) if call.operator and not others else None,
         )
         return result, [made] if several else made
 
@@ -272,10 +288,12 @@ for _name in (*OFF_ORIGIN, *STEEP, *GATES):
 @aten_rule("threshold", kind="activation", equation="eq. 9, App. C")
 def threshold(call: Call, input: Tensor, threshold: Any, value: Any) -> Result:
     """The input above the threshold, else a constant: slope 1 or 0, the constant to the bias."""
-    above = input > threshold
+    total, above = call.plain(), input > threshold
+    if _by_coalitions(call, input):
+        run = partial(F.threshold, threshold=threshold, value=value)
+        return total, by_coalitions(input, curve_of(run, lambda x: (x > threshold).to(x)))
     factor = above.to(input.dtype)
     remainder = torch.where(above, torch.zeros_like(factor), value) if value else None
-    total = call.plain()
     return total, sloped(call, input, total, factor, remainder)
 
 

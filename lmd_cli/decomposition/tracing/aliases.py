@@ -144,7 +144,7 @@ class Aliases(Results):
             op.call(given)  # for the last, torch raises an error
             return target
         with self._with_gradients():
-            linear_map = self._completed(call, raw)
+            linear_map = self._completed(call, raw, total)
             stack, rows = self._parts_through(linear_map, total)
         step = self._step(call)
         if step is not None:

@@ -67,11 +67,7 @@ class Call:
         return self._session.recurrent
 
     def linearise(self, *args: Any, **kwargs: Any) -> Result:
-        """The total and its map, by the rule.
-
-        Raises:
-            NoRuleError: the rule does not cover these arguments.
-        """
+        """The total and its map, by the rule, which has to cover these arguments."""
         try:
             result = self.rule.apply(self, *args, **kwargs)
         except NotImplementedError as error:

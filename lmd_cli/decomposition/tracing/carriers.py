@@ -40,7 +40,12 @@ class Carriers:
 
     def carries(self, value: Any) -> bool:
         """Whether a value carries parts."""
-        buffer = self.buffer_of(value) if isinstance(value, Tensor) else None
+        if not isinstance(value, Tensor):
+            return False
+        try:  # as in :meth:`buffer_of`: this is asked often
+            buffer = self._buffers.get(id(value.untyped_storage()))
+        except (NotImplementedError, RuntimeError):
+            return False
         return buffer is not None and bool(buffer.rows) and id(value) not in self._plain
 
     def any_carries(self, *trees: Any) -> bool:

@@ -15,12 +15,12 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
 from torch.nn.modules.module import (
-    _global_forward_hooks_with_kwargs,
     register_module_forward_hook,
     register_module_forward_pre_hook,
 )
 
 from lmd_cli.decomposition.errors import DecompositionError, InputError, LeakError, NoRuleError
+from lmd_cli.decomposition.older_torch import KEYWORD_HOOKS, WITH_KEYWORDS
 
 
 def find_root(function: Any) -> nn.Module | None:
@@ -53,8 +53,9 @@ def known_modules(patterns: Iterable[str], root: nn.Module | None, what: str) ->
     Raises:
         InputError: one that no module has.
     """
-    names = [name or "(root)" for name, _ in root.named_modules()] if root is not None else []
     wanted = frozenset((patterns,) if isinstance(patterns, str) else patterns)
+    modules = root.named_modules() if root is not None and wanted else ()
+    names = [name or "(root)" for name, _ in modules]
     for pattern in sorted(wanted - {""}):
         if not pattern.startswith("<") and not any(fnmatchcase(name, pattern) for name in names):
             hint = near(pattern, names) if names else "; give root="
@@ -147,12 +148,12 @@ class ModuleTracker:
 
         handles = [
             register_module_forward_pre_hook(enter),
-            register_module_forward_hook(leave, with_kwargs=True, always_call=True),
+            register_module_forward_hook(leave, always_call=True, **WITH_KEYWORDS),
         ]
         try:
             yield
         finally:
             for handle in handles:
                 handle.remove()
-                _global_forward_hooks_with_kwargs.pop(handle.id, None)  # torch leaves it behind
+                KEYWORD_HOOKS.pop(handle.id, None)  # torch leaves it behind
             self.running.clear()

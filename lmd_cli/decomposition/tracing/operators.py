@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from lmd_cli.decomposition.older_torch import can_decompose
 from lmd_cli.decomposition.pytrees import map_tensors
 from lmd_cli.decomposition.registry import aten
 
@@ -74,7 +75,7 @@ class Operator:
     @cached_property
     def composite(self) -> bool:
         """It is made of other operators, which its own implementation calls."""
-        return bool(self.function._can_decompose())
+        return can_decompose(self.function)
 
     @cached_property
     def functional(self) -> Operator | None:

@@ -24,6 +24,7 @@ from lmd_cli.decomposition.maps import (
     shared_out,
     with_constant,
     with_shares,
+    with_slopes,
 )
 from lmd_cli.decomposition.memory import Buffer, Piece, Place
 from lmd_cli.decomposition.pytrees import leaves, map_leaves
@@ -106,25 +107,28 @@ class Results(Run):
 
     def _register(self, call: Call, total: Any, maps: Any, live: Any = None) -> None:
         """Parts of what was just made."""
-        several = isinstance(total, (list, tuple))
-        totals = total if several else (total,)
-        listed = list(maps) if several and isinstance(maps, (list, tuple)) else [maps]
-        listed += [None] * (len(totals) - len(listed))
         step = self._step(call, live)
-        for index, (t, raw) in enumerate(zip(totals, listed, strict=True)):
-            if not isinstance(t, Tensor):
-                continue
-            if raw is not None:
-                linear_map = self._give_parts(call, t, raw)
-                if step is not None:
-                    step.outputs.append(self._output(linear_map, self.place_of(t), index))
-            elif not self.depends(t) and t.layout is torch.strided:
-                place = Place(t, self.track(t).key)
-                if step is not None:
-                    step.add_constant(place, t, index)
+        if isinstance(total, Tensor):
+            self._register_one(call, total, maps, step, 0)
+        elif isinstance(total, (list, tuple)):
+            listed = list(maps) if isinstance(maps, (list, tuple)) else [maps]
+            listed += [None] * (len(total) - len(listed))
+            for index, (t, raw) in enumerate(zip(total, listed, strict=True)):
+                if isinstance(t, Tensor):
+                    self._register_one(call, t, raw, step, index)
         self.met(call.rule, call.operator)
         if self.program is not None and step is not None and step.outputs:
             self.program.steps.append(step)
+
+    def _register_one(self, call: Call, t: Tensor, raw: Any, step: Step | None, index: int) -> None:
+        if raw is not None:
+            linear_map = self._give_parts(call, t, raw)
+            if step is not None:
+                step.outputs.append(self._output(linear_map, self.place_of(t), index))
+        elif not self.depends(t) and t.layout is torch.strided:
+            buffer = self.track(t)
+            if step is not None:
+                step.add_constant(Place(t, buffer.key), t, index)
 
     def _constant(self, op: Operator, given: dict[str, Any], result: Any) -> Any:
         """Computed from totals alone: constants of the operating point."""
@@ -137,22 +141,27 @@ class Results(Run):
     def _give_parts(self, call: Call, total: Tensor, raw: Any) -> Map:
         """The parts of a result, and its map."""
         with self._with_gradients():
-            linear_map = self._completed(call, raw)
+            linear_map = self._completed(call, raw, total)
             if not self._kept_apart(linear_map, total):
                 stack, rows = self._parts_through(linear_map, total)
                 self._note_shared(self.give(total, stack, rows), stack, linear_map)
         return linear_map
 
-    def _completed(self, call: Call, raw: Any) -> Map:
-        """A map with its operands and Appendix C's shares; a tensor that was made of other
-        operations stands for its own parts."""
+    def _completed(self, call: Call, raw: Any, total: Tensor) -> Map:
+        """A map with its operands and what the variant makes of their clean parts.
+
+        A tensor that was made of other operations stands for its own parts.
+        """
         if isinstance(raw, Tensor):
             return Affine(same, (raw,))
         if isinstance(raw, Affine) and raw.run is not None and not raw.operands:
             if len({id(t) for t in call.carrying}) != 1:
                 raise call.refused("several arguments carry parts; it has a rule for one only")
             raw = replace(raw, operands=(call.carrying[0],))
-        if isinstance(raw, Affine) and raw.splits and self.variant.activation in ("sum", "ratio"):
+        activation = self.variant.activation
+        if isinstance(raw, Affine) and raw.curve is not None:
+            return with_slopes(raw, self.parts(raw.operands[0]), total, self.layout, activation)
+        if isinstance(raw, Affine) and raw.splits and activation in ("sum", "ratio"):
             raw = with_shares(raw, self.parts(raw.operands[0]), self.layout, self.variant)
         return raw
 

@@ -169,7 +169,7 @@ class Session(Aliases):
 
     def _follow(self, op: Operator, args: Any, kwargs: Any, carrying: list[Tensor]) -> Any:
         """An operator that reads or writes what depends on the inputs."""
-        functional = op.functional if op.written else op
+        functional = op.functional
         rule = None if functional is None else find_rule(functional.function)
         if rule is None and op.composite and (carrying or op.view):  # ``reshape`` may copy
             with Operators(self):

@@ -1,8 +1,7 @@
-"""Where one sensor alone is decisive: the markers of the paper's figures, with a definition."""
+"""The places that one sensor alone decides: the markers of the paper's figures, defined."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
@@ -10,63 +9,13 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from lmd_cli.evaluation.ground.footprints import PEAK_PROBABILITY
+from lmd_cli.evaluation.ground.detection import Criterion
 from lmd_cli.evaluation.ground.plane import Array, Plane
 
 #: Smallest detection without a vehicle that is marked, cells; of a head that marks peaks, one.
 SMALLEST = 4
-#: Outputs that mark a vehicle's centre by a peak, behind the name of a class.
-HEATMAP, PROBABILITY = "heatmap", "probability"
 #: Verdicts beside a sensor's name.
 SEVERAL, TOGETHER, MISSED = "any of several", "only together", ""
-
-
-@dataclass(frozen=True)
-class Criterion:
-    """When an output says of some cells that a vehicle is there.
-
-    Attributes:
-        peak: its highest value there counts, not the mean over all the cells.
-        threshold: what it must exceed.
-        words: the same in words.
-    """
-
-    peak: bool = False
-    threshold: float = 0.0
-    words: str = "mean logit above zero"
-
-    @property
-    def definition(self) -> str:
-        """When one sensor alone is decisive, for a figure's caption."""
-        return (
-            f"detected ({self.words}), and so it stays with this sensor's part and the bias alone, "
-            "but with no other sensor's"
-        )
-
-    def cells(self, mask: NDArray[np.bool_], total: Array) -> NDArray[np.bool_]:
-        """Those of the cells that count: all, or the one where the prediction is highest."""
-        if not self.peak or not mask.any():
-            return mask
-        highest = np.zeros_like(mask)
-        highest.flat[np.argmax(np.where(mask, total, -np.inf))] = True
-        return highest
-
-
-def criterion_of(output: str) -> Criterion:
-    """The criterion of an output, by its name: that of ``lmd score`` for heads with peaks."""
-    head = output.partition(".")[0]
-    words = f"highest probability above {PEAK_PROBABILITY:g}"
-    if head == HEATMAP:
-        return Criterion(True, math.log(PEAK_PROBABILITY / (1 - PEAK_PROBABILITY)), words)
-    if head == PROBABILITY:
-        return Criterion(True, PEAK_PROBABILITY, words)
-    return Criterion()
-
-
-def sought_class(output: str) -> str | None:
-    """The one class of vehicles that an output looks for, ``None`` if it looks for all."""
-    head, _, name = output.partition(".")
-    return name if head in (HEATMAP, PROBABILITY) and name else None
 
 
 @dataclass(frozen=True)
@@ -146,12 +95,12 @@ def decisive_places(
     masks = [(mask, True) for mask in vehicles if mask.any()]
     total: Array = sum(parts.values())  # type: ignore[assignment]
     masks += [(mask, False) for mask in _false(total, vehicles, criterion)]
-    found = []
+    places = []
     for mask, correct in masks:
         sensor = verdict(parts, sensors, mask, criterion)
         if sensor in sensors:
-            found.append(Decisive(sensor, *_middle(mask, plane), correct))
-    return found
+            places.append(Decisive(sensor, *_middle(mask, plane), correct))
+    return places
 
 
 def _false(

@@ -1,4 +1,4 @@
-"""Annotated vehicles on a network's output map: footprints, and when one counts as detected."""
+"""Annotated vehicles on a network's output map: their footprints, and means over them."""
 
 from __future__ import annotations
 
@@ -16,11 +16,7 @@ from lmd_cli.data import KeyframeSamples, NuScenesSamples
 from lmd_cli.data.crn.truth import covered
 from lmd_cli.data.simplebev.truth import footprint_mask
 from lmd_cli.errors import MethodError
-
-#: A vehicle is detected if its mean probability over the footprint exceeds this (segmentation).
-MEAN_PROBABILITY = 0.5
-#: A vehicle is detected if the largest probability in its footprint exceeds this (heat map).
-PEAK_PROBABILITY = 0.3
+from lmd_cli.evaluation.ground.detection import Criterion
 
 
 @dataclass(frozen=True, eq=False)
@@ -64,15 +60,15 @@ def footprints(dataset: Any, index: int, output: str) -> list[Footprint]:
         index: of the sample.
         output: ``segmentation``, or ``heatmap.CLASS``, which looks for one class.
     """
-    found = []
+    vehicles = []
     for box in dataset.boxes(index):
         wanted = output.partition(".")[2]
         if box.visibility == 1 or (wanted and box.name != wanted):
             continue
         mask = _mask(dataset, box)
         if mask.any():
-            found.append(Footprint(box.token, mask))
-    return found
+            vehicles.append(Footprint(box.token, mask))
+    return vehicles
 
 
 def _mask(dataset: NuScenesSamples | KeyframeSamples, box: Any) -> NDArray[np.bool_]:
@@ -106,14 +102,10 @@ class FootprintMeans:
         return torch.einsum("bzx,nzx->bn", output[:, 0], self.weights)
 
 
-def detected(logits: Tensor, vehicle: Footprint, output: str) -> bool:
-    """Whether the network found a vehicle: by its mean probability over the footprint, or by the
-    peak of a heat map.
+def detected(logits: Tensor, vehicle: Footprint, criterion: Criterion) -> bool:
+    """Whether the network detects a vehicle.
 
     Args:
         logits: (rows, columns).
     """
-    inside = logits.sigmoid().cpu().numpy()[vehicle.mask]
-    if output.startswith("heatmap."):
-        return bool(inside.max() > PEAK_PROBABILITY)
-    return bool(inside.mean() > MEAN_PROBABILITY)
+    return criterion.holds(logits.cpu().numpy()[vehicle.mask])

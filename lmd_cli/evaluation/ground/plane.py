@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmd_cli.assembly.build import ground_plane
-from lmd_cli.config.schema import CRNConfig, OwnModelConfig, RunConfig
+from lmd_cli.config.schema import CRNConfig, CustomModelConfig, RunConfig
 from lmd_cli.errors import ContractError
 from lmd_cli.geometry import Grid
 
@@ -85,7 +85,7 @@ def plane_of(config: RunConfig) -> Plane:
     Raises:
         ContractError: the network is not one of ours, and its outputs need not lie anywhere.
     """
-    if isinstance(config.model, OwnModelConfig):
+    if isinstance(config.model, CustomModelConfig):
         raise ContractError(f"outputs of {config.model.target} are not known to lie on the ground")
     plane = Plane.of_grid(ground_plane(config.model))
     return replace(plane, camera=AXLE_TO_CAMERA if isinstance(config.model, CRNConfig) else 0.0)

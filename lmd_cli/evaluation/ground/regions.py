@@ -69,10 +69,10 @@ def vehicle(token: str, boxes: Sequence[Box3D], plane: Plane) -> Array:
     """
     for box in boxes:
         if box.token == token:
-            found = outline(box)
-            if not plane.mask(found).any():
+            corners = outline(box)
+            if not plane.mask(corners).any():
                 raise ConfigError(f"object {token} lies outside the grid")
-            return found
+            return corners
     known = [box.token for box in boxes]
     near = get_close_matches(token, known, n=3, cutoff=0.7)
     hint = f"near: {', '.join(near)}" if near else f"its vehicles: {', '.join(known) or 'none'}"

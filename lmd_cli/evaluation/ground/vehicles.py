@@ -6,14 +6,16 @@ import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
 from lmd_cli.data.boxes import Box3D
+from lmd_cli.data.crn.truth import DETECTION_CLASSES
 from lmd_cli.decomposition.layout import BIAS, INTERACTION
-from lmd_cli.evaluation.ground.decisive import MISSED, criterion_of, sought_class, verdict
+from lmd_cli.evaluation.ground.decisive import MISSED, verdict
+from lmd_cli.evaluation.ground.detection import criterion_of, sought_class
 from lmd_cli.evaluation.ground.plane import Array, Plane
 
 #: Columns of ``objects.csv`` before the parts' (``total``, ``camera``, ..., ``bias``).
@@ -33,8 +35,8 @@ class Weather:
     @classmethod
     def of(cls, description: str) -> Weather:
         """``rain`` and ``night`` as words or the start of words (``raining``), in any case."""
-        found = (re.search(rf"\b{word}", description, re.IGNORECASE) for word in ("rain", "night"))
-        return cls(*(match is not None for match in found))
+        matches = (re.search(rf"\b{word}", description, re.I) for word in ("rain", "night"))
+        return cls(*(match is not None for match in matches))
 
 
 def outline(box: Box3D) -> NDArray[np.float64]:
@@ -66,6 +68,7 @@ def object_rows(
     total: Array,
     parts: Mapping[str, Array],
     output: str = "segmentation",
+    detection: float | Literal["auto"] = "auto",
 ) -> list[tuple[Any, ...]]:
     """One row for each vehicle, in the annotations' order: facts, then mean logits.
 
@@ -81,9 +84,10 @@ def object_rows(
         total: the prediction, logits (rows, columns).
         parts: by name, the same shape.
         output: which output it is.
+        detection: the config's.
     """
     sensors = [name for name in parts if name not in (BIAS, INTERACTION)]
-    criterion, wanted = criterion_of(output), sought_class(output)
+    criterion, wanted = criterion_of(output, detection), sought_class(output)
     rows: list[tuple[Any, ...]] = []
     for box in boxes:
         mask = plane.mask(outline(box))
@@ -92,19 +96,10 @@ def object_rows(
         facts = (*sample, int(weather.rain), int(weather.night), box.token, box.category)
         counts = (box.visibility, box.num_lidar_pts, box.num_radar_pts)
         size = (int(mask.sum()), int(mask.any()))
-        sought = int(wanted is None or detection_name(box.category) == wanted)
+        sought = int(wanted is None or DETECTION_CLASSES.get(box.category) == wanted)
         alone = verdict(parts, sensors, mask, criterion) if mask.any() else MISSED
         rows.append((*facts, distance(box), *counts, box.speed, *size, sought, alone, *means))
     return rows
-
-
-def detection_name(category: str) -> str | None:
-    """A category's class in nuScenes' detection task; ``None`` for those that are not in it."""
-    # Late: the devkit takes a second or two to import.
-    from nuscenes.eval.detection.utils import category_to_detection_name
-
-    name: str | None = category_to_detection_name(category)
-    return name
 
 
 def conflict(parts: Mapping[str, Array], relevant: NDArray[np.bool_]) -> float:

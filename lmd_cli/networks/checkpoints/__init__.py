@@ -1,1 +1,1 @@
-"""Weights from files of strangers: read without running what they say, and strictly fitted."""
+"""Loads weights from untrusted files: no code of theirs is run, and every key must fit."""

@@ -1,4 +1,4 @@
-"""A clean copy of a checkpoint that the safe loader refuses, made without running its code.
+"""Copies the tensors of a checkpoint that the safe loader refuses, without running its code.
 
 Lightning files, as CRN's authors publish them, carry pickled hyper-parameters beside the weights.
 Here they are read by :mod:`lmd_cli.networks.checkpoints.archives`, and only tensors are written.
@@ -75,8 +75,8 @@ def read_weights(
     def choose(content: Any, types: list[str]) -> dict[str, Any]:
         left_out.extend(sorted(types))
         refuse_model(path, content)
-        found = [place for place in places(content) if place.averaged == ema]
-        if not found:
+        candidates = [place for place in places(content) if place.averaged == ema]
+        if not candidates:
             entries = list(content) if isinstance(content, Mapping) else []
             kind = "EMA weights" if ema else "tensors"
             raise CheckpointError(
@@ -84,7 +84,7 @@ def read_weights(
                 f"{listed(entries) or 'none'}; types not built: {listed(left_out) or 'none'}): "
                 f"expected {EXPECTED}"
             )
-        place = unwrapped(min(found, key=lambda place: place.rank))
+        place = unwrapped(min(candidates, key=lambda place: place.rank))
         outer = [key for key in content if key not in place.keys[:1]] if place.keys else []
         skipped.extend(map(printable, [*place.beside, *outer]))
         return dict(place.weights)

@@ -1,5 +1,4 @@
-"""Weights from files, strictly: every key, shape and kind of number must fit, and only tensors
-are read."""
+"""Loads weights strictly: every key, shape and data type must fit, and only tensors are read."""
 
 from __future__ import annotations
 
@@ -75,8 +74,11 @@ def load_checkpoint(path: Path | str, module: nn.Module, *, ema: bool = False) -
 
 def file_sha256(path: Path) -> str:
     """SHA-256 of a file, hexadecimal."""
+    digest = hashlib.sha256()
     with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+        for block in iter(lambda: file.read(1 << 20), b""):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def read_state(path: Path, choose: Callable[[Any, list[str]], dict[str, Any]]) -> dict[str, Tensor]:
@@ -107,11 +109,11 @@ def _place(content: Any, expected: Mapping[str, Tensor], ema: bool, path: Path) 
     Raises:
         CheckpointError: nowhere, or in several places.
     """
-    found = best(content, expected, averaged=ema)
-    if len(found) == 1:
-        return found[0]
-    if found:
-        where = "; ".join(map(str, found[:NAMED]))
+    candidates = best(content, expected, averaged=ema)
+    if len(candidates) == 1:
+        return candidates[0]
+    if candidates:
+        where = "; ".join(map(str, candidates[:NAMED]))
         raise CheckpointError(
             f"checkpoint {path} holds these weights more than once ({where}): save the ones you "
             "mean alone"
@@ -154,18 +156,18 @@ def _outline(weight: Weight, name: str) -> Tensor:
 
 def _say(place: Place, counters: int, path: Path) -> None:
     """A line about what was done so that the weights fit."""
-    told = []
+    notes = []
     if place.prefix:
         beside = (
             f", {len(place.beside)} beside them left out ({listed(place.beside)})"
             if place.beside
             else ""
         )
-        told.append(f"{place} taken{beside}")
+        notes.append(f"{place} taken{beside}")
     if counters:
-        told.append(f"it lacks {counters} of BatchNorm's counters, which no prediction needs")
-    if told:
-        log.warning("checkpoint %s: %s", path, "; ".join(told))
+        notes.append(f"it lacks {counters} of BatchNorm's counters, which no prediction needs")
+    if notes:
+        log.warning("checkpoint %s: %s", path, "; ".join(notes))
 
 
 def check_fits(
@@ -199,9 +201,9 @@ def check_fits(
     if any(problems.values()):
         lines = [f"  {describe(kind, names)}" for kind, names in problems.items()]
         sentence = explain(state) if explain else None
-        told = f"{sentence.rstrip('.')}.\n" if sentence else ""
+        reason = f"{sentence.rstrip('.')}.\n" if sentence else ""
         raise CheckpointError(
-            f"{told}checkpoint {path} belongs to another architecture than the configured one "
+            f"{reason}checkpoint {path} belongs to another architecture than the configured one "
             f"({len(state)} keys, {len(expected)} expected):\n" + "\n".join(lines)
         )
 

@@ -1,4 +1,4 @@
-"""A pickle read by a stack machine of our own, which imports and calls nothing that it names.
+"""Interprets pickles with a stack machine that imports and calls nothing that they name.
 
 It knows the instructions that PyTorch and its users' programs write, and builds lists, tuples,
 dicts, text and numbers. Everything is bounded: the number of instructions, so that none of them

@@ -1,4 +1,4 @@
-"""Why a file cannot be used as a checkpoint, and what to do about it."""
+"""Explains why a file cannot be used as a checkpoint, and what to do about it."""
 
 from __future__ import annotations
 
@@ -108,8 +108,8 @@ def refuse_model(path: Path, content: Any) -> None:
     Raises:
         CheckpointError: says how to save its weights.
     """
-    if found := whole_model(content):
-        key, model = found
+    if entry := whole_model(content):
+        key, model = entry
         raise CheckpointError(
             f"checkpoint {path} was refused: it holds {model.name}, a whole pickled model, and "
             "only tensors are loaded, because anything else could run code. If you trust the "

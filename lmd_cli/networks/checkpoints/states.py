@@ -1,4 +1,4 @@
-"""Where in a checkpoint's content the weights are, and under which names."""
+"""Locates the weights in a checkpoint's content, and the prefixes of their names."""
 
 from __future__ import annotations
 
@@ -96,8 +96,8 @@ def _rank(keys: tuple[str, ...]) -> int:
 def unwrapped(place: Place) -> Place:
     """Without the prefixes of wrappers that all names have."""
     prefix = ""
-    while found := [w for w in WRAPPERS if all(n.startswith(prefix + w) for n in place.weights)]:
-        prefix += found[0]
+    while shared := [w for w in WRAPPERS if all(n.startswith(prefix + w) for n in place.weights)]:
+        prefix += shared[0]
     return place.behind(prefix)
 
 
@@ -119,10 +119,10 @@ def best(content: Any, expected: Mapping[str, Any], averaged: bool) -> list[Plac
         expected: the network's own names.
         averaged: running means of the weights, rather than the weights.
     """
-    found = [f for place in places(content) for f in fitting(place, expected)]
-    found = [place for place in found if place.averaged == averaged]
-    counts = [sum(name in expected for name in place.weights) for place in found]
-    top = [p for p, count in zip(found, counts, strict=True) if count == max(counts)]
+    candidates = [f for place in places(content) for f in fitting(place, expected)]
+    candidates = [place for place in candidates if place.averaged == averaged]
+    counts = [sum(name in expected for name in place.weights) for place in candidates]
+    top = [p for p, count in zip(candidates, counts, strict=True) if count == max(counts)]
     likeliest = min((place.rank for place in top), default=0)
     return [place for place in top if place.rank == likeliest]
 

@@ -1,4 +1,4 @@
-"""Stand-ins for what a PyTorch file's pickle names: storages, tensors, and what is not built."""
+"""Placeholders for what a PyTorch file's pickle names: storages, tensors, ignored objects."""
 
 from __future__ import annotations
 
@@ -106,7 +106,7 @@ def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Any:
 
 
 def _parameter(data: Any, *_: Any) -> Any:
-    """For ``_rebuild_parameter`` and its kin: the tensor alone."""
+    """For ``_rebuild_parameter`` and its variants: the tensor alone."""
     return data
 
 
@@ -176,7 +176,7 @@ class Names:
         key, numel = pid[2], pid[4]
         if not isinstance(key, str) or not is_count(numel):
             raise MalformedError("a storage without key or size")
-        found = Storage(kind.dtype, key, numel)
-        if self.storages.setdefault(key, found) != found:
+        storage = Storage(kind.dtype, key, numel)
+        if self.storages.setdefault(key, storage) != storage:
             raise MalformedError(f"storage {printable(key)} has two types or sizes")
-        return found
+        return storage

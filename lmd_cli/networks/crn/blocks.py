@@ -1,4 +1,4 @@
-"""What CRN's encoders and head are made of, with the published parameter names."""
+"""Building blocks of CRN's encoders and head, with the published parameter names."""
 
 from __future__ import annotations
 

@@ -5,19 +5,19 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from lmd_cli.config.sizes import CRNSizes
 from lmd_cli.networks.crn.blocks import Neck, conv_norm_relu
 from lmd_cli.networks.crn.geometry import frustum, voxel_buffers
-from lmd_cli.networks.crn.sizes import CRNShape
 from lmd_cli.networks.resnet import BasicBlock, Bottleneck, initialise, stage
 
 
 class ResNet(nn.Module):
     """Four stages at strides 4, 8, 16 and 32; all of them are outputs."""
 
-    def __init__(self, shape: CRNShape):
+    def __init__(self, sizes: CRNSizes):
         super().__init__()
-        block = BasicBlock if shape.backbone == 18 else Bottleneck
-        width, blocks = shape.backbone_width, shape.blocks
+        block = BasicBlock if sizes.backbone == 18 else Bottleneck
+        width, blocks = sizes.backbone_width, sizes.blocks
         self.conv1 = nn.Conv2d(3, width, 7, 2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
@@ -78,16 +78,16 @@ class ViewAggregation(nn.Module):
 class ImageBranch(nn.Module):
     """``backbone_img`` of the published state: everything that images pass before the fuser."""
 
-    def __init__(self, shape: CRNShape):
+    def __init__(self, sizes: CRNSizes):
         super().__init__()
-        for name, value in voxel_buffers(shape).items():
+        for name, value in voxel_buffers(sizes).items():
             self.register_buffer(name, value)
-        self.register_buffer("frustum", frustum(shape))  # (D, h, w, 4)
-        self.img_backbone = ResNet(shape)
-        neck = shape.image_neck
+        self.register_buffer("frustum", frustum(sizes))  # (D, h, w, 4)
+        self.img_backbone = ResNet(sizes)
+        neck = sizes.image_neck
         self.img_neck = Neck(self.img_backbone.channels, neck, (0.25, 0.5, 1, 2))
-        self.depth_net = DepthNet(4 * neck, shape.depth_net, shape.context, shape.depth_bins)
-        self.view_aggregation_net = ViewAggregation(shape.context)
+        self.depth_net = DepthNet(4 * neck, sizes.depth_net, sizes.context, sizes.depth_bins)
+        self.view_aggregation_net = ViewAggregation(sizes.context)
 
     frustum: Tensor
 

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lmd_cli.networks.crn.sizes import CRNShape
+from lmd_cli.config.sizes import CRNSizes
 
 #: Sensors whose maps are sampled.
 SENSORS = 2
@@ -35,14 +35,14 @@ class PositionCode(nn.Module):
 class DeformableAttention(nn.Module):
     """Samples of both maps around each cell, weighted and summed; no output projection."""
 
-    def __init__(self, shape: CRNShape):
+    def __init__(self, sizes: CRNSizes):
         super().__init__()
-        self.heads, self.points, self.cells = shape.heads, shape.points, shape.cells
-        samples = shape.heads * SENSORS * shape.points
-        self.sampling_offsets = nn.Linear(shape.embed, 2 * samples)
-        self.attention_weights = nn.Linear(shape.embed, samples)
-        self.value_proj_img = nn.Linear(shape.context, shape.embed)
-        self.value_proj_pts = nn.Linear(shape.context, shape.embed)
+        self.heads, self.points, self.cells = sizes.heads, sizes.points, sizes.cells
+        samples = sizes.heads * SENSORS * sizes.points
+        self.sampling_offsets = nn.Linear(sizes.embed, 2 * samples)
+        self.attention_weights = nn.Linear(sizes.embed, samples)
+        self.value_proj_img = nn.Linear(sizes.context, sizes.embed)
+        self.value_proj_pts = nn.Linear(sizes.context, sizes.embed)
 
     def forward(self, query: Tensor, image: Tensor, radar: Tensor, reference: Tensor) -> Tensor:
         """Attend.
@@ -101,21 +101,21 @@ class FeedForward(nn.Module):
 class Fuser(nn.Module):
     """Image half and radar half of every frame's map to one fused map."""
 
-    def __init__(self, shape: CRNShape):
+    def __init__(self, sizes: CRNSizes):
         super().__init__()
-        self.cells, embed = shape.cells, shape.embed
-        self.register_buffer("ref_2d", cell_centres(shape.cells))
-        self.norm_img = nn.LayerNorm(shape.context)
-        self.norm_pts = nn.LayerNorm(shape.context)
-        self.input_proj = nn.Linear(2 * shape.context, embed)
-        self.positional_encoding = PositionCode(shape.cells, embed)
-        count = range(shape.layers)
+        self.cells, embed = sizes.cells, sizes.embed
+        self.register_buffer("ref_2d", cell_centres(sizes.cells))
+        self.norm_img = nn.LayerNorm(sizes.context)
+        self.norm_pts = nn.LayerNorm(sizes.context)
+        self.input_proj = nn.Linear(2 * sizes.context, embed)
+        self.positional_encoding = PositionCode(sizes.cells, embed)
+        count = range(sizes.layers)
         self.ffn_layers = nn.ModuleList(FeedForward(embed) for _ in count)
         self.norm_layers1 = nn.ModuleList(nn.LayerNorm(embed) for _ in count)
         self.norm_layers2 = nn.ModuleList(nn.LayerNorm(embed) for _ in count)
-        self.attn_layers = nn.ModuleList(DeformableAttention(shape) for _ in count)
+        self.attn_layers = nn.ModuleList(DeformableAttention(sizes) for _ in count)
         self.reduce_conv = nn.Sequential(
-            nn.Conv2d(shape.key_frames * embed, embed, 3, padding=1, bias=False),
+            nn.Conv2d(sizes.key_frames * embed, embed, 3, padding=1, bias=False),
             nn.BatchNorm2d(embed),
             nn.ReLU(inplace=True),
         )
@@ -144,8 +144,8 @@ class Fuser(nn.Module):
         layers = (self.attn_layers, self.norm_layers1, self.ffn_layers, self.norm_layers2)
         for attend, norm1, feed_forward, norm2 in zip(*layers, strict=True):
             # The position decides where to look, and is not part of what is passed on.
-            found = attend(query + position, image, radar, self.ref_2d)
-            query = norm2(feed_forward(norm1(query + found)))
+            attended = attend(query + position, image, radar, self.ref_2d)
+            query = norm2(feed_forward(norm1(query + attended)))
         return query.transpose(1, 2).unflatten(2, (self.cells, self.cells))
 
 

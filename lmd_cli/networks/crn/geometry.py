@@ -11,7 +11,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from lmd_cli.networks.crn.sizes import CRNShape
+from lmd_cli.config.sizes import CRNSizes
 
 #: Frustum points outside this height above the ego origin (metres) are masked.
 Z_BOUND = (-5.0, 3.0)
@@ -31,30 +31,30 @@ class Geometry:
     mask: Tensor
 
 
-def frustum(shape: CRNShape) -> Tensor:
+def frustum(sizes: CRNSizes) -> Tensor:
     """Points (u, v, depth, 1) of every image feature and depth bin, (D, h, w, 4) float32.
 
     Pixels reach from corner to corner of the image, not from centre to centre of a feature.
     """
-    height, width = shape.image_size
-    h, w = shape.feature_size
-    first, _, step = shape.depth
-    depth = first + step * torch.arange(shape.depth_bins, dtype=torch.float32)
+    height, width = sizes.image_size
+    h, w = sizes.feature_size
+    first, _, step = sizes.depth
+    depth = first + step * torch.arange(sizes.depth_bins, dtype=torch.float32)
     u = torch.linspace(0, width - 1, w)
     v = torch.linspace(0, height - 1, h)
     d, v, u = torch.meshgrid(depth, v, u, indexing="ij")  # (D, h, w) each
     return torch.stack([u, v, d, torch.ones_like(d)], dim=-1)
 
 
-def voxel_buffers(shape: CRNShape) -> dict[str, Tensor]:
+def voxel_buffers(sizes: CRNSizes) -> dict[str, Tensor]:
     """The published state's constants of the map: size and first centre (m), and counts."""
-    size = (shape.voxel, shape.voxel, Z_BOUND[1] - Z_BOUND[0])
-    lower = (-shape.extent, -shape.extent, Z_BOUND[0])
+    size = (sizes.voxel, sizes.voxel, Z_BOUND[1] - Z_BOUND[0])
+    lower = (-sizes.extent, -sizes.extent, Z_BOUND[0])
     first = [low + step / 2 for low, step in zip(lower, size, strict=True)]
     return {
         "voxel_size": torch.tensor(size),
         "voxel_coord": torch.tensor(first),
-        "voxel_num": torch.tensor([shape.cells, shape.cells, 1]),
+        "voxel_num": torch.tensor([sizes.cells, sizes.cells, 1]),
     }
 
 
@@ -86,11 +86,11 @@ def _apply(matrix: Tensor, points: Tensor) -> Tensor:
     return (matrix[..., None, None, None, :, :] @ points.unsqueeze(-1)).squeeze(-1)
 
 
-def locate(shape: CRNShape, points: Tensor, matrices: tuple[Tensor, ...]) -> Geometry:
+def locate(sizes: CRNSizes, points: Tensor, matrices: tuple[Tensor, ...]) -> Geometry:
     """Cells and height mask of every column.
 
     Args:
-        shape: extent and cells of the map.
+        sizes: extent and cells of the map.
         points: (D, h, w, 4) from :func:`frustum`.
         matrices: the other arguments of :func:`positions`.
     """
@@ -99,9 +99,9 @@ def locate(shape: CRNShape, points: Tensor, matrices: tuple[Tensor, ...]) -> Geo
     mask = (xyz[..., 2] > low) & (xyz[..., 2] < high)
     # A column lies where its top row does; truncation (not floor) takes in one cell below zero.
     xy = xyz[..., 0, :, :2].float()  # (B, S, V, D, w, 2)
-    buffers = voxel_buffers(shape)
+    buffers = voxel_buffers(sizes)
     size, first = (buffers[n][:2].to(xy) for n in ("voxel_size", "voxel_coord"))
     cell = ((xy - (first - size / 2)) / size).to(torch.int64)
-    inside = ((cell >= 0) & (cell < shape.cells)).all(-1)
-    index = cell[..., 1] * shape.cells + cell[..., 0]
-    return Geometry(torch.where(inside, index, shape.cells**2), mask)
+    inside = ((cell >= 0) & (cell < sizes.cells)).all(-1)
+    index = cell[..., 1] * sizes.cells + cell[..., 0]
+    return Geometry(torch.where(inside, index, sizes.cells**2), mask)

@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from lmd_cli.config.sizes import CRNSizes
 from lmd_cli.networks.crn.blocks import Neck
-from lmd_cli.networks.crn.sizes import CRNShape
 from lmd_cli.networks.resnet import BasicBlock, initialise, stage
 
 #: Branches of a task head and their channels, but for the heat map: one for each class.
@@ -65,14 +65,14 @@ def task_head(width: int, classes: int) -> nn.ModuleDict:
 class DetectionHead(nn.Module):
     """``head`` of the published state; runs only the branches that are asked for."""
 
-    def __init__(self, shape: CRNShape):
+    def __init__(self, sizes: CRNSizes):
         super().__init__()
-        width = shape.trunk
-        self.shared_conv = ConvNorm(4 * shape.head_neck, shape.head)
-        self.task_heads = nn.ModuleList(task_head(shape.head, len(task)) for task in shape.tasks)
-        self.trunk = Trunk(shape.embed, width, shape.trunk_blocks)
-        channels = (shape.embed, width, 2 * width, 4 * width)
-        self.neck = Neck(channels, shape.head_neck, (1, 2, 4, 8))
+        width = sizes.trunk
+        self.shared_conv = ConvNorm(4 * sizes.head_neck, sizes.head)
+        self.task_heads = nn.ModuleList(task_head(sizes.head, len(task)) for task in sizes.tasks)
+        self.trunk = Trunk(sizes.embed, width, sizes.trunk_blocks)
+        channels = (sizes.embed, width, 2 * width, 4 * width)
+        self.neck = Neck(channels, sizes.head_neck, (1, 2, 4, 8))
 
     def shared(self, fused: Tensor) -> Tensor:
         """The fused map ``(B, E, ny, nx)`` to what all task heads read, (B, head, ny, nx)."""

@@ -14,13 +14,13 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
+from lmd_cli.config.sizes import CRNSizes
 from lmd_cli.errors import ConfigError
 from lmd_cli.networks.crn.camera import ImageBranch
 from lmd_cli.networks.crn.fuser import Fuser
 from lmd_cli.networks.crn.geometry import locate
 from lmd_cli.networks.crn.head import BRANCHES, HEATMAP, DetectionHead
 from lmd_cli.networks.crn.radar import RadarBranch
-from lmd_cli.networks.crn.sizes import CRNShape
 from lmd_cli.networks.crn.view import lift_by_depth, lift_by_radar, pool
 
 Batch = Mapping[str, Any]
@@ -41,7 +41,7 @@ class CRN(nn.Module):
     frames, the current one first, and V views.
 
     Args:
-        shape: all sizes.
+        sizes: all sizes.
         boundary: where features end and the decomposition begins, one of :data:`BOUNDARIES`.
 
     Raises:
@@ -50,15 +50,15 @@ class CRN(nn.Module):
 
     modalities: tuple[str, ...] = ("camera", "radar")
 
-    def __init__(self, shape: CRNShape | None = None, *, boundary: Boundary = "product"):
+    def __init__(self, sizes: CRNSizes | None = None, *, boundary: Boundary = "product"):
         super().__init__()
         if boundary not in BOUNDARIES:
             raise ConfigError(f"CRN has no boundary {boundary!r}: choose {' or '.join(BOUNDARIES)}")
-        self.shape, self.boundary = shape or CRNShape(), boundary
-        self.backbone_img = ImageBranch(self.shape)
-        self.backbone_pts = RadarBranch(self.shape)
-        self.fuser = Fuser(self.shape)
-        self.head = DetectionHead(self.shape)
+        self.sizes, self.boundary = sizes or CRNSizes(), boundary
+        self.backbone_img = ImageBranch(self.sizes)
+        self.backbone_pts = RadarBranch(self.sizes)
+        self.fuser = Fuser(self.sizes)
+        self.head = DetectionHead(self.sizes)
 
     def forward(self, batch: Batch, outputs: Sequence[str] = ()) -> dict[str, Tensor]:
         """Predict ``outputs`` (the first class's logits if none are named); see :meth:`fuse`."""
@@ -80,6 +80,13 @@ class CRN(nn.Module):
             return features
         image, radar = self.view_transform(features, **self.geometry(batch))
         return {"camera": image, "radar": radar}
+
+    def encode_from(self, batch: Batch, modality: str) -> dict[str, Any]:
+        """The features that depend on one sensor's data: its own, or with ``fuser`` both."""
+        if self.boundary == "fuser":
+            return self.encode(batch)
+        encoder = self.encode_camera if modality == "camera" else self.encode_radar
+        return {modality: encoder(batch)}
 
     def encode_camera(self, batch: Batch) -> dict[str, Tensor]:
         """Context and depth probabilities of the images."""
@@ -107,8 +114,8 @@ class CRN(nn.Module):
         """``cells`` and ``mask`` of :class:`~lmd_cli.networks.crn.geometry.Geometry`."""
         matrices = tuple(batch[name] for name in MATRICES)
         with torch.autocast(batch["imgs"].device.type, enabled=False):
-            found = locate(self.shape, self.backbone_img.frustum, matrices)
-        return {"cells": found.cells, "mask": found.mask.to(batch["imgs"].dtype)}
+            geometry = locate(self.sizes, self.backbone_img.frustum, matrices)
+        return {"cells": geometry.cells, "mask": geometry.mask.to(batch["imgs"].dtype)}
 
     # -- fusion ---------------------------------------------------------------------------
 
@@ -134,7 +141,7 @@ class CRN(nn.Module):
         halves = []
         for x in columns:
             x = x.permute(0, 2, 3, 1).reshape(frames[0] * frames[1], -1, x.shape[1])
-            pooled = pool(x, cells.reshape(len(x), -1), self.shape.cells**2)
+            pooled = pool(x, cells.reshape(len(x), -1), self.sizes.cells**2)
             halves.append(pooled.unflatten(0, frames))
         return halves[0], halves[1]
 
@@ -155,20 +162,20 @@ class CRN(nn.Module):
             ConfigError: an output that the network does not have.
         """
         names = list(outputs) if outputs else self.output_names()[:1]
-        wanted = [self._branch(name) for name in names]
+        requested = [self._branch(name) for name in names]
         if self.boundary == "product":
             image, radar = self.view_transform(features, **constants)
         else:
             image, radar = features["camera"], features["radar"]
         fused = self.fuser(image, radar)
-        branches = list(dict.fromkeys((task, branch) for task, branch, _ in wanted))
+        branches = list(dict.fromkeys((task, branch) for task, branch, _ in requested))
         made = dict(zip(branches, self.head(fused, branches), strict=True))
-        found = {}
-        for name, (task, branch, index) in zip(names, wanted, strict=True):
+        predictions = {}
+        for name, (task, branch, index) in zip(names, requested, strict=True):
             value = made[task, branch]
             value = value if index is None else value[:, index : index + 1]
-            found[name] = torch.sigmoid(value) if name.startswith("probability.") else value
-        return found
+            predictions[name] = torch.sigmoid(value) if name.startswith("probability.") else value
+        return predictions
 
     def forward_up(self, values: Tensor) -> Tensor:
         """Maps (..., y to the left, x forward) as (..., forward, right)."""
@@ -176,9 +183,9 @@ class CRN(nn.Module):
 
     def output_names(self) -> list[str]:
         """``heatmap.CLASS`` (logits) and ``probability.CLASS``, and the branches of every task."""
-        classes = [name for task in self.shape.tasks for name in task]
+        classes = [name for task in self.sizes.tasks for name in task]
         branches = [
-            f"task{k}.{b}" for k in range(len(self.shape.tasks)) for b in (*BRANCHES, HEATMAP)
+            f"task{k}.{b}" for k in range(len(self.sizes.tasks)) for b in (*BRANCHES, HEATMAP)
         ]
         kinds = ("heatmap", "probability")
         return [*(f"{kind}.{name}" for kind in kinds for name in classes), *branches]
@@ -199,27 +206,27 @@ class CRN(nn.Module):
         kind, _, name = output.partition(".")
         if kind.startswith("task"):
             return int(kind.removeprefix("task")), name, None
-        task = next(k for k, names in enumerate(self.shape.tasks) if name in names)
-        return task, HEATMAP, self.shape.tasks[task].index(name)
+        task = next(k for k, names in enumerate(self.sizes.tasks) if name in names)
+        return task, HEATMAP, self.sizes.tasks[task].index(name)
 
     # -- weights --------------------------------------------------------------------------
 
     def explain_mismatch(self, state: Mapping[str, Tensor]) -> str | None:
         """Says that a checkpoint is of another backbone depth or number of key frames."""
-        found = backbone_of(state)
-        if found is not None and found != self.shape.backbone:
+        backbone = backbone_of(state)
+        if backbone is not None and backbone != self.sizes.backbone:
             return (
-                f"these are weights of a CRN with a ResNet-{found} image backbone, the config says "
-                f"{self.shape.backbone} (model.backbone)"
+                f"these are weights of a CRN with a ResNet-{backbone} image backbone, the config "
+                f"says {self.sizes.backbone} (model.backbone)"
             )
         weight = state.get("fuser.reduce_conv.0.weight")
         if weight is None or weight.dim() != 4 or weight.shape[1] % weight.shape[0]:
             return None
         frames = weight.shape[1] // weight.shape[0]
-        if frames != self.shape.key_frames:
+        if frames != self.sizes.key_frames:
             return (
                 f"these are weights of a CRN that fuses {frames} key frames, the config says "
-                f"{self.shape.key_frames} (model.key_frames)"
+                f"{self.sizes.key_frames} (model.key_frames)"
             )
         return None
 

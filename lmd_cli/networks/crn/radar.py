@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from lmd_cli.config.sizes import STRIDE, CRNSizes
 from lmd_cli.networks.crn.blocks import NECK_EPS, Neck, conv_norm_relu
-from lmd_cli.networks.crn.sizes import STRIDE, CRNShape
 
 #: Values of a point: image column (pixels), depth (m), height (always 1), rcs, speed.
 POINT_VALUES = 5
@@ -36,13 +36,13 @@ class Pillars:
 class PillarGrid:
     """The cells that points are gathered in: half an image feature wide, half a depth bin deep."""
 
-    def __init__(self, shape: CRNShape):
-        first, last, step = shape.depth
+    def __init__(self, sizes: CRNSizes):
+        first, last, step = sizes.depth
         self.size = (STRIDE / 2, step / 2, HEIGHT)
         self.lower = (0.0, first, 0.0)
-        columns, rows = shape.image_size[1] * 2 // STRIDE, round((last - first) / (step / 2))
+        columns, rows = sizes.image_size[1] * 2 // STRIDE, round((last - first) / (step / 2))
         self.counts = (columns, rows, 1)
-        self.max_points, self.max_pillars = shape.pillar_points, shape.max_pillars
+        self.max_points, self.max_pillars = sizes.pillar_points, sizes.max_pillars
 
     @property
     def rows_columns(self) -> tuple[int, int]:
@@ -123,9 +123,9 @@ class PillarLayer(nn.Module):
 class PillarEncoder(nn.Module):
     """Features of pillars: offsets from the pillar's centre (twice), rcs and speed."""
 
-    def __init__(self, shape: CRNShape):
+    def __init__(self, sizes: CRNSizes):
         super().__init__()
-        inner, outer = shape.pillar
+        inner, outer = sizes.pillar
         # Upstream halves the first layer's width, because it returns slots and maximum together.
         half = inner // 2
         decorated = POINT_VALUES + 3
@@ -135,7 +135,7 @@ class PillarEncoder(nn.Module):
                 PillarLayer(2 * half, outer, last=True),
             ]
         )
-        self.grid = PillarGrid(shape)
+        self.grid = PillarGrid(sizes)
 
     def forward(self, pillars: Pillars) -> Tensor:
         """(M, channels)."""
@@ -159,12 +159,12 @@ class PillarEncoder(nn.Module):
 class RadarBackbone(nn.Module):
     """Three stages of 3x3 convolutions with bias and reflected borders, strides 1, 2, 4."""
 
-    def __init__(self, shape: CRNShape):
+    def __init__(self, sizes: CRNSizes):
         super().__init__()
-        channels = shape.pillar[1]
+        channels = sizes.pillar[1]
         stages = []
         for i, (width, count) in enumerate(
-            zip(shape.radar_widths, shape.radar_layers, strict=True)
+            zip(sizes.radar_widths, sizes.radar_layers, strict=True)
         ):
             layers = _radar_conv(channels, width, stride=1 if i == 0 else 2)
             for _ in range(count):
@@ -191,13 +191,13 @@ def _radar_conv(in_channels: int, channels: int, stride: int = 1) -> list[nn.Mod
 class RadarBranch(nn.Module):
     """``backbone_pts`` of the published state."""
 
-    def __init__(self, shape: CRNShape):
+    def __init__(self, sizes: CRNSizes):
         super().__init__()
-        self.pts_voxel_encoder = PillarEncoder(shape)
-        self.pts_backbone = RadarBackbone(shape)
-        self.pts_neck = Neck(shape.radar_widths, shape.radar_neck, (0.5, 1, 2), transposed=False)
-        joined = 3 * shape.radar_neck
-        self.pred_context = _prediction(joined, shape.context)
+        self.pts_voxel_encoder = PillarEncoder(sizes)
+        self.pts_backbone = RadarBackbone(sizes)
+        self.pts_neck = Neck(sizes.radar_widths, sizes.radar_neck, (0.5, 1, 2), transposed=False)
+        joined = 3 * sizes.radar_neck
+        self.pred_context = _prediction(joined, sizes.context)
         self.pred_occupancy = _prediction(joined, 1)
 
     def forward(self, points: Tensor) -> tuple[Tensor, Tensor]:

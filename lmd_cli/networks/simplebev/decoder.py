@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
+from lmd_cli.config.sizes import SimpleBEVSizes
 from lmd_cli.networks.resnet import BasicBlock, initialise, stage
 from lmd_cli.networks.simplebev.blocks import UpsamplingAdd, head
-from lmd_cli.networks.simplebev.sizes import SimpleBEVWidths
 
 #: Which module computes which output; ``raw_feat`` is what all of them read.
 HEADS = {
@@ -22,7 +22,7 @@ HEADS = {
 class Decoder(nn.Module):
     """From the fused bird's-eye view to the outputs that are asked for."""
 
-    def __init__(self, widths: SimpleBEVWidths):
+    def __init__(self, widths: SimpleBEVSizes):
         super().__init__()
         latent, width, blocks = widths.latent, widths.decoder, widths.decoder_blocks
         self.first_conv = nn.Conv2d(latent, width, 7, 2, padding=3, bias=False)

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from lmd_cli.config.sizes import Encoder, SimpleBEVSizes
 from lmd_cli.networks.resnet import Bottleneck, initialise, stage
 from lmd_cli.networks.simplebev.blocks import UpsamplingConcat
-from lmd_cli.networks.simplebev.sizes import Encoder, SimpleBEVWidths
 
 
 class ImageEncoder(nn.Module):
@@ -16,7 +16,7 @@ class ImageEncoder(nn.Module):
     is how the published checkpoints name it.
     """
 
-    def __init__(self, encoder: Encoder, widths: SimpleBEVWidths):
+    def __init__(self, encoder: Encoder, widths: SimpleBEVSizes):
         super().__init__()
         stem, blocks = widths.stem, widths.blocks_of(encoder)
         self.backbone = nn.Sequential(

@@ -15,11 +15,11 @@ import torch
 from torch import Tensor, nn
 
 from lmd_cli.config.models import MODALITIES
+from lmd_cli.config.sizes import ENCODER_BLOCKS, Encoder, SimpleBEVSizes
 from lmd_cli.errors import ConfigError
 from lmd_cli.geometry import Grid
 from lmd_cli.networks.simplebev.decoder import HEADS, Decoder
 from lmd_cli.networks.simplebev.encoder import ImageEncoder
-from lmd_cli.networks.simplebev.sizes import ENCODER_BLOCKS, Encoder, SimpleBEVWidths
 from lmd_cli.networks.simplebev.unprojection import unproject
 from lmd_cli.networks.simplebev.voxels import occupancy, point_features
 from lmd_cli.runtime.cuda_graphs import Graph
@@ -57,11 +57,11 @@ class SimpleBEV(nn.Module):
         grid: Grid,
         encoder: Encoder = "res101",
         radar: Radar = "metaradar",
-        widths: SimpleBEVWidths | None = None,
+        widths: SimpleBEVSizes | None = None,
     ):
         super().__init__()
         self.modalities, self.grid = tuple(modalities), grid
-        self.radar, self.widths = radar, widths or SimpleBEVWidths()
+        self.radar, self.widths = radar, widths or SimpleBEVSizes()
         check_choice("modalities", self.modalities, MODALITIES)
         check_choice("encoder", encoder, tuple(ENCODER_BLOCKS))
         check_choice("radar", radar, ("metaradar", "occupancy"))
@@ -121,12 +121,16 @@ class SimpleBEV(nn.Module):
         Returns:
             ``(B, channels, Z, X)`` for each modality, channels as in :meth:`channels`.
         """
+        return {n: x for name in self.modalities for n, x in self.encode_from(batch, name).items()}
+
+    def encode_from(self, batch: Batch, modality: str) -> dict[str, Tensor]:
+        """The features that depend on one sensor's data: its own; see :meth:`encode`."""
         encoders = {
             "camera": self.encode_camera,
             "radar": self.encode_radar,
             "lidar": self.encode_lidar,
         }
-        return {name: encoders[name](batch) for name in self.modalities}
+        return {modality: encoders[modality](batch)}
 
     def encoders(self) -> list[nn.Module]:
         """The modules that run on one sensor alone."""

@@ -1,4 +1,4 @@
-"""What figures are drawn from: images with boxes and points, maps with vehicles, a colour bar."""
+"""Drawing primitives of figures: images with boxes and points, maps with vehicles, a colour bar."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from matplotlib.ticker import FixedLocator
 from lmd_cli.evaluation.ground.decisive import Decisive
 from lmd_cli.report.figures.projection import Overlay
 from lmd_cli.report.figures.scene import ROWS, Scene, arranged
-from lmd_cli.report.figures.styles import Look, Map
+from lmd_cli.report.figures.styles import Map, MapStyle
 
 Format = Literal["png", "svg", "pdf"]
 DPI = 150
@@ -45,7 +45,7 @@ SETTINGS: dict[str, Any] = {
 
 
 @contextmanager
-def own_settings() -> Iterator[None]:
+def figure_settings() -> Iterator[None]:
     """matplotlib's defaults and ours, whatever the user's are."""
     settings: dict[Any, Any] = dict(matplotlib.rcParamsDefault)
     settings.update(SETTINGS)
@@ -99,8 +99,8 @@ def _overlay(axes: Axes, over: Overlay, size: Sequence[int]) -> None:
     axes.add_collection(LineCollection(list(over.segments), colors=BOX, linewidths=0.6))
     if len(over.points):
         right, down = over.points.T
-        look: dict[str, Any] = {"cmap": DEPTH, "vmin": 0, "vmax": FAR, "linewidths": 0}
-        axes.scatter(right, down, s=SIZES.get(over.sensor, 3), c=over.depth, **look)
+        depth_style: dict[str, Any] = {"cmap": DEPTH, "vmin": 0, "vmax": FAR, "linewidths": 0}
+        axes.scatter(right, down, s=SIZES.get(over.sensor, 3), c=over.depth, **depth_style)
     axes.set_xlim(-0.5, width - 0.5)
     axes.set_ylim(height - 0.5, -0.5)
 
@@ -154,16 +154,16 @@ def draw_marks(axes: Axes, marks: Sequence[Decisive]) -> None:
         )
 
 
-def draw_bar(figure: Figure, look: Look, place: tuple[float, float, float, float]) -> None:
+def draw_bar(figure: Figure, map_style: MapStyle, place: tuple[float, float, float, float]) -> None:
     """The scale that the panels share, if they do."""
-    if not look.unit:
+    if not map_style.unit:
         return
     axes = figure.add_axes(place)
-    shown = ScalarMappable(Normalize(look.low, look.high), look.colours(""))
+    shown = ScalarMappable(Normalize(map_style.low, map_style.high), map_style.colours(""))
     bar = figure.colorbar(shown, cax=axes, orientation="horizontal")
     bar.outline.set_linewidth(0.5)  # type: ignore[operator]
     axes.tick_params(length=2, width=0.6, pad=1.5, labelsize=8)
-    axes.set_title(look.unit, fontsize=8.5, pad=2)
+    axes.set_title(map_style.unit, fontsize=8.5, pad=2)
 
 
 def _ego(axes: Axes, ego: tuple[float, float, float]) -> None:

@@ -17,7 +17,7 @@ from lmd_cli.report.figures.axes import (
     draw_marks,
     draw_vehicles,
     figure_bytes,
-    own_settings,
+    figure_settings,
 )
 from lmd_cli.report.figures.scene import Scene
 from lmd_cli.report.figures.sheet import (
@@ -30,7 +30,7 @@ from lmd_cli.report.figures.sheet import (
     make_sheet,
     title_size,
 )
-from lmd_cli.report.figures.styles import Look, Style, from_white, make_look, part_title
+from lmd_cli.report.figures.styles import MapStyle, Style, from_white, make_map_style, part_title
 
 #: Of a grid, inches: between two rows (axes of the one above, titles of the maps, the row's title),
 #: from a row to its title, and for the axis between images and maps.
@@ -45,9 +45,9 @@ def decomposition_figure(scene: Scene, style: Style = "positive", form: Format =
     Returns:
         a file: the same bytes for the same scene.
     """
-    with own_settings():
-        look = make_look(style, [scene.total, *scene.parts.values()])
-        return figure_bytes(_single(scene, look), form)
+    with figure_settings():
+        map_style = make_map_style(style, [scene.total, *scene.parts.values()])
+        return figure_bytes(_single(scene, map_style), form)
 
 
 def grid_figure(scenes: Sequence[Scene], style: Style = "positive", form: Format = "png") -> bytes:
@@ -56,23 +56,23 @@ def grid_figure(scenes: Sequence[Scene], style: Style = "positive", form: Format
     The scenes must have the same parts.
     """
     maps = [m for scene in scenes for m in (scene.total, *scene.parts.values())]
-    with own_settings():
-        return figure_bytes(_grid(scenes, make_look(style, maps)), form)
+    with figure_settings():
+        return figure_bytes(_grid(scenes, make_map_style(style, maps)), form)
 
 
-def _single(scene: Scene, look: Look) -> Figure:
+def _single(scene: Scene, map_style: MapStyle) -> Figure:
     """The whole figure."""
-    panels, bar = 2 + len(scene.parts), bool(look.unit)
-    sheet = make_sheet(scene, panels, scene.title, _text([scene], look), bar)
-    for axes in _maps(sheet.figure, sheet.cells, scene, look, title_size(WIDTH / panels)):
+    panels, bar = 2 + len(scene.parts), bool(map_style.unit)
+    sheet = make_sheet(scene, panels, scene.title, _text([scene], map_style), bar)
+    for axes in _maps(sheet.figure, sheet.cells, scene, map_style, title_size(WIDTH / panels)):
         axes.set_xlabel("right (m)", labelpad=1)
-    draw_bar(sheet.figure, look, bar_place(sheet.figure))
+    draw_bar(sheet.figure, map_style, bar_place(sheet.figure))
     return sheet.figure
 
 
-def _grid(scenes: Sequence[Scene], look: Look) -> Figure:
+def _grid(scenes: Sequence[Scene], map_style: MapStyle) -> Figure:
     """Rows of images, ground truth, prediction, parts."""
-    panels, text, bar = 2 + len(scenes[0].parts), _text(scenes, look), bool(look.unit)
+    panels, text, bar = 2 + len(scenes[0].parts), _text(scenes, map_style), bool(map_style.unit)
     panel = (WIDTH - AXIS) / (panels + IMAGES)
     cells = _grid_cells(scenes, panels, panel, footer_height(text, bar))
     figure = cells.figure
@@ -81,14 +81,14 @@ def _grid(scenes: Sequence[Scene], look: Look) -> Figure:
     for number, scene in enumerate(scenes):
         draw_images(figure, cells[number, 0], scene, large=False)
         places = [cells[number, 2 + i] for i in range(panels)]
-        for axes in _maps(figure, places, scene, look, title_size(panel)):
+        for axes in _maps(figure, places, scene, map_style, title_size(panel)):
             if number + 1 == len(scenes):
                 axes.set_xlabel("right (m)", labelpad=1)
         box = cells[number, 0].get_position(figure)
         place = (box.x0, box.y1 + ABOVE / height)
         figure.text(*place, scene.title, fontsize=7.8, va="bottom", parse_math=False)
     draw_footer(figure, text, bar)
-    draw_bar(figure, look, bar_place(figure))
+    draw_bar(figure, map_style, bar_place(figure))
     return figure
 
 
@@ -118,7 +118,7 @@ def _grid_cells(scenes: Sequence[Scene], panels: int, panel: float, below: float
 
 
 def _maps(
-    figure: Figure, cells: Sequence[SubplotSpec], scene: Scene, look: Look, size: float
+    figure: Figure, cells: Sequence[SubplotSpec], scene: Scene, map_style: MapStyle, size: float
 ) -> list[Axes]:
     """Ground truth, fused prediction and parts, with titles of a size in points."""
     first = figure.add_subplot(cells[0])
@@ -130,9 +130,9 @@ def _maps(
     axes = [first]
     for cell, (name, values) in zip(cells[1:], shown, strict=True):
         panel = figure.add_subplot(cell)
-        coloured, note = look.values(values)
-        draw_map(panel, scene, coloured, look.colours(name), (look.low, look.high))
-        draw_vehicles(panel, scene, look.outline)
+        coloured, note = map_style.values(values)
+        draw_map(panel, scene, coloured, map_style.colours(name), (map_style.low, map_style.high))
+        draw_vehicles(panel, scene, map_style.outline)
         draw_marks(panel, [m for m in scene.marks if name in ("prediction", m.sensor)])
         panel.set_title(f"{part_title(name)}{note}", fontsize=size, pad=4, parse_math=False)
         panel.set_yticklabels([])
@@ -140,12 +140,12 @@ def _maps(
     return axes
 
 
-def _text(scenes: Sequence[Scene], look: Look) -> list[str]:
+def _text(scenes: Sequence[Scene], map_style: MapStyle) -> list[str]:
     """What is to be seen, how it is coloured, and the shared scale."""
     parts, criterion = " + ".join(map(part_title, scenes[0].parts)), scenes[0].criterion
     cut = "" if criterion.peak else " Ground truth: their corners cut down to whole cells."
     lines = [
-        f"{look.statement} Prediction = {parts}, cell by cell. Axes in metres, forward is up; "
+        f"{map_style.statement} Prediction = {parts}, cell by cell. Axes in metres, forward is up; "
         "triangle: ego vehicle.",
         f"Outlines: annotated vehicles{image_note(scenes)}.{cut}",
     ]

@@ -1,4 +1,4 @@
-"""Figure 5: what a layer's activations, and each sensor's part of them, give to a region."""
+"""Figure 5: class activation maps of a layer, in all and of each sensor's part."""
 
 from __future__ import annotations
 
@@ -10,7 +10,13 @@ from torch import Tensor
 
 from lmd_cli.attribution.cam import ActivationMaps, Method, on_grid
 from lmd_cli.evaluation.ground.plane import Array
-from lmd_cli.report.figures.axes import Format, draw_map, draw_vehicles, figure_bytes, own_settings
+from lmd_cli.report.figures.axes import (
+    Format,
+    draw_map,
+    draw_vehicles,
+    figure_bytes,
+    figure_settings,
+)
 from lmd_cli.report.figures.scene import Scene
 from lmd_cli.report.figures.sheet import WIDTH, image_note, make_sheet, title_size
 from lmd_cli.report.figures.styles import Map, from_white, part_title, positive_normalised
@@ -48,7 +54,7 @@ def _picture(
 ) -> bytes:
     """Images above; prediction, the layer's map, and each sensor's map below."""
     top = max(float(values.max()) for _, _, values in panels)
-    with own_settings():
+    with figure_settings():
         title = f"{scene.title}, layer {request.layer}"
         text = _text(scene, maps, corners, top)
         sheet = make_sheet(scene, 1 + len(panels), title, text, False)
@@ -72,7 +78,7 @@ def _picture(
 
 
 def _name(request: CamRequest) -> str:
-    """``Seg-Grad-CAM`` and its kin where the score is of some cells only."""
+    """``Seg-Grad-CAM`` or a variant where the score is of some cells only."""
     somewhere = request.region is not None or request.target is not None
     return f"{'Seg-' if somewhere else ''}{NAMES[request.method]}"
 

@@ -13,8 +13,8 @@ from matplotlib.figure import Figure
 from torch import Tensor
 
 from lmd_cli.evaluation.decomposed_sample import SampleDecomposition
-from lmd_cli.report.figures.axes import DPI, Format, draw_bar, figure_bytes, own_settings
-from lmd_cli.report.figures.styles import COLOURS, Look, Map, Style, from_white, make_look
+from lmd_cli.report.figures.axes import DPI, Format, draw_bar, figure_bytes, figure_settings
+from lmd_cli.report.figures.styles import COLOURS, Map, MapStyle, Style, from_white, make_map_style
 
 WIDTH = 13.0
 #: Inches above and below the panels, and for each panel of numbers.
@@ -63,20 +63,20 @@ def view_of(split: SampleDecomposition) -> View:
     )
 
 
-def own_figure(views: Sequence[View], style: Style = "positive", form: Format = "png") -> bytes:
+def generic_figure(views: Sequence[View], style: Style = "positive", form: Format = "png") -> bytes:
     """One sample, or several below each other; the colours' scales are shared by all.
 
     The views must be of the same shape and have the same parts. Numbers are drawn as bars,
     whatever the style.
     """
-    with own_settings():
+    with figure_settings():
         if views[0].total.ndim == 1:
             return figure_bytes(_bars(views), form)
-        look = make_look(style, [m for v in views for m in (v.total, *v.parts.values())])
-        return figure_bytes(_maps(views, look), form)
+        map_style = make_map_style(style, [m for v in views for m in (v.total, *v.parts.values())])
+        return figure_bytes(_maps(views, map_style), form)
 
 
-def _maps(views: Sequence[View], look: Look) -> Figure:
+def _maps(views: Sequence[View], map_style: MapStyle) -> Figure:
     """One row for each view."""
     rows, columns = views[0].total.shape
     count = max(len(view.panels) for view in views)
@@ -91,34 +91,34 @@ def _maps(views: Sequence[View], look: Look) -> Figure:
         grid = figure.add_gridspec(1, count, left=0.04, right=0.99, wspace=0.08, **span)
         for i, (name, values) in enumerate(view.panels):
             axes = figure.add_subplot(grid[0, i])
-            _map(axes, name, values, look, alias(view.parts, name))
+            _map(axes, name, values, map_style, alias(view.parts, name))
             if i:
                 axes.set_yticklabels([])
     lines = [
-        f"{_statement(look)} Prediction = {' + '.join(views[0].parts)}, pixel by pixel. "
+        f"{_statement(map_style)} Prediction = {' + '.join(views[0].parts)}, pixel by pixel. "
         "Axes in pixels, the first row on top."
     ]
     footer(figure, lines, height)
-    unit = "output" if look.unit == "logit" else look.unit
-    draw_bar(figure, replace(look, unit=unit), (0.83, 0.36 / height, 0.155, 0.1 / height))
+    unit = "output" if map_style.unit == "logit" else map_style.unit
+    draw_bar(figure, replace(map_style, unit=unit), (0.83, 0.36 / height, 0.155, 0.1 / height))
     return figure
 
 
-def _map(axes: Axes, name: str, values: Map, look: Look, alias: str) -> None:
+def _map(axes: Axes, name: str, values: Map, map_style: MapStyle, alias: str) -> None:
     if name == TRUTH:
         coloured, note, colours, limits = values, "", from_white(""), (0.0, 1.0)
     else:
-        coloured, note = look.values(values)
-        colours, limits = look.colours(alias), (look.low, look.high)
+        coloured, note = map_style.values(values)
+        colours, limits = map_style.colours(alias), (map_style.low, map_style.high)
     axes.imshow(coloured, cmap=colours, vmin=limits[0], vmax=limits[1], interpolation="nearest")
     axes.set_title(f"{name}{note}", fontsize=9.5, pad=4, parse_math=False)
     axes.tick_params(length=2, width=0.6, pad=2, labelsize=8)
 
 
-def _statement(look: Look) -> str:
+def _statement(map_style: MapStyle) -> str:
     """As in the figures on the ground, without vehicles."""
-    if look.style != "signed":
-        return look.statement
+    if map_style.style != "signed":
+        return map_style.statement
     return "Teal: positive; brown: negative. One scale for all maps."
 
 

@@ -10,12 +10,12 @@ from matplotlib.patches import Polygon
 
 from lmd_cli.evaluation.decomposed_sample import SampleDecomposition
 from lmd_cli.evaluation.ground.plane import Array
-from lmd_cli.report.figures.axes import DPI, Format, figure_bytes, own_settings
+from lmd_cli.report.figures.axes import DPI, Format, figure_bytes, figure_settings
 from lmd_cli.report.figures.generic import FOOTER, HEADER, WIDTH, alias, footer, title, view_of
 from lmd_cli.report.figures.styles import Map, from_white, positive_normalised
 
 
-def own_picture(
+def generic_picture(
     split: SampleDecomposition,
     panels: Sequence[tuple[str, str, Map]],
     corners: Array | None,
@@ -40,7 +40,7 @@ def own_picture(
         drawn.append((alias(view.parts, name), peak, values / (top or 1.0)))
     rows, columns = view.total.shape
     height = min(WIDTH / len(drawn) * rows / columns, 8.0) + HEADER + FOOTER
-    with own_settings():
+    with figure_settings():
         figure = Figure(figsize=(WIDTH, height), dpi=DPI, facecolor="white")
         title(figure, view, 1.0, height)
         cells = figure.add_gridspec(

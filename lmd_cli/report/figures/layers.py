@@ -1,4 +1,4 @@
-"""The layer story of one sample as a figure: whose signal it is after each operation."""
+"""The figure of one sample's layers: each part's share after each operation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lmd_cli.decomposition import OperationRecord
-from lmd_cli.report.figures.axes import DPI, Format, figure_bytes, own_settings
+from lmd_cli.report.figures.axes import DPI, Format, figure_bytes, figure_settings
 from lmd_cli.report.figures.styles import COLOURS, OTHER
 from lmd_cli.report.page.svg_charts import stage_of
 
@@ -25,7 +25,7 @@ def layers_figure(operations: Sequence[OperationRecord], title: str, form: Forma
     """Stacked shares of the parts' L2 norms, from the fusion (left) to the output (right)."""
     names = list(dict.fromkeys(name for record in operations for name in record.shares))
     shares = np.array([[r.shares.get(name, 0.0) for r in operations] for name in names])
-    with own_settings():
+    with figure_settings():
         figure = Figure(figsize=(WIDTH, 3.6), dpi=DPI, facecolor="white")
         axes = figure.add_axes((LEFT / WIDTH, 0.27, 0.94, 0.58))
         floor = np.zeros(len(operations))

@@ -114,14 +114,14 @@ def sample_overlays(
     else:
         points = tensors.get("lidar_xyz", np.zeros((0, 3)))
     sensor = "lidar" if "lidar_xyz" in tensors and "radar_xyz" not in tensors else "radar"
-    found = {
+    overlays = {
         name: overlay(boxes, points, pix_T_cam, map_T_cam, (height, width), sensor)
         for name, (pix_T_cam, map_T_cam) in views.items()
     }
     seen = pixels or {}
-    return found | {
-        name: replace(found[name], points=seen[name][:, :2], depth=seen[name][:, 2])
-        for name in found
+    return overlays | {
+        name: replace(overlays[name], points=seen[name][:, :2], depth=seen[name][:, 2])
+        for name in overlays
         if name in seen
     }
 

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 
 from lmd_cli.evaluation.randomisation import SanityRow
-from lmd_cli.report.figures.axes import DPI, figure_bytes, own_settings
+from lmd_cli.report.figures.axes import DPI, figure_bytes, figure_settings
 from lmd_cli.report.figures.scores import OUTLINE
 from lmd_cli.report.figures.styles import COLOURS
 
@@ -25,7 +25,7 @@ def sanity_table(rows: Sequence[SanityRow]) -> tuple[list[str], list[list[str]]]
 
 def sanity_png(rows: Sequence[SanityRow]) -> bytes:
     """PCC (lines) and rank correlation of magnitudes (dashed) of each part over the steps."""
-    with own_settings():
+    with figure_settings():
         figure = Figure(figsize=(8.0, 4.2), dpi=DPI, layout="constrained")
         axes = figure.subplots()
         for part in dict.fromkeys(row.part for row in rows):

@@ -1,4 +1,4 @@
-"""What a figure shows of one sample, whatever network and data set it comes from."""
+"""The content of a figure of one sample, independent of network and data set."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmd_cli.evaluation.decomposed_sample import SampleDecomposition, truth_name
-from lmd_cli.evaluation.ground.decisive import Criterion, Decisive, criterion_of, decisive_places
+from lmd_cli.evaluation.ground.decisive import Decisive, decisive_places
+from lmd_cli.evaluation.ground.detection import Criterion
 from lmd_cli.evaluation.ground.plane import Plane, plane_of
 from lmd_cli.evaluation.ground.vehicles import outline
 from lmd_cli.report.figures.projection import Overlay, sample_overlays
@@ -75,7 +76,7 @@ def scene_of(split: SampleDecomposition) -> Scene:
     plane, known = plane_of(split.config), split.ground_truth
     truth = f"ground truth{' (cars)' if truth_name(split.config) == 'cars' else ''}"
     outlines = [outline(box) for box in split.boxes]
-    criterion = criterion_of(split.config.model.output)
+    criterion = split.criterion
     tensors = {name: value.numpy() for name, value in split.sample.tensors.items()}
     return Scene(
         images=split.pictures,

@@ -9,20 +9,26 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lmd_cli.evaluation.scoring import Score
-from lmd_cli.report.figures.axes import DPI, figure_bytes, own_settings
+from lmd_cli.report.figures.axes import DPI, figure_bytes, figure_settings
 from lmd_cli.report.figures.styles import COLOURS
 
 TITLES = {
     "auroc_all": "AUROC, all",
     "auroc_detected": "AUROC, detected",
     "rank_correlation": "rank correlation",
+    "auroc_intervention": "AUROC, intervention",
+    "auroc_lost": "AUROC, lost",
+    "rank_correlation_intervention": "rank correlation, drop",
     "bias_share": "share of the bias",
 }
 #: What a method without any knowledge gets.
-CHANCE = {"auroc_all": 0.5, "auroc_detected": 0.5, "rank_correlation": 0.0}
+CHANCE = {
+    **dict.fromkeys(("auroc_all", "auroc_detected", "auroc_intervention", "auroc_lost"), 0.5),
+    **dict.fromkeys(("rank_correlation", "rank_correlation_intervention"), 0.0),
+}
 OUTLINE = "#8a8a8a"
 LMD = COLOURS["camera"]
-RIVAL = COLOURS["radar"]
+BASELINE = COLOURS["radar"]
 
 Scores = Mapping[str, Sequence[Score]]
 
@@ -50,9 +56,9 @@ def score_table(
     """
     header = ["method", *_titles(scores), "s/sample", "x plain"]
     rows = []
-    for name, found in scores.items():
+    for name, values in scores.items():
         cost = [f"{seconds[name]:.3f}", f"{seconds[name] / plain_seconds:.1f}"]
-        rows.append([name, *map(_entry, found), *cost])
+        rows.append([name, *map(_entry, values), *cost])
     return header, rows
 
 
@@ -77,7 +83,7 @@ def score_png(scores: Scores) -> bytes:
     Returns:
         a PNG: the same bytes for the same scores.
     """
-    with own_settings():
+    with figure_settings():
         return figure_bytes(_draw(scores), "png")
 
 
@@ -90,22 +96,22 @@ def _draw(scores: Scores) -> Figure:
     )
     axes = figure.subplots(1, max(1, len(titles)), sharey=True, squeeze=False)[0]
     for i, (panel, heading) in enumerate(zip(axes, titles, strict=False)):
-        _panel(panel, heading, [(name, found[i]) for name, found in scores.items()])
+        _panel(panel, heading, [(name, values[i]) for name, values in scores.items()])
     if len(axes):
         axes[0].set_yticks(range(len(scores)), list(scores))
         axes[0].invert_yaxis()
     return figure
 
 
-def _panel(axes: Axes, heading: str, found: Sequence[tuple[str, Score]]) -> None:
+def _panel(axes: Axes, heading: str, values: Sequence[tuple[str, Score]]) -> None:
     axes.set_title(heading)
-    for row, (name, score) in enumerate(found):
-        colour = LMD if name.startswith("lmd") else RIVAL
+    for row, (name, score) in enumerate(values):
+        colour = LMD if name.startswith("lmd") else BASELINE
         interval = score.interval
         if not math.isnan(interval.low):
             axes.plot([interval.low, interval.high], [row, row], color=colour, lw=1.6, alpha=0.6)
         axes.plot([interval.estimate], [row], "o", color=colour, ms=4)
-    if found and found[0][1].name in CHANCE:
-        axes.axvline(CHANCE[found[0][1].name], color=OUTLINE, lw=0.8, ls=":")
+    if values and values[0][1].name in CHANCE:
+        axes.axvline(CHANCE[values[0][1].name], color=OUTLINE, lw=0.8, ls=":")
     axes.grid(axis="x", lw=0.3, color=OUTLINE)
     axes.set_axisbelow(True)

@@ -32,7 +32,7 @@ QUANTILE = 0.999
 
 
 @dataclass(frozen=True)
-class Look:
+class MapStyle:
     """How maps are shown.
 
     Attributes:
@@ -60,26 +60,28 @@ def part_title(name: str) -> str:
     return TITLES.get(name, name)
 
 
-def make_look(style: Style, maps: Iterable[Map]) -> Look:
-    """A look whose scale is shared by all the maps of a figure."""
+def make_map_style(style: Style, maps: Iterable[Map]) -> MapStyle:
+    """A style whose scale is shared by all the maps of a figure."""
     if style == "positive":
         statement = (
             "Each map shows its positive values, divided by its own maximum (in brackets, logits)."
         )
-        return Look(style, statement, _positive, from_white, 0.0, 1.0, "", "#8a8a8a")
+        return MapStyle(style, statement, _positive, from_white, 0.0, 1.0, "", "#8a8a8a")
     if style == "sigmoid":
         statement = (
             "Each map shows the sigmoid of its logits; 0.5 is no evidence. One scale for all."
         )
         colours = matplotlib.colormaps["cividis"]
-        return Look(style, statement, _sigmoid, lambda _: colours, 0.0, 1.0, "sigmoid", "#ffffff")
+        return MapStyle(
+            style, statement, _sigmoid, lambda _: colours, 0.0, 1.0, "sigmoid", "#ffffff"
+        )
     limit = signed_limit(maps)
     statement = (
         "Teal: logits for a vehicle; brown: against. One scale for all maps; "
         f"{1 - QUANTILE:.1%} of the cells lie beyond its ends."
     )
     colours = matplotlib.colormaps["BrBG"]
-    return Look(
+    return MapStyle(
         style, statement, lambda v: (v, ""), lambda _: colours, -limit, limit, "logit", "#303030"
     )
 

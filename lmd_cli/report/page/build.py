@@ -1,4 +1,4 @@
-"""The page: one HTML file with everything inside, no network, safe against what data says.
+"""Builds a run's page: one HTML file without network access, with all its text escaped.
 
 Every text goes through Jinja's escaping, data for scripts through its JSON filter, and a content
 security policy lets nothing run but the page's own scripts, by their hashes.
@@ -17,7 +17,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from lmd_cli.errors import RunError
-from lmd_cli.evaluation.ground.decisive import criterion_of
+from lmd_cli.evaluation.ground.detection import criterion_of
 from lmd_cli.report.figures.styles import part_title
 from lmd_cli.report.page.figures import page_figures
 from lmd_cli.report.page.svg_charts import WIDTH, Bar, Group, bars, chart_width, layer_story, slot
@@ -34,12 +34,12 @@ VARIANT_SLOTS = (7, 5, 6, 4)
 LARGEST = 15_000_000
 
 
-def build_page(run: RunResults, found: Survey | None) -> bytes:
+def build_page(run: RunResults, survey: Survey | None) -> bytes:
     """The page as UTF-8 bytes: the same for the same files.
 
     Args:
         run: what the evaluation found.
-        found: the survey of its samples; without it there are no maps, layers and vehicles.
+        survey: the survey of its samples; without it there are no maps, layers and vehicles.
 
     Raises:
         RunError: the page would be larger than :data:`LARGEST` with the maps of one sample. Of
@@ -54,10 +54,10 @@ def build_page(run: RunResults, found: Survey | None) -> bytes:
     css, *scripts = (_own(environment, name) for name in ("style.css", *SCRIPTS))
     template = environment.get_template("page.html.j2")
     own = {"css": css, "scripts": scripts, "policy": _policy(css, scripts)}
-    said, kept = _run_values(run), 0 if found is None else len(found.shown)
-    said["facts"][2:2] = _found_fact(found)
+    said, kept = _run_values(run), 0 if survey is None else len(survey.shown)
+    said["facts"][2:2] = _found_fact(survey)
     while True:
-        data = template.render(**own, **said, **_survey_values(found, kept)).encode()
+        data = template.render(**own, **said, **_survey_values(survey, kept)).encode()
         if len(data) <= LARGEST:
             return data
         if kept < 2:
@@ -183,12 +183,12 @@ def _iou_fact(record: dict[str, Any]) -> dict[str, str]:
     return _fact("Vehicle IoU", "not known", "this run has not measured it")
 
 
-def _found_fact(found: Survey | None) -> list[dict[str, str]]:
+def _found_fact(survey: Survey | None) -> list[dict[str, str]]:
     """Of the survey, how many vehicles the network finds."""
-    count, vehicles = found_vehicles(found) if found is not None else (0, 0)
-    if found is None or not vehicles:
+    count, vehicles = found_vehicles(survey) if survey is not None else (0, 0)
+    if survey is None or not vehicles:
         return []
-    words = criterion_of(found.output).words
+    words = survey.criterion.words
     return [_fact("Vehicles found", f"{count} of {vehicles}", f"{words} in the footprint")]
 
 
@@ -228,16 +228,16 @@ def _cells(run: RunResults, kind: str) -> list[Group]:
     # Both frames list a variant's cells in one order, the table's first.
     groups = []
     for number, title in enumerate(titles):
-        found = []
+        bars = []
         for variant in run.variants:
             row = run.metrics[run.metrics.variant == variant].iloc[number]
             mean, deviation = float(row[f"{kind}_mean"]), float(row[f"{kind}_std"])
             known = mean == mean
             text = f"{variant}, {kind.upper()} {title}: {mean:.3f} ± {deviation:.3f}"
             whisker = (mean - deviation, mean + deviation) if known else (None, None)
-            found.append(Bar(mean if known else None, text, *whisker))
+            bars.append(Bar(mean if known else None, text, *whisker))
         expected = str(run.metrics.iloc[number].expected)
-        groups.append(Group(title, found, f"should {expected}"))
+        groups.append(Group(title, bars, f"should {expected}"))
     return groups
 
 
@@ -257,50 +257,50 @@ def _evaluated(run: RunResults) -> PageTable:
 # -- what the survey says ---------------------------------------------------------------------
 
 
-def _survey_values(found: Survey | None, kept: int) -> dict[str, Any]:
+def _survey_values(survey: Survey | None, kept: int) -> dict[str, Any]:
     """With the maps of the ``kept`` samples that disagree most."""
-    if found is None or not found.samples:
+    if survey is None or not survey.samples:
         absent = ("viewer", "left_out", "figures", "story", "objects", "samples")
         return {**dict.fromkeys(absent), "numbers": False}
-    left_out = len(found.shown) - kept
-    numbers = not found.ground and found.plane.rows == 1
-    found = replace(found, shown=_most_conflict(found, kept))
+    left_out = len(survey.shown) - kept
+    numbers = not survey.ground and survey.plane.rows == 1
+    survey = replace(survey, shown=_most_conflict(survey, kept))
     return {
-        "viewer": None if numbers else viewer_data(found, found.shown),
+        "viewer": None if numbers else viewer_data(survey, survey.shown),
         "numbers": numbers,
         "left_out": left_out,
-        "figures": page_figures(found),
-        "story": _story(found),
-        "objects": objects_values(found) if found.ground else None,
-        "samples": _disagreeing(found, numbers),
+        "figures": page_figures(survey),
+        "story": _story(survey),
+        "objects": objects_values(survey) if survey.ground else None,
+        "samples": _disagreeing(survey, numbers),
     }
 
 
-def _most_conflict(found: Survey, kept: int) -> list[Shown]:
+def _most_conflict(survey: Survey, kept: int) -> list[Shown]:
     """In the order of showing."""
-    conflict = {row[0]: row[4] for row in found.samples}
-    ranked = sorted(found.shown, key=lambda one: -conflict.get(one.token, 0.0))[:kept]
+    conflict = {row[0]: row[4] for row in survey.samples}
+    ranked = sorted(survey.shown, key=lambda one: -conflict.get(one.token, 0.0))[:kept]
     return sorted(ranked, key=lambda one: one.index)
 
 
-def _story(found: Survey) -> dict[str, Any]:
-    parts = found.layer_parts
+def _story(survey: Survey) -> dict[str, Any]:
+    parts = survey.layer_parts
     header = [*LAYER_FIELDS, *(f"share of {name}" for name in parts)]
     return {
-        "samples": len(found.samples),
-        "variant": found.variant,
+        "samples": len(survey.samples),
+        "variant": survey.variant,
         "legend": [(name, slot(name, parts)) for name in parts],
-        "svg": layer_story(found.layers, parts),
-        "table": page_table("story", "Mean shares after each operation", header, found.layers),
+        "svg": layer_story(survey.layers, parts),
+        "table": page_table("story", "Mean shares after each operation", header, survey.layers),
     }
 
 
-def _disagreeing(found: Survey, numbers: bool) -> PageTable:
+def _disagreeing(survey: Survey, numbers: bool) -> PageTable:
     """The ten samples with the largest conflict; each can be shown in the viewer."""
-    place = {one.token: number for number, one in enumerate(found.shown)}
+    place = {one.token: number for number, one in enumerate(survey.shown)}
     if numbers:
         place = {}
-    ranked = sorted(found.samples, key=lambda row: -row[4])[:10]
+    ranked = sorted(survey.samples, key=lambda row: -row[4])[:10]
     rows = [
         [
             TableCell(token, sample=place.get(token)),
@@ -309,7 +309,7 @@ def _disagreeing(found: Survey, numbers: bool) -> PageTable:
         for token, scene, description, vehicles, disagreement, _ in ranked
     ]
     header = ["sample", "scene", "description", "vehicles", "conflict (logits)"]
-    if not found.ground:
+    if not survey.ground:
         header, rows = [*header[:3], "conflict"], [[*row[:3], row[4]] for row in rows]
     caption = f"The {len(rows)} samples with the most conflict"
     return PageTable("disagreeing", caption, header, rows)

@@ -9,9 +9,9 @@ import numpy as np
 from PIL import Image
 
 from lmd_cli.decomposition.layout import BIAS, INTERACTION
-from lmd_cli.evaluation.ground.decisive import criterion_of, decisive_places
+from lmd_cli.evaluation.ground.decisive import decisive_places
 from lmd_cli.report.figures.bev import grid_figure
-from lmd_cli.report.figures.generic import View, own_figure
+from lmd_cli.report.figures.generic import View, generic_figure
 from lmd_cli.report.figures.scene import Scene
 from lmd_cli.report.figures.styles import Style
 from lmd_cli.results.survey import Shown, Survey
@@ -24,14 +24,14 @@ CAPTIONS: dict[Style, str] = {
 }
 
 
-def page_figures(found: Survey) -> list[dict[str, str]]:
+def page_figures(survey: Survey) -> list[dict[str, str]]:
     """Each as ``src`` (a PNG's data address) and ``caption``."""
-    ranked = [row[0] for row in sorted(found.samples, key=lambda row: -row[4])]
-    shown = {one.token: one for one in found.shown}
+    ranked = [row[0] for row in sorted(survey.samples, key=lambda row: -row[4])]
+    shown = {one.token: one for one in survey.shown}
     chosen = [shown[token] for token in ranked if token in shown][:ROWS]
-    if not found.ground:
-        return _own_figures(chosen, found)
-    scenes = [scene_of_shown(one, found) for one in chosen]
+    if not survey.ground:
+        return _generic_figures(chosen, survey)
+    scenes = [scene_of_shown(one, survey) for one in chosen]
     return [
         {"src": _address(grid_figure(scenes, style)), "caption": caption}
         for style, caption in CAPTIONS.items()
@@ -39,46 +39,46 @@ def page_figures(found: Survey) -> list[dict[str, str]]:
     ]
 
 
-def _own_figures(chosen: list[Shown], found: Survey) -> list[dict[str, str]]:
+def _generic_figures(chosen: list[Shown], survey: Survey) -> list[dict[str, str]]:
     """The same of outputs that do not lie on the ground; of numbers one figure says all."""
-    views = [_view(one, found) for one in chosen]
+    views = [_view(one, survey) for one in chosen]
     if not views:
         return []
     if views[0].total.ndim == 1:
-        return [{"src": _address(own_figure(views)), "caption": "The numbers and their parts"}]
+        return [{"src": _address(generic_figure(views)), "caption": "The numbers and their parts"}]
     captions: dict[Style, str] = {
         "signed": "Prediction and parts",
         "positive": "Positive values only",
     }
     return [
-        {"src": _address(own_figure(views, style)), "caption": caption}
+        {"src": _address(generic_figure(views, style)), "caption": caption}
         for style, caption in captions.items()
     ]
 
 
-def _view(one: Shown, found: Survey) -> View:
-    numbers = found.plane.rows == 1
-    parts = {n: p[0] if numbers else p for n, p in zip(found.parts, one.parts, strict=True)}
+def _view(one: Shown, survey: Survey) -> View:
+    numbers = survey.plane.rows == 1
+    parts = {n: p[0] if numbers else p for n, p in zip(survey.parts, one.parts, strict=True)}
     truth = one.truth.astype(np.float32) if one.truth.any() and not numbers else None
     total = np.stack(list(parts.values())).sum(axis=0)
     return View(total, parts, truth, _plain(f"{one.scene}, sample {one.token}"))
 
 
-def scene_of_shown(one: Shown, found: Survey) -> Scene:
+def scene_of_shown(one: Shown, survey: Survey) -> Scene:
     """A surveyed sample as a figure's scene, its images as they are kept."""
-    parts = dict(zip(found.parts, one.parts, strict=True))
-    sensors = [name for name in found.parts if name not in (BIAS, INTERACTION)]
-    outlines, criterion = list(one.outlines), criterion_of(found.output)
+    parts = dict(zip(survey.parts, one.parts, strict=True))
+    sensors = [name for name in survey.parts if name not in (BIAS, INTERACTION)]
+    outlines, criterion = list(one.outlines), survey.criterion
     pixels = {name: np.asarray(Image.open(io.BytesIO(d))) / 255.0 for name, d in one.images.items()}
     return Scene(
         images=pixels,
         ground_truth=one.truth.astype(np.float32),
         total=one.parts.sum(axis=0),
         parts=parts,
-        plane=found.plane,
+        plane=survey.plane,
         title=_plain(f"{one.scene}, sample {one.token}"),
         outlines=outlines,
-        marks=decisive_places(parts, sensors, found.plane, outlines, criterion),
+        marks=decisive_places(parts, sensors, survey.plane, outlines, criterion),
         criterion=criterion,
     )
 

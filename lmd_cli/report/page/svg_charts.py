@@ -167,7 +167,7 @@ def layer_story(layers: Sequence[Sequence[object]], parts: Sequence[str]) -> Mar
 def _stages(layers: Sequence[Sequence[object]], pitch: float, floor: float) -> list[Markup]:
     """Names of the network's blocks under their operations, where there is room."""
     names = [stage_of(str(module)) for _, module, *_ in layers]
-    found = []
+    marks = []
     start = 0
     for end in range(1, len(names) + 1):
         if end < len(names) and names[end] == names[start]:
@@ -175,11 +175,11 @@ def _stages(layers: Sequence[Sequence[object]], pitch: float, floor: float) -> l
         left, right = LEFT + start * pitch, LEFT + end * pitch
         if right - left >= NARROW:
             line = Markup('<path class="stage" d="M{:.1f} {}V{}"/>')
-            found.append(line.format(left, TOP, floor + 6))
+            marks.append(line.format(left, TOP, floor + 6))
         if right - left > 24:
-            found.append(_slanted((left + right) / 2, floor + 16, names[start].rpartition(".")[2]))
+            marks.append(_slanted((left + right) / 2, floor + 16, names[start].rpartition(".")[2]))
         start = end
-    return found
+    return marks
 
 
 def _slanted(x: float, y: float, text: str) -> Markup:

@@ -1,4 +1,4 @@
-"""Charts of the vehicles: each part's say by distance, visibility, weather and so on."""
+"""Charts of the vehicles: each part's share by distance, visibility, weather and so on."""
 
 from __future__ import annotations
 
@@ -11,8 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmd_cli.decomposition.layout import BIAS, INTERACTION
-from lmd_cli.evaluation.ground.decisive import MISSED, SEVERAL, TOGETHER, Criterion, criterion_of
+from lmd_cli.evaluation.ground.decisive import MISSED, SEVERAL, TOGETHER
+from lmd_cli.evaluation.ground.detection import Criterion
 from lmd_cli.evaluation.ground.vehicles import object_fields
+from lmd_cli.evaluation.statistics import bootstrap_means
 from lmd_cli.report.figures.styles import part_title
 from lmd_cli.report.page.svg_charts import SLOTS, Bar, Group, bars, slot
 from lmd_cli.results.survey import Survey
@@ -138,9 +140,9 @@ def _decisive_values(vehicle: Vehicle, verdicts: Sequence[str]) -> list[float] |
     return [float(vehicle["alone"] == name) for name in verdicts]
 
 
-def objects_values(found: Survey) -> dict[str, Any] | None:
+def objects_values(survey: Survey) -> dict[str, Any] | None:
     """What the page's template needs; ``None`` without vehicles that the output looks for."""
-    criterion, vehicles = criterion_of(found.output), _vehicles(found)
+    criterion, vehicles = survey.criterion, _vehicles(survey)
     sought = [vehicle for vehicle in vehicles if vehicle["sought"]]
     inside = [vehicle for vehicle in sought if vehicle["inside"]]
     if not inside:
@@ -151,20 +153,20 @@ def objects_values(found: Survey) -> dict[str, Any] | None:
         "others": len(vehicles) - len(sought),
         "detected": sum(vehicle["alone"] != MISSED for vehicle in inside),
         "criterion": criterion.words,
-        "summary": _summary(inside, found.parts),
+        "summary": _summary(inside, survey.parts),
         "resamples": RESAMPLES,
-        "measures": [_measure_values(m, inside) for m in measures(found.parts, criterion)],
+        "measures": [_measure_values(m, inside) for m in measures(survey.parts, criterion)],
     }
 
 
-def _vehicles(found: Survey) -> list[dict[str, Any]]:
-    header = object_fields(found.parts)
-    return [dict(zip(header, row, strict=True)) for row in found.objects]
+def _vehicles(survey: Survey) -> list[dict[str, Any]]:
+    header = object_fields(survey.parts)
+    return [dict(zip(header, row, strict=True)) for row in survey.objects]
 
 
-def found_vehicles(found: Survey) -> tuple[int, int]:
+def found_vehicles(survey: Survey) -> tuple[int, int]:
     """How many vehicles are detected, and of how many that the output looks for in its maps."""
-    inside = [v for v in _vehicles(found) if v["sought"] and v["inside"]]
+    inside = [v for v in _vehicles(survey) if v["sought"] and v["inside"]]
     return sum(vehicle["alone"] != MISSED for vehicle in inside), len(inside)
 
 
@@ -208,20 +210,20 @@ def _group(label: str, measure: Measure, members: Sequence[tuple[str, Sequence[f
     tokens, values = zip(*members, strict=True)
     array = np.array(values, dtype=np.float64)
     interval = mean_interval(array, tokens)
-    found = []
+    bars = []
     for column, name in enumerate(measure.series):
         mean = float(array[:, column].mean())
         low, high = (None, None) if interval is None else map(float, interval[:, column])
         known = "" if low is None else f" (95 % interval {low:.2f} to {high:.2f})"
         text = f"{label}, {name}: {mean:.2f}{known}, {len(members)} vehicles"
-        found.append(Bar(mean, text, low, high))
-    return Group(label, found, note)
+        bars.append(Bar(mean, text, low, high))
+    return Group(label, bars, note)
 
 
 def mean_interval(
     values: NDArray[np.float64], clusters: Sequence[str], level: float = 0.95
 ) -> NDArray[np.float64] | None:
-    """Percentile interval of the means, from resampling whole clusters with replacement.
+    """Bootstrap interval of the means.
 
     Vehicles of one sample are not independent, so samples are drawn, not vehicles.
 
@@ -232,14 +234,6 @@ def mean_interval(
     Returns:
         (2, k): lower and upper ends; ``None`` with fewer than two clusters.
     """
-    names, owner = np.unique(np.asarray(clusters), return_inverse=True)
-    if len(names) < 2:
+    if len(set(clusters)) < 2:
         return None
-    sums = np.zeros((len(names), values.shape[1]))
-    np.add.at(sums, owner, values)
-    sizes = np.bincount(owner, minlength=len(names))
-    random = np.random.default_rng(SEED)
-    drawn = random.multinomial(len(names), np.full(len(names), 1 / len(names)), size=RESAMPLES)
-    means = (drawn @ sums) / (drawn @ sizes)[:, None]  # (RESAMPLES, k); no cluster is empty
-    tail = (1 - level) / 2
-    return np.quantile(means, (tail, 1 - tail), axis=0)
+    return bootstrap_means(values, clusters, seed=SEED, resamples=RESAMPLES, level=level)

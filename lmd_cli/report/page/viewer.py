@@ -29,27 +29,27 @@ def quantise(values: NDArray[np.floating]) -> tuple[NDArray[np.int16], float]:
     return np.round(values / scale).astype("<i2"), scale
 
 
-def viewer_data(found: Survey, shown: list[Shown]) -> dict[str, Any]:
+def viewer_data(survey: Survey, shown: list[Shown]) -> dict[str, Any]:
     """Plain values for the page's JSON.
 
     ``shifted`` says that the masks' corners were truncated to whole cells (SimpleBEV's are).
     ``samples[i].maps`` are the parts one after the other, rows from the rearmost; ``truth`` is one
     bit a cell, most significant first.
     """
-    plane = found.plane
-    if not found.ground:  # the page draws from the bottom up, pixels count from the top down
+    plane = survey.plane
+    if not survey.ground:  # the page draws from the bottom up, pixels count from the top down
         shown = [
             replace(one, parts=one.parts[:, ::-1], truth=np.ascontiguousarray(one.truth[::-1]))
             for one in shown
         ]
     return {
-        "ground": found.ground,
+        "ground": survey.ground,
         "rows": plane.rows,
         "columns": plane.columns,
         "extent": plane.extent,
         "ego": plane.ego,
-        "shifted": found.output == "segmentation",
-        "parts": [{"name": name, "slot": slot(name, found.parts)} for name in found.parts],
+        "shifted": survey.output == "segmentation",
+        "parts": [{"name": name, "slot": slot(name, survey.parts)} for name in survey.parts],
         "limits": colour_limits(shown),
         "samples": [_sample(one) for one in shown],
     }

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from lmd_cli.evaluation.cost import (
     NOT_COUNTED,
-    Comparison,
     Cost,
+    LrpComparison,
 )
 from lmd_cli.report.tables.render import Entry, Table
 
@@ -61,7 +61,7 @@ class Measured:
     modalities: tuple[str, ...]
     plain: Cost
     costs: Sequence[Cost]
-    comparison: Comparison
+    comparison: LrpComparison
     token: str
 
 
@@ -93,32 +93,33 @@ def _cost_row(cost: Cost, plain: Cost) -> list[Entry]:
 def comparison_table(measured: Measured, name: str) -> Table:
     """Table 11, its computation and property measured."""
     header = [*PAPER[LRP_OR_LMD][0][:-1], "Property (measured)"]
-    found, costs = measured.comparison, {c.method: c for c in measured.costs}
-    handed = sum(found.relevance[m] for m in measured.modalities)
+    comparison, costs = measured.comparison, {c.method: c for c in measured.costs}
+    handed = sum(comparison.relevance[m] for m in measured.modalities)
     rows = [
         [
             *("LRP", "Output Segment", "Input Segment", "Backward"),
             f"{costs['LRP'].forward} FWD + {costs['LRP'].backward} BWD a target",
             "Direct pass",
-            f"Conservation: features {handed:.4g} + constants {found.relevance['bias']:.4g} "
-            f"= target {found.target:.4g}",
+            f"Conservation: features {handed:.4g} + constants {comparison.relevance['bias']:.4g} "
+            f"= target {comparison.target:.4g}",
         ],
         [
             *("LMD", "Input Segment", "Output Segment", "Forward"),
             f"{costs['LMD'].forward} FWD with {len(measured.modalities)} parts and the bias",
             "Scaled pass",
-            f"Eq.(8): residual {found.residual:.1e}",
+            f"Eq.(8): residual {comparison.residual:.1e}",
         ],
     ]
     parts = ", ".join(
-        f"{m} {found.relevance[m]:.4g} and {found.parts[m]:.4g}" for m in measured.modalities
+        f"{m} {comparison.relevance[m]:.4g} and {comparison.parts[m]:.4g}"
+        for m in measured.modalities
     )
     notes = [
         f"Measured at sample {measured.token}; target: the mean logit over the whole map.",
         "As LRP is read here (activations and scaling pass relevance directly, constants' shares "
         "are not handed on), it is the transpose of LMD under identity-ratio: a modality's "
-        f"relevance is LMD's part of the target ({parts}; they differ by {found.distance:.1e} of "
-        "the larger part). LMD has the whole map at once, LRP one number at a time.",
+        f"relevance is LMD's part of the target ({parts}; they differ by {comparison.distance:.1e} "
+        "of the larger part). LMD has the whole map at once, LRP one number at a time.",
     ]
     entries = [[Entry(text) for text in row] for row in rows]
     return Table(_caption(LRP_OR_LMD, name), [("", len(header))], header, entries, notes)

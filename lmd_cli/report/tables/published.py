@@ -35,10 +35,10 @@ def paper_tables(spec: TableSpec) -> list[Table]:
     return tables
 
 
-def _columns(spec: TableSpec, found: list[tuple[str, str]]) -> list[Column]:
+def _columns(spec: TableSpec, titles: list[tuple[str, str]]) -> list[Column]:
     """The paper's columns, in its order."""
     columns = []
-    for metric, title in dict.fromkeys(found):
+    for metric, title in dict.fromkeys(titles):
         perturbed, _, target = title.partition("/")
         change = f"{target}_p" in perturbed
         columns.append(

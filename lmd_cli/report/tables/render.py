@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from lmd_cli.evaluation.comparisons import Cell
+from lmd_cli.evaluation.comparisons import Comparison
 from lmd_cli.report.tables.spec import Metric, TableSpec
 from lmd_cli.results.digits import figure_text, rounded, small_scale
 
@@ -75,7 +75,7 @@ def modality_label(modalities: Sequence[str]) -> str:
     return " + ".join(names.get(name, name.capitalize()) for name in ordered)
 
 
-def columns_of(spec: TableSpec, cells: Sequence[Cell]) -> list[Column]:
+def columns_of(spec: TableSpec, cells: Sequence[Comparison]) -> list[Column]:
     """A replaced sensor should change (low PCC, high MSE), a kept one should not."""
     return [
         Column(metric, cell.title, (cell.expected == "change") == (metric == "pcc"))
@@ -85,18 +85,18 @@ def columns_of(spec: TableSpec, cells: Sequence[Cell]) -> list[Column]:
 
 
 def figures_of(
-    metrics: pd.DataFrame, cells: Sequence[Cell]
+    metrics: pd.DataFrame, cells: Sequence[Comparison]
 ) -> dict[tuple[str, str, str], tuple[float, float]]:
     """From ``metrics.csv``'s columns."""
     titles = {(cell.perturbed_name, cell.target): cell.title for cell in cells}
-    found = {}
+    values = {}
     for row in metrics.to_dict("records"):
         title = titles.get((row["perturbed"], row["target"]))
         for metric in ("pcc", "mse"):
             if title is not None:
                 mean, std = float(row[f"{metric}_mean"]), float(row[f"{metric}_std"])
-                found[str(row["variant"]), metric, title] = (mean, std)
-    return found
+                values[str(row["variant"]), metric, title] = (mean, std)
+    return values
 
 
 def lay_out(
@@ -123,8 +123,8 @@ def lay_out(
         (f[0] for c, each in errors if c.metric == "mse" for f in each if f), places
     )
     entries = [
-        _column(found, column.lower_is_better, places, scale if column.metric == "mse" else 0.0)
-        for column, found in zip(columns, asked, strict=True)
+        _column(values, column.lower_is_better, places, scale if column.metric == "mse" else 0.0)
+        for column, values in zip(columns, asked, strict=True)
     ]
     titles = [*(["Modality"] if first else []), *spec.headers]
     groups = [("", len(titles))]
@@ -141,14 +141,14 @@ def lay_out(
 
 
 def _column(
-    found: Sequence[tuple[float, float] | None],
+    values: Sequence[tuple[float, float] | None],
     lower: bool,
     places: tuple[int, int],
     scale: float,
 ) -> list[Entry]:
     shown = [
         None if f is None or math.isnan(f[0]) else float(rounded(f[0], places[0], scale))
-        for f in found
+        for f in values
     ]
     known = [value for value in shown if value is not None]
     best = (min if lower else max)(known, default=None)
@@ -158,7 +158,7 @@ def _column(
             "" if value is None or f is None else figure_text(*f, places, scale),
             comparable and value == best and value is not None,
         )
-        for value, f in zip(shown, found, strict=True)
+        for value, f in zip(shown, values, strict=True)
     ]
 
 

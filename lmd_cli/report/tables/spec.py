@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
-from lmd_cli.evaluation.comparisons import Cell, table_cells
+from lmd_cli.evaluation.comparisons import Comparison, table_comparisons
 
 Metric = Literal["pcc", "mse"]
 #: What a model must have for a table: exactly so many modalities, attention, or nothing.
@@ -59,9 +59,9 @@ class TableSpec:
         """Whether the paper's table has a column that says which sensors."""
         return self.needs != "three"
 
-    def cells(self, modalities: Sequence[str]) -> list[Cell]:
+    def cells(self, modalities: Sequence[str]) -> list[Comparison]:
         """The columns under each metric."""
-        cells = table_cells(modalities)
+        cells = table_comparisons(modalities)
         return [c for c in cells if c.expected == "keep"] if self.keep_only else cells
 
 

@@ -129,7 +129,8 @@ def _alone(path: Path) -> Iterator[None]:
         try:
             yield
         finally:
-            lock.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # some systems keep files that are open
+                lock.unlink()
 
 
 def _wait_for(file: IO[bytes], path: Path) -> None:

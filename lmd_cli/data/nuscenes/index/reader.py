@@ -6,13 +6,14 @@ half a data set does not open, and keeps every record of every scene.
 
 from __future__ import annotations
 
-import json
 import math
-from collections.abc import Callable, Collection, Mapping
+import sys
+from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
-from lmd_cli.data.nuscenes.database import UNKNOWN_VELOCITY
+from lmd_cli.data.nuscenes.database import UNKNOWN_VELOCITY, VEHICLE
+from lmd_cli.data.nuscenes.index.elements import list_elements
 from lmd_cli.data.nuscenes.index.values import RecordError, text
 from lmd_cli.errors import DataError
 
@@ -20,12 +21,24 @@ from lmd_cli.errors import DataError
 MAX_TIME_DIFFERENCE = 1.5
 #: Tables that a data set without annotations may lack.
 OPTIONAL = ("sample_annotation", "instance", "category")
+#: What is kept of the records that there are millions of.
+FIELDS = {
+    "sample_data": (
+        *("token", "sample_token", "ego_pose_token", "calibrated_sensor_token", "timestamp"),
+        *("is_key_frame", "height", "width", "filename", "prev"),
+    ),
+    "ego_pose": ("token", "translation", "rotation"),
+    "sample_annotation": (
+        *("token", "sample_token", "instance_token", "visibility_token", "translation"),
+        *("rotation", "size", "num_lidar_pts", "num_radar_pts", "prev", "next"),
+    ),
+}
 
 Row = dict[str, Any]
 
 
 class Tables:
-    """What some scenes need of a version's tables.
+    """What some scenes need of a version's tables; the largest are read when asked for.
 
     Args:
         folder: the version's.
@@ -35,7 +48,9 @@ class Tables:
         scenes: rows of the scene table, ordered by token.
         samples: rows of each scene token's samples, in the order of the table.
         key_frames: for each sample token, its key frames' ``sample_data`` tokens by channel.
-        annotations: for each sample token, the tokens of its annotations.
+        annotations: for each sample token, the tokens of its annotations, those of things that
+            are known to be no vehicles left out.
+        annotated: whether any sample has annotations at all.
         channels: modality of every channel.
 
     Raises:
@@ -52,23 +67,59 @@ class Tables:
         samples = self._load("sample", lambda row: row.get("scene_token") in self.samples)
         for row in samples.values():
             self.samples[row["scene_token"]].append(row)
-        for name in ("sensor", "calibrated_sensor", "instance", "category"):
-            self._load(name)
-        data = self._load("sample_data", lambda row: row.get("sample_token") in samples)
-        poses = {row.get("ego_pose_token") for row in data.values()}
-        self._load("ego_pose", lambda row: row.get("token") in poses)
-        boxes = self._load("sample_annotation", lambda row: row.get("sample_token") in samples)
         self.key_frames: dict[str, dict[str, str]] = {token: {} for token in samples}
         self.annotations: dict[str, list[str]] = {token: [] for token in samples}
-        for token, row in boxes.items():
-            self.annotations[row["sample_token"]].append(token)
+        self.annotated = False
+        for name in ("sensor", "calibrated_sensor", "instance", "category"):
+            self._load(name)
         sensors = self._tables["sensor"].values()
         self.channels = {
             text("sensor", row, "channel"): text("sensor", row, "modality") for row in sensors
         }
-        for token, row in data.items():
+
+    def load_frames(self) -> None:
+        """Key frames of cameras and all files of the other sensors, and the poses of these."""
+        samples, calibration = self._tables["sample"], "calibrated_sensor_token"
+        sensors = self._of("sensor", "modality", "camera")
+        cameras = self._of("calibrated_sensor", "sensor_token", *sensors)
+
+        def needed(row: Row) -> bool:
+            if row.get("sample_token") not in samples:
+                return False
+            return bool(row.get("is_key_frame")) or str(row.get(calibration)) not in cameras
+
+        poses = set()
+        for token, row in self._load("sample_data", needed).items():
+            # One text for all who refer to it: there are millions.
+            sample = row["sample_token"] = samples[row["sample_token"]]["token"]
+            if isinstance(row.get(calibration), str):
+                row[calibration] = sys.intern(row[calibration])
+            if row.get("ego_pose_token") == token:
+                row["ego_pose_token"] = token
+            poses.add(row.get("ego_pose_token"))
             if row.get("is_key_frame"):
-                self.key_frames[row["sample_token"]][self._channel(row)] = token
+                self.key_frames[sample][self._channel(row)] = token
+        self._load("ego_pose", lambda row: row["token"] in poses)
+
+    def load_boxes(self) -> None:
+        """Annotations, without those of things that are known to be no vehicles."""
+        names = self._tables["category"].values()
+        others = [row["token"] for row in names if VEHICLE not in str(row.get("name", VEHICLE))]
+        things = self._of("instance", "category_token", *others)
+
+        def needed(row: Row) -> bool:
+            if row.get("sample_token") not in self.annotations:
+                return False
+            self.annotated = True
+            thing = row.get("instance_token")
+            return not isinstance(thing, str) or thing not in things
+
+        for token, row in self._load("sample_annotation", needed).items():
+            self.annotations[row["sample_token"]].append(token)
+
+    def _of(self, table: str, field: str, *values: Any) -> set[str]:
+        """Tokens of a table's records whose field has one of some values."""
+        return {t for t, row in self._tables[table].items() if row.get(field) in values}
 
     def _load(self, name: str, wanted: Callable[[Row], bool] | None = None) -> dict[str, Row]:
         rows = read_table(self.folder, name, wanted)
@@ -83,6 +134,13 @@ class Tables:
             return str(sensor["channel"])
         parts = Path(str(row["filename"])).parts  # samples/CHANNEL/name
         return parts[-2] if len(parts) > 1 else ""
+
+    def forget(self, table: str, token: str | None = None) -> None:
+        """Lets go of a record, or of a whole table."""
+        if token is None:
+            del self._tables[table]
+        else:
+            del self._tables[table][token]
 
     def get(self, table: str, token: Any) -> Row:
         """A record.
@@ -130,27 +188,29 @@ class Tables:
 def read_table(folder: Path, name: str, wanted: Callable[[Row], bool] | None = None) -> list[Row]:
     """Rows of a table, in its order; only those that are ``wanted``, the rest is let go at once.
 
+    Of the largest tables only the :data:`FIELDS` are kept.
+
     Raises:
         DataError: it is missing, unless data sets without annotations lack it, or it is no table.
     """
-    path = folder / f"{name}.json"
-
-    def kept(row: Row) -> Row | None:
-        return row if "token" not in row or wanted is None or wanted(row) else None
-
+    path, fields, rows = folder / f"{name}.json", FIELDS.get(name), []
     try:
         with open(path, encoding="utf-8") as file:
-            rows = json.load(file, object_hook=None if wanted is None else kept)
+            for row in list_elements(file):
+                if not _is_row(row):
+                    raise DataError(
+                        f"{path} is no table: expected a list of records with a token", path=path
+                    )
+                if wanted is None or wanted(row):
+                    rows.append({f: row[f] for f in fields if f in row} if fields else row)
     except FileNotFoundError:
         if name in OPTIONAL:
             return []
         raise DataError(f"{path}: file not found; it is one of the version's tables") from None
     except (OSError, ValueError, RecursionError) as error:
         raise DataError(f"{path} cannot be read as a table: {error}", path=path) from error
-    if not isinstance(rows, list) or not all(_is_row(row) for row in rows if row is not None):
-        raise DataError(f"{path} is no table: expected a list of records with a token", path=path)
-    return [row for row in rows if row is not None]
+    return rows
 
 
 def _is_row(row: Any) -> bool:
-    return isinstance(row, Mapping) and isinstance(row.get("token"), str)
+    return isinstance(row, dict) and isinstance(row.get("token"), str)

@@ -28,7 +28,7 @@ from lmd_cli.data.nuscenes.index.storage import Arrays, read_arrays
 from lmd_cli.errors import DataError
 
 #: Raised whenever what an index holds, or how, changes.
-FORMAT = 2
+FORMAT = 3
 
 
 class SplitIndex:
@@ -37,8 +37,9 @@ class SplitIndex:
     Args:
         arrays: see this module.
         meta: ``version``; ``scenes``, pairs of name and description; ``absent``, names of scenes;
-            ``categories``; ``problems``; ``channels``, modality by name in the order of
-            ``key_frames``; ``annotated``, whether any sample has annotations.
+            ``categories``; ``instances``, tokens of the objects; ``problems``; ``channels``,
+            modality by name in the order of ``key_frames``; ``annotated``, whether any sample has
+            annotations.
         path: the file that the arrays are mapped from; none if they are in memory only.
     """
 
@@ -169,7 +170,8 @@ class SplitIndex:
         return tuple(self._vehicle(row) for row in self.arrays["annotations"][first:last])
 
     def _vehicle(self, row: np.void) -> Annotation:
-        token, category, *values = _plain(row)
+        token, category, instance, *values = _plain(row)
+        values.append(self.meta["instances"][instance])
         return Annotation(token.decode(), self.meta["categories"][category], *values)
 
 

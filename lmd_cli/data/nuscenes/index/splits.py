@@ -8,6 +8,7 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TypeAlias
 
+from lmd_cli.data.nuscenes.index.scenes import nuscenes_splits
 from lmd_cli.errors import DataError
 
 #: A split's name, or names of scenes.
@@ -35,7 +36,7 @@ def split_scenes(folder: Path, split: Split, present: Iterable[str]) -> tuple[se
     """
     names = set(present)
     if isinstance(split, str):
-        splits = {**own_splits(folder), **_nuscenes_splits()}
+        splits = {**own_splits(folder), **nuscenes_splits()}
         scenes = _of_name(folder, split, splits)
     else:
         splits, scenes = {}, set(split)
@@ -67,12 +68,6 @@ def own_splits(folder: Path) -> dict[str, list[str]]:
                 path=path,
             )
     return content
-
-
-def _nuscenes_splits() -> dict[str, list[str]]:
-    from nuscenes.utils.splits import create_splits_scenes
-
-    return dict(create_splits_scenes())
 
 
 def _of_name(folder: Path, split: str, splits: dict[str, list[str]]) -> set[str]:

@@ -30,7 +30,8 @@ FRAME = [
     *[("calibration", "<i4"), ("width", "<i4"), ("height", "<i4")],
 ]
 ANNOTATION = [
-    *[("category", "<i4"), ("visibility", "<i4"), *_PLACE, ("size", "<f8", (3,))],
+    *[("category", "<i4"), ("instance", "<i4"), ("visibility", "<i4")],
+    *[*_PLACE, ("size", "<f8", (3,))],
     *[("num_lidar_pts", "<i4"), ("num_radar_pts", "<i4"), ("velocity", "<f8", (3,))],
 ]
 
@@ -81,6 +82,8 @@ def _built(root: Path, version: str, split: Split, report: Progress) -> SplitInd
     report(0, steps)
     with _no_collection():
         builder = _Builder(Tables(folder, present))
+        builder.add_boxes()
+        builder.tables.load_frames()
         report(1, steps)
         for done, scene in enumerate(builder.tables.scenes, start=2):
             builder.add_scene(scene)
@@ -111,28 +114,39 @@ class _Builder:
         self.frames: list[tuple[Any, ...]] = []
         self.prev: list[int] = []
         self.calibrations: dict[str, tuple[int, tuple[Any, ...]]] = {}
-        self.annotations: list[tuple[Any, ...]] = []
         self.categories: dict[str, int] = {}
+        self.instances: dict[str, int] = {}
         self.problems: dict[str, int] = {}
         self._row_of: dict[str, int] = {}
+        self._before: list[str | None] = []
+
+    def add_boxes(self) -> None:
+        """All samples and their annotations, one of the largest tables, which is then let go."""
+        self.tables.load_boxes()
+        boxes: list[tuple[Any, ...]] = []
+        for number, scene in enumerate(self.tables.scenes):
+            for row in self._in_order(scene):
+                first, problem = len(boxes), -1
+                for token in self.tables.annotations[row["token"]]:
+                    try:
+                        boxes += self._vehicle(self.tables.get("sample_annotation", token))
+                    except values.RecordError as error:
+                        problem = self._problem(error)
+                count = len(boxes) - first
+                self.samples.append((row["token"].encode(), number, first, count, problem))
+        self.annotations = _table(boxes, "token", ANNOTATION)
+        self.tables.forget("sample_annotation")
+
+    def _in_order(self, scene: Row) -> list[Row]:
+        """A scene's samples, ordered by time."""
+        rows = self.tables.samples[scene["token"]]
+        return sorted(rows, key=lambda row: values.whole("sample", row, "timestamp"))
 
     def add_scene(self, scene: Row) -> None:
-        """The rows of a scene's samples, ordered by time."""
-        rows = self.tables.samples[scene["token"]]
-        for row in sorted(rows, key=lambda row: values.whole("sample", row, "timestamp")):
-            self._add_sample(row, self.tables.scenes.index(scene))
-
-    def _add_sample(self, row: Row, scene: int) -> None:
-        data = self.tables.key_frames[row["token"]]
-        self.key_frames.append([self._frame(data.get(c), c, row) for c in self.channels])
-        first, problem = len(self.annotations), -1
-        for token in self.tables.annotations[row["token"]]:
-            try:
-                self._add_annotation(self.tables.get("sample_annotation", token))
-            except values.RecordError as error:
-                problem = self._problem(error)
-        count = len(self.annotations) - first
-        self.samples.append((row["token"].encode(), scene, first, count, problem))
+        """The frames of a scene's samples."""
+        for row in self._in_order(scene):
+            data = self.tables.key_frames[row["token"]]
+            self.key_frames.append([self._frame(data.get(c), c, row) for c in self.channels])
 
     def _frame(self, token: str | None, channel: str, sample: Row) -> int:
         """Row of a frame; it and, but for cameras, the sweeps before it are added."""
@@ -142,7 +156,7 @@ class _Builder:
         newest = self._add_frame(token)
         row = newest
         while row >= 0 and self.tables.channels[channel] != "camera":
-            token = self.tables.get("sample_data", token).get("prev")
+            token = self._before[row]
             known = self._row_of.get(token) if token else -1
             self.prev[row] = self._add_frame(str(token)) if known is None else known
             row = self.prev[row] if known is None else -1
@@ -153,9 +167,12 @@ class _Builder:
         if token in self._row_of:
             return self._row_of[token]
         try:
-            self.frames.append(self._frame_values(self.tables.get("sample_data", token)))
+            row = self.tables.get("sample_data", token)
+            self.frames.append(self._frame_values(row))
         except values.RecordError as error:
             return self._problem(error)
+        self.tables.forget("sample_data", token)
+        self._before.append(row.get("prev"))
         self.prev.append(-1)
         self._row_of[token] = len(self.frames) - 1
         return len(self.frames) - 1
@@ -197,8 +214,12 @@ class _Builder:
             self.calibrations[token] = (len(self.calibrations), found)
         return self.calibrations[token][0]
 
-    def _add_annotation(self, row: Row) -> None:
-        """A vehicle; others are left out."""
+    def _vehicle(self, row: Row) -> Iterator[tuple[Any, ...]]:
+        """A row of :data:`ANNOTATION`, its token first, if it is a vehicle.
+
+        Raises:
+            RecordError: of this record, its instance or its category.
+        """
         table, name = "sample_annotation", self.tables.category(row)
         if VEHICLE not in name:
             return
@@ -210,11 +231,13 @@ class _Builder:
         counts = (_count(row, "num_lidar_pts"), _count(row, "num_radar_pts"))
         category = self.categories.setdefault(name, len(self.categories))
         velocity = self.tables.velocity(row["token"])
-        found = (category, _visibility(row), *box, *counts, velocity)
-        self.annotations.append((row["token"].encode(), *found))
+        instance = self.instances.setdefault(row["instance_token"], len(self.instances))
+        found = (category, instance, _visibility(row), *box, *counts, velocity)
+        yield row["token"].encode(), *found
 
     def finish(self, absent: list[str]) -> SplitIndex:
         """Everything so far as arrays; channels that no sample has are left out."""
+        self.tables.forget("ego_pose")
         key_frames = np.array(self.key_frames, dtype="<i4").reshape(-1, len(self.channels))
         there = self._there()
         meta = {
@@ -224,9 +247,10 @@ class _Builder:
             ],
             "absent": absent,
             "categories": list(self.categories),
+            "instances": list(self.instances),
             "problems": list(self.problems),
             "channels": {self.channels[i]: self.tables.channels[self.channels[i]] for i in there},
-            "annotated": any(self.tables.annotations.values()),
+            "annotated": self.tables.annotated,
         }
         arrays = {
             "samples": _table(self.samples, "token", SAMPLE),
@@ -236,7 +260,7 @@ class _Builder:
             "calibrations": np.array(
                 [found for _, found in self.calibrations.values()], dtype=CALIBRATION
             ),
-            "annotations": _table(self.annotations, "token", ANNOTATION),
+            "annotations": self.annotations,
         }
         return SplitIndex(arrays, meta)
 

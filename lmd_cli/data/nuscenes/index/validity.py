@@ -21,7 +21,7 @@ TABLES: dict[str, tuple[str, list[Any]]] = {
     "annotations": ("token", ANNOTATION),
 }
 #: Lists of texts beside the arrays.
-_TEXTS = ("absent", "categories", "problems")
+_TEXTS = ("absent", "categories", "instances", "problems")
 
 
 def require_sound(arrays: Arrays, meta: Any) -> None:
@@ -50,6 +50,7 @@ def _require_rows(arrays: Arrays, meta: Any) -> None:
     _require("prev", arrays["prev"], lacking, len(frames))
     _require("calibration", frames["calibration"], 0, len(arrays["calibrations"]))
     _require("category", annotations["category"], 0, len(meta["categories"]))
+    _require("instance", annotations["instance"], 0, len(meta["instances"]))
     _require("annotations", samples["annotations"], 0, len(annotations) + 1)
     last = len(annotations) - samples["annotations"] + 1
     _require("first_annotation", samples["first_annotation"], 0, last)

@@ -116,11 +116,16 @@ def text(table: str, row: Row, field: str) -> str:
     return found
 
 
+def _is_number(value: Any) -> bool:
+    kind = type(value)
+    return kind is float or kind is int or isinstance(value, int | float)
+
+
 def _numbers(values: Any, count: int) -> tuple[float, ...] | None:
     """So many finite numbers, or none."""
-    if not isinstance(values, list | tuple) or len(values) != count:
+    if not isinstance(values, (list, tuple)) or len(values) != count:
         return None
-    if not all(isinstance(value, int | float) for value in values):
+    if not all(map(_is_number, values)):
         return None
     try:
         found = tuple(map(float, values))

@@ -1,13 +1,13 @@
-"""How exact a decomposition must be, and what is said where it is not.
+"""Numerical tolerances of a decomposition at each precision, and the errors beyond them.
 
-Every limit stands here. NaN is beyond all of them.
+Every tolerance stands here. NaN is beyond all of them.
 """
 
 from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -19,7 +19,7 @@ from lmd_cli.errors import RunError
 
 
 @dataclass(frozen=True)
-class Limits:
+class Tolerances:
     """Largest deviations at one precision.
 
     Attributes:
@@ -34,24 +34,24 @@ class Limits:
     total: float
 
 
-DOUBLE = Limits(1e-9, 1e-9, 1e-12)
-SINGLE = Limits(1e-3, 1e-3, 1e-5)
+DOUBLE = Tolerances(1e-9, 1e-9, 1e-12)
+SINGLE = Tolerances(1e-3, 1e-3, 1e-5)
 #: TF32 rounds the factors of products to 10 bits, so that total and parts are rounded apart.
-TF32 = Limits(1e-2, 1e-2, 1e-2)
-HALF = Limits(1e-1, 1e-1, 1e-1)
+TF32 = Tolerances(1e-2, 1e-2, 1e-2)
+HALF = Tolerances(1e-1, 1e-1, 1e-1)
 
 #: Largest |total - sum of parts| over max |total| at any one operation in ``lmd check``, which runs
 #: a sample in both precisions on its own.
 OPERATION = {torch.float32: 1e-4, torch.float64: 1e-12}
 
-#: What is said where no operation can be named.
+#: The place of a deviation that begins at no operation.
 CONSERVES = "every operation conserves by itself"
 
-#: Where the parts at an element are so many times its total, in the median, they say little.
-FAR_BEYOND = 50.0
+#: Parts of so many times the total at an element, in the median, are hard to interpret.
+LARGE_PARTS = 50.0
 
 
-def limits_of(total: Tensor) -> Limits:
+def tolerances_of(total: Tensor) -> Tolerances:
     """The limits for numbers of a prediction's type, where it was computed."""
     if total.dtype == torch.float64:
         return DOUBLE
@@ -61,32 +61,32 @@ def limits_of(total: Tensor) -> Limits:
     return TF32 if total.is_cuda and rounded else SINGLE
 
 
-def require_within(what: str, value: float, limit: float, blame: Callable[[], str]) -> None:
+def require_within(what: str, value: float, limit: float, locate: Callable[[], str]) -> None:
     """Stops a run that is not exact.
 
     Args:
         what: for the message; whose deviation of what.
         value: the deviation.
         limit: what it may be.
-        blame: finds the operation where it begins.
+        locate: finds the operation where it begins.
 
     Raises:
         RunError: it is beyond, or no number.
     """
     if value <= limit:
         return
-    raise inexact(f"{what} is {value:.1e}, beyond {limit:.0e}", blame())
+    raise inexact_error(f"{what} is {value:.1e}, beyond {limit:.0e}", locate())
 
 
-def inexact(what: str, blame: str) -> RunError:
+def inexact_error(what: str, where: str) -> RunError:
     """The error that stops a run."""
-    return RunError(f"{what}: {blame}; the run stops here and is not finished")
+    return RunError(f"{what}: {where}; the run stops here and is not finished")
 
 
-def blame(
+def locate_deviation(
     fuse: Callable[..., Any],
     features: Mapping[str, Any],
-    variant: str,
+    variant: Variant,
     root: nn.Module | None,
     limit: float,
 ) -> str:
@@ -114,30 +114,29 @@ def magnification(total: Tensor, parts: Mapping[str, Tensor]) -> float:
     return float((size[there] / total[there].abs()).median()) if bool(there.any()) else 0.0
 
 
-def told_of_size(variant: str, times: float) -> str | None:
-    """What to say of parts far beyond the total; nothing where they are not."""
-    if not times > FAR_BEYOND:
+def large_parts_message(variant: Variant, times: float) -> str | None:
+    """A warning of parts far larger than the total; nothing where they are not."""
+    if not times > LARGE_PARTS:
         return None
     return (
         f"under {variant} the parts at an element are {times:.0f} times its total (median): they "
-        f"cancel, and say little about it; {mending(variant)}"
+        f"cancel, and say little about it; {_remedy(variant)}"
     )
 
 
-def mending(variant: str) -> str:
+def _remedy(variant: Variant) -> str:
     """What keeps the parts small, for a message."""
-    own = Variant.parse(variant)
-    if own.softmax == "secant":
-        other = Variant(own.batch_norm, own.norm, own.activation)
+    if variant.softmax == "secant":
+        other = replace(variant, softmax=Variant().softmax)
         return f"{other.name} keeps attention weights constant, which mends slopes near zero logits"
-    if own.activation != "taylor":
-        other = Variant(own.batch_norm, own.norm, "taylor", own.softmax)
+    if variant.activation != "taylor":
+        other = replace(variant, activation="taylor")
         return f"{other.name} takes the derivative for the slope, which has no pole at zero"
     return "no variant has smaller slopes"
 
 
-def warn_of_size(variant: str, times: float) -> None:
-    """A warning, where there is something to say."""
-    said = told_of_size(variant, times)
-    if said is not None:
-        warnings.warn(said, stacklevel=2)
+def warn_of_large_parts(variant: Variant, times: float) -> None:
+    """Warns where :func:`large_parts_message` has a message."""
+    message = large_parts_message(variant, times)
+    if message is not None:
+        warnings.warn(message, stacklevel=2)

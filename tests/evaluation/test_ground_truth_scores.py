@@ -11,7 +11,7 @@ import scipy.stats
 from sklearn.metrics import roc_auc_score
 
 from lmd_cli.data.synthetic import Evidence
-from lmd_cli.evaluation.scoring import Score, Vehicle, separation, truth_scores
+from lmd_cli.evaluation.scoring import Score, Vehicle, ground_truth_scores, separation
 
 TWO, THREE = ("camera", "radar"), ("camera", "radar", "lidar")
 GRADES = ("visible_pixels", "radar_returns", "lidar_returns")
@@ -51,7 +51,7 @@ def random_vehicles(count: int, seed: int = 0) -> list[Vehicle]:
 
 def test_with_two_sensors_d_is_their_difference() -> None:
     vehicles = random_vehicles(90)
-    found = by_name(truth_scores(vehicles, TWO, resamples=10))
+    found = by_name(ground_truth_scores(vehicles, TWO, resamples=10))
     assert list(found) == [
         ("auroc_all", "camera"),
         ("auroc_detected", "camera"),
@@ -73,7 +73,7 @@ def test_with_two_sensors_d_is_their_difference() -> None:
 
 def test_with_three_sensors_each_is_set_against_the_mean_of_the_others() -> None:
     vehicles = random_vehicles(120)
-    found = by_name(truth_scores(vehicles, THREE, resamples=10))
+    found = by_name(ground_truth_scores(vehicles, THREE, resamples=10))
     single = [v for v in vehicles if sum(map(v.sees, THREE)) == 1]
     for name in THREE:
         others = [other for other in THREE if other != name]
@@ -84,7 +84,7 @@ def test_with_three_sensors_each_is_set_against_the_mean_of_the_others() -> None
 
 def test_rank_correlation_is_over_all_vehicles() -> None:
     vehicles = random_vehicles(70)
-    found = by_name(truth_scores(vehicles, THREE, resamples=10))
+    found = by_name(ground_truth_scores(vehicles, THREE, resamples=10))
     for name, grade in zip(THREE, GRADES, strict=True):
         part = [v.parts[name] for v in vehicles]
         evidence = [getattr(v.evidence, grade) for v in vehicles]
@@ -100,7 +100,7 @@ def test_share_of_the_bias() -> None:
         vehicle("r", {"camera": 0.0, "radar": 1.0, "bias": 0.0}),  # 0
         vehicle("r", {"camera": 0.0, "radar": 0.0, "bias": 0.0}),  # says nothing
     ]
-    score = by_name(truth_scores(vehicles, TWO, resamples=10))["bias_share", ""]
+    score = by_name(ground_truth_scores(vehicles, TWO, resamples=10))["bias_share", ""]
     assert score.interval.estimate == 0.25
     assert score.vehicles == 2
 
@@ -111,15 +111,17 @@ def test_a_perfect_and_a_reversed_method() -> None:
 
     for right, wanted in ((True, 1.0), (False, 0.0)):
         vehicles = [vehicle(s, parts(right, s), instance=f"{i}") for i, s in enumerate("crcrcrccr")]
-        interval = by_name(truth_scores(vehicles, TWO))["auroc_all", "camera"].interval
+        interval = by_name(ground_truth_scores(vehicles, TWO))["auroc_all", "camera"].interval
         assert (interval.estimate, interval.low, interval.high) == (wanted,) * 3
 
 
 def test_intervals_resample_objects_and_hold_the_truth() -> None:
     vehicles = random_vehicles(150)
-    once = by_name(truth_scores(vehicles, TWO, seed=3, resamples=200))["auroc_all", "camera"]
-    same = by_name(truth_scores(vehicles, TWO, seed=3, resamples=200))["auroc_all", "camera"]
-    other = by_name(truth_scores(vehicles, TWO, seed=4, resamples=200))["auroc_all", "camera"]
+    once = by_name(ground_truth_scores(vehicles, TWO, seed=3, resamples=200))["auroc_all", "camera"]
+    same = by_name(ground_truth_scores(vehicles, TWO, seed=3, resamples=200))["auroc_all", "camera"]
+    other = by_name(ground_truth_scores(vehicles, TWO, seed=4, resamples=200))[
+        "auroc_all", "camera"
+    ]
     assert once == same
     assert once.interval.low != other.interval.low
     assert once.interval.low < once.interval.estimate < once.interval.high
@@ -127,16 +129,16 @@ def test_intervals_resample_objects_and_hold_the_truth() -> None:
         vehicle("c" if i % 2 else "r", {"camera": i * 1.0, "radar": 0.0}, instance="same")
         for i in range(9)
     ]
-    fixed = by_name(truth_scores(one_object, TWO))["auroc_all", "camera"].interval
+    fixed = by_name(ground_truth_scores(one_object, TWO))["auroc_all", "camera"].interval
     assert fixed.low == fixed.estimate == fixed.high  # there is nothing to resample
 
 
 def test_what_does_not_exist_is_undefined() -> None:
     vehicles = [vehicle("c", {"camera": 1.0, "radar": 0.0}, instance=f"{i}") for i in range(4)]
-    found = by_name(truth_scores(vehicles, TWO, resamples=20))
+    found = by_name(ground_truth_scores(vehicles, TWO, resamples=20))
     assert math.isnan(found["auroc_all", "camera"].interval.estimate)  # no radar-only vehicle
     assert math.isnan(found["rank_correlation", "camera"].interval.estimate)  # all the same
-    empty = by_name(truth_scores([], TWO, resamples=20))
+    empty = by_name(ground_truth_scores([], TWO, resamples=20))
     assert all(math.isnan(s.interval.estimate) for s in empty.values())
 
 

@@ -7,15 +7,16 @@ from typing import Any
 
 import pytest
 import torch
+from alone import predict_alone
 from torch import Tensor
 
 from lmd_cli.assembly.build import build_dataset, build_network
 from lmd_cli.assembly.forward import fused_parts
 from lmd_cli.config.loading import load_config
 from lmd_cli.data import collate
-from lmd_cli.decomposition import set_module_rules, variant_names
+from lmd_cli.decomposition import Variant, set_module_rules, variant_names
 from lmd_cli.decomposition.linearised.program import Program
-from lmd_cli.evaluation.variants import Prediction, family, predict, predict_variants
+from lmd_cli.evaluation.variants import Prediction, VariantPredictions, base_variant
 from lmd_cli.evaluation.walk import Encoding, Skipped, Visit
 
 
@@ -38,6 +39,12 @@ def setting(tiny_config: Path) -> tuple[Any, Visit]:
     return network, Visit(0, encoding(0), partners)
 
 
+def predictions(network: Any, visit: Visit, names: list[str]) -> dict[str, Prediction]:
+    """By the variants' names."""
+    together = VariantPredictions(network, visit, "segmentation")
+    return {name: together.under(Variant.parse(name)) for name in names}
+
+
 def close(found: Tensor, wanted: Tensor, scale: float) -> None:
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-11 * scale)
 
@@ -55,18 +62,18 @@ def same(found: Prediction, wanted: Prediction) -> None:
 
 def test_every_variant_is_as_by_itself(setting: tuple[Any, Visit]) -> None:
     network, visit = setting
-    found = dict(predict_variants(network, visit, variant_names(), "segmentation"))
+    found = predictions(network, visit, variant_names())
     assert list(found) == variant_names()
     for variant, prediction in found.items():
-        same(prediction, predict(network, visit, variant, "segmentation"))
+        same(prediction, predict_alone(network, visit, Variant.parse(variant), "segmentation"))
 
 
 def test_a_variant_does_not_depend_on_the_company_it_keeps(setting: tuple[Any, Visit]) -> None:
     network, visit = setting
     names = ["uniform-identity", "identity-uniform", "identity-identity"]
-    together = dict(predict_variants(network, visit, names, "segmentation"))
+    together = predictions(network, visit, names)
     for name in names:
-        ((_, alone),) = predict_variants(network, visit, [name], "segmentation")
+        (alone,) = predictions(network, visit, [name]).values()
         for part, maps in alone.perturbed.items():
             for a, b in zip(maps, together[name].perturbed[part], strict=True):
                 assert (a is None) == (b is None)
@@ -76,12 +83,12 @@ def test_a_variant_does_not_depend_on_the_company_it_keeps(setting: tuple[Any, V
 def test_rules_of_some_modules_hold_under_every_variant(setting: tuple[Any, Visit]) -> None:
     network, visit = setting
     names = ["identity-identity", "uniform-identity", "identity-uniform"]
-    without = dict(predict_variants(network, visit, names, "segmentation"))
+    without = predictions(network, visit, names)
     set_module_rules(network, {"decoder.*": {"batch_norm": "uniform", "norm": "ratio"}})
     try:
-        found = dict(predict_variants(network, visit, names, "segmentation"))
+        found = predictions(network, visit, names)
         for name in names:
-            same(found[name], predict(network, visit, name, "segmentation"))
+            same(found[name], predict_alone(network, visit, Variant.parse(name), "segmentation"))
             assert not torch.equal(found[name].parts["camera"], without[name].parts["camera"])
     finally:
         set_module_rules(network, {})
@@ -104,15 +111,15 @@ def counted_passes(network: Any, visit: Visit, names: list[str]) -> tuple[int, l
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(network, "tail", counted)
         patch.setattr(Program, "run", noted)
-        list(predict_variants(network, visit, names, "segmentation"))
+        predictions(network, visit, names)
     return calls[0], streams
 
 
-def test_partners_go_through_once_for_a_family(setting: tuple[Any, Visit]) -> None:
+def test_partners_go_through_once_for_a_base_variant(setting: tuple[Any, Visit]) -> None:
     network, visit = setting
     four = ["uniform-identity", "identity-identity", "identity-uniform", "identity-ratio"]
     calls, streams = counted_passes(network, visit, four)
-    assert calls == 2  # a decomposition for each family
+    assert calls == 2  # a decomposition for each base_variant
     assert sorted(streams, key=str) == [2] * 4 + ["batch_norm", "norm"]  # two modalities for each
 
 
@@ -123,15 +130,18 @@ def test_constants_go_through_only_if_shared_out(setting: tuple[Any, Visit]) -> 
     assert counted_passes(network, visit, ["uniform-ratio"]) == (1, [2, 2, "batch_norm"])
 
 
-def test_the_derivative_has_a_family_of_its_own(setting: tuple[Any, Visit]) -> None:
+def test_the_derivative_is_a_base_of_its_own(setting: tuple[Any, Visit]) -> None:
     """Its slopes are not the secant's (of GELU, here)."""
     network, visit = setting
     names = ["identity-ratio", "uniform-identity-taylor-frozen"]
-    found = dict(predict_variants(network, visit, names, "segmentation"))
-    same(found[names[1]], predict(network, visit, names[1], "segmentation"))
+    found = predictions(network, visit, names)
+    same(found[names[1]], predict_alone(network, visit, Variant.parse(names[1]), "segmentation"))
 
 
-def test_families() -> None:
-    assert {family(name) for name in variant_names()} == {"identity-ratio", "identity-identity"}
-    assert family("uniform-uniform-sum-taylor") == "identity-identity-taylor"
-    assert family("uniform-ratio-taylor-frozen") == "identity-ratio-taylor-frozen"
+def test_base_variants() -> None:
+    def base(name: str) -> str:
+        return base_variant(Variant.parse(name)).name
+
+    assert {base(name) for name in variant_names()} == {"identity-ratio", "identity-identity"}
+    assert base("uniform-uniform-sum-taylor") == "identity-identity-identity-taylor"
+    assert base("uniform-ratio-taylor-frozen") == "identity-ratio-taylor-frozen"

@@ -38,7 +38,7 @@ def config(tiny_config: Path) -> RunConfig:
 
 @pytest.fixture(scope="module")
 def run(config: RunConfig, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("rivals")
+    folder = tmp_path_factory.mktemp("baselines")
     evaluate(config, folder, methods=["lmd:identity-ratio", *METHODS, "partial-everything"])
     return folder
 
@@ -79,12 +79,12 @@ def test_a_method_at_whole_features(run: Path, config: RunConfig, name: str) -> 
 def test_with_everything_linearised_the_rival_is_lmd(run: Path) -> None:
     found = pairs(run)
     lmd = found[found.variant == "identity-ratio"].reset_index(drop=True)
-    rival = found[found.variant == "partial-everything"].reset_index(drop=True)
+    baseline = found[found.variant == "partial-everything"].reset_index(drop=True)
     keys = ["sample_token", "perturbed_token", "offset", "perturbed", "target"]
-    pd.testing.assert_frame_equal(lmd[keys], rival[keys])
-    assert (lmd.pcc - rival.pcc).abs().max() < 1e-4
+    pd.testing.assert_frame_equal(lmd[keys], baseline[keys])
+    assert (lmd.pcc - baseline.pcc).abs().max() < 1e-4
     scale = lmd.mse.max()
-    assert (lmd.mse - rival.mse).abs().max() < 1e-4 * scale
+    assert (lmd.mse - baseline.mse).abs().max() < 1e-4 * scale
 
 
 def test_the_table_has_a_row_for_each_method(run: Path) -> None:
@@ -175,10 +175,10 @@ def test_linearised_anew_at_the_perturbed_input(config: RunConfig, tmp_path: Pat
 
 
 def test_methods_are_resolved() -> None:
-    variants, rivals = resolve_methods(
+    variants, baselines = resolve_methods(
         ["shapley", "lmd", "lmd:uniform-identity", "shapley"], ["identity-ratio"]
     )
-    assert variants == ["identity-ratio", "uniform-identity"]
-    assert [method.name for method in rivals] == ["shapley"]
+    assert [variant.name for variant in variants] == ["identity-ratio", "uniform-identity"]
+    assert [method.name for method in baselines] == ["shapley"]
     with pytest.raises(MethodError, match=r"lrp works backwards .* gives no map"):
         resolve_methods(["lrp"], [])

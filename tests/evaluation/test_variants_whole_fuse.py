@@ -6,14 +6,16 @@ from typing import Any
 
 import pytest
 import torch
+from alone import predict_alone
 from torch import Tensor, nn
 
-from lmd_cli.decomposition import variant_names
+from lmd_cli.decomposition import Variant, variant_names
 from lmd_cli.decomposition.linearised.program import Program
-from lmd_cli.evaluation.variants import Families, Prediction, predict
+from lmd_cli.evaluation.variants import Prediction, VariantPredictions
 from lmd_cli.evaluation.walk import Encoding, Skipped, Visit
 
-FOUR = ["uniform-identity", "identity-identity", "identity-uniform", "identity-ratio"]
+NAMES = ("uniform-identity", "identity-identity", "identity-uniform", "identity-ratio")
+FOUR = [Variant.parse(name) for name in NAMES]
 
 
 class Fusing(nn.Module):
@@ -71,9 +73,14 @@ def same(found: Prediction, wanted: Prediction) -> None:
 @pytest.mark.parametrize("last", ["nothing", "gate", "norm of weights"])
 def test_every_variant_is_as_by_itself(last: str) -> None:
     network = Fusing(last).double().eval()
-    together = Families(network, visit(), "map")
-    for variant in [*variant_names(), "uniform-identity-taylor", "uniform-identity-taylor-frozen"]:
-        same(together.under(variant), predict(network, visit(), variant, "map"))
+    together = VariantPredictions(network, visit(), "map")
+    for name in [
+        *variant_names(),
+        "uniform-identity-identity-taylor",
+        "uniform-identity-taylor-frozen",
+    ]:
+        variant = Variant.parse(name)
+        same(together.under(variant), predict_alone(network, visit(), variant, "map"))
 
 
 @pytest.mark.parametrize(
@@ -87,10 +94,10 @@ def test_every_variant_is_as_by_itself(last: str) -> None:
 def test_passes_of_the_table_of_variants(
     last: str, calls: int, constants: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Two families and two kinds of constants; behind a gate each variant by itself; where
+    """Two base variants and two kinds of constants; behind a gate each variant by itself; where
     constants of a norm reach attention weights, that kind is given up."""
     network = Fusing(last).double().eval()
-    together = Families(network, visit(), "map")
+    together = VariantPredictions(network, visit(), "map")
     network.calls = 0
     run, streams = Program.run, []
 
@@ -107,8 +114,11 @@ def test_passes_of_the_table_of_variants(
 
 def test_a_variant_does_not_depend_on_the_company_it_keeps() -> None:
     network = Fusing().double().eval()
-    together = Families(network, visit(), "map")
+    together = VariantPredictions(network, visit(), "map")
     for variant in FOUR:
-        shared, alone = together.under(variant), Families(network, visit(), "map").under(variant)
+        shared, alone = (
+            together.under(variant),
+            VariantPredictions(network, visit(), "map").under(variant),
+        )
         for name, part in alone.parts.items():
             assert torch.equal(part, shared.parts[name])

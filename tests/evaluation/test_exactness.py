@@ -15,21 +15,21 @@ import torch
 from torch import Tensor
 
 from lmd_cli.config.loading import load_config
-from lmd_cli.decomposition import decompose, register_rule, unregister_rule
+from lmd_cli.decomposition import Variant, decompose, register_rule, unregister_rule
 from lmd_cli.decomposition.linearised.partial import first_deviation
 from lmd_cli.decomposition.maps import Affine, slope
 from lmd_cli.errors import RunError
 from lmd_cli.evaluation import verification as predict
-from lmd_cli.evaluation.exactness import (
+from lmd_cli.evaluation.tolerances import (
     DOUBLE,
     HALF,
     SINGLE,
-    blame,
-    limits_of,
+    large_parts_message,
+    locate_deviation,
     magnification,
     require_within,
-    told_of_size,
-    warn_of_size,
+    tolerances_of,
+    warn_of_large_parts,
 )
 from lmd_cli.networks import SimpleBEV
 from lmd_cli.workflows.evaluate import evaluate
@@ -117,7 +117,7 @@ def test_no_number_is_beyond_every_limit() -> None:
 
 def test_limits_by_precision() -> None:
     x = torch.zeros(())
-    found = [limits_of(x.to(t)) for t in (torch.float64, torch.float32, torch.bfloat16)]
+    found = [tolerances_of(x.to(t)) for t in (torch.float64, torch.float32, torch.bfloat16)]
     assert found == [DOUBLE, SINGLE, HALF]
     assert (DOUBLE.replay, SINGLE.replay) == (1e-9, 1e-3)
 
@@ -142,8 +142,8 @@ def test_a_map_that_conserves_at_no_step_is_found() -> None:
 @pytest.mark.usefixtures("wrong_relu")
 def test_blame_names_the_first_operation() -> None:
     features = {name: torch.randn(2, 3).double() for name in ("camera", "radar")}
-    said = blame(
-        lambda camera, radar: (camera + radar).relu() * 2, features, "identity-ratio", None, 1e-9
+    said = locate_deviation(
+        lambda camera, radar: (camera + radar).relu() * 2, features, Variant(), None, 1e-9
     )
     assert said.startswith("torch.Tensor.relu outside any module breaks conservation")
 
@@ -154,10 +154,10 @@ def test_parts_far_beyond_the_total_are_told() -> None:
     assert magnification(total, parts) == 59.0
     assert magnification(torch.zeros(2), {"camera": torch.ones(2)}) == 0.0
     with pytest.warns(UserWarning, match=r"59 times its total.*identity-ratio keeps attention"):
-        warn_of_size("identity-ratio-secant", 59.0)
+        warn_of_large_parts(Variant(softmax="secant"), 59.0)
     with pytest.warns(UserWarning, match=r"identity-ratio-taylor-frozen takes the derivative"):
-        warn_of_size("identity-ratio", 59.0)
+        warn_of_large_parts(Variant(), 59.0)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        warn_of_size("identity-ratio", 50.0)
-    assert told_of_size("identity-ratio", math.nan) is None
+        warn_of_large_parts(Variant(), 50.0)
+    assert large_parts_message(Variant(), math.nan) is None

@@ -26,7 +26,7 @@ LAYERS = (
     ("decomposition",),
 )
 LAYER = {folder: number for number, layer in enumerate(LAYERS) for folder in layer}
-FREE = {"errors", "geometry"}  # at the package's root, for all
+FREE = {"errors", "geometry", "supported"}  # at the package's root, for all
 
 
 def imports(file: Path) -> Iterator[str]:
@@ -66,10 +66,28 @@ def test_imports_point_down(folder: str):
     ("folder", "never"),
     [
         ("decomposition", ("errors", "geometry")),  # the method needs torch only
-        ("evaluation", ("runtime.files",)),  # it touches no file
+        ("evaluation", ("runtime.files", "runtime.drafts", "runtime.locks")),  # it touches no file
         ("report", ("networks", "assembly.build")),  # it opens no network
     ],
 )
 def test_what_a_folder_does_without(folder: str, never: tuple[str, ...]):
     used = {name for names in folder_imports(folder).values() for name in names}
     assert [name for name in sorted(used) if name.startswith(never)] == []
+
+
+def test_the_evaluation_touches_no_file():
+    """Neither by itself nor with a reader of another folder."""
+    readers = {
+        "open",
+        "Path",
+        "pandas",
+        "read_evidence",
+        "read_instances",
+        "has_evidence",
+        "read_own",
+    }
+    for file in sorted((PACKAGE / "evaluation").rglob("*.py")):
+        nodes = list(ast.walk(ast.parse(file.read_text())))
+        names = {node.id for node in nodes if isinstance(node, ast.Name)}
+        names |= {alias.name for n in nodes if isinstance(n, ast.Import) for alias in n.names}
+        assert not readers & names, file

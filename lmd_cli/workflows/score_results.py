@@ -1,0 +1,193 @@
+"""The files and the notes of ``lmd score``, from its finished samples."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import fmean, median
+from typing import Any
+
+from lmd_cli.attribution import Method
+from lmd_cli.data.synthetic import Evidence
+from lmd_cli.evaluation.ground_truth import RegionGroundTruth
+from lmd_cli.evaluation.intervention_scores import (
+    AllEffects,
+    Resampling,
+    agreement,
+    counted,
+    intervention_scores,
+)
+from lmd_cli.evaluation.scoring import Score, Vehicle, ground_truth_scores
+from lmd_cli.evaluation.statistics import spearman
+from lmd_cli.results.intervention_rows import (
+    AGREEMENT_FIELDS,
+    agreement_rows,
+    all_effects,
+    effect_rows,
+    intervention_notes,
+)
+from lmd_cli.results.score_rows import (
+    SCORE_FIELDS,
+    TIME_FIELDS,
+    MethodResult,
+    missed_by_steps,
+    score_rows,
+    vehicle_rows,
+)
+from lmd_cli.runtime.files import csv_lines, write_atomically
+from lmd_cli.workflows.score_setting import Setting
+
+
+@dataclass(frozen=True)
+class ScoreSummary:
+    """The results of ``lmd score``.
+
+    Attributes:
+        modalities: of the network.
+        scores: for each method its scores.
+        seconds: for each method the median time for a sample.
+        plain_seconds: the median time of the network itself behind the encoders.
+        notes: lines that belong under the table.
+        files: what was written.
+    """
+
+    modalities: tuple[str, ...]
+    scores: dict[str, list[Score]]
+    seconds: dict[str, float]
+    plain_seconds: float
+    notes: list[str]
+    files: list[Path]
+
+
+def _vehicles(entry: Mapping[str, Any], name: str) -> Iterable[Vehicle]:
+    """A sample's vehicles with their parts under one method."""
+    shares = entry["methods"][name]["shares"]
+    for i, vehicle in enumerate(entry["vehicles"]):
+        evidence = vehicle["evidence"]
+        yield Vehicle(
+            vehicle["token"],
+            vehicle["instance"],
+            Evidence(**evidence) if vehicle["synthetic"] else evidence,
+            vehicle["detected"],
+            {part: values[i] for part, values in shares.items()},
+        )
+
+
+def write_results(
+    setting: Setting,
+    folder: Path,
+    entries: Sequence[Mapping[str, Any]],
+    resamples: int,
+) -> ScoreSummary:
+    """Writes the tables of the finished samples, and says what is in them."""
+    modalities = setting.built.network.modalities
+    kept = [_result(name, entries) for name in kept_methods(setting.methods, entries)]
+    effects = all_effects(entries)
+    draw = Resampling(setting.config.seed, resamples)
+    scored = {f.name: _scores(setting, f.vehicles, effects, draw) for f in kept}
+    seconds = {f.name: median(f.seconds) for f in kept}
+    usual = median(entry["plain_seconds"] for entry in entries)
+    tables: dict[str, list[Any]] = {
+        "score.csv": [SCORE_FIELDS, *score_rows(scored)],
+        "vehicles.csv": list(vehicle_rows(kept, modalities)),
+        "times.csv": [TIME_FIELDS, *((n, s, s / usual) for n, s in seconds.items())],
+    }
+    if setting.truth.intervenes:
+        instances = {v["token"]: v["instance"] for e in entries for v in e["vehicles"]}
+        tables["interventions.csv"] = list(effect_rows(effects, instances))
+    if agreed := _agreement(setting, kept, effects, draw):
+        tables["agreement.csv"] = [AGREEMENT_FIELDS, *agreement_rows(agreed)]
+    for name, rows in tables.items():
+        write_atomically(folder / name, csv_lines(rows))
+    notes = _notes(setting, kept, left_out_methods(entries))
+    if setting.truth.intervenes:
+        counts = counted(sum(len(e["vehicles"]) for e in entries), effects, modalities)
+        notes += intervention_notes(counts, agreed, _same_order(scored))
+    notes += [
+        f"{name}: its steps miss {share:.1%} of F(x) - F(0) (sums of magnitudes over the "
+        "vehicles); that is in the bias."
+        for name, share in missed_by_steps(entries).items()
+    ]
+    files = [folder / name for name in (*tables, "run.json")]
+    return ScoreSummary(modalities, scored, seconds, usual, notes, files)
+
+
+def _scores(
+    setting: Setting, vehicles: Sequence[Vehicle], effects: AllEffects, draw: Resampling
+) -> list[Score]:
+    """A method's scores against the ground truth that was chosen."""
+    modalities = setting.built.network.modalities
+    known = modalities if setting.truth.recorded else ()  # the share of the bias needs no truth
+    *listed, bias = ground_truth_scores(vehicles, known, seed=draw.seed, resamples=draw.resamples)
+    if setting.truth.intervenes:
+        listed += intervention_scores(vehicles, effects, modalities, draw)
+    return [*listed, bias]
+
+
+def _agreement(
+    setting: Setting, kept: Sequence[MethodResult], effects: AllEffects, draw: Resampling
+) -> list[Score]:
+    """How far both truths agree, where there are both."""
+    if setting.truth.kind != "both" or not kept:
+        return []
+    return agreement(kept[0].vehicles, effects, setting.built.network.modalities, draw)
+
+
+def _same_order(scores: Mapping[str, Sequence[Score]]) -> float:
+    """Rank correlation, over the methods, of their mean AUROC under the two truths."""
+
+    def means(name: str) -> list[float]:
+        return [fmean(s.interval.estimate for s in listed if s.name == name) for listed in both]
+
+    both = [x for x in scores.values() if any(s.name == "auroc_detected" for s in x)]
+    return spearman(means("auroc_detected"), means("auroc_intervention")) if both else math.nan
+
+
+def left_out_methods(entries: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Methods that could not explain the network, and why."""
+    return {name: why for entry in entries for name, why in entry["left_out"].items()}
+
+
+def kept_methods(chosen: Sequence[Method], entries: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Names of the methods that explained every sample."""
+    left_out = left_out_methods(entries)
+    return [method.name for method in chosen if method.name not in left_out]
+
+
+def _result(name: str, entries: Sequence[Mapping[str, Any]]) -> MethodResult:
+    vehicles = [v for entry in entries for v in _vehicles(entry, name)]
+    return MethodResult(name, vehicles, [entry["methods"][name]["seconds"] for entry in entries])
+
+
+def outcome(chosen: Sequence[Method], entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What ``run.json`` says of the results."""
+    return {
+        "scored": len(entries),
+        "methods": kept_methods(chosen, entries),
+        "left_out": left_out_methods(entries),
+        "missed_by_steps": missed_by_steps(entries),
+    }
+
+
+def _notes(setting: Setting, kept: list[MethodResult], left_out: dict[str, str]) -> list[str]:
+    lines = []
+    if setting.built.random:
+        lines.append("Random weights: the numbers say nothing about a trained network.")
+    vehicles = kept[0].vehicles if kept else []
+    name = "regions" if isinstance(setting.truth.objects, RegionGroundTruth) else "vehicles"
+    objects = len({v.instance for v in vehicles})
+    counted_objects = f"{len(vehicles)} {name} ({objects} objects; intervals resample objects)."
+    if setting.truth.recorded:
+        lines.append(
+            f"{counted_objects} AUROC is over those that one sensor alone could see. That truth is "
+            "itself a removal, which favours methods that remove a sensor; rank correlation with "
+            "graded evidence does not."
+        )
+    else:
+        lines.append(counted_objects)
+    lines += [
+        f"{name} was left out (ask for it with --method): {why}" for name, why in left_out.items()
+    ]
+    return lines

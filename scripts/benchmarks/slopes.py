@@ -1,0 +1,49 @@
+"""What slopes between coalitions cost beside eq. 9's, as ratios of CPU time within one run.
+
+    PYTHONPATH=scripts:. python -m benchmarks.slopes [--small]
+
+The network behind its fusion layer, one thread: the clean sample alone, and with its 12 partners
+as in an evaluation.
+"""
+
+from __future__ import annotations
+
+import argparse
+import time
+
+import torch
+
+from benchmarks.setting import OUTPUT, VARIANT, Bench
+from lmd_cli.decomposition.variant import COALITION_RULES, Variant
+from lmd_cli.evaluation.variants import BehindFusion
+from lmd_cli.evaluation.walk import Visit
+from lmd_cli.runtime.allocator import keep_freed_memory
+
+
+def seconds(bench: Bench, visit: Visit, variant: str) -> float:
+    """CPU time of one decomposition and its partners'."""
+    point, start = BehindFusion(bench.network, visit, OUTPUT), time.process_time()
+    point.partners(Variant.parse(variant))
+    return time.process_time() - start
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--small", action="store_true")
+    parser.add_argument("--repeats", type=int, default=5)
+    given = parser.parse_args()
+    torch.set_num_threads(1)
+    keep_freed_memory()
+    with torch.no_grad():
+        bench = Bench(given.small)
+        clean = Visit(0, bench.visit.sample, [])
+        for name, visit in (("clean", clean), ("12 partners", bench.visit)):
+            names = [str(VARIANT), *(f"{VARIANT}-{rule}" for rule in COALITION_RULES)]
+            times = [[seconds(bench, visit, n) for n in names] for _ in range(given.repeats)]
+            best = [min(column) for column in zip(*times, strict=True)]
+            for n, least in zip(names, best, strict=True):
+                print(f"{name}: {n} {least:.2f} s, {least / best[0]:.3f} x", flush=True)
+
+
+if __name__ == "__main__":
+    main()
