@@ -28,7 +28,8 @@ PROJECT = Path(__file__).resolve().parents[1]
 #: What the engine's tests and their fixtures import.
 RUNNERS = ("pytest>=8", "pytest-xdist", "hypothesis", "expecttest", "einops")
 CORE = tuple(
-    f"tests/decomposition/test_{name}.py" for name in ("api", "replay", "rules_linear", "inplace")
+    f"tests/decomposition/{name}.py"
+    for name in ("test_api", "linearised/test_replay", "rules/test_linear", "tracing/test_inplace")
 )
 VERSIONS = (
     "import sys, torch, numpy; "
@@ -80,11 +81,12 @@ def steps(
     yield "install", [*install, *wanted], folder
     yield "runners", [*install, *RUNNERS, *environment.requirements], folder
     yield "versions", [str(own / "python"), "-c", VERSIONS], folder
-    # Not as a module: the package that is tried is the installed one, not the checkout's.
-    quiet = ["-q", "-o", "addopts=", "-p", "no:cacheprovider", "--tb=line"]
+    # A copy of the tests: the package that is tried is the installed one, not the checkout's.
+    quiet = [f"--rootdir={folder}", "-o", f"pythonpath={folder}", "--import-mode=importlib"]
+    quiet += ["-q", "-o", "addopts=", "-p", "no:cacheprovider", "--tb=line"]
     # Channels are shuffled without a derivative in older torch: nothing to compare with.
     quiet += ["-k", "not channel_shuffle"]
-    yield "tests", [str(own / "pytest"), *quiet, *CORE], PROJECT
+    yield "tests", [str(own / "pytest"), *quiet, *CORE], folder
     demo = ["evaluate", "--config", "demo.yaml", "--limit", "1", "--overwrite"]
     results = ["--output", str(folder / f"results-{environment.name}")]
     yield "demo", [str(own / "lmd"), *demo, *results], folder
@@ -154,7 +156,7 @@ def main() -> None:
     rows = []
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(arguments.keep or temporary).absolute()
-        folder.mkdir(parents=True, exist_ok=True)
+        shutil.copytree(PROJECT / "tests", folder / "tests", dirs_exist_ok=True)
         for environment in wanted:
             print(environment.name, file=sys.stderr)
             python = interpreter(environment.python, given)

@@ -1,18 +1,16 @@
-"""Fixtures that several folders of tests share.
-
-Being here also puts this folder on the import path, for the helpers beside it.
-"""
+"""Fixtures that several folders of tests share, and the order of a parallel run."""
 
 from __future__ import annotations
 
 import os
+import shutil
 from pathlib import Path
 
 import pytest
 import torch
-import yaml
 
 from lmd_cli.data.synthetic import synthesize
+from tests.support.tiny_settings import simplebev_config
 
 torch.set_num_threads(1)
 torch.manual_seed(0)  # for networks that test modules make when they are imported
@@ -32,14 +30,20 @@ def pytest_configure() -> None:
         os.sched_setaffinity(0, {cores[int(worker.removeprefix("gw")) % len(cores)]})
 
 
+TESTS = Path(__file__).parent
 #: Files that take longest; a parallel run starts with them, so that its workers end together.
-LONGEST = ("test_readme.py", "test_rank_processes.py", "test_crn_parity.py", "test_cli_own.py")
+LONGEST = (
+    "test_readme.py",
+    "workflows/test_rank_processes.py",
+    "networks/crn/test_parity.py",
+    "cli/test_custom.py",
+)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Whole files in the order of :data:`LONGEST`, then the rest as it was."""
-    rank = {name: number for number, name in enumerate(LONGEST)}
-    items.sort(key=lambda item: rank.get(item.path.name, len(rank)))
+    rank = {TESTS / name: number for number, name in enumerate(LONGEST)}
+    items.sort(key=lambda item: rank.get(item.path, len(rank)))
 
 
 @pytest.fixture(scope="session")
@@ -54,39 +58,13 @@ def tiny_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
     )
 
 
+@pytest.fixture
+def own_root(tiny_root: Path, tmp_path: Path) -> Path:
+    """A copy of the tiny root, to be damaged."""
+    return Path(shutil.copytree(tiny_root, tmp_path / "root"))
+
+
 @pytest.fixture(scope="session")
 def tiny_config(tiny_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A YAML for a network of random weights on :func:`tiny_root`, made for speed."""
-    config = {
-        "data": {
-            "dataroot": str(tiny_root),
-            "version": "v1.0-mini",
-            "split": "mini_val",
-            "nsweeps": 2,
-        },
-        "model": {
-            "name": "simplebev",
-            "modalities": ["camera", "radar"],
-            "encoder": "res50",
-            "radar": "metaradar",
-            "image_size": [64, 112],
-            "grid": [24, 4, 24],
-            "widths": {
-                "latent": 8,
-                "stem": 4,
-                "encoder_blocks": [1, 1, 1],
-                "upsampling": 8,
-                "decoder": 8,
-                "decoder_blocks": [1, 1, 1],
-            },
-            "checkpoint": "random",
-            "output": "segmentation",
-        },
-        "variants": ["identity-ratio", "uniform-identity"],
-        "perturbation": {"stride": "auto", "count": 2},
-        "device": "cpu",
-        "threads": 1,
-    }
-    path = tmp_path_factory.mktemp("config") / "tiny.yaml"
-    path.write_text(yaml.safe_dump(config))
-    return path
+    return simplebev_config(tmp_path_factory.mktemp("config"), tiny_root)

@@ -159,9 +159,8 @@ def test_a_graph_is_replayed_for_each_shape() -> None:
 def test_a_triton_kernel_with_a_rule_of_its_own() -> None:
     """A kernel in a custom autograd function, as fused layers are written."""
     triton = pytest.importorskip("triton")
-    from triton_kernel import Doubled, double
-
     from lmd_cli import register_rule
+    from tests.support.triton_kernel import Doubled, double
 
     x = {name: torch.randn(1000, device="cuda") for name in ("camera", "radar")}
     assert triton is not None

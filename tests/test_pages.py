@@ -6,13 +6,13 @@ from __future__ import annotations
 import inspect
 import re
 import sys
-from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
 from typing import Any
 
 import pytest
+import reference
 import torch
 import typer
 
@@ -26,13 +26,6 @@ MATHEMATICS = DOCS / "mathematics.md"
 PAGES = tuple(sorted(DOCS.glob("*.md")))
 LINKED = (*PAGES, ROOT / "README.md", ROOT / "models" / "README.md")
 LINK = re.compile(r"\[([^\]\n]*)\]\(([^)\s]+)\)")
-
-
-@pytest.fixture(scope="module")
-def reference() -> Iterator[ModuleType]:
-    sys.path.insert(0, str(ROOT / "scripts"))
-    yield import_module("reference")
-    sys.path.remove(str(ROOT / "scripts"))
 
 
 def examples() -> list[Any]:
@@ -120,14 +113,14 @@ def test_named_code_exists() -> None:
 # -- commands and the Python interface ----------------------------------------------------
 
 
-def test_generated_blocks_are_what_the_code_says(reference: ModuleType) -> None:
+def test_generated_blocks_are_what_the_code_says() -> None:
     page = DOCS / "reference.md"
     assert page.read_text() == reference.rendered(page.read_text()), (
         "run python scripts/reference.py"
     )
 
 
-def test_every_command_and_every_option_is_there(reference: ModuleType) -> None:
+def test_every_command_and_every_option_is_there() -> None:
     """Against the parsers that Typer builds, which the script does not read."""
     from lmd_cli.cli.app import app
 
@@ -186,7 +179,7 @@ def rules_table() -> dict[tuple[str, str, str], set[str]]:
     return found
 
 
-def test_every_function_with_a_rule_is_in_the_table(reference: ModuleType) -> None:
+def test_every_function_with_a_rule_is_in_the_table() -> None:
     """Torch versions differ in what they have: the table may name more than there is here."""
     table = rules_table()
     registered = reference.rule_groups()
@@ -199,7 +192,7 @@ def test_every_function_with_a_rule_is_in_the_table(reference: ModuleType) -> No
 @pytest.mark.skipif(
     not torch.__version__.startswith("2.13"), reason="the table was made with the pinned version"
 )
-def test_rules_table_names_nothing_else(reference: ModuleType) -> None:
+def test_rules_table_names_nothing_else() -> None:
     assert reference.rendered(MATHEMATICS.read_text()) == MATHEMATICS.read_text()
 
 

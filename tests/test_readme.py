@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text()
 ZOO = (ROOT / "models" / "README.md").read_text()
 DOCS = ROOT / "lmd_cli" / "docs"
-#: Its commands need the files that it shows; ``tests/cli/test_cli_own.py`` runs them.
+#: Its commands need the files that it shows; ``tests/cli/test_custom.py`` runs them.
 EXTENDING = DOCS / "extending.md"
 PAGES = [page.read_text() for page in sorted(DOCS.glob("*.md")) if page != EXTENDING]
 

@@ -104,7 +104,7 @@ def fuse_function(
         ContractError: ``fuse`` raises, or gives no such output, or one that is not a tensor of real
             floating numbers; or, decomposed, one that is not finite.
     """
-    asked = {"outputs": [output]} if _takes_outputs(network.fuse) else {}
+    asked = {"outputs": [output]} if takes_outputs(network.fuse) else {}
 
     def fuse(**features: Any) -> Tensor:
         kind = type(network).__name__
@@ -127,7 +127,8 @@ def tail_output(network: LinearFusion, fused: Tensor, output: str) -> Tensor:
     return _require_output(outputs, output, f"{kind}.tail", network)
 
 
-def _takes_outputs(fuse: Callable[..., Any]) -> bool:
+def takes_outputs(fuse: Callable[..., Any]) -> bool:
+    """Whether ``fuse`` can be told which outputs are wanted."""
     return "outputs" in inspect.signature(fuse).parameters
 
 

@@ -27,7 +27,7 @@ def command(
     ] = None,
     variant: Annotated[
         str | None,
-        typer.Option(metavar="BN-NORM[-ACT]", help="Rules; the config's first if none."),
+        typer.Option(metavar="BN-NORM[-ACT]", help="Rules; the config's `explain` if none."),
     ] = None,
     output: options.Output = None,
     samples: Annotated[
@@ -55,7 +55,7 @@ def command(
     from lmd_cli.cli import show
     from lmd_cli.runtime.files import file_name
 
-    chosen = [f"variants=[{variant}]"] if variant is not None else []
+    chosen = [f"explain={variant}"] if variant is not None else []
     run = given.load(*chosen)
     from lmd_cli.runtime.progress import make_progress
     from lmd_cli.workflows.decompose import (

@@ -20,7 +20,9 @@ def command(
     ] = None,
     variant: Annotated[
         str | None,
-        typer.Option(metavar="BN-NORM[-ACT]", help="Rules of the maps; the run's first if none."),
+        typer.Option(
+            metavar="BN-NORM[-ACT]", help="Rules of the maps; the config's `explain` if none."
+        ),
     ] = None,
     viewer: Annotated[
         int,

@@ -81,6 +81,11 @@ class RunConfig(Section):
         min_length=1,
         strict=False,
     )
+    explain: str = option(
+        "rules that report and decompose explain with; tables are of `variants`",
+        "a name such as identity-ratio-shapley",
+        "identity-ratio-shapley",
+    )
     perturbation: PerturbationConfig = option(
         "the protocol of Appendix D.4", "a mapping", default_factory=PerturbationConfig
     )
@@ -169,6 +174,13 @@ class RunConfig(Section):
         if values.get("detection") == "auto":
             del values["detection"]
         return values
+
+    @field_validator("explain")
+    @classmethod
+    def _known_variant(cls, value: str) -> str:
+        from lmd_cli.decomposition import Variant
+
+        return Variant.parse(value).name
 
     def with_origin(self, source: Path) -> RunConfig:
         """This config, knowing the file it came from."""

@@ -143,6 +143,28 @@ class CustomSamples:
         with self._guard(f"{self._what}: regions of item {index} ({self.tokens[index]})"):
             return list(own(index))
 
+    def global_T_ego(self, index: int) -> NDArray[np.float64]:
+        """The pose of the frame of predicted boxes, (4, 4); the identity if the data set has none.
+
+        Raises:
+            ContractError: the data set's ``global_T_ego`` raises, or gives something else.
+        """
+        own = getattr(self._dataset, "global_T_ego", None)
+        if own is None:
+            return np.eye(4)
+        where = f"{self._what}: global_T_ego of item {index} ({self.tokens[index]})"
+        with self._guard(where):
+            pose = np.asarray(own(index), dtype=np.float64)
+        turn = pose[:3, :3] if pose.shape == (4, 4) else np.zeros((3, 3))
+        if not np.allclose(turn @ turn.T, np.eye(3), atol=1e-6):
+            raise ContractError(f"{where} is no rigid transform; expected a matrix (4, 4)")
+        return pose
+
+    @property
+    def posed(self) -> bool:
+        """Whether the data set knows where the ego frame is."""
+        return hasattr(self._dataset, "global_T_ego")
+
     @property
     def removes(self) -> bool:
         """Whether the data set can take objects out of one modality."""

@@ -27,7 +27,8 @@ from torch import Tensor
 from lmd_cli.decomposition.errors import InputError
 
 Elementwise: TypeAlias = Callable[[Tensor], Tensor]
-#: A place x, and what is known of a function there: f(x), f'(x), and what is little beside them.
+#: A place x, and what is known of a function there: f(x), f'(x) / 2, and how far from x is near;
+#: if need be also how far from f(x).
 Point: TypeAlias = tuple[Tensor, ...]
 
 #: Elements that are worked out at a time for each thread, within its cache.
@@ -53,25 +54,40 @@ class Curve(NamedTuple):
 
 
 def curve_of(function: Elementwise, derivative: Elementwise) -> Curve:
-    """Any function's."""
-    return closed_form(lambda x: (function(x), derivative(x)))._replace(smooth=False)
+    """Any function's, of whatever scale."""
+
+    def at(x: Tensor) -> Point:
+        y = function(x)
+        return x, y, derivative(x) / 2, _little(x), y.abs().mul_(_near(y))
+
+    return Curve(at, _secant, smooth=False)
 
 
 def closed_form(both: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Curve:
-    """Of a function that gives f(x) and f'(x)."""
+    """Of a smooth function that bends over 1 or more, given as f(x) and f'(x)."""
 
     def at(x: Tensor) -> Point:
-        (y, slope), little = both(x), _NEAR.get(x.dtype, 1e-2)
-        return x, y, slope, x.abs().clamp_min_(1.0).mul_(little), y.abs().mul_(little)
+        y, slope = both(x)
+        return x, y, slope.mul_(0.5), _little(x)
 
     return Curve(at, _secant)
 
 
+def _near(x: Tensor) -> float:
+    return _NEAR.get(x.dtype, 1e-2)
+
+
+def _little(x: Tensor) -> Tensor:
+    return x.abs().clamp_min_(1.0).mul_(_near(x))
+
+
 def _secant(u: Point, v: Point) -> Tensor:
-    """The mean of the derivatives where both places and both values nearly meet."""
+    """The mean of the derivatives where the places, and the values, nearly meet."""
     across, up = v[0] - u[0], v[1] - u[1]
-    near = (across.abs() <= u[3]) & (up.abs() <= u[4])
-    return torch.where(near, (u[2] + v[2]).mul_(0.5), up.div_(across))
+    near = across.abs().le_(u[3])  # 0 or 1: choosing by a mask takes far longer than arithmetic
+    if len(u) > 4:
+        near.mul_(up.abs().le_(u[4]))
+    return up.lerp_(u[2] + v[2], near).div_(across.lerp_(near.new_ones(()), near))
 
 
 def _relu_secant(u: Point, v: Point) -> Tensor:
@@ -83,7 +99,7 @@ def _relu_secant(u: Point, v: Point) -> Tensor:
 def _gelu(x: Tensor) -> tuple[Tensor, Tensor]:
     below = torch.erf(x * math.sqrt(0.5)).add_(1.0).mul_(0.5)
     density = torch.exp(x * x * -0.5).mul_(1.0 / math.sqrt(2.0 * math.pi))
-    return x * below, below.addcmul_(x, density)
+    return x * below, density.mul_(x).add_(below)
 
 
 def _silu(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -165,7 +181,7 @@ def _shapley(
         for s in (s for s in range(full) if not s >> m & 1):
             size = s.bit_count()
             weight = factorial(size) * factorial(count - size - 1) / factorial(count)
-            slope.add_(curve.secant(points[s], points[s | 1 << m]).mul_(weight))
+            slope.add_(curve.secant(points[s], points[s | 1 << m]), alpha=weight)
 
 
 def _rescale(
@@ -187,7 +203,8 @@ def _reveal(
     fall = (curve.secant(none, low) + curve.secant(high, whole)) / 2
     level = curve.secant(none, whole)
     for h, slope in zip(own, out, strict=True):
-        slope.copy_(torch.where(h > 0, rise, torch.where(h < 0, fall, level)))
+        sign = h.sign()
+        slope.copy_(fall.lerp(rise, sign.clamp(min=0)).lerp_(level, 1.0 - sign.abs_()))
 
 
 _RULES = {"shapley": _shapley, "reveal": _reveal, "rescale": _rescale}

@@ -62,6 +62,8 @@ def _require_leaf(leaf: Any, where: str) -> None:
             f"{where}: expected a floating-point tensor, got {what}; pass what is not a modality "
             "in constants="
         )
+    if leaf.layout is not torch.strided or leaf.is_meta:
+        raise InputError(f"{where}: expected a dense tensor with values; constants= takes others")
     if bad := not_finite(leaf):
         raise InputError(
             f"{where} holds {bad}; expected finite numbers (a mask of -inf belongs in constants=)"

@@ -55,6 +55,16 @@ def extent_of(shape: Sequence[int], stride: Sequence[int]) -> int:
     return 1 + sum((n - 1) * step for n, step in zip(shape, stride, strict=True))
 
 
+def overlaps(shape: Sequence[int], stride: Sequence[int]) -> bool:
+    """Whether several elements of a strided tensor may lie at one place."""
+    reach = 1
+    for step, n in sorted(zip(stride, shape, strict=True)):
+        if n > 1 and step < reach:
+            return True
+        reach += (n - 1) * step
+    return False
+
+
 class Piece(NamedTuple):
     """Parts that are not zero in some channels of a concatenation only, from ``start`` on."""
 

@@ -18,7 +18,7 @@ from lmd_cli.decomposition.registry import RuleInfo
 from lmd_cli.decomposition.tracing.audit import OperationRecord, clean_stack, residual_tensor
 
 Device: TypeAlias = torch.device | str
-T = TypeVar("T", bound="Parts")
+P = TypeVar("P", bound="Parts")
 
 
 class DecomposedTensor:
@@ -131,7 +131,7 @@ class Parts:
         leaves = decomposed_leaves(self._tree)
         return [residual_tensor(x.total, clean_stack(x.parts, x.rows, self.layout)) for x in leaves]
 
-    def to(self: T, device: Device) -> T:
+    def to(self: P, device: Device) -> P:
         """All tensors on another device."""
         moved = copy(self)
         moved._tree = map_tensors(lambda t: t.to(device), self._tree)

@@ -37,6 +37,8 @@ class SampleDecomposition:
         boxes: the sample's annotated vehicles, axes x right, y down, z forward, in metres from
             the origin of the maps.
         description: its scene's, in the dataset's words.
+        without: the output as ``total`` shows it, with the features of some modalities zeroed:
+            one more pass each time; none where the network gives no finite numbers then.
         radar_in_images: reads where its radar points lie in the images, by camera (k, 3): u, v
             (pixels), depth (m); none where the tensors hold them in space.
     """
@@ -52,6 +54,7 @@ class SampleDecomposition:
     pictures: Mapping[str, NDArray[np.float32]]
     boxes: Sequence[Box3D] = ()
     description: str = ""
+    without: Callable[[frozenset[str]], Tensor | None] = lambda removed: None
     radar_in_images: Callable[[], Mapping[str, NDArray[np.float32]]] = dict
 
     @property

@@ -1,11 +1,23 @@
-"""Pearson correlation and mean squared error between prediction maps (Appendix D.4), float64."""
+"""Pearson correlation and mean squared error of maps (Appendix D.4), and the bias share."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+
+from lmd_cli.decomposition.layout import BIAS
+
+#: A bias share above this is pointed out: a third of the magnitudes belongs to no sensor.
+LARGE_BIAS = 1 / 3
+
+
+def bias_share(parts: Mapping[str, float]) -> float | None:
+    """|bias| / sum of |part| over all parts, the bias among them; ``None`` where all are zero."""
+    total = sum(map(abs, parts.values()))
+    return abs(parts[BIAS]) / total if total else None
 
 
 def pcc(a: Tensor, b: Tensor) -> float:

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from lmd_cli.data.synthetic.evidence import Evidence
-from lmd_cli.decomposition.layout import BIAS
+from lmd_cli.evaluation.metrics import bias_share
 from lmd_cli.evaluation.statistics import Array, Indices, Interval, auroc, bootstrap, spearman
 
 #: The column of the side table that grades each sensor's evidence.
@@ -118,10 +118,8 @@ def separation(vehicle: Vehicle, modality: str, modalities: Sequence[str]) -> fl
 
 
 def bias_shares(vehicles: Sequence[Vehicle]) -> Array:
-    """For each vehicle |bias| over the sum of its parts' magnitudes: evidence no sensor gets."""
-    totals = [sum(map(abs, vehicle.parts.values())) for vehicle in vehicles]
-    biases = [abs(vehicle.parts[BIAS]) for vehicle in vehicles]
-    return np.array(biases, dtype=np.float64) / np.array(totals, dtype=np.float64)
+    """:func:`~.metrics.bias_share` of each vehicle, of which no one's parts are all zero."""
+    return np.array([bias_share(vehicle.parts) for vehicle in vehicles], dtype=np.float64)
 
 
 def _auroc_of(

@@ -3,6 +3,7 @@
 from lmd_cli.config.sizes import SimpleBEVSizes
 from lmd_cli.networks.checkpoints.loading import load_checkpoint
 from lmd_cli.networks.crn import CRN, CRNSizes
+from lmd_cli.networks.detections import Detections
 from lmd_cli.networks.random_weights import random_weights
 from lmd_cli.networks.simplebev.network import MODALITIES, OUTPUTS, SimpleBEV
 
@@ -11,6 +12,7 @@ __all__ = [
     "MODALITIES",
     "OUTPUTS",
     "CRNSizes",
+    "Detections",
     "SimpleBEV",
     "SimpleBEVSizes",
     "load_checkpoint",

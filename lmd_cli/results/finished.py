@@ -1,4 +1,4 @@
-"""The finished samples of ``lmd score`` and ``lmd sanity``, one line of JSON each.
+"""The finished samples of ``lmd score``, ``sanity`` and ``detect``, one line of JSON each.
 
 A command that was killed goes on from the last whole line; its results are made from the lines, so
 they are the same bytes as those of a command that was not.
@@ -34,12 +34,15 @@ class FinishedSamples:
         self.path = self._journal.path
 
     @contextmanager
-    def claimed(self, record: Mapping[str, Any], overwrite: bool) -> Iterator[list[dict[str, Any]]]:
+    def claimed(
+        self, record: Mapping[str, Any], overwrite: bool, *, names_only: bool = False
+    ) -> Iterator[list[dict[str, Any]]]:
         """Keeps others out, and gives what is finished.
 
         Args:
             record: what identifies the run, see :data:`~.record.IDENTITY`.
             overwrite: forget what is there.
+            names_only: of each entry keep its ``sample`` alone: :meth:`entries` gives the rest.
 
         Raises:
             ResultsError: the folder holds another run's results, or another process writes there.
@@ -51,7 +54,7 @@ class FinishedSamples:
             results = self.path if self.path.exists() else None
             require_own(self._folder.read_record(), record, self.path.parent, results)
             self._folder.write_record({"status": "unfinished", **record})
-            yield self._whole_lines()
+            yield self._whole_lines(names_only)
 
     def append(self, entry: Mapping[str, Any]) -> None:
         """Writes a finished sample's line and waits until it is on the disk."""
@@ -66,11 +69,16 @@ class FinishedSamples:
             self.path.unlink(missing_ok=True)  # before run.json, which says whose the lines are
             (self.path.parent / "run.json").unlink(missing_ok=True)
 
-    def _whole_lines(self) -> list[dict[str, Any]]:
+    def entries(self, count: int) -> Iterator[dict[str, Any]]:
+        """The first finished samples, one at a time."""
+        return map(_entry, self._journal.lines(0, count))
+
+    def _whole_lines(self, names_only: bool) -> list[dict[str, Any]]:
         """The entries up to the first line that is torn; what follows is cut off."""
         if not self.path.exists():
             return []
-        entries = list(takewhile(bool, map(_entry, self._journal.lines())))
+        whole = takewhile(bool, map(_entry, self._journal.lines()))
+        entries = [{"sample": e.get("sample")} if names_only else e for e in whole]
         self._journal.keep(len(entries))
         return entries
 

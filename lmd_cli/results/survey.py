@@ -1,8 +1,8 @@
 """One more pass over an evaluation's samples, for what the tables do not show.
 
 Kept apart from the evaluation: its rows and bytes stay what they are however a page is made, and a
-pass costs a sample's encoding and one decomposition: at the published size 0.4 of its evaluation
-with one variant (in FLOPs), less with several.
+pass costs a sample's encoding, one decomposition, and for each subset of the sensors one pass of
+the plain network behind the encoders.
 """
 
 from __future__ import annotations
@@ -21,13 +21,26 @@ from lmd_cli.decomposition import OperationRecord
 from lmd_cli.evaluation.decomposed_sample import SampleDecomposition
 from lmd_cli.evaluation.ground.detection import Criterion, criterion_of
 from lmd_cli.evaluation.ground.plane import Plane
-from lmd_cli.evaluation.ground.vehicles import Weather, conflict, object_rows, outline
+from lmd_cli.evaluation.ground.removal import Removed, relative_change, removals, suffix
+from lmd_cli.evaluation.ground.vehicles import (
+    Weather,
+    conflict,
+    object_rows,
+    outline,
+    sensors_of,
+)
 
 #: Samples where the sensors disagree most that are always shown.
 DISAGREEING = 10
 JPEG_QUALITY = 80
 SAMPLE_FIELDS = ("sample_token", "scene", "description", "vehicles", "conflict", "residual")
 LAYER_FIELDS = ("order", "module", "operation")
+
+
+def sample_fields(parts: Sequence[str]) -> tuple[str, ...]:
+    """The header of ``samples.csv``: last, the output's relative change by each removal."""
+    changes = [f"change_{suffix(removed)}" for removed in removals(sensors_of(parts))]
+    return (*SAMPLE_FIELDS, *changes)
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,7 +76,7 @@ class Survey:
         parts: names, in the order of ``Shown.parts``.
         shown: samples for the viewer, in the dataset's order.
         objects: rows of ``objects.csv``, see :func:`~.vehicles.object_fields`.
-        samples: rows in the order of :data:`SAMPLE_FIELDS`.
+        samples: rows in the order of :func:`sample_fields`.
         layers: (order, module, operation), then each part's mean share of the L2 norms.
         layer_parts: whose shares.
         output: of the network, that is split.
@@ -87,6 +100,11 @@ class Survey:
     def criterion(self) -> Criterion:
         """When the output says that a vehicle is there."""
         return criterion_of(self.output, self.detection)
+
+    @property
+    def sensors(self) -> list[str]:
+        """Those of the parts that are sensors'."""
+        return sensors_of(self.parts)
 
 
 class LayerMeans:
@@ -166,8 +184,12 @@ class Draft:
         self.indices.append(index)
         boxes = () if plane is None else split.boxes
         where = plane or _pixels(total.shape)
-        self.objects.append(object_rows(named, weather, boxes, where, total, parts, *what))
-        self.samples.append((*named, split.description, len(boxes), disagreement, split.residual))
+        without = _without(split)
+        changes = [relative_change(total, output) for output in without.values()]
+        rows = object_rows(named, weather, boxes, where, total, parts, *what, without)
+        facts = (split.description, len(boxes), disagreement, split.residual)
+        self.objects.append(rows)
+        self.samples.append((*named, *facts, *changes))
         self.layers.add(split.result.operations)
         for position in self.shown.keys() - self.wanted():
             del self.shown[position]
@@ -200,6 +222,15 @@ class Draft:
             plane is not None,
             detection,
         )
+
+
+def _without(split: SampleDecomposition) -> dict[Removed, NDArray[np.floating] | None]:
+    """The output with each subset of the sensors removed."""
+    outputs = {
+        removed: split.without(frozenset(removed))
+        for removed in removals(split.config.model.modalities)
+    }
+    return {key: None if out is None else out.numpy() for key, out in outputs.items()}
 
 
 def _pixels(shape: Sequence[int]) -> Plane:

@@ -22,7 +22,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from lmd_cli.errors import ResultsError
 from lmd_cli.evaluation.ground.plane import Plane
 from lmd_cli.evaluation.ground.vehicles import object_fields
-from lmd_cli.results.survey import LAYER_FIELDS, SAMPLE_FIELDS, Shown, Survey
+from lmd_cli.results.survey import LAYER_FIELDS, Shown, Survey, sample_fields
 from lmd_cli.runtime.files import (
     csv_lines,
     disk_errors,
@@ -36,11 +36,14 @@ from lmd_cli.runtime.files import (
 )
 
 #: Raised whenever the files' content changes its meaning.
-FORMAT = 3
+FORMAT = 4
 FILES = ("objects.csv", "layers.csv", "samples.csv", "maps.npz", "survey.json")
 #: Columns that hold text, also where it looks like a number.
 TEXTS = frozenset(
-    ("sample_token", "scene", "description", "token", "category", "alone", "module", "operation")
+    (
+        *("sample_token", "scene", "description", "token", "category", "alone", "removal"),
+        *("module", "operation"),
+    )
 )
 _ARRAYS = ("parts", "truth", "outlines")
 #: More than the maps of any survey take.
@@ -102,7 +105,7 @@ def write_survey(survey: Survey, identity: Mapping[str, Any], folder: Path) -> l
     contents = {
         "objects.csv": csv_lines([object_fields(survey.parts), *survey.objects]),
         "layers.csv": csv_lines([_layer_fields(survey.layer_parts), *survey.layers]),
-        "samples.csv": csv_lines([SAMPLE_FIELDS, *survey.samples]),
+        "samples.csv": csv_lines([sample_fields(survey.parts), *survey.samples]),
         "maps.npz": maps_npz(survey.shown),
         "survey.json": json.dumps(record, indent=2, ensure_ascii=False).encode() + b"\n",
     }
@@ -153,6 +156,15 @@ def read_survey(folder: Path, identity: Mapping[str, Any] | None) -> Survey | No
         raise ResultsError(f"{folder} is damaged ({error}); remove it and try again") from None
 
 
+def earlier_format(folder: Path) -> int | None:
+    """The format of a survey that another version made, which is not read; else ``None``."""
+    try:
+        made = json.loads(read_own(folder / "survey.json"))["format"]
+    except (FileNotFoundError, *DAMAGED):
+        return None
+    return made if isinstance(made, int) and made != FORMAT else None
+
+
 def _survey(folder: Path, record: Mapping[str, Any]) -> Survey:
     _Record.model_validate(record)
     arrays = read_maps(folder / "maps.npz")
@@ -166,7 +178,7 @@ def _survey(folder: Path, record: Mapping[str, Any]) -> Survey:
         record["parts"],
         shown,
         _rows(folder / "objects.csv", object_fields(record["parts"])),
-        _rows(folder / "samples.csv", SAMPLE_FIELDS),
+        _rows(folder / "samples.csv", sample_fields(record["parts"])),
         _rows(folder / "layers.csv", _layer_fields(record["layer_parts"])),
         record["layer_parts"],
         record["output"],

@@ -13,7 +13,7 @@ from lmd_cli.config.compute import ComputeConfig, Precision, parse_size
 from lmd_cli.errors import ConfigError
 
 #: What a pass holds at its peak, over what goes in: four times it in SimpleBEV's plain decoder; the
-#: linearised pass is held to this bound by tests/evaluation/test_compute.py.
+#: linearised pass is held to this bound by tests/runtime/test_compute.py.
 PASS_FACTOR = 8
 #: Share of the memory budget that is for passes; the rest is for the weights, the encoder, the kept
 #: slopes and the encodings of a sample's partners.

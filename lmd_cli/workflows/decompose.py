@@ -40,7 +40,7 @@ def decompose_sample(
     Args:
         config: data, network, device.
         token: sample token; the split's first sample if none.
-        variant: rules; the config's first if none.
+        variant: rules; the config's ``explain`` if none.
         progress: shows the making of the synthetic root.
 
     Raises:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
@@ -15,6 +16,7 @@ from torch import Tensor
 from lmd_cli.assembly.build import BuiltNetwork, Samples, build_dataset, build_network
 from lmd_cli.assembly.contract import FusionNetwork
 from lmd_cli.assembly.forward import encode_batch, forward_up, fuse_function
+from lmd_cli.attribution.interface import run
 from lmd_cli.config.compute import Precision
 from lmd_cli.config.schema import CustomModelConfig, RunConfig
 from lmd_cli.data import KeyframeSamples, Sample, collate, to_device
@@ -25,6 +27,8 @@ from lmd_cli.evaluation.decomposed_sample import SampleDecomposition, truth_name
 from lmd_cli.runtime.compute import resolve_device, set_switches
 from lmd_cli.runtime.progress import Progress
 from lmd_cli.runtime.stopwatch import Stopwatch
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,8 +71,25 @@ class Ready:
             pictures=self.dataset.pictures(sample),
             boxes=self.dataset.boxes_on_map(index),
             description=self.dataset.descriptions[index],
+            without=partial(self._without, features, constants),
             radar_in_images=_radar_in_images(self.dataset, index),
         )
+
+    def _without(
+        self,
+        features: Mapping[str, Any],
+        constants: Mapping[str, Any],
+        removed: frozenset[str],
+    ) -> Tensor | None:
+        """The output of the unchanged network with the features of some modalities zeroed."""
+        network, config = self.built.network, self.config
+        fuse = fuse_function(network, config.model.output, constants)
+        try:
+            output = run(fuse, features, removed)
+        except ContractError as error:  # 0 / 0, say, in a network of the user's own
+            log.warning("without %s: %s", " and ".join(sorted(removed)), error)
+            return None
+        return _shown(network, config, output)
 
     def _truth(self, sample: Sample, total: Tensor) -> Tensor | None:
         """The truth, unless nobody knows it."""
@@ -84,7 +105,7 @@ def make_ready(
     device = start(config)
     dataset = build_dataset(config, progress)
     built = build_network(config, device)
-    return Ready(config, variant or config.variants[0], dataset, built, device)
+    return Ready(config, variant or config.explain, dataset, built, device)
 
 
 def _radar_in_images(

@@ -16,7 +16,7 @@ from lmd_cli.results.read_run import RunResults, read_run
 from lmd_cli.results.record import sample_list_sha256
 from lmd_cli.results.survey import Survey
 from lmd_cli.results.survey_draft import DraftFolder
-from lmd_cli.results.survey_files import read_survey, write_survey
+from lmd_cli.results.survey_files import FORMAT, earlier_format, read_survey, write_survey
 from lmd_cli.runtime.files import disk_errors, write_atomically
 from lmd_cli.runtime.progress import Progress
 from lmd_cli.workflows.survey import survey
@@ -32,7 +32,7 @@ class ReportOptions:
     """How to make a page.
 
     Attributes:
-        variant: rules of the maps; the run's first if none.
+        variant: rules of the maps; the config's ``explain`` if none.
         viewer: how many of the first samples can be looked at, beside those that disagree most.
         limit: survey only the first samples of the run.
         compute: decompose the samples again if there is no survey of them yet.
@@ -100,7 +100,11 @@ def _survey(
     variant = _variant(run, options.variant)
     identity = survey_identity(run, tokens, variant, options.viewer)
     surveyed = read_survey(folder, identity if options.compute else None)
+    old = earlier_format(folder) if surveyed is None else None
+    made_before = f"the survey in {folder} has format {old}, this version's has {FORMAT}: "
     unknown = unknown_targets(run, options)
+    if old is not None and not options.compute:
+        return None, made_before + "it is left out; without --no-survey the samples are done again"
     if surveyed is None and options.compute and tokens and unknown:
         return read_survey(folder, None), (
             f"{' and '.join(unknown)} in {run.path / 'run.json'} is code that was not run, so the "
@@ -108,6 +112,8 @@ def _survey(
             "with --config, or --trust to run what the folder names"
         )
     if surveyed is None and options.compute and tokens:
+        if old is not None:
+            log.warning("%sthe samples are surveyed again", made_before)
         draft = DraftFolder(folder / DRAFT, identity)
         with draft.held():
             made = _compute(run, tokens, variant, options, draft, progress)
@@ -139,9 +145,11 @@ def _vouched(config: RunConfig | None, kind: str, section: Mapping[str, Any]) ->
 
 
 def _variant(run: RunResults, wanted: str | None) -> str:
-    if wanted is None or wanted in run.variants:
-        return wanted or run.variants[0]
-    raise ConfigError(f"variant {wanted} is not among the run's: {', '.join(run.variants)}")
+    own = run.record["config"].get("explain", run.variants[0])
+    if wanted in (None, own, *run.variants):
+        return str(wanted or own)
+    known = ", ".join(dict.fromkeys((own, *run.variants)))
+    raise ConfigError(f"variant {wanted} is not among the run's: {known}")
 
 
 def survey_identity(

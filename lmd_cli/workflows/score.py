@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, replace
@@ -29,7 +30,7 @@ from lmd_cli.results.intervention_rows import written_effects
 from lmd_cli.results.record import identity
 from lmd_cli.results.run_folder import read_record
 from lmd_cli.runtime.compute import resolve_device, set_switches
-from lmd_cli.runtime.threads import resolve_threads
+from lmd_cli.runtime.threads import resolve_threads, threads_note
 from lmd_cli.workflows.evaluate import Progress
 from lmd_cli.workflows.ground_truth import require_ground_truth
 from lmd_cli.workflows.ground_truth_choice import Kind, choose_ground_truth
@@ -41,6 +42,8 @@ from lmd_cli.workflows.score_results import (
 )
 from lmd_cli.workflows.score_setting import Setting
 
+log = logging.getLogger(__name__)
+
 #: What is scored if nothing is asked for: LMD under the paper's rules, and every baseline.
 DEFAULT_METHODS = (
     "lmd:identity-ratio",
@@ -49,6 +52,9 @@ DEFAULT_METHODS = (
     "lmd:uniform-identity",
     "lmd:identity-ratio-sum",
     "lmd:identity-ratio-ratio",
+    "lmd:identity-ratio-shapley",
+    "lmd:identity-ratio-reveal",
+    "lmd:identity-ratio-rescale",
     "lmd-shapley",
     "leave-one-out",
     "partial-activations",
@@ -101,6 +107,8 @@ def score(
     """
     recorded = None if overwrite else read_record(folder)
     setting = _prepare(config, methods, progress, recorded, truth, removal or RemovalSettings())
+    if note := threads_note(config, setting.threads, setting.device):
+        log.warning(note)
     count = len(setting.dataset) if limit is None else min(limit, len(setting.dataset))
     rows: dict[str, Any] = {"methods": [m.name for m in setting.methods], "asked": setting.strict}
     if setting.truth.intervenes:
@@ -113,7 +121,8 @@ def score(
         _finish_samples(setting, entries, count, finished, progress)
         summary = write_results(setting, folder, entries[:count], resamples)
         bootstrap = {"resamples": resamples, "seed": config.seed, "level": 0.95}
-        ended = outcome(setting.methods, entries[:count])
+        said = None if summary.verdict is None else asdict(summary.verdict)
+        ended = {**outcome(setting.methods, entries[:count]), "verdict": said}
         finished.finish({**record, **ended, "bootstrap": bootstrap})
     return summary
 

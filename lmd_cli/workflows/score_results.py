@@ -21,6 +21,7 @@ from lmd_cli.evaluation.intervention_scores import (
 )
 from lmd_cli.evaluation.scoring import Score, Vehicle, ground_truth_scores
 from lmd_cli.evaluation.statistics import spearman
+from lmd_cli.evaluation.verdict import Verdict, verdict
 from lmd_cli.results.intervention_rows import (
     AGREEMENT_FIELDS,
     agreement_rows,
@@ -51,6 +52,7 @@ class ScoreSummary:
         plain_seconds: the median time of the network itself behind the encoders.
         notes: lines that belong under the table.
         files: what was written.
+        verdict: which method to trust, if several have scores.
     """
 
     modalities: tuple[str, ...]
@@ -59,6 +61,7 @@ class ScoreSummary:
     plain_seconds: float
     notes: list[str]
     files: list[Path]
+    verdict: Verdict | None
 
 
 def _vehicles(entry: Mapping[str, Any], name: str) -> Iterable[Vehicle]:
@@ -111,7 +114,9 @@ def write_results(
         for name, share in missed_by_steps(entries).items()
     ]
     files = [folder / name for name in (*tables, "run.json")]
-    return ScoreSummary(modalities, scored, seconds, usual, notes, files)
+    said = verdict(scored)
+    notes += [said.sentence] if said is not None and not setting.built.random else []
+    return ScoreSummary(modalities, scored, seconds, usual, notes, files, said)
 
 
 def _scores(

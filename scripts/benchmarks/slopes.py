@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import time
+from dataclasses import replace
 
 import torch
 
@@ -20,10 +21,10 @@ from lmd_cli.evaluation.walk import Visit
 from lmd_cli.runtime.allocator import keep_freed_memory
 
 
-def seconds(bench: Bench, visit: Visit, variant: str) -> float:
+def seconds(bench: Bench, visit: Visit, variant: Variant) -> float:
     """CPU time of one decomposition and its partners'."""
     point, start = BehindFusion(bench.network, visit, OUTPUT), time.process_time()
-    point.partners(Variant.parse(variant))
+    point.partners(variant)
     return time.process_time() - start
 
 
@@ -35,14 +36,14 @@ def main() -> None:
     torch.set_num_threads(1)
     keep_freed_memory()
     with torch.no_grad():
-        bench = Bench(given.small)
+        bench, usual = Bench(given.small), VARIANT
+        variants = [usual, *(replace(usual, activation=rule) for rule in COALITION_RULES)]
         clean = Visit(0, bench.visit.sample, [])
         for name, visit in (("clean", clean), ("12 partners", bench.visit)):
-            names = [str(VARIANT), *(f"{VARIANT}-{rule}" for rule in COALITION_RULES)]
-            times = [[seconds(bench, visit, n) for n in names] for _ in range(given.repeats)]
+            times = [[seconds(bench, visit, v) for v in variants] for _ in range(given.repeats)]
             best = [min(column) for column in zip(*times, strict=True)]
-            for n, least in zip(names, best, strict=True):
-                print(f"{name}: {n} {least:.2f} s, {least / best[0]:.3f} x", flush=True)
+            for v, least in zip(variants, best, strict=True):
+                print(f"{name}: {v.name} {least:.2f} s, {least / best[0]:.3f} x", flush=True)
 
 
 if __name__ == "__main__":

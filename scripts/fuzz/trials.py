@@ -16,8 +16,8 @@ from typing import Any
 
 from lmd_cli.errors import LmdError
 
-#: Seconds that a trial may take.
-LONGEST = 30
+#: Seconds of computing that a trial may take; and of waiting, which a busy machine causes too.
+LONGEST, LONGEST_WAIT = 30, 240
 #: What may stand where anything else belongs.
 VALUES: tuple[Any, ...] = (
     *(None, True, -1, 0, 7, 2**31, 10**30, 1e308, float("nan"), float("inf"), [], {}, [[]]),
@@ -29,7 +29,7 @@ Trial = Callable[[random.Random, Path], None]
 
 
 class TooSlowError(Exception):
-    """A trial that takes longer than :data:`LONGEST`."""
+    """A trial that takes longer than :data:`LONGEST` or :data:`LONGEST_WAIT`."""
 
 
 def main(description: str, trial: Trial) -> None:
@@ -59,8 +59,7 @@ def main(description: str, trial: Trial) -> None:
 
 def attempt(trial: Trial, seed: int) -> str:
     """``done``, ``refused``, or the traceback of what went wrong."""
-    signal.signal(signal.SIGALRM, _too_slow)
-    signal.alarm(LONGEST)
+    _limit_time(LONGEST, LONGEST_WAIT)
     try:
         with tempfile.TemporaryDirectory() as folder:
             trial(random.Random(seed), Path(folder))
@@ -70,11 +69,20 @@ def attempt(trial: Trial, seed: int) -> str:
     except Exception:
         return traceback.format_exc()
     finally:
-        signal.alarm(0)
+        _limit_time(0, 0)
 
 
-def _too_slow(*_: Any) -> None:
-    raise TooSlowError(f"more than {LONGEST} s")
+def _limit_time(computing: float, waiting: float) -> None:
+    """Raises :class:`TooSlowError` after so many seconds; 0 for never."""
+    timers = ((signal.SIGPROF, signal.ITIMER_PROF), (signal.SIGALRM, signal.ITIMER_REAL))
+    for (number, timer), seconds in zip(timers, (computing, waiting), strict=True):
+        signal.signal(number, _too_slow)
+        signal.setitimer(timer, seconds)
+
+
+def _too_slow(number: int, _: Any) -> None:
+    kind, limit = ("computing", LONGEST) if number == signal.SIGPROF else ("waiting", LONGEST_WAIT)
+    raise TooSlowError(f"more than {limit} s of {kind}")
 
 
 def damage_json(value: Any, chance: random.Random) -> Any:

@@ -8,11 +8,11 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from rule_oracle import normal
 from torch import Tensor
 
 from lmd_cli.attribution import METHODS, method_named
 from lmd_cli.attribution.coalitions import Coalitions
+from tests.support.rule_oracle import normal
 
 NORM = torch.nn.InstanceNorm2d(3)
 CLEAN = {"camera": normal(1, 3, 4, 5), "radar": normal(1, 3, 4, 5, seed=1)}

@@ -11,8 +11,6 @@ import torch
 from captum.attr import IntegratedGradients as Captum
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from random_networks import Case, cases, differentiable
-from rule_oracle import normal
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
@@ -25,6 +23,8 @@ from lmd_cli.attribution.gradients import (
 from lmd_cli.attribution.lrp import Lrp
 from lmd_cli.attribution.sampling import bilinear_sample
 from lmd_cli.errors import MethodError
+from tests.support.random_networks import Case, cases, differentiable
+from tests.support.rule_oracle import normal
 
 #: captum's quadrature weights are float32 numbers (6e-8), summed over the steps.
 CAPTUM_WEIGHTS = 3e-7

@@ -9,8 +9,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import assume, given, settings
-from random_networks import Case, cases
-from rule_oracle import normal
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
@@ -24,6 +22,8 @@ from lmd_cli.decomposition.linearised.partial import (
     NORMALISATIONS,
     PartiallyLinear,
 )
+from tests.support.random_networks import Case, cases
+from tests.support.rule_oracle import normal
 
 RUNS = settings(max_examples=25, deadline=None, derandomize=True)
 

@@ -10,8 +10,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import assume, given, settings
-from random_networks import Case, cases, differentiable
-from rule_oracle import normal
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
 
@@ -19,6 +17,8 @@ from lmd_cli.attribution import scores
 from lmd_cli.attribution.lrp import Lrp
 from lmd_cli.decomposition import decompose
 from lmd_cli.errors import MethodError
+from tests.support.random_networks import Case, cases, differentiable
+from tests.support.rule_oracle import normal
 
 #: captum's own constant (captum.attr._utils.lrp_rules.PropagationRule.STABILITY_FACTOR).
 CAPTUM_EPSILON = 1e-9

@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 import torch
-from rule_oracle import normal
 from torch import Tensor, nn
 
 from lmd_cli.attribution import METHODS, method_named, parts, scores
 from lmd_cli.errors import LmdError, MethodError
+from tests.support.rule_oracle import normal
 
 
 class Network(nn.Module):

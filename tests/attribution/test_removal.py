@@ -10,8 +10,6 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from random_networks import Case, cases
-from rule_oracle import normal
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
@@ -24,6 +22,8 @@ from lmd_cli.attribution.removal import (
     shapley_weight,
 )
 from lmd_cli.errors import MethodError
+from tests.support.random_networks import Case, cases
+from tests.support.rule_oracle import normal
 
 RUNS = settings(max_examples=25, deadline=None, derandomize=True)
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 
 import pytest
-from calling import Lmd
 from typer.testing import CliRunner, Result
 
 from lmd_cli.cli.app import app
+from tests.support.calling import Lmd
 
 
 @pytest.fixture
@@ -25,9 +24,3 @@ def lmd(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Lmd:
         return result
 
     return call
-
-
-@pytest.fixture
-def own_root(tiny_root: Path, tmp_path: Path) -> Path:
-    """A copy of the tiny root, to be damaged."""
-    return Path(shutil.copytree(tiny_root, tmp_path / "root"))

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 from nuscenes.nuscenes import NuScenes
-from tiny_nuscenes import VERSION, open_samples, write_tiny_root
 
 from lmd_cli.data import KeyframeSamples, NuScenesSamples
 from lmd_cli.data.synthetic import synthesize
+from tests.support.tiny_nuscenes import VERSION, open_samples, write_tiny_root
 
 
 @pytest.fixture(scope="session")

@@ -10,12 +10,12 @@ import numpy as np
 import pytest
 import torch
 from pyquaternion import Quaternion
-from tiny_nuscenes import open_samples
 
 from lmd_cli.data import KeyframeSamples, RemovalSettings
 from lmd_cli.data.interventions import BoxRemoval, convex_mask, fill_region
 from lmd_cli.data.nuscenes.database import Annotation, SensorFrame
 from lmd_cli.data.nuscenes.frames import invert_rigid, move, rigid
+from tests.support.tiny_nuscenes import open_samples
 
 FORWARD = Quaternion(0.5, -0.5, 0.5, -0.5)  # a camera that looks along x
 SIZE = (45, 80)

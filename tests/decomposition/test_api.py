@@ -10,7 +10,6 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from rule_oracle import normal
 from torch import Tensor, nn
 from torch.overrides import handle_torch_function, has_torch_function
 
@@ -29,6 +28,7 @@ from lmd_cli.decomposition import (
 )
 from lmd_cli.decomposition.maps import linear
 from lmd_cli.decomposition.registry import function_name
+from tests.support.rule_oracle import normal
 
 C, R = normal(2, 3), normal(2, 3, seed=1)
 Pair = namedtuple("Pair", ["near", "far"])
@@ -110,6 +110,8 @@ def test_constants_belong_to_no_modality() -> None:
 
 
 BAD_INPUTS: dict[str, tuple[Any, str]] = {
+    "sparse": (C.to_sparse(), r"'camera': expected a dense tensor"),
+    "on meta": (C.to("meta"), r"'camera': expected a dense tensor"),
     "integers": (C.long(), r"'camera': expected a floating-point tensor, got torch.int64"),
     "Booleans": (C > 0, "got torch.bool"),
     "complex": (torch.complex(C, C), "got torch.complex128"),

@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from rule_oracle import assert_rows, directional_rows, normal
 from torch import Tensor, nn
 
-from lmd_cli.decomposition import decompose
+from lmd_cli.decomposition import NoRuleError, decompose
+from tests.support.rule_oracle import assert_rows, directional_rows, normal
 
 SHAPE = (2, 4, 3, 3)
 INPUTS = {"camera": normal(*SHAPE), "radar": normal(*SHAPE, seed=1)}
@@ -94,6 +94,20 @@ def test_a_canvas_of_any_kind(canvas: str, write: str) -> None:
         return made - camera
 
     check(function)
+
+
+def test_out_makes_a_plain_tensor_larger() -> None:
+    def function(camera: Tensor, radar: Tensor) -> Tensor:
+        made = torch.empty(0, dtype=camera.dtype)
+        torch.add(camera, radar, out=made)
+        return made * 3.0
+
+    check(function)
+
+
+def test_out_that_makes_larger_what_has_parts_is_an_error() -> None:
+    with pytest.raises(NoRuleError, match=r"torch.mul .*larger"):
+        decompose(lambda camera, radar: torch.mul(camera, 2.0, out=radar[:1].clone()), INPUTS)
 
 
 def test_parts_cross_from_one_canvas_into_another() -> None:

@@ -2,29 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
-from rule_oracle import assert_replayed, normal
-from test_coalition_slopes import (
-    EVERY_RULE,
-    ORACLES,
-    by_orders,
-    close,
-    extras,
-    inputs,
-    variant,
-)
 from torch import Tensor, nn
 
 from lmd_cli.decomposition import (
     DecompositionError,
+    Variant,
     decompose,
     decompose_bias,
     decompose_onward,
     register_activation,
+    unregister_rule,
 )
 from lmd_cli.decomposition.linearised.partial import ACTIVATIONS, PartiallyLinear, first_deviation
 from lmd_cli.decomposition.linearised.replay import (
@@ -33,7 +26,17 @@ from lmd_cli.decomposition.linearised.replay import (
     replay,
     replay_deviation,
 )
-from lmd_cli.evaluation.variants import family
+from lmd_cli.evaluation.variants import base_variant
+from tests.decomposition.test_coalition_slopes import (
+    EVERY_RULE,
+    ORACLES,
+    by_orders,
+    close,
+    extras,
+    inputs,
+    variant,
+)
+from tests.support.rule_oracle import assert_replayed, normal
 
 SHAPE = (1, 3, 6, 5)
 
@@ -225,15 +228,17 @@ class Softly(torch.autograd.Function):
         return grads[0] * torch.cosh(ctx.saved_tensors[0] / 2) / 2
 
 
-register_activation(Softly.apply, lambda x: torch.sinh(x / 2) / x)
+@pytest.fixture
+def softly() -> Iterator[Any]:
+    register_activation(Softly.apply, lambda x: torch.sinh(x / 2) / x)
+    yield Softly.apply
+    unregister_rule(Softly.apply)
 
 
 @EVERY_RULE
-def test_an_activation_of_one_s_own(rule: str) -> None:
+def test_an_activation_of_one_s_own(rule: str, softly: Any) -> None:
     given, bias = inputs(2), normal(2, 3, 4, 5, seed=99)
-    result = decompose(
-        lambda camera, radar: Softly.apply(camera + radar + bias), given, variant(rule)
-    )
+    result = decompose(lambda camera, radar: softly(camera + radar + bias), given, variant(rule))
     wanted = ORACLES[rule](lambda x: torch.sinh(x / 2), bias, list(given.values()))
     for m, value in zip(given, wanted, strict=True):
         close(result.parts[m], value)
@@ -254,7 +259,7 @@ def test_gradients_flow_through_the_parts(rule: str) -> None:
 def test_no_family() -> None:
     """Slopes depend on the parts: nothing is worked out with another variant's."""
     for name in ("uniform-identity-shapley", "identity-ratio-reveal", "uniform-ratio-rescale"):
-        assert family(name) == name
+        assert base_variant(Variant.parse(name)).name == name
 
 
 def test_shapley_values_of_a_whole_layer() -> None:

@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from rule_oracle import assert_replayed, normal
 from torch import Tensor
 from torch._subclasses.fake_tensor import FakeTensorMode
 
@@ -22,6 +21,7 @@ from lmd_cli.decomposition.coalition_slopes import CURVES, curve_of
 from lmd_cli.decomposition.coalition_slopes import coalition_slopes as slopes_of
 from lmd_cli.decomposition.linearised.replay import replay
 from lmd_cli.decomposition.variant import COALITION_RULES
+from tests.support.rule_oracle import assert_replayed, normal
 
 Function = Callable[[Tensor], Tensor]
 NAMES = ("camera", "radar", "lidar", "map")

@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 import torch
-from rule_oracle import normal
 from torch import Tensor, nn
 
 from lmd_cli.decomposition import decompose, find_rule
 from lmd_cli.decomposition.registry import function_name, registered_operators
+from tests.support.rule_oracle import normal
 
 X = normal(3, 4)
 CONSTANTS: dict[str, Callable[[Tensor], Any]] = {

@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from rule_oracle import normal
 from torch import Tensor, nn
 
 from lmd_cli import decompose, explain_coverage, register_rule
 from lmd_cli.decomposition import Coverage, InputError, NoRuleError, unregister_rule
 from lmd_cli.decomposition.maps import slope
+from tests.support.rule_oracle import normal
 
 INPUTS = {"camera": normal(2, 3, 4), "radar": normal(2, 3, 4, seed=1)}
 

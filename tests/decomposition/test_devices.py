@@ -12,16 +12,16 @@ from typing import Any
 
 import pytest
 import torch
-from closed_forms import CLOSED_FORMS
-from joining_cases import CASES as JOINING
-from linear_cases import LINEAR, STRUCTURE
-from rule_oracle import Sample, aliases
-from test_python_use import IMAGES, NETWORK
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from lmd_cli.decomposition import decompose
 from lmd_cli.decomposition.linearised.replay import replay
+from tests.decomposition.test_python_use import IMAGES, NETWORK
+from tests.support.closed_forms import CLOSED_FORMS
+from tests.support.joining_cases import CASES as JOINING
+from tests.support.linear_cases import LINEAR, STRUCTURE
+from tests.support.rule_oracle import Sample, aliases
 
 TABLE = STRUCTURE | LINEAR
 VARIANTS = ("identity-ratio-ratio-frozen", "uniform-uniform-taylor-taylor", "identity-ratio-secant")

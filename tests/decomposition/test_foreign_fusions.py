@@ -11,12 +11,12 @@ from typing import Any
 
 import pytest
 import torch
-from foreign import DEVICE, WHY, check, made, normal
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
 from lmd_cli.decomposition import LeakError, decompose
 from lmd_cli.runtime.compute import set_switches
+from tests.support.foreign_networks import DEVICE, WHY, check, made, normal
 
 
 @pytest.fixture(autouse=True)

@@ -12,12 +12,12 @@ from typing import Any
 
 import pytest
 import torch
-from foreign import DEVICE, WHY, Function, check, made, normal
-from second_fuser import SecondFuser
 from torch import Tensor, nn
 
 from lmd_cli.decomposition import NoRuleError, decompose
 from lmd_cli.runtime.compute import set_switches
+from tests.support.foreign_networks import DEVICE, WHY, Function, check, made, normal
+from tests.support.second_fuser import SecondFuser
 
 
 @pytest.fixture(autouse=True)

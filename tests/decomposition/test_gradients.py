@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 import torch
-from rule_oracle import normal
 from torch import Tensor, nn
 
 from lmd_cli.decomposition import Decomposition, decompose, variant_names
+from tests.support.rule_oracle import normal
 
 
 def small(activation: nn.Module) -> nn.Sequential:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 import torch
-from rule_oracle import normal
 from torch import Tensor, nn
 
 from lmd_cli.decomposition import decompose, decompose_onward, variant_names
+from tests.support.rule_oracle import normal
 
 INPUTS = {"camera": normal(1, 3, 4, 4), "radar": normal(1, 2, 4, 4, seed=1)}
 EXTRAS = {"radar": [normal(1, 2, 4, 4, seed=2), normal(1, 2, 4, 4, seed=3)]}

@@ -7,11 +7,11 @@ from typing import Any
 
 import torch
 from hypothesis import given, settings
-from random_networks import Case, cases
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
 from lmd_cli.decomposition import Decomposition, Variant, decompose, decompose_bias
+from tests.support.random_networks import Case, cases
 
 #: Slow machines must not fail a test, and the same networks are drawn in every run.
 RUNS = settings(max_examples=20, deadline=None, derandomize=True)

@@ -8,13 +8,13 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-from rule_oracle import assert_replayed, normal
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 import lmd_cli
 from lmd_cli import Variant, decompose, explain_coverage, register_rule
 from lmd_cli.decomposition import InputError, LeakError
+from tests.support.rule_oracle import assert_replayed, normal
 
 C, R = normal(2, 3, 4), normal(2, 3, 4, seed=1)
 

@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 import torch
-from alone import predict_alone
 from torch import Tensor
 
 from lmd_cli.assembly.build import build_dataset, build_network
@@ -18,6 +17,7 @@ from lmd_cli.decomposition import Variant, set_module_rules, variant_names
 from lmd_cli.decomposition.linearised.program import Program
 from lmd_cli.evaluation.variants import Prediction, VariantPredictions, base_variant
 from lmd_cli.evaluation.walk import Encoding, Skipped, Visit
+from tests.support.predict_alone import predict_alone
 
 
 @pytest.fixture(scope="module")

@@ -6,13 +6,13 @@ from typing import Any
 
 import pytest
 import torch
-from alone import predict_alone
 from torch import Tensor, nn
 
 from lmd_cli.decomposition import Variant, variant_names
 from lmd_cli.decomposition.linearised.program import Program
 from lmd_cli.evaluation.variants import Prediction, VariantPredictions
 from lmd_cli.evaluation.walk import Encoding, Skipped, Visit
+from tests.support.predict_alone import predict_alone
 
 NAMES = ("uniform-identity", "identity-identity", "identity-uniform", "identity-ratio")
 FOUR = [Variant.parse(name) for name in NAMES]

@@ -16,6 +16,7 @@ from lmd_cli.data.boxes import Box3D
 from lmd_cli.data.crn.images import Window, as_rgb, normalise, read_window
 from lmd_cli.data.crn.matrices import (
     PERSPECTIVE_CAMERAS,
+    global_T_mean_ego,
     intrinsics,
     sensor2ego,
 )
@@ -323,6 +324,10 @@ class KeyframeSamples(SplitSamples):
             window = Window.covering(camera, self.image_size)
             rows[name] = taken_rows(seen, window, self._view)[:, :3]
         return rows
+
+    def global_T_ego(self, index: int) -> NDArray[np.float64]:
+        """The mean of the vehicle's poses at the cameras, (4, 4): CRN's frame for boxes."""
+        return global_T_mean_ego(self._records[index].cameras)
 
     def boxes(self, index: int) -> list[EgoBox]:
         """The sample's annotated vehicles in the ego frame; opens no data file."""

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 
 from lmd_cli.data.nuscenes.files import PCD, file_error, read_bytes, told_kind
 from lmd_cli.data.nuscenes.pcd import NotPcdError, read_pcd
-from lmd_cli.data.nuscenes.points import require_points
+from lmd_cli.data.nuscenes.points import require_few_zeros, require_points
 
 #: Values of a LiDAR point in the file: x, y, z, intensity, ring.
 VALUES = 5
@@ -39,6 +39,8 @@ def read_lidar(path: Path | str, *, token: str | None = None) -> NDArray[np.floa
     except NotPcdError as error:
         raise file_error(path, str(error), token) from error
     require_points(path, ("x", "y", "z", "intensity", "ring"), points, token)
+    if path.suffix != ".pcd":  # in a .pcd, zeros may stand for beams that do not return
+        require_few_zeros(path, points, token)
     rings = points[4]
     wrong = np.flatnonzero((rings != np.floor(rings)) | (rings < 0) | (rings >= RINGS))
     if len(wrong):

@@ -12,6 +12,9 @@ from lmd_cli.data.nuscenes.frames import Matrix
 
 #: No sensor sees farther, metres.
 FARTHEST = 1000.0
+#: Points of zeros alone that a sensor gives, as a share of all: fewer than one ring of 32 whose
+#: beams never return, which is the only ring that is number 0.
+ZEROS = 0.05
 
 
 def require_points(path: Path, names: Sequence[str], points: Matrix, token: str | None) -> None:
@@ -37,6 +40,20 @@ def require_points(path: Path, names: Sequence[str], points: Matrix, token: str 
     if bad.any():
         name, point = np.argwhere(bad)[np.argwhere(bad)[:, 1].argmin()]
         raise file_error(path, _told(names[name], points[name, point], point, bad), token)
+
+
+def require_few_zeros(path: Path, points: Matrix, token: str | None) -> None:
+    """Refuses clouds (d, n) of which a part was never written: all values of its points are zero.
+
+    Raises:
+        DataError: more than :data:`ZEROS` of the points; names the file and how many.
+    """
+    total, zeros = points.shape[1], int((~points.any(axis=0)).sum())
+    if zeros > ZEROS * total:
+        last = total - 1 - int(points.any(axis=0)[::-1].argmax())
+        where = f", all after point {last}" if total - 1 - last == zeros else ""
+        problem = f"truncated or not fully written: {zeros} of its {total} points are zeros alone"
+        raise file_error(path, f"{problem}{where}", token)
 
 
 def _told(name: str, value: float, point: int, bad: Matrix) -> str:

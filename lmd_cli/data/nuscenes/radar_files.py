@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from lmd_cli.config.data import RADAR_FIELDS
 from lmd_cli.data.nuscenes.files import PCD, file_error, read_bytes, told_kind
 from lmd_cli.data.nuscenes.pcd import NotPcdError, Table, read_pcd
-from lmd_cli.data.nuscenes.points import require_points
+from lmd_cli.data.nuscenes.points import require_few_zeros, require_points
 
 #: Names of nuScenes' fields to what stands for them: a field of the file, or a number.
 RadarFields = Mapping[str, str | float]
@@ -41,8 +41,8 @@ def read_radar(
     """Points of a radar ``.pcd`` file, (18, n) in the order of :data:`RADAR_FIELDS`, sensor frame.
 
     The same values as nuscenes-devkit's ``RadarPointCloud.from_file``, without a loop over points
-    and without its filters, which are globals there. A first point without a position means no
-    points.
+    and without its filters, which are globals there. A first point without a position, or a
+    single one that lacks a coordinate, means no points.
 
     Args:
         path: the file.
@@ -59,9 +59,12 @@ def read_radar(
         points = _columns(read_pcd(content), fields)  # (18, n)
     except NotPcdError as error:
         raise file_error(path, told_kind(content, PCD) or str(error), token) from error
-    if points.shape[1] and np.isnan(points[:3, 0]).all():
+    missing = np.isnan(points[:3, :1])
+    if points.size and (missing.all() or (points.shape[1] == 1 and missing.any())):
         return points[:, :0]
     require_points(path, RADAR_FIELDS, points, token)
+    if fields is None:  # other radars may fill up their lists with zeros
+        require_few_zeros(path, points, token)
     return points[:, _kept(points, filters or RadarFilters())]
 
 

@@ -10,6 +10,8 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from lmd_cli.data.nuscenes.database import SampleRecord, SensorFrame
@@ -43,6 +45,7 @@ class SplitSamples(Dataset[Sample]):
 
     Attributes:
         dataroot: the nuScenes root.
+        version: as given.
         rig: the channels that are read.
         left_out: nuScenes' channels that the tables lack and nobody asked for.
 
@@ -64,7 +67,7 @@ class SplitSamples(Dataset[Sample]):
         usual: Channels = NUSCENES,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
-        self.dataroot = Path(dataroot).expanduser()
+        self.dataroot, self.version = Path(dataroot).expanduser(), version
         index = open_index(self.dataroot, version, split, progress)
         asked = channels or Channels()
         self.rig = resolve_rig(index.channels, asked, usual, modalities)
@@ -125,6 +128,10 @@ class SplitSamples(Dataset[Sample]):
     def annotated(self) -> bool:
         """Whether any sample has annotations: without one nothing is known of the truth."""
         return bool(self._records.split.meta["annotated"])
+
+    def global_T_ego(self, index: int) -> NDArray[np.float64]:
+        """The pose of the frame in which a sample's boxes are predicted, (4, 4)."""
+        return self._records[index].reference.global_T_ego()
 
     def instances(self, index: int) -> dict[str, str]:
         """For each of a sample's annotated vehicles, the token of its object."""

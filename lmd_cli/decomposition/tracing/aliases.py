@@ -10,7 +10,7 @@ from torch import Tensor
 
 from lmd_cli.decomposition.linearised.program import Step
 from lmd_cli.decomposition.maps import Affine
-from lmd_cli.decomposition.memory import Place, is_continuous
+from lmd_cli.decomposition.memory import Place, is_continuous, overlaps
 from lmd_cli.decomposition.registry import Rule
 from lmd_cli.decomposition.tracing.calls import Call, holds_infinity
 from lmd_cli.decomposition.tracing.carriers import tensors_in, whole_storage
@@ -55,7 +55,18 @@ class Aliases(Results):
 
     def _detached(self, source: Tensor, result: Tensor) -> Tensor:
         """What is detached is a constant; where nobody can tell it from what carries parts (torch
-        makes another object of it), it is a copy."""
+        makes another object of it), it is a copy.
+
+        Raises:
+            LeakError: no function was called: so does scripted code with what it is given, once it
+                is compiled for gradients.
+        """
+        if not self.calls and self.carries(source):
+            how = (
+                "detaches a tensor that carries parts, as all scripted code does that has run with "
+                "gradients; load or script it anew, and run it under torch.no_grad() only"
+            )
+            raise self.leak(None, how)
         self.met(CONSTANT, None)
         if self.function in DETACHING or self.function in OUTWARD:
             return result
@@ -130,7 +141,8 @@ class Aliases(Results):
     def _write_parts(self, op: Operator, rule: Rule, given: dict[str, Any], target: Tensor) -> Any:
         functional = op.functional
         assert functional is not None
-        if is_continuous(target) and not self.carries(target):
+        in_place = functional.name != op.name  # and no out= form, which may resize its target
+        if in_place and is_continuous(target) and not self.carries(target):
             self.adopt(target)
         values = self._held({k: v for k, v in given.items() if k in functional.names})
         carrying = [t for t in tensors_in(values.values()) if self.carries(t)]
@@ -139,19 +151,22 @@ class Aliases(Results):
             total, raw = call.linearise(**values)
         if isinstance(raw, (list, tuple)):
             total, raw = total[0], raw[0]
-        in_place = functional.name != op.name  # and no out= form, which may resize its target
         if not is_continuous(target) or raw is None or (in_place and total.shape != target.shape):
             op.call(given)  # for the last, torch raises an error
             return target
+        if target.shape != total.shape:
+            if self.carries(target) and target.numel() < total.numel():
+                raise self.refused(op.function, "it makes a target larger that has parts")
+            target.resize_(total.shape)
+        if not self.carries(target):
+            self.adopt(target)
         with self._with_gradients():
             linear_map = self._completed(call, raw, total)
             stack, rows = self._parts_through(linear_map, total)
         step = self._step(call)
         if step is not None:
             step.outputs.append(self._output(linear_map, None))
-        if target.shape != total.shape:
-            target.resize_(total.shape)
-        target.copy_(total)
+        self._put_total(op, given, target, total)
         buffer, place = self.buffer_of(target), self.place_of(target)
         assert buffer is not None
         with self._with_gradients():
@@ -165,3 +180,14 @@ class Aliases(Results):
             output.place, output.whole = place, (buffer.start, buffer.data.shape[1])
             self.program.steps.append(step)
         return target
+
+    def _put_total(
+        self, op: Operator, given: dict[str, Any], target: Tensor, total: Tensor
+    ) -> None:
+        """Writes a total; where elements overlap, torch does, and has to get the same."""
+        if not overlaps(target.shape, target.stride()):
+            target.copy_(total)
+            return
+        op.call(given)
+        if not torch.equal(target, total):
+            raise self.refused(op.function, "elements of its target overlap; use a .clone()")

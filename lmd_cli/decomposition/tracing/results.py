@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
+from itertools import zip_longest
 from typing import Any
 
 import torch
@@ -105,6 +106,16 @@ class Results(Run):
         (stack, rows), bias = self.parts(t), self.layout.bias
         return stack[rows.index(bias)].unsqueeze(0).clone() if bias in rows else None
 
+    def _apart(self, total: Any, maps: Any) -> Any:
+        """Results of a rule, those copied that lie in an argument's memory: its parts are there."""
+        if isinstance(total, Tensor):
+            shared = total is not maps and self.depends(total)
+            return total.clone() if shared else total
+        if isinstance(total, (list, tuple)) and any(map(self.depends, total)):
+            listed = zip_longest(total, maps if isinstance(maps, (list, tuple)) else [maps])
+            return type(total)([self._apart(t, raw) for t, raw in listed])
+        return total
+
     def _register(self, call: Call, total: Any, maps: Any, live: Any = None) -> None:
         """Parts of what was just made."""
         step = self._step(call, live)
@@ -121,6 +132,8 @@ class Results(Run):
             self.program.steps.append(step)
 
     def _register_one(self, call: Call, t: Tensor, raw: Any, step: Step | None, index: int) -> None:
+        if raw is t:  # made of other operations, which the program has
+            return
         if raw is not None:
             linear_map = self._give_parts(call, t, raw)
             if step is not None:

@@ -186,6 +186,7 @@ class Session(Aliases):
         call = Call(self, op.function, rule, given, carrying, op)
         with self._with_gradients():
             total, maps = call.linearise(**given)
+        total = self._apart(total, maps)
         self._register(call, total, maps)
         return total
 
@@ -224,6 +225,7 @@ class Session(Aliases):
         try:
             with self.paused():
                 total, maps = call.linearise(*args, **kwargs)
+                total = self._apart(total, maps)
             self._register(call, total, maps, live)
         except DecompositionError as error:
             self.fail(error)

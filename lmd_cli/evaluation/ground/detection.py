@@ -32,17 +32,25 @@ class Criterion:
     words: str = "mean logit above zero"
 
     @property
+    def quantity(self) -> str:
+        """What :meth:`score` gives, in words."""
+        return "highest value of the output" if self.peak else "mean logit"
+
+    @property
     def definition(self) -> str:
         """When one sensor alone is decisive, for a figure's caption."""
         return (
             f"detected ({self.words}), and so it stays with this sensor's part and the bias alone, "
-            "but with no other sensor's"
+            "but with no other sensor's: who contributed, not what happens when a sensor fails"
         )
 
     def holds(self, values: Array) -> bool:
         """Whether a vehicle is detected, by the output's values (n,) over its footprint."""
-        value = values.max() if self.peak else values.mean(dtype=np.float64)
-        return bool(value > self.threshold)
+        return self.score(values) > self.threshold
+
+    def score(self, values: Array) -> float:
+        """What is compared with the threshold."""
+        return float(values.max() if self.peak else values.mean(dtype=np.float64))
 
     def cells(self, mask: NDArray[np.bool_], total: Array) -> NDArray[np.bool_]:
         """Those of the cells that count: all, or the one where the prediction is highest."""

@@ -17,8 +17,9 @@ from lmd_cli.decomposition.layout import BIAS, INTERACTION
 from lmd_cli.evaluation.ground.decisive import MISSED, verdict
 from lmd_cli.evaluation.ground.detection import criterion_of, sought_class
 from lmd_cli.evaluation.ground.plane import Array, Plane
+from lmd_cli.evaluation.ground.removal import Removed, removal_fields, removal_values
 
-#: Columns of ``objects.csv`` before the parts' (``total``, ``camera``, ..., ``bias``).
+#: Columns of ``objects.csv`` before those of the parts (``total``, ``camera``, ..., ``bias``).
 FACT_FIELDS = (
     *("sample_token", "scene", "rain", "night", "token", "category", "distance", "visibility"),
     *("num_lidar_pts", "num_radar_pts", "speed", "cells", "inside", "sought", "alone"),
@@ -55,9 +56,14 @@ def distance(box: Box3D) -> float:
     return math.hypot(float(box.center[0]), float(box.center[2]))
 
 
-def object_fields(parts: Iterable[str]) -> tuple[str, ...]:
-    """The header of ``objects.csv``."""
-    return (*FACT_FIELDS, "total", *parts)
+def sensors_of(parts: Iterable[str]) -> list[str]:
+    """Those of the parts that are sensors'."""
+    return [name for name in parts if name not in (BIAS, INTERACTION)]
+
+
+def object_fields(parts: Sequence[str]) -> tuple[str, ...]:
+    """The header of ``objects.csv``: facts, mean logits, and what removal changes."""
+    return (*FACT_FIELDS, "total", *parts, *removal_fields(sensors_of(parts)))
 
 
 def object_rows(
@@ -69,8 +75,9 @@ def object_rows(
     parts: Mapping[str, Array],
     output: str = "segmentation",
     detection: float | Literal["auto"] = "auto",
+    without: Mapping[Removed, Array | None] | None = None,
 ) -> list[tuple[Any, ...]]:
-    """One row for each vehicle, in the annotations' order: facts, then mean logits.
+    """One row for each vehicle, in the annotations' order, of :func:`object_fields`.
 
     A vehicle of whose footprint the map covers no cell is listed with ``inside`` 0 and no means.
     ``sought`` is 1 if the output looks for its class; ``alone`` is the verdict of
@@ -85,8 +92,9 @@ def object_rows(
         parts: by name, the same shape.
         output: which output it is.
         detection: the config's.
+        without: the prediction with sensors removed, as far as it is known.
     """
-    sensors = [name for name in parts if name not in (BIAS, INTERACTION)]
+    sensors = sensors_of(parts)
     criterion, wanted = criterion_of(output, detection), sought_class(output)
     rows: list[tuple[Any, ...]] = []
     for box in boxes:
@@ -98,7 +106,9 @@ def object_rows(
         size = (int(mask.sum()), int(mask.any()))
         sought = int(wanted is None or DETECTION_CLASSES.get(box.category) == wanted)
         alone = verdict(parts, sensors, mask, criterion) if mask.any() else MISSED
-        rows.append((*facts, distance(box), *counts, box.speed, *size, sought, alone, *means))
+        removed = removal_values(total, without or {}, sensors, mask, criterion)
+        known = (*facts, distance(box), *counts, box.speed, *size, sought, alone)
+        rows.append((*known, *means, *removed))
     return rows
 
 

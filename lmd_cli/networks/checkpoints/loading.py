@@ -22,7 +22,15 @@ from lmd_cli.networks.checkpoints.refusals import (
     refuse_objects,
     require_file,
 )
-from lmd_cli.networks.checkpoints.states import COUNTER, KNOWN, Place, Weight, best, places
+from lmd_cli.networks.checkpoints.states import (
+    COUNTER,
+    KNOWN,
+    Place,
+    Weight,
+    best,
+    places,
+    with_statistics,
+)
 from lmd_cli.networks.checkpoints.stored import MalformedError, Placeholder, Stored, printable
 
 log = logging.getLogger(__name__)
@@ -111,7 +119,8 @@ def _place(content: Any, expected: Mapping[str, Tensor], ema: bool, path: Path) 
     """
     candidates = best(content, expected, averaged=ema)
     if len(candidates) == 1:
-        return candidates[0]
+        plain = best(content, expected, averaged=False) if ema else []
+        return with_statistics(candidates[0], plain)
     if candidates:
         where = "; ".join(map(str, candidates[:NAMED]))
         raise CheckpointError(

@@ -27,6 +27,10 @@ LEVELS = 3
 COUNTER = "num_batches_tracked"
 #: Words in keys for running means of the weights, and for what is no network's.
 _AVERAGED = re.compile(r"(^|[._])(ema|swa|averaged)([._]|$)", re.IGNORECASE)
+#: What running means have in place of the dots of a name, which a buffer's name may not hold.
+_JOINTS = ("_", "")
+#: BatchNorm's statistics, which running means of the parameters alone do not hold.
+_STATISTICS = ("running_mean", "running_var")
 _OTHER = re.compile("optim|sched|scaler|callback|loop|hyper", re.IGNORECASE)
 
 
@@ -102,13 +106,42 @@ def unwrapped(place: Place) -> Place:
 
 
 def fitting(place: Place, expected: Mapping[str, Any]) -> Iterator[Place]:
-    """The place as it is, and behind every prefix under which an expected name is found."""
-    yield place
+    """The place as it is, and behind every prefix under which an expected name is found.
+
+    Running means whose names have lost their dots get them back.
+    """
+    averages = [found for joint in _JOINTS for found in _dotted(place, expected, joint)]
+    yield from averages
+    means = tuple(found.prefix for found in averages if found.prefix)
+    others = {name: v for name, v in place.weights.items() if not name.startswith(means)}
+    dropped = [name for name in place.weights if name not in others]
+    yield place._replace(weights=others, beside=[*place.beside, *dropped])
     anchors = [name for name in expected if not name.endswith(COUNTER)]
     anchors = [*anchors[:1], *anchors[-1:]]
     ends = {name: a for name in place.weights for a in anchors if name.endswith(f".{a}")}
     prefixes = dict.fromkeys(name.removesuffix(end) for name, end in ends.items())
     yield from map(place.behind, islice(prefixes, PREFIXES))
+
+
+def _dotted(place: Place, expected: Mapping[str, Any], joint: str) -> Iterator[Place]:
+    """Running means under the expected names, where they have ``joint`` in place of the dots."""
+    flat = {name.replace(".", joint): name for name in expected if "." in name}
+    anchors = [name for name in flat if not name.endswith(COUNTER)]
+    anchors = [*anchors[:1], *anchors[-1:]]
+    ends = {name: a for name in place.weights for a in anchors if name.endswith(a)}
+    prefixes = dict.fromkeys(name.removesuffix(end) for name, end in ends.items())
+    for behind in map(place.behind, islice(prefixes, PREFIXES)):
+        weights = {flat[name]: value for name, value in behind.weights.items() if name in flat}
+        if behind.averaged:
+            rest = [name for name in behind.weights if name not in flat]
+            yield behind._replace(weights=weights, beside=[*behind.beside, *rest])
+
+
+def with_statistics(place: Place, plain: list[Place]) -> Place:
+    """Running means with BatchNorm's statistics of the weights beside them, if they lack them."""
+    weights = dict(plain[0].weights) if len(plain) == 1 else {}
+    taken = {name: value for name, value in weights.items() if name.endswith(_STATISTICS)}
+    return place._replace(weights={**taken, **place.weights})
 
 
 def best(content: Any, expected: Mapping[str, Any], averaged: bool) -> list[Place]:
@@ -127,8 +160,10 @@ def best(content: Any, expected: Mapping[str, Any], averaged: bool) -> list[Plac
     return [place for place in top if place.rank == likeliest]
 
 
-def whole_model(content: Any) -> tuple[str, Placeholder] | None:
+def whole_model(content: Any, levels: int = LEVELS) -> tuple[str, Placeholder] | None:
     """A model that was pickled as an object, in place of its weights.
+
+    Dicts in dicts are searched where no tensors are beside them.
 
     Returns:
         the key under which it is, as Python has it (``['model']``), and what it is.
@@ -139,4 +174,11 @@ def whole_model(content: Any) -> tuple[str, Placeholder] | None:
     for key, value in values.items():
         if isinstance(value, Placeholder) and not value.name.startswith("torch._utils."):
             return key, value
+    if levels and isinstance(content, Mapping) and not places(content):
+        for name, value in content.items():
+            if not isinstance(name, str) or _OTHER.search(name):
+                continue
+            likely = isinstance(value, Mapping) or _AVERAGED.search(name)
+            if likely and (entry := whole_model(value, levels - 1)):
+                return f"[{name!r}]{entry[0]}", entry[1]
     return None

@@ -17,11 +17,13 @@ from torch import Tensor, nn
 from lmd_cli.config.sizes import CRNSizes
 from lmd_cli.errors import ConfigError
 from lmd_cli.networks.crn.camera import ImageBranch
+from lmd_cli.networks.crn.decoding import decode
 from lmd_cli.networks.crn.fuser import Fuser
 from lmd_cli.networks.crn.geometry import locate
 from lmd_cli.networks.crn.head import BRANCHES, HEATMAP, DetectionHead
 from lmd_cli.networks.crn.radar import RadarBranch
 from lmd_cli.networks.crn.view import lift_by_depth, lift_by_radar, pool
+from lmd_cli.networks.detections import Detections
 
 Batch = Mapping[str, Any]
 Features = Mapping[str, Any]
@@ -183,12 +185,24 @@ class CRN(nn.Module):
 
     def output_names(self) -> list[str]:
         """``heatmap.CLASS`` (logits) and ``probability.CLASS``, and the branches of every task."""
-        classes = [name for task in self.sizes.tasks for name in task]
-        branches = [
-            f"task{k}.{b}" for k in range(len(self.sizes.tasks)) for b in (*BRANCHES, HEATMAP)
-        ]
         kinds = ("heatmap", "probability")
-        return [*(f"{kind}.{name}" for kind in kinds for name in classes), *branches]
+        maps = [f"{kind}.{name}" for kind in kinds for name in self.detection_classes]
+        return [*maps, *self.detection_outputs]
+
+    @property
+    def detection_classes(self) -> tuple[str, ...]:
+        """The classes of the task heads, in order."""
+        return tuple(name for task in self.sizes.tasks for name in task)
+
+    @property
+    def detection_outputs(self) -> list[str]:
+        """The outputs that :meth:`decode` reads: every branch of every task."""
+        tasks = range(len(self.sizes.tasks))
+        return [f"task{k}.{branch}" for k in tasks for branch in (*BRANCHES, HEATMAP)]
+
+    def decode(self, outputs: Mapping[str, Tensor]) -> list[Detections]:
+        """Boxes of each sample, see :func:`~lmd_cli.networks.crn.decoding.decode`."""
+        return decode(outputs, self.sizes)
 
     def require_output(self, output: str) -> None:
         """Refuse an output that is not there.

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import base64
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -16,10 +16,13 @@ import yaml
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from lmd_cli.decomposition.layout import BIAS
 from lmd_cli.errors import RunError
 from lmd_cli.evaluation.ground.detection import criterion_of
+from lmd_cli.evaluation.metrics import LARGE_BIAS
 from lmd_cli.report.figures.styles import part_title
 from lmd_cli.report.page.figures import page_figures
+from lmd_cli.report.page.removal import changes_table, removal_tables
 from lmd_cli.report.page.svg_charts import WIDTH, Bar, Group, bars, chart_width, layer_story, slot
 from lmd_cli.report.page.table_cells import PageTable, TableCell, cell, flat, page_table
 from lmd_cli.report.page.vehicle_charts import found_vehicles, objects_values
@@ -157,12 +160,14 @@ def _facts(run: RunResults) -> list[dict[str, str]]:
             _scientific(record.get("replay_deviation")),
             "largest deviation from a slower calculation of the same parts",
         ),
-        _fact("Rules", variants[0], _rules_note(len(variants) - 1)),
+        _fact("Rules", variants[0], _rules_note(record, len(variants) - 1)),
     ]
 
 
-def _rules_note(more: int) -> str:
-    return f"how constants are shared out{f'; {more} more in the tables' if more else ''}"
+def _rules_note(record: dict[str, Any], more: int) -> str:
+    explain = record["config"].get("explain")
+    drawn = f"; maps: {explain}" if explain else ""
+    return f"of the tables{f', with {more} more' if more else ''}{drawn}"
 
 
 def _iou_fact(record: dict[str, Any]) -> dict[str, str]:
@@ -260,11 +265,21 @@ def _evaluated(run: RunResults) -> PageTable:
 def _survey_values(survey: Survey | None, kept: int) -> dict[str, Any]:
     """With the maps of the ``kept`` samples that disagree most."""
     if survey is None or not survey.samples:
-        absent = ("viewer", "left_out", "figures", "story", "objects", "samples")
+        absent = (
+            "viewer",
+            "left_out",
+            "figures",
+            "story",
+            "objects",
+            "samples",
+            "removal",
+            "changes",
+        )
         return {**dict.fromkeys(absent), "numbers": False}
     left_out = len(survey.shown) - kept
     numbers = not survey.ground and survey.plane.rows == 1
     survey = replace(survey, shown=_most_conflict(survey, kept))
+    places = {} if numbers else {one.token: place for place, one in enumerate(survey.shown)}
     return {
         "viewer": None if numbers else viewer_data(survey, survey.shown),
         "numbers": numbers,
@@ -272,7 +287,9 @@ def _survey_values(survey: Survey | None, kept: int) -> dict[str, Any]:
         "figures": page_figures(survey),
         "story": _story(survey),
         "objects": objects_values(survey) if survey.ground else None,
-        "samples": _disagreeing(survey, numbers),
+        "samples": _disagreeing(survey, places),
+        "removal": removal_tables(survey, places) if survey.ground else None,
+        "changes": changes_table(survey),
     }
 
 
@@ -285,28 +302,30 @@ def _most_conflict(survey: Survey, kept: int) -> list[Shown]:
 
 def _story(survey: Survey) -> dict[str, Any]:
     parts = survey.layer_parts
-    header = [*LAYER_FIELDS, *(f"share of {name}" for name in parts)]
+    header = [*LAYER_FIELDS, *(f"norm share of {name}" for name in parts)]
+    last = dict(zip(header, survey.layers[-1], strict=True)) if survey.layers else {}
     return {
         "samples": len(survey.samples),
         "variant": survey.variant,
+        "bias": last.get(f"norm share of {BIAS}", 0.0),
+        "large_bias": LARGE_BIAS,
         "legend": [(name, slot(name, parts)) for name in parts],
         "svg": layer_story(survey.layers, parts),
-        "table": page_table("story", "Mean shares after each operation", header, survey.layers),
+        "table": page_table(
+            "story", "Mean norm shares after each operation", header, survey.layers
+        ),
     }
 
 
-def _disagreeing(survey: Survey, numbers: bool) -> PageTable:
+def _disagreeing(survey: Survey, places: Mapping[str, int]) -> PageTable:
     """The ten samples with the largest conflict; each can be shown in the viewer."""
-    place = {one.token: number for number, one in enumerate(survey.shown)}
-    if numbers:
-        place = {}
     ranked = sorted(survey.samples, key=lambda row: -row[4])[:10]
     rows = [
         [
-            TableCell(token, sample=place.get(token)),
+            TableCell(token, sample=places.get(token)),
             *(cell(value) for value in (scene, description, vehicles, disagreement)),
         ]
-        for token, scene, description, vehicles, disagreement, _ in ranked
+        for token, scene, description, vehicles, disagreement, *_ in ranked
     ]
     header = ["sample", "scene", "description", "vehicles", "conflict (logits)"]
     if not survey.ground:

@@ -1,8 +1,7 @@
-"""Charts of the vehicles: each part's share by distance, visibility, weather and so on."""
+"""Charts of the vehicles: what removal loses and what parts say, by distance, weather and so on."""
 
 from __future__ import annotations
 
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -10,18 +9,21 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lmd_cli.decomposition.layout import BIAS, INTERACTION
+from lmd_cli.decomposition.layout import INTERACTION
 from lmd_cli.evaluation.ground.decisive import MISSED, SEVERAL, TOGETHER
 from lmd_cli.evaluation.ground.detection import Criterion
-from lmd_cli.evaluation.ground.vehicles import object_fields
+from lmd_cli.evaluation.ground.removal import suffix
+from lmd_cli.evaluation.ground.vehicles import object_fields, sensors_of
+from lmd_cli.evaluation.metrics import LARGE_BIAS, bias_share
 from lmd_cli.evaluation.statistics import bootstrap_means
-from lmd_cli.report.figures.styles import part_title
 from lmd_cli.report.page.svg_charts import SLOTS, Bar, Group, bars, slot
 from lmd_cli.results.survey import Survey
 
 #: One vehicle: the columns of ``objects.csv`` by name.
 Vehicle = Mapping[str, Any]
 RESAMPLES, SEED = 1000, 0
+#: The series beside the sensors': lost to at least one of their failures.
+ANY = "at least one of them"
 
 
 @dataclass(frozen=True)
@@ -88,37 +90,66 @@ class Measure:
 
 
 def measures(parts: Sequence[str], criterion: Criterion | None = None) -> list[Measure]:
-    """The three measures, for whatever parts there are; ``criterion`` of the output."""
-    colours = [slot(name, parts) for name in parts]
+    """The measures, for whatever parts there are; ``criterion`` of the output."""
+    colours, words = [slot(name, parts) for name in parts], (criterion or Criterion()).words
     return [
+        _removal_measure(parts, words),
         Measure(
             "share",
-            "share of the evidence",
-            "Each part's share of the evidence for the vehicle: its mean logit in the footprint "
-            "where positive, over the sum of the positive ones. Vehicles that no part speaks for "
-            "are left out.",
+            "share of the evidence (parts)",
+            "Who contributed? Each part's share of the evidence for the vehicle: its mean logit in "
+            "the footprint where positive, over the sum of the positive ones. Vehicles that no "
+            "part speaks for are left out. What the network does without a sensor is another "
+            "question: see removal.",
             *(parts, colours),
             lambda vehicle: evidence_shares([vehicle[name] for name in parts]),
         ),
         Measure(
             "logit",
-            "mean logit",
-            "Each part's mean logit in the vehicle's footprint: above zero it speaks for a "
-            "vehicle, below zero against.",
+            "mean logit (parts)",
+            "Who contributed? Each part's mean logit in the vehicle's footprint: above zero it "
+            "speaks for a vehicle, below zero against.",
             *(parts, colours),
             lambda vehicle: [vehicle[name] for name in parts],
         ),
-        _decisive_measure(parts, (criterion or Criterion()).words),
+        _decisive_measure(parts, words),
     ]
 
 
+def _removal_measure(parts: Sequence[str], detected: str) -> Measure:
+    sensors = sensors_of(parts)
+    return Measure(
+        "removal",
+        "lost without a sensor (removal)",
+        "What if a sensor fails? Of the vehicles that are detected "
+        f"({detected} in the footprint), the share that the unchanged network loses with that "
+        "sensor's features set to zero, and with at least one of them.",
+        [*sensors, ANY],
+        [*(slot(name, parts) for name in sensors), 7],
+        lambda vehicle: _lost_values(vehicle, sensors),
+    )
+
+
+def _lost_values(vehicle: Vehicle, sensors: Sequence[str]) -> list[float] | None:
+    if not vehicle["found"]:
+        return None
+    lost = lost_without(vehicle, sensors)
+    return [*(float(name in lost) for name in sensors), float(bool(lost))]
+
+
+def lost_without(vehicle: Vehicle, sensors: Sequence[str]) -> list[str]:
+    """Sensors of which each alone, when removed, loses a detected vehicle."""
+    return [name for name in sensors if vehicle[f"found_{suffix((name,))}"] == 0]
+
+
 def _decisive_measure(parts: Sequence[str], detected: str) -> Measure:
-    sensors = [name for name in parts if name not in (BIAS, INTERACTION)]
+    sensors = sensors_of(parts)
     alone = [*sensors, SEVERAL, TOGETHER]
     return Measure(
         "decisive",
-        "who alone would do",
-        f"Of the vehicles that are detected ({detected} in the footprint): for which is one "
+        "enough alone (parts)",
+        "Who contributed? This does not say what happens when a sensor fails. Of the vehicles that "
+        f"are detected ({detected} in the footprint): for which is one "
         "sensor's part alone, with the bias, enough to stay so? Exactly one (that sensor is "
         f"decisive), {SEVERAL}, or {TOGETHER}.",
         alone,
@@ -142,7 +173,7 @@ def _decisive_values(vehicle: Vehicle, verdicts: Sequence[str]) -> list[float] |
 
 def objects_values(survey: Survey) -> dict[str, Any] | None:
     """What the page's template needs; ``None`` without vehicles that the output looks for."""
-    criterion, vehicles = survey.criterion, _vehicles(survey)
+    criterion, vehicles = survey.criterion, vehicles_of(survey)
     sought = [vehicle for vehicle in vehicles if vehicle["sought"]]
     inside = [vehicle for vehicle in sought if vehicle["inside"]]
     if not inside:
@@ -151,33 +182,34 @@ def objects_values(survey: Survey) -> dict[str, Any] | None:
         "count": len(inside),
         "outside": len(sought) - len(inside),
         "others": len(vehicles) - len(sought),
-        "detected": sum(vehicle["alone"] != MISSED for vehicle in inside),
+        "detected": sum(vehicle["found"] for vehicle in inside),
         "criterion": criterion.words,
-        "summary": _summary(inside, survey.parts),
+        "score": criterion.quantity,
+        "threshold": criterion.threshold,
+        "bias": mean_bias_share(inside, survey.parts),
+        "large_bias": LARGE_BIAS,
         "resamples": RESAMPLES,
         "measures": [_measure_values(m, inside) for m in measures(survey.parts, criterion)],
     }
 
 
-def _vehicles(survey: Survey) -> list[dict[str, Any]]:
+def mean_bias_share(vehicles: Sequence[Vehicle], parts: Sequence[str]) -> float | None:
+    """The mean of :func:`~.metrics.bias_share` over vehicles."""
+    shares = [bias_share({name: vehicle[name] for name in parts}) for vehicle in vehicles]
+    known = [share for share in shares if share is not None]
+    return float(np.mean(known)) if known else None
+
+
+def vehicles_of(survey: Survey) -> list[dict[str, Any]]:
+    """Every vehicle of a survey, by columns of ``objects.csv``."""
     header = object_fields(survey.parts)
     return [dict(zip(header, row, strict=True)) for row in survey.objects]
 
 
 def found_vehicles(survey: Survey) -> tuple[int, int]:
     """How many vehicles are detected, and of how many that the output looks for in its maps."""
-    inside = [v for v in _vehicles(survey) if v["sought"] and v["inside"]]
-    return sum(vehicle["alone"] != MISSED for vehicle in inside), len(inside)
-
-
-def _summary(vehicles: Sequence[Vehicle], parts: Sequence[str]) -> str:
-    """The verdicts, counted, as one sentence."""
-    counts = Counter(vehicle["alone"] for vehicle in vehicles)
-    sensors = [name for name in parts if name not in (BIAS, INTERACTION)]
-    listed = [f"for {counts[name]} only the {part_title(name)}'s part" for name in sensors]
-    listed.append(f"for {counts[SEVERAL]} that of any of several sensors")
-    together = f"{counts[TOGETHER]} are detected by the parts together only"
-    return f"{', '.join(listed)}; {together}"
+    inside = [v for v in vehicles_of(survey) if v["sought"] and v["inside"]]
+    return sum(vehicle["found"] for vehicle in inside), len(inside)
 
 
 def _measure_values(measure: Measure, vehicles: Sequence[Vehicle]) -> dict[str, Any]:

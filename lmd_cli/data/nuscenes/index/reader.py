@@ -14,7 +14,7 @@ from typing import Any
 
 from lmd_cli.data.nuscenes.database import UNKNOWN_VELOCITY, VEHICLE
 from lmd_cli.data.nuscenes.index.elements import list_elements
-from lmd_cli.data.nuscenes.index.values import RecordError, text
+from lmd_cli.data.nuscenes.index.values import RecordError, present, text, whole
 from lmd_cli.errors import DataError
 
 #: Two annotations farther apart than this say nothing of a velocity, seconds (nuscenes-devkit's).
@@ -128,11 +128,12 @@ class Tables:
 
     def _channel(self, row: Row) -> str:
         """A file's channel; a broken reference is told where the file is needed."""
-        calibration = self._tables["calibrated_sensor"].get(row["calibrated_sensor_token"], {})
+        token = str(row.get("calibrated_sensor_token"))
+        calibration = self._tables["calibrated_sensor"].get(token, {})
         sensor = self._tables["sensor"].get(calibration.get("sensor_token", ""))
         if sensor is not None:
-            return str(sensor["channel"])
-        parts = Path(str(row["filename"])).parts  # samples/CHANNEL/name
+            return text("sensor", sensor, "channel")
+        parts = Path(str(row.get("filename"))).parts  # samples/CHANNEL/name
         return parts[-2] if len(parts) > 1 else ""
 
     def forget(self, table: str, token: str | None = None) -> None:
@@ -153,14 +154,23 @@ class Tables:
         except (KeyError, TypeError):
             raise RecordError(f"{table}.json has no record {token!r}") from None
 
+    def referenced(self, table: str, row: Row, other: str) -> Row:
+        """The record of another table that a record refers to.
+
+        Raises:
+            RecordError: the record has no reference, or the other table does not hold it.
+        """
+        return self.get(other, present(table, row, f"{other}_token"))
+
     def category(self, annotation: Row) -> str:
         """The name of an annotation's category.
 
         Raises:
             RecordError: instance or category are not there.
         """
-        instance = self.get("instance", annotation.get("instance_token"))
-        return str(self.get("category", instance.get("category_token"))["name"])
+        instance = self.referenced("sample_annotation", annotation, "instance")
+        category = self.referenced("instance", instance, "category")
+        return str(present("category", category, "name"))
 
     def velocity(self, token: str) -> tuple[float, ...]:
         """nuscenes-devkit's estimate, m/s; NaN where there is none, or where a neighbour is
@@ -176,13 +186,14 @@ class Tables:
         longest = MAX_TIME_DIFFERENCE * (2 if before and after else 1)
         if not (before or after) or elapsed > longest or elapsed == 0:
             return UNKNOWN_VELOCITY
-        pairs = zip(last["translation"], first["translation"], strict=True)
+        places = (present("sample_annotation", row, "translation") for row in (last, first))
+        pairs = zip(*places, strict=True)
         speed = tuple((end - start) / elapsed for end, start in pairs)
         return speed if all(map(math.isfinite, speed)) else UNKNOWN_VELOCITY
 
     def _seconds(self, annotation: Row) -> float:
-        stamp = self.get("sample", annotation["sample_token"])["timestamp"]
-        return 1e-6 * stamp  # type: ignore[no-any-return]
+        sample = self.referenced("sample_annotation", annotation, "sample")
+        return 1e-6 * whole("sample", sample, "timestamp")
 
 
 def read_table(folder: Path, name: str, wanted: Callable[[Row], bool] | None = None) -> list[Row]:

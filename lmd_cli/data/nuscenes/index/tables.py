@@ -63,9 +63,8 @@ def _as_nuscenes(tables: Path) -> Iterator[None]:
     except values.RecordError as error:
         raise DataError(f"{tables.name}/{error}", path=tables) from error
     except (TypeError, AttributeError, LookupError, ArithmeticError, ValueError) as error:
-        what = f"a record lacks the field {error}" if isinstance(error, KeyError) else error
         raise DataError(
-            f"{tables}: the tables hold something else than nuScenes' tables do ({what}); is a "
+            f"{tables}: the tables hold something else than nuScenes' tables do ({error}); is a "
             "file damaged, or made by another program?",
             path=tables,
         ) from error
@@ -183,17 +182,17 @@ class _Builder:
         Raises:
             RecordError: of this record, its pose or its calibration.
         """
-        pose = self.tables.get("ego_pose", row.get("ego_pose_token"))
-        token = row.get("calibrated_sensor_token")
-        sensor = self.tables.get("calibrated_sensor", token)
-        modality = self.tables.get("sensor", sensor.get("sensor_token"))["modality"]
+        pose = self.tables.referenced("sample_data", row, "ego_pose")
+        mount = self.tables.referenced("sample_data", row, "calibrated_sensor")
+        sensor = self.tables.referenced("calibrated_sensor", mount, "sensor")
+        modality = values.present("sensor", sensor, "modality")
         size = _pixels(row) if modality == "camera" else (0, 0)
         return (
             values.text("sample_data", row, "filename").encode(),
             values.whole("sample_data", row, "timestamp"),
             values.place("ego_pose", pose, "translation", values.ON_EARTH),
             values.quaternion("ego_pose", pose),
-            self._calibration(sensor, modality == "camera"),
+            self._calibration(mount, modality == "camera"),
             *size,
         )
 

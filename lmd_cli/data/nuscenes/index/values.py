@@ -34,6 +34,17 @@ def problem(table: str, row: Row, field: str, expected: str) -> RecordError:
     return RecordError(f"{table}.json, record {token}: {field} is {shown}; expected {expected}")
 
 
+def present(table: str, row: Row, field: str) -> Any:
+    """A value of any kind.
+
+    Raises:
+        RecordError: the record lacks the field, or it is null.
+    """
+    if row.get(field) is None:
+        raise problem(table, row, field, "a value")
+    return row[field]
+
+
 def place(table: str, row: Row, field: str, farthest: float) -> tuple[float, ...]:
     """Three finite numbers, metres.
 

@@ -1,0 +1,100 @@
+"""Removal: whether the unchanged network still detects a vehicle with sensors' features zeroed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from itertools import combinations
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from lmd_cli.evaluation.ground.decisive import MISSED, SEVERAL, TOGETHER
+from lmd_cli.evaluation.ground.detection import Criterion
+from lmd_cli.evaluation.ground.plane import Array
+
+#: Names of the removed sensors, in the network's order.
+Removed: TypeAlias = tuple[str, ...]
+#: Of more sensors, only single ones, all but one, and all are removed.
+MOST_SENSORS = 6
+
+
+def removals(sensors: Sequence[str]) -> list[Removed]:
+    """Every non-empty subset, 2^M - 1 of M sensors, by size."""
+    count = len(sensors)
+    sizes: Iterable[int] = range(1, count + 1)
+    if count > MOST_SENSORS:
+        sizes = (1, count - 1, count)
+    return [subset for size in sizes for subset in combinations(sensors, size)]
+
+
+def suffix(removed: Removed) -> str:
+    """How columns name a removal: ``without_camera``, ``without_camera+radar``."""
+    return f"without_{'+'.join(removed)}"
+
+
+def others(sensor: str, sensors: Sequence[str]) -> Removed:
+    """The removal that leaves one sensor."""
+    return tuple(name for name in sensors if name != sensor)
+
+
+def removal_fields(sensors: Sequence[str]) -> tuple[str, ...]:
+    """Columns of ``objects.csv`` about removal.
+
+    ``found``: 1 if the vehicle is detected; ``removal``: the verdict of :func:`removal_verdict`;
+    ``score``: what the criterion compares with its threshold (the mean logit, or of a head that
+    marks peaks the highest); then the same with sensors removed.
+    """
+    names = [suffix(removed) for removed in removals(sensors)]
+    found, scores = ([f"{kind}_{name}" for name in names] for kind in ("found", "score"))
+    return ("found", "removal", "score", *found, *scores)
+
+
+def removal_values(
+    total: Array,
+    without: Mapping[Removed, Array | None],
+    sensors: Sequence[str],
+    mask: NDArray[np.bool_],
+    criterion: Criterion,
+) -> tuple[Any, ...]:
+    """One vehicle's values of :func:`removal_fields`; ``None`` where they are not known.
+
+    Args:
+        total: the prediction (rows, columns).
+        without: the same with sensors removed.
+        sensors: of the network.
+        mask: the vehicle's cells, none of a vehicle outside the maps.
+        criterion: when they count as detected.
+    """
+    keys: list[Removed] = [(), *removals(sensors)]
+    if not mask.any():
+        return (0, MISSED, *[None] * (2 * len(keys) - 1))
+    maps = {**without, (): total}
+    scores = [_score(maps.get(key), mask, criterion) for key in keys]
+    found = [None if score is None else int(score > criterion.threshold) for score in scores]
+    verdict = removal_verdict(dict(zip(keys, found, strict=True)), sensors)
+    return (found[0], verdict, scores[0], *found[1:], *scores[1:])
+
+
+def _score(values: Array | None, mask: NDArray[np.bool_], criterion: Criterion) -> float | None:
+    return None if values is None else criterion.score(values[mask])
+
+
+def removal_verdict(found: Mapping[Removed, int | None], sensors: Sequence[str]) -> str:
+    """Which sensor alone keeps the detection, the others removed.
+
+    The verdicts of :func:`~.decisive.verdict`, from the network rather than from parts.
+    """
+    alone = {name: found[others(name, sensors)] for name in sensors}
+    if not found[()] or None in alone.values():
+        return MISSED
+    able = [name for name, detected in alone.items() if detected]
+    return able[0] if len(able) == 1 else SEVERAL if able else TOGETHER
+
+
+def relative_change(total: Array, without: Array | None) -> float | None:
+    """L2 norm of what a removal changes, over that of the output; ``None`` of a zero output."""
+    norm = float(np.linalg.norm(total.astype(np.float64)))
+    if without is None or norm == 0:
+        return None
+    return float(np.linalg.norm(np.subtract(without, total, dtype=np.float64))) / norm

@@ -1,0 +1,140 @@
+"""Tables that cannot be right: table, record and field are named, by those who need them."""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from lmd_cli.data import KeyframeSamples, NuScenesSamples
+from lmd_cli.errors import DataError
+from tests.support.tiny_nuscenes import VERSION, open_samples
+
+
+def edit(root: Path, table: str, change: Any) -> None:
+    path = root / VERSION / f"{table}.json"
+    rows = json.loads(path.read_text())
+    path.write_text(json.dumps(change(rows) or rows))
+
+
+@pytest.mark.parametrize("kind", ["simplebev", "crn"])
+@pytest.mark.parametrize("size", [(0, 160), (90, 0), (-1, 160)])
+def test_an_image_without_a_size_is_an_error(
+    own_root: Path, kind: str, size: tuple[int, int]
+) -> None:
+    name = "samples/CAM_BACK/scene-0916-CAM_BACK-4.jpg"
+
+    def resize(rows: list[dict]) -> None:
+        for row in rows:
+            if row["filename"] == name:
+                row["height"], row["width"] = size
+
+    edit(own_root, "sample_data", resize)
+    dataset: NuScenesSamples | KeyframeSamples = open_samples(own_root)
+    if kind == "crn":
+        dataset = KeyframeSamples(own_root, VERSION, "mini_val", image_size=(32, 88))
+    assert dataset[0].token
+    with pytest.raises(DataError) as caught:
+        dataset[1]
+    side, value = ("width", size[1]) if size[1] < 1 else ("height", size[0])
+    record = "v1.0-mini/sample_data.json, record scene-0916-CAM_BACK-4"
+    assert f"{record}: {side} is {value}; expected" in str(caught.value)
+    assert "needed by sample scene-0916-sample1" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "value", "expected"),
+    [
+        ("ego_pose", "rotation", [1.0, 0.0, 0.0], "a quaternion (w, x, y, z) of length 1"),
+        ("ego_pose", "rotation", [0, 0, 0, 0], "a quaternion (w, x, y, z) of length 1"),
+        ("ego_pose", "translation", [math.nan] * 3, "3 finite numbers within 1e+08 m"),
+        ("ego_pose", "translation", [0, 1e300, 0], "3 finite numbers within 1e+08 m"),
+        ("calibrated_sensor", "translation", [0, 0, 2e3], "3 finite numbers within 1000 m"),
+        ("calibrated_sensor", "rotation", [math.inf, 0, 0, 0], "a quaternion (w, x, y, z)"),
+        ("calibrated_sensor", "camera_intrinsic", [], "3 rows of 3 finite numbers"),
+        ("calibrated_sensor", "camera_intrinsic", [[0.0] * 3] * 3, "a matrix with an inverse"),
+        ("calibrated_sensor", "camera_intrinsic", [[1, 2, 3]] * 3, "a matrix with an inverse"),
+        ("sample_data", "timestamp", "noon", "a whole number"),
+        ("sample_data", "filename", None, "a text"),
+        ("sample_annotation", "visibility_token", "all", "a whole number"),
+        ("sample_annotation", "size", [1.9, -4.6, 1.6], "3 positive numbers"),
+        ("sample_annotation", "translation", [1, 2, None], "3 finite numbers"),
+        ("sample_annotation", "rotation", [0.0] * 4, "a quaternion"),
+    ],
+)
+def test_values_of_another_kind_are_an_error(
+    own_root: Path, table: str, column: str, value: Any, expected: str
+) -> None:
+    def spoil(rows: list[dict]) -> None:
+        for row in rows:
+            row[column] = value
+
+    edit(own_root, table, spoil)
+    samples = open_samples(own_root)
+    with pytest.raises(DataError, match=r"\d+ more, which lmd check lists") as caught:
+        samples.require_records()
+    with pytest.raises(DataError) as one:
+        samples[0]
+    for error in (caught, one):
+        assert f"v1.0-mini/{table}.json, record" in str(error.value)
+        assert f": {column} is " in str(error.value)
+        assert expected in str(error.value)
+        assert f"(needed by sample {samples.tokens[0]})" in str(error.value)
+
+
+@pytest.mark.parametrize("table", ["sample_data", "ego_pose"])
+def test_a_lacking_sweep_matters_to_those_who_use_it(own_root: Path, table: str) -> None:
+    oldest = "scene-0916-RADAR_FRONT-0"
+    lacking = oldest if table == "sample_data" else f"pose-{oldest}"
+    edit(own_root, table, lambda rows: [row for row in rows if row["token"] != lacking])
+    assert len(open_samples(own_root, nsweeps=1)) == 4
+    assert len(open_samples(own_root, nsweeps=9, modalities=("camera", "lidar"))) == 4
+    said = f"{table}.json has no record '{lacking}' .needed by sample scene-0916-sample0.$"
+    with pytest.raises(DataError, match=said):
+        open_samples(own_root, nsweeps=9).require_records()
+
+
+def test_a_scene_table_that_is_not_one_is_an_error(own_root: Path) -> None:
+    (own_root / VERSION / "scene.json").write_text("{")
+    with pytest.raises(DataError, match=r"scene\.json cannot be read as a table"):
+        open_samples(own_root)
+
+
+@pytest.mark.parametrize(
+    ("table", "column"),
+    [
+        ("sample_data", "calibrated_sensor_token"),
+        ("sample_data", "ego_pose_token"),
+        ("sample_data", "filename"),
+        ("sample_data", "timestamp"),
+        ("ego_pose", "rotation"),
+        ("calibrated_sensor", "translation"),
+        ("calibrated_sensor", "sensor_token"),
+        ("sensor", "channel"),
+        ("sensor", "modality"),
+        ("scene", "name"),
+        ("sample", "timestamp"),
+        ("sample_annotation", "instance_token"),
+        ("sample_annotation", "translation"),
+        ("instance", "category_token"),
+        ("category", "name"),
+    ],
+)
+def test_a_missing_field_is_named_with_its_table_and_record(
+    own_root: Path, table: str, column: str
+) -> None:
+    def remove(rows: list[dict]) -> None:
+        for row in rows:
+            del row[column]
+
+    edit(own_root, table, remove)
+    with pytest.raises(DataError) as caught:
+        open_samples(own_root).require_records()
+    assert re.match(
+        rf"\S*/?{VERSION}/{table}\.json, record \S+: {column} is missing; expected ",
+        str(caught.value),
+    ), caught.value

@@ -1,0 +1,190 @@
+"""The table of guarantees in docs/trust.md, cell by cell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+
+import lmd_cli
+from lmd_cli.attribution import method_named, parts
+from lmd_cli.decomposition import decompose
+from lmd_cli.decomposition.linearised.replay import Linearised
+from tests.support.rule_oracle import normal
+
+PAGE = Path(lmd_cli.__file__).parent / "docs" / "trust.md"
+Fuse = Callable[..., Tensor]
+
+
+def value(*numbers: float) -> Tensor:
+    return torch.tensor([numbers], dtype=torch.float64)
+
+
+def explained(method: str, fuse: Fuse, **features: Tensor) -> dict[str, Tensor]:
+    """Every part, and the bias."""
+    return dict(parts(method_named(method), fuse, features))
+
+
+def same(a: Tensor, b: Tensor, tolerance: float = 1e-9) -> bool:
+    return bool(torch.allclose(a, b.expand_as(a), rtol=0, atol=tolerance))
+
+
+def deep(camera: Tensor, radar: Tensor) -> Tensor:
+    mixed = torch.relu(camera @ W[0] + radar @ W[1] + 0.3)
+    return torch.tanh(mixed @ W[2] - 0.2)
+
+
+W = [normal(4, 4, seed=i) for i in range(3)]
+
+
+def adds_up(method: str) -> bool:
+    given = {"camera": normal(1, 4, seed=5), "radar": normal(1, 4, seed=6)}
+    found = explained(method, deep, **given)
+    return same(sum(found.values(), torch.zeros(1, 4).double()), deep(**given))
+
+
+def is_linear(method: str) -> bool:
+    """The part of a replaced sensor, the other as it was."""
+    camera, radar, other = (normal(1, 4, seed=i) for i in (5, 6, 7))
+    given = {"camera": camera, "radar": radar}
+
+    def part(x: Tensor) -> Tensor:
+        if not method.startswith("lmd:"):
+            return explained(method, deep, camera=x, radar=radar)["camera"]
+        result = decompose(deep, given, method.removeprefix("lmd:"), keep_frozen=True)
+        replaced: Tensor = Linearised(result).part("camera", x)
+        return replaced
+
+    return same(part(2 * camera + other), 2 * part(camera) + part(other))
+
+
+def gives_zero_nothing(method: str) -> bool:
+    found = explained(method, deep, camera=torch.zeros(1, 4).double(), radar=normal(1, 4, seed=6))
+    return not found["camera"].any()
+
+
+#: The same function, written twice: nothing is left of the difference.
+TWICE: list[Fuse] = [
+    lambda camera, radar: torch.relu(torch.relu(camera + radar)) - torch.relu(camera + radar),
+    lambda camera, radar: torch.sigmoid(2 * (camera + radar)) * 2 - 1 - torch.tanh(camera + radar),
+    lambda camera, radar: (
+        torch.relu(torch.relu(camera) - 1 - torch.relu(radar))
+        - torch.relu(torch.relu(camera - 1) - torch.relu(radar))
+    ),
+]
+PLACES = [(3.0, 1.0), (3.0, -1.0), (0.4, 0.7)]
+
+
+def beside_the_camera(method: str) -> list[tuple[Tensor, dict[str, Tensor]]]:
+    """The camera, and what the parts of it and such a difference are."""
+    return [
+        (
+            value(x),
+            explained(
+                method,
+                lambda camera, radar, f=f: f(camera, radar) + camera,
+                camera=value(x),
+                radar=value(y),
+            ),
+        )
+        for f in TWICE
+        for x, y in PLACES
+    ]
+
+
+def gives_the_ignored_nothing(method: str) -> bool:
+    zero = torch.zeros(()).double()
+    return all(same(found["radar"], zero) for _, found in beside_the_camera(method))
+
+
+def sees_the_function_alone(method: str) -> bool:
+    return all(
+        same(part, camera if name == "camera" else torch.zeros(()).double())
+        for camera, found in beside_the_camera(method)
+        for name, part in found.items()
+    )
+
+
+def is_symmetric(method: str) -> bool:
+    x = normal(1, 4, seed=5)
+    found = explained(
+        method,
+        lambda camera, radar: torch.tanh(torch.relu(camera + radar - 0.3)),
+        camera=x,
+        radar=x,
+    )
+    return same(found["camera"], found["radar"])
+
+
+def credits_switching_off(method: str) -> bool:
+    found = explained(
+        method,
+        lambda camera, radar: torch.relu(1 - radar) + camera,
+        camera=value(1.0),
+        radar=value(2.0),
+    )
+    return same(found["radar"], value(-1.0))
+
+
+def is_continuous(method: str) -> bool:
+    """On both sides of where the total passes zero."""
+
+    def at(radar: float) -> Mapping[str, Tensor]:
+        return explained(
+            method,
+            lambda camera, radar: torch.relu(camera + radar),
+            camera=value(1.0),
+            radar=value(radar),
+        )
+
+    below, above = at(-1 - 1e-7), at(-1 + 1e-7)
+    return all(same(below[name], above[name], 1e-5) for name in below)
+
+
+def undoes_a_shift(method: str) -> bool:
+    """Features that are one more, and a network that takes it off again."""
+    usual = explained(
+        method, lambda camera, radar: camera + radar, camera=value(1.0), radar=value(2.0)
+    )
+    moved = explained(
+        method, lambda camera, radar: (camera - 1) + radar, camera=value(2.0), radar=value(2.0)
+    )
+    return same(usual["camera"], moved["camera"])
+
+
+CHECKS = {
+    "the parts and the bias add up": adds_up,
+    "a part is linear in its own sensor": is_linear,
+    "nothing for a sensor that is zero": gives_zero_nothing,
+    "nothing for a sensor that the network ignores": gives_the_ignored_nothing,
+    "the same for sensors in the same role": is_symmetric,
+    "credit for switching off": credits_switching_off,
+    "the same parts, however the function is written": sees_the_function_alone,
+    "parts without jumps": is_continuous,
+    "a shift that a bias undoes changes nothing": undoes_a_shift,
+}
+
+
+def cells() -> list[tuple[str, str, bool]]:
+    """(guarantee, method, yes or no), as the page says."""
+    lines = PAGE.read_text().split("<!-- guarantees -->")[1].split("<!-- end -->")[0].split("\n")
+    rows = [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in lines if "|" in line]
+    header, _, *body = rows
+    return [
+        (row[0], method, said.startswith("yes"))
+        for row in body
+        for method, said in zip(header[1:], row[1:], strict=True)
+    ]
+
+
+def test_every_guarantee_is_checked() -> None:
+    assert {name for name, _, _ in cells()} == set(CHECKS)
+
+
+@pytest.mark.parametrize(("name", "method", "said"), cells())
+def test_a_cell(name: str, method: str, said: bool) -> None:
+    known = method if method == "shapley" else f"lmd:{method}"
+    assert CHECKS[name](known) is said

@@ -1,0 +1,210 @@
+"""The page as a text: what it says, and that no data can get out of its place."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+import struct
+from html.parser import HTMLParser
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import lmd_cli.report.page.build as page_module
+from lmd_cli.errors import ResultsError, RunError
+from lmd_cli.report.page.build import build_page
+from lmd_cli.report.page.figures import page_figures
+from lmd_cli.report.page.viewer import LEVELS, colour_limits, quantise, viewer_data
+from lmd_cli.results.read_run import read_run
+from lmd_cli.results.survey import Survey
+from tests.support import made_up
+
+
+class Elements(HTMLParser):
+    """Counts elements and keeps the text of the page and of each script."""
+
+    def __init__(self, text: str):
+        super().__init__(convert_charrefs=True)
+        self.tags: list[str] = []
+        self.attributes: list[tuple[str, str | None]] = []
+        self.words: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        self.attributes += attrs
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+#: Figures by the tokens of their samples.
+DRAWN: dict[tuple[str, ...], list[dict[str, str]]] = {}
+
+
+@pytest.fixture(autouse=True)
+def figures_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The figures of a survey, most of a page's cost, are the same in every test."""
+
+    def once(found: Survey) -> list[dict[str, str]]:
+        key = tuple(one.token for one in found.shown)
+        if key not in DRAWN:
+            DRAWN[key] = page_figures(found)
+        return DRAWN[key]
+
+    monkeypatch.setattr(page_module, "page_figures", once)
+
+
+def page(tmp_path: Path, **options: object) -> str:
+    folder = made_up.run_folder(tmp_path / "run", **options)  # type: ignore[arg-type]
+    found = made_up.survey(str(options.get("text", "")))
+    return build_page(read_run(folder), found).decode()
+
+
+def test_hostile_texts_add_no_element_and_no_handler(tmp_path: Path):
+    (tmp_path / "calm").mkdir()
+    calm = Elements(page(tmp_path / "calm"))
+    hostile_text = page(tmp_path, text=made_up.HOSTILE)
+    hostile = Elements(hostile_text)
+    assert hostile.tags == calm.tags
+    assert not [name for name, _ in hostile.attributes if name.startswith("on")]
+    sources = [str(value) for name, value in hostile.attributes if name == "src"]
+    assert all(source.startswith("data:image/png;base64,") for source in sources)
+    said = "".join(hostile.words)
+    assert made_up.HOSTILE in said  # shown as it is, not swallowed
+    assert "window.broken" not in re.sub(r"\\u003c|&lt;", "", hostile_text).split("<script>")[-1]
+
+
+def test_data_for_scripts_reads_back_as_it_was(tmp_path: Path):
+    text = page(tmp_path, text=made_up.HOSTILE)
+    found = re.search(
+        r'<script type="application/json" id="viewer-data">(.*?)</script>', text, re.S
+    )
+    assert found is not None
+    data = json.loads(found[1])
+    assert data["samples"][1]["token"] == f"t1{made_up.HOSTILE}"
+    assert "<" not in found[1]
+    assert "\u2028" not in found[1]
+
+
+def test_nothing_is_fetched_and_only_own_scripts_may_run(tmp_path: Path):
+    text = page(tmp_path)
+    policy = re.search(r'Content-Security-Policy" content="([^"]*)"', text)
+    assert policy is not None
+    assert "default-src &#39;none&#39;" in policy[1]
+    assert "unsafe" not in policy[1]
+    assert policy[1].count("sha256-") == len(page_module.SCRIPTS) + 1
+    assert not re.search(r"(src|href)=\"(?!#|data:)", text)
+    assert "http://" not in text.replace("http://www.w3.org", "")
+    assert "https://" not in text
+
+
+def test_the_same_files_give_the_same_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(page_module, "page_figures", page_figures)  # drawn each time
+    folder = made_up.run_folder(tmp_path / "run")
+    run = read_run(folder)
+    assert build_page(run, made_up.survey()) == build_page(read_run(folder), made_up.survey())
+
+
+def test_what_a_reader_must_know_stands_there(tmp_path: Path):
+    said = " ".join("".join(Elements(page(tmp_path)).words).split())
+    for phrase in (
+        "not finished",
+        "random weights",
+    ):
+        assert phrase not in said
+    for phrase in ("Misleading reassurance", "camera-only network", "by construction", "ab" * 32):
+        assert phrase in said
+    assert "0.500" in said  # the IoU
+    answer = (
+        "In short: the network detects 2 of 3 annotated vehicles. If a sensor fails, without the "
+        "camera it still detects 2 and without the radar it still detects 1 of these 2. 1 stay "
+        "detected whichever one sensor fails; 1 have a single point of failure. This is removal"
+    )
+    assert answer in said
+
+
+def test_an_unfinished_run_says_so_first(tmp_path: Path):
+    text = page(tmp_path, samples=2, status="unfinished", random=True)
+    banner = text.index("This run is not finished: 2 of 3 samples are in.")
+    assert banner < text.index("<nav")
+    assert "random weights" in text[banner : banner + 600]
+
+
+def test_rows_of_a_sample_that_is_not_finished_do_not_count(tmp_path: Path):
+    folder = made_up.run_folder(tmp_path / "run", samples=3)
+    lines = (folder / "samples.csv").read_text().splitlines(keepends=True)
+    whole = read_run(folder).metrics
+    (folder / "samples.csv").write_text("".join(lines[:-1]))
+    with open(folder / "pairs.csv", "a") as file:
+        file.write("t3,t1,1,identity-ra")  # torn
+    part = read_run(folder)
+    assert len(part.samples) == 2
+    assert part.metrics.pairs.sum() == whole.pairs.sum() * 2 / 3
+    assert (folder / "samples.csv").read_text() == "".join(lines[:-1])  # only read
+
+
+def test_a_page_without_a_survey(tmp_path: Path):
+    run = read_run(made_up.run_folder(tmp_path / "run"))
+    text = build_page(run, None).decode()
+    assert 'id="viewer-data"' not in text
+    assert 'id="separation"' in text
+
+
+def test_a_page_that_would_be_too_large(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    (tmp_path / "a").mkdir()
+    whole = page(tmp_path / "a")
+    assert "left out to keep" not in whole
+    monkeypatch.setattr(page_module, "LARGEST", len(whole) - 2_000)
+    (tmp_path / "b").mkdir()
+    less = page(tmp_path / "b")
+    assert len(less.encode()) <= len(whole) - 2_000
+    assert "1 more samples were left out" in less
+    monkeypatch.setattr(page_module, "LARGEST", 10_000)
+    with pytest.raises(RunError, match="without maps with --no-survey"):
+        page(tmp_path)
+
+
+@pytest.mark.parametrize("name", ["pairs.csv", "run.json"])
+def test_folders_that_are_not_runs(tmp_path: Path, name: str):
+    folder = made_up.run_folder(tmp_path / "run")
+    (folder / name).unlink()
+    with pytest.raises(ResultsError, match=re.escape(name)):
+        read_run(folder)
+    with pytest.raises(ResultsError, match="is not a folder"):
+        read_run(tmp_path / "nowhere")
+
+
+def test_rows_that_are_missing_are_an_error(tmp_path: Path):
+    folder = made_up.run_folder(tmp_path / "run")
+    lines = (folder / "pairs.csv").read_text().splitlines(keepends=True)
+    (folder / "pairs.csv").write_text("".join(lines[:-3]))
+    with pytest.raises(ResultsError, match="has 21 of the 24 rows"):
+        read_run(folder)
+
+
+def test_quantised_maps_are_off_by_at_most_half_a_step():
+    values = np.random.default_rng(0).normal(size=(7, 5)) * 3
+    whole, scale = quantise(values)
+    assert np.abs(whole * scale - values).max() <= scale / 2 * (1 + 1e-9)
+    assert np.abs(whole).max() == LEVELS
+    zero, scale = quantise(np.zeros((2, 2)))
+    assert not zero.any()
+    assert scale == 1.0
+
+
+def test_the_viewers_maps_add_up_to_the_prediction():
+    found = made_up.survey()
+    data = viewer_data(found, found.shown)
+    sample = data["samples"][2]
+    raw = base64.b64decode(sample["maps"])
+    whole = np.array(struct.unpack(f"<{len(raw) // 2}h", raw)).reshape(3, 20, 20)
+    total = (whole * np.array(sample["scales"])[:, None, None]).sum(axis=0)
+    np.testing.assert_allclose(total, found.shown[2].parts.sum(axis=0), atol=1e-3)
+    bits = np.unpackbits(np.frombuffer(base64.b64decode(sample["truth"]), np.uint8))[:400]
+    np.testing.assert_array_equal(bits.reshape(20, 20), found.shown[2].truth)
+    limits = colour_limits(found.shown)
+    assert 0 < limits["positive"] <= 6.0
+    assert limits["signed"] <= 6.0
