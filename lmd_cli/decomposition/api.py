@@ -177,8 +177,8 @@ def _keep_layers(
     """The output parts of chosen modules, in order of execution, as they come while it runs."""
     kept: dict[str, Parts] = {}
     names = frozenset((layers,) if isinstance(layers, str) else layers)
-    known = {name for name, _ in root.named_modules()} if root is not None else set()
-    for name in sorted(names - known) if layers != "all" else ():
+    known = dict(root.named_modules() if root is not None and names else ())
+    for name in sorted(names.difference(known)) if layers != "all" else ():
         raise InputError(f"unknown layer {name!r}{near(name, known)}")
 
     def keep(name: str, module: nn.Module, output: Any) -> None:

@@ -209,7 +209,7 @@ def products_of_features(program: Program) -> int:
 
 
 def splits_bias(program: Program) -> bool:
-    """Whether an activation hands a part of the bias to modalities (Appendix C)."""
+    """Whether an activation's map depends on the bias part: Appendix C, or slopes from it."""
     maps = (output.map for output in outputs_of(program))
     affine = [m for m in maps if isinstance(m, Affine)]
     return any(m.shares is not None or m.slopes is not None for m in affine)

@@ -206,11 +206,8 @@ class Run(Carriers):
         )
 
     def outward(self, function: Any, args: Any, kwargs: Any) -> None:
-        """A function is about to hand values to code that knows nothing of parts.
-
-        Raises:
-            LeakError: its arguments carry parts.
-        """
+        """A function is about to hand values to code that knows nothing of parts: a leak if they
+        carry any."""
         if self.any_carries(args, kwargs):
             self.fail(self.leak(function, LEAVES))
         self.shown(args, kwargs)
@@ -238,24 +235,22 @@ class Run(Carriers):
         """A function ran to its end, and its operators met rules."""
         key = (self.tracker.path, function_name(call.function))
         self.counts[key] = self.counts.get(key, 0) + 1
-        if key in self.coverage and not self.audit:
-            return
-        made = [x for x in leaves(call.result) if isinstance(x, Tensor)]
-        carrying = list(filter(self.carries, made))
-        plain = bool(made) and not carrying
-        self.coverage.setdefault(key, CONSTANT.info if plain else _summary(call.rules))
+        if key not in self.coverage:
+            made = [x for x in leaves(call.result) if isinstance(x, Tensor)]
+            plain = bool(made) and not any(map(self.carries, made))
+            self.coverage[key] = CONSTANT.info if plain else _summary(call.rules)
         if self.audit:
             with self.paused():
-                self._measure(key, call, carrying)
+                self._measure(key, call)
 
-    def _measure(self, key: tuple[str, str], call: CalledFunction, results: list[Tensor]) -> None:
+    def _measure(self, key: tuple[str, str], call: CalledFunction) -> None:
         """The records of a function's results; what it was given may bring a residual along."""
         rule = _summary(call.rules)
         given = list(filter(self.carries, leaves(call.given)))
         residuals = (self._residuals.get(self.place_of(x).key, 0.0) for x in given)
         precisions = (torch.finfo(x.dtype).eps for x in given if is_continuous(x))
         brought, coarsest = max(residuals, default=0.0), max(precisions, default=0.0)
-        for x in results:
+        for x in filter(self.carries, leaves(call.result)):
             stack, rows = self.parts(x)
             clean = clean_stack(stack, rows, self.layout)
             record = OperationRecord(
@@ -320,7 +315,9 @@ class Run(Carriers):
 
 def _summary(rules: list[Rule]) -> RuleInfo:
     """One line for all that a function's operators met."""
-    infos = dict.fromkeys(r.info for r in rules if r.kind != "structure" or len(rules) == 1)
+    if len(rules) == 1:
+        return rules[0].info
+    infos = dict.fromkeys(r.info for r in rules if r.kind != "structure")
     if len(infos) <= 1:
         return next(iter(infos), rules[0].info)
     kinds = {r.kind for r in infos} - {"constant"}
