@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Literal
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from lmd_cli.data.nuscenes.database import Annotation, SampleRecord, SensorFrame
 from lmd_cli.data.nuscenes.frames import Matrix, invert_rigid, move, rigid
+from lmd_cli.data.nuscenes.images import ImageEdit
 from lmd_cli.data.sample import Sample
 
 Fill = Literal["inpaint", "ring"]
@@ -114,6 +117,20 @@ class BoxRemoval:
             scaled = cv2.resize(region.astype(np.uint8), pixels.shape[1::-1])
             mask = scaled > 0
         return fill_region(pixels, mask, self._settings.fill)
+
+    def images(
+        self,
+        images: Tensor,
+        cameras: Sequence[SensorFrame],
+        read: Callable[[SensorFrame, ImageEdit], Tensor],
+    ) -> Tensor:
+        """A sample's images (S, 3, H, W), those that show the object read again without it."""
+        images = images.clone()
+        for i, camera in enumerate(cameras):
+            region = self.region(camera)
+            if region is not None:
+                images[i] = read(camera, partial(self.filled, region=region))
+        return images
 
     def _nearest(self, frame: SensorFrame) -> tuple[int, Annotation]:
         return min(self._boxes, key=lambda box: abs(box[0] - frame.timestamp))

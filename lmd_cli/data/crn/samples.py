@@ -33,9 +33,9 @@ from lmd_cli.data.crn.radar import (
 )
 from lmd_cli.data.crn.truth import EgoBox, ego_boxes, map_truth, turned
 from lmd_cli.data.interventions import BoxRemoval, RemovalSettings, Removed, removal_of
-from lmd_cli.data.nuscenes.database import LIDAR, SampleRecord
+from lmd_cli.data.nuscenes.database import LIDAR, SampleRecord, SensorFrame
 from lmd_cli.data.nuscenes.files import data_file
-from lmd_cli.data.nuscenes.images import load_image
+from lmd_cli.data.nuscenes.images import ImageEdit, load_image
 from lmd_cli.data.nuscenes.index.splits import Split
 from lmd_cli.data.nuscenes.radar_files import RadarFields, RadarFilters, read_radar
 from lmd_cli.data.nuscenes.rig import Channels
@@ -203,15 +203,7 @@ class KeyframeSamples(SplitSamples):
         """Arrays (6, ...) of one key frame, for a sample whose current one is ``current``."""
         cameras = record.cameras
         windows = [Window.covering(camera, self.image_size) for camera in cameras]
-        images = [
-            read_window(
-                data_file(self.dataroot, camera.filename, current.token),
-                window,
-                token=current.token,
-                recorded=(camera.width, camera.height),
-            )
-            for camera, window in zip(cameras, windows, strict=True)
-        ]
+        images = [self._image(camera, current.token) for camera in cameras]
         arrays: dict[str, NDArray] = {
             "imgs": np.stack(images),  # (6, H, W, 3) uint8
             "sensor2ego_mats": _stack(map(sensor2ego, cameras, current.cameras)),
@@ -253,19 +245,23 @@ class KeyframeSamples(SplitSamples):
 
     def _images_without(self, images: Tensor, record: SampleRecord, removal: BoxRemoval) -> Tensor:
         """A key frame's images (6, 3, H, W), those that show an object read again without it."""
-        images = images.clone()
-        for i, camera in enumerate(record.cameras):
-            region = removal.region(camera)
-            if region is not None:
-                pixels = read_window(
-                    data_file(self.dataroot, camera.filename, record.token),
-                    Window.covering(camera, self.image_size),
-                    token=record.token,
-                    recorded=(camera.width, camera.height),
-                    edit=functools.partial(removal.filled, region=region),
-                )
-                images[i] = normalise(pixels)
-        return images
+        return removal.images(
+            images,
+            record.cameras,
+            lambda camera, edit: normalise(self._image(camera, record.token, edit)),
+        )
+
+    def _image(
+        self, camera: SensorFrame, token: str, edit: ImageEdit | None = None
+    ) -> NDArray[np.uint8]:
+        """A camera's image as the network's window of it, (H, W, 3), for a sample."""
+        return read_window(
+            data_file(self.dataroot, camera.filename, token),
+            Window.covering(camera, self.image_size),
+            token=token,
+            recorded=(camera.width, camera.height),
+            edit=edit,
+        )
 
     def _radar_without(self, points: Tensor, record: SampleRecord, removal: BoxRemoval) -> Tensor:
         """A key frame's radar points (6, P, 5) without those on an object."""

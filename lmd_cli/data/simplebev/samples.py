@@ -15,7 +15,7 @@ from lmd_cli.data.boxes import Box3D
 from lmd_cli.data.interventions import BoxRemoval, RemovalSettings, Removed, removal_of
 from lmd_cli.data.nuscenes.database import SampleRecord, SensorFrame
 from lmd_cli.data.nuscenes.files import data_file
-from lmd_cli.data.nuscenes.images import load_image
+from lmd_cli.data.nuscenes.images import ImageEdit, load_image
 from lmd_cli.data.nuscenes.index.splits import Split
 from lmd_cli.data.nuscenes.lidar_files import read_lidar
 from lmd_cli.data.nuscenes.radar_files import RadarFields, RadarFilters, read_radar
@@ -131,18 +131,17 @@ class NuScenesSamples(SplitSamples):
 
     def _images_without(self, images: Tensor, record: SampleRecord, removal: BoxRemoval) -> Tensor:
         """The images (S, 3, H, W), those that show an object read again without it."""
-        images = images.clone()
-        for i, camera in enumerate(record.cameras):
-            region = removal.region(camera)
-            if region is not None:
-                images[i] = load_image(
-                    data_file(self.dataroot, camera.filename, record.token),
-                    self.image_size,
-                    token=record.token,
-                    recorded=(camera.width, camera.height),
-                    edit=partial(removal.filled, region=region),
-                )
-        return images
+
+        def read(camera: SensorFrame, edit: ImageEdit) -> Tensor:
+            return load_image(
+                data_file(self.dataroot, camera.filename, record.token),
+                self.image_size,
+                token=record.token,
+                recorded=(camera.width, camera.height),
+                edit=edit,
+            )
+
+        return removal.images(images, record.cameras, read)
 
     def _points(
         self, record: SampleRecord, removals: Mapping[str, BoxRemoval] | None = None
