@@ -50,6 +50,7 @@ def simplebev(section: SimpleBEVConfig | None = None, **options: Any) -> SimpleB
         encoder=model.encoder,
         radar=model.radar,
         widths=SimpleBEVSizes(**dict(model.widths)),
+        instances=model.instances,
     )
 
 

@@ -12,27 +12,22 @@ from lmd_cli.assembly.finite import bad_weights
 from lmd_cli.assembly.forward import takes_outputs
 from lmd_cli.assembly.targets import user_code
 from lmd_cli.decomposition.inputs import not_finite
-from lmd_cli.errors import CheckpointError, ContractError, LmdError, MethodError
-from lmd_cli.networks import SimpleBEV
-from lmd_cli.networks.detections import BOX_COLUMNS, Detections
+from lmd_cli.errors import CheckpointError, ContractError, LmdError
+from lmd_cli.networks.detections import BOX_COLUMNS, Detections, Place
 
 KEYS = ("boxes", "scores", "names")
+#: Beside them, where each box is decided; without it no sensor's part of a box is known.
+PLACES = "places"
 
 
 def require_decode(network: Any) -> None:
     """Refuses a network without boxes.
 
     Raises:
-        MethodError: SimpleBEV, which makes a map of vehicles.
         ContractError: no ``decode``; says what to add.
     """
     if callable(getattr(network, "decode", None)):
         return
-    if isinstance(network, SimpleBEV):
-        raise MethodError(
-            "SimpleBEV predicts a map of vehicles, not boxes, so there is nothing to detect; "
-            "lmd detect takes model.name crn, or a network of your own with decode(outputs)"
-        )
     kind = type(network).__name__
     raise ContractError(
         f"{kind} has no decode(outputs): add a method that takes the dict that fuse gives and "
@@ -71,7 +66,7 @@ def detections(
         with user_code(f"{kind}.decode at sample {sample}"):
             decoded = network.decode(outputs)
     where = f"{kind}.decode at sample {sample}"
-    made = _only(decoded, where)
+    made = _only(decoded, outputs, where)
     for name, value in (("boxes", made.boxes), ("scores", made.scores)):
         _require_finite(value, f"{where}: {name}", network)
     if len(made.boxes) and not bool((made.boxes[:, 3:6] > 0).all()):
@@ -91,7 +86,7 @@ def _not_finite(bad: str, where: str, network: Any) -> LmdError:
     return ContractError(f"{where} holds {bad} for finite features; expected finite numbers")
 
 
-def _only(decoded: Any, where: str) -> Detections:
+def _only(decoded: Any, outputs: Mapping[str, Any], where: str) -> Detections:
     """What ``decode`` gave for a batch of one."""
     if not isinstance(decoded, Sequence) or len(decoded) != 1:
         given = f"{len(decoded)} entries" if isinstance(decoded, Sequence) else "no list"
@@ -103,7 +98,27 @@ def _only(decoded: Any, where: str) -> Detections:
         raise ContractError(f"{where}: expected a dict with {', '.join(KEYS)}")
     boxes, scores, names = (one[key] for key in KEYS)
     _require_shapes(boxes, scores, names, where)
-    return Detections(boxes.detach().cpu(), scores.detach().cpu(), tuple(names))
+    places = _places(one[PLACES], outputs, len(names), where) if PLACES in one else None
+    return Detections(boxes.detach().cpu(), scores.detach().cpu(), tuple(names), places)
+
+
+def _places(given: Any, outputs: Mapping[str, Any], count: int, where: str) -> tuple[Place, ...]:
+    """Each box's cell, given as (output, channel, row, column)."""
+    if not isinstance(given, list | tuple) or len(given) != count:
+        raise ContractError(f"{where}: places must be a list with one entry for each box")
+    places = []
+    for one in given:
+        try:
+            name, *cell = one
+            channel, row, column = map(int, cell)
+            outputs[name][0, channel, row, column]
+        except (TypeError, ValueError, KeyError, IndexError):
+            raise ContractError(
+                f"{where}: place {one!r} is none; expected (output, channel, row, column) of a "
+                f"value of {', '.join(map(str, outputs))}"
+            ) from None
+        places.append(Place.cell(name, channel, row, column))
+    return tuple(places)
 
 
 def _require_shapes(boxes: Any, scores: Any, names: Any, where: str) -> None:

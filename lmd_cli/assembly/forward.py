@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from difflib import get_close_matches
 from typing import Any
@@ -111,6 +111,25 @@ def fuse_function(
         with user_code(f"{kind}.fuse"):
             outputs = network.fuse(features, **asked, **constants)
         return _require_output(outputs, output, f"{kind}.fuse", network)
+
+    return fuse
+
+
+def fuse_several(
+    network: FusionNetwork, outputs: Sequence[str], constants: Mapping[str, Any]
+) -> Callable[..., dict[str, Tensor]]:
+    """Several outputs of ``fuse`` by name, as a function of the modalities' features.
+
+    Raises (when called):
+        ContractError: as :func:`fuse_function`'s.
+    """
+    asked = {"outputs": list(outputs)} if takes_outputs(network.fuse) else {}
+
+    def fuse(**features: Any) -> dict[str, Tensor]:
+        kind = type(network).__name__
+        with user_code(f"{kind}.fuse"):
+            made = network.fuse(features, **asked, **constants)
+        return {name: _require_output(made, name, f"{kind}.fuse", network) for name in outputs}
 
     return fuse
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -13,35 +13,63 @@ from lmd_cli.cli import options
 def command(
     given: options.NetworkOptions,
     output: options.Output = None,
+    variant: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="BN-NORM[-ACT]",
+            help="Rules of the parts; repeatable (default: the config's explain and variants).",
+        ),
+    ] = None,
+    method: Annotated[
+        list[str] | None,
+        typer.Option(metavar="NAME", help="Another method's parts too; repeatable."),
+    ] = None,
+    parts: Annotated[
+        bool, typer.Option("--parts/--no-parts", help="Each sensor's parts of the detections.")
+    ] = True,
     limit: Annotated[
         int | None, typer.Option(min=1, metavar="K", help="Only the first K samples.")
     ] = None,
     overwrite: options.Overwrite = False,
     debug: options.Debug = False,
 ) -> None:
-    """Write the network's boxes in nuScenes' submission format, and nuScenes' figures for them.
+    """Write the network's boxes, their match with the annotations, and each sensor's part in them.
 
-    For CRN, and for networks of your own that have decode. Writes detections.json and, where the
-    split has annotations and nuscenes-devkit is installed, detection_metrics.json (mAP, NDS, the
-    five errors, each class) to results/<config name>/detect. A run that was interrupted goes on
-    with the same command.
+    For CRN, for SimpleBEV's instances, and for networks of your own that have decode. Writes
+    detections.json (nuScenes' submission format), detections.csv (a row for each box and
+    annotation), detection_values.csv, and where the split has annotations detection_counts.csv and
+    detection_metrics.json (nuscenes-devkit's mAP, NDS and errors; of instances recall, precision
+    and panoptic quality) to results/<config name>/detect. A run that was interrupted goes on with
+    the same command.
     """
     from lmd_cli.cli import show
     from lmd_cli.runtime.progress import make_progress
-    from lmd_cli.workflows.detect import detect
-    from lmd_cli.workflows.detection_metrics import metrics_table
+    from lmd_cli.workflows.detect import WhoseParts, detect
 
     run = given.load()
     folder = output or Path("results") / run.name / "detect"
+    whose = WhoseParts(variant or (), method or (), parts or bool(variant or method))
     progress = make_progress()
     try:
-        summary = detect(run, folder, limit=limit, overwrite=overwrite, progress=progress)
+        summary = detect(
+            run, folder, whose=whose, limit=limit, overwrite=overwrite, progress=progress
+        )
     finally:
         progress.close()
     if summary.metrics is not None:
-        show.table(*metrics_table(summary.metrics))
-        figures = f"mAP {summary.metrics['mean_ap']:.3f}, NDS {summary.metrics['nd_score']:.3f}"
-        show.lines([f"{figures} (N = {summary.samples})"])
+        _show_metrics(summary.metrics)
     boxes = sum(summary.boxes.values())
     show.lines([f"{boxes} boxes in {summary.samples} samples", *summary.notes])
     show.files(summary.files, "evaluate", *given.arguments())
+
+
+def _show_metrics(metrics: dict[str, Any]) -> None:
+    from lmd_cli.cli import show
+    from lmd_cli.workflows.detection_metrics import instances_line, metrics_table
+
+    if "panoptic_quality" in metrics:
+        show.lines([instances_line(metrics)])
+        return
+    show.table(*metrics_table(metrics))
+    figures = f"mAP {metrics['mean_ap']:.3f}, NDS {metrics['nd_score']:.3f}"
+    show.lines([f"{figures} (N = {metrics['samples']})"])

@@ -5,7 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import Discriminator, Field, Tag, field_validator
+from pydantic import (
+    Discriminator,
+    Field,
+    SerializerFunctionWrapHandler,
+    Tag,
+    field_validator,
+    model_serializer,
+)
 
 from lmd_cli.config.base import Pixels, Section, option
 from lmd_cli.config.custom import CUSTOM, CustomModelConfig, ema_option, is_custom
@@ -88,6 +95,20 @@ class SimpleBEVConfig(Section):
     output: Literal["segmentation"] = option(
         "the output that is split: vehicle logits", "segmentation", "segmentation"
     )
+    instances: Literal["offsets", "components"] = option(
+        "how lmd detect tells the vehicles of the segmentation apart: by the centre and offset "
+        "heads, or as groups of cells that touch. Not recorded where it is offsets",
+        "offsets or components",
+        "offsets",
+    )
+
+    @model_serializer(mode="wrap")
+    def _without_default(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Without what earlier versions did not have, unless it is set: their runs go on."""
+        values: dict[str, Any] = dump(self)
+        if values.get("instances") == "offsets":
+            del values["instances"]
+        return values
 
     @field_validator("modalities")
     @classmethod

@@ -158,3 +158,16 @@ def metrics_table(metrics: dict[str, Any]) -> tuple[tuple[str, ...], list[tuple[
 
 def _digits(value: float | None) -> str:
     return "-" if value is None else f"{value:.3f}"
+
+
+def instances_line(metrics: dict[str, Any]) -> str:
+    """The figures of a segmentation's instances in one line."""
+    figures = {
+        "recall": "recall",
+        "precision": "precision",
+        "mean_iou": "mean IoU of the hits",
+        "panoptic_quality": "panoptic quality",
+    }
+    said = ", ".join(f"{title} {_digits(metrics[name])}" for name, title in figures.items())
+    counts = f"{metrics['annotations']} annotated vehicles, {metrics['instances']} instances"
+    return f"{said} ({counts}, N = {metrics['samples']})"

@@ -12,6 +12,7 @@ from lmd_cli.config.schema import CustomDataConfig, CustomModelConfig, RunConfig
 from lmd_cli.errors import ConfigError, ResultsError
 from lmd_cli.evaluation.ground.plane import plane_of
 from lmd_cli.report.page.build import build_page
+from lmd_cli.results.detection_run import DetectionRun, read_detection_run
 from lmd_cli.results.read_run import RunResults, read_run
 from lmd_cli.results.record import sample_list_sha256
 from lmd_cli.results.survey import Survey
@@ -23,6 +24,8 @@ from lmd_cli.workflows.survey import survey
 
 #: Folder inside the run's, one inside that while it is made, and the page beside the tables.
 SURVEY, DRAFT, PAGE = "survey", "unfinished", "report.html"
+#: Where ``lmd detect`` writes beside a run.
+DETECT = "detect"
 
 log = logging.getLogger(__name__)
 
@@ -83,12 +86,28 @@ def make_report(
     if left_out:
         log.warning(left_out)
         run = replace(run, notes=[*run.notes, left_out])
-    page = build_page(run, surveyed)
+    page = build_page(run, surveyed, detections_of(run))
     target = output or path / PAGE
     with disk_errors(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
     write_atomically(target, page)
     return target
+
+
+def detections_of(run: RunResults) -> DetectionRun | None:
+    """What ``lmd detect`` wrote beside a run, of the same weights and samples."""
+    made = read_detection_run(run.path / DETECT)
+    if made is None:
+        return None
+    different = [name for name in ("weights", "samples") if made.record[name] != run.record[name]]
+    if different:
+        log.warning(
+            "%s is of other %s than the run: the page leaves its detections out",
+            run.path / DETECT,
+            " and ".join(different),
+        )
+        return None
+    return made
 
 
 def _survey(

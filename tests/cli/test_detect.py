@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sys
 from pathlib import Path
 
@@ -11,6 +12,7 @@ import yaml
 
 from lmd_cli.assembly.build import build_dataset
 from lmd_cli.config.loading import load_config
+from lmd_cli.results.detection_rows import read_detections
 from lmd_cli.workflows import detection_metrics
 from tests.support.calling import Lmd
 from tests.support.tiny_settings import crn_config
@@ -42,7 +44,7 @@ class Truth(nn.Module):
         return {"boxes": features["camera"] + features["radar"]}
 
     def decode(self, outputs):
-        boxes = outputs["boxes"][0] + torch.tensor([0.1] + 8 * [0.0])
+        boxes = outputs["boxes"][0, 0] + torch.tensor([0.1] + 8 * [0.0])
         scores = torch.linspace(0.9, 0.5, len(boxes))
         if self.mode == "raises":
             raise KeyError("no such map")
@@ -54,6 +56,9 @@ class Truth(nn.Module):
         if self.mode == "few":
             names = names[1:]
         one = {"boxes": boxes, "scores": scores, "names": names}
+        if self.mode in ("placed", "misplaced"):
+            row = len(boxes) if self.mode == "misplaced" else 0
+            one["places"] = [("boxes", 0, i + row, 1) for i in range(len(boxes))]
         return [] if self.mode == "none" else [one]
 
 
@@ -76,7 +81,7 @@ class Boxes:
         cars = [b for b in boxes if b.name == "car" and b.num_lidar_pts + b.num_radar_pts]
         values = [[*b.center, *b.size, b.yaw, *b.velocity] for b in cars]
         boxes = torch.tensor(values, dtype=torch.float32).reshape(-1, 9)
-        return {"boxes": torch.nan_to_num(boxes)}
+        return {"boxes": torch.nan_to_num(boxes)[None]}
 '''
 
 
@@ -170,7 +175,8 @@ def test_without_the_devkit_boxes_are_written(
     assert result.exit_code == 0, result.output
     assert "No mAP and NDS: nuscenes-devkit cannot be imported" in result.stdout
     assert "pip install 'lmd-cli[devkit]'" in result.stdout
-    assert [path.name for path in Path("out").glob("detection*")] == ["detections.json"]
+    assert not Path("out/detection_metrics.json").exists()
+    assert len(boxes_of("out")) == 1
 
 
 @needs_devkit
@@ -182,11 +188,102 @@ def test_a_root_that_the_devkit_cannot_read_is_named(lmd: Lmd, own_root: Path, t
     assert f"nuscenes-devkit fails at {own_root}: FileNotFoundError" in result.stdout
 
 
-def test_simplebev_is_refused(lmd: Lmd, tiny_config: Path):
-    result = lmd("detect", "-c", tiny_config, "--output", "out")
-    assert result.exit_code == 2
-    assert "SimpleBEV predicts a map of vehicles, not boxes" in result.stderr
+def rows_of(folder: str) -> list[dict]:
+    return read_detections(Path(folder, "detections.csv"))
+
+
+def test_instances_of_a_segmentation_are_matched_by_overlap(lmd: Lmd, tiny_config: Path):
+    """The network's own output as annotated: what it says is what was put in."""
+    components = ("--set", "model.instances=components", "--variant", "identity-ratio")
+    result = lmd("detect", "-c", tiny_config, "--output", "out", *components)
+    assert result.exit_code == 0, result.output
+    assert "Boxes are instances of the segmentation" in result.stdout
+    metrics = json.loads(Path("out/detection_metrics.json").read_text())
+    rows = rows_of("out")
+    boxes = [row for row in rows if row["kind"] == "box"]
+    assert boxes
+    assert {row["class"] for row in rows} == {"vehicle"}
+    assert metrics["hits"] + metrics["misses"] == metrics["annotations"] > 0
+    for row in boxes:
+        parts = [row[f"identity-ratio.{name}"] for name in ("camera", "radar", "bias")]
+        assert sum(parts) == pytest.approx(row["logit"], abs=1e-4)
+        assert row["score"] == pytest.approx(1 / (1 + math.exp(-row["logit"])), abs=1e-5)
+        assert row["score"] > 0.5
+    assert "panoptic quality" in result.stdout
+    record = json.loads(Path("out/run.json").read_text())
+    assert record["config"]["model"]["instances"] == "components"
+
+
+def test_each_box_has_its_parts_its_match_and_its_sensors(lmd: Lmd, config: Path):
+    wanted = ("--variant", "identity-ratio", "--method", "leave-one-out")
+    low = ("--set", "detection=0.02", "--limit", "2")
+    result = lmd("detect", "-c", config, "--output", "out", *wanted, *low)
+    assert result.exit_code == 0, result.output
+    rows = rows_of("out")
+    assert [row["detection"] for row in rows] == list(range(len(rows)))
+    boxes = [row for row in rows if row["kind"] == "box"]
+    annotations = [row for row in rows if row["kind"] == "annotation"]
+    dataset = build_dataset(load_config(config))
+    assert [row["annotation"] for row in annotations] == [
+        box.token for index in range(2) for box in dataset.boxes_on_map(index)
+    ]
+    assert len(boxes) > 1
+    assert all(row["score"] > 0.02 for row in boxes)
+    for row in boxes:
+        assert row["score"] == pytest.approx(1 / (1 + math.exp(-row["logit"])), abs=1e-5)
+        for method in ("identity-ratio", "leave-one-out"):
+            parts = [row[f"{method}.{name}"] for name in ("camera", "radar", "bias")]
+            assert sum(parts) == pytest.approx(row["logit"], abs=1e-3)
+    for row in rows:
+        if row["match"] is not None and row["outcome"] == "hit":
+            other = rows[row["match"]]
+            assert (other["match"], other["outcome"]) == (row["detection"], "hit")
+            assert other["sample"] == row["sample"]
+    values = [line.split(",") for line in Path("out/detection_values.csv").read_text().split()]
+    totals = {(v[0], v[3]): float(v[6]) for v in values[1:] if v[5] == "total"}
+    first = boxes[0]
+    heading = math.atan2(totals["0", "sin_yaw"], totals["0", "cos_yaw"])
+    assert heading == pytest.approx(first["yaw"], abs=1e-4)
+    assert totals["0", "vx"] == pytest.approx(first["vx"], abs=1e-5)
+    assert math.exp(totals["0", "log_width"]) == pytest.approx(first["width"], rel=1e-4)
+    parts = [float(v[6]) for v in values[1:] if v[:1] + v[3:5] == ["0", "vx", "identity-ratio"]]
+    assert sum(parts) == pytest.approx(first["vx"], abs=1e-4)
+
+
+def test_without_parts_there_are_rows_and_matches(lmd: Lmd, config: Path):
+    result = lmd("detect", "-c", config, "--output", "out", "--no-parts", "--limit", "1")
+    assert result.exit_code == 0, result.output
+    rows = rows_of("out")
+    assert len(rows) > 1
+    assert all(row["logit"] is None for row in rows)
+    assert not Path("out/detection_counts.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (("--variant", "identity"), "identity"),
+        (("--method", "lrp"), "lrp works backwards"),
+        (("--method", "shaply"), "no method 'shaply'; did you mean 'shapley'?"),
+    ],
+)
+def test_what_has_no_parts_is_refused(lmd: Lmd, config: Path, given: tuple[str, ...], said: str):
+    result = lmd("detect", "-c", config, "--output", "out", *given)
+    assert result.exit_code == 2, result.output
+    assert said in result.stderr
     assert not Path("out").exists()
+
+
+def test_a_network_of_ones_own_says_where_its_boxes_are_decided(lmd: Lmd, custom: Path):
+    placed = ("--set", "model.options={mode: placed}", "--variant", "identity-ratio")
+    result = lmd("detect", "-c", custom, "--output", "out", *placed)
+    assert result.exit_code == 0, result.output
+    row = rows_of("out")[0]
+    assert (row["output"], row["row"], row["column"], row["outcome"]) == ("boxes", 0, 1, "")
+    assert row["logit"] == pytest.approx(row["y"], abs=1e-5)
+    assert row["identity-ratio.camera"] == pytest.approx(row["y"], abs=1e-5)
+    unknown = lmd("detect", "-c", custom, "--output", "none")
+    assert "does not say where a box is decided" in unknown.stdout
 
 
 @needs_devkit
@@ -212,7 +309,7 @@ def test_a_data_set_without_poses_says_so(lmd: Lmd, custom: Path):
     result = lmd("detect", "-c", custom, "--set", "data.options.posed=false", "--output", "out")
     assert result.exit_code == 0, result.output
     assert "boxes are in the network's own frame" in result.stdout
-    batch = build_dataset(load_config(custom))[0].tensors["boxes"]
+    batch = build_dataset(load_config(custom))[0].tensors["boxes"][0]
     box = next(iter(boxes_of("out").values()))[0]
     assert box["translation"][0] == pytest.approx(float(batch[0, 0, 0]) + 0.1, abs=1e-4)
 
@@ -227,6 +324,7 @@ REFUSED = {
     "nan": "Truth.decode at sample {token}: scores holds NaN for finite features",
     "flat": "Truth.decode at sample {token}: a box has a size that is not above zero",
     "few": "boxes is (",
+    "misplaced": "; expected (output, channel, row, column) of a value of boxes",
     "none": "Truth.decode at sample {token} gave 0 entries; expected a list with one entry",
     "raises": "Truth.decode at sample {token} raised KeyError: 'no such map'",
 }

@@ -29,6 +29,8 @@ from lmd_cli.data.simplebev.truth import camera_boxes, vehicle_truth
 from lmd_cli.geometry import Grid
 
 MODALITIES = ("camera", "radar", "lidar")
+#: Axes x forward, y left, z up to a camera's x right, y down, z forward.
+CAMERA_T_MAP = np.array([[0, -1, 0, 0], [0, 0, -1, 0], [1, 0, 0, 0], [0, 0, 0, 1.0]])
 
 
 class NuScenesSamples(SplitSamples):
@@ -169,6 +171,21 @@ class NuScenesSamples(SplitSamples):
         """A sample's images for a reader, by camera (H, W, 3), red, green, blue in [0, 1]."""
         images = (sample.tensors["images"] + 0.5).permute(0, 2, 3, 1).numpy()  # (S, H, W, 3)
         return dict(zip(self.rig.cameras, images, strict=True))
+
+    def global_T_map(self, index: int) -> NDArray[np.float64]:
+        """The pose of the maps on the ground, (4, 4): x forward and y left of the reference camera,
+        the origin on the ground below it."""
+        record = self._records[index]
+        ego_T_map = self._ego_T_camera(index) @ CAMERA_T_MAP
+        ego_T_map[2, 3] = 0.0
+        return record.reference.global_T_ego() @ ego_T_map
+
+    def camera_height(self, index: int) -> float:
+        """Of the reference camera, whose axes the maps have, above the ground, metres."""
+        return float(self._ego_T_camera(index)[2, 3])
+
+    def _ego_T_camera(self, index: int) -> NDArray[np.float64]:
+        return np.linalg.inv(cam0_T_ego(self._records[index].cameras).astype(np.float64))
 
     def boxes(self, index: int) -> list[Box3D]:
         """The sample's annotated vehicles in the reference camera's axes; opens no data file."""

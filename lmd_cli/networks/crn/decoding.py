@@ -15,7 +15,7 @@ from torch import Tensor
 from lmd_cli.config.sizes import CRNSizes
 from lmd_cli.errors import ConfigError
 from lmd_cli.networks.crn.head import BRANCHES, HEATMAP
-from lmd_cli.networks.detections import Detections
+from lmd_cli.networks.detections import Detections, Place
 
 #: Best (class, cell) pairs of a task that become boxes.
 CANDIDATES = 500
@@ -67,36 +67,37 @@ def decode(outputs: Mapping[str, Tensor], sizes: CRNSizes) -> list[Detections]:
 
 def _decode_sample(maps: Mapping[str, Tensor], sizes: CRNSizes) -> Detections:
     """Boxes from maps (n, ny, nx) of one sample."""
-    found = [
-        decode_task({b: maps[f"task{k}.{b}"] for b in (*BRANCHES, HEATMAP)}, task, sizes)
-        for k, task in enumerate(sizes.tasks)
-    ]
-    names = tuple(name for one in found for name in one.names)
+    each = [_decode_task(maps, task, sizes) for task in range(len(sizes.tasks))]
     return Detections(
-        torch.cat([one.boxes for one in found]), torch.cat([one.scores for one in found]), names
+        torch.cat([one.boxes for one in each]),
+        torch.cat([one.scores for one in each]),
+        tuple(name for one in each for name in one.names),
+        tuple(place for one in each for place in one.places or ()),
     )
 
 
-def decode_task(maps: Mapping[str, Tensor], task: tuple[str, ...], sizes: CRNSizes) -> Detections:
-    """Boxes of one task of one sample.
-
-    Args:
-        maps: by branch (n, ny, nx).
-        task: names of its classes.
-        sizes: of the network.
-    """
-    ny, nx = maps[HEATMAP].shape[1:]
-    scores = maps[HEATMAP].sigmoid().flatten()  # (classes * ny * nx,)
+def _decode_task(maps: Mapping[str, Tensor], task: int, sizes: CRNSizes) -> Detections:
+    """Boxes of one task of one sample, from all its maps (n, ny, nx)."""
+    own = {name: maps[f"task{task}.{name}"] for name in (*BRANCHES, HEATMAP)}
+    names = sizes.tasks[task]
+    ny, nx = own[HEATMAP].shape[1:]
+    scores = own[HEATMAP].sigmoid().flatten()  # (classes * ny * nx,)
     pairs = best(scores, CANDIDATES)
-    scores, classes, cells = scores[pairs], pairs // (ny * nx), pairs % (ny * nx)
-    values = {name: maps[name].flatten(1).index_select(1, cells) for name in BRANCHES}
+    scores, cells = scores[pairs], pairs % (ny * nx)
+    values = {name: own[name].flatten(1).index_select(1, cells) for name in BRANCHES}
     boxes = _boxes(values, cells, nx, sizes)
     reach = torch.tensor([sizes.extent + OUTSIDE, sizes.extent + OUTSIDE, HEIGHT])
     near = (boxes[:, :3].abs() <= reach).all(dim=1) & (scores > LEAST_SCORE)
-    boxes, scores, classes = boxes[near], scores[near], classes[near]
-    kept = circle_nms(boxes[:, :2], SQUARED_RADIUS[task[0]], KEPT)
-    names = tuple(task[c] for c in classes[kept].tolist())
-    return Detections(boxes[kept], scores[kept], names)
+    boxes, scores, pairs = boxes[near], scores[near], pairs[near]
+    kept = circle_nms(boxes[:, :2], SQUARED_RADIUS[names[0]], KEPT)
+    where = np.unravel_index(pairs[kept].numpy(), own[HEATMAP].shape)
+    places = tuple(
+        Place.cell(f"task{task}.{HEATMAP}", *each)
+        for each in zip(*(axis.tolist() for axis in where), strict=True)
+    )
+    return Detections(
+        boxes[kept], scores[kept], tuple(names[place.channel] for place in places), places
+    )
 
 
 def best(scores: Tensor, count: int) -> Tensor:

@@ -11,8 +11,16 @@ from lmd_cli.config.sizes import CRNSizes
 from lmd_cli.networks.crn.blocks import Neck
 from lmd_cli.networks.resnet import BasicBlock, initialise, stage
 
-#: Branches of a task head and their channels, but for the heat map: one for each class.
-BRANCHES = {"reg": 2, "height": 1, "dim": 3, "rot": 2, "vel": 2}
+#: What the branches of a task head say of a box (offsets in cells, z of its middle in metres, the
+#: logarithms of metres, m/s), but for the heat map: one for each class.
+BOX_VALUES = {
+    "reg": ("offset_x", "offset_y"),
+    "height": ("z",),
+    "dim": ("log_length", "log_width", "log_height"),
+    "rot": ("sin_yaw", "cos_yaw"),
+    "vel": ("vx", "vy"),
+}
+BRANCHES = {name: len(values) for name, values in BOX_VALUES.items()}
 HEATMAP = "heatmap"
 #: Bias of an untrained heat map: probability 0.1 everywhere (focal loss).
 PRIOR = -2.19

@@ -7,8 +7,10 @@ looks odd in the published computation is kept, because the weights were trained
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
@@ -20,10 +22,10 @@ from lmd_cli.networks.crn.camera import ImageBranch
 from lmd_cli.networks.crn.decoding import decode
 from lmd_cli.networks.crn.fuser import Fuser
 from lmd_cli.networks.crn.geometry import locate
-from lmd_cli.networks.crn.head import BRANCHES, HEATMAP, DetectionHead
+from lmd_cli.networks.crn.head import BOX_VALUES, BRANCHES, HEATMAP, DetectionHead
 from lmd_cli.networks.crn.radar import RadarBranch
 from lmd_cli.networks.crn.view import lift_by_depth, lift_by_radar, pool
-from lmd_cli.networks.detections import Detections
+from lmd_cli.networks.detections import Detections, Place
 
 Batch = Mapping[str, Any]
 Features = Mapping[str, Any]
@@ -203,6 +205,24 @@ class CRN(nn.Module):
     def decode(self, outputs: Mapping[str, Tensor]) -> list[Detections]:
         """Boxes of each sample, see :func:`~lmd_cli.networks.crn.decoding.decode`."""
         return decode(outputs, self.sizes)
+
+    def place_at(self, name: str, x: float, y: float) -> Place | None:
+        """Where a class's box centred at (x, y) metres is decided; none outside the map."""
+        column, row = (math.floor((at + self.sizes.extent) / self.sizes.voxel) for at in (x, y))
+        inside = 0 <= row < self.sizes.cells and 0 <= column < self.sizes.cells
+        if name not in self.detection_classes or not inside:
+            return None
+        task, branch, channel = self._branch(f"heatmap.{name}")
+        return Place.cell(f"task{task}.{branch}", channel or 0, row, column)
+
+    def values_at(self, place: Place) -> dict[str, Place]:
+        """Where the heads say offset, height, size, heading and velocity of a box."""
+        task = place.output.partition(".")[0]
+        return {
+            name: replace(place, output=f"{task}.{branch}", channel=channel)
+            for branch, names in BOX_VALUES.items()
+            for channel, name in enumerate(names)
+        }
 
     def require_output(self, output: str) -> None:
         """Refuse an output that is not there.

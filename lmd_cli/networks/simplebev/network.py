@@ -18,8 +18,11 @@ from lmd_cli.config.models import MODALITIES
 from lmd_cli.config.sizes import ENCODER_BLOCKS, Encoder, SimpleBEVSizes
 from lmd_cli.errors import ConfigError
 from lmd_cli.geometry import Grid
+from lmd_cli.networks.detections import Detections
 from lmd_cli.networks.simplebev.decoder import HEADS, Decoder
 from lmd_cli.networks.simplebev.encoder import ImageEncoder
+from lmd_cli.networks.simplebev.instances import HEADS as INSTANCE_HEADS
+from lmd_cli.networks.simplebev.instances import NAME, How, instances
 from lmd_cli.networks.simplebev.unprojection import unproject
 from lmd_cli.networks.simplebev.voxels import occupancy, point_features
 from lmd_cli.runtime.cuda_graphs import Graph
@@ -45,10 +48,15 @@ class SimpleBEV(nn.Module):
         radar: what a radar voxel holds: ``metaradar``, the 16 features of its point, or
             ``occupancy``, one bit for each column of voxels.
         widths: channels and block counts.
+        instances: how :meth:`decode` tells vehicles apart, see
+            :func:`~lmd_cli.networks.simplebev.instances.instances`.
 
     Raises:
         ConfigError: a choice that does not exist.
     """
+
+    detection_classes = (NAME,)
+    detection_outputs = INSTANCE_HEADS
 
     def __init__(
         self,
@@ -58,9 +66,10 @@ class SimpleBEV(nn.Module):
         encoder: Encoder = "res101",
         radar: Radar = "metaradar",
         widths: SimpleBEVSizes | None = None,
+        instances: How = "offsets",
     ):
         super().__init__()
-        self.modalities, self.grid = tuple(modalities), grid
+        self.modalities, self.grid, self.instances = tuple(modalities), grid, instances
         self.radar, self.widths = radar, widths or SimpleBEVSizes()
         check_choice("modalities", self.modalities, MODALITIES)
         check_choice("encoder", encoder, tuple(ENCODER_BLOCKS))
@@ -186,6 +195,11 @@ class SimpleBEV(nn.Module):
     def forward_up(self, values: Tensor) -> Tensor:
         """Maps (..., Z, X) as they are: rows run forward, columns to the right."""
         return values
+
+    def decode(self, outputs: Mapping[str, Tensor]) -> list[Detections]:
+        """The vehicles of the segmentation, see
+        :func:`~lmd_cli.networks.simplebev.instances.instances`."""
+        return instances(outputs, self.grid, self.instances)
 
     def fusion_layer(self, features: Mapping[str, Tensor]) -> Tensor:
         """Concatenate the sensors and convolve: linear, no bias, to (B, latent, Z, X)."""

@@ -21,12 +21,14 @@ from lmd_cli.errors import RunError
 from lmd_cli.evaluation.ground.detection import criterion_of
 from lmd_cli.evaluation.metrics import LARGE_BIAS
 from lmd_cli.report.figures.styles import part_title
+from lmd_cli.report.page.detections import detections_section
 from lmd_cli.report.page.figures import page_figures
 from lmd_cli.report.page.removal import changes_table, removal_tables
 from lmd_cli.report.page.svg_charts import WIDTH, Bar, Group, bars, chart_width, layer_story, slot
 from lmd_cli.report.page.table_cells import PageTable, TableCell, cell, flat, page_table
 from lmd_cli.report.page.vehicle_charts import found_vehicles, objects_values
 from lmd_cli.report.page.viewer import viewer_data
+from lmd_cli.results.detection_run import DetectionRun
 from lmd_cli.results.read_run import RunResults, sequence_of
 from lmd_cli.results.survey import LAYER_FIELDS, Shown, Survey
 
@@ -37,12 +39,15 @@ VARIANT_SLOTS = (7, 5, 6, 4)
 LARGEST = 15_000_000
 
 
-def build_page(run: RunResults, survey: Survey | None) -> bytes:
+def build_page(
+    run: RunResults, survey: Survey | None, detections: DetectionRun | None = None
+) -> bytes:
     """The page as UTF-8 bytes: the same for the same files.
 
     Args:
         run: what the evaluation found.
         survey: the survey of its samples; without it there are no maps, layers and vehicles.
+        detections: the results of ``lmd detect``, if there are any.
 
     Raises:
         RunError: the page would be larger than :data:`LARGEST` with the maps of one sample. Of
@@ -56,7 +61,12 @@ def build_page(run: RunResults, survey: Survey | None) -> bytes:
     )
     css, *scripts = (_own(environment, name) for name in ("style.css", *SCRIPTS))
     template = environment.get_template("page.html.j2")
-    own = {"css": css, "scripts": scripts, "policy": _policy(css, scripts)}
+    own = {
+        "css": css,
+        "scripts": scripts,
+        "policy": _policy(css, scripts),
+        "detections": detections_section(detections),
+    }
     said, kept = _run_values(run), 0 if survey is None else len(survey.shown)
     said["facts"][2:2] = _found_fact(survey)
     while True:

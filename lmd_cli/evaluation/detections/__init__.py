@@ -1,0 +1,1 @@
+"""Detections: matched with annotations, and the sensors' parts of each."""
