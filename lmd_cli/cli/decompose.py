@@ -37,6 +37,18 @@ def command(
             help="Several in one figure: tokens with commas between, or the first K.",
         ),
     ] = None,
+    detection: Annotated[
+        int | None,
+        typer.Option(
+            min=0, metavar="K", help="Draw row K of detections.csv, which lmd detect writes."
+        ),
+    ] = None,
+    detections: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="The folder of lmd detect (default: results/<config name>/detect)."
+        ),
+    ] = None,
     style: Annotated[
         list[Style] | None,
         typer.Option(help="Figure 2 (positive, the default), 3 (sigmoid), 4 (signed); repeatable."),
@@ -50,7 +62,8 @@ def command(
     """Split one sample's prediction into its sensors' parts and the bias.
 
     Writes parts.npz, layers.csv, layers.png and decomposition.png to
-    results/<config name>/decompose/<token>; with --samples, grid.png.
+    results/<config name>/decompose/<token>; with --samples, grid.png; with --detection,
+    detection_K.png: the camera that shows it best, and each part around it.
     """
     from lmd_cli.cli import show
     from lmd_cli.runtime.files import file_name
@@ -71,6 +84,16 @@ def command(
     styles = [one.value for one in style or [Style.POSITIVE]]
     pictures = Pictures.named(styles, [one.value for one in form or [options.Form.PNG]])
     results = Path("results") / run.name / "decompose"
+    if detection is not None:
+        from lmd_cli.workflows.decompose_detection import draw_detection
+
+        where = detections or Path("results") / run.name / "detect"
+        one = draw_detection(
+            run, detection, where, output or results / "detections", pictures, make_progress()
+        )
+        show.lines(one.lines)
+        show.files(one.files, *next_command)
+        return
     if samples is not None:
         several = decompose_several(run, samples.split(","), progress=make_progress())
         show.files(write_grid(several, output or results / "grid", pictures), *next_command)

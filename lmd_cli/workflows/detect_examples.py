@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from lmd_cli.assembly.forward import forward_up, fuse_several
+from lmd_cli.data import NuScenesSamples
 from lmd_cli.data.boxes import Box3D
 from lmd_cli.data.crn.truth import EgoBox, turned
 from lmd_cli.evaluation.detections.counts import Key, Row, members
@@ -87,19 +88,24 @@ def _of_sample(
     with torch.no_grad():
         made = fuse_several(network, outputs, constants)(**features)
     maps = {name: forward_up(network, value[0].cpu()).numpy() for name, value in made.items()}
-    annotations = {box.token: box for box in dataset.boxes_on_map(index)}
-    lift = getattr(dataset, "camera_height", lambda index: 0.0)(index)
-    boxes = [(row, annotations.get(row["annotation"])) for row in around]
-    solid = [
-        (row, known if known is not None and row["kind"] == "annotation" else _box(row, lift))
-        for row, known in boxes
-    ]
-    pictures, views = dataset.pictures(sample), _views(sample.tensors, dataset)
+    solid = solid_boxes(dataset, index, around)
+    pictures, views = dataset.pictures(sample), views_of(sample.tensors, dataset)
     plane = plane_of(setting.config)
     return [_example(row, solid, pictures, views, maps, plane) for row in wanted]
 
 
-def _views(tensors: Mapping[str, Any], dataset: Any) -> Mapping[str, View]:
+def solid_boxes(dataset: Any, index: int, rows: Sequence[Row]) -> list[tuple[Row, Box3D]]:
+    """Each row of a sample with its box in the axes of the maps."""
+    annotations = {box.token: box for box in dataset.boxes_on_map(index)}
+    lift = dataset.camera_height(index) if isinstance(dataset, NuScenesSamples) else 0.0
+    return [
+        (row, annotations[row["annotation"]] if row["kind"] == "annotation" else _box(row, lift))
+        for row in rows
+    ]
+
+
+def views_of(tensors: Mapping[str, Any], dataset: Any) -> Mapping[str, View]:
+    """A sample's cameras by name."""
     arrays = {name: value.numpy() for name, value in tensors.items() if hasattr(value, "numpy")}
     cameras = dataset.rig.cameras
     find = perspective_views if "imgs" in arrays else reference_views
@@ -125,7 +131,7 @@ def _example(
     plane: Plane,
 ) -> Example:
     own = next(box for other, box in boxes if other is row)
-    camera = _best_camera(own, pictures, views)
+    camera = best_camera(own, pictures, views)
     image = pictures.get(camera)
     near = [
         (other, box)
@@ -139,18 +145,18 @@ def _example(
         image=None if image is None else _jpeg(image),
         size=size,
         in_image=[
-            _outline(other, row, _edges(box, views[camera], size))
+            _outline(other, row, edges(box, views[camera], size))
             for other, box in near
             if image is not None
         ],
         map=_png(maps[row["output"]][row["channel"]]),
         extent=plane.extent,
-        on_map=[_outline(other, row, _ring(box)) for other, box in near],
+        on_map=[_outline(other, row, ring(box)) for other, box in near],
         centre=(float(own.center[0]), float(own.center[2])),
     )
 
 
-def _best_camera(box: Box3D, pictures: Mapping[str, Any], views: Mapping[str, View]) -> str:
+def best_camera(box: Box3D, pictures: Mapping[str, Any], views: Mapping[str, View]) -> str:
     """The camera with the box's middle nearest to its own; none if no camera shows it."""
     seen = {}
     for camera, (pix_T_cam, map_T_cam) in views.items():
@@ -162,13 +168,15 @@ def _best_camera(box: Box3D, pictures: Mapping[str, Any], views: Mapping[str, Vi
     return min(seen, key=lambda camera: seen[camera], default="")
 
 
-def _edges(box: Box3D, view: View, size: tuple[int, int]) -> list[Segment]:
+def edges(box: Box3D, view: View, size: tuple[int, int]) -> list[Segment]:
+    """A box's lines in an image of (width, height) pixels."""
     pix_T_cam, map_T_cam = view
     none = np.zeros((0, 3))
     return _segments(overlay([box], none, pix_T_cam, map_T_cam, (size[1], size[0])).segments)
 
 
-def _ring(box: Box3D) -> list[Segment]:
+def ring(box: Box3D) -> list[Segment]:
+    """A box's lines from above, metres (right, forward)."""
     corners = outline(box)
     return _segments(np.stack([corners, np.roll(corners, -1, axis=0)], axis=1))
 

@@ -95,6 +95,8 @@ def members(rows: Sequence[Row], method: str) -> dict[Key, list[Row]]:
     made: dict[Key, list[Row]] = {}
     for by, group_of in GROUPS.items():
         for row in chosen:
+            if by == "visibility" and row["outcome"] == FALSE_ALARM:
+                continue  # nobody annotates what is not there
             sensor = sensor_of(row, by_number, method)
             made.setdefault((by, group_of(row), row["outcome"], sensor), []).append(row)
     return dict(sorted(made.items(), key=lambda item: _order(item[0])))

@@ -42,8 +42,9 @@ def match_centres(boxes: Sequence[Candidate], annotations: Sequence[Candidate]) 
     """nuScenes' rule: by falling score, each box takes the nearest free annotation of its class,
     if their centres are nearer than :data:`NEAR` on the ground.
 
-    A false alarm that near to an annotation that is taken is a duplicate. What does not count is
-    left out before.
+    A box that near to an annotation that is taken is a duplicate. One that near to an annotation
+    that does not count (without a LiDAR or radar point, say) does not count here either: something
+    is there. nuScenes' average precision takes it for a false alarm.
 
     Args:
         boxes: by falling score.
@@ -68,7 +69,8 @@ def match_centres(boxes: Sequence[Candidate], annotations: Sequence[Candidate]) 
         elif ranked and ranked[0][0] < NEAR:
             outcomes.append(Match(DUPLICATE, ranked[0][1], ranked[0][0]))
         else:
-            outcomes.append(Match(FALSE_ALARM))
+            there = any(a.name == box.name and _apart(box, a) < NEAR for a in annotations)
+            outcomes.append(Match(NOT_COUNTED if there else FALSE_ALARM))
     return outcomes, _annotations(annotations, takers)
 
 

@@ -47,6 +47,13 @@ def test_hits_false_alarms_duplicates_and_misses():
     assert [match.other for match in of_annotations] == [0, 1, None, None]
 
 
+def test_a_box_at_an_annotation_that_does_not_count_is_no_false_alarm():
+    boxes = [at(0, 1, score=0.9), at(10, 1, score=0.8)]
+    annotations = [at(0, 0, counted=False), at(10, 0, counted=False, name="truck")]
+    of_boxes, _ = match_centres(boxes, annotations)
+    assert outcomes(of_boxes) == [NOT_COUNTED, FALSE_ALARM]
+
+
 def test_exactly_two_metres_are_too_far():
     (one,), _ = match_centres([at(0, 2, score=0.9)], [at(0, 0)])
     assert one.outcome == FALSE_ALARM
@@ -69,7 +76,8 @@ def test_as_many_hits_as_nuscenes_counts(seed: int):
     assert hits == outcomes(of_annotations).count(HIT)
 
     def box(x: float, y: float, score: float = -1.0) -> DetectionBox:
-        return DetectionBox("a", (x, y, 0.0), detection_name="car", detection_score=score)
+        sized = {"size": (2.0, 4.0, 1.6), "rotation": (1.0, 0.0, 0.0, 0.0)}
+        return DetectionBox("a", (x, y, 0.0), **sized, detection_score=float(score))
 
     truth, made = EvalBoxes(), EvalBoxes()
     truth.add_boxes("a", [box(*xy) for xy in places])
