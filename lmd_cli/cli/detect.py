@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from lmd_cli.cli import options
+from lmd_cli.cli.evaluate import quietly, stoppable
 
 
 def command(
@@ -40,22 +41,33 @@ def command(
     annotation), detection_values.csv, and where the split has annotations detection_counts.csv and
     detection_metrics.json (nuscenes-devkit's mAP, NDS and errors; of instances recall, precision
     and panoptic quality) to results/<config name>/detect. A run that was interrupted goes on with
-    the same command.
+    the same command. Started by torchrun or srun, the processes share the work.
     """
     from lmd_cli.cli import show
     from lmd_cli.runtime.progress import make_progress
-    from lmd_cli.workflows.detect import WhoseParts, detect
+    from lmd_cli.runtime.ranks import launched
+    from lmd_cli.workflows.detect import WhoseParts, contribute, detect
 
     run = given.load()
     folder = output or Path("results") / run.name / "detect"
     whose = WhoseParts(variant or (), method or (), parts or bool(variant or method))
-    progress = make_progress()
-    try:
-        summary = detect(
-            run, folder, whose=whose, limit=limit, overwrite=overwrite, progress=progress
-        )
-    finally:
-        progress.close()
+    rank = launched()
+    with stoppable(folder):
+        if rank is not None and rank.rank:
+            quietly(rank, lambda: contribute(run, folder, rank, whose=whose), debug)
+            return
+        progress = make_progress()
+        try:
+            summary = detect(
+                *(run, folder),
+                whose=whose,
+                limit=limit,
+                overwrite=overwrite,
+                progress=progress,
+                rank=rank,
+            )
+        finally:
+            progress.close()
     if summary.metrics is not None:
         _show_metrics(summary.metrics)
     boxes = sum(summary.boxes.values())

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import Enum
 from pathlib import Path
@@ -131,11 +131,15 @@ def _evaluate(
 
 
 def _contribute(run: RunConfig, folder: Path, rank: Rank, shared: Shared, debug: bool) -> None:
-    """Another rank than 0: quiet, but for what went wrong."""
     from lmd_cli.workflows.evaluate import contribute
 
+    quietly(rank, lambda: contribute(run, folder, rank, **shared), debug)
+
+
+def quietly(rank: Rank, work: Callable[[], None], debug: bool) -> None:
+    """Another rank than 0: quiet, but for what went wrong."""
     try:
-        contribute(run, folder, rank, **shared)
+        work()
     except KeyboardInterrupt:
         raise typer.Exit(INTERRUPTED) from None  # rank 0 says it
     except Exception as error:

@@ -213,12 +213,12 @@ class Watch:
     """Counts the samples that other ranks have finished.
 
     Args:
-        folder: the run's.
-        parts: their ranges of positions.
+        paths: files with a line for each.
+        headers: lines before them in each file.
     """
 
-    def __init__(self, folder: Path, parts: Iterable[range]):
-        self._paths = [Stretch(folder, part.start).samples.path for part in parts]
+    def __init__(self, paths: Iterable[Path], headers: int = 1):
+        self._paths, self._headers = list(paths), headers
         self._read = dict.fromkeys(self._paths, 0)
         self._lines = dict.fromkeys(self._paths, 0)
         self._told = 0
@@ -232,9 +232,14 @@ class Watch:
                     data = file.read()
                 self._read[path] += len(data)
                 self._lines[path] += data.count(b"\n")
-        total = sum(max(lines - 1, 0) for lines in self._lines.values())
+        total = sum(max(lines - self._headers, 0) for lines in self._lines.values())
         news, self._told = max(total - self._told, 0), max(total, self._told)
         return news
+
+
+def sample_paths(folder: Path, parts: Iterable[range]) -> list[Path]:
+    """The files of finished samples of some ranges of positions."""
+    return [Stretch(folder, part.start).samples.path for part in parts]
 
 
 def _pairs(rows: Iterable[Mapping[str, str]]) -> int:

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,15 @@ from lmd_cli.attribution.interface import require_maps
 from lmd_cli.config.schema import RunConfig
 from lmd_cli.decomposition import Variant
 from lmd_cli.errors import ConfigError
+from lmd_cli.evaluation.schedule import divide
 from lmd_cli.results.finished import FinishedSamples
-from lmd_cli.results.record import identity
+from lmd_cli.results.pair_rows import Watch
+from lmd_cli.results.record import identity, require_same_ranks
 from lmd_cli.results.run_folder import read_record
 from lmd_cli.runtime.compute import resolve_device, set_switches
+from lmd_cli.runtime.meeting import Meeting
 from lmd_cli.runtime.progress import Progress, Silent
+from lmd_cli.runtime.ranks import Plan, Rank
 from lmd_cli.runtime.threads import resolve_threads
 from lmd_cli.workflows.detect_results import (
     BOXES,
@@ -31,6 +36,8 @@ from lmd_cli.workflows.detect_results import (
     write_rows,
 )
 from lmd_cli.workflows.detect_sample import Setting, sample_entry
+from lmd_cli.workflows.ranks import Tally, require_all, wait_for_ranks
+from lmd_cli.workflows.setup import own_device
 
 
 @dataclass(frozen=True)
@@ -89,6 +96,7 @@ def detect(
     limit: int | None = None,
     overwrite: bool = False,
     progress: Progress | None = None,
+    rank: Rank | None = None,
 ) -> Detected:
     """Writes detections.json, detections.csv and, where there are annotations and the devkit,
     detection_metrics.json and detection_counts.csv.
@@ -102,22 +110,34 @@ def detect(
         limit: only the first samples.
         overwrite: replace results that are there.
         progress: where to show progress.
+        rank: this process is rank 0 of several; the others call :func:`contribute`.
 
     Raises:
         MethodError: an unknown method, or one without maps.
         ContractError: a network without ``decode``, or boxes that are none.
         ResultsError: the folder holds another run's results.
+        RunError: the disk is full, or another rank ended early.
         LmdError: what the building of data and network raises.
     """
-    progress = progress or Silent()
-    recorded = None if overwrite else read_record(folder)
-    setting = prepare(config, whose or WhoseParts(), recorded, progress)
-    dataset = setting.dataset
-    count = len(dataset) if limit is None else min(limit, len(dataset))
-    record = run_record(setting)
-    finished = FinishedSamples(folder)
-    with finished.claimed(record, overwrite, names_only=True) as entries:
-        _finish_samples(setting, len(entries), count, finished, progress)
+    progress, meeting = progress or Silent(), None if rank is None else Meeting(rank)
+    with nullcontext() if meeting is None else meeting.announcing_failure():
+        recorded = None if overwrite else read_record(folder)
+        setting = prepare(config, whose or WhoseParts(), recorded, progress, rank)
+        count = len(setting.dataset) if limit is None else min(limit, len(setting.dataset))
+        return _detected(setting, folder, count, overwrite, progress, meeting)
+
+
+def _detected(
+    setting: Setting,
+    folder: Path,
+    count: int,
+    overwrite: bool,
+    progress: Progress,
+    meeting: Meeting | None,
+) -> Detected:
+    record, finished = run_record(setting), FinishedSamples(folder)
+    with finished.claimed(record, overwrite, names_only=True):
+        _finish_samples(setting, count, finished, progress, meeting)
         boxes = write_boxes(folder / BOXES, setting, finished.entries(count))
         tables, more = write_rows(folder, setting, finished, count, progress)
         metrics, reasons = figures(setting, folder, finished, count, progress)
@@ -127,14 +147,39 @@ def detect(
     return Detected(count, boxes, metrics, notes, [folder / name for name in names])
 
 
-def prepare(config: RunConfig, whose: WhoseParts, recorded: Any, progress: Progress) -> Setting:
+def contribute(
+    config: RunConfig, folder: Path, rank: Rank, *, whose: WhoseParts | None = None
+) -> None:
+    """Detects one rank's share of what rank 0 detects, with the same arguments.
+
+    Raises:
+        ResultsError: this rank would compute something else, or sees another folder.
+        RunError: rank 0 ended before it had divided the work, or is frozen.
+        LmdError: as :func:`detect`.
+    """
+    meeting = Meeting(rank)
+    with meeting.beating():
+        plan = meeting.plan()
+        if not plan.shares[rank.rank]:
+            meeting.arrive()
+            return
+        finished = FinishedSamples(folder)
+        with finished.folder.joined(plan.job):
+            meeting.arrive()
+            setting = prepare(config, whose or WhoseParts(), plan.record, Silent(), rank)
+            require_same_ranks(plan.record, run_record(setting), rank.rank)
+            for part in plan.shares[rank.rank]:
+                _work(setting, finished, part, part.start)
+
+
+def prepare(
+    config: RunConfig, whose: WhoseParts, recorded: Any, progress: Progress, rank: Rank | None
+) -> Setting:
     """Opens data and network; see :func:`detect`."""
-    methods = tuple(method_named(name) for name in whose.methods)
-    for method in methods:
-        require_maps(method)
+    methods = tuple(require_maps(method_named(name)) for name in whose.methods)
     variants = whose.names(config)
-    device = resolve_device(config.device)
-    threads = resolve_threads(config, device, recorded=recorded)
+    device = resolve_device(config.device if rank is None else own_device(config.device, rank))
+    threads = resolve_threads(config, device, None if rank is None else rank.local_size, recorded)
     torch.set_num_threads(threads)
     set_switches(config.compute.tf32)
     built = build_network(config, device)
@@ -151,14 +196,40 @@ def run_record(setting: Setting) -> dict[str, Any]:
 
 
 def _finish_samples(
-    setting: Setting, done: int, count: int, finished: FinishedSamples, progress: Progress
+    setting: Setting,
+    count: int,
+    finished: FinishedSamples,
+    progress: Progress,
+    meeting: Meeting | None,
 ) -> None:
-    """Takes the samples that are missing, and notes each as it is done."""
-    progress.start(max(count - done, 0), "detect")
+    """Takes the samples that are missing, with the other ranks, and notes each as it is done."""
+    done = finished.merge()
+    todo = finished.missing(done, count)
+    shares = divide(todo, 1 if meeting is None else meeting.size)
+    if meeting is not None:
+        meeting.publish(Plan(finished.job, run_record(setting), shares))
+    others = [finished.stretch(part.start).path for share in shares[1:] for part in share]
+    tally, lost = Tally(progress, Watch(others, headers=0), shares, "detect"), []
     try:
-        for index in range(done, count):
-            finished.append(sample_entry(setting, index))
-            token, waiting = setting.dataset.tokens[index], setting.stopwatch.waiting_share
-            progress.advance(note=token, waiting=waiting)
+        for part in shares[0]:
+            first = None if part.start == done else part.start
+            _work(setting, finished, part, first, tally.advance)
+        if meeting is not None:
+            lost = wait_for_ranks(finished.folder, meeting, tally)
     finally:
-        progress.close()
+        tally.close()
+    require_all(finished.merge(), count, lost)
+
+
+def _work(
+    setting: Setting,
+    finished: FinishedSamples,
+    part: range,
+    first: int | None,
+    tell: Callable[[str, float], None] | None = None,
+) -> None:
+    """Detects a range of samples; their lines go to the stretch that begins at ``first``."""
+    for index in part:
+        finished.append(sample_entry(setting, index), first)
+        if tell is not None:
+            tell(setting.dataset.tokens[index], setting.stopwatch.waiting_share)

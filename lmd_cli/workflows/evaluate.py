@@ -14,7 +14,7 @@ from lmd_cli.errors import ResultsError
 from lmd_cli.evaluation.measure import RecordedNumbers, measure, verified_samples
 from lmd_cli.evaluation.schedule import divide
 from lmd_cli.evaluation.walk import Encoder, walk
-from lmd_cli.results.pair_rows import Stretch, merge, missing
+from lmd_cli.results.pair_rows import Stretch, Watch, merge, missing, sample_paths
 from lmd_cli.results.record import require_own, require_same_ranks
 from lmd_cli.results.reopen import reopen
 from lmd_cli.results.run_folder import RunFolder, read_record
@@ -97,7 +97,8 @@ def _measure_missing(
     shares = divide(todo, 1 if meeting is None else meeting.size)
     if meeting is not None:
         meeting.publish(Plan(job, run.record(), shares))
-    tally, lost = Tally(progress, folder, shares), []
+    others = [part for share in shares[1:] for part in share]
+    tally, lost = Tally(progress, Watch(sample_paths(folder.path, others)), shares), []
     try:
         _work(run, folder, shares[0], tally.advance, done)
         if meeting is not None:

@@ -13,15 +13,24 @@ from lmd_cli.runtime.progress import Progress
 
 
 class Tally:
-    """Shows the samples that this process and the other ranks have finished."""
+    """Shows the samples that this process and the other ranks have finished.
+
+    Args:
+        watch: on the other ranks' files.
+        shares: each rank's ranges.
+        what: is done, in a word.
+    """
 
     def __init__(
-        self, progress: Progress | None, folder: RunFolder, shares: Sequence[Sequence[range]]
+        self,
+        progress: Progress | None,
+        watch: Watch,
+        shares: Sequence[Sequence[range]],
+        what: str = "evaluate",
     ):
-        self._progress = progress
-        self._watch = Watch(folder.path, [part for share in shares[1:] for part in share])
+        self._progress, self._watch = progress, watch
         if progress is not None:
-            progress.start(sum(len(part) for share in shares for part in share), "evaluate")
+            progress.start(sum(len(part) for share in shares for part in share), what)
 
     def advance(self, token: str, waiting: float) -> None:
         """One more here, and what the others have done."""

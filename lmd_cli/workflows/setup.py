@@ -102,7 +102,7 @@ def prepare(
     variants, baselines = resolve_methods(methods or ("lmd",), config.variants)
     if relinearise:
         variants, baselines = [], [*map(Relinearised, variants), *baselines]
-    device = resolve_device(config.device if rank is None else _own_device(config.device, rank))
+    device = resolve_device(config.device if rank is None else own_device(config.device, rank))
     if device.type == "cuda":
         torch.cuda.set_device(device)
     shared = None if rank is None else rank.local_size
@@ -136,7 +136,8 @@ def _workers(config: RunConfig, device: torch.device, rank: Rank | None) -> int:
     return default_workers(available_cores() // (1 if rank is None else rank.local_size), device)
 
 
-def _own_device(name: str, rank: Rank) -> str:
+def own_device(name: str, rank: Rank) -> str:
+    """The device of one of several processes, of a config's ``device``."""
     return rank.device(name, torch.cuda.device_count() if torch.cuda.is_available() else 0)
 
 

@@ -21,7 +21,7 @@ from lmd_cli.config.loading import load_config
 from lmd_cli.config.schema import RunConfig
 from lmd_cli.errors import ConfigError, ResultsError, RunError
 from lmd_cli.evaluation.schedule import divide
-from lmd_cli.results.pair_rows import Stretch, Watch, merge, missing
+from lmd_cli.results.pair_rows import Stretch, Watch, merge, missing, sample_paths
 from lmd_cli.results.record import processor, require_own
 from lmd_cli.results.run_folder import RunFolder
 from lmd_cli.runtime import meeting, threads
@@ -174,7 +174,7 @@ def test_a_limit_leaves_stretches_behind_it_alone(tmp_path: Path) -> None:
 
 
 def test_watching_the_others(tmp_path: Path) -> None:
-    watch = Watch(tmp_path, [range(3, 6), range(8, 9)])
+    watch = Watch(sample_paths(tmp_path, [range(3, 6), range(8, 9)]))
     assert watch.news() == 0
     add(Stretch(tmp_path, 3), range(3, 5))
     assert watch.news() == 2
