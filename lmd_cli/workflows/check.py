@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from dataclasses import dataclass, field
 from math import inf, isnan
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,6 +32,7 @@ from lmd_cli.evaluation.tolerances import (
 )
 from lmd_cli.runtime.progress import Progress, Silent
 from lmd_cli.workflows.check_data import Checks, check_contents, check_files, check_tables
+from lmd_cli.workflows.check_published import check_published
 from lmd_cli.workflows.ready import encode, split, start
 
 
@@ -56,7 +58,11 @@ class Preflight(Checks):
 
 
 def preflight(
-    config: RunConfig, progress: Progress | None = None, *, files: bool = False
+    config: RunConfig,
+    progress: Progress | None = None,
+    *,
+    files: bool = False,
+    results: Path | None = None,
 ) -> Preflight:
     """Checks data files, weights, rules, conservation and replay, on the split's first sample.
 
@@ -67,6 +73,7 @@ def preflight(
         config: a run's.
         progress: where to show progress.
         files: read every file that samples are loaded from.
+        results: the config's results, whose figures are named (default: ``results/<name>``).
     """
     checks, progress = Preflight(), progress or Silent()
     device = checks.attempt("device", lambda: start(config))
@@ -80,6 +87,7 @@ def preflight(
     )
     if built is not None:
         _checkpoint(checks, config, built)
+        check_published(checks, config, built, results or Path("results") / config.name)
     sample = None if dataset is None else checks.attempt("first sample", lambda: dataset[0])
     if sample is not None:
         checks.add("first sample", True, f"{sample.token} of {sample.scene} is readable")
