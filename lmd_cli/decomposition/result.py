@@ -119,8 +119,8 @@ class Parts:
 
     @property
     def residual(self) -> float:
-        found = [r.cpu() for r in self._residuals()]
-        return float(torch.stack(found).max()) if found else 0.0
+        residuals = [r.cpu() for r in self._residuals()]
+        return float(torch.stack(residuals).max()) if residuals else 0.0
 
     @property
     def residual_tensor(self) -> Tensor:

@@ -69,9 +69,9 @@ class PartiallyLinear:
             if not any(batches):
                 return self._run(inputs)
             count = max(n for n in batches if n is not None)
-            found = [self._run(map_tensors(_entry(i), inputs)) for i in range(count)]
-        columns = iter([torch.cat(column) for column in zip(*map(_tensors, found), strict=True)])
-        return map_tensors(lambda _: next(columns), found[0])
+            outputs = [self._run(map_tensors(_entry(i), inputs)) for i in range(count)]
+        columns = iter([torch.cat(column) for column in zip(*map(_tensors, outputs), strict=True)])
+        return map_tensors(lambda _: next(columns), outputs[0])
 
     def _run(self, inputs: Any) -> Any:
         program = self._program

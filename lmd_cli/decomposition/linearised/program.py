@@ -83,8 +83,8 @@ class Step:
     @property
     def places(self) -> list[Place]:
         """What it reads or writes."""
-        found = [place for output in self.outputs for place in (*output.reads, output.place)]
-        return found + [v for v in pytree.tree_leaves(self.given) if isinstance(v, Place)]
+        places = [place for output in self.outputs for place in (*output.reads, output.place)]
+        return places + [v for v in pytree.tree_leaves(self.given) if isinstance(v, Place)]
 
     def results(self, value: Callable[[Place], Tensor]) -> list[Any]:
         """What the call gives for other values of its arguments, one by one."""
@@ -134,12 +134,12 @@ class Program:
     def _last_uses(self) -> list[set[int]]:
         """For each step the storages that neither a later one nor the output uses."""
         used = {leaf.key for leaf in leaves(self.output) if isinstance(leaf, Place)}
-        found: list[set[int]] = []
+        dropped: list[set[int]] = []
         for step in reversed(self.steps):
             keys = {place.key for place in step.places} - used
             used |= keys
-            found.insert(0, keys)
-        return found
+            dropped.insert(0, keys)
+        return dropped
 
     def batch_of(self, name: str, tree: Any) -> int | None:
         """How many inputs a modality's tensors are, where what was decomposed is a batch of one;

@@ -36,12 +36,12 @@ class Linearised:
         decomposition: made with ``keep_frozen=True``.
         inputs: how many will go through in all: where there are many, :meth:`parts` takes a head
             as one map (:mod:`.heads`), which changes the last digits.
-        waiting: bytes of inputs that are kept before a head, to go through it together.
+        head_batch: bytes of inputs that are kept before a head, to go through it together.
     """
 
-    def __init__(self, decomposition: Decomposition, inputs: int = 0, waiting: int = 2**28):
+    def __init__(self, decomposition: Decomposition, inputs: int = 0, head_batch: int = 2**28):
         self._layout, self._program = decomposition.layout, kept_program(decomposition)
-        self._inputs, self._most = inputs, waiting
+        self._inputs, self._most = inputs, head_batch
 
     def part(self, modality: str, x: Any) -> Any:
         """The part that ``x`` gives as that modality's.
@@ -173,10 +173,10 @@ def replay_deviation(replayed: Mapping[str, Any], decomposition: Decomposition) 
 
 
 def deviation(pairs: Mapping[str, tuple[Any, Any]]) -> float:
-    """max |found - wanted| / max |wanted| over pairs of trees; NaN if any of them holds NaN."""
+    """max |actual - expected| / max |expected| over pairs of trees; NaN if any holds NaN."""
     worst, scale = [0.0], [0.0]
-    for found, wanted in pairs.values():
-        for a, b in zip(leaves(found), leaves(wanted), strict=True):
+    for actual, expected in pairs.values():
+        for a, b in zip(leaves(actual), leaves(expected), strict=True):
             if not is_continuous(b) or b.numel() == 0:
                 continue  # indices are the same in every part
             worst.append(float(torch.where(a == b, 0.0, (a - b).abs()).max()))  # equal infinities
@@ -187,5 +187,5 @@ def deviation(pairs: Mapping[str, tuple[Any, Any]]) -> float:
 
 def largest(values: Iterable[float]) -> float:
     """The maximum; NaN if one of them is NaN, which ``max`` would pass over."""
-    found = list(values)
-    return math.nan if any(map(math.isnan, found)) else max(found)
+    numbers = list(values)
+    return math.nan if any(map(math.isnan, numbers)) else max(numbers)

@@ -89,12 +89,12 @@ def _is_decomposing() -> bool:
     return any(isinstance(mode, Operators) for mode in stack)
 
 
-def while_decomposed(look: Callable[[], T]) -> T | None:
-    """What a look at values finds, if a function is being decomposed; nothing takes note of it."""
+def while_decomposed(read: Callable[[], T]) -> T | None:
+    """What a reading of values gives, if a function is being decomposed; it is not traced."""
     if not _is_decomposing():
         return None
     with torch._C.DisableTorchFunction(), torch._C._DisableTorchDispatch():
-        return look()
+        return read()
 
 
 @dataclass(eq=False, slots=True)
