@@ -54,9 +54,8 @@ def packed(call: Call, input: Tensor, lengths: Tensor, batch_first: bool) -> Res
 @aten_rule("_thnn_fused_lstm_cell", kind="composite", equation=_EQUATION)
 def lstm_cell(call: Call, cx: Tensor, **given: Any) -> Result:
     """``nn.LSTMCell`` on a GPU, behind its linear layers."""
-    return call.plain(), list(
-        call.compose_recurrent(lambda: lstm_step(torch.add(*_gates(given)), cx))
-    )
+    made = call.compose_recurrent(lambda: lstm_step(torch.add(*_gates(given)), cx))
+    return call.plain(), list(made)
 
 
 @aten_rule("_thnn_fused_gru_cell", kind="composite", equation=_EQUATION)
