@@ -13,13 +13,7 @@ from torch.utils import _pytree as pytree
 from lmd_cli.decomposition.maps import Affine, constant, each
 from lmd_cli.decomposition.memory import extent_of, is_continuous
 from lmd_cli.decomposition.registry import aten_rule
-from lmd_cli.decomposition.rules.common import (
-    behind_rows,
-    folded,
-    function_of,
-    pairwise,
-    product,
-)
+from lmd_cli.decomposition.rules.common import behind_rows, folded, function_of, pairwise, product
 from lmd_cli.decomposition.rules.refusals import MATRIX
 from lmd_cli.decomposition.tracing.calls import Call, Result
 

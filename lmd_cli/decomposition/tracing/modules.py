@@ -14,10 +14,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
-from torch.nn.modules.module import (
-    register_module_forward_hook,
-    register_module_forward_pre_hook,
-)
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
 from lmd_cli.decomposition.errors import InputError, LeakError, NoRuleError
 from lmd_cli.decomposition.older_torch import KEYWORD_HOOKS, WITH_KEYWORDS
