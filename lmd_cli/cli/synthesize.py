@@ -29,6 +29,13 @@ def command(
     seed: Annotated[int, typer.Option(min=0, help="Seed of the world.")] = 0,
     height: Annotated[int, typer.Option(help="Of the images, pixels.")] = 450,
     width: Annotated[int, typer.Option(help="Of the images, pixels.")] = 800,
+    planted: Annotated[
+        bool,
+        typer.Option(
+            "--planted",
+            help="With planted false alarms: pictures that only the camera sees, radar echoes.",
+        ),
+    ] = False,
     debug: options.Debug = False,
 ) -> None:
     """Write a synthetic nuScenes root (v1.0-mini) of any size."""
@@ -45,6 +52,7 @@ def command(
             samples=samples,
             seed=seed,
             image_size=(height, width),
+            planted=planted,
             progress=counter(progress, f"writing {output}"),
         )
     finally:

@@ -93,13 +93,12 @@ def ground_truth_scores(
             statistic, len(chosen), seed=seed, resamples=resamples, level=level, groups=groups
         )
 
-    scores = []
+    scores: list[Score] = []
     single = [v for v in vehicles if sum(map(v.sees, modalities)) == 1]
     detected = [v for v in single if v.detected]
     for name, chosen in (("auroc_all", single), ("auroc_detected", detected)):
-        for modality in modalities if len(modalities) > 2 else modalities[:1]:
-            statistic = _auroc_of(chosen, modality, modalities)
-            scores.append(Score(name, modality, interval(chosen, statistic), len(chosen)))
+        how = {"seed": seed, "resamples": resamples}
+        scores += separated(name, chosen, modalities, **how, level=level)
     for modality in modalities:
         statistic = _correlation_of(vehicles, modality)
         scores.append(
@@ -109,6 +108,34 @@ def ground_truth_scores(
     shares = bias_shares(some)
     mean = interval(some, lambda chosen: float(shares[chosen].mean()))
     return [*scores, Score("bias_share", "", mean, len(some))]
+
+
+def separated(
+    name: str,
+    vehicles: Sequence[Vehicle],
+    modalities: Sequence[str],
+    *,
+    seed: int,
+    resamples: int,
+    level: float = 0.95,
+) -> list[Score]:
+    """How well d_m tells each modality's own vehicles from the others' (AUROC).
+
+    With two modalities d_1 = -d_2, and one AUROC says all: it is given for the first.
+    """
+    groups = [v.instance for v in vehicles]
+    made = []
+    for modality in modalities if len(modalities) > 2 else modalities[:1]:
+        statistic = _auroc_of(vehicles, modality, modalities)
+        interval = bootstrap(
+            *(statistic, len(vehicles)),
+            seed=seed,
+            resamples=resamples,
+            level=level,
+            groups=groups,
+        )
+        made.append(Score(name, modality, interval, len(vehicles)))
+    return made
 
 
 def separation(vehicle: Vehicle, modality: str, modalities: Sequence[str]) -> float:

@@ -7,10 +7,12 @@ from typing import Any
 from lmd_cli.config.schema import CustomDataConfig, CustomModelConfig, DataConfig, RunConfig
 from lmd_cli.data.nuscenes.index.splits import split_name
 from lmd_cli.data.synthetic import read_evidence, read_instances
+from lmd_cli.data.synthetic.planted import read_planted
 from lmd_cli.errors import DataError, MethodError
 from lmd_cli.evaluation.ground.detection import criterion_of
 from lmd_cli.evaluation.ground.footprints import require_vehicle_logits
 from lmd_cli.evaluation.ground_truth import GroundTruth, RegionGroundTruth, SyntheticGroundTruth
+from lmd_cli.evaluation.planted import PlantedGroundTruth
 
 
 def require_annotations(data: DataConfig, dataset: Any) -> None:
@@ -47,6 +49,21 @@ def ground_truth_of(config: RunConfig, dataset: Any) -> GroundTruth:
             "give its data set a method regions(index) (see docs/extending.md)"
         )
     return regions_of(config, dataset)
+
+
+def planted_of(config: RunConfig, dataset: Any) -> PlantedGroundTruth | None:
+    """The planted false alarms of a synthetic root, if it has any.
+
+    Raises:
+        DataError: their table is damaged.
+    """
+    model, data = config.model, config.data
+    if not isinstance(data, DataConfig):
+        return None
+    planted = read_planted(dataset.dataroot / data.version)
+    criterion = criterion_of(model.output, config.detection)
+    known = (criterion, planted, model.modalities)
+    return PlantedGroundTruth(dataset, model.output, *known) if planted else None
 
 
 def regions_of(config: RunConfig, dataset: Any, *, graded: bool = True) -> RegionGroundTruth:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from lmd_cli.assembly.build import build_dataset, build_network
 from lmd_cli.assembly.forward import Explained, encode_batch, explained
@@ -32,7 +33,7 @@ from lmd_cli.results.run_folder import read_record
 from lmd_cli.runtime.compute import resolve_device, set_switches
 from lmd_cli.runtime.threads import resolve_threads, threads_note
 from lmd_cli.workflows.evaluate import Progress
-from lmd_cli.workflows.ground_truth import require_ground_truth
+from lmd_cli.workflows.ground_truth import planted_of, require_ground_truth
 from lmd_cli.workflows.ground_truth_choice import Kind, choose_ground_truth
 from lmd_cli.workflows.score_results import (
     ScoreSummary,
@@ -169,7 +170,8 @@ def _prepare(
     dataset = build_dataset(config, progress)
     chosen = choose_ground_truth(config, dataset, truth)
     strict = bool(names)
-    return Setting(config, built, dataset, device, chosen, threads, methods, strict, removal)
+    asked = (chosen, threads, methods, strict, removal, planted_of(config, dataset))
+    return Setting(config, built, dataset, device, *asked)
 
 
 def _sample(setting: Setting, index: int, methods: Sequence[Method]) -> dict[str, Any]:
@@ -187,6 +189,7 @@ def _sample(setting: Setting, index: int, methods: Sequence[Method]) -> dict[str
         total = what.fuse(**what.features)
         plain = time.perf_counter() - started
     objects, means = setting.truth.objects.at(index, total)
+    planted, means = _with_planted(setting, index, total, means)
     effects = _effects(setting, Clean(index, sample, features, total))
     shares: dict[str, Any] = {}
     left_out: dict[str, str] = {}
@@ -201,10 +204,21 @@ def _sample(setting: Setting, index: int, methods: Sequence[Method]) -> dict[str
         "sample": setting.dataset.tokens[index],
         "plain_seconds": plain,
         "vehicles": [_written(_seen(setting, one, effects)) for one in objects],
+        **({"planted": [_written(one) for one in planted]} if setting.planted else {}),
         "methods": shares,
         "left_out": left_out,
         **({"effects": written_effects(effects)} if setting.truth.intervenes else {}),
     }
+
+
+def _with_planted(
+    setting: Setting, index: int, total: Tensor, means: Means
+) -> tuple[list[GroundTruthObject], Means]:
+    """The planted false alarms of a sample, and means with theirs behind those of the vehicles."""
+    if setting.planted is None:
+        return [], means
+    planted, own = setting.planted.at(index, total)
+    return planted, lambda output: torch.cat([means(output), own(output)], dim=1)
 
 
 def _effects(setting: Setting, clean: Clean) -> AllEffects:

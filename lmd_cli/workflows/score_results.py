@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from statistics import fmean, median
-from typing import Any
+from typing import Any, Literal
 
 from lmd_cli.attribution import Method
 from lmd_cli.data.synthetic import Evidence
@@ -19,6 +20,7 @@ from lmd_cli.evaluation.intervention_scores import (
     counted,
     intervention_scores,
 )
+from lmd_cli.evaluation.planted import planted_scores
 from lmd_cli.evaluation.scoring import Score, Vehicle, ground_truth_scores
 from lmd_cli.evaluation.statistics import spearman
 from lmd_cli.evaluation.verdict import Verdict, verdict
@@ -64,10 +66,13 @@ class ScoreSummary:
     verdict: Verdict | None
 
 
-def _vehicles(entry: Mapping[str, Any], name: str) -> Iterable[Vehicle]:
-    """A sample's vehicles with their parts under one method."""
+def _vehicles(
+    entry: Mapping[str, Any], name: str, kind: Literal["vehicles", "planted"] = "vehicles"
+) -> Iterable[Vehicle]:
+    """A sample's vehicles, or its planted false alarms, with their parts under one method."""
     shares = entry["methods"][name]["shares"]
-    for i, vehicle in enumerate(entry["vehicles"]):
+    before = len(entry["vehicles"]) if kind == "planted" else 0
+    for i, vehicle in enumerate(entry.get(kind, ()), start=before):
         evidence = vehicle["evidence"]
         yield Vehicle(
             vehicle["token"],
@@ -90,6 +95,11 @@ def write_results(
     effects = all_effects(entries)
     draw = Resampling(setting.config.seed, resamples)
     scored = {f.name: _scores(setting, f.vehicles, effects, draw) for f in kept}
+    if setting.planted is not None:
+        for name, listed in scored.items():
+            planted = [one for entry in entries for one in _vehicles(entry, name, "planted")]
+            how = {"seed": draw.seed, "resamples": draw.resamples}
+            listed += planted_scores(planted, modalities, **how)
     seconds = {f.name: median(f.seconds) for f in kept}
     usual = median(entry["plain_seconds"] for entry in entries)
     tables: dict[str, list[Any]] = {
@@ -105,6 +115,8 @@ def write_results(
     for name, rows in tables.items():
         write_atomically(folder / name, csv_lines(rows))
     notes = _notes(setting, kept, left_out_methods(entries))
+    if setting.planted is not None:
+        notes.append(_planted_note(entries))
     if setting.truth.intervenes:
         counts = counted(sum(len(e["vehicles"]) for e in entries), effects, modalities)
         notes += intervention_notes(counts, agreed, _same_order(scored))
@@ -117,6 +129,18 @@ def write_results(
     said = verdict(scored)
     notes += [said.sentence] if said is not None and not setting.built.random else []
     return ScoreSummary(modalities, scored, seconds, usual, notes, files, said)
+
+
+def _planted_note(entries: Sequence[Mapping[str, Any]]) -> str:
+    planted = [one for entry in entries for one in entry["planted"]]
+    objects = len({one["token"] for one in planted})
+    alarms = [one for one in planted if one["detected"]]
+    by_sensor = Counter(next(n for n, x in one["evidence"].items() if x) for one in alarms)
+    listed = ", ".join(f"{name} {count}" for name, count in sorted(by_sensor.items())) or "none"
+    return (
+        f"{len(planted)} planted false alarms ({objects} objects); the network falls for "
+        f"{len(alarms)}: {listed}."
+    )
 
 
 def _scores(

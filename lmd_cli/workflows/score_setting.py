@@ -12,13 +12,17 @@ from lmd_cli.attribution import Method
 from lmd_cli.config.schema import RunConfig
 from lmd_cli.data import RemovalSettings
 from lmd_cli.evaluation.interventions import Interventions
+from lmd_cli.evaluation.planted import PlantedGroundTruth
 from lmd_cli.runtime.stopwatch import Stopwatch
 from lmd_cli.workflows.ground_truth_choice import ChosenGroundTruth
 
 
 @dataclass(frozen=True)
 class Setting:
-    """What is scored, resolved once; ``strict`` if every method must explain the network."""
+    """What is scored, resolved once; ``strict`` if every method must explain the network.
+
+    ``planted``: false alarms whose sensor is known, if the data has any.
+    """
 
     config: RunConfig
     built: BuiltNetwork
@@ -29,6 +33,7 @@ class Setting:
     methods: list[Method]
     strict: bool
     removal: RemovalSettings
+    planted: PlantedGroundTruth | None = None
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
 
     @property

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -33,7 +34,7 @@ from lmd_cli.data.crn.radar import (
 )
 from lmd_cli.data.crn.truth import EgoBox, ego_boxes, map_truth, turned
 from lmd_cli.data.interventions import BoxRemoval, RemovalSettings, Removed, removal_of
-from lmd_cli.data.nuscenes.database import LIDAR, SampleRecord, SensorFrame
+from lmd_cli.data.nuscenes.database import LIDAR, Annotation, SampleRecord, SensorFrame
 from lmd_cli.data.nuscenes.files import data_file
 from lmd_cli.data.nuscenes.images import ImageEdit, load_image
 from lmd_cli.data.nuscenes.index.splits import Split
@@ -325,9 +326,10 @@ class KeyframeSamples(SplitSamples):
         """The mean of the vehicle's poses at the cameras, (4, 4): CRN's frame for boxes."""
         return global_T_mean_ego(self._records[index].cameras)
 
-    def boxes(self, index: int) -> list[EgoBox]:
-        """The sample's annotated vehicles in the ego frame; opens no data file."""
-        return ego_boxes(self._records[index])
+    def boxes(self, index: int, others: Sequence[Annotation] | None = None) -> list[EgoBox]:
+        """The sample's annotated vehicles, or others, in the ego frame; opens no data file."""
+        record = self._records[index]
+        return ego_boxes(record if others is None else replace(record, vehicles=tuple(others)))
 
     def boxes_on_map(self, index: int) -> list[Box3D]:
         """The same boxes for maps turned forward up: axes x right, y down, z forward."""

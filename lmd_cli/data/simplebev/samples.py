@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from torch import Tensor
 
 from lmd_cli.data.boxes import Box3D
 from lmd_cli.data.interventions import BoxRemoval, RemovalSettings, Removed, removal_of
-from lmd_cli.data.nuscenes.database import SampleRecord, SensorFrame
+from lmd_cli.data.nuscenes.database import Annotation, SampleRecord, SensorFrame
 from lmd_cli.data.nuscenes.files import data_file
 from lmd_cli.data.nuscenes.images import ImageEdit, load_image
 from lmd_cli.data.nuscenes.index.splits import Split
@@ -187,9 +188,11 @@ class NuScenesSamples(SplitSamples):
     def _ego_T_camera(self, index: int) -> NDArray[np.float64]:
         return np.linalg.inv(cam0_T_ego(self._records[index].cameras).astype(np.float64))
 
-    def boxes(self, index: int) -> list[Box3D]:
-        """The sample's annotated vehicles in the reference camera's axes; opens no data file."""
+    def boxes(self, index: int, others: Sequence[Annotation] | None = None) -> list[Box3D]:
+        """The sample's annotated vehicles, or others, in the reference camera's axes; opens no data
+        file."""
         record = self._records[index]
+        record = record if others is None else replace(record, vehicles=tuple(others))
         return camera_boxes(record, cam0_T_ego(record.cameras))
 
     def boxes_on_map(self, index: int) -> list[Box3D]:

@@ -71,6 +71,7 @@ def synthesize(
     samples: int = DEMO_SAMPLES,
     seed: int = 0,
     image_size: tuple[int, int] = DEMO_IMAGE_SIZE,
+    planted: bool = False,
     progress: Progress | None = None,
 ) -> Path:
     """Write a synthetic nuScenes root (``v1.0-mini``) and return its path.
@@ -86,6 +87,7 @@ def synthesize(
         samples: keyframes per scene.
         seed: seed of the world.
         image_size: (H, W) of the images.
+        planted: with planted false alarms, some tens in each scene.
         progress: called with (finished samples, all samples).
 
     Raises:
@@ -95,10 +97,11 @@ def synthesize(
     _check_arguments(output, samples, image_size)
     output = Path(output).absolute()
     parameters = {"scenes": names, "samples": samples, "seed": seed, "image_size": [*image_size]}
+    parameters |= {"planted": True} if planted else {}
     with making(output.parent, output.name) as folder:
         draft, order = folder / output.name, _names("all").index
         draft.mkdir(mode=0o755)
-        for done in write_world(draft, names, order, samples, seed, image_size):
+        for done in write_world(draft, names, order, samples, seed, image_size, planted):
             if progress is not None:
                 progress(done, len(names) * samples)
         _write_manifest(draft, parameters)

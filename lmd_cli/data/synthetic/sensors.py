@@ -26,6 +26,8 @@ RADARS: dict[str, tuple[tuple[float, float, float], float]] = {
     "RADAR_BACK_LEFT": ((-0.56, 0.62, 0.53), 170.0),
     "RADAR_BACK_RIGHT": ((-0.56, -0.61, 0.52), -170.0),
 }
+#: Kinds of actors that return as vehicles do.
+LIKE_VEHICLES = ("vehicle", "echo")
 LIDAR = "LIDAR_TOP"
 LIDAR_MOUNT = ((0.943713, 0.0, 1.84023), -90.0)
 #: Sweeps of radar and LiDAR per keyframe, the keyframe's own included, and seconds between them.
@@ -102,7 +104,7 @@ def _outside(xyz: Array, placed: list[Placed], margin: float) -> NDArray[np.bool
 def _radar_count(rng: np.random.Generator, placed: Placed, ego: Pose) -> int:
     actor = placed.actor
     distance = math.hypot(placed.pose.x - ego.x, placed.pose.y - ego.y)
-    if actor.kind != "vehicle":
+    if actor.kind not in LIKE_VEHICLES:
         return int(rng.random() < 0.5)
     area = math.sqrt(actor.size[0] * actor.size[1] / 8.5)
     return int(rng.poisson(actor.radar_rate * area * math.exp(-max(0.0, distance - 10.0) / 30.0)))
@@ -110,10 +112,10 @@ def _radar_count(rng: np.random.Generator, placed: Placed, ego: Pose) -> int:
 
 def _actor_radar(rng: np.random.Generator, i: int, item: Placed, ego: Pose, key: bool) -> Returns:
     count = _radar_count(rng, item, ego)
-    if key and item.actor.kind == "vehicle":
+    if key and item.actor.kind in LIKE_VEHICLES:
         count = max(count, 1)  # a radar that can see it does: at least one return in the keyframe
     xyz = surface_points(rng, item, np.array([ego.x, ego.y, 0.6]), count, noise=0.25)
-    rcs = rng.normal(9.0 if item.actor.kind == "vehicle" else 0.0, 5.0, count)
+    rcs = rng.normal(9.0 if item.actor.kind in LIKE_VEHICLES else 0.0, 5.0, count)
     velocity = np.array(item.velocity) + rng.normal(0, 0.15, (count, 2))
     return Returns(xyz, velocity, np.full(count, i), rcs)
 

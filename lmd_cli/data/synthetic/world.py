@@ -57,6 +57,13 @@ VEHICLES: dict[str, tuple[float, tuple[float, float, float], float]] = {
 }
 SMALL_VEHICLES = ("vehicle.car", "vehicle.motorcycle")
 PEDESTRIAN = "human.pedestrian.adult"
+#: Planted false alarms, which are annotated nowhere, and the one sensor that gets them: pictures of
+#: vehicles (painted on a wall, say), and echoes like those of a vehicle.
+PLANTED = {"painted": "camera", "echo": "radar"}
+#: Planted lanes lie between the others; a cell holds each kind with this probability.
+_PLANTED_LATERALS, _PLANTED_CELL, _PLANTED_SHARE = (12.6, 18.0), 10.0, 0.3
+#: A planted actor keeps so far off annotated ones, metres from its middle to their footprint.
+_CLEARANCE = 2.6
 
 
 @dataclass(frozen=True)
@@ -84,7 +91,8 @@ class Lane:
 
 @dataclass(frozen=True)
 class Actor:
-    """Something in the world; ``kind`` is vehicle, pedestrian, box, pole, shadow or ghost.
+    """Something in the world; ``kind`` is vehicle, pedestrian, box, pole, shadow, ghost, or one of
+    :data:`PLANTED`.
 
     Attributes:
         key: unique within the scene.
@@ -182,20 +190,31 @@ def _lanes(ego_speed: float, other_speed: float) -> tuple[Lane, ...]:
     return tuple(lanes)
 
 
+def _planted_lanes() -> tuple[Lane, ...]:
+    contents = tuple((kind, _PLANTED_SHARE) for kind in PLANTED)
+    return tuple(
+        Lane(f"planted-{lateral:g}", lateral, _PLANTED_CELL, 0.0, contents)
+        for across in _PLANTED_LATERALS
+        for lateral in (across, -across)
+    )
+
+
 class Scene:
     """One scene: road, ego motion, weather and actors, from (seed, name) alone.
 
     Args:
         name: a nuScenes scene name, such as ``scene-0103``.
         seed: seed of the world.
+        planted: with planted false alarms beside everything else.
     """
 
-    def __init__(self, name: str, seed: int):
+    def __init__(self, name: str, seed: int, planted: bool = False):
         self.name, self.seed = name, seed
         rng = seeded(seed, name, "scene")
         self.curvature = float(rng.uniform(-1, 1)) / 160.0
         self.ego_speed = float(rng.uniform(6.0, 9.5))
         self.lanes = _lanes(self.ego_speed, float(rng.uniform(5.0, 10.0)))
+        self.lanes += _planted_lanes() if planted else ()
         x, y, yaw = rng.uniform((400, 400, -3.1), (1600, 1600, 3.1)).tolist()
         self.origin = Pose(x, y, yaw)
         self._phases = rng.uniform(0, 2 * math.pi, 2)
@@ -243,7 +262,8 @@ class Scene:
             cells = (self._cell(lane, i) for i in range(first, last + 1))
             placed += [self._place(actor, time) for actor in cells if actor is not None]
         ego = self.ego_pose(time)
-        return [p for p in placed if math.hypot(p.pose.x - ego.x, p.pose.y - ego.y) <= RANGE]
+        near = [p for p in placed if math.hypot(p.pose.x - ego.x, p.pose.y - ego.y) <= RANGE]
+        return [p for p in near if p.actor.kind not in PLANTED or _is_clear(p, placed)]
 
     def _place(self, actor: Actor, time: float) -> Placed:
         pose = self.road_point(actor.along + actor.speed * time, actor.lateral, actor.turn)
@@ -256,6 +276,13 @@ class Scene:
         if lane.name == "ego" and index == 0:  # the ego vehicle itself
             return None
         return _fill_cell(self.seed, self.name, lane, index)
+
+
+def _is_clear(item: Placed, placed: list[Placed]) -> bool:
+    """Whether no annotated actor is where a planted one is."""
+    middle = np.array([[item.pose.x, item.pose.y]])
+    solid = (other for other in placed if other.actor.annotated)
+    return not any(other.footprint_contains(middle, _CLEARANCE)[0] for other in solid)
 
 
 @lru_cache(maxsize=20000)
@@ -301,13 +328,15 @@ _SEEN_OTHERS = {
     "box": Seen(True, False, True),
     "shadow": Seen(True, False, False),
     "ghost": Seen(False, True, False),
+    "painted": Seen(True, False, False),
+    "echo": Seen(False, True, False),
 }
 
 
 def _draw_body(
     rng: np.random.Generator, kind: str, large: bool
 ) -> tuple[str, tuple[float, float, float]]:
-    if kind == "vehicle":
+    if kind == "vehicle" or kind in PLANTED:
         names = [n for n in VEHICLES if large or n in SMALL_VEHICLES]
         shares = np.array([VEHICLES[n][0] for n in names])
         category = names[int(rng.choice(len(names), p=shares / shares.sum()))]

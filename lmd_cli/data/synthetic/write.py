@@ -14,6 +14,7 @@ import numpy as np
 from lmd_cli.data.synthetic import sensors
 from lmd_cli.data.synthetic.cameras import CAMERAS, Glimpse, render
 from lmd_cli.data.synthetic.evidence import EVIDENCE_FILE, gather_evidence, visibility_level
+from lmd_cli.data.synthetic.planted import PLANTED_FILE, planted_record
 from lmd_cli.data.synthetic.tables import (
     MAP_FILE,
     Record,
@@ -25,7 +26,7 @@ from lmd_cli.data.synthetic.tables import (
     add_sample_data,
     add_scene,
 )
-from lmd_cli.data.synthetic.world import KEYFRAME_INTERVAL, Placed, Scene, seeded
+from lmd_cli.data.synthetic.world import KEYFRAME_INTERVAL, PLANTED, Placed, Scene, seeded
 
 VERSION = "v1.0-mini"
 JPEG_QUALITY = 92
@@ -49,6 +50,7 @@ class _SceneWriter:
         self.instances: dict[str, list[Record]] = defaultdict(list)
         self.categories: dict[str, str] = {}
         self.evidence: dict[str, Record] = {}
+        self.planted: dict[str, list[Record]] = {}
 
     def add(self, index: int) -> None:
         """Write keyframe ``index`` with the sweeps before it."""
@@ -67,6 +69,11 @@ class _SceneWriter:
         glimpses = self._cameras(sample, time, placed)
         counts = (radar + radar_keyframe, radar_keyframe, lidar)
         self._annotate(sample, placed, glimpses, counts)
+        self.planted[sample["token"]] = [
+            planted_record(self.scene.name, item, glimpses, radar + radar_keyframe)
+            for item in placed
+            if item.actor.kind in PLANTED
+        ]
 
     def finish(self) -> None:
         """Link the chains and add the scene and its instances."""
@@ -154,6 +161,7 @@ def write_world(
     samples: int,
     seed: int,
     image_size: tuple[int, int],
+    planted: bool = False,
 ) -> Iterator[int]:
     """Write a nuScenes root below ``root``; yields the number of finished samples.
 
@@ -162,19 +170,24 @@ def write_world(
         order: a scene's place in time, independent of which others are written.
         samples: keyframes per scene.
         image_size: (H, W).
+        planted: with planted false alarms, listed in a table of their own.
     """
     tables, evidence, done = Tables(seed), {}, 0
+    listed: dict[str, list[Record]] = {}
     add_constants(tables, image_size)
     for name in scenes:
         start = _FIRST_TIMESTAMP + order(name) * _SCENE_GAP
-        writer = _SceneWriter(root, tables, Scene(name, seed), start, image_size)
+        writer = _SceneWriter(root, tables, Scene(name, seed, planted), start, image_size)
         for index in range(samples):
             writer.add(index)
             done += 1
             yield done
         writer.finish()
         evidence.update(writer.evidence)
+        listed.update(writer.planted)
     _write_tables(root, tables, evidence)
+    if planted:
+        (root / VERSION / PLANTED_FILE).write_text(json.dumps(listed, indent=0))
 
 
 def _write_tables(root: Path, tables: Tables, evidence: dict[str, Record]) -> None:

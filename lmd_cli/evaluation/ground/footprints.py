@@ -49,7 +49,9 @@ def require_vehicle_logits(config: RunConfig) -> None:
         )
 
 
-def footprints(dataset: Any, index: int, output: str) -> list[Footprint]:
+def footprints(
+    dataset: Any, index: int, output: str, boxes: Sequence[Any] | None = None
+) -> list[Footprint]:
     """The vehicles of a sample that the output looks for.
 
     Left out are those of visibility 1, which stand behind something and which loss and IoU leave
@@ -59,9 +61,10 @@ def footprints(dataset: Any, index: int, output: str) -> list[Footprint]:
         dataset: of either network.
         index: of the sample.
         output: ``segmentation``, or ``heatmap.CLASS``, which looks for one class.
+        boxes: others than the annotated ones, as the data set's ``boxes`` gives them.
     """
     vehicles = []
-    for box in dataset.boxes(index):
+    for box in dataset.boxes(index) if boxes is None else boxes:
         wanted = output.partition(".")[2]
         if box.visibility == 1 or (wanted and box.name != wanted):
             continue

@@ -18,12 +18,15 @@ TITLES = {
     "rank_correlation": "rank correlation",
     "auroc_intervention": "AUROC, intervention",
     "auroc_lost": "AUROC, lost",
+    "false_alarm_auroc": "AUROC, false alarms",
+    "planted_auroc": "AUROC, planted",
     "rank_correlation_intervention": "rank correlation, drop",
     "bias_share": "share of the bias",
 }
 #: What a method without any knowledge gets.
 CHANCE = {
     **dict.fromkeys(("auroc_all", "auroc_detected", "auroc_intervention", "auroc_lost"), 0.5),
+    **dict.fromkeys(("false_alarm_auroc", "planted_auroc"), 0.5),
     **dict.fromkeys(("rank_correlation", "rank_correlation_intervention"), 0.0),
 }
 OUTLINE = "#8a8a8a"

@@ -146,7 +146,7 @@ def test_as_many_wait_as_may(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(heads.LinearHead, "__call__", spied)
     one = partners()[0].nbytes
-    linearised(head(), waiting=3 * one).parts("camera", partners())
+    linearised(head(), head_batch=3 * one).parts("camera", partners())
     assert seen == [3, 1]
 
 
