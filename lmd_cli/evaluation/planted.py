@@ -1,9 +1,9 @@
 """False alarms whose sensor is known: planted ones of the synthetic world.
 
 A planted false alarm is what one sensor alone gets where nothing is: a picture of a vehicle, or
-echoes like those of one. Where the network falls for it, the sensor behind the false alarm is known, and a
-method's parts can be asked for it: AUROC of d_m = part of m - mean of the others' parts, over the
-planted ones of that sensor against the rest. Intervals resample whole objects.
+echoes like those of one. Where the network falls for it, the sensor behind the false alarm is
+known, and a method's parts can be asked for it: AUROC of d_m = part of m - mean of the others'
+parts, over the planted ones of that sensor against the rest. Intervals resample whole objects.
 """
 
 from __future__ import annotations

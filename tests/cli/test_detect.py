@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import sys
 from pathlib import Path
 
@@ -284,6 +285,43 @@ def test_a_network_of_ones_own_says_where_its_boxes_are_decided(lmd: Lmd, custom
     assert row["identity-ratio.camera"] == pytest.approx(row["y"], abs=1e-5)
     unknown = lmd("detect", "-c", custom, "--output", "none")
     assert "does not say where a box is decided" in unknown.stdout
+
+
+def test_the_page_leads_from_each_count_to_a_picture(lmd: Lmd, tiny_config: Path):
+    one = ("-c", tiny_config, "--set", "model.instances=components", "--limit", "2")
+    assert lmd("evaluate", *one, "--output", "run").exit_code == 0
+    detected = lmd("detect", *one, "--variant", "identity-ratio", "--output", "run/detect")
+    assert detected.exit_code == 0, detected.output
+    result = lmd("report", "run", "--no-survey")
+    assert result.exit_code == 0, result.output
+    page = Path("run/report.html").read_text()
+    assert '<h2 id="detections">' in page
+    links = re.findall(r'href="#detection-(\d+)"', page)
+    pictures = re.findall(r'id="detection-(\d+)"', page)
+    assert len(links) > 3
+    assert set(links) <= set(pictures)
+    assert not re.search(r'<td class="number">\d+ <small', page)  # a count without a link
+    assert len(set(pictures)) == len(pictures)
+    counts = Path("run/detect/detection_counts.csv").read_text().splitlines()[1:]
+    total = {line.split(",")[2]: int(line.split(",")[5]) for line in counts if "all,all" in line}
+    rows = rows_of("run/detect")
+    assert total["miss"] == sum(row["outcome"] == "miss" and bool(row["output"]) for row in rows)
+    drawn = ("--detection", pictures[0], "--detections", "run/detect", "--output", "one")
+    picture = lmd("decompose", *one[:4], *drawn)
+    assert picture.exit_code == 0, picture.output
+    assert Path(f"one/detection_{pictures[0]}.png").read_bytes().startswith(b"\x89PNG")
+    assert f"detection {pictures[0]}: " in picture.stdout
+    missing = lmd("decompose", *one[:4], "--detection", "100000", "--detections", "run/detect")
+    assert missing.exit_code == 2
+    assert f"has the detections 0 to {len(rows) - 1}, not 100000" in missing.stderr
+    nowhere = lmd("decompose", *one[:4], "--detection", "0", "--detections", "elsewhere")
+    assert "detections.csv does not exist; lmd detect writes it" in nowhere.stderr
+
+    examples = Path("run/detect/detection_examples.json")
+    examples.write_text(examples.read_text().replace('"map": "iVBOR', '"map": "<b>BOR', 1))
+    damaged = lmd("report", "run", "--no-survey")
+    assert damaged.exit_code == 2
+    assert "is damaged" in damaged.stderr
 
 
 @needs_devkit
