@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 from numpy.typing import NDArray
@@ -33,6 +35,38 @@ class Place:
         return cls(output, channel, np.array([row]), np.array([column]))
 
 
+class Cells(Sequence[Place]):
+    """Places of one cell each, made when they are asked for: a sample has a thousand.
+
+    Args:
+        outputs: name of each one's output.
+        cells: (n, 3) channel, row, column.
+    """
+
+    def __init__(self, outputs: Sequence[str], cells: NDArray[np.int64]):
+        self._outputs, self._cells = outputs, cells
+
+    @classmethod
+    def joined(cls, several: Sequence[Cells]) -> Cells:
+        """One behind the other."""
+        names = [name for one in several for name in one._outputs]
+        return cls(names, np.concatenate([one._cells for one in several]))
+
+    def __len__(self) -> int:
+        return len(self._outputs)
+
+    @overload
+    def __getitem__(self, index: int) -> Place: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> list[Place]: ...
+
+    def __getitem__(self, index: int | slice) -> Place | list[Place]:
+        if isinstance(index, slice):
+            return [self[i] for i in range(*index.indices(len(self)))]
+        return Place.cell(self._outputs[index], *self._cells[index].tolist())
+
+
 @dataclass(frozen=True, eq=False)
 class Detections:
     """The boxes of one sample, in the ego frame (x forward, y left, z up).
@@ -48,4 +82,4 @@ class Detections:
     boxes: Tensor
     scores: Tensor
     names: tuple[str, ...]
-    places: tuple[Place, ...] | None = None
+    places: Sequence[Place] | None = None

@@ -15,7 +15,7 @@ from torch import Tensor
 from lmd_cli.config.sizes import CRNSizes
 from lmd_cli.errors import ConfigError
 from lmd_cli.networks.crn.head import BRANCHES, HEATMAP
-from lmd_cli.networks.detections import Detections, Place
+from lmd_cli.networks.detections import Cells, Detections
 
 #: Best (class, cell) pairs of a task that become boxes.
 CANDIDATES = 500
@@ -72,7 +72,7 @@ def _decode_sample(maps: Mapping[str, Tensor], sizes: CRNSizes) -> Detections:
         torch.cat([one.boxes for one in each]),
         torch.cat([one.scores for one in each]),
         tuple(name for one in each for name in one.names),
-        tuple(place for one in each for place in one.places or ()),
+        Cells.joined([one.places for one in each if isinstance(one.places, Cells)]),
     )
 
 
@@ -91,13 +91,10 @@ def _decode_task(maps: Mapping[str, Tensor], task: int, sizes: CRNSizes) -> Dete
     boxes, scores, pairs = boxes[near], scores[near], pairs[near]
     kept = circle_nms(boxes[:, :2], SQUARED_RADIUS[names[0]], KEPT)
     where = np.unravel_index(pairs[kept].numpy(), own[HEATMAP].shape)
-    places = tuple(
-        Place.cell(f"task{task}.{HEATMAP}", *each)
-        for each in zip(*(axis.tolist() for axis in where), strict=True)
-    )
-    return Detections(
-        boxes[kept], scores[kept], tuple(names[place.channel] for place in places), places
-    )
+    output = f"task{task}.{HEATMAP}"
+    places = Cells([output] * len(kept), np.stack(where, axis=1))
+    classes = tuple(names[channel] for channel in where[0].tolist())
+    return Detections(boxes[kept], scores[kept], classes, places)
 
 
 def best(scores: Tensor, count: int) -> Tensor:
