@@ -1,4 +1,4 @@
-"""The rows of ``interventions.csv`` and ``agreement.csv``, and what is said below the table."""
+"""The rows of ``interventions.csv`` and ``agreement.csv``, and the notes below the table."""
 
 from __future__ import annotations
 
@@ -81,11 +81,11 @@ def _agreed(scores: Sequence[Score], order: float) -> list[str]:
     if not scores:
         return []
     first, *others = scores
-    said = [f"{s.modality} {_value(s)}" for s in others]
+    correlations = [f"{s.modality} {_value(s)}" for s in others]
     lines = [
         f"Both truths: of {first.vehicles} detected that one sensor alone could see, this sensor "
         f"carries {_value(first)}; rank correlation of the drop with the recorded evidence: "
-        f"{', '.join(said)}."
+        f"{', '.join(correlations)}."
     ]
     if not math.isnan(order):
         lines.append(f"Rank correlation of the methods' AUROC under both truths: {order:.2f}.")

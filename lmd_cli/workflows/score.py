@@ -121,8 +121,8 @@ def score(
         _finish_samples(setting, entries, count, finished, progress)
         summary = write_results(setting, folder, entries[:count], resamples)
         bootstrap = {"resamples": resamples, "seed": config.seed, "level": 0.95}
-        said = None if summary.verdict is None else asdict(summary.verdict)
-        ended = {**outcome(setting.methods, entries[:count]), "verdict": said}
+        verdict = None if summary.verdict is None else asdict(summary.verdict)
+        ended = {**outcome(setting.methods, entries[:count]), "verdict": verdict}
         finished.finish({**record, **ended, "bootstrap": bootstrap})
     return summary
 

@@ -114,9 +114,9 @@ def write_results(
         for name, share in missed_by_steps(entries).items()
     ]
     files = [folder / name for name in (*tables, "run.json")]
-    said = verdict(scored)
-    notes += [said.sentence] if said is not None and not setting.built.random else []
-    return ScoreSummary(modalities, scored, seconds, usual, notes, files, said)
+    best = verdict(scored)
+    notes += [best.sentence] if best is not None and not setting.built.random else []
+    return ScoreSummary(modalities, scored, seconds, usual, notes, files, best)
 
 
 def _scores(

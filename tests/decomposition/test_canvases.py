@@ -69,7 +69,7 @@ WRITES: dict[str, Callable[[Tensor, Tensor], Any]] = {
 def check(function: Callable[[Tensor, Tensor], Tensor]) -> None:
     """The parts by differences of the plain function; the total, bit for bit."""
     plain = function(**{name: x.clone() for name, x in INPUTS.items()})
-    result = decompose(function, INPUTS, extras=EXTRAS, audit=True, keep_frozen=True)
+    result = decompose(function, INPUTS, extras=EXTRAS, audit=True, keep_maps=True)
     assert torch.equal(result.total, plain)
     assert_rows(result, directional_rows(function, INPUTS, EXTRAS), 1e-9)
 
