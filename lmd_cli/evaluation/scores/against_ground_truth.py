@@ -1,4 +1,4 @@
-"""How far to trust a method: its parts against what each sensor could see (synthetic world).
+"""Scores of methods against recorded ground truth: their parts and what each sensor could see.
 
 Every vehicle's parts are its parts' means over the footprint. Two questions:
 

@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from lmd_cli.evaluation.interventions import Effects
-from lmd_cli.evaluation.scoring import Score, Vehicle, separation
+from lmd_cli.evaluation.scores.against_ground_truth import Score, Vehicle, separation
+from lmd_cli.evaluation.scores.interventions import Effects
 from lmd_cli.evaluation.statistics import Indices, auroc, bootstrap, spearman
 
 #: For each object's token what its removals did.

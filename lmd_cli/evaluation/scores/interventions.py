@@ -18,7 +18,7 @@ from lmd_cli.config.compute import Precision
 from lmd_cli.data import RemovalSettings, Removed, Sample, collate, to_device
 from lmd_cli.evaluation.ground.detection import Criterion
 from lmd_cli.evaluation.ground.footprints import FootprintMeans, detected, footprints
-from lmd_cli.evaluation.ground_truth import GroundTruth, GroundTruthObject, Means
+from lmd_cli.evaluation.scores.ground_truth import GroundTruth, GroundTruthObject, Means
 
 #: Bytes of features that go through the network at once, on the CPU and on a GPU.
 CPU_BYTES, GPU_BYTES = 48 * 2**20, 2**30
@@ -80,7 +80,7 @@ class AnnotatedGroundTruth:
     modalities: Sequence[str]
 
     def at(self, index: int, total: Tensor) -> tuple[list[GroundTruthObject], Means]:
-        """See :class:`~lmd_cli.evaluation.ground_truth.GroundTruth`."""
+        """See :class:`~lmd_cli.evaluation.scores.ground_truth.GroundTruth`."""
         vehicles = footprints(self.dataset, index, self.output)
         instances = self.dataset.instances(index)
         unknown = dict.fromkeys(self.modalities, float("nan"))
