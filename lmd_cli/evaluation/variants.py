@@ -20,7 +20,7 @@ from lmd_cli.assembly.forward import fuse_function, tail_output
 from lmd_cli.decomposition import Decomposition, Variant, decompose, decompose_onward, module_rules
 from lmd_cli.decomposition.errors import DecompositionError
 from lmd_cli.decomposition.linearised.program import products_of, shared_alike
-from lmd_cli.decomposition.linearised.replay import Linearised, constants_alone
+from lmd_cli.decomposition.linearised.replay import Linearised
 from lmd_cli.decomposition.maps import Origin
 from lmd_cli.decomposition.result import kept_program
 from lmd_cli.decomposition.tracing.audit import parts_residual_tensor, residual_tensor
@@ -99,7 +99,7 @@ class BehindFusion:
         )
 
     def constants(self, result: Decomposition, origin: Origin) -> Tensor:
-        return _tensor(constants_alone(result, origin))
+        return _tensor(Linearised(result).constants(origin))
 
     def _tail(self, x: Tensor) -> Tensor:
         return tail_output(self._network, x, self._output)
@@ -151,7 +151,7 @@ class WholeFuse:
         )
 
     def constants(self, result: Decomposition, origin: Origin) -> Tensor:
-        return _tensor(constants_alone(result, origin))
+        return _tensor(Linearised(result).constants(origin))
 
 
 def operating_point(network: FusionNetwork, visit: Visit, output: str) -> Point:

@@ -22,7 +22,6 @@ from lmd_cli.decomposition import (
 from lmd_cli.decomposition.linearised.partial import ACTIVATIONS, PartiallyLinear, first_deviation
 from lmd_cli.decomposition.linearised.replay import (
     Linearised,
-    constants_alone,
     replay,
     replay_deviation,
 )
@@ -181,7 +180,7 @@ def test_what_needs_maps_of_whole_inputs_is_refused(rule: str) -> None:
     with pytest.raises(DecompositionError, match="decompose with identity-ratio"):
         PartiallyLinear(result, ACTIVATIONS)
     with pytest.raises(DecompositionError, match="no stream of their own"):
-        constants_alone(result, "batch_norm")
+        Linearised(result).constants("batch_norm")
 
 
 @EVERY_RULE

@@ -27,6 +27,7 @@ from lmd_cli.decomposition.maps import Affine, same
 from lmd_cli.decomposition.memory import Place
 from lmd_cli.decomposition.pytrees import leaves, map_tensors
 from lmd_cli.decomposition.result import Decomposition, kept_program
+from lmd_cli.decomposition.tracing.audit import residual_tensor
 
 #: With the divisors of norms that a network writes itself.
 NORMALISATIONS = frozenset({"normalisation", "statistic", "quotient"})
@@ -159,10 +160,4 @@ def first_deviation(
 def _differ(by_map: Tensor | None, computed: Tensor, limit: float) -> bool:
     if by_map is None:
         return False
-    made = by_map.expand(1, *computed.shape)[0]
-    finite = torch.isfinite(computed) | computed.isnan()
-    if not bool(finite.any()):
-        return False
-    difference = torch.where(made == computed, 0.0, (made - computed).abs())[finite].max()
-    scale = torch.maximum(computed.abs()[finite].max(), made.abs()[finite].max())
-    return not bool(difference <= limit * scale)
+    return not bool(residual_tensor(computed, by_map.expand(1, *computed.shape)) <= limit)

@@ -145,11 +145,8 @@ class Program:
         """How many inputs a modality's tensors are, where what was decomposed is a batch of one;
         ``None`` for one input, shaped as that."""
         shapes = [tuple(leaf.shape) for leaf in leaves(tree)]
-        return (
-            None
-            if shapes == [place.shape for place in self.inputs[name]]
-            else max(n[0] for n in shapes)
-        )
+        same = shapes == [place.shape for place in self.inputs[name]]
+        return None if same else max(shape[0] for shape in shapes)
 
     def start(self, inputs: Mapping[str, Any], batch: int | None = None) -> Env:
         """Buffers of inputs by modality, or of a batch of them.

@@ -68,7 +68,15 @@ class Linearised:
             return parts + self._through_heads(heads, stopped)
 
     def constants(self, origin: Origin | None = None) -> Any:
-        """The bias part; or what the constants of one kind of norm (eq. 10) make by themselves."""
+        """The bias part; or what the constants of one kind of norm (eq. 10) make by themselves:
+        under ``uniform`` each modality gets its share of it, whatever its features are.
+
+        Raises:
+            DecompositionError: they do not go through alone: activation splits, or they reach a
+                product of two features.
+        """
+        if origin is not None and splits_bias(self._program):
+            raise DecompositionError("activation splits leave constants no stream of their own")
         stream = Stream(None, self._layout.uniform_share, origin)
         with torch.no_grad():
             return self._program.collect(self._program.run({}, stream), origin is None)
@@ -121,23 +129,6 @@ class _Pass(NamedTuple):
     env: Env
     batch: int | None
     before: dict[LinearHead, Tensor]  # what stands before each head, (rows, 1, channels, Z, X)
-
-
-def constants_alone(decomposition: Decomposition, origin: Origin) -> Any:
-    """What the constants of one kind of norm (eq. 10) make by themselves: under ``uniform`` each
-    modality gets its share of it, whatever its features are.
-
-    Args:
-        decomposition: made with ``keep_maps=True``.
-        origin: the kind of norm.
-
-    Raises:
-        DecompositionError: the constants do not go through alone: activation splits, or they reach
-            a product of two features.
-    """
-    if splits_bias(kept_program(decomposition)):
-        raise DecompositionError("constants have no stream of their own through activation splits")
-    return Linearised(decomposition).constants(origin)
 
 
 def replay(

@@ -13,7 +13,7 @@ from lmd_cli.decomposition.registry import aten
 
 #: Share their input's memory though their schema does not say so.
 _UNDECLARED_VIEWS = {
-    *("_unsafe_view", "unsafe_split", "unsafe_split_with_sizes", "unsafe_chunk", "lift"),
+    *("_unsafe_view", "unsafe_split", "unsafe_split_with_sizes", "unsafe_chunk", "lift")
 }
 #: Write to what describes a tensor (its shape, its strides), not to its elements.
 _METADATA_WRITES = {
