@@ -197,5 +197,5 @@ def kept_program(decomposition: Decomposition) -> Program:
         DecompositionError: they were not kept.
     """
     if decomposition.program is None:
-        raise DecompositionError("the maps were not kept: decompose with keep_frozen=True")
+        raise DecompositionError("the maps were not kept: decompose with keep_maps=True")
     return decomposition.program

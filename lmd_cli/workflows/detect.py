@@ -158,7 +158,7 @@ def contribute(
         LmdError: as :func:`detect`.
     """
     meeting = Meeting(rank)
-    with meeting.beating():
+    with meeting.heartbeats():
         plan = meeting.plan()
         if not plan.shares[rank.rank]:
             meeting.arrive()

@@ -6,8 +6,8 @@ import csv
 import json
 from pathlib import Path
 
-from lmd_cli.evaluation.planted import planted_scores
-from lmd_cli.evaluation.scoring import Vehicle
+from lmd_cli.evaluation.scores.against_ground_truth import Vehicle
+from lmd_cli.evaluation.scores.planted import planted_scores
 from tests.support.calling import Lmd
 
 

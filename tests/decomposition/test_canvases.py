@@ -70,7 +70,7 @@ WRITES: dict[str, Callable[[Tensor, Tensor], Any]] = {
 def check(function: Callable[[Tensor, Tensor], Tensor]) -> None:
     """The parts by differences of the plain function; the total, bit for bit."""
     plain = function(**{name: x.clone() for name, x in INPUTS.items()})
-    result = decompose(function, INPUTS, extras=EXTRAS, audit=True, keep_frozen=True)
+    result = decompose(function, INPUTS, extras=EXTRAS, audit=True, keep_maps=True)
     assert torch.equal(result.total, plain)
     assert_rows(result, directional_rows(function, INPUTS, EXTRAS), 1e-9)
 
@@ -126,7 +126,7 @@ def test_what_features_leave_in_integers_is_a_constant(write: str) -> None:
         return camera * INTO_INTEGERS[write](radar) + radar
 
     plain = function(**INPUTS)
-    result = decompose(function, INPUTS, audit="raise", keep_frozen=True)
+    result = decompose(function, INPUTS, audit="raise", keep_maps=True)
     assert torch.equal(result.total, plain)
     assert torch.equal(result.parts["radar"], INPUTS["radar"])
     assert replay_deviation(replay(result, INPUTS), result) == 0.0

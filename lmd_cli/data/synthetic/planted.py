@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from lmd_cli.data.nuscenes.database import Annotation
-from lmd_cli.data.synthetic.cameras import Glimpse
+from lmd_cli.data.synthetic.cameras import CameraView
 from lmd_cli.data.synthetic.world import PLANTED, Placed
 from lmd_cli.errors import DataError
 
@@ -21,7 +21,7 @@ PLANTED_FILE = "synthetic_planted.json"
 
 
 def planted_record(
-    scene: str, item: Placed, glimpses: Mapping[str, Sequence[Glimpse]], radar: Counter[str]
+    scene: str, item: Placed, camera_views: Mapping[str, Sequence[CameraView]], radar: Counter[str]
 ) -> dict[str, Any]:
     """One row: a box as annotations have it, the sensor that gets it, and how much it gets.
 
@@ -29,7 +29,7 @@ def planted_record(
     """
     actor, (x, y, z) = item.actor, item.centre
     half = item.pose.yaw / 2
-    pixels = round(sum(view.evidence for view in glimpses.get(actor.key, ())), 4)
+    pixels = round(sum(view.evidence for view in camera_views.get(actor.key, ())), 4)
     sensor = PLANTED[actor.kind]
     return {
         "token": f"{scene}:{actor.key}",

@@ -43,7 +43,7 @@ class PartiallyLinear:
     run as they are.
 
     Args:
-        decomposition: made with ``keep_frozen=True`` under a rule that gives all constants to the
+        decomposition: made with ``keep_maps=True`` under a rule that gives all constants to the
             bias (identity rules for BatchNorm and activations; ``ratio`` or ``identity`` for the
             other norms).
         kinds: :data:`ACTIVATIONS`, :data:`NORMALISATIONS`, both or none.
@@ -137,7 +137,7 @@ def first_deviation(
     """The first step whose map, at what the step was given, differs from what it computed.
 
     Args:
-        decomposition: made with ``keep_frozen=True``.
+        decomposition: made with ``keep_maps=True``.
         inputs: what it was decomposed at.
         limit: largest difference over the largest value that counts as rounding.
     """

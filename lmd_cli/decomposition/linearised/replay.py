@@ -1,7 +1,7 @@
 """The linearised network on one modality's input, all others zero: eq. 14 taken literally, and what
 stands after eq. 12 as a function of other samples.
 
-A decomposition that kept its maps (``keep_frozen=True``) is a straight line of linear maps with
+A decomposition that kept its maps (``keep_maps=True``) is a straight line of linear maps with
 constants. Nothing of the user's code runs again, and nothing but one modality enters: agreement
 with the parts shows that they are what the linearised network gives for that sensor alone.
 """
@@ -33,7 +33,7 @@ class Linearised:
     own.
 
     Args:
-        decomposition: made with ``keep_frozen=True``.
+        decomposition: made with ``keep_maps=True``.
         inputs: how many will go through in all: where there are many, :meth:`parts` takes a head
             as one map (:mod:`.heads`), which changes the last digits.
         head_batch: bytes of inputs that are kept before a head, to go through it together.
@@ -137,7 +137,7 @@ def replay(
     """Every part by the linearised network.
 
     Args:
-        decomposition: made with ``keep_frozen=True``.
+        decomposition: made with ``keep_maps=True``.
         inputs: what it was decomposed at, or other values for some modalities (perturbed inputs at
             the same operating point), of the same shapes; of an operating point that is a batch of
             one, any number of inputs ``(n, ...)``.

@@ -17,8 +17,8 @@ from torch import Tensor
 from lmd_cli.data.synthetic.planted import as_annotation
 from lmd_cli.evaluation.ground.detection import Criterion
 from lmd_cli.evaluation.ground.footprints import FootprintMeans, detected, footprints
-from lmd_cli.evaluation.ground_truth import GroundTruthObject, Means
-from lmd_cli.evaluation.scoring import Score, Vehicle, separated
+from lmd_cli.evaluation.scores.against_ground_truth import Score, Vehicle, separated
+from lmd_cli.evaluation.scores.ground_truth import GroundTruthObject, Means
 
 #: Over the planted ones that the network falls for, and over all.
 FALSE_ALARMS, ALL = "false_alarm_auroc", "planted_auroc"
@@ -36,7 +36,7 @@ class PlantedGroundTruth:
 
     def at(self, index: int, total: Tensor) -> tuple[list[GroundTruthObject], Means]:
         """Those on the map that a sensor of the network gets anything of; see
-        :class:`~lmd_cli.evaluation.ground_truth.GroundTruth`."""
+        :class:`~lmd_cli.evaluation.scores.ground_truth.GroundTruth`."""
         listed = self.planted.get(self.dataset.tokens[index], ())
         rows = {r["token"]: r for r in listed if r["amount"] and r["sensor"] in self.modalities}
         boxes = self.dataset.boxes(index, [as_annotation(row) for row in rows.values()])
