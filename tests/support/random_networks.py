@@ -19,7 +19,7 @@ from lmd_cli.decomposition import variant_names
 
 NAMES = ("camera", "radar", "lidar", "map")
 #: Variants beside the paper's.
-OF_COALITIONS = ("identity-ratio-shapley", "uniform-identity-reveal", "identity-uniform-rescale")
+OF_COALITIONS = ("identity-ratio-shapley", "uniform-identity-reveal", "coalitions")
 Forward = Callable[[Tensor, nn.Module], Tensor]
 
 
