@@ -24,7 +24,12 @@ def elementwise(x: Tensor, curve: Curve) -> Secant:
     """(f(v) - f(u)) / (v - u), element by element."""
 
     def between(us: Sequence[Tensor], vs: Sequence[Tensor]) -> Affine:
-        return slope(curve.secant(curve.at(us[0]), curve.at(vs[0])), splits=False)
+        u, v = curve.at(us[0]), curve.at(vs[0])
+        factor = curve.secant(u, v)
+        if not curve.smooth:  # its derivative may have a pole
+            straight = ((v[1] - u[1]) / (v[0] - u[0])).nan_to_num(0.0, 0.0, 0.0)
+            factor = torch.where(factor.isfinite(), factor, straight)
+        return slope(factor, splits=False)
 
     return Secant((x,), between)
 

@@ -87,7 +87,7 @@ class Variant:
                 return cls(*words, **softmax)
             except ValueError:
                 pass
-        near = get_close_matches(str(name), variant_names(), n=1)
+        near = get_close_matches(str(name), [*variant_names(), COALITIONS], n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(
             f"{name!r} is not a variant{hint} (BN-NORM[-ACT][-SOFTMAX]: "
