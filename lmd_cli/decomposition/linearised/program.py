@@ -214,7 +214,7 @@ def splits_bias(program: Program) -> bool:
     """Whether a map depends on the bias part: Appendix C, slopes from it, or between coalitions."""
     maps = (output.map for output in outputs_of(program))
     affine = [m for m in maps if isinstance(m, Affine)]
-    return any(m.shares is not None or m.slopes is not None or m.edges for m in affine)
+    return any(m.shares is not None or m.slopes is not None or m.edges is not None for m in affine)
 
 
 def shares_constants(program: Program) -> bool:

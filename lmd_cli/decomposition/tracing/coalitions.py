@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from lmd_cli.decomposition.coalitions import CoalitionLayout, dividends_of, values_of, within
 from lmd_cli.decomposition.linearised.program import Step
-from lmd_cli.decomposition.maps import Affine, Bilinear, Map, Stack
+from lmd_cli.decomposition.maps import Affine, Bilinear, Map, Secant, Stack
 from lmd_cli.decomposition.memory import expanded
 from lmd_cli.decomposition.pytrees import map_leaves
 from lmd_cli.decomposition.secants import elementwise, product
@@ -27,6 +28,53 @@ class _Between(Affine):
     """With the parts of the clean sample, which need no map."""
 
     stack: Stack = (torch.empty(0), ())
+
+
+@dataclass(eq=False)
+class Edges(Mapping[tuple[int, int], Affine]):
+    """An operation along the edges (m, S) of its players, each worked out when it is asked for.
+
+    Attributes:
+        keys_in_order: all of them.
+        players: the modalities that its arguments depend on.
+        arguments: the values of each, at each coalition of its own players.
+        between: takes the values at both ends, and the results' difference, to the map.
+        results: at each coalition, where ``between`` needs them.
+    """
+
+    keys_in_order: tuple[tuple[int, int], ...]
+    players: int
+    arguments: Sequence[Mapping[int, Tensor]]
+    between: Callable[..., Affine]
+    results: Mapping[int, Tensor]
+    made: dict[tuple[int, int], Affine] = field(default_factory=dict)
+
+    def __getitem__(self, edge: tuple[int, int]) -> Affine:
+        m, low = edge[0], edge[1] & self.players
+        if not self.players >> m & 1:
+            raise KeyError(edge)
+        if (m, low) not in self.made:
+            high = low | 1 << m
+            us, vs = ([known[s & max(known)] for known in self.arguments] for s in (low, high))
+            rise = (self.results[high] - self.results[low],) if self.results else ()
+            self.made[m, low] = self.between(us, vs, *rise)
+        return self.made[m, low]
+
+    def __iter__(self) -> Iterator[tuple[int, int]]:
+        return iter(self.keys_in_order)
+
+    def __len__(self) -> int:
+        return len(self.keys_in_order)
+
+
+def _tangent(
+    run: Callable[..., Tensor] | None, us: Sequence[Tensor], vs: Sequence[Tensor], rise: Tensor
+) -> Affine:
+    """The map at the operating point, and what it misses as a constant."""
+    if run is None:
+        return Affine(None, (), rise)
+    h = [(v - u).unsqueeze(0) for u, v in zip(us, vs, strict=True)]
+    return Affine(run, (), rise - run(*h)[0])
 
 
 class CoalitionSession(Session):
@@ -118,30 +166,30 @@ class CoalitionSession(Session):
 
     def _edges(
         self, call: Call, raw: Affine | Bilinear, made: dict[int, Tensor], players: int
-    ) -> tuple[tuple[Tensor, ...], dict[tuple[int, int], Affine]]:
+    ) -> tuple[tuple[Tensor, ...], Mapping[tuple[int, int], Affine]]:
         """The operation along each edge, if anything goes along them, and what it is of."""
         if self.program is None and not any(self.layout.extras.values()):
             return (), {}
         x = call.carrying[0]
-        secant, operands = None, raw.operands or (x,)
+        operands, between = raw.operands or (x,), None
         if isinstance(raw, Bilinear):
-            secant = product(raw.product, *raw.operands)
-        elif raw.curve is not None or raw.secant is not None:
-            secant = raw.secant or elementwise(operands[0], raw.curve)  # type: ignore[arg-type]
-        operands = operands if secant is None else secant.operands
+            secant: Secant | None = product(raw.product, *raw.operands)
+        else:
+            secant = raw.secant
+            if raw.curve is not None:
+                secant = elementwise(operands[0], raw.curve)
+        if secant is not None:
+            operands, between = secant.operands, secant.between
         values = [self._values(t) for t in operands]
-        known: dict[tuple[int, int], Affine] = {}
-        for m, s in ((m, s) for m, s in self.layout.edges() if players >> m & 1):
-            low = s & players
-            if (m, low) not in known:
-                us, vs = ([v[e & max(v)] for v in values] for e in (low, low | 1 << m))
-                if secant is not None:
-                    known[m, low] = secant.between(us, vs)
-                else:
-                    assert isinstance(raw, Affine)
-                    known[m, low] = _with_rest(raw, us, vs, made[low | 1 << m] - made[low])
-            known[m, s] = known[m, low]
-        return operands, known
+        results = made if between is None else {}
+        if self.program is not None:  # the network may write to these
+            values = [known | {s: known[s].clone() for s in (0, max(known))} for known in values]
+            results = {s: y.clone() for s, y in results.items()}
+        run = raw.run if isinstance(raw, Affine) else None
+        edges = (edge for edge in self.layout.edges() if players >> edge[0] & 1)
+        return operands, Edges(
+            tuple(edges), players, values, between or partial(_tangent, run), results
+        )
 
     def _through(self, linear_map: Map, total: Tensor) -> Stack:
         if not isinstance(linear_map, _Between):
@@ -149,9 +197,10 @@ class CoalitionSession(Session):
         stack, rows = linear_map.stack
         parts = dict(zip(rows, stack, strict=True))
         stacks = [self.parts(t) for t in linear_map.operands]
-        for (m, s), edge in (linear_map.edges or {}).items():
+        edges = linear_map.edges or {}
+        for m, s in edges if any(self.layout.extras.values()) else ():
             if own := tuple(self.layout.extra_rows_along(m, s)):
-                moved = _moved(edge, [_only(stack, rows, own) for stack, rows in stacks])
+                moved = _moved(edges[m, s], [_only(stack, rows, own) for stack, rows in stacks])
                 parts |= dict(zip(own, moved.to(total.dtype).expand(-1, *total.shape), strict=True))
         if len(parts) == len(rows):
             return stack, rows
@@ -170,14 +219,6 @@ def _union(coalitions: Iterator[int]) -> int:
     for s in coalitions:
         players |= s
     return players
-
-
-def _with_rest(raw: Affine, us: Sequence[Tensor], vs: Sequence[Tensor], rise: Tensor) -> Affine:
-    """The map at the operating point, and what it misses as a constant."""
-    if raw.run is None:
-        return Affine(None, (), rise)
-    h = [(v - u).unsqueeze(0) for u, v in zip(us, vs, strict=True)]
-    return Affine(raw.run, (), rise - raw.run(*h)[0])
 
 
 def _moved(edge: Affine, stacks: Sequence[Tensor]) -> Tensor:
