@@ -145,7 +145,7 @@ def test_the_program_and_what_rides_along(count: int) -> None:
     network = Fusing(count)
     given = {f"m{i}": normal(*SHAPE, seed=i) for i in range(count)}
     riding = {name: [normal(*SHAPE, seed=10 + i)] for i, name in enumerate(given)}
-    result = decompose(network, given, "coalitions", extras=riding, keep_frozen=True)
+    result = decompose(network, given, "coalitions", extras=riding, keep_maps=True)
     assert torch.equal(result.total, network(**given))
     assert_shapley(result, shapley_of_layers(network, given)[""])
     assert replay_deviation(replay(result, given), result) < 1e-12
@@ -297,9 +297,7 @@ def test_an_operation_by_its_secants(name: str) -> None:
     """Exact values; every edge's map gives them again, and is affine in a replaced sensor."""
     function, given = mixed(OPERATIONS[name]), three()
     riding = {m: [x, y] for (m, x), y in zip(three(10).items(), three(20).values(), strict=True)}
-    result = decompose(
-        function, given, "coalitions", extras=riding, keep_frozen=True, audit="raise"
-    )
+    result = decompose(function, given, "coalitions", extras=riding, keep_maps=True, audit="raise")
     assert_shapley(result, shapley_of_layers(function, given)[""])
     assert replay_deviation(replay(result, given), result) < 1e-9
     linear = Linearised(result)
@@ -320,7 +318,7 @@ def test_a_rule_without_a_secant_has_a_constant_for_each_edge() -> None:
 
     try:
         function, given = mixed(Rounded.apply), three()
-        result = decompose(function, given, "coalitions", keep_frozen=True)
+        result = decompose(function, given, "coalitions", keep_maps=True)
         assert_shapley(result, shapley_of_layers(function, given)[""])
         assert replay_deviation(replay(result, given), result) < 1e-12
     finally:
@@ -397,7 +395,7 @@ def test_a_network_that_is_not_defined_without_a_sensor() -> None:
 
 def test_what_needs_maps_of_whole_inputs_is_refused() -> None:
     given = inputs(2, SHAPE)
-    result = decompose(Fusing(), given, "coalitions", keep_frozen=True)
+    result = decompose(Fusing(), given, "coalitions", keep_maps=True)
     with pytest.raises(DecompositionError, match="decompose with identity-ratio"):
         PartiallyLinear(result, ACTIVATIONS)
     with pytest.raises(DecompositionError, match="no stream of their own"):
@@ -421,7 +419,7 @@ def test_a_head_along_an_edge_is_one_map() -> None:
         lambda camera, radar: head(torch.relu(camera + radar)),
         given,
         "coalitions",
-        keep_frozen=True,
+        keep_maps=True,
     )
     assert result.program is not None
     assert find_heads(result.program)
