@@ -144,12 +144,14 @@ def values_of(dividends: dict[int, Tensor], players: int) -> dict[int, Tensor]:
 
 
 def dividends_of(values: dict[int, Tensor], players: int) -> dict[int, Tensor]:
-    """d(S) = sum of (-1)^(|S| - |T|) v(T), T within S; equal infinities cancel."""
+    """d(S) = sum of (-1)^(|S| - |T|) v(T), T within S: in the values' memory, unless gradients are
+    recorded."""
     made = dict(values)
     for bit in _bits(players):
         for s in within(players):
             if s & bit:
-                made[s] = made[s] - made[s ^ bit]
+                below = made[s ^ bit]
+                made[s] = made[s] - below if torch.is_grad_enabled() else made[s].sub_(below)
     return made
 
 

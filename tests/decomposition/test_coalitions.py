@@ -29,7 +29,6 @@ from lmd_cli.decomposition.linearised.heads import find_heads
 from lmd_cli.decomposition.linearised.partial import ACTIVATIONS, PartiallyLinear, first_deviation
 from lmd_cli.decomposition.linearised.replay import (
     Linearised,
-    constants_alone,
     replay,
     replay_deviation,
 )
@@ -399,7 +398,7 @@ def test_what_needs_maps_of_whole_inputs_is_refused() -> None:
     with pytest.raises(DecompositionError, match="decompose with identity-ratio"):
         PartiallyLinear(result, ACTIVATIONS)
     with pytest.raises(DecompositionError, match="no stream of their own"):
-        constants_alone(result, "batch_norm")
+        Linearised(result).constants("batch_norm")
     assert first_deviation(result, given, 1e-12) is None
 
 

@@ -138,7 +138,7 @@ class CoalitionSession(Session):
         made = {s: self._at(call, values, s) for s in within(players)[:-1]} | {players: total}
         made = {s: y.to(total.dtype) for s, y in made.items()}
         operands, edges = self._edges(call, raw, made, players)
-        stack = self._stacked(dividends_of(made, players))
+        stack = self._stacked(made, players)
         return _Between(None, operands, made[0], edges=edges, stack=stack)
 
     def _at(self, call: Call, values: dict[int, dict[int, Tensor]], s: int) -> Tensor:
@@ -157,10 +157,15 @@ class CoalitionSession(Session):
         chosen: Tensor = result[self._index] if isinstance(result, (tuple, list)) else result
         return chosen
 
-    def _stacked(self, dividends: dict[int, Tensor]) -> Stack:
-        rows = {self.layout.rows_of_coalitions[s]: y for s, y in dividends.items()}
-        ordered = tuple(sorted(rows))
-        return torch.stack([rows[row] for row in ordered]), ordered
+    def _stacked(self, values: dict[int, Tensor], players: int) -> Stack:
+        """The dividends of a result."""
+        recorded, row_of = torch.is_grad_enabled(), self.layout.rows_of_coalitions
+        made = dividends_of(values, players) if recorded else values
+        ordered = sorted(made, key=row_of.__getitem__)
+        stack = torch.stack([made[s] for s in ordered])
+        if not recorded:
+            dividends_of(dict(zip(ordered, stack, strict=True)), players)
+        return stack, tuple(row_of[s] for s in ordered)
 
     # -- along edges --------------------------------------------------------------------------
 
