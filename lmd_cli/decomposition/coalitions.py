@@ -16,7 +16,7 @@ w(S) = |S|! (M - |S| - 1)! / M!.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from math import factorial
@@ -141,6 +141,15 @@ def values_of(dividends: dict[int, Tensor], players: int) -> dict[int, Tensor]:
                 own = values.get(s)
                 values[s] = below if own is None else own + below
     return values
+
+
+def value_at(dividends: Mapping[int, Tensor], s: int) -> Tensor:
+    """v(S) alone."""
+    value = dividends[0]
+    for t, own in dividends.items():
+        if t and t & s == t:
+            value = value + own
+    return value
 
 
 def dividends_of(values: dict[int, Tensor], players: int) -> dict[int, Tensor]:

@@ -10,7 +10,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from lmd_cli.decomposition.coalitions import CoalitionLayout, dividends_of, values_of, within
+from lmd_cli.decomposition.coalitions import (
+    CoalitionLayout,
+    dividends_of,
+    value_at,
+    values_of,
+    within,
+)
 from lmd_cli.decomposition.linearised.program import Step
 from lmd_cli.decomposition.maps import Affine, Bilinear, Map, Secant, Stack
 from lmd_cli.decomposition.memory import expanded
@@ -37,7 +43,7 @@ class Edges(Mapping[tuple[int, int], Affine]):
     Attributes:
         keys_in_order: all of them.
         players: the modalities that its arguments depend on.
-        arguments: the values of each, at each coalition of its own players.
+        arguments: the dividends of each.
         between: takes the values at both ends, and the results' difference, to the map.
         results: at each coalition, where ``between`` needs them.
     """
@@ -55,7 +61,7 @@ class Edges(Mapping[tuple[int, int], Affine]):
             raise KeyError(edge)
         if (m, low) not in self.made:
             high = low | 1 << m
-            us, vs = ([known[s & max(known)] for known in self.arguments] for s in (low, high))
+            us, vs = ([value_at(own, s) for own in self.arguments] for s in (low, high))
             rise = (self.results[high] - self.results[low],) if self.results else ()
             self.made[m, low] = self.between(us, vs, *rise)
         return self.made[m, low]
@@ -122,14 +128,18 @@ class CoalitionSession(Session):
         players = (s for s, row in enumerate(self.layout.rows_of_coalitions) if row in rows)
         return _union(players)
 
-    def _values(self, t: Tensor) -> dict[int, Tensor]:
-        """v(S) for all coalitions of its players, that of all as it is computed."""
-        (stack, rows), players = self.parts(t), self._players(t)
+    def _dividends(self, t: Tensor) -> dict[int, Tensor]:
+        """d(S) for all coalitions that have one, and none."""
+        stack, rows = self.parts(t)
         present = dict(zip(rows, stack, strict=True))
         coalitions = enumerate(self.layout.rows_of_coalitions)
         dividends = {s: present[row] for s, row in coalitions if row in present}
-        dividends.setdefault(0, torch.zeros_like(t))
-        return values_of(dividends, players) | {players: t}
+        return dividends if 0 in dividends else {0: torch.zeros_like(t)} | dividends
+
+    def _values(self, t: Tensor) -> dict[int, Tensor]:
+        """v(S) for all coalitions of its players, that of all as it is computed."""
+        players = self._players(t)
+        return values_of(self._dividends(t), players) | {players: t}
 
     def _between(self, call: Call, raw: Affine | Bilinear, total: Tensor) -> Affine:
         """The parts of an operation that is not linear, and its maps along the edges."""
@@ -185,15 +195,15 @@ class CoalitionSession(Session):
                 secant = elementwise(operands[0], raw.curve)
         if secant is not None:
             operands, between = secant.operands, secant.between
-        values = [self._values(t) for t in operands]
-        results = made if between is None else {}
-        if self.program is not None:  # the network may write to these
-            values = [known | {s: known[s].clone() for s in (0, max(known))} for known in values]
-            results = {s: y.clone() for s, y in results.items()}
+        for buffer in map(self.buffer_of, operands):
+            assert buffer is not None
+            buffer.shared = True  # its dividends are read when an edge is asked for
+        dividends = [self._dividends(t) for t in operands]
+        results = {s: y.clone() for s, y in made.items()} if between is None else {}
         run = raw.run if isinstance(raw, Affine) else None
         edges = (edge for edge in self.layout.edges() if players >> edge[0] & 1)
         return operands, Edges(
-            tuple(edges), players, values, between or partial(_tangent, run), results
+            tuple(edges), players, dividends, between or partial(_tangent, run), results
         )
 
     def _through(self, linear_map: Map, total: Tensor) -> Stack:
