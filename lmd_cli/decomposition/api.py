@@ -11,19 +11,21 @@ from torch import Tensor, nn
 
 from lmd_cli.decomposition import rules as _rules  # noqa: F401  (registers the rules)
 from lmd_cli.decomposition.capture import recording
+from lmd_cli.decomposition.coalitions import CoalitionLayout
 from lmd_cli.decomposition.errors import ConservationError, InputError, LeakError
 from lmd_cli.decomposition.inputs import lifted, names_of
 from lmd_cli.decomposition.layout import Layout
 from lmd_cli.decomposition.linearised.program import Program
 from lmd_cli.decomposition.maps import Stack
-from lmd_cli.decomposition.module_rules import ModuleRules
+from lmd_cli.decomposition.module_rules import ModuleRules, VariantByModule
 from lmd_cli.decomposition.pytrees import leaves, map_leaves, map_tensors
 from lmd_cli.decomposition.result import DecomposedTensor, Decomposition, Parts, decomposed_leaves
 from lmd_cli.decomposition.tracing.audit import clean_stack, is_broken
+from lmd_cli.decomposition.tracing.coalitions import CoalitionSession
 from lmd_cli.decomposition.tracing.modules import find_root, near
 from lmd_cli.decomposition.tracing.reduced import BiasSession, MapsSession
 from lmd_cli.decomposition.tracing.session import Session
-from lmd_cli.decomposition.variant import Variant
+from lmd_cli.decomposition.variant import COALITIONS, Variant
 
 
 def decompose(
@@ -81,10 +83,11 @@ def decompose(
     """
     if bilinear not in ("bias", "interaction"):
         raise InputError(f"bilinear must be 'bias' or 'interaction', not {bilinear!r}")
-    layout = Layout(names_of(inputs), {k: len(v) for k, v in (extras or {}).items()})
+    counts = {k: len(v) for k, v in (extras or {}).items()}
     root, merged = root if root is not None else find_root(function), bilinear == "bias"
-    session = Session(
-        layout,
+    session = _session(
+        names_of(inputs),
+        counts,
         variant,
         rules,
         root=root,
@@ -93,7 +96,7 @@ def decompose(
         plain_modules=plain_modules,
         grad=grad,
     )
-    kept = _keep_layers(session, layers, root, merged)
+    layout, kept = session.layout, _keep_layers(session, layers, root, merged)
     with nullcontext() if grad else torch.no_grad():
         parts = lifted(layout, inputs, extras or {})
         tree = trace(session, function, inputs, parts, constants or {})
@@ -102,6 +105,19 @@ def decompose(
     if audit is not True:  # the records show where
         _require_conserved(tree, layout)
     return _result(session, tree, kept, merged)
+
+
+def _session(
+    names: tuple[str, ...],
+    extras: Mapping[str, int],
+    variant: str | Variant,
+    *given: Any,
+    **options: Any,
+) -> Session:
+    """A run under a variant, with the rows that it needs."""
+    if VariantByModule(variant, {}).base.activation == COALITIONS:
+        return CoalitionSession(CoalitionLayout(names, extras), variant, *given, **options)
+    return Session(Layout(names, extras), variant, *given, **options)
 
 
 def trace(
@@ -144,7 +160,7 @@ def _result(
     program = session.program
     session.close()
     return Decomposition(
-        tree, session.layout, layers or {}, session.records, session.coverage, program, merged
+        tree, session.layout.outer, layers or {}, session.records, session.coverage, program, merged
     )
 
 
@@ -159,16 +175,23 @@ _NOT_FINITE = (
     "function for both (F.silu), or take a variant that ends with -taylor-frozen: they grow less"
 )
 
+_UNDEFINED = (
+    "the network's value with some modality's features zero is not finite (a division, a root or a "
+    "logarithm of what is zero then), so that coalitions have no values; take "
+    "identity-ratio-shapley, or mend the network"
+)
+
 
 def _require_conserved(tree: Any, layout: Layout) -> None:
     """The parts of the output must sum to it: writes that nothing can see show here."""
     for x in decomposed_leaves(tree):
-        stack, cuda = clean_stack(x.parts, x.rows, layout), torch.backends
+        stack, cuda = clean_stack(x.parts, x.rows, layout.outer), torch.backends
         rounded = x.total.is_cuda and (cuda.cuda.matmul.allow_tf32 or cuda.cudnn.allow_tf32)
         if recording(x.total) or not is_broken(x.total, stack, 1e-3 if rounded else 1e-5):
             continue
         finite = bool(torch.isfinite(stack[:, torch.isfinite(x.total)]).all())
-        raise ConservationError(_NOT_THE_SUM if finite else _NOT_FINITE)
+        undefined = _UNDEFINED if isinstance(layout, CoalitionLayout) else _NOT_FINITE
+        raise ConservationError(_NOT_THE_SUM if finite else undefined)
 
 
 def _keep_layers(
@@ -186,7 +209,7 @@ def _keep_layers(
             return
         count = sum(1 for key in kept if key.split("#")[0] == name)
         tree = map_tensors(lambda t: _with_parts(session, t, copy=True), output)
-        kept[f"{name}#{count + 1}" if count else name] = Parts(tree, session.layout, merged)
+        kept[f"{name}#{count + 1}" if count else name] = Parts(tree, session.layout.outer, merged)
 
     if names:
         session.on_layer = keep
@@ -198,7 +221,7 @@ def _with_parts(session: Session, t: Tensor, copy: bool = False) -> Tensor | Dec
     total = t.clone() if copy else t
     if not session.carries(t):
         return total
-    stack, rows = session.parts(t)
+    stack, rows = session.layout.reported(*session.parts(t))
     return DecomposedTensor(total, stack.clone() if copy else stack, rows)
 
 
@@ -227,12 +250,13 @@ def decompose_onward(
     Raises:
         NoRuleError, LeakError: as in :func:`decompose`.
     """
-    layout = Layout(tuple(parts), {k: len(v) for k, v in (extras or {}).items()})
-    riding = [x for name in parts for x in (extras or {}).get(name, ())]
-    stack = [*parts.values(), *riding, *([] if bias is None else [bias])]
+    counts = {k: len(v) for k, v in (extras or {}).items()}
     root = root if root is not None else find_root(function)
     program = Program() if keep_maps else None
-    session = Session(layout, variant, root=root, program=program)
+    session = _session(tuple(parts), counts, variant, root=root, program=program)
+    layout, given = session.layout, extras or {}
+    riding = [x for name in parts for x in given.get(name, ()) for _ in range(layout.copies)]
+    stack = [*parts.values(), *riding, *([] if bias is None else [bias])]
     with torch.no_grad():
         start = {"x": [(torch.stack(stack), layout.all_rows[: len(stack)])]}
         tree = trace(session, lambda x: function(x), {"x": total}, start, {})

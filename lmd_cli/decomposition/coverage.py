@@ -17,14 +17,14 @@ from lmd_cli.decomposition.errors import DecompositionError, LeakError, NoRuleEr
 from lmd_cli.decomposition.inputs import lifted, names_of
 from lmd_cli.decomposition.layout import Layout
 from lmd_cli.decomposition.memory import Place, is_continuous
-from lmd_cli.decomposition.module_rules import ModuleRules
+from lmd_cli.decomposition.module_rules import ModuleRules, VariantByModule
 from lmd_cli.decomposition.pytrees import leaves, map_tensors
 from lmd_cli.decomposition.registry import Rule, RuleInfo, find_rule, function_name
 from lmd_cli.decomposition.result import decomposed_leaves
 from lmd_cli.decomposition.tracing.modules import find_root, training_mode
 from lmd_cli.decomposition.tracing.operators import functional_of, operator
 from lmd_cli.decomposition.tracing.session import Session
-from lmd_cli.decomposition.variant import Variant
+from lmd_cli.decomposition.variant import COALITIONS, Variant
 
 GAP = Rule(lambda *_: None, "gap", "")
 
@@ -98,6 +98,8 @@ def explain_coverage(
         InputError: inputs or rules that cannot be used.
     """
     layout = Layout(names_of(inputs))
+    if VariantByModule(variant, {}).base.activation == COALITIONS:
+        variant = Variant()  # the same operations have rules
     root = root if root is not None else find_root(function)
     session = _Explaining(layout, variant, rules, root=root, plain_modules=plain_modules)
     with torch.no_grad(), _unchanged(nn.Module() if root is None else root) as network:

@@ -50,6 +50,7 @@ def lifted(
         for i, extra in enumerate((extras or {}).get(name, ())):
             alternatives.append(dict(named_leaves(extra)))
             _require_alike(alternatives[-1], own, f"extra {i} of {name!r}")
+            alternatives += alternatives[-1:] * (layout.copies - 1)
         rows = (layout.modalities.index(name), *layout.extra_rows(name))
         parts[name] = [(torch.stack([each[path] for each in alternatives]), rows) for path in own]
     return parts

@@ -6,6 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
+from torch import Tensor
+
 from lmd_cli.decomposition.errors import InputError
 
 BIAS, INTERACTION = "bias", "interaction"
@@ -44,8 +46,13 @@ class Layout:
     def owners(self) -> tuple[int, ...]:
         """For each row of a modality or extra, the index of the modality that it belongs to."""
         clean = tuple(range(len(self.modalities)))
-        extra = tuple(m for m in clean for _ in range(self.extras.get(self.modalities[m], 0)))
-        return clean + extra
+        counts = (self.extras.get(name, 0) * self.copies for name in self.modalities)
+        return clean + tuple(m for m, count in enumerate(counts) for _ in range(count))
+
+    @property
+    def copies(self) -> int:
+        """How many rows each extra has."""
+        return 1
 
     @property
     def bias(self) -> int:
@@ -81,3 +88,12 @@ class Layout:
         owner = self.modalities.index(modality)
         first = len(self.modalities)
         return [row for row in range(first, self.bias) if self.owners[row] == owner]
+
+    @property
+    def outer(self) -> Layout:
+        """The layout of what is reported."""
+        return self
+
+    def reported(self, stack: Tensor, rows: tuple[int, ...]) -> tuple[Tensor, tuple[int, ...]]:
+        """A stack with its rows as a result gives it, in the layout :attr:`outer`."""
+        return stack, rows

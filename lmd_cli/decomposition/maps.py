@@ -7,7 +7,7 @@ alone, and the network that is linear in part only.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Literal, TypeAlias
 
@@ -44,6 +44,9 @@ class Affine:
         channels: ``run`` for a stack of some of the channels, from one on.
         starts: of a concatenation along channels, the first one of each operand.
         factor: where ``run`` multiplies by this (with ``centred`` after taking off the mean).
+        secant: what the operation is between two values of its arguments, where it is not linear
+            (for :mod:`.coalitions`).
+        edges: between coalitions, by (m, S) from S to S with m; ``constant`` is all of the bias.
     """
 
     run: Callable[..., Tensor] | None
@@ -58,6 +61,21 @@ class Affine:
     starts: tuple[int, ...] = ()
     factor: Tensor | None = None
     centred: bool = False
+    secant: Secant | None = None
+    edges: Mapping[tuple[int, int], Affine] | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class Secant:
+    """An operation between any two values u, v of its arguments.
+
+    Attributes:
+        operands: these arguments.
+        between: takes u and v of each to an affine map L with f(u) + L (v - u) = f(v).
+    """
+
+    operands: tuple[Tensor, ...]
+    between: Callable[[Sequence[Tensor], Sequence[Tensor]], Affine]
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,7 +12,7 @@ from torch import nn
 
 from lmd_cli.decomposition.errors import InputError
 from lmd_cli.decomposition.tracing.modules import known_modules
-from lmd_cli.decomposition.variant import Variant
+from lmd_cli.decomposition.variant import COALITIONS, Variant
 
 ModuleRules = Mapping[str, Mapping[str, str]]
 
@@ -109,6 +109,11 @@ def _changed(variant: Variant, pattern: str, changes: Mapping[str, str]) -> Vari
     for field in changes:
         if field not in known:
             raise InputError(f"rules: {pattern!r} sets {field!r}; there are {', '.join(known)}")
+    if COALITIONS in (variant.activation, changes.get("activation")):
+        raise InputError(
+            f"rules: {pattern!r}: coalitions holds for the whole network and leaves no rule open; "
+            "leave rules out, or take another variant"
+        )
     try:
         return replace(variant, **changes)
     except ValueError as error:

@@ -12,7 +12,9 @@ NORM_RULES = ("ratio", "identity", "uniform")
 ACTIVATION_SPLITS = ("identity", "sum", "ratio")
 #: Slopes between the values that coalitions of modalities make.
 COALITION_RULES = ("shapley", "reveal", "rescale")
-ACTIVATION_RULES = (*ACTIVATION_SPLITS, "taylor", *COALITION_RULES)
+#: All of a variant: the values of all coalitions go through the network (:mod:`.coalitions`).
+COALITIONS = "coalitions"
+ACTIVATION_RULES = (*ACTIVATION_SPLITS, "taylor", *COALITION_RULES, COALITIONS)
 SOFTMAX_RULES = ("frozen", "taylor", "secant")
 
 
@@ -29,7 +31,8 @@ class Variant:
             none (``identity``), ``sum`` (C.1) or ``ratio`` (C.2); or ``taylor``, the derivative
             at the operating point, what it misses of the output to the bias (eq. 1); or a slope
             for each modality from the bias part, ``shapley``, ``reveal`` or ``rescale``
-            (:mod:`.coalition_slopes`).
+            (:mod:`.coalition_slopes`). ``coalitions`` is a variant of its own, beside which no
+            other field is chosen (:mod:`.coalitions`).
         softmax: attention weights are constants of the operating point (``frozen``), go through
             the derivative there (``taylor``), or through eq. 9's slope (``secant``, the paper's,
             guarded where a logit is near zero).
@@ -47,6 +50,12 @@ class Variant:
             if getattr(self, field) not in choices:
                 value = getattr(self, field)
                 raise ValueError(f"variant: {field} must be one of {choices}, not {value!r}")
+        others = (self.batch_norm, self.norm, self.softmax)
+        if self.activation == COALITIONS and others != ("identity", "ratio", SOFTMAX_RULES[0]):
+            raise ValueError(
+                "variant: coalitions runs every operation as it is and leaves no other rule open; "
+                "write coalitions alone"
+            )
 
     @classmethod
     def parse(cls, name: str | Variant) -> Variant:
@@ -59,6 +68,13 @@ class Variant:
         if isinstance(name, Variant):
             return name
         words = str(name).strip().lower().split("-")
+        if COALITIONS in words:
+            if len(words) > 1:
+                raise ValueError(
+                    f"{name!r}: coalitions runs every operation as it is and leaves no other rule "
+                    "open; write coalitions alone"
+                )
+            return cls(activation=COALITIONS)
         softmax = {"softmax": words.pop()} if words[-1] in SOFTMAX_RULES else {}
         if len(words) == 2 and softmax == {"softmax": "taylor"}:
             both = "-".join(words)
@@ -71,19 +87,21 @@ class Variant:
                 return cls(*words, **softmax)
             except ValueError:
                 pass
-        near = get_close_matches(str(name), variant_names(), n=1)
+        near = get_close_matches(str(name), [*variant_names(), COALITIONS], n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
         raise ValueError(
             f"{name!r} is not a variant{hint} (BN-NORM[-ACT][-SOFTMAX]: "
             f"BN {'|'.join(BATCH_NORM_RULES)}, "
-            f"NORM {'|'.join(NORM_RULES)}, ACT {'|'.join(ACTIVATION_RULES)}, "
-            f"SOFTMAX {'|'.join(SOFTMAX_RULES)})"
+            f"NORM {'|'.join(NORM_RULES)}, ACT {'|'.join(ACTIVATION_RULES[:-1])}, "
+            f"SOFTMAX {'|'.join(SOFTMAX_RULES)}; or {COALITIONS})"
         )
 
     @property
     def name(self) -> str:
         """The paper's name; the activation rule is left out where it is ``identity``, the softmax
         rule where it is the default (neither where the other one is ``taylor``)."""
+        if self.activation == COALITIONS:
+            return COALITIONS
         words = [self.batch_norm, self.norm]
         plain = self.activation == "identity" and self.softmax != "taylor"
         words += [] if plain else [self.activation]

@@ -24,7 +24,7 @@ from lmd_cli.decomposition.linearised.replay import Linearised
 from lmd_cli.decomposition.maps import Origin
 from lmd_cli.decomposition.result import kept_program
 from lmd_cli.decomposition.tracing.audit import parts_residual_tensor, residual_tensor
-from lmd_cli.decomposition.variant import ACTIVATION_SPLITS, COALITION_RULES
+from lmd_cli.decomposition.variant import ACTIVATION_SPLITS, COALITION_RULES, COALITIONS
 from lmd_cli.evaluation.walk import Encoding, Skipped, Visit
 
 
@@ -197,7 +197,7 @@ class VariantPredictions:
 
 def base_variant(variant: Variant) -> Variant:
     """The variant of the same slopes and scales whose constants all go to the bias."""
-    if variant.activation in COALITION_RULES:
+    if variant.activation in (*COALITION_RULES, COALITIONS):
         return variant  # its slopes depend on where the constants are
     norm = "ratio" if variant.norm == "ratio" else "identity"
     slopes = "taylor" if variant.activation == "taylor" else "identity"

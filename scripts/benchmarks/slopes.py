@@ -15,7 +15,7 @@ from dataclasses import replace
 import torch
 
 from benchmarks.setting import OUTPUT, VARIANT, Bench
-from lmd_cli.decomposition.variant import COALITION_RULES, Variant
+from lmd_cli.decomposition.variant import COALITION_RULES, COALITIONS, Variant
 from lmd_cli.evaluation.variants import BehindFusion
 from lmd_cli.evaluation.walk import Visit
 from lmd_cli.runtime.allocator import keep_freed_memory
@@ -37,7 +37,8 @@ def main() -> None:
     keep_freed_memory()
     with torch.no_grad():
         bench, usual = Bench(given.small), VARIANT
-        variants = [usual, *(replace(usual, activation=rule) for rule in COALITION_RULES)]
+        rules = (*COALITION_RULES, COALITIONS)
+        variants = [usual, *(replace(usual, activation=rule) for rule in rules)]
         clean = Visit(0, bench.visit.sample, [])
         for name, visit in (("clean", clean), ("12 partners", bench.visit)):
             times = [[seconds(bench, visit, v) for v in variants] for _ in range(given.repeats)]

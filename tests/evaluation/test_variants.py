@@ -145,3 +145,11 @@ def test_base_variants() -> None:
     assert {base(name) for name in variant_names()} == {"identity-ratio", "identity-identity"}
     assert base("uniform-uniform-sum-taylor") == "identity-identity-identity-taylor"
     assert base("uniform-ratio-taylor-frozen") == "identity-ratio-taylor-frozen"
+
+
+def test_coalitions_behind_the_fusion_layer(setting: tuple[Any, Visit]) -> None:
+    """Partners through the program, along every edge, as those that ride along."""
+    network, visit = setting
+    (found,) = predictions(network, visit, ["coalitions"]).values()
+    same(found, predict_alone(network, visit, Variant.parse("coalitions"), "segmentation"))
+    assert float(found.residual) < 1e-12

@@ -122,3 +122,25 @@ def test_a_variant_does_not_depend_on_the_company_it_keeps() -> None:
         )
         for name, part in alone.parts.items():
             assert torch.equal(part, shared.parts[name])
+
+
+def test_coalitions_of_a_whole_fuse() -> None:
+    """Products, a softmax and norms; the exact values of the output, and partners as alone."""
+    network, variant = (
+        Fusing("gate").double().eval().requires_grad_(False),
+        Variant.parse("coalitions"),
+    )
+    here = visit()
+    assert isinstance(here.sample, Encoding)
+    prediction = VariantPredictions(network, here, "map").under(variant)
+    alone = predict_alone(network, here, variant, "map")
+    for name, part in prediction.parts.items():
+        torch.testing.assert_close(part, alone.parts[name], rtol=0, atol=1e-11)
+        assert prediction.perturbed[name][1] is None
+    camera, radar = here.sample.features["camera"]["map"], here.sample.features["radar"]
+    (none, c, r, both) = (
+        network.fuse({"camera": {"map": a * camera}, "radar": b * radar})["map"]
+        for a, b in ((0, 0), (1, 0), (0, 1), (1, 1))
+    )
+    wanted = (c - none + both - r) / 2
+    torch.testing.assert_close(prediction.parts["camera"], wanted, rtol=0, atol=1e-11)

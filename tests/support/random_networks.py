@@ -19,7 +19,7 @@ from lmd_cli.decomposition import variant_names
 
 NAMES = ("camera", "radar", "lidar", "map")
 #: Variants beside the paper's.
-OF_COALITIONS = ("identity-ratio-shapley", "uniform-identity-reveal", "identity-uniform-rescale")
+OF_COALITIONS = ("identity-ratio-shapley", "uniform-identity-reveal", "coalitions")
 Forward = Callable[[Tensor, nn.Module], Tensor]
 
 
@@ -188,18 +188,20 @@ class FusionNetwork(nn.Module):
 
 @dataclass
 class Case:
-    """A network in evaluation mode, inputs, one extra for each modality, and a variant."""
+    """A network in evaluation mode, inputs, one extra for each modality, a variant, and the blocks
+    that the network is made of."""
 
     network: FusionNetwork
     inputs: dict[str, Any]
     extras: dict[str, list[Any]]
     variant: str
+    recipe: list[str]
 
 
 @st.composite
-def cases(draw: st.DrawFn, max_blocks: int = 6) -> Case:
+def cases(draw: st.DrawFn, max_blocks: int = 6, most: int = 4) -> Case:
     """Draws networks, inputs and variants."""
-    names = NAMES[: draw(st.integers(1, 4))]
+    names = NAMES[: draw(st.integers(1, most))]
     kinds = {name: draw(st.sampled_from(["tensor", "dict", "list"])) for name in names}
     recipe = draw(st.lists(st.sampled_from(sorted(BLOCKS)), min_size=1, max_size=max_blocks))
     fusion = draw(st.sampled_from(["cat", "sum"]))
@@ -216,7 +218,7 @@ def cases(draw: st.DrawFn, max_blocks: int = 6) -> Case:
 
         inputs = {name: fresh(kind) for name, kind in kinds.items()}
         extras = {name: [fresh(kind)] for name, kind in kinds.items()}
-    return Case(network, inputs, extras, variant)
+    return Case(network, inputs, extras, variant, recipe)
 
 
 def differentiable(case: Case) -> bool:

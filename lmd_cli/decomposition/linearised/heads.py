@@ -179,6 +179,9 @@ class LinearHead:
 def _factor(step: Step, linear_map: Affine, stream: Stream) -> Tensor | None:
     """What a map multiplies this stream by, perhaps after taking off its mean over the image;
     nothing if it does more."""
+    if linear_map.edges is not None and stream.modality is not None:
+        edge = linear_map.edges.get((stream.modality, stream.edge))
+        return None if edge is None or edge.constant is not None else edge.factor
     if linear_map.slopes is not None and stream.modality is not None:
         return linear_map.slopes[stream.modality]
     if linear_map.shares is not None or (linear_map.centred and "batch_norm" not in step.operator):

@@ -103,12 +103,14 @@ class Program:
         steps: in order of execution.
         inputs: for each modality the places of its tensors.
         output: the function's output, with places where it carries parts.
+        edges: whether a modality goes along the edges of coalitions (:mod:`.coalitions`).
     """
 
     def __init__(self) -> None:
         self.steps: list[Step] = []
         self.inputs: dict[str, list[Place]] = {}
         self.output: Any = None
+        self.edges = False
 
     def __deepcopy__(self, memo: Any) -> Program:
         return self  # nothing changes it once it is recorded
@@ -206,10 +208,10 @@ def products_of_features(program: Program) -> int:
 
 
 def splits_bias(program: Program) -> bool:
-    """Whether an activation's map depends on the bias part: Appendix C, or slopes from it."""
+    """Whether a map depends on the bias part: Appendix C, slopes from it, or between coalitions."""
     maps = (output.map for output in outputs_of(program))
     affine = [m for m in maps if isinstance(m, Affine)]
-    return any(m.shares is not None or m.slopes is not None for m in affine)
+    return any(m.shares is not None or m.slopes is not None or m.edges is not None for m in affine)
 
 
 def shares_constants(program: Program) -> bool:

@@ -10,11 +10,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
+from lmd_cli.decomposition.coalitions import coalitions_without, edge_weight
 from lmd_cli.decomposition.errors import DecompositionError
 from lmd_cli.decomposition.layout import BIAS
 from lmd_cli.decomposition.linearised.heads import LinearHead, find_heads
@@ -22,7 +24,7 @@ from lmd_cli.decomposition.linearised.program import Env, Step, keep, read, spli
 from lmd_cli.decomposition.linearised.streams import Stream
 from lmd_cli.decomposition.maps import Origin
 from lmd_cli.decomposition.memory import is_continuous
-from lmd_cli.decomposition.pytrees import leaves
+from lmd_cli.decomposition.pytrees import leaves, map_leaves
 from lmd_cli.decomposition.result import Decomposition, kept_program
 
 
@@ -52,20 +54,27 @@ class Linearised:
                 decomposition that went on from an intermediate tensor, parts of that tensor.
         """
         with torch.no_grad():
-            return self._collected(self._pass(modality, x, ()))
+            streams = self._streams(modality)
+            return _mean([(w, self._collected(self._pass(x, s, ()))) for w, s in streams])
 
     def parts(self, modality: str, inputs: Iterable[Any]) -> list[Any]:
         """:meth:`part` of each of many inputs."""
-        parts: list[Any] = []
-        stopped: list[_Pass] = []
+        inputs = list(inputs)
         with torch.no_grad():
-            heads = self._heads(modality)
-            for x in inputs:
-                stopped.append(self._pass(modality, x, heads))
-                if sum(h.nbytes for one in stopped for h in one.before.values()) >= self._most:
-                    parts += self._through_heads(heads, stopped)
-                    stopped = []
-            return parts + self._through_heads(heads, stopped)
+            made = [[(w, y) for y in self._along(s, inputs)] for w, s in self._streams(modality)]
+        return [_mean(column) for column in zip(*made, strict=True)]
+
+    def _along(self, stream: Stream, inputs: Sequence[Any]) -> list[Any]:
+        """Many inputs as one stream."""
+        outputs: list[Any] = []
+        stopped: list[_Pass] = []
+        heads = self._heads(stream)
+        for x in inputs:
+            stopped.append(self._pass(x, stream, heads))
+            if sum(h.nbytes for one in stopped for h in one.before.values()) >= self._most:
+                outputs += self._through_heads(heads, stopped)
+                stopped = []
+        return outputs + self._through_heads(heads, stopped)
 
     def constants(self, origin: Origin | None = None) -> Any:
         """The bias part; or what the constants of one kind of norm (eq. 10) make by themselves:
@@ -81,18 +90,27 @@ class Linearised:
         with torch.no_grad():
             return self._program.collect(self._program.run({}, stream), origin is None)
 
-    def _heads(self, modality: str) -> list[LinearHead]:
-        """The heads that are one map of this modality's inputs."""
-        stream = Stream(self._layout.modalities.index(modality), self._layout.uniform_share)
+    def _streams(self, modality: str) -> list[tuple[float, Stream]]:
+        """What a modality's input goes through the program as, with weights."""
+        names, share = self._layout.modalities, self._layout.uniform_share
+        index, count = names.index(modality), len(names)
+        if not self._program.edges:
+            return [(1.0, Stream(index, share))]
+        edges = coalitions_without(index, count)
+        return [(edge_weight(s, count), Stream(index, share, edge=s)) for s in edges]
+
+    def _heads(self, stream: Stream) -> list[LinearHead]:
+        """The heads that are one map of this stream."""
         heads = [LinearHead.of(h, stream, self._inputs) for h in find_heads(self._program)]
         return [head for head in heads if head is not None]
 
-    def _pass(self, modality: str, x: Any, heads: Iterable[LinearHead]) -> _Pass:
+    def _pass(self, x: Any, stream: Stream, heads: Iterable[LinearHead]) -> _Pass:
         """One or several inputs through all but heads."""
-        program, layout = self._program, self._layout
+        assert stream.modality is not None
+        program, modality = self._program, self._layout.modalities[stream.modality]
         name = modality if modality in program.inputs else next(iter(program.inputs))
-        batch, index = program.batch_of(name, x), layout.modalities.index(modality)
-        stream = Stream(index, layout.uniform_share, rows=1 if batch is None else batch)
+        batch = program.batch_of(name, x)
+        stream = replace(stream, rows=1 if batch is None else batch)
         head_of = {step: head for head in heads for step in head.steps}
         before: dict[LinearHead, Tensor] = {}
 
@@ -121,6 +139,22 @@ class Linearised:
 
     def _collected(self, one: _Pass) -> Any:
         return self._program.collect(one.env, False, one.batch)
+
+
+def _mean(weighted: Sequence[tuple[float, Any]]) -> Any:
+    """Outputs summed with weights; one by itself as it is."""
+    trees, weights = [tree for _, tree in weighted], [weight for weight, _ in weighted]
+    if len(trees) == 1:
+        return trees[0]
+    columns = zip(*map(leaves, trees), strict=True)
+    sums = iter([_weighted(column, weights) for column in columns])
+    return map_leaves(lambda _: next(sums), trees[0])
+
+
+def _weighted(values: Sequence[Any], weights: Sequence[float]) -> Any:
+    if not is_continuous(values[0]):
+        return values[0]  # indices are the same in every part
+    return sum(w * x for w, x in zip(weights, values, strict=True))
 
 
 class _Pass(NamedTuple):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor
@@ -19,6 +20,7 @@ class Stream:
     Attributes:
         modality: its index, ``None`` for the others.
         uniform_share: 1 / (M + 1).
+        edge: the coalition S from which it goes to S with the modality, where there are edges.
         origin: whose constants go alone.
         rows: how many inputs go through.
     """
@@ -27,6 +29,7 @@ class Stream:
     uniform_share: float
     origin: Origin | None = None
     rows: int = 1
+    edge: int = 0
 
     @property
     def is_bias(self) -> bool:
@@ -55,6 +58,8 @@ class Stream:
     def through(self, output: Output, env: Env) -> Tensor | None:
         stacks = [read(env, place) for place in output.reads]
         if isinstance(output.map, Affine):
+            if output.map.edges is not None:
+                return self._along_edge(output, output.map.edges, stacks)
             if output.map.slopes is not None:
                 return self._sloped(output.map, stacks[0])
             if output.map.shares is not None:
@@ -65,7 +70,7 @@ class Stream:
     def whole(self, output: Output, env: Env) -> Tensor | None:
         """All of a result, whoever's parts make it, if that makes no difference."""
         if isinstance(output.map, Affine):
-            if output.map.slopes is not None:
+            if output.map.slopes is not None or output.map.edges is not None:
                 return None
             return _affine(output, output.map, [read(env, p) for p in output.reads], 1.0)
         return self.through(output, env)
@@ -78,6 +83,17 @@ class Stream:
             return linear_map.constant.unsqueeze(0)
         own = linear_map.slopes[self.modality]
         return None if h is None or own is None else h * own
+
+    def _along_edge(
+        self, output: Output, edges: Mapping[tuple[int, int], Affine], stacks: list[Tensor | None]
+    ) -> Tensor | None:
+        """The edge's own map, all of its constant too; the bias is the value of no modality."""
+        if self.modality is None:
+            assert isinstance(output.map, Affine)
+            assert output.map.constant is not None
+            return output.map.constant.unsqueeze(0)
+        edge = edges.get((self.modality, self.edge))
+        return None if edge is None else _affine(output, edge, stacks, 1.0)
 
     def _handed_out(self, output: Output, shares: Tensor, h: Tensor | None) -> Tensor | None:
         """Appendix C: a modality's parts get their share of the bias, which keeps the rest."""

@@ -24,7 +24,7 @@ from lmd_cli.decomposition.maps import Affine, constant, same, slope
 from lmd_cli.decomposition.registry import aten_rule, register_rule
 from lmd_cli.decomposition.tracing.calls import Call, Result
 from lmd_cli.decomposition.tracing.modes import above_dispatch
-from lmd_cli.decomposition.variant import COALITION_RULES
+from lmd_cli.decomposition.variant import COALITION_RULES, COALITIONS
 
 #: Below this |input|, activations with f(0) != 0 use their derivative.
 SECANT_GUARD = 0.1
@@ -55,14 +55,14 @@ def slope_at(
         taylor: eq. 1 in place of eq. 9; the slope is 0 where the derivative has a pole.
     """
     if taylor:
-        derivative = _derivative(function, x)
-        factor = torch.where(torch.isfinite(derivative), derivative, 0.0)
+        tangent = derivative(function, x)
+        factor = torch.where(torch.isfinite(tangent), tangent, 0.0)
         return factor, y - factor * x
     exact = None if secant is None else secant(x, y)
     if exact is not None:
         return exact, None
     edge = torch.full_like(x, SECANT_GUARD) if steep else x
-    return guarded(y, x, _derivative(function, edge), SECANT_GUARD)
+    return guarded(y, x, derivative(function, edge), SECANT_GUARD)
 
 
 def ratio(y: Tensor, x: Tensor, limit: Any) -> Tensor:
@@ -78,7 +78,8 @@ def guarded(y: Tensor, x: Tensor, within: Tensor | float, guard: float) -> tuple
     return factor, torch.where(near, y - factor * x, 0.0)
 
 
-def _derivative(function: Elementwise, x: Tensor) -> Tensor:
+def derivative(function: Elementwise, x: Tensor) -> Tensor:
+    """f'(x) of an elementwise function."""
     with above_dispatch():
         if x.is_inference() or torch.is_inference_mode_enabled():
             # There some releases of torch silently give no derivative.
@@ -122,16 +123,18 @@ def linearised(
     """
     if x.is_complex():
         raise call.refused("of a complex tensor it has no slope; use .real and .imag")
-    taylor = taylor or call.variant.activation == "taylor"
+    rule = call.variant.activation
+    taylor = rule == "taylor" or (taylor and rule != COALITIONS)
     if not taylor and _by_coalitions(call, x):
-        return by_coalitions(x, curve or curve_of(function, partial(_derivative, function)))
+        return by_coalitions(x, curve or curve_of(function, partial(derivative, function)))
     made = slope_at(x, total, function, secant, steep=steep, taylor=taylor)
     return sloped(call, x, total, *made, splits=not taylor)
 
 
 def _by_coalitions(call: Call, x: Tensor) -> bool:
     """Whether every modality has a slope of its own: never at an infinite input, which is bias."""
-    return call.variant.activation in COALITION_RULES and call.infinite(x) is None
+    rules = (*COALITION_RULES, COALITIONS)
+    return call.variant.activation in rules and call.infinite(x) is None
 
 
 def by_coalitions(x: Tensor, curve: Curve) -> Affine:
@@ -230,7 +233,8 @@ def activation(
 
         x = given[carrying[0]]
         result, recurrent = run(x), gate and call.recurrent
-        if recurrent and call.variant.softmax == "frozen":
+        frozen = call.variant.softmax == "frozen" and call.variant.activation != COALITIONS
+        if recurrent and frozen:
             call.hold("gates")
             return result, constant(result)
         others = {name: value for name, value in given.items() if name != carrying[0]}

@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from lmd_cli.decomposition import secants
 from lmd_cli.decomposition.maps import Affine, Origin
 from lmd_cli.decomposition.registry import aten_rule
 from lmd_cli.decomposition.tracing.calls import Call, Result
@@ -42,7 +43,9 @@ def own_statistics(
     def run(h: Tensor) -> Tensor:
         return (h - mean(h)) * scale  # each part is centred by its own mean
 
-    return call.plain(), [Affine(run, (x,), call.kept(bias), factor=scale, centred=True)]
+    secant = secants.normalised(x, mean, weight, eps)
+    made = Affine(run, (x,), call.kept(bias), factor=scale, centred=True, secant=secant)
+    return call.plain(), [made]
 
 
 def rescaled(
@@ -139,4 +142,5 @@ def rms_norm(
     mean = _means_over(range(-len(normalized_shape), 0))
     floor = torch.finfo(input.dtype).eps if eps is None else eps
     scale = _scale(mean(_wide(input).square()), weight, floor)
-    return call.plain(), [Affine(lambda h: h * scale, (input,))]
+    secant = secants.normalised(input, mean, weight, floor, centred=False)
+    return call.plain(), [Affine(lambda h: h * scale, (input,), secant=secant)]

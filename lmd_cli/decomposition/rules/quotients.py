@@ -14,14 +14,24 @@ guarded as a square root is. An exponent that carries parts is an exponential.
 
 from __future__ import annotations
 
+from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from lmd_cli.decomposition import secants
+from lmd_cli.decomposition.coalition_slopes import curve_of
 from lmd_cli.decomposition.maps import Affine, constant, slope
 from lmd_cli.decomposition.registry import aten_rule
-from lmd_cli.decomposition.rules.activation import SECANT_GUARD, guarded, linearised
+from lmd_cli.decomposition.rules.activation import (
+    SECANT_GUARD,
+    Elementwise,
+    derivative,
+    guarded,
+    linearised,
+)
 from lmd_cli.decomposition.rules.common import composed, spread, tensor_like
 from lmd_cli.decomposition.tracing.calls import Call, Result
 
@@ -32,11 +42,14 @@ def divide(call: Call, input: Tensor, other: Any, rounding_mode: str | None = No
     total = call.plain()
     if rounding_mode is not None:
         return total, _rounded(call, input, other, total)
-    divisor = _held(call, other)
-    if not call.carries(input):
-        return total, constant(call.kept(total))
-    ndim = total.dim()
-    return total, Affine(lambda h: spread(h, ndim) / divisor, (input,))
+    divisor, varies, ndim = _held(call, other), call.carries(input), total.dim()
+    made = constant(call.kept(total))
+    if varies:
+        made = Affine(lambda h: spread(h, ndim) / divisor, (input,))
+    if call.carries(other):
+        secant = secants.quotient(input, other, partial(spread, ndim=ndim), varies)
+        made = replace(made, secant=secant)
+    return total, made
 
 
 def _held(call: Call, divisor: Any) -> Any:
@@ -87,7 +100,13 @@ def _sign(x: Tensor) -> Tensor:
 def reciprocal(call: Call, input: Tensor) -> Result:
     """1 / x and 1 / sqrt(x)."""
     total = call.plain()
-    return total, constant(call.kept(total))
+    return total, _statistic(call, input, total, lambda v: call.run(input=v))
+
+
+def _statistic(call: Call, x: Tensor, total: Tensor, function: Elementwise) -> Affine:
+    """All of it bias."""
+    curve = curve_of(function, partial(derivative, function))
+    return replace(constant(call.kept(total)), secant=secants.elementwise(x, curve))
 
 
 # -- powers ---------------------------------------------------------------------------------------
@@ -104,7 +123,7 @@ def power(call: Call, input: Any, exponent: Any) -> Result:
         return total, linearised(call, x, total, lambda v: torch.pow(input, v))
     x = input.expand(total.shape)
     if _all(exponent <= 0):
-        return total, constant(call.kept(total))
+        return total, _statistic(call, x, total, lambda v: torch.pow(v, exponent))
     whole, root = _all(exponent >= 1), _all((exponent > 0) & (exponent < 1))
     if not (whole or root):
         return total, call.compose(_by_exponent, input, exponent)

@@ -4,16 +4,18 @@ or 1."""
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import reduce
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from lmd_cli.decomposition import secants
 from lmd_cli.decomposition.maps import Affine
 from lmd_cli.decomposition.registry import aten_rule
 from lmd_cli.decomposition.rules.common import jointly_linear, spread
-from lmd_cli.decomposition.rules.linear import Run, read_along
+from lmd_cli.decomposition.rules.linear import read_along
 from lmd_cli.decomposition.tracing.calls import Call, Result
 
 # -- pooling --------------------------------------------------------------------------------------
@@ -25,16 +27,21 @@ def pooled(call: Call, input: Tensor, **given: Any) -> Result:
     """Max-pooling: a part's value at the position of the total's maximum in each window."""
     total, indices = call.plain()
     spatial = 3 if "3d" in str(call.function) else 2
-    where, shape = call.kept(indices).flatten(-spatial), indices.shape[-spatial:]
+    where = call.kept(indices)
 
-    def pick(h: Tensor) -> Tensor:
-        flat = h.flatten(-spatial)  # (rows, ..., H * W)
-        return flat.gather(-1, where.expand(len(h), *where.shape)).unflatten(-1, shape)
+    def read(h: Tensor, at: Tensor) -> Tensor:
+        places = at.flatten(-spatial).expand(len(h), *(-1,) * (at.dim() - spatial + 1))
+        made = h.flatten(-spatial).gather(-1, places)  # (rows, ..., H * W)
+        return made.unflatten(-1, at.shape[-spatial:])
 
-    return (total, indices), [Affine(pick, (input,)), None]
+    secant = secants.extreme(input, lambda v: call.run(input=v)[1], read)
+    return (total, indices), [Affine(lambda h: read(h, where), (input,), secant=secant), None]
 
 
 # -- along one dimension --------------------------------------------------------------------------
+
+#: Largest or smallest elements; the order of the others is held at the operating point.
+EXTREMES = frozenset(("max", "min", "cummax", "cummin"))
 
 
 @aten_rule("max.dim", "min.dim", kind="selection", equation="eq. 9")
@@ -48,11 +55,16 @@ def ordered(call: Call, input: Tensor, **given: Any) -> Result:
     dim = given.get("dim", defaults["dim"])
     reduced = values.dim() < input.dim()
     where = call.kept(indices)
-    where = where.unsqueeze(dim) if reduced else where
-    read = read_along(dim, where, input.dim())
     squeezed = dim % max(input.dim(), 1) + 1
-    pick: Run = (lambda h: read(h).squeeze(squeezed)) if reduced else read
-    return result, [Affine(pick, (input,)), None]
+
+    def read(h: Tensor, at: Tensor) -> Tensor:
+        made = read_along(dim, at.unsqueeze(dim) if reduced else at, input.dim())(h)
+        return made.squeeze(squeezed) if reduced else made
+
+    secant = None
+    if call.operator is not None and call.operator.name in EXTREMES:
+        secant = secants.extreme(input, lambda v: call.run(input=v)[1], read)
+    return result, [Affine(lambda h: read(h, where), (input,), secant=secant), None]
 
 
 # -- over several dimensions ----------------------------------------------------------------------
@@ -113,4 +125,8 @@ def larger_or_smaller(call: Call, input: Tensor, other: Tensor) -> Result:
             a, b = spread(a, ndim), spread(b, ndim)
         return torch.where(first, a, b)
 
-    return total, jointly_linear(call, chosen, (input, other), stacked=True)
+    made = jointly_linear(call, chosen, (input, other), stacked=True)
+    secant = secants.larger_or_smaller(
+        call.operands(input, other), input, other, "max" in name, ndim
+    )
+    return total, replace(made, secant=secant)

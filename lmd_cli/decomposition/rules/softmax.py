@@ -16,11 +16,13 @@ exponentials eq. 9 has no form (many inputs, one output), so ``secant`` takes J 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
 from torch import Tensor
 
+from lmd_cli.decomposition import secants
 from lmd_cli.decomposition.maps import Affine, constant
 from lmd_cli.decomposition.registry import aten_rule
 from lmd_cli.decomposition.rules.activation import guarded
@@ -42,7 +44,8 @@ def softmax(call: Call, input: Tensor, dim: int, *options: Any, **named: Any) ->
     total = call.plain()
     if call.variant.softmax == "frozen":
         call.hold("attention weights")
-        return total, constant(call.kept(total))
+        secant = secants.softmax(input, behind_rows(dim, input.dim()))
+        return total, replace(constant(call.kept(total)), secant=secant)
     return total, weights_map(call, input, dim, total)
 
 
@@ -67,9 +70,11 @@ def weights_map(call: Call, input: Tensor, dim: int, total: Tensor) -> Affine:
 def logsumexp(call: Call, input: Tensor, dim: int | Sequence[int], keepdim: bool = False) -> Result:
     """log(sum(exp(x))) over some dimensions: a constant where attention weights are."""
     total, ndim = call.plain(), input.dim()
-    if call.variant.softmax == "frozen":
-        return total, constant(call.kept(total))
     dims = tuple([dim] if isinstance(dim, int) else dim) or tuple(range(ndim))
+    if call.variant.softmax == "frozen":
+        over = tuple(behind_rows(d, ndim) for d in dims)
+        secant = secants.logsumexp(input, over, keepdim)
+        return total, replace(constant(call.kept(total)), secant=secant)
     weights = torch.exp(input - torch.logsumexp(input, dims, keepdim=True)).nan_to_num(0.0)
     over = tuple(behind_rows(d, ndim) for d in dims) if ndim else ()
 

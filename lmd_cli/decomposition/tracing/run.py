@@ -250,14 +250,14 @@ class Run(Carriers):
         precisions = (torch.finfo(x.dtype).eps for x in given if is_continuous(x))
         brought, coarsest = max(residuals, default=0.0), max(precisions, default=0.0)
         for x in filter(self.carries, leaves(call.result)):
-            stack, rows = self.parts(x)
-            clean = clean_stack(stack, rows, self.layout)
+            layout, (stack, rows) = self.layout.outer, self.layout.reported(*self.parts(x))
+            clean = clean_stack(stack, rows, layout)
             record = OperationRecord(
                 *(len(self.records), *key, rule.kind, rule.equation),
                 total_norm=norm(x),
                 residual=float(residual_tensor(x, clean)),
                 parts_residual=float(parts_residual_tensor(x, clean)),
-                shares=part_shares(stack, rows, self.layout),
+                shares=part_shares(stack, rows, layout),
             )
             self._residuals[self.place_of(x).key] = record.parts_residual
             rounded = coarsest / 16.0 if coarsest > torch.finfo(x.dtype).eps else 0.0

@@ -1,0 +1,57 @@
+"""The variant ``coalitions`` in each command, on the tiny root."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from tests.support.calling import Lmd
+
+ONLY = ("--set", "variants=[coalitions]")
+
+
+def test_evaluate_and_report(lmd: Lmd, tiny_config: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "run"
+    result = lmd("evaluate", "-c", tiny_config, *ONLY, "--limit", 1, "--output", folder)
+    assert result.exit_code == 0, result.output
+    pairs = pd.read_csv(folder / "pairs.csv")
+    assert set(pairs.variant) == {"coalitions"}
+    kept = pairs[pairs.perturbed != pairs.target]
+    assert len(kept)
+    assert (kept.mse == 0).all()
+    np.testing.assert_allclose(kept.pcc, 1.0, atol=1e-6)
+    assert (pd.read_csv(folder / "samples.csv").residual < 1e-4).all()
+    assert lmd("report", folder, "--limit", 1).exit_code == 0
+
+
+def test_check_and_decompose(lmd: Lmd, tiny_config: Path, tmp_path: Path) -> None:
+    result = lmd("check", "-c", tiny_config, *ONLY)
+    assert result.exit_code == 0, result.output
+    assert "replay of eq. 14, coalitions" in result.stdout
+    result = lmd(
+        "decompose", "-c", tiny_config, "--set", "explain=coalitions", "--output", tmp_path / "d"
+    )
+    assert result.exit_code == 0, result.output
+    arrays = np.load(tmp_path / "d" / "parts.npz")
+    summed = arrays["camera"] + arrays["radar"] + arrays["bias"]
+    np.testing.assert_allclose(summed, arrays["total"], atol=1e-4 * np.abs(arrays["total"]).max())
+
+
+def test_score_as_exact_shapley_values(lmd: Lmd, tiny_config: Path, tmp_path: Path) -> None:
+    """The clean parts of the output are the same, so are their scores."""
+    methods = ("--method", "lmd:coalitions", "--method", "shapley", "--resamples", 20)
+    result = lmd("score", "-c", tiny_config, *methods, "--limit", 3, "--output", tmp_path / "s")
+    assert result.exit_code == 0, result.output
+    vehicles = pd.read_csv(tmp_path / "s" / "vehicles.csv")
+    own = [vehicles[vehicles.method == name] for name in ("lmd:coalitions", "shapley")]
+    for column in own[0].columns:
+        if own[0][column].dtype == float:
+            np.testing.assert_allclose(own[0][column], own[1][column], rtol=1e-3, atol=1e-4)
+
+
+def test_a_variant_beside_it_is_refused(lmd: Lmd, tiny_config: Path) -> None:
+    result = lmd("evaluate", "-c", tiny_config, "--set", "variants=[uniform-ratio-coalitions]")
+    assert result.exit_code == 2
+    assert "coalitions runs every operation as it is" in " ".join(result.output.split())
