@@ -14,7 +14,7 @@ Intervals resample whole objects, since one object is seen in many samples.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -66,12 +66,16 @@ class Score:
         modality: whose; empty where it is nobody's.
         interval: the estimate and its bootstrap interval; NaN where it does not exist.
         vehicles: how many vehicles it is made of.
+        statistic: the estimate of some of them, by their indices.
+        objects: which object each of them is.
     """
 
     name: str
     modality: str
     interval: Interval
     vehicles: int
+    statistic: Callable[[Indices], float] = field(repr=False, compare=False)
+    objects: Sequence[str] = field(repr=False, compare=False)
 
 
 def ground_truth_scores(
@@ -87,11 +91,17 @@ def ground_truth_scores(
     With two modalities d_1 = -d_2, and one AUROC says all: it is given for the first.
     """
 
-    def interval(chosen: Sequence[Vehicle], statistic: Callable[[Indices], float]) -> Interval:
-        groups = [v.instance for v in chosen]
-        return bootstrap(
-            statistic, len(chosen), seed=seed, resamples=resamples, level=level, groups=groups
+    def score(
+        name: str,
+        modality: str,
+        chosen: Sequence[Vehicle],
+        statistic: Callable[[Indices], float],
+    ) -> Score:
+        objects = [v.instance for v in chosen]
+        interval = bootstrap(
+            statistic, len(chosen), seed=seed, resamples=resamples, level=level, groups=objects
         )
+        return Score(name, modality, interval, len(chosen), statistic, objects)
 
     scores = []
     single = [v for v in vehicles if sum(map(v.sees, modalities)) == 1]
@@ -99,16 +109,14 @@ def ground_truth_scores(
     for name, chosen in (("auroc_all", single), ("auroc_detected", detected)):
         for modality in modalities if len(modalities) > 2 else modalities[:1]:
             statistic = _auroc_of(chosen, modality, modalities)
-            scores.append(Score(name, modality, interval(chosen, statistic), len(chosen)))
+            scores.append(score(name, modality, chosen, statistic))
     for modality in modalities:
         statistic = _correlation_of(vehicles, modality)
-        scores.append(
-            Score("rank_correlation", modality, interval(vehicles, statistic), len(vehicles))
-        )
+        scores.append(score("rank_correlation", modality, vehicles, statistic))
     some = [v for v in vehicles if any(v.parts.values())]
     shares = bias_shares(some)
-    mean = interval(some, lambda chosen: float(shares[chosen].mean()))
-    return [*scores, Score("bias_share", "", mean, len(some))]
+    mean = score("bias_share", "", some, lambda chosen: float(shares[chosen].mean()))
+    return [*scores, mean]
 
 
 def separation(vehicle: Vehicle, modality: str, modalities: Sequence[str]) -> float:

@@ -114,7 +114,7 @@ def write_results(
         for name, share in missed_by_steps(entries).items()
     ]
     files = [folder / name for name in (*tables, "run.json")]
-    said = verdict(scored)
+    said = verdict(scored, seed=draw.seed, resamples=draw.resamples)
     notes += [said.sentence] if said is not None and not setting.built.random else []
     return ScoreSummary(modalities, scored, seconds, usual, notes, files, said)
 
