@@ -23,7 +23,7 @@ from lmd_cli.attribution import method_named
 from lmd_cli.config.loading import load_config
 from lmd_cli.data.synthetic import synthesize
 from lmd_cli.errors import MethodError
-from lmd_cli.evaluation.scoring import Score
+from lmd_cli.evaluation.scores.against_ground_truth import Score
 from lmd_cli.evaluation.statistics import (
     Array,
     Interval,

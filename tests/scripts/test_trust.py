@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from studies import trust as study
 
-from lmd_cli.evaluation.scoring import Score
+from lmd_cli.evaluation.scores.against_ground_truth import Score
 from lmd_cli.evaluation.statistics import Interval, bootstrap
 
 OBJECTS = [str(i // 2) for i in range(40)]

@@ -9,7 +9,7 @@ from statistics import fmean
 
 import numpy as np
 
-from lmd_cli.evaluation.scoring import Score
+from lmd_cli.evaluation.scores.against_ground_truth import Score
 from lmd_cli.evaluation.statistics import (
     Array,
     Indices,

@@ -8,9 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from lmd_cli.evaluation.scoring import Score
+from lmd_cli.evaluation.scores.against_ground_truth import Score
+from lmd_cli.evaluation.scores.best_method import verdict
 from lmd_cli.evaluation.statistics import bootstrap
-from lmd_cli.evaluation.verdict import verdict
 
 OBJECTS = [str(i // 3) for i in range(120)]  # each is seen three times
 NOISE = np.random.default_rng(0).normal(size=120).cumsum() / 10.0
