@@ -22,17 +22,20 @@ from math import factorial
 from typing import NamedTuple, TypeAlias
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lmd_cli.decomposition.errors import InputError
 
 Elementwise: TypeAlias = Callable[[Tensor], Tensor]
-#: A place x, and what is known of a function there: f(x), f'(x) / 2, and how far from x is near;
-#: if need be also how far from f(x).
+#: A place x, and what is known of a function there: f(x), f'(x), and if need be how far from x, and
+#: from f(x), is near.
 Point: TypeAlias = tuple[Tensor, ...]
+#: Two places and a weight.
+Edge: TypeAlias = tuple[Point, Point, float]
 
 #: Elements that are worked out at a time for each thread, within its cache.
-BLOCK = 2**15
+BLOCK = 2**16
 #: Modalities and interaction for which all coalitions are gone through.
 MOST_PLAYERS = 8
 #: Below this difference of place and value, relative to them, a secant is the mean derivative.
@@ -44,67 +47,82 @@ class Curve(NamedTuple):
 
     Attributes:
         at: what is known at a place.
-        secant: (f(v) - f(u)) / (v - u) for the points u and v.
+        mean: writes the weighted mean of the secants along some edges, all of the same step h.
         smooth: it is defined everywhere and can run on any few of the elements.
     """
 
     at: Callable[[Tensor], Point]
-    secant: Callable[[Point, Point], Tensor]
+    mean: Callable[[Sequence[Edge], Tensor, Tensor], None]
     smooth: bool = True
+
+    def secant(self, u: Point, v: Point) -> Tensor:
+        """(f(v) - f(u)) / (v - u)."""
+        step = v[0] - u[0]
+        slope = torch.empty_like(step)
+        self.mean([(u, v, 1.0)], step, slope)
+        return slope
 
 
 def curve_of(function: Elementwise, derivative: Elementwise) -> Curve:
     """Any function's, of whatever scale."""
 
     def at(x: Tensor) -> Point:
-        y = function(x)
-        return x, y, derivative(x) / 2, _little(x), y.abs().mul_(_near(y))
+        y, near = function(x), _near(x)
+        little = x.abs().clamp_min_(1.0).mul_(near)
+        return x, y, derivative(x), little, y.abs().mul_(near)
 
-    return Curve(at, _secant, smooth=False)
+    return Curve(at, _mean, smooth=False)
 
 
 def closed_form(both: Callable[[Tensor], tuple[Tensor, Tensor]]) -> Curve:
     """Of a smooth function that bends over 1 or more, given as f(x) and f'(x)."""
-
-    def at(x: Tensor) -> Point:
-        y, slope = both(x)
-        return x, y, slope.mul_(0.5), _little(x)
-
-    return Curve(at, _secant)
+    return Curve(lambda x: (x, *both(x)), _smooth_mean)
 
 
 def _near(x: Tensor) -> float:
     return _NEAR.get(x.dtype, 1e-2)
 
 
-def _little(x: Tensor) -> Tensor:
-    return x.abs().clamp_min_(1.0).mul_(_near(x))
+def _mean(edges: Sequence[Edge], h: Tensor, out: Tensor) -> None:
+    out.zero_()
+    for u, v, weight in edges:
+        out.add_(_secant(u, v), alpha=weight)
 
 
 def _secant(u: Point, v: Point) -> Tensor:
     """The mean of the derivatives where the places, and the values, nearly meet."""
     across, up = v[0] - u[0], v[1] - u[1]
     near = across.abs().le_(u[3])  # 0 or 1: choosing by a mask takes far longer than arithmetic
-    if len(u) > 4:
-        near.mul_(up.abs().le_(u[4]))
-    return up.lerp_(u[2] + v[2], near).div_(across.lerp_(near.new_ones(()), near))
+    near.mul_(up.abs().le_(u[4]))
+    slope = (u[2] + v[2]).mul_(0.5)
+    return up.lerp_(slope, near).div_(across.lerp_(near.new_ones(()), near))
 
 
-def _relu_secant(u: Point, v: Point) -> Tensor:
-    """Without a difference of values: max(u, v) / |v - u| within [0, 1]; 0 at 0."""
-    across = (v[0] - u[0]).abs_().clamp_min_(torch.finfo(u[0].dtype).tiny)
-    return torch.maximum(u[0], v[0]).div_(across).clamp_(0.0, 1.0)
+def _smooth_mean(edges: Sequence[Edge], h: Tensor, out: Tensor) -> None:
+    """The mean of the derivatives where h nearly vanishes beside the first place; one division."""
+    rise, slope = torch.zeros_like(h), out.zero_()
+    for u, v, weight in edges:
+        rise.add_(v[1], alpha=weight).sub_(u[1], alpha=weight)
+        slope.add_(v[2], alpha=weight / 2).add_(u[2], alpha=weight / 2)
+    near = h.abs().le_(edges[0][0][0].abs().clamp_(1.0, 32.0).mul_(_near(h)))
+    torch.div(rise.lerp_(slope, near), h.lerp(near.new_ones(()), near), out=out)
+
+
+def _relu_mean(edges: Sequence[Edge], h: Tensor, out: Tensor) -> None:
+    """Without a difference of values: max(u, v) / |h| within [0, 1]; 0 at 0."""
+    across = h.abs().clamp_min_(torch.finfo(h.dtype).tiny)
+    out.zero_()
+    for u, v, weight in edges:
+        out.add_(torch.maximum(u[0], v[0]).div_(across).clamp_(0.0, 1.0), alpha=weight)
 
 
 def _gelu(x: Tensor) -> tuple[Tensor, Tensor]:
-    below = torch.erf(x * math.sqrt(0.5)).add_(1.0).mul_(0.5)
-    density = torch.exp(x * x * -0.5).mul_(1.0 / math.sqrt(2.0 * math.pi))
-    return x * below, density.mul_(x).add_(below)
+    y = torch.erf(x * math.sqrt(0.5)).add_(1.0).mul_(x).mul_(0.5)
+    return y, torch.ops.aten.gelu_backward(torch.ones_like(x), x)
 
 
 def _silu(x: Tensor) -> tuple[Tensor, Tensor]:
-    gate = torch.sigmoid(x)
-    return x * gate, gate * (1.0 + x * (1.0 - gate))
+    return F.silu(x), torch.ops.aten.silu_backward(torch.ones_like(x), x)
 
 
 def _sigmoid(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -119,7 +137,7 @@ def _tanh(x: Tensor) -> tuple[Tensor, Tensor]:
 
 #: Functions without arguments of their own, by ATen's name.
 CURVES = {
-    "relu": Curve(lambda x: (x,), _relu_secant),
+    "relu": Curve(lambda x: (x,), _relu_mean),
     **{f.__name__[1:]: closed_form(f) for f in (_gelu, _silu, _sigmoid, _tanh)},
 }
 
@@ -139,16 +157,18 @@ def coalition_slopes(
         total: the input.
         result: the function of it.
     """
-    slopes, rest = total.new_empty((len(own), *total.shape)), result.clone()
-    for b, z, left, *others in _blocks(curve.smooth, bias, total, rest, *own, *slopes):
+    slopes, rest = total.new_empty((len(own), *total.shape)), torch.empty_like(result)
+    if not own:
+        return slopes, rest.copy_(result)
+    for b, z, y, left, *others in _blocks(curve.smooth, bias, total, result, rest, *own, *slopes):
         players, made = others[: len(own)], others[len(own) :]
         _RULES[rule](curve, b, players, z, made)
         if not curve.smooth:
-            tangent = curve.secant(*[curve.at(z)] * 2).nan_to_num_(0.0, 0.0, 0.0)
+            tangent = curve.at(z)[2].nan_to_num(0.0, 0.0, 0.0)
             for s in made:
                 s.copy_(torch.where(s.isfinite(), s, tangent))
         for h, s in zip(players, made, strict=True):
-            left.sub_(s * h)
+            y = torch.addcmul(y, s, h, value=-1.0, out=left)
     return slopes, rest
 
 
@@ -176,35 +196,37 @@ def _shapley(
         top = s.bit_length() - 1
         values[s] = values[s ^ (1 << top)] + own[top]
     points = {s: curve.at(z) for s, z in values.items()}
-    for m, slope in enumerate(out):
-        slope.zero_()
-        for s in (s for s in range(full) if not s >> m & 1):
-            size = s.bit_count()
-            weight = factorial(size) * factorial(count - size - 1) / factorial(count)
-            slope.add_(curve.secant(points[s], points[s | 1 << m]), alpha=weight)
+    weights = [factorial(n) * factorial(count - n - 1) / factorial(count) for n in range(count)]
+    for m, (h, slope) in enumerate(zip(own, out, strict=True)):
+        without = (s for s in range(full) if not s >> m & 1)
+        edges = [(points[s], points[s | 1 << m], weights[s.bit_count()]) for s in without]
+        curve.mean(edges, h, slope)
 
 
 def _rescale(
     curve: Curve, bias: Tensor, own: Sequence[Tensor], total: Tensor, out: Sequence[Tensor]
 ) -> None:
-    between = curve.secant(curve.at(bias), curve.at(total))
-    for slope in out:
-        slope.copy_(between)
+    first, *others = out
+    curve.mean([(curve.at(bias), curve.at(total), 1.0)], total - bias, first)
+    for slope in others:
+        slope.copy_(first)
 
 
 def _reveal(
     curve: Curve, bias: Tensor, own: Sequence[Tensor], total: Tensor, out: Sequence[Tensor]
 ) -> None:
-    up, down = bias.clone(), bias.clone()
+    up, down = torch.zeros_like(bias), torch.zeros_like(bias)
     for h in own:
-        up, down = up.add_(h.clamp(min=0)), down.add_(h.clamp(max=0))
-    none, high, low, whole = map(curve.at, (bias, up, down, total))
-    rise = (curve.secant(none, high) + curve.secant(low, whole)) / 2
-    fall = (curve.secant(none, low) + curve.secant(high, whole)) / 2
-    level = curve.secant(none, whole)
+        up.add_(h.clamp(min=0))
+        down.add_(h.clamp(max=0))
+    none, high, low, whole = map(curve.at, (bias, bias + up, bias + down, total))
+    rise, fall, level = (torch.empty_like(bias) for _ in range(3))
+    curve.mean([(none, high, 0.5), (low, whole, 0.5)], up, rise)
+    curve.mean([(none, low, 0.5), (high, whole, 0.5)], down, fall)
+    curve.mean([(none, whole, 1.0)], total - bias, level)
     for h, slope in zip(own, out, strict=True):
         sign = h.sign()
-        slope.copy_(fall.lerp(rise, sign.clamp(min=0)).lerp_(level, 1.0 - sign.abs_()))
+        torch.lerp(level, rise, sign.clamp(min=0), out=slope).lerp_(fall, sign.clamp_(max=0).neg_())
 
 
 _RULES = {"shapley": _shapley, "reveal": _reveal, "rescale": _rescale}

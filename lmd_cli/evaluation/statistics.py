@@ -96,15 +96,20 @@ def bootstrap(
     if not count:
         return Interval(math.nan, math.nan, math.nan)
     estimate = float(statistic(np.arange(count, dtype=np.int64)))
-    clusters = _clusters(range(count) if groups is None else groups)
-    draws = _cluster_draws(len(clusters), seed, resamples)
+    clusters = clusters_of(range(count) if groups is None else groups)
+    draws = cluster_draws(len(clusters), seed, resamples)
     resampled = [np.concatenate([clusters[i] for i in draw]) for draw in draws]
     estimates = np.array([statistic(indices) for indices in resampled], dtype=np.float64)
-    defined = estimates[~np.isnan(estimates)]
+    return percentile_interval(estimate, estimates, level)
+
+
+def percentile_interval(estimate: float, resampled: Array, level: float = 0.95) -> Interval:
+    """The interval of an estimate from those of the resamples, NaN where undefined."""
+    defined = resampled[~np.isnan(resampled)]
     if not defined.size:
-        return Interval(estimate, math.nan, math.nan, len(estimates))
+        return Interval(estimate, math.nan, math.nan, len(resampled))
     low, high = _percentile_interval(defined, level)
-    return Interval(estimate, float(low), float(high), len(estimates) - len(defined))
+    return Interval(estimate, float(low), float(high), len(resampled) - len(defined))
 
 
 def bootstrap_means(
@@ -119,16 +124,16 @@ def bootstrap_means(
     Returns:
         (2, k): lower and upper ends.
     """
-    clusters = _clusters(groups)
+    clusters = clusters_of(groups)
     sums = np.stack([values[rows].sum(0) for rows in clusters])  # (clusters, k)
     sizes = np.array([len(rows) for rows in clusters])
-    draws = _cluster_draws(len(clusters), seed, resamples)
+    draws = cluster_draws(len(clusters), seed, resamples)
     times = np.stack([np.bincount(draw, minlength=len(clusters)) for draw in draws])
     means = (times @ sums) / (times @ sizes)[:, None]  # (resamples, k); no cluster is empty
     return _percentile_interval(means, level)
 
 
-def _cluster_draws(clusters: int, seed: int, resamples: int) -> Indices:
+def cluster_draws(clusters: int, seed: int, resamples: int) -> Indices:
     """For each resample as many clusters as there are, with replacement."""
     return np.random.default_rng(seed).integers(0, clusters, (resamples, clusters))
 
@@ -140,7 +145,7 @@ def _percentile_interval(estimates: Array, level: float) -> Array:
     return ends
 
 
-def _clusters(groups: Sequence[object]) -> list[Indices]:
+def clusters_of(groups: Sequence[object]) -> list[Indices]:
     """The observations of each cluster, in order of first appearance."""
     members: dict[object, list[int]] = {}
     for index, group in enumerate(groups):

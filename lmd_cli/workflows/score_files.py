@@ -124,9 +124,9 @@ def write_results(
         for name, share in missed_by_steps(entries).items()
     ]
     files = [folder / name for name in (*tables, "run.json")]
-    best = verdict(scored)
-    notes += [best.sentence] if best is not None and not setting.built.random else []
-    return ScoreSummary(modalities, scored, seconds, usual, notes, files, best)
+    said = verdict(scored, seed=draw.seed, resamples=draw.resamples)
+    notes += [said.sentence] if said is not None and not setting.built.random else []
+    return ScoreSummary(modalities, scored, seconds, usual, notes, files, said)
 
 
 def _planted_note(entries: Sequence[Mapping[str, Any]]) -> str:

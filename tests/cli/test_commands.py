@@ -154,6 +154,24 @@ def test_check_passes_and_lists_every_rule(lmd: Lmd, tiny_config: Path):
         assert module in result.stdout
 
 
+def test_check_and_table_of_slopes_between_coalitions(lmd: Lmd, tiny_config: Path):
+    names = [f"identity-ratio-{rule}" for rule in ("shapley", "reveal", "rescale")]
+    given = ("-c", tiny_config, "--set", f"variants=[{', '.join(names)}]")
+    result = lmd("check", *given, "--output", "out")
+    assert result.exit_code == 0, result.output
+    checks = pd.read_csv("out/checks.csv").set_index("name")
+    for name in names:
+        for what in (f"{name}, float32", f"{name}, float64", f"eq. 14, {name}"):
+            assert checks.status[[row for row in checks.index if what in row]].eq("ok").all()
+            assert any(what in row for row in checks.index)
+    result = lmd("evaluate", *given, "--limit", 1, "--output", "run")
+    assert result.exit_code == 0, result.output
+    cells = pd.read_csv("run/metrics.csv")
+    assert set(cells.variant) == set(names)
+    assert cells.mse_mean[cells.expected == "keep"].max() == 0.0
+    assert all(name in result.stdout for name in names)
+
+
 def test_check_counts_missing_files_and_goes_on(lmd: Lmd, tiny_config: Path, own_root: Path):
     for path in sorted((own_root / "samples" / "CAM_BACK").iterdir())[:2]:
         path.unlink()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import json
 import math
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from lmd_cli.config.loading import load_config
 from lmd_cli.config.schema import RunConfig
 from lmd_cli.data import collate
 from lmd_cli.decomposition import decompose
+from lmd_cli.decomposition.variant import COALITION_RULES as RULES
 from lmd_cli.errors import DataError, ResultsError, RunError
 from lmd_cli.evaluation.metrics import mse, pcc
 from lmd_cli.evaluation.variants import VariantPredictions
@@ -41,7 +43,9 @@ def results(folder: Path) -> dict[str, bytes]:
     return {name: (folder / name).read_bytes() for name in names}
 
 
-def straightforward(config: RunConfig) -> list[tuple[object, ...]]:
+def straightforward(
+    config: RunConfig, samples: Sequence[int] | None = None
+) -> list[tuple[object, ...]]:
     """No schedule: for every sample and offset, encode both and decompose the whole of fuse."""
     dataset = build_dataset(config)
     network = build_network(config, torch.device("cpu")).network
@@ -53,7 +57,7 @@ def straightforward(config: RunConfig) -> list[tuple[object, ...]]:
             return network.encode(collate([dataset[index]]))
 
     rows: list[tuple[object, ...]] = []
-    for k in range(n):
+    for k in range(n) if samples is None else samples:
         for m in range(1, count + 1):
             other = (k + stride * m) % n
             for variant in config.variants:
@@ -110,6 +114,23 @@ def test_identity_and_uniform_have_the_same_error(tiny_config: Path, tmp_path: P
     for _, cell in metrics[metrics.expected == "change"].groupby(["perturbed", "target"]):
         assert set(cell.variant) == set(rules)
         assert cell.mse_mean.max() == pytest.approx(cell.mse_mean.min(), rel=1e-4)
+
+
+def test_slopes_between_coalitions_are_evaluated_as_any_other(
+    tiny_config: Path, tmp_path: Path
+) -> None:
+    """Every row by the straightforward way; checked by replay of the recorded linear program."""
+    rules = [f"{base}-{rule}" for base in ("identity-ratio", "uniform-identity") for rule in RULES]
+    config = load_config(str(tiny_config), [f"variants=[{', '.join(rules)}]"])
+    record = evaluate(config, tmp_path, limit=2).record
+    assert record["conservation_residual"] < 1e-4
+    assert record["replay_deviation"] < 1e-4
+    found = list(read_pairs(tmp_path / "pairs.csv").itertuples(index=False, name=None))
+    expected = {row[:6]: row[6:] for row in straightforward(config, (0, 1))}
+    assert {row[3] for row in found} == set(rules)
+    for row in found:
+        assert row[6] == pytest.approx(expected[row[:6]][0], abs=1e-5)
+        assert row[7] == pytest.approx(expected[row[:6]][1], rel=1e-4, abs=1e-12)
 
 
 @pytest.mark.parametrize("sensors", ["camera, lidar", "camera, radar, lidar"])

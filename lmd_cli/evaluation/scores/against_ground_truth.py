@@ -14,7 +14,8 @@ Intervals resample whole objects, since one object is seen in many samples.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -66,12 +67,16 @@ class Score:
         modality: whose; empty where it is nobody's.
         interval: the estimate and its bootstrap interval; NaN where it does not exist.
         vehicles: how many vehicles it is made of.
+        statistic: the estimate of some of them, by their indices.
+        objects: which object each of them is.
     """
 
     name: str
     modality: str
     interval: Interval
     vehicles: int
+    statistic: Callable[[Indices], float] = field(repr=False, compare=False)
+    objects: Sequence[str] = field(repr=False, compare=False)
 
 
 def ground_truth_scores(
@@ -87,55 +92,48 @@ def ground_truth_scores(
     With two modalities d_1 = -d_2, and one AUROC says all: it is given for the first.
     """
 
-    def interval(chosen: Sequence[Vehicle], statistic: Callable[[Indices], float]) -> Interval:
-        groups = [v.instance for v in chosen]
-        return bootstrap(
-            statistic, len(chosen), seed=seed, resamples=resamples, level=level, groups=groups
-        )
-
+    how: dict[str, Any] = {"seed": seed, "resamples": resamples, "level": level}
     scores: list[Score] = []
     single = [v for v in vehicles if sum(map(v.sees, modalities)) == 1]
     detected = [v for v in single if v.detected]
     for name, chosen in (("auroc_all", single), ("auroc_detected", detected)):
-        how = {"seed": seed, "resamples": resamples}
-        scores += separated(name, chosen, modalities, **how, level=level)
+        scores += separated(name, chosen, modalities, **how)
     for modality in modalities:
         statistic = _correlation_of(vehicles, modality)
-        scores.append(
-            Score("rank_correlation", modality, interval(vehicles, statistic), len(vehicles))
-        )
+        scores.append(_score("rank_correlation", modality, vehicles, statistic, **how))
     some = [v for v in vehicles if any(v.parts.values())]
     shares = bias_shares(some)
-    mean = interval(some, lambda chosen: float(shares[chosen].mean()))
-    return [*scores, Score("bias_share", "", mean, len(some))]
+    mean = _score("bias_share", "", some, lambda chosen: float(shares[chosen].mean()), **how)
+    return [*scores, mean]
 
 
 def separated(
-    name: str,
-    vehicles: Sequence[Vehicle],
-    modalities: Sequence[str],
-    *,
-    seed: int,
-    resamples: int,
-    level: float = 0.95,
+    name: str, vehicles: Sequence[Vehicle], modalities: Sequence[str], **how: Any
 ) -> list[Score]:
     """How well d_m tells each modality's own vehicles from the others' (AUROC).
 
     With two modalities d_1 = -d_2, and one AUROC says all: it is given for the first.
+
+    Args:
+        how: the resampling's ``seed``, ``resamples`` and ``level``.
     """
-    groups = [v.instance for v in vehicles]
-    made = []
-    for modality in modalities if len(modalities) > 2 else modalities[:1]:
-        statistic = _auroc_of(vehicles, modality, modalities)
-        interval = bootstrap(
-            *(statistic, len(vehicles)),
-            seed=seed,
-            resamples=resamples,
-            level=level,
-            groups=groups,
-        )
-        made.append(Score(name, modality, interval, len(vehicles)))
-    return made
+    return [
+        _score(name, modality, vehicles, _auroc_of(vehicles, modality, modalities), **how)
+        for modality in (modalities if len(modalities) > 2 else modalities[:1])
+    ]
+
+
+def _score(
+    name: str,
+    modality: str,
+    vehicles: Sequence[Vehicle],
+    statistic: Callable[[Indices], float],
+    **how: Any,
+) -> Score:
+    """With its interval, over whole objects."""
+    objects = [v.instance for v in vehicles]
+    interval = bootstrap(statistic, len(vehicles), groups=objects, **how)
+    return Score(name, modality, interval, len(vehicles), statistic, objects)
 
 
 def separation(vehicle: Vehicle, modality: str, modalities: Sequence[str]) -> float:

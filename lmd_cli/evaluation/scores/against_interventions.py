@@ -45,7 +45,7 @@ class Resampling:
         groups = [v.instance for v in vehicles]
         options = {"seed": self.seed, "resamples": self.resamples}
         interval = bootstrap(statistic, len(vehicles), **options, level=self.level, groups=groups)
-        return Score(name, modality, interval, len(vehicles))
+        return Score(name, modality, interval, len(vehicles), statistic, groups)
 
 
 def seen_by_all(effects: Effects) -> bool:

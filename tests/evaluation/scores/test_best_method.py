@@ -1,47 +1,100 @@
-"""Which method to trust: by hand-made scores."""
+"""Which method to trust: by hand-made scores of methods on the same objects."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
 
 from lmd_cli.evaluation.scores.against_ground_truth import Score
 from lmd_cli.evaluation.scores.best_method import verdict
-from lmd_cli.evaluation.statistics import Interval
+from lmd_cli.evaluation.statistics import bootstrap
+
+OBJECTS = [str(i // 3) for i in range(120)]  # each is seen three times
+NOISE = np.random.default_rng(0).normal(size=120).cumsum() / 10.0
 
 
-def scores(auroc: float, rank: float, wide: float) -> list[Score]:
-    def interval(x: float) -> Interval:
-        return Interval(x, x - wide, x + wide, 0)
+def scores(
+    auroc: Sequence[float] | np.ndarray,
+    rank: Sequence[float] | np.ndarray,
+    objects: Sequence[str] = OBJECTS,
+) -> list[Score]:
+    """Means over the observations stand for AUROC and rank correlation."""
+
+    def score(name: str, modality: str, values: Sequence[float] | np.ndarray) -> Score:
+        given = np.asarray(values, dtype=np.float64)
+
+        def mean(rows: np.ndarray) -> float:
+            return float(given[rows].mean())
+
+        interval = bootstrap(mean, len(given), seed=0, resamples=200, groups=objects)
+        return Score(name, modality, interval, len(given), mean, objects)
 
     return [
-        Score("auroc_all", "camera", interval(auroc), 9),
-        Score("rank_correlation", "camera", interval(rank), 9),
-        Score("rank_correlation", "radar", interval(math.nan), 9),
-        Score("bias_share", "", interval(0.1), 9),
+        score("auroc_all", "camera", auroc),
+        score("rank_correlation", "camera", rank),
+        score("rank_correlation", "radar", np.full(len(objects), math.nan)),
+        score("bias_share", "", np.full(len(objects), 0.1)),
     ]
 
 
+def level(value: float, *, noise: np.ndarray = NOISE) -> np.ndarray:
+    return value + noise - noise.mean()
+
+
 def test_best_level_and_avoided() -> None:
+    """All share what is hard about an object, so that the paired interval excludes a method whose
+    own interval is well within the best's; another's noise of its own hides as large a gap."""
+    other = np.random.default_rng(1).normal(size=120).cumsum() / 10.0
     found = verdict(
         {
-            "poor": scores(0.5, 0.0, 0.01),
-            "best": scores(0.9, 0.8, 0.05),
-            "near": scores(0.88, 0.78, 0.05),
-            "uncertain": scores(0.8, 0.6, 0.2),
-            "unknown": scores(math.nan, math.nan, 0.1),
-        }
+            "poor": scores(level(-5.0), level(-5.0)),
+            "best": scores(level(0.9), level(0.8)),
+            "close behind": scores(level(0.86), level(0.76)),
+            "level": scores(level(0.86, noise=other), level(0.76, noise=other)),
+            "unknown": scores([math.nan] * 120, [math.nan] * 120),
+        },
+        resamples=200,
     )
     assert found is not None
-    assert (found.best, found.level, found.avoid) == ("best", ["near"], ["poor"])
-    assert math.isclose(found.quality["best"], (0.9 + 0.9) / 2)
+    assert (found.best, found.level, found.avoid) == ("best", ["level"], ["poor"])
+    assert list(found.behind) == ["close behind", "level", "poor"]
+    assert math.isclose(found.quality["best"].estimate, (0.9 + 0.9) / 2)
+    gap, wide = found.behind["close behind"], found.behind["level"]
+    for number in (gap.estimate, gap.low, gap.high):
+        assert math.isclose(number, (0.04 + 0.02) / 2)
+    assert math.isclose(wide.estimate, 0.03)
+    assert wide.low < 0.0 < wide.high
+    assert found.quality["close behind"].high > found.quality["best"].low  # marginal ones overlap
     assert found.sentence == (
         "Trust best on this network (0.900, the mean of AUROC and rank correlation, chance 0.5); "
-        "its interval does not exclude near; avoid poor, whose intervals end below it."
+        "the paired interval does not exclude level; avoid poor, whose intervals end below its own."
     )
+
+
+def test_a_paired_interval_is_the_bootstrap_of_the_difference() -> None:
+    other = np.random.default_rng(2).normal(size=120)
+    found = verdict({"a": scores(NOISE, NOISE), "b": scores(other, other)}, seed=5, resamples=300)
+    assert found is not None
+    (behind,) = found.behind.values()
+    difference = (NOISE - other) * (1.0 if found.best == "a" else -1.0) * 0.75
+    wanted = bootstrap(
+        lambda rows: float(difference[rows].mean()), 120, seed=5, resamples=300, groups=OBJECTS
+    )
+    for name in ("estimate", "low", "high"):
+        assert math.isclose(getattr(behind, name), getattr(wanted, name), abs_tol=1e-12)
+
+
+def test_methods_of_different_objects_cannot_be_paired() -> None:
+    fewer = scores(NOISE[:60], NOISE[:60], OBJECTS[:60])
+    with pytest.raises(ValueError, match="auroc_all of two methods is not of the same objects"):
+        verdict({"all": scores(NOISE, NOISE), "some": fewer})
 
 
 def test_without_a_choice_there_is_nothing_to_say() -> None:
     assert verdict({}) is None
-    assert verdict({"one": scores(0.9, 0.5, 0.1)}) is None
-    nothing = [Score("bias_share", "", Interval(0.1, 0.0, 0.2, 0), 3)]
-    assert verdict({"one": nothing, "other": nothing}) is None
+    assert verdict({"one": scores(NOISE, NOISE)}) is None
+    (*_, nothing) = scores(NOISE, NOISE)
+    assert verdict({"one": [nothing], "other": [nothing]}) is None
