@@ -6,6 +6,7 @@ from typing import Annotated
 
 import typer
 
+import lmd_cli
 from lmd_cli.cli import (
     check,
     convert,
@@ -53,13 +54,7 @@ for module in (
 
 def _version(requested: bool) -> None:
     if requested:
-        from importlib.metadata import PackageNotFoundError, version
-
-        try:
-            number = version("lmd-cli")
-        except PackageNotFoundError:
-            number = "(run from a checkout that is not installed)"
-        typer.echo(f"lmd-cli {number}")
+        typer.echo(f"lmd-cli {lmd_cli.__version__}")
         raise typer.Exit()
 
 
