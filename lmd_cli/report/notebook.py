@@ -122,7 +122,11 @@ def _known(style: Style) -> Style:
 
 
 def _title(result: Parts) -> str:
-    return f"rules {result.variant}" if isinstance(result, Decomposition) else "Prediction and its parts"
+    return (
+        f"rules {result.variant}"
+        if isinstance(result, Decomposition)
+        else "Prediction and its parts"
+    )
 
 
 def _tensors(result: Parts) -> Iterator[tuple[str, DecomposedTensor]]:
