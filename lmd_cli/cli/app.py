@@ -11,6 +11,7 @@ from lmd_cli.cli import (
     check,
     convert,
     decompose,
+    demo,
     detect,
     evaluate,
     gradcam,
@@ -35,6 +36,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for module in (
+    demo,
     evaluate,
     table,
     score,
