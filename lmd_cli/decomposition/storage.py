@@ -9,7 +9,6 @@ from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import torch
 from torch import Tensor
@@ -48,9 +47,10 @@ def load(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> De
         OSError: it cannot be read.
     """
     expected = f"expected a file that Decomposition.save wrote ({FORMAT})"
+    data = io.BytesIO(Path(path).read_bytes())
     try:
-        state = torch.load(path, map_location=device, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, BadZipFile) as error:
+        state = torch.load(data, map_location=device, weights_only=True)
+    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise InputError(f"{path} cannot be read: {reason}; {expected}") from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:

@@ -121,6 +121,8 @@ def _column(values: Any, kind: str) -> Any:
     if kind == "str":
         return values.map(lambda v: read_text(str(v))).astype(DTYPES[kind])
     numbers = pd.to_numeric(values.replace("", None))
+    if kind == "bool" and not numbers.dropna().isin((0, 1)).all():
+        raise ValueError("neither 0 nor 1")
     return (
         numbers.astype("Int64").astype(DTYPES[kind])
         if kind == "bool"

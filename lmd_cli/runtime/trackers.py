@@ -84,7 +84,7 @@ class WeightsAndBiases:
         self._image, self._table = wandb.Image, wandb.Table
 
     def scalars(self, values: Mapping[str, float], step: int = 0) -> None:
-        self._run.log(dict(values), step=step)
+        self._run.log(dict(values), step=step, commit=True)
 
     def figure(self, name: str, png: bytes) -> None:
         self._run.log({name: self._image(_image(png))})
