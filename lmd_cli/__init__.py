@@ -1,7 +1,8 @@
 """Layer-Wise Modality Decomposition: which sensor carried this prediction?
 
 ``lmd_cli.decompose`` splits what any function of several modalities returns; ``lmd`` on the
-command line does it for fusion networks on nuScenes. Both are imported when first used.
+command line does it for fusion networks on nuScenes. Everything is imported when first used: torch
+takes seconds to import, and ``lmd --help`` needs none of it.
 """
 
 from __future__ import annotations
@@ -18,20 +19,42 @@ if TYPE_CHECKING:
         explain_coverage,
         register_rule,
     )
+    from lmd_cli.decomposition.storage import load
+    from lmd_cli.results.frames import load_run
+    from lmd_cli.workflows.decompose import decompose_sample as sample
+    from lmd_cli.workflows.in_memory import Evaluation, TrainingCallback, evaluate
 
+__version__ = "0.1.0"
 __all__ = [
     "Decomposition",
+    "Evaluation",
     "RunConfig",
+    "TrainingCallback",
     "Variant",
     "decompose",
+    "evaluate",
     "explain_coverage",
+    "load",
     "load_config",
+    "load_run",
     "register_rule",
+    "sample",
 ]
+#: Where names are that are not in ``decomposition``, and what they are called there.
+_HOMES = {
+    "Evaluation": "workflows.in_memory:Evaluation",
+    "RunConfig": "config.schema:RunConfig",
+    "TrainingCallback": "workflows.in_memory:TrainingCallback",
+    "evaluate": "workflows.in_memory:evaluate",
+    "load": "decomposition.storage:load",
+    "load_config": "config.loading:load_config",
+    "load_run": "results.frames:load_run",
+    "sample": "workflows.decompose:decompose_sample",
+}
 
 
 def __getattr__(name: str) -> Any:
-    """Late: torch takes seconds to import, and ``lmd --help`` needs none of it."""
+    """The interface, late."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
@@ -39,6 +62,14 @@ def __getattr__(name: str) -> Any:
     from lmd_cli.supported import require_supported
 
     require_supported()
-    homes = {"RunConfig": "config.schema", "load_config": "config.loading"}
-    home = homes.get(name, "decomposition")
-    return getattr(import_module(f"{__name__}.{home}"), name)
+    home, _, own = _HOMES.get(name, f"decomposition:{name}").partition(":")
+    found = getattr(import_module(f"{__name__}.{home}"), own)
+    if not home.startswith("config."):  # which needs no torch
+        from lmd_cli.decomposition.presentation import present_with
+
+        present_with(lambda: import_module(f"{__name__}.report.notebook"))
+    return found
+
+
+def __dir__() -> list[str]:
+    return sorted([*__all__, "__version__"])

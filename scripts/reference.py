@@ -4,7 +4,8 @@ rule.
     python scripts/reference.py            # rewrite the generated blocks of the pages
     python scripts/reference.py --check    # end with 1 if one is not what the code says
 
-A block stands between ``<!-- command: evaluate -->`` (or ``api:``, ``rules``) and ``<!-- end -->``.
+A block stands between ``<!-- command: evaluate -->`` (or ``api:``, ``columns:``, ``rules``) and
+``<!-- end -->``.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from typer.models import ArgumentInfo, OptionInfo
 
 PACKAGE = Path(__file__).parents[1] / "lmd_cli"
 PAGES = (PACKAGE / "docs" / "reference.md", PACKAGE / "docs" / "mathematics.md")
-BLOCK = re.compile(r"<!-- (command|api|rules)(?:: (\S+))? -->\n(.*?)<!-- end -->", re.DOTALL)
+KINDS = "command|api|rules|columns"
+BLOCK = re.compile(rf"<!-- ({KINDS})(?:: (\S+))? -->\n(.*?)<!-- end -->", re.DOTALL)
 WIDTH = 100
 
 
@@ -33,6 +35,7 @@ def rendered(text: str) -> str:
         "command": command_block,
         "api": api_block,
         "rules": lambda _: rules_block(),
+        "columns": columns_block,
     }
 
     def fill(match: re.Match[str]) -> str:
@@ -222,6 +225,17 @@ def rules_block() -> str:
         for (module, kind, equation), names in rule_groups().items()
     ]
     return _table(("file", "kind", "equation, or why not", "operators"), rows)
+
+
+def columns_block(name: str) -> str:
+    """The columns of one of a run's tables."""
+    from lmd_cli.results.columns import TABLES
+
+    spec = TABLES[name]
+    patterns = {f"{begin}NAME": entry for begin, entry in spec.patterns.items()}
+    rows = [(f"`{n}`", kind, text) for n, (kind, text) in (spec.columns | patterns).items()]
+    head = f'`run["{name}"]`: `{spec.file}`, written by `{spec.made_by}`.\n\n'
+    return head + _table(("column", "type", "means"), rows)
 
 
 def _table(header: tuple[str, ...], rows: Sequence[tuple[str, ...]]) -> str:

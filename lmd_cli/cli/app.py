@@ -6,10 +6,12 @@ from typing import Annotated
 
 import typer
 
+import lmd_cli
 from lmd_cli.cli import (
     check,
     convert,
     decompose,
+    demo,
     detect,
     evaluate,
     gradcam,
@@ -34,6 +36,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 for module in (
+    demo,
     evaluate,
     table,
     score,
@@ -53,13 +56,7 @@ for module in (
 
 def _version(requested: bool) -> None:
     if requested:
-        from importlib.metadata import PackageNotFoundError, version
-
-        try:
-            number = version("lmd-cli")
-        except PackageNotFoundError:
-            number = "(run from a checkout that is not installed)"
-        typer.echo(f"lmd-cli {number}")
+        typer.echo(f"lmd-cli {lmd_cli.__version__}")
         raise typer.Exit()
 
 

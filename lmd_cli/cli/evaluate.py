@@ -69,6 +69,7 @@ def command(
         OnError, typer.Option(help="At a sample that cannot be read.")
     ] = OnError.STOP,
     workers: options.Workers = None,
+    log: options.Log = None,
     debug: options.Debug = False,
 ) -> None:
     """Replace each sensor by another sample's: which parts change, and which keep still?
@@ -78,6 +79,7 @@ def command(
     """
     from lmd_cli.runtime.ranks import launched
 
+    trackers = options.require_trackers(log)
     run = given.load(precision=precision, memory=memory, workers=workers)
     folder = output or Path("results") / run.name
     shared: Shared = {
@@ -91,6 +93,10 @@ def command(
             _contribute(run, folder, rank, shared, debug)
             return
         summary = _evaluate(run, folder, limit, resume, overwrite, rank, shared)
+    if trackers:
+        from lmd_cli.workflows.track import track_run
+
+        track_run(trackers, folder, run)
     _show(summary, ["report", folder, *given.report_arguments(run)])
 
 

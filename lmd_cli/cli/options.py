@@ -63,6 +63,20 @@ Methods = Annotated[
         "--method", metavar="NAME", help="A method of attribution; repeatable (default: all)."
     ),
 ]
+
+
+class TrackerName(str, Enum):
+    """Experiment trackers."""
+
+    TENSORBOARD = "tensorboard"
+    WANDB = "wandb"
+    MLFLOW = "mlflow"
+
+
+Log = Annotated[
+    list[TrackerName] | None,
+    typer.Option("--log", help="Also write scalars, figures and tables there; repeatable."),
+]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Start again over results that are there.")
 ]
@@ -75,6 +89,21 @@ class Form(str, Enum):
     PNG = "png"
     SVG = "svg"
     PDF = "pdf"
+
+
+def require_trackers(log: list[TrackerName] | None) -> list[str]:
+    """Their names, once it is known that each could be opened; done before a long run.
+
+    Raises:
+        ConfigError: one is not installed.
+    """
+    kinds = list(dict.fromkeys(kind.value for kind in log or ()))
+    if kinds:
+        from lmd_cli.runtime.trackers import require_tracker
+
+        for kind in kinds:
+            require_tracker(kind)
+    return kinds
 
 
 @dataclass(frozen=True)

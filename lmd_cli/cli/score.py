@@ -55,6 +55,7 @@ def command(
         typer.Option(min=0.0, max=10.0, metavar="M", help="Interventions: metres around a box."),
     ] = 0.5,
     overwrite: options.Overwrite = False,
+    log: options.Log = None,
     debug: options.Debug = False,
 ) -> None:
     """Score methods of attribution against what each sensor could see, or what it carries.
@@ -66,6 +67,7 @@ def command(
     """
     from lmd_cli.cli import show
 
+    trackers = options.require_trackers(log)
     run = given.load()
     folder = output or Path("results") / run.name / "score"
     from lmd_cli.data import RemovalSettings
@@ -88,6 +90,11 @@ def command(
     finally:
         progress.close()
     picture = _picture(summary, folder)
+    if trackers:
+        from lmd_cli.workflows.track import track_files
+
+        short = [file for file in summary.files if file.name in ("score.csv", "times.csv")]
+        track_files(trackers, folder, run, [*short, picture])
     from lmd_cli.report.figures.scores import score_table
 
     header, rows = score_table(summary.scores, summary.seconds, summary.plain_seconds)

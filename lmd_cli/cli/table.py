@@ -30,7 +30,7 @@ def command(
 ) -> None:
     """Make a table of the paper for your model and data, or all that apply to it.
 
-    Writes CSV, Markdown and LaTeX, the paper's own figures beside them, to
+    Writes CSV, Markdown and LaTeX, the paper's own figures alone and beside yours in one table, to
     results/<config name>/table<NUMBER>, or .../tables.
     """
     from lmd_cli.cli import show

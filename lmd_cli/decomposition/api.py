@@ -157,10 +157,17 @@ def trace(
 def _result(
     session: Session, tree: Any, layers: Mapping[str, Parts] | None = None, merged: bool = True
 ) -> Decomposition:
-    program = session.program
+    program, variant = session.program, session.base_variant.name
     session.close()
     return Decomposition(
-        tree, session.layout.outer, layers or {}, session.records, session.coverage, program, merged
+        tree,
+        session.layout.outer,
+        layers or {},
+        session.records,
+        session.coverage,
+        program,
+        merged,
+        variant,
     )
 
 

@@ -4,16 +4,19 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from copy import copy
+from os import PathLike
+from pathlib import Path
 from typing import Any, TypeAlias, TypeVar
 
 import torch
 from torch import Tensor
 
 from lmd_cli.decomposition.errors import DecompositionError
-from lmd_cli.decomposition.layout import Layout
+from lmd_cli.decomposition.layout import BIAS, INTERACTION, Layout
 from lmd_cli.decomposition.linearised.program import Program
 from lmd_cli.decomposition.memory import Rows
-from lmd_cli.decomposition.pytrees import leaves, map_leaves
+from lmd_cli.decomposition.presentation import Presented, presentation
+from lmd_cli.decomposition.pytrees import leaves, map_leaves, named_leaves
 from lmd_cli.decomposition.registry import RuleInfo
 from lmd_cli.decomposition.tracing.audit import OperationRecord, clean_stack, residual_tensor
 
@@ -61,12 +64,13 @@ def decomposed_leaves(tree: Any) -> list[DecomposedTensor]:
     return [leaf for leaf in leaves(tree) if isinstance(leaf, DecomposedTensor)]
 
 
-class Parts:
+class Parts(Presented):
     """An output, or a layer's, split into parts; mirrors the output's structure.
 
     Indexing (``result["segmentation"]``) narrows to a sub-structure.
 
     Attributes:
+        tree: the output's structure, with a :class:`DecomposedTensor` wherever there are parts.
         total: what the plain function returns, bit for bit.
         parts: for each modality, its part of every tensor, in the same structure.
         bias: the bias part in the same structure; holds the interaction if it is reported there.
@@ -79,11 +83,11 @@ class Parts:
     """
 
     def __init__(self, tree: Any, layout: Layout, merged: bool = True):
-        self._tree, self.layout, self.merged = tree, layout, merged
+        self.tree, self.layout, self.merged = tree, layout, merged
 
     @property
     def total(self) -> Any:
-        return map_leaves(lambda v: v.total if isinstance(v, DecomposedTensor) else v, self._tree)
+        return map_leaves(lambda v: v.total if isinstance(v, DecomposedTensor) else v, self.tree)
 
     @property
     def parts(self) -> Mapping[str, Any]:
@@ -103,7 +107,7 @@ class Parts:
     @property
     def has_bias(self) -> bool:
         """Whether anything, zeros included, has been added to the bias part or the interaction."""
-        rows = {row for x in decomposed_leaves(self._tree) for row in x.rows}
+        rows = {row for x in decomposed_leaves(self.tree) for row in x.rows}
         return not rows.isdisjoint((self.layout.bias, self.layout.interaction))
 
     @property
@@ -124,27 +128,63 @@ class Parts:
     @property
     def residual_tensor(self) -> Tensor:
         """:attr:`residual` as a tensor, which a GPU need not wait for."""
-        carrying = decomposed_leaves(self._tree)
+        carrying = decomposed_leaves(self.tree)
         stacks = [clean_stack(x.parts, x.rows, self.layout) for x in carrying]
         each = [residual_tensor(x.total, s) for x, s in zip(carrying, stacks, strict=True)]
         return torch.stack(each).max() if each else torch.zeros(())
 
+    @property
+    def named(self) -> dict[str, Any]:
+        """Every part of the sum by name: the modalities', ``bias``, and ``interaction`` where it is
+        reported there."""
+        alone = {} if self.merged else {INTERACTION: self.interaction}
+        return {**self.parts, BIAS: self.bias, **alone}
+
+    def shares(self) -> dict[str, float]:
+        """Each part's L2 norm, over all tensors, over the sum of the norms; they add up to 1 (0
+        where all is zero)."""
+        norms = {name: _norm(tree) for name, tree in self.named.items()}
+        scale = sum(norms.values()) or 1.0
+        return {name: norm / scale for name, norm in norms.items()}
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values: ``total``, ``parts`` by name (bias included), ``residual``, ``shares``;
+        tensors in the output's structure, on the device where they are."""
+        return {
+            "total": self.total,
+            "parts": self.named,
+            "residual": self.residual,
+            "shares": self.shares(),
+        }
+
+    def __repr__(self) -> str:
+        shares = (f"  {name:<12}{share:7.1%}" for name, share in self.shares().items())
+        return "\n".join([f"{type(self).__name__} of {self._shapes()}", *shares, self._ending()])
+
+    def _shapes(self) -> str:
+        """``(1, 1, 200, 200)``; of several tensors each with its place."""
+        named = [(n, leaf.total) for n, leaf in named_leaves(self.tree) if _carries(leaf)]
+        return ", ".join(f"{name} {tuple(t.shape)}".strip() for name, t in named)
+
+    def _ending(self) -> str:
+        return f"  residual {self.residual:.1e}"
+
     def to(self: P, device: Device) -> P:
         """All tensors on another device."""
         moved = copy(self)
-        moved._tree = map_tensors(lambda t: t.to(device), self._tree)
+        moved.tree = map_tensors(lambda t: t.to(device), self.tree)
         return moved
 
     def __getitem__(self, key: Any) -> Parts:
-        if isinstance(self._tree, (Tensor, DecomposedTensor)):
+        if isinstance(self.tree, (Tensor, DecomposedTensor)):
             raise TypeError("the output is one tensor: index .total, .bias or .parts[name] instead")
-        return Parts(self._tree[key], self.layout, self.merged)
+        return Parts(self.tree[key], self.layout, self.merged)
 
     def __iter__(self) -> Iterator[Any]:
         """The keys of a dict; the elements of a list or tuple, each with its parts."""
-        if isinstance(self._tree, Mapping):
-            return iter(self._tree)
-        return (self[index] for index in range(len(self._tree)))
+        if isinstance(self.tree, Mapping):
+            return iter(self.tree)
+        return (self[index] for index in range(len(self.tree)))
 
     def _sum(self, row: int, *more: int) -> Any:
         """A part of every tensor, or the sum of several; a plain tensor is bias."""
@@ -154,7 +194,7 @@ class Parts:
                 return t if row == self.layout.bias else torch.zeros_like(t)
             return sum((t.row(other) for other in more if other in t.rows), t.row(row))
 
-        return map_tensors(pick, self._tree)
+        return map_tensors(pick, self.tree)
 
 
 class Decomposition(Parts):
@@ -167,6 +207,7 @@ class Decomposition(Parts):
         coverage: kind and equation by (module, function) for everything that met parts.
         program: the linearised maps, ``None`` unless asked for (see :mod:`.linearised`); pickling
             leaves them out.
+        variant: name of the rules.
     """
 
     def __init__(
@@ -178,16 +219,55 @@ class Decomposition(Parts):
         coverage: Mapping[tuple[str, str], RuleInfo],
         program: Program | None,
         merged: bool = True,
+        variant: str = "",
     ):
         super().__init__(tree, layout, merged)
         self.layers, self.operations = layers, operations
-        self.coverage, self.program = coverage, program
+        self.coverage, self.program, self.variant = coverage, program, variant
 
     def to(self, device: Device) -> Decomposition:
         """All tensors on another device; the program stays where it was recorded."""
         moved = super().to(device)
         moved.layers = {name: layer.to(device) for name, layer in self.layers.items()}
         return moved
+
+    def to_dict(self) -> dict[str, Any]:
+        """As :meth:`Parts.to_dict`, and ``variant`` and ``layers``: the same of each layer."""
+        layers = {name: layer.to_dict() for name, layer in self.layers.items()}
+        return {"variant": self.variant, **super().to_dict(), "layers": layers}
+
+    def layers_frame(self) -> Any:
+        """A pandas frame of the layers asked for, in order of execution, one row each.
+
+        Columns: ``layer``; ``shape`` of its output; ``residual``; ``share_NAME``, each part's share
+        (:meth:`shares`).
+        """
+        return presentation().layers_frame(self)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Writes the result, without its program, to a file for :func:`lmd_cli.load`.
+
+        Raises:
+            InputError: an output that is not made of tensors, dicts, lists and tuples.
+            OSError: it cannot be written; a file that was there is left as it was.
+        """
+        from lmd_cli.decomposition.storage import write  # which needs the classes here
+
+        write(self, Path(path))
+
+    def _ending(self) -> str:
+        layers = f", layers kept: {len(self.layers)}" if self.layers else ""
+        return f"{super()._ending()}, rules {self.variant}{layers}"
+
+
+def _carries(leaf: Any) -> bool:
+    return isinstance(leaf, (Tensor, DecomposedTensor))
+
+
+def _norm(tree: Any) -> float:
+    """L2 norm over all tensors."""
+    norms = [torch.linalg.vector_norm(t.detach().double()) for t in leaves(tree) if _carries(t)]
+    return float(torch.stack([n.cpu() for n in norms]).norm()) if norms else 0.0
 
 
 def kept_program(decomposition: Decomposition) -> Program:

@@ -14,11 +14,13 @@ from lmd_cli.config.schema import CRNConfig, CustomModelConfig, RunConfig
 from lmd_cli.data import Sample
 from lmd_cli.data.boxes import Box3D
 from lmd_cli.decomposition import Decomposition
+from lmd_cli.decomposition.presentation import Presented
+from lmd_cli.errors import ContractError
 from lmd_cli.evaluation.ground.detection import Criterion, criterion_of
 
 
 @dataclass(frozen=True, eq=False)
-class SampleDecomposition:
+class SampleDecomposition(Presented):
     """One sample's prediction and its parts.
 
     Attributes:
@@ -72,9 +74,56 @@ class SampleDecomposition:
         """max |total - sum of parts| / max |total| of the output."""
         return self.result.residual
 
+    def shares(self) -> dict[str, float]:
+        """Each part's L2 norm over the sum of the norms, of what ``parts`` shows."""
+        norms = {name: float(part.double().norm()) for name, part in self.parts.items()}
+        scale = sum(norms.values()) or 1.0
+        return {name: norm / scale for name, norm in norms.items()}
+
+    def __repr__(self) -> str:
+        shares = ", ".join(f"{name} {share:.1%}" for name, share in self.shares().items())
+        return (
+            f"sample {self.sample.token} of {self.sample.scene}, rules {self.variant}: {shares}; "
+            f"residual {self.residual:.1e}"
+        )
+
 
 def truth_name(config: RunConfig) -> str:
     """Which of a sample's maps shows what the output looks for."""
     if isinstance(config.model, CRNConfig):
         return "cars" if config.model.output.endswith(".car") else "vehicles"
     return "segmentation"
+
+
+def shown(output: Tensor, channel: int, name: str) -> Tensor:
+    """One sample's output, or a part of it, as it is drawn.
+
+    Args:
+        output: (1, C, H, W), (1, C, D, H, W), (1, C), (1, N, C), or (1,).
+        channel: which of the C; a vector (1, C) is shown whole.
+        name: of the output, for messages.
+
+    Returns:
+        a map (H, W), of a volume its middle slice; or numbers (C,) or (N,). Parts that sum to the
+        output before do so afterwards, for it only selects.
+
+    Raises:
+        ContractError: no such channel, a batch of several, or another shape.
+    """
+    shape = tuple(output.shape)
+    if output.ndim == 0 or output.ndim > 5 or shape[0] != 1:
+        raise ContractError(
+            f"output {name} has the shape {shape}; expected (1, C), (1, N, C), (1, C, H, W) or "
+            "(1, C, D, H, W), with a batch of 1 first"
+        )
+    one = output[0]
+    if one.ndim < 2:
+        return one.reshape(-1)
+    axis = 1 if one.ndim == 2 else 0
+    if channel >= one.shape[axis]:
+        raise ContractError(
+            f"model.channel is {channel}; output {name} of shape {shape} has the channels 0 to "
+            f"{one.shape[axis] - 1}"
+        )
+    picked = one.select(axis, channel)  # (N,), (H, W) or (D, H, W)
+    return picked[picked.shape[0] // 2] if picked.ndim == 3 else picked

@@ -18,11 +18,12 @@ from lmd_cli.decomposition.layout import BIAS, INTERACTION
 from lmd_cli.errors import ConfigError
 from lmd_cli.evaluation.decomposed_sample import SampleDecomposition
 from lmd_cli.report.figures.axes import Format
-from lmd_cli.report.figures.bev import decomposition_figure, grid_figure
+from lmd_cli.report.figures.bev import grid_figure
 from lmd_cli.report.figures.generic import generic_figure, view_of
 from lmd_cli.report.figures.layers import layers_figure
 from lmd_cli.report.figures.scene import scene_of, title_of
 from lmd_cli.report.figures.styles import STYLES, Style
+from lmd_cli.report.notebook import drawing
 from lmd_cli.runtime.files import csv_lines, disk_errors, write_atomically
 from lmd_cli.runtime.progress import Progress
 from lmd_cli.workflows.ready import make_ready
@@ -117,7 +118,7 @@ def write_sample(
     }
     for form in pictures.forms:
         contents[f"layers.{form}"] = layers_figure(split.result.operations, title_of(split), form)
-    contents |= _figures("decomposition", pictures, _drawing(split))
+    contents |= _figures("decomposition", pictures, drawing(split))
     contents["decomposition.json"] = json.dumps(provenance(split), indent=2).encode() + b"\n"
     return _write(contents, folder)
 
@@ -135,12 +136,6 @@ def write_grid(
     else:
         draw = partial(generic_figure, [view_of(split) for split in splits])
     return _write(_figures("grid", pictures or Pictures(), draw), folder)
-
-
-def _drawing(split: SampleDecomposition) -> Callable[[Style, Format], bytes]:
-    if split.on_ground:
-        return partial(decomposition_figure, scene_of(split))
-    return partial(generic_figure, [view_of(split)])
 
 
 def _figures(
@@ -205,14 +200,14 @@ def provenance(split: SampleDecomposition) -> dict[str, Any]:
         "checkpoint_sha256": split.built.sha256,
         "random_weights": split.built.random,
         "residual": split.residual,
-        "shares": part_norm_shares(split),
+        "shares": split.shares(),
         "config": split.config.model_dump(mode="json"),
     }
 
 
 def summary(split: SampleDecomposition) -> list[str]:
     """What the command prints: sample, weights, conservation, shares."""
-    shares = part_norm_shares(split)
+    shares = split.shares()
     largest = max(record.residual for record in split.result.operations)
     return [
         f"sample {split.sample.token} of {split.sample.scene}, rules {split.variant}",
@@ -223,10 +218,3 @@ def summary(split: SampleDecomposition) -> list[str]:
         "shares of the prediction: "
         + ", ".join(f"{name} {share:.1%}" for name, share in shares.items()),
     ]
-
-
-def part_norm_shares(split: SampleDecomposition) -> dict[str, float]:
-    """Each part's L2 norm over the sum of the norms."""
-    norms = {name: float(part.double().norm()) for name, part in split.parts.items()}
-    scale = sum(norms.values()) or 1.0
-    return {name: norm / scale for name, norm in norms.items()}

@@ -17,7 +17,7 @@ from lmd_cli.assembly.forward import forward_up, fuse_function
 from lmd_cli.attribution.cam import ActivationMaps, activation_maps
 from lmd_cli.config.schema import CustomModelConfig, RunConfig
 from lmd_cli.errors import ConfigError
-from lmd_cli.evaluation.decomposed_sample import SampleDecomposition
+from lmd_cli.evaluation.decomposed_sample import SampleDecomposition, shown
 from lmd_cli.evaluation.ground.plane import Array, plane_of
 from lmd_cli.evaluation.ground.regions import pixels, rectangle, vehicle
 from lmd_cli.report.figures.axes import Format
@@ -26,7 +26,7 @@ from lmd_cli.report.figures.generic_cam import generic_picture
 from lmd_cli.report.figures.scene import scene_of
 from lmd_cli.runtime.files import disk_errors, write_atomically
 from lmd_cli.runtime.progress import Progress
-from lmd_cli.workflows.ready import encode, make_ready, shown
+from lmd_cli.workflows.ready import encode, make_ready
 
 Mask = NDArray[np.bool_]
 

@@ -11,6 +11,7 @@ from lmd_cli.config.schema import RunConfig
 from lmd_cli.errors import MethodError
 from lmd_cli.evaluation.comparisons import table_comparisons
 from lmd_cli.report.tables import costs
+from lmd_cli.report.tables.beside import beside
 from lmd_cli.report.tables.published import paper_tables
 from lmd_cli.report.tables.render import (
     WRITERS,
@@ -78,8 +79,8 @@ def reproduce(
     Args:
         config: data, network, protocol; its variants are not used.
         numbers: of the tables.
-        folder: ``run/`` holds the evaluation, beside it each table as CSV, Markdown and LaTeX, and
-            the paper's own figures.
+        folder: ``run/`` holds the evaluation, beside it each table as CSV, Markdown and LaTeX, the
+            paper's own figures, and both in one table (``tableN_beside``) where they share columns.
         strict: a table that does not apply is an error; else it is left out.
         limit, resume, overwrite, progress: as in ``evaluate``.
 
@@ -158,7 +159,7 @@ def _table(spec: TableSpec, config: RunConfig, run: RunSummary) -> Table:
 
 
 def _write_all(tables: dict[int, Table], folder: Path) -> list[Path]:
-    """Each table in every format, and the paper's own."""
+    """Each table in every format, the paper's own, and both in one."""
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     texts: dict[str, str] = {}
@@ -166,9 +167,12 @@ def _write_all(tables: dict[int, Table], folder: Path) -> list[Path]:
         papers = (
             paper_tables(TABLES[number]) if number in TABLES else costs.paper_cost_tables(number)
         )
+        both = beside(table, papers)
         for kind, write in WRITERS.items():
             texts[f"table{number}.{kind}"] = write(table)
             texts[f"table{number}_paper.{kind}"] = "\n".join(map(write, papers))
+            if both is not None:
+                texts[f"table{number}_beside.{kind}"] = write(both)
     for name, text in texts.items():
         write_atomically(folder / name, text.encode())
     return [folder / name for name in texts]

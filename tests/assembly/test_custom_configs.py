@@ -12,9 +12,9 @@ from lmd_cli.assembly.build import build_network
 from lmd_cli.assembly.forward import fuse_function
 from lmd_cli.decomposition import decompose, module_rules
 from lmd_cli.errors import ConfigError, ContractError
+from lmd_cli.evaluation.decomposed_sample import shown
 from lmd_cli.workflows.check import preflight
 from lmd_cli.workflows.inspect import inspect_network
-from lmd_cli.workflows.ready import shown
 from tests.support.custom_module import CPU, MODULE, refused
 
 

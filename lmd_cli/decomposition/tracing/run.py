@@ -96,6 +96,7 @@ class Run(Carriers):
         masked: whether totals may hold infinities (masked logits).
         on_layer: called as ``on_layer(name, module, output)`` after every module whose output
             carries parts.
+        base_variant: the linearisation rules where ``rules`` says nothing else.
         calls: the functions of torch that run, the innermost last.
         composing_recurrent: whether the single operations of a fused recurrent layer run.
         coverage, counts: by module and function, the rule that was met and how often.
@@ -116,6 +117,7 @@ class Run(Carriers):
     ):
         super().__init__(layout)
         self._variants = VariantByModule(variant, rules, root)
+        self.base_variant = self._variants.base
         self.program, self._grad = program, grad
         self.tracker, self.audit = ModuleTracker(root), audit
         self.on_layer: Callable[[str, nn.Module, Any], None] | None = None

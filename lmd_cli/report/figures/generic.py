@@ -28,7 +28,7 @@ TRUTH, PREDICTION = "ground truth", "prediction"
 
 @dataclass(frozen=True, eq=False)
 class View:
-    """One sample, as :func:`lmd_cli.workflows.ready.shown` picks it.
+    """One sample, as :func:`lmd_cli.evaluation.decomposed_sample.shown` picks it.
 
     Attributes:
         total: (H, W), or (N,).
