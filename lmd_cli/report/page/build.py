@@ -22,13 +22,13 @@ from lmd_cli.evaluation.ground.detection import criterion_of
 from lmd_cli.evaluation.metrics import LARGE_BIAS
 from lmd_cli.report.figures.styles import part_title
 from lmd_cli.report.page.figures import page_figures
-from lmd_cli.report.page.removal import changes_table, removal_tables
+from lmd_cli.report.page.removal import HOW, changes_table, removal_tables
 from lmd_cli.report.page.svg_charts import WIDTH, Bar, Group, bars, chart_width, layer_story, slot
 from lmd_cli.report.page.table_cells import PageTable, TableCell, cell, flat, page_table
-from lmd_cli.report.page.vehicle_charts import found_vehicles, objects_values
+from lmd_cli.report.page.vehicle_charts import detected_vehicles, objects_values
 from lmd_cli.report.page.viewer import viewer_data
 from lmd_cli.results.read_run import RunResults, sequence_of
-from lmd_cli.results.survey import LAYER_FIELDS, Shown, Survey
+from lmd_cli.results.survey import LAYER_FIELDS, Shown, Survey, conflict_of
 
 SCRIPTS = ("tables.js", "charts.js", "viewer.js")
 #: Colours of variants: none of a sensor's.
@@ -190,7 +190,7 @@ def _iou_fact(record: dict[str, Any]) -> dict[str, str]:
 
 def _found_fact(survey: Survey | None) -> list[dict[str, str]]:
     """Of the survey, how many vehicles the network finds."""
-    count, vehicles = found_vehicles(survey) if survey is not None else (0, 0)
+    count, vehicles = detected_vehicles(survey) if survey is not None else (0, 0)
     if survey is None or not vehicles:
         return []
     words = survey.criterion.words
@@ -274,6 +274,7 @@ def _survey_values(survey: Survey | None, kept: int) -> dict[str, Any]:
             "samples",
             "removal",
             "changes",
+            "how",
         )
         return {**dict.fromkeys(absent), "numbers": False}
     left_out = len(survey.shown) - kept
@@ -290,12 +291,13 @@ def _survey_values(survey: Survey | None, kept: int) -> dict[str, Any]:
         "samples": _disagreeing(survey, places),
         "removal": removal_tables(survey, places) if survey.ground else None,
         "changes": changes_table(survey),
+        "how": HOW[survey.removal],
     }
 
 
 def _most_conflict(survey: Survey, kept: int) -> list[Shown]:
     """In the order of showing."""
-    conflict = {row[0]: row[4] for row in survey.samples}
+    conflict = {row[0]: conflict_of(row) for row in survey.samples}
     ranked = sorted(survey.shown, key=lambda one: -conflict.get(one.token, 0.0))[:kept]
     return sorted(ranked, key=lambda one: one.index)
 
@@ -319,13 +321,13 @@ def _story(survey: Survey) -> dict[str, Any]:
 
 def _disagreeing(survey: Survey, places: Mapping[str, int]) -> PageTable:
     """The ten samples with the largest conflict; each can be shown in the viewer."""
-    ranked = sorted(survey.samples, key=lambda row: -row[4])[:10]
+    ranked = sorted(survey.samples, key=lambda row: -conflict_of(row))[:10]
     rows = [
         [
             TableCell(token, sample=places.get(token)),
             *(cell(value) for value in (scene, description, vehicles, disagreement)),
         ]
-        for token, scene, description, vehicles, disagreement, *_ in ranked
+        for token, scene, description, _, vehicles, disagreement, *_ in ranked
     ]
     header = ["sample", "scene", "description", "vehicles", "conflict (logits)"]
     if not survey.ground:

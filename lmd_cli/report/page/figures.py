@@ -14,7 +14,7 @@ from lmd_cli.report.figures.bev import grid_figure
 from lmd_cli.report.figures.generic import View, generic_figure
 from lmd_cli.report.figures.scene import Scene
 from lmd_cli.report.figures.styles import Style
-from lmd_cli.results.survey import Shown, Survey
+from lmd_cli.results.survey import Shown, Survey, conflict_of
 
 #: Rows of each figure.
 ROWS = 3
@@ -26,7 +26,7 @@ CAPTIONS: dict[Style, str] = {
 
 def page_figures(survey: Survey) -> list[dict[str, str]]:
     """Each as ``src`` (a PNG's data address) and ``caption``."""
-    ranked = [row[0] for row in sorted(survey.samples, key=lambda row: -row[4])]
+    ranked = [row[0] for row in sorted(survey.samples, key=lambda row: -conflict_of(row))]
     shown = {one.token: one for one in survey.shown}
     chosen = [shown[token] for token in ranked if token in shown][:ROWS]
     if not survey.ground:

@@ -12,12 +12,14 @@ _NUMBER = re.compile(r"[-+]?\d+(\.\d+)?([eE][-+]?\d+)?")
 
 @dataclass(frozen=True)
 class TableCell:
-    """``value`` is what the column is sorted by, the text if none; ``sample`` is shown on press."""
+    """``value`` is what the column is sorted by, the text if none; on press ``sample`` is shown,
+    and in it ``object``, by its place among the sample's."""
 
     text: str
     value: str | None = None
     number: bool = False
     sample: int | None = None
+    object: int | None = None
 
 
 @dataclass(frozen=True)

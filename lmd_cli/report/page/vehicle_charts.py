@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,7 +14,7 @@ from lmd_cli.decomposition.layout import INTERACTION
 from lmd_cli.evaluation.ground.decisive import MISSED, SEVERAL, TOGETHER
 from lmd_cli.evaluation.ground.detection import Criterion
 from lmd_cli.evaluation.ground.removal import suffix
-from lmd_cli.evaluation.ground.vehicles import object_fields, sensors_of
+from lmd_cli.evaluation.ground.vehicles import object_fields, part_field, sensors_of
 from lmd_cli.evaluation.metrics import LARGE_BIAS, bias_share
 from lmd_cli.evaluation.statistics import bootstrap_means
 from lmd_cli.report.page.svg_charts import SLOTS, Bar, Group, bars, slot
@@ -102,7 +103,7 @@ def measures(parts: Sequence[str], criterion: Criterion | None = None) -> list[M
             "part speaks for are left out. What the network does without a sensor is another "
             "question: see removal.",
             *(parts, colours),
-            lambda vehicle: evidence_shares([vehicle[name] for name in parts]),
+            lambda vehicle: evidence_shares([vehicle[part_field(name)] for name in parts]),
         ),
         Measure(
             "logit",
@@ -110,7 +111,7 @@ def measures(parts: Sequence[str], criterion: Criterion | None = None) -> list[M
             "Who contributed? Each part's mean logit in the vehicle's footprint: above zero it "
             "speaks for a vehicle, below zero against.",
             *(parts, colours),
-            lambda vehicle: [vehicle[name] for name in parts],
+            lambda vehicle: [vehicle[part_field(name)] for name in parts],
         ),
         _decisive_measure(parts, words),
     ]
@@ -123,7 +124,7 @@ def _removal_measure(parts: Sequence[str], detected: str) -> Measure:
         "lost without a sensor (removal)",
         "What if a sensor fails? Of the vehicles that are detected "
         f"({detected} in the footprint), the share that the unchanged network loses with that "
-        "sensor's features set to zero, and with at least one of them.",
+        "sensor's features removed, and with at least one of them.",
         [*sensors, ANY],
         [*(slot(name, parts) for name in sensors), 7],
         lambda vehicle: _lost_values(vehicle, sensors),
@@ -131,7 +132,7 @@ def _removal_measure(parts: Sequence[str], detected: str) -> Measure:
 
 
 def _lost_values(vehicle: Vehicle, sensors: Sequence[str]) -> list[float] | None:
-    if not vehicle["found"]:
+    if not vehicle["detected"]:
         return None
     lost = lost_without(vehicle, sensors)
     return [*(float(name in lost) for name in sensors), float(bool(lost))]
@@ -139,7 +140,7 @@ def _lost_values(vehicle: Vehicle, sensors: Sequence[str]) -> list[float] | None
 
 def lost_without(vehicle: Vehicle, sensors: Sequence[str]) -> list[str]:
     """Sensors of which each alone, when removed, loses a detected vehicle."""
-    return [name for name in sensors if vehicle[f"found_{suffix((name,))}"] == 0]
+    return [name for name in sensors if vehicle[f"detected_{suffix((name,))}"] == 0]
 
 
 def _decisive_measure(parts: Sequence[str], detected: str) -> Measure:
@@ -166,9 +167,9 @@ def evidence_shares(logits: Sequence[float]) -> list[float] | None:
 
 
 def _decisive_values(vehicle: Vehicle, verdicts: Sequence[str]) -> list[float] | None:
-    if vehicle["alone"] == MISSED:
+    if vehicle["enough_by_parts"] == MISSED:
         return None
-    return [float(vehicle["alone"] == name) for name in verdicts]
+    return [float(vehicle["enough_by_parts"] == name) for name in verdicts]
 
 
 def objects_values(survey: Survey) -> dict[str, Any] | None:
@@ -182,7 +183,7 @@ def objects_values(survey: Survey) -> dict[str, Any] | None:
         "count": len(inside),
         "outside": len(sought) - len(inside),
         "others": len(vehicles) - len(sought),
-        "detected": sum(vehicle["found"] for vehicle in inside),
+        "detected": sum(vehicle["detected"] for vehicle in inside),
         "criterion": criterion.words,
         "score": criterion.quantity,
         "threshold": criterion.threshold,
@@ -195,21 +196,32 @@ def objects_values(survey: Survey) -> dict[str, Any] | None:
 
 def mean_bias_share(vehicles: Sequence[Vehicle], parts: Sequence[str]) -> float | None:
     """The mean of :func:`~.metrics.bias_share` over vehicles."""
-    shares = [bias_share({name: vehicle[name] for name in parts}) for vehicle in vehicles]
+    shares = [
+        bias_share({name: vehicle[part_field(name)] for name in parts}) for vehicle in vehicles
+    ]
     known = [share for share in shares if share is not None]
     return float(np.mean(known)) if known else None
 
 
 def vehicles_of(survey: Survey) -> list[dict[str, Any]]:
-    """Every vehicle of a survey, by columns of ``objects.csv``."""
-    header = object_fields(survey.parts)
-    return [dict(zip(header, row, strict=True)) for row in survey.objects]
+    """Every annotated vehicle of a survey, by columns of ``objects.csv``."""
+    return [each for each in objects_of(survey) if each["annotated"]]
 
 
-def found_vehicles(survey: Survey) -> tuple[int, int]:
+def objects_of(survey: Survey) -> list[dict[str, Any]]:
+    """Those, and the detections without an annotation; ``number`` is the place in the sample."""
+    header, numbers = object_fields(survey.parts), Counter[str]()
+    objects = [dict(zip(header, row, strict=True)) for row in survey.objects]
+    for each in objects:
+        each["number"] = numbers[each["sample_token"]]
+        numbers[each["sample_token"]] += 1
+    return objects
+
+
+def detected_vehicles(survey: Survey) -> tuple[int, int]:
     """How many vehicles are detected, and of how many that the output looks for in its maps."""
     inside = [v for v in vehicles_of(survey) if v["sought"] and v["inside"]]
-    return sum(vehicle["found"] for vehicle in inside), len(inside)
+    return sum(vehicle["detected"] for vehicle in inside), len(inside)
 
 
 def _measure_values(measure: Measure, vehicles: Sequence[Vehicle]) -> dict[str, Any]:
