@@ -23,16 +23,15 @@ from lmd_cli.evaluation.metrics import LARGE_BIAS
 from lmd_cli.report.figures.styles import part_title
 from lmd_cli.report.page.figures import page_figures
 from lmd_cli.report.page.removal import HOW, changes_table, removal_tables
-from lmd_cli.report.page.svg_charts import WIDTH, Bar, Group, bars, chart_width, layer_story, slot
+from lmd_cli.report.page.svg_charts import WIDTH, Bar, Group, bars, chart_width, layer_story
 from lmd_cli.report.page.table_cells import PageTable, TableCell, cell, flat, page_table
 from lmd_cli.report.page.vehicle_charts import detected_vehicles, objects_values
 from lmd_cli.report.page.viewer import viewer_data
+from lmd_cli.report.palette import shade, slot, stylesheet
 from lmd_cli.results.read_run import RunResults, sequence_of
 from lmd_cli.results.survey import LAYER_FIELDS, Shown, Survey, conflict_of
 
 SCRIPTS = ("tables.js", "charts.js", "viewer.js")
-#: Colours of variants: none of a sensor's.
-VARIANT_SLOTS = (7, 5, 6, 4)
 #: A page may not be larger than this, bytes.
 LARGEST = 15_000_000
 
@@ -55,6 +54,7 @@ def build_page(run: RunResults, survey: Survey | None) -> bytes:
         trim_blocks=True,
     )
     css, *scripts = (_own(environment, name) for name in ("style.css", *SCRIPTS))
+    css = Markup(stylesheet()) + css
     template = environment.get_template("page.html.j2")
     own = {"css": css, "scripts": scripts, "policy": _policy(css, scripts)}
     said, kept = _run_values(run), 0 if survey is None else len(survey.shown)
@@ -218,7 +218,7 @@ def _separation(run: RunResults) -> dict[str, Any] | None:
     if not len(run.table):
         return None
     variants = run.variants
-    slots = [VARIANT_SLOTS[i % len(VARIANT_SLOTS)] for i in range(len(variants))]
+    slots = [shade(i) for i in range(len(variants))]
     names = {"pcc": "correlation (PCC)", "mse": "mean squared error (MSE)"}
     charts = [
         {"svg": bars(_cells(run, kind), variants, label, slots=slots), "caption": label}

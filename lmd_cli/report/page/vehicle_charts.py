@@ -17,7 +17,8 @@ from lmd_cli.evaluation.ground.removal import suffix
 from lmd_cli.evaluation.ground.vehicles import object_fields, part_field, sensors_of
 from lmd_cli.evaluation.metrics import LARGE_BIAS, bias_share
 from lmd_cli.evaluation.statistics import bootstrap_means
-from lmd_cli.report.page.svg_charts import SLOTS, Bar, Group, bars, slot
+from lmd_cli.report.page.svg_charts import Bar, Group, bars
+from lmd_cli.report.palette import shade, slot
 from lmd_cli.results.survey import Survey
 
 #: One vehicle: the columns of ``objects.csv`` by name.
@@ -77,6 +78,7 @@ class Measure:
 
     Attributes:
         name, title, meaning: an identifier, a label, and a sentence.
+        axis: title of the vertical axis.
         series: bars of each group.
         slots: their colours.
         values: one number for each of the series, or none if the vehicle does not count.
@@ -84,6 +86,7 @@ class Measure:
 
     name: str
     title: str
+    axis: str
     meaning: str
     series: Sequence[str]
     slots: Sequence[int]
@@ -98,6 +101,7 @@ def measures(parts: Sequence[str], criterion: Criterion | None = None) -> list[M
         Measure(
             "share",
             "share of the evidence (parts)",
+            "mean share of the evidence",
             "Who contributed? Each part's share of the evidence for the vehicle: its mean logit in "
             "the footprint where positive, over the sum of the positive ones. Vehicles that no "
             "part speaks for are left out. What the network does without a sensor is another "
@@ -108,6 +112,7 @@ def measures(parts: Sequence[str], criterion: Criterion | None = None) -> list[M
         Measure(
             "logit",
             "mean logit (parts)",
+            "mean logit",
             "Who contributed? Each part's mean logit in the vehicle's footprint: above zero it "
             "speaks for a vehicle, below zero against.",
             *(parts, colours),
@@ -122,11 +127,12 @@ def _removal_measure(parts: Sequence[str], detected: str) -> Measure:
     return Measure(
         "removal",
         "lost without a sensor (removal)",
+        "share of the detected vehicles",
         "What if a sensor fails? Of the vehicles that are detected "
         f"({detected} in the footprint), the share that the unchanged network loses with that "
         "sensor's features removed, and with at least one of them.",
         [*sensors, ANY],
-        [*(slot(name, parts) for name in sensors), 7],
+        [*(slot(name, parts) for name in sensors), shade(0)],
         lambda vehicle: _lost_values(vehicle, sensors),
     )
 
@@ -149,12 +155,13 @@ def _decisive_measure(parts: Sequence[str], detected: str) -> Measure:
     return Measure(
         "decisive",
         "enough alone (parts)",
+        "share of the detected vehicles",
         "Who contributed? This does not say what happens when a sensor fails. Of the vehicles that "
         f"are detected ({detected} in the footprint): for which is one "
         "sensor's part alone, with the bias, enough to stay so? Exactly one (that sensor is "
         f"decisive), {SEVERAL}, or {TOGETHER}.",
         alone,
-        [*(slot(name, parts) for name in sensors), SLOTS[INTERACTION], 7],
+        [*(slot(name, parts) for name in sensors), slot(INTERACTION, parts), shade(0)],
         lambda vehicle: _decisive_values(vehicle, alone),
     )
 
@@ -244,7 +251,7 @@ def _chart(measure: Measure, grouping: Grouping, vehicles: Sequence[Vehicle]) ->
         _group(label, measure, members)
         for label, members in zip(grouping.labels, placed, strict=True)
     ]
-    return bars(groups, measure.series, f"{measure.title} by {grouping.title}", slots=measure.slots)
+    return bars(groups, measure.series, measure.axis, slots=measure.slots, across=grouping.title)
 
 
 def _group(label: str, measure: Measure, members: Sequence[tuple[str, Sequence[float]]]) -> Group:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lmd_cli.report.page.svg_charts import slot
+from lmd_cli.report.palette import slot
 from lmd_cli.results.survey import Shown, Survey
 
 #: Largest magnitude of a quantised value, 16 bits.
