@@ -334,7 +334,7 @@ def test_the_page_says_which_question_it_answers(tmp_path: Path):
     for table in ("questions", "conclusions", "fails", "two_answers", "gained", "false"):
         assert text.count(f'id="{table}"') == 1
     labels = re.findall(r'data-shows="\w+"[^>]*> ([^<]*)</label>', text)
-    assert len(labels) == 4
+    assert len(labels) == 3
     assert all(label.endswith(("(removal)", "(parts)")) for label in labels)
     assert "would be enough:" not in text
 

@@ -7,9 +7,11 @@ from operator import itemgetter
 from typing import Any
 
 from lmd_cli.evaluation.ground.removal import removals, suffix
+from lmd_cli.evaluation.ground.vehicles import sensors_of
 from lmd_cli.report.figures.styles import part_title
 from lmd_cli.report.page.table_cells import PageTable, TableCell, cell
 from lmd_cli.report.page.vehicle_charts import Vehicle, lost_without, objects_of
+from lmd_cli.report.palette import slot
 from lmd_cli.results.survey import Survey
 
 #: Rows of each list; the nearest come first, and the rest is in ``objects.csv``.
@@ -63,7 +65,7 @@ def object_list(
     if name == "gained":
         chosen = {"detected without": lambda v: ", ".join(detected_without(v, sensors))}
     columns = {**_facts(name != "false"), **chosen, **_scores(sensors), **_names()}
-    return _table(name, caption, listed, columns, places)
+    return _table(name, caption, listed, columns, survey.parts, places)
 
 
 def all_objects(survey: Survey, places: Mapping[str, int]) -> PageTable | None:
@@ -89,7 +91,7 @@ def all_objects(survey: Survey, places: Mapping[str, int]) -> PageTable | None:
     caption = f"{len(listed)} vehicles and detections of the samples in the viewer"
     if len(listed) > MOST:
         caption = f"The first {MOST} of {caption}"
-    return _table("all_objects", caption, listed[:MOST], columns, places)
+    return _table("all_objects", caption, listed[:MOST], columns, survey.parts, places)
 
 
 def _table(
@@ -97,6 +99,7 @@ def _table(
     caption: str,
     listed: Sequence[Vehicle],
     columns: Columns,
+    parts: Sequence[str],
     places: Mapping[str, int],
 ) -> PageTable:
     rows = [
@@ -106,7 +109,8 @@ def _table(
         ]
         for each in listed
     ]
-    return PageTable(name, caption, ["show", *columns], rows)
+    slots = {f"score without {name}": slot(name, parts) for name in sensors_of(parts)}
+    return PageTable(name, caption, ["show", *columns], rows, slots)
 
 
 def _show(place: int | None, number: int) -> TableCell:

@@ -206,7 +206,6 @@ def changes_table(survey: Survey) -> PageTable:
         known = [row[at] for row in survey.samples if row[at] is not None]
         spread = (float(np.mean(known)), min(known), max(known)) if known else [None] * 3
         rows.append([" and ".join(map(part_title, removed)), len(known), *spread])
-    how = HOW[survey.removal]
-    caption = f"Relative change of the output (L2 norms) with features {how}, over the samples"
+    caption = f"Relative change of the output (L2 norms), features {HOW[survey.removal]}"
     columns = ["removed", "samples", "mean", "smallest", "largest"]
     return page_table("changes", caption, columns, rows)

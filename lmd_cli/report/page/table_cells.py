@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 _NUMBER = re.compile(r"[-+]?\d+(\.\d+)?([eE][-+]?\d+)?")
@@ -24,12 +24,13 @@ class TableCell:
 
 @dataclass(frozen=True)
 class PageTable:
-    """A table with an identifier of the page's own making."""
+    """A table with an identifier of the page's own making; ``slots``: colours of headers."""
 
     name: str
     caption: str
     header: Sequence[str]
     rows: Sequence[Sequence[TableCell]]
+    slots: Mapping[str, int] = field(default_factory=dict)
 
 
 def page_table(

@@ -109,15 +109,6 @@ def measures(parts: Sequence[str], criterion: Criterion | None = None) -> list[M
             *(parts, colours),
             lambda vehicle: evidence_shares([vehicle[part_field(name)] for name in parts]),
         ),
-        Measure(
-            "logit",
-            "mean logit (parts)",
-            "mean logit",
-            "Who contributed? Each part's mean logit in the vehicle's footprint: above zero it "
-            "speaks for a vehicle, below zero against.",
-            *(parts, colours),
-            lambda vehicle: [vehicle[part_field(name)] for name in parts],
-        ),
         _decisive_measure(parts, words),
     ]
 
@@ -232,21 +223,26 @@ def detected_vehicles(survey: Survey) -> tuple[int, int]:
 
 
 def _measure_values(measure: Measure, vehicles: Sequence[Vehicle]) -> dict[str, Any]:
+    charts = {grouping: _chart(measure, grouping, vehicles) for grouping in GROUPINGS}
     return {
         "name": measure.name,
         "title": measure.title,
         "meaning": measure.meaning,
         "legend": list(zip(measure.series, measure.slots, strict=True)),
-        "charts": [{"title": g.title, "svg": _chart(measure, g, vehicles)} for g in GROUPINGS],
+        "charts": [{"title": g.title, "svg": svg} for g, svg in charts.items() if svg],
+        "left_out": ", ".join(g.title for g, svg in charts.items() if not svg),
     }
 
 
 def _chart(measure: Measure, grouping: Grouping, vehicles: Sequence[Vehicle]) -> str:
+    """Empty where no two groups hold a vehicle: there is nothing to compare."""
     placed: list[list[tuple[str, Sequence[float]]]] = [[] for _ in grouping.labels]
     for vehicle in vehicles:
         at, values = grouping.place(vehicle), measure.values(vehicle)
         if at is not None and at >= 0 and values is not None:
             placed[at].append((vehicle["sample_token"], values))
+    if sum(map(bool, placed)) < 2:
+        return ""
     groups = [
         _group(label, measure, members)
         for label, members in zip(grouping.labels, placed, strict=True)
@@ -265,8 +261,8 @@ def _group(label: str, measure: Measure, members: Sequence[tuple[str, Sequence[f
     for column, name in enumerate(measure.series):
         mean = float(array[:, column].mean())
         low, high = (None, None) if interval is None else map(float, interval[:, column])
-        known = "" if low is None else f" (95 % interval {low:.2f} to {high:.2f})"
-        text = f"{label}, {name}: {mean:.2f}{known}, {len(members)} vehicles"
+        known = "" if low is None else f" (95 % interval {low:.3g} to {high:.3g})"
+        text = f"{label}, {name}: {mean:.3g}{known}, {len(members)} vehicles"
         bars.append(Bar(mean, text, low, high))
     return Group(label, bars, note)
 

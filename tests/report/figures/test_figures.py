@@ -13,8 +13,12 @@ from lmd_cli.config.loading import load_config
 from lmd_cli.decomposition import OperationRecord
 from lmd_cli.evaluation.ground.decisive import Decisive
 from lmd_cli.evaluation.ground.plane import Plane, plane_of
+from lmd_cli.evaluation.randomisation import SanityRow
+from lmd_cli.evaluation.scoring import Score
+from lmd_cli.evaluation.statistics import Interval
 from lmd_cli.geometry import Grid
 from lmd_cli.report.blocks import block_names, drawn_operations, note
+from lmd_cli.report.figures import sanity, scores
 from lmd_cli.report.figures.axes import CROSS, RING, Format
 from lmd_cli.report.figures.bev import decomposition_figure, grid_figure
 from lmd_cli.report.figures.layers import layers_figure
@@ -227,3 +231,27 @@ def test_blocks_are_as_fine_as_there_is_room_for():
         "meet (left) to the prediction"
     )
     assert drawn_operations(block_names(one)) == [0, 1, 2, 3]
+
+
+def test_the_checks_figures_conclude_in_one_line():
+    rows = [
+        SanityRow(step, "", part, pcc, pcc)
+        for part, last in (("total", 0.9), ("camera", 0.1), ("radar", -0.7))
+        for step, pcc in ((0, 1.0), (3, last))
+    ]
+    assert sanity.conclusion(rows) == (
+        "With all 3 layers random, these parts still resemble the trained ones (|PCC|): "
+        "radar (0.70)"
+    )
+    assert sanity.conclusion(rows[:4]).endswith(
+        "no part resembles the trained one (|PCC| at most 0.10)"
+    )
+    kept = {
+        name: [Score("auroc_all", "camera", Interval(middle, middle - 0.1, middle + 0.1), 9)]
+        for name, middle in (("lmd", 0.7), ("shapley", 0.8), ("gradient-x-input", 0.5))
+    }
+    assert scores.conclusion(kept) == (
+        "AUROC, all: highest is shapley (0.800); not told apart from it: lmd"
+    )
+    assert sanity.sanity_png(rows, 2).startswith(b"\x89PNG")
+    assert scores.score_png(kept).startswith(b"\x89PNG")
