@@ -23,7 +23,7 @@ from lmd_cli.evaluation.ground.plane import plane_of
 from lmd_cli.evaluation.ground.removal import removal_fields, removal_verdict, removals
 from lmd_cli.evaluation.ground.vehicles import object_fields, outline
 from lmd_cli.evaluation.metrics import bias_share
-from lmd_cli.evaluation.scoring import Vehicle, bias_shares
+from lmd_cli.evaluation.scores.against_ground_truth import Vehicle, bias_shares
 from lmd_cli.report.page.build import build_page
 from lmd_cli.report.page.object_lists import all_objects
 from lmd_cli.report.page.removal import removal_tables

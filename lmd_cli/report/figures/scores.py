@@ -10,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from lmd_cli.evaluation.scoring import Score
+from lmd_cli.evaluation.scores.against_ground_truth import Score
 from lmd_cli.report.figures.axes import DPI, figure_bytes, figure_settings
 from lmd_cli.report.palette import LIGHT
 

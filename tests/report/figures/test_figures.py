@@ -14,7 +14,7 @@ from lmd_cli.decomposition import OperationRecord
 from lmd_cli.evaluation.ground.decisive import Decisive
 from lmd_cli.evaluation.ground.plane import Plane, plane_of
 from lmd_cli.evaluation.randomisation import SanityRow
-from lmd_cli.evaluation.scoring import Score
+from lmd_cli.evaluation.scores.against_ground_truth import Score
 from lmd_cli.evaluation.statistics import Interval
 from lmd_cli.geometry import Grid
 from lmd_cli.report.blocks import block_names, drawn_operations, note
