@@ -12,11 +12,11 @@ from lmd_cli.cli import options
 
 
 class Style(str, Enum):
-    """The paper's figures 2, 3 and 4."""
+    """The paper's figures 4, 2 and 3."""
 
+    SIGNED = "signed"
     POSITIVE = "positive"
     SIGMOID = "sigmoid"
-    SIGNED = "signed"
 
 
 def command(
@@ -51,7 +51,10 @@ def command(
     ] = None,
     style: Annotated[
         list[Style] | None,
-        typer.Option(help="Figure 2 (positive, the default), 3 (sigmoid), 4 (signed); repeatable."),
+        typer.Option(
+            help="signed: one scale, for and against (figure 4 of the paper); positive: each map "
+            "by its own maximum (figure 2); sigmoid (figure 3). Repeatable."
+        ),
     ] = None,
     form: Annotated[
         list[options.Form] | None,
@@ -81,7 +84,7 @@ def command(
     )
 
     next_command = ("evaluate", *given.arguments())
-    styles = [one.value for one in style or [Style.POSITIVE]]
+    styles = [one.value for one in style or [Style.SIGNED]]
     pictures = Pictures.named(styles, [one.value for one in form or [options.Form.PNG]])
     results = Path("results") / run.name / "decompose"
     if detection is not None:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from enum import Enum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from lmd_cli.cli import options
+
+
+class RemovedBy(str, Enum):
+    """What takes the place of a removed sensor's features."""
+
+    ZEROED = "zeroed"
+    REPLACED = "replaced"
 
 
 def command(
@@ -28,6 +36,13 @@ def command(
         int,
         typer.Option(min=1, metavar="K", help="Samples to look at, beside the ten that disagree."),
     ] = 6,
+    removal: Annotated[
+        RemovedBy,
+        typer.Option(
+            help="What takes the place of a removed sensor's features: zeros, or those of the "
+            "sample's first partner in the run's schedule."
+        ),
+    ] = RemovedBy.ZEROED,
     limit: Annotated[
         int | None, typer.Option(min=1, metavar="K", help="Survey only the run's first K samples.")
     ] = None,
@@ -65,7 +80,7 @@ def command(
 
     own = None if config is None else options.DataOptions(config, settings).load()
     where = (dataroot, checkpoint, device)
-    chosen = ReportOptions(variant, viewer, limit, survey, *where, trust, own)
+    chosen = ReportOptions(variant, viewer, removal.value, limit, survey, *where, trust, own)
     progress = make_progress()
     try:
         page = make_report(run, output, chosen, progress)

@@ -39,8 +39,12 @@ class SampleDecomposition(Presented):
         boxes: the sample's annotated vehicles, axes x right, y down, z forward, in metres from
             the origin of the maps.
         description: its scene's, in the dataset's words.
-        without: the output as ``total`` shows it, with the features of some modalities zeroed:
+        moment: when it was recorded, in words; empty where nobody knows.
+        without: the output as ``total`` shows it, with the features of some modalities removed:
             one more pass each time; none where the network gives no finite numbers then.
+        frames: where in ``pictures`` its vehicles are seen, and after them whatever stands at some
+            places on the ground, metres (right, forward): the camera's place among them (-1: in
+            none), left, top, right and bottom, pixels.
         radar_in_images: reads where its radar points lie in the images, by camera (k, 3): u, v
             (pixels), depth (m); none where the tensors hold them in space.
     """
@@ -56,7 +60,9 @@ class SampleDecomposition(Presented):
     pictures: Mapping[str, NDArray[np.float32]]
     boxes: Sequence[Box3D] = ()
     description: str = ""
+    moment: str = ""
     without: Callable[[frozenset[str]], Tensor | None] = lambda removed: None
+    frames: Callable[[Sequence[tuple[float, float]]], list[tuple[float, ...]]] = lambda places: []
     radar_in_images: Callable[[], Mapping[str, NDArray[np.float32]]] = dict
 
     @property

@@ -100,12 +100,12 @@ def _(
         raise InputError(f"the output has several tensors ({listed}): index the result first")
     maps = _maps(*named[0], result, sample, channel)
     view = View(maps.pop(PREDICTION), maps, None, title or _title(result))
-    return Picture(partial(generic_figure, [view], _known(style or "signed")))
+    return Picture(partial(generic_figure, [view], _known(style or STYLES[0])))
 
 
 @plot.register
 def _(result: SampleDecomposition, *, style: Style | None = None) -> Picture:
-    return Picture(partial(drawing(result), _known(style or "positive")))
+    return Picture(partial(drawing(result), _known(style or STYLES[0])))
 
 
 def drawing(split: SampleDecomposition) -> Callable[[Style, Format], bytes]:

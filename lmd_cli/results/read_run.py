@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,8 +13,9 @@ import pandas as pd
 from pydantic import ValidationError
 
 from lmd_cli.config.schema import RunConfig
+from lmd_cli.decomposition import Variant
 from lmd_cli.errors import ResultsError
-from lmd_cli.evaluation.comparisons import measured_comparisons, table_comparisons
+from lmd_cli.evaluation.comparisons import Comparison, measured_comparisons, table_comparisons
 from lmd_cli.results.run_folder import RunFolder
 from lmd_cli.results.summary import paper_table, read_pairs, summarise
 from lmd_cli.runtime.files import read_own
@@ -43,6 +45,11 @@ class RunResults:
     notes: list[str]
 
     @property
+    def sha256(self) -> str:
+        """Of ``run.json``."""
+        return hashlib.sha256(read_own(self.path / "run.json")).hexdigest()
+
+    @property
     def finished(self) -> bool:
         """Whether every sample of the split is in."""
         return self.record.get("status") == "finished"
@@ -55,6 +62,27 @@ class RunResults:
     @property
     def variants(self) -> list[str]:
         return list(self.record["config"]["variants"])
+
+    @property
+    def rows(self) -> list[str]:
+        """Of the table: the config's variants, or the methods that were asked for."""
+        return list(self.record.get("rows") or self.variants)
+
+    @property
+    def exact(self) -> list[str]:
+        """Rows whose kept cells are 1 and 0 by construction: variants of LMD, linearised once."""
+        return [name for name in self.rows if is_variant(name)]
+
+    @property
+    def comparisons(self) -> list[Comparison]:
+        """The table's columns."""
+        return table_comparisons(self.record["config"]["model"]["modalities"])
+
+    @property
+    def scope(self) -> str:
+        """Of how many samples every number is: ``6 of 40 samples``, ``all 40 samples``."""
+        count, every = len(self.tokens), self.record["samples"]["count"]
+        return f"all {every} samples" if count == every else f"{count} of {every} samples"
 
     def config(self) -> RunConfig:
         """The run's configuration.
@@ -84,9 +112,23 @@ def read_run(path: Path) -> RunResults:
     expected = sum(int(row["pairs"]) for row in samples)
     pairs = _pairs(folder, expected)
     modalities = record["config"]["model"]["modalities"]
-    metrics = summarise(pairs, record["config"]["variants"], measured_comparisons(modalities))
+    rows = record.get("rows") or record["config"]["variants"]
+    asked = record.get("perturbed")
+    measured = [
+        c for c in measured_comparisons(modalities) if asked is None or c.perturbed_name in asked
+    ]
+    metrics = summarise(pairs, rows, measured)
     table = paper_table(metrics, table_comparisons(modalities))
     return RunResults(path, record, samples, metrics, table, _notes(folder))
+
+
+def is_variant(name: str) -> bool:
+    """Whether a row is LMD's, linearised at the clean sample."""
+    try:
+        Variant.parse(name)
+    except ValueError:
+        return False
+    return True
 
 
 def _existing(path: Path) -> RunFolder:
@@ -110,6 +152,9 @@ def _record(folder: RunFolder) -> dict[str, Any]:
         raise ResultsError(f"{folder.file('run.json')} names no modalities: not a run's record")
     if not _names(record["config"].get("variants")):
         raise ResultsError(f"{folder.file('run.json')} names no variants: not a run's record")
+    for key in ("rows", "perturbed"):
+        if key in record and not _names(record[key]):
+            raise ResultsError(f"{folder.file('run.json')}: {key} is no list of names")
     if not isinstance(record["config"].get("data", {}), dict):
         raise ResultsError(f"{folder.file('run.json')}: config.data is no mapping")
     absent = [name for name in ("weights", "samples", "schedule") if record.get(name) is None]

@@ -1,8 +1,8 @@
 """One more pass over an evaluation's samples, for what the tables do not show.
 
 Kept apart from the evaluation: its rows and bytes stay what they are however a page is made, and a
-pass costs a sample's encoding, one decomposition, and for each subset of the sensors one pass of
-the plain network behind the encoders.
+pass costs a sample's encoding (with it its partner's, where features are replaced), one
+decomposition, and for each subset of the sensors one pass of the plain network behind the encoders.
 """
 
 from __future__ import annotations
@@ -21,8 +21,10 @@ from lmd_cli.decomposition import OperationRecord
 from lmd_cli.evaluation.decomposed_sample import SampleDecomposition
 from lmd_cli.evaluation.ground.detection import Criterion, criterion_of
 from lmd_cli.evaluation.ground.plane import Plane
-from lmd_cli.evaluation.ground.removal import Removed, relative_change, removals, suffix
+from lmd_cli.evaluation.ground.removal import Removal, Removed, relative_change, removals, suffix
 from lmd_cli.evaluation.ground.vehicles import (
+    FACT_FIELDS,
+    SampleMaps,
     Weather,
     conflict,
     object_rows,
@@ -33,7 +35,9 @@ from lmd_cli.evaluation.ground.vehicles import (
 #: Samples where the sensors disagree most that are always shown.
 DISAGREEING = 10
 JPEG_QUALITY = 80
-SAMPLE_FIELDS = ("sample_token", "scene", "description", "vehicles", "conflict", "residual")
+SAMPLE_FIELDS = (
+    *("sample_token", "scene", "description", "moment", "vehicles", "conflict", "residual"),
+)
 LAYER_FIELDS = ("order", "module", "operation")
 
 
@@ -43,6 +47,11 @@ def sample_fields(parts: Sequence[str]) -> tuple[str, ...]:
     return (*SAMPLE_FIELDS, *changes)
 
 
+def conflict_of(row: Sequence[Any]) -> float:
+    """How much the sensors contradict each other in a sample, by its row of ``samples.csv``."""
+    return float(row[SAMPLE_FIELDS.index("conflict")])
+
+
 @dataclass(frozen=True, eq=False)
 class Shown:
     """One sample for the viewer.
@@ -50,9 +59,12 @@ class Shown:
     Attributes:
         index: in the dataset, the order of showing.
         token, scene, description: which sample.
+        moment: when, in words; empty where nobody knows.
         parts: (P, rows, columns) float32; their sum is the prediction.
         truth: (rows, columns) bool.
         outlines: (n, 4, 2) float32, vehicles from above, metres (right, forward).
+        frames: (k, 5) float32, where the rows of ``objects.csv`` of this sample are seen: the
+            camera's place in ``images`` (-1: in none), then left, top, right and bottom, pixels.
         images: a JPEG for each camera, as the network saw it.
     """
 
@@ -60,9 +72,11 @@ class Shown:
     token: str
     scene: str
     description: str
+    moment: str
     parts: NDArray[np.float32]
     truth: NDArray[np.bool_]
     outlines: NDArray[np.float32]
+    frames: NDArray[np.float32]
     images: Mapping[str, bytes]
 
 
@@ -82,6 +96,7 @@ class Survey:
         output: of the network, that is split.
         ground: whether the maps lie on the ground around a vehicle.
         detection: the config's.
+        removal: what takes the place of a removed sensor's features.
     """
 
     plane: Plane
@@ -95,6 +110,7 @@ class Survey:
     output: str = "segmentation"
     ground: bool = True
     detection: float | Literal["auto"] = "auto"
+    removal: Removal = "zeroed"
 
     @property
     def criterion(self) -> Criterion:
@@ -174,20 +190,21 @@ class Draft:
             plane: where the maps lie; none if not on the ground, and then there are no objects.
         """
         sample, total = split.sample, split.total.numpy()
-        what = (split.config.model.output, split.config.detection)
         parts = {name: part.numpy() for name, part in split.parts.items()}
         sensors = {name: parts[name] for name in split.config.model.modalities}
         disagreement = conflict(sensors, _relevant(split, total))
         named, weather = (sample.token, sample.scene), Weather.of(split.description)
-        self.shown[len(self.samples)] = _shown(split, index)
         self.parts = list(parts)
         self.indices.append(index)
         boxes = () if plane is None else split.boxes
         where = plane or _pixels(total.shape)
         without = _without(split)
         changes = [relative_change(total, output) for output in without.values()]
-        rows = object_rows(named, weather, boxes, where, total, parts, *what, without)
-        facts = (split.description, len(boxes), disagreement, split.residual)
+        what = (split.config.model.output, split.config.detection)
+        maps = SampleMaps(where, total, parts, without, *what)
+        rows = [] if plane is None else object_rows(named, weather, boxes, maps)
+        self.shown[len(self.samples)] = _shown(split, index, _places(rows, len(boxes)))
+        facts = (split.description, split.moment, len(boxes), disagreement, split.residual)
         self.objects.append(rows)
         self.samples.append((*named, *facts, *changes))
         self.layers.add(split.result.operations)
@@ -196,9 +213,10 @@ class Draft:
 
     def wanted(self) -> set[int]:
         """Positions of the samples to be shown."""
-        at = SAMPLE_FIELDS.index("conflict")
         count = len(self.samples)
-        most = heapq.nsmallest(DISAGREEING, range(count), lambda p: (-self.samples[p][at], p))
+        most = heapq.nsmallest(
+            DISAGREEING, range(count), lambda p: (-conflict_of(self.samples[p]), p)
+        )
         return {*range(min(self.viewer, count)), *most}
 
     def survey(
@@ -207,6 +225,7 @@ class Draft:
         variant: str,
         output: str,
         detection: float | Literal["auto"] = "auto",
+        removal: Removal = "zeroed",
     ) -> Survey:
         """The survey of the samples so far."""
         return Survey(
@@ -221,6 +240,7 @@ class Draft:
             output,
             plane is not None,
             detection,
+            removal,
         )
 
 
@@ -247,7 +267,13 @@ def _relevant(split: SampleDecomposition, total: NDArray[np.floating]) -> NDArra
     return predicted | (split.ground_truth.numpy() > 0.5)
 
 
-def _shown(split: SampleDecomposition, index: int) -> Shown:
+def _places(rows: Sequence[Sequence[Any]], vehicles: int) -> list[tuple[float, float]]:
+    """Where the detections without an annotation are, metres (right, forward)."""
+    right, forward = map(FACT_FIELDS.index, ("right", "forward"))
+    return [(row[right], row[forward]) for row in rows[vehicles:]]
+
+
+def _shown(split: SampleDecomposition, index: int, places: Sequence[tuple[float, float]]) -> Shown:
     outlines = [outline(box) for box in split.boxes]
     parts = np.stack([np.atleast_2d(part.numpy()) for part in split.parts.values()])
     truth = split.ground_truth
@@ -257,9 +283,11 @@ def _shown(split: SampleDecomposition, index: int) -> Shown:
         split.sample.token,
         split.sample.scene,
         split.description,
+        split.moment,
         parts.astype(np.float32),
         known > 0.5,
         np.array(outlines, dtype=np.float32).reshape(-1, 4, 2),
+        np.array(split.frames(places), dtype=np.float32).reshape(-1, 5),
         {camera: _jpeg(image) for camera, image in split.pictures.items()},
     )
 

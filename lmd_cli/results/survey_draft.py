@@ -78,8 +78,7 @@ class DraftFolder:
             draft.samples.append(tuple(sample))
             draft.objects.append([tuple(row) for row in objects])
         for position in draft.wanted():
-            token, scene, description = draft.samples[position][:3]
-            named = (draft.indices[position], token, scene, description)
+            named = (draft.indices[position], *draft.samples[position][:4])
             draft.shown[position] = self._read_shown(position, named)
         return draft
 

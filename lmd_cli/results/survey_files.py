@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from lmd_cli.errors import ResultsError
 from lmd_cli.evaluation.ground.plane import Plane
+from lmd_cli.evaluation.ground.removal import Removal
 from lmd_cli.evaluation.ground.vehicles import object_fields
 from lmd_cli.results.survey import LAYER_FIELDS, Shown, Survey, sample_fields
 from lmd_cli.runtime.files import (
@@ -36,16 +37,17 @@ from lmd_cli.runtime.files import (
 )
 
 #: Raised whenever the files' content changes its meaning.
-FORMAT = 4
+FORMAT = 5
 FILES = ("objects.csv", "layers.csv", "samples.csv", "maps.npz", "survey.json")
 #: Columns that hold text, also where it looks like a number.
 TEXTS = frozenset(
     (
-        *("sample_token", "scene", "description", "token", "category", "alone", "removal"),
+        *("sample_token", "scene", "description", "moment", "token", "category"),
         *("module", "operation"),
+        *("enough_by_parts", "enough_by_removal"),
     )
 )
-_ARRAYS = ("parts", "truth", "outlines")
+_ARRAYS = ("parts", "truth", "outlines", "frames")
 #: More than the maps of any survey take.
 MOST_BYTES, MOST_PIXELS = 2**32, 2**26
 #: What reading a survey raises that is not what we wrote.
@@ -77,7 +79,8 @@ class _Record(BaseModel):
     detection: Annotated[float, Field(gt=0, lt=1)] | Literal["auto"] = "auto"
     parts: list[str]
     layer_parts: list[str]
-    shown: list[tuple[int, str, str, str]]
+    shown: list[tuple[int, str, str, str, str]]
+    removal: Removal
 
 
 def write_survey(survey: Survey, identity: Mapping[str, Any], folder: Path) -> list[Path]:
@@ -98,7 +101,8 @@ def write_survey(survey: Survey, identity: Mapping[str, Any], folder: Path) -> l
         "ground": survey.ground,
         "parts": survey.parts,
         "layer_parts": survey.layer_parts,
-        "shown": [[s.index, s.token, s.scene, s.description] for s in survey.shown],
+        "shown": [[s.index, s.token, s.scene, s.description, s.moment] for s in survey.shown],
+        "removal": survey.removal,
     }
     if survey.detection != "auto":
         record["detection"] = survey.detection
@@ -184,6 +188,7 @@ def _survey(folder: Path, record: Mapping[str, Any]) -> Survey:
         record["output"],
         record.get("ground", True),
         record.get("detection", "auto"),
+        record["removal"],
     )
 
 
@@ -206,18 +211,20 @@ def shown_of(arrays: Mapping[str, Any], number: int, named: Sequence[Any]) -> Sh
     """The sample of this number in the arrays of :func:`maps_npz`.
 
     Args:
-        named: its index, token, scene and description.
+        named: its index, token, scene, description and moment.
     """
     begin = f"image_{number}_"
     names = [name for name in arrays if name.startswith(begin)]
     images = {name.removeprefix(begin): _jpeg(arrays[name]) for name in names}
-    index, token, scene, description = named
-    parts, truth, outlines = (arrays[f"{name}_{number}"] for name in _ARRAYS)
-    flat = parts.ndim == 3 and truth.shape == parts.shape[1:] and outlines.shape[1:] == (4, 2)
-    kinds = (parts.dtype, truth.dtype, outlines.dtype) == (np.float32, np.bool_, np.float32)
-    if not (flat and kinds and np.isfinite(parts).all() and np.isfinite(outlines).all()):
+    index, token, scene, description, moment = named
+    parts, truth, outlines, frames = (arrays[f"{name}_{number}"] for name in _ARRAYS)
+    sizes = (truth.shape, outlines.shape[1:], frames.shape[1:]) == (parts.shape[1:], (4, 2), (5,))
+    kinds = (parts.dtype, truth.dtype) == (np.float32, np.bool_)
+    places = outlines.dtype == frames.dtype == np.float32 and np.isfinite(frames).all()
+    finite = places and np.isfinite(parts).all() and np.isfinite(outlines).all()
+    if not (parts.ndim == 3 and sizes and kinds and finite):
         raise ValueError(f"the maps of sample {token} are none")
-    return Shown(index, token, scene, description, parts, truth, outlines, images)
+    return Shown(index, token, scene, description, moment, parts, truth, outlines, frames, images)
 
 
 def _jpeg(data: NDArray[Any]) -> bytes:

@@ -21,7 +21,7 @@ from lmd_cli.report.figures.axes import Format
 from lmd_cli.report.figures.bev import grid_figure
 from lmd_cli.report.figures.generic import generic_figure, view_of
 from lmd_cli.report.figures.layers import layers_figure
-from lmd_cli.report.figures.scene import scene_of, title_of
+from lmd_cli.report.figures.scene import note_of, scene_of, title_of
 from lmd_cli.report.figures.styles import STYLES, Style
 from lmd_cli.report.notebook import drawing
 from lmd_cli.runtime.files import csv_lines, disk_errors, write_atomically
@@ -79,7 +79,7 @@ LAYER_FIELDS = ("order", "module", "operation", "total_norm", "residual", "parts
 class Pictures:
     """Which figures to draw: one for each style and form."""
 
-    styles: Sequence[Style] = ("positive",)
+    styles: Sequence[Style] = STYLES[:1]
     forms: Sequence[Format] = ("png",)
 
     @classmethod
@@ -101,8 +101,8 @@ def write_sample(
 ) -> list[Path]:
     """Writes arrays, tables, figures, and where they come from.
 
-    ``parts.npz``, ``layers.csv`` and ``layers.png``, ``decomposition.png`` (the style positive;
-    ``decomposition_signed.png`` and so on for the others) and ``decomposition.json``. Everything is
+    ``parts.npz``, ``layers.csv`` and ``layers.png``, ``decomposition.png`` (the style signed;
+    ``decomposition_positive.png`` and so on for the others) and ``decomposition.json``. All is
     computed before the first file is replaced.
 
     Returns:
@@ -117,7 +117,9 @@ def write_sample(
         "layers.csv": layers_csv(split.result.operations, list(split.parts)),
     }
     for form in pictures.forms:
-        contents[f"layers.{form}"] = layers_figure(split.result.operations, title_of(split), form)
+        contents[f"layers.{form}"] = layers_figure(
+            split.result.operations, title_of(split), note_of(split), list(split.parts), form
+        )
     contents |= _figures("decomposition", pictures, drawing(split))
     contents["decomposition.json"] = json.dumps(provenance(split), indent=2).encode() + b"\n"
     return _write(contents, folder)
@@ -126,7 +128,7 @@ def write_sample(
 def write_grid(
     splits: Sequence[SampleDecomposition], folder: Path, pictures: Pictures | None = None
 ) -> list[Path]:
-    """Writes ``grid.png`` (``grid_signed.png``, ...): several samples in one figure.
+    """Writes ``grid.png`` (``grid_positive.png``, ...): several samples in one figure.
 
     Raises:
         RunError: the disk is full or the folder cannot be written.
@@ -141,9 +143,9 @@ def write_grid(
 def _figures(
     name: str, pictures: Pictures, draw: Callable[[Style, Format], bytes]
 ) -> dict[str, bytes]:
-    """One file for each style and form; the paper's first style goes without a suffix."""
+    """One file for each style and form; the default style goes without a suffix."""
     return {
-        f"{name}{'' if style == 'positive' else f'_{style}'}.{form}": draw(style, form)
+        f"{name}{'' if style == STYLES[0] else f'_{style}'}.{form}": draw(style, form)
         for style in pictures.styles
         for form in pictures.forms
     }

@@ -20,10 +20,12 @@ from lmd_cli.attribution.interface import run
 from lmd_cli.config.compute import Precision
 from lmd_cli.config.schema import CustomModelConfig, RunConfig
 from lmd_cli.data import KeyframeSamples, Sample, collate, to_device
+from lmd_cli.data.nuscenes.split import SplitSamples
 from lmd_cli.decomposition import Decomposition, Variant, decompose
 from lmd_cli.decomposition.layout import BIAS, INTERACTION
 from lmd_cli.errors import ContractError
 from lmd_cli.evaluation.decomposed_sample import SampleDecomposition, shown, truth_name
+from lmd_cli.report.figures.projection import object_frames
 from lmd_cli.runtime.compute import resolve_device, set_switches
 from lmd_cli.runtime.progress import Progress
 from lmd_cli.runtime.stopwatch import Stopwatch
@@ -44,21 +46,27 @@ class Ready:
     built: BuiltNetwork
     device: torch.device
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
+    _partner: dict[int, Any] = field(default_factory=dict, repr=False)
 
-    def decompose(self, index: int) -> SampleDecomposition:
+    def decompose(self, index: int, partner: int | None = None) -> SampleDecomposition:
         """One sample's prediction and its parts.
+
+        Args:
+            index: of the sample.
+            partner: of the sample whose features replace those that are removed; zeros if none.
 
         Raises:
             DataError: a file is missing or damaged.
         """
         config, network = self.config, self.built.network
-        with self.stopwatch.reading():
-            sample = self.dataset[index]
-        features, constants = encode(network, [sample], self.device, self.config.compute.precision)
+        sample, features, constants = self._encoded(index)
+        other = None if partner is None else self._replacement(partner)
         result = split(self.built, features, constants, config, self.variant)
         named = {**result.parts, BIAS: result.bias}
         if config.bilinear == INTERACTION:
             named[INTERACTION] = result.interaction
+        pictures, boxes = self.dataset.pictures(sample), self.dataset.boxes_on_map(index)
+        tensors = {name: value.numpy() for name, value in sample.tensors.items()}
         return SampleDecomposition(
             config,
             self.variant,
@@ -68,22 +76,45 @@ class Ready:
             total=_shown(network, config, result.total),
             parts={name: _shown(network, config, part) for name, part in named.items()},
             ground_truth=self._truth(sample, result.total),
-            pictures=self.dataset.pictures(sample),
-            boxes=self.dataset.boxes_on_map(index),
+            pictures=pictures,
+            boxes=boxes,
             description=self.dataset.descriptions[index],
-            without=partial(self._without, features, constants),
+            moment=self.dataset.moment(index) if isinstance(self.dataset, SplitSamples) else "",
+            without=partial(self._without, features, constants, other),
+            frames=partial(object_frames, boxes, tensors, list(pictures)),
             radar_in_images=_radar_in_images(self.dataset, index),
         )
+
+    def _encoded(self, index: int) -> tuple[Sample, dict[str, Any], dict[str, Any]]:
+        """A sample, each sensor's features, and what ``fuse`` needs besides."""
+        if index in self._partner:
+            return self._partner.pop(index)
+        with self.stopwatch.reading():
+            sample = self.dataset[index]
+        precision = self.config.compute.precision
+        return (sample, *encode(self.built.network, [sample], self.device, precision))
+
+    def _replacement(self, index: int) -> dict[str, Any]:
+        """A partner's features; kept, as the partner is often the next sample of the walk."""
+        encoded = self._encoded(index)
+        self._partner.clear()
+        self._partner[index] = encoded
+        return encoded[1]
 
     def _without(
         self,
         features: Mapping[str, Any],
         constants: Mapping[str, Any],
+        other: Mapping[str, Any] | None,
         removed: frozenset[str],
     ) -> Tensor | None:
-        """The output of the unchanged network with the features of some modalities zeroed."""
+        """The output of the unchanged network with the features of some modalities zeroed, or
+        those of another sample."""
         network, config = self.built.network, self.config
         fuse = fuse_function(network, config.model.output, constants)
+        if other is not None:
+            features = {**features, **{name: other[name] for name in removed}}
+            removed = frozenset()
         try:
             output = run(fuse, features, removed)
         except ContractError as error:  # 0 / 0, say, in a network of the user's own

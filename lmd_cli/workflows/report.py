@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -11,6 +11,7 @@ from typing import Any
 from lmd_cli.config.schema import CustomDataConfig, CustomModelConfig, RunConfig, is_custom
 from lmd_cli.errors import ConfigError, ResultsError
 from lmd_cli.evaluation.ground.plane import plane_of
+from lmd_cli.evaluation.ground.removal import Removal
 from lmd_cli.report.page.build import build_page
 from lmd_cli.results.detection_run import DetectionRun, read_detection_run
 from lmd_cli.results.read_run import RunResults, read_run
@@ -37,6 +38,7 @@ class ReportOptions:
     Attributes:
         variant: rules of the maps; the config's ``explain`` if none.
         viewer: how many of the first samples can be looked at, beside those that disagree most.
+        removal: what takes the place of a removed sensor's features.
         limit: survey only the first samples of the run.
         compute: decompose the samples again if there is no survey of them yet.
         dataroot, checkpoint, device: where data and weights are now, if not where they were.
@@ -47,6 +49,7 @@ class ReportOptions:
 
     variant: str | None = None
     viewer: int = 6
+    removal: Removal = "zeroed"
     limit: int | None = None
     compute: bool = True
     dataroot: str | None = None
@@ -117,7 +120,7 @@ def _survey(
     folder = run.path / SURVEY
     tokens = run.tokens[: options.limit]
     variant = _variant(run, options.variant)
-    identity = survey_identity(run, tokens, variant, options.viewer)
+    identity = survey_identity(run, tokens, variant, options)
     surveyed = read_survey(folder, identity if options.compute else None)
     old = earlier_format(folder) if surveyed is None else None
     made_before = f"the survey in {folder} has format {old}, this version's has {FORMAT}: "
@@ -172,7 +175,7 @@ def _variant(run: RunResults, wanted: str | None) -> str:
 
 
 def survey_identity(
-    run: RunResults, tokens: list[str], variant: str, viewer: int
+    run: RunResults, tokens: list[str], variant: str, options: ReportOptions
 ) -> dict[str, Any]:
     """What a survey depends on."""
     same = ("config", "weights", "threads", "versions")
@@ -180,7 +183,8 @@ def survey_identity(
         **{key: run.record.get(key) for key in same},
         "tokens": sample_list_sha256(tokens),
         "variant": variant,
-        "viewer": viewer,
+        "viewer": options.viewer,
+        "removal": options.removal,
     }
 
 
@@ -200,7 +204,27 @@ def _compute(
     listed = sample_list_sha256(ready.dataset.tokens)
     _require(listed, run.record["samples"]["sha256"], "the samples of the split", run.path)
     where = None if isinstance(config.model, CustomModelConfig) else plane_of(config)
-    return survey(ready, tokens, where, viewer=options.viewer, progress=progress, keeper=draft)
+    other = partner_of(run, ready.dataset.tokens) if options.removal == "replaced" else None
+    return survey(
+        *(ready, tokens, where),
+        viewer=options.viewer,
+        progress=progress,
+        keeper=draft,
+        partner=other,
+    )
+
+
+def partner_of(run: RunResults, tokens: Sequence[str]) -> Callable[[int], int]:
+    """From a sample to its first partner in the run's schedule that could be read."""
+    schedule, record, count = run.record["schedule"], run.record, len(tokens)
+    unreadable = {*record.get("skipped", ()), *record.get("missing_partners", ())}
+
+    def partner(index: int) -> int:
+        offsets = range(1, schedule["count"] + 1)
+        partners = [(index + m * schedule["stride"]) % count for m in offsets]
+        return next((p for p in partners if tokens[p] not in unreadable), partners[0])
+
+    return partner
 
 
 def run_config(run: RunResults, options: ReportOptions) -> RunConfig:

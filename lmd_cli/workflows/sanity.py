@@ -67,7 +67,7 @@ def run_sanity(
             if progress is not None:
                 progress.advance(note=sample.token, waiting=stopwatch.waiting_share)
         rows = mean_rows([[SanityRow(*row) for row in e["rows"]] for e in entries[:count]])
-        files = _write(rows, folder)
+        files = _write(rows, folder, count)
         finished.finish({**record, "checked": count})
     return Sanity(rows, _notes(variant, count, built), files)
 
@@ -98,8 +98,8 @@ def _notes(variant: str, count: int, built: BuiltNetwork) -> list[str]:
     return notes
 
 
-def _write(rows: Sequence[SanityRow], folder: Path) -> list[Path]:
+def _write(rows: Sequence[SanityRow], folder: Path, samples: int) -> list[Path]:
     header = tuple(f.name for f in fields(SanityRow))
     write_atomically(folder / "sanity.csv", csv_lines([header, *map(astuple, rows)]))
-    write_atomically(folder / "sanity.png", sanity_png(rows))
+    write_atomically(folder / "sanity.png", sanity_png(rows, samples))
     return [folder / name for name in ("sanity.csv", "sanity.png", "run.json")]

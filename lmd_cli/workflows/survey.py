@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Protocol
 
 from lmd_cli.evaluation.ground.plane import Plane
+from lmd_cli.evaluation.ground.removal import Removal
 from lmd_cli.results.survey import Draft, Survey
 from lmd_cli.runtime.progress import Progress, Silent
 from lmd_cli.workflows.ready import Ready
@@ -29,6 +30,7 @@ def survey(
     viewer: int,
     progress: Progress | None = None,
     keeper: Keeper | None = None,
+    partner: Callable[[int], int] | None = None,
 ) -> Survey:
     """Decomposes the samples one after another.
 
@@ -40,6 +42,8 @@ def survey(
             :data:`DISAGREEING` where the sensors disagree most.
         progress: where to show progress.
         keeper: holds what is done already, and takes what is done here.
+        partner: from the index of a sample to that of the sample whose features take the place of
+            a removed sensor's; zeros do if none.
 
     Raises:
         DataError: a sample is unknown or its files are damaged.
@@ -50,10 +54,13 @@ def survey(
     try:
         for token in left:
             index = ready.dataset.index_of(token)
-            draft.add(ready.decompose(index), index, plane)
+            other = None if partner is None else partner(index)
+            draft.add(ready.decompose(index, other), index, plane)
             if keeper is not None:
                 keeper.write(draft)
             progress.advance(note=token, waiting=ready.stopwatch.waiting_share)
     finally:
         progress.close()
-    return draft.survey(plane, ready.variant, ready.config.model.output, ready.config.detection)
+    output = (ready.config.model.output, ready.config.detection)
+    removal: Removal = "zeroed" if partner is None else "replaced"
+    return draft.survey(plane, ready.variant, *output, removal)

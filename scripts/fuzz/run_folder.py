@@ -25,7 +25,7 @@ from lmd_cli.results.run_folder import RunFolder, read_record
 from lmd_cli.results.summary import read_pairs
 from lmd_cli.results.survey import Shown, Survey, _jpeg
 from lmd_cli.results.survey_draft import DraftFolder
-from lmd_cli.results.survey_files import write_survey
+from lmd_cli.results.survey_files import FORMAT, write_survey
 from lmd_cli.runtime.files import csv_lines
 from lmd_cli.workflows.report import ReportOptions, make_report
 
@@ -123,9 +123,9 @@ def write_run(path: Path) -> None:
     Stretch(path, SAMPLES + 1).trim()
     write_survey(survey(), {}, path / "survey")
     (path / "survey" / "unfinished").mkdir()
-    state = {"identity": {"format": 2}, "done": 1, "parts": PARTS, "layers": [1, []]}
+    state = {"identity": {"format": FORMAT}, "done": 1, "parts": PARTS, "layers": [1, []]}
     (path / "survey" / "unfinished" / "state.json").write_text(json.dumps(state))
-    line = [0, ["t0", "scene", "", 1, 0.5, 1e-7], []]
+    line = [0, ["t0", "scene", "", "", 1, 0.5, 1e-7, 0.5, 0.5, 1.0], []]
     (path / "survey" / "unfinished" / "rows.jsonl").write_text(json.dumps(line) + "\n")
     for name in (".lock", ".ranks"):
         (path / name).touch()
@@ -159,10 +159,11 @@ def survey() -> Survey:
     """One sample with a map of 8 by 8."""
     maps = np.linspace(-1, 1, 3 * 64, dtype=np.float32).reshape(3, 8, 8)
     box = np.zeros((1, 4, 2), np.float32)
-    shown = Shown(
-        0, "t0", "scene", "Rain", maps, maps[0] > 0, box, {"CAM_FRONT": _jpeg(np.zeros((8, 12, 3)))}
-    )
-    samples: list[Sequence[Any]] = [("t0", "scene", "Rain", 1, 0.5, 1e-7)]
+    frames = np.array([[0, 1, 1, 5, 4]], np.float32)
+    images = {"CAM_FRONT": _jpeg(np.zeros((8, 12, 3)))}
+    named = ("t0", "scene", "Rain", "0.0 s")
+    shown = Shown(0, *named, maps, maps[0] > 0, box, frames, images)
+    samples: list[Sequence[Any]] = [(*named, 1, 0.5, 1e-7, 0.5, 0.5, 1.0)]
     layers: list[Sequence[Any]] = [(0, "head", "conv", 0.5, 0.3, 0.2)]
     plane = Plane(8, 8, -4.0, 4.0, -4.0, 4.0)
     return Survey(plane, VARIANT, PARTS, [shown], [], samples, layers, PARTS)

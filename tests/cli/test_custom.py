@@ -82,8 +82,8 @@ def test_the_check_and_the_table(folder: Path, said: dict[str, str]):
 
 def test_the_picture_and_its_numbers(folder: Path, said: dict[str, str]):
     own = folder / "results" / "scanner" / "decompose" / "00"
-    assert "decomposition_signed.png" in said["decompose"]
-    picture = np.asarray(Image.open(own / "decomposition_signed.png").convert("RGB"))
+    assert "decomposition.png" in said["decompose"]
+    picture = np.asarray(Image.open(own / "decomposition.png").convert("RGB"))
     assert picture.std() > 5  # something is drawn
     with np.load(own / "parts.npz") as arrays:
         assert arrays["total"].shape == (1, 32, 32)

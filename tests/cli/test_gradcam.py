@@ -63,7 +63,7 @@ def test_figures_in_styles_and_a_grid(lmd: Lmd, tiny_config: Path):
     result = lmd("decompose", "-c", tiny_config, "--output", "one", *styles)
     assert result.exit_code == 0, result.output
     names = {path.name for path in Path("one").iterdir()}
-    figures = {f"decomposition{s}.{f}" for s in ("", "_signed") for f in ("svg", "png")}
+    figures = {f"decomposition{s}.{f}" for s in ("", "_positive") for f in ("svg", "png")}
     assert figures | {"layers.svg", "layers.png", "parts.npz", "layers.csv"} <= names
     result = lmd("decompose", "-c", tiny_config, "--output", "two", "--samples", 2)
     assert result.exit_code == 0, result.output

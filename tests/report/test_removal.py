@@ -25,6 +25,7 @@ from lmd_cli.evaluation.ground.vehicles import object_fields, outline
 from lmd_cli.evaluation.metrics import bias_share
 from lmd_cli.evaluation.scores.against_ground_truth import Vehicle, bias_shares
 from lmd_cli.report.page.build import build_page
+from lmd_cli.report.page.object_lists import all_objects
 from lmd_cli.report.page.removal import removal_tables
 from lmd_cli.report.page.vehicle_charts import objects_values
 from lmd_cli.results.read_run import read_run
@@ -32,7 +33,7 @@ from lmd_cli.results.survey import Survey, sample_fields
 from lmd_cli.results.survey_files import FORMAT
 from lmd_cli.workflows.evaluate import evaluate
 from lmd_cli.workflows.ready import Ready, make_ready
-from lmd_cli.workflows.report import ReportOptions, make_report
+from lmd_cli.workflows.report import ReportOptions, make_report, partner_of
 from lmd_cli.workflows.survey import survey
 from tests.support import made_up
 from tests.support.tiny_settings import crn_config
@@ -66,7 +67,8 @@ def output_without(ready: Ready, index: int, cut: Sequence[str]) -> np.ndarray:
 
 def rows_by_token(found: Survey) -> dict[str, dict[str, Any]]:
     header = object_fields(found.parts)
-    return {row["token"]: row for row in (dict(zip(header, r, strict=True)) for r in found.objects)}
+    rows = (dict(zip(header, row, strict=True)) for row in found.objects)
+    return {row["token"]: row for row in rows}
 
 
 @pytest.fixture(scope="module", params=["simplebev", "crn"])
@@ -111,6 +113,56 @@ def test_removal_is_what_the_network_says_with_zeroed_features(ready: Ready):
         assert change[f"change_without_{cut}"] == pytest.approx(expected, rel=1e-3)
 
 
+def test_features_can_be_replaced_by_those_of_another_sample(
+    ready: Ready, monkeypatch: pytest.MonkeyPatch
+):
+    """Against the plain network with another sample's features; each sample is encoded once."""
+    network, (index, other) = ready.built.network, (1, 2)
+    batches = [collate([ready.dataset[i]]) for i in (index, other)]
+    name = ready.config.model.output
+    turn = getattr(network, "forward_up", lambda maps: maps)
+    with torch.no_grad():
+        mine, theirs = (dict(network.encode(batch)) for batch in batches)
+        constants = network.constants(batches[0]) if hasattr(network, "constants") else {}
+        expected = {
+            cut: turn(
+                network.fuse({**mine, **{s: theirs[s] for s in cut}}, outputs=[name], **constants)[
+                    name
+                ][0, 0]
+            ).numpy()
+            for cut in [(), *removals(PAIR)]
+        }
+    plain, encoded = network.encode, []
+    monkeypatch.setattr(network, "encode", lambda batch: encoded.append(1) or plain(batch))
+    tokens = [ready.dataset.tokens[i] for i in (index, other)]
+    found = survey(ready, tokens, plane_of(ready.config), viewer=1, partner=lambda i: i + 1)
+    assert found.removal == "replaced"
+    assert len(encoded) == 3
+    change = dict(zip(sample_fields(found.parts), found.samples[0], strict=True))
+    for cut in removals(PAIR):
+        wanted = np.linalg.norm(expected[cut] - expected[()]) / np.linalg.norm(expected[()])
+        assert change[f"change_without_{'+'.join(cut)}"] == pytest.approx(wanted, rel=1e-3)
+
+
+def test_a_partner_is_the_first_of_the_schedule_that_could_be_read(tmp_path: Path):
+    run = read_run(made_up.run_folder(tmp_path / "run"))
+    run.record["schedule"] = {"stride": 2, "count": 2}
+    tokens = [f"t{i}" for i in range(5)]
+    assert [partner_of(run, tokens)(i) for i in range(5)] == [2, 3, 4, 0, 1]
+    run.record["missing_partners"] = ["t2"]
+    assert partner_of(run, tokens)(0) == 4
+
+
+def test_a_page_of_replaced_features_says_so(tmp_path: Path):
+    run, found = read_run(made_up.run_folder(tmp_path / "run")), made_up.survey()
+    found.removal = "replaced"
+    text = " ".join(build_page(run, found).decode().split())
+    assert "If a sensor shows another scene, without the camera it still detects 2" in text
+    assert "features replaced by those of another sample" in text
+    assert "set to zero" not in text
+    assert "detected with every sensor&#39;s features replaced" in text
+
+
 def test_there_are_as_many_more_passes_as_subsets(ready: Ready, monkeypatch: pytest.MonkeyPatch):
     network, calls = ready.built.network, Counter()
     for name in ("encode", "fuse"):
@@ -133,7 +185,7 @@ def test_subsets_of_many_sensors():
     assert removals(PAIR) == [("camera",), ("radar",), ("camera", "radar")]
     assert [len(removals("abcdefgh"[:count])) for count in (1, 3, 6, 7)] == [1, 7, 63, 15]
     assert removal_fields(["a"]) == (
-        *("detected", "removal", "score", "detected_without_a", "score_without_a"),
+        *("detected", "score", "enough_by_removal", "detected_without_a", "score_without_a"),
     )
 
 
@@ -221,18 +273,44 @@ def test_tables_of_the_page():
         "stay detected whichever one sensor fails": "1",
         "are lost if one certain sensor fails": "1",
         "get two answers": "2",
-        "of the 1 missed ones are detected when a sensor is removed": "1",
+        "of the 1 missed ones are detected with a sensor removed": "1",
         "are detected with no sensor": "0",
+        "detections have no annotation": "1",
+        "of these go without the camera": "1",
+        "of these go without the radar": "0",
     }
-    assert all(len(row[2]) > 20 and len(row[3]) > 20 for row in texts(tables["conclusions"]))
-    (fails,) = (dict(zip(tables["fails"].header, row, strict=True)) for row in tables["fails"].rows)
-    assert (fails["show"].sample, fails["lost without"].text) == (0, "radar")
+    rows = texts(tables["conclusions"])
+    assert {row[2] for row in rows} == {"the network", "removal", "parts and removal"}
+    assert all(len(row[3]) > 20 and len(row[4]) > 20 for row in rows)
+    lists = {table.name: table for table in tables["lists"]}
+    (fails,) = (dict(zip(lists["fails"].header, row, strict=True)) for row in lists["fails"].rows)
+    assert (fails["show"].sample, fails["show"].object) == (0, 0)
+    assert fails["lost without (removal)"].text == "radar"
     assert (fails["distance (m)"].text, fails["weather"].text) == ("12", "no rain, day")
-    assert (fails["vehicle"].text, fails["score without radar"].text) == ("v0", "-1")
-    assert [row[-1] for row in texts(tables["disagree"])] == ["v0", "v1"]
-    (gained,) = texts(tables["gained"])
+    assert fails["vehicle or detection"].text == "v0"
+    assert fails["score without radar"].text == "-1"
+    assert [row[-1] for row in texts(lists["two_answers"])] == ["v0", "v1"]
+    (gained,) = texts(lists["gained"])
     assert gained[-1] == "v2"
     assert "radar" in gained
+    (false,) = (dict(zip(lists["false"].header, row, strict=True)) for row in lists["false"].rows)
+    assert (false["show"].sample, false["show"].object) == (0, 1)  # after the sample's vehicle
+    assert false["lost without (removal)"].text == "camera"
+    assert false["vehicle or detection"].text == "detection 1"
+
+
+def test_the_list_of_all_objects_of_the_viewer():
+    found = made_up.survey()
+    table = all_objects(found, {"t0": 1, "t2": 0})
+    assert table is not None
+    rows = [dict(zip(table.header, row, strict=True)) for row in table.rows]
+    assert [row["vehicle or detection"].text for row in rows] == ["v2", "detection 1", "v0"]
+    assert [row["the network"].text for row in rows] == [
+        *("misses", "detects without annotation", "detects"),
+    ]
+    assert [row["show"].sample for row in rows] == [0, 1, 1]
+    assert table.caption == "3 vehicles and detections of the samples in the viewer"
+    assert all_objects(found, {}) is None
 
 
 def test_lists_say_what_they_leave_out():
@@ -243,8 +321,9 @@ def test_lists_say_what_they_leave_out():
     found.objects = [(*row[:far], float(500 - n), *row[far + 1 :]) for n in range(300)]
     tables = removal_tables(found, {})
     assert tables is not None
-    assert tables["fails"].caption.endswith("(the nearest 200 of 300)")
-    distances = [float(row[1]) for row in texts(tables["fails"])]
+    (fails,) = (table for table in tables["lists"] if table.name == "fails")
+    assert fails.caption.endswith("(the nearest 200 of 300)")
+    distances = [float(row[1]) for row in texts(fails)]
     assert distances == sorted(distances)
     assert (len(distances), distances[0]) == (200, 201)
 
@@ -252,10 +331,10 @@ def test_lists_say_what_they_leave_out():
 def test_the_page_says_which_question_it_answers(tmp_path: Path):
     run = read_run(made_up.run_folder(tmp_path / "run"))
     text = build_page(run, made_up.survey()).decode()
-    for table in ("questions", "conclusions", "fails", "two_answers", "gained", "changes"):
+    for table in ("questions", "conclusions", "fails", "two_answers", "gained", "false"):
         assert text.count(f'id="{table}"') == 1
     labels = re.findall(r'data-shows="\w+"[^>]*> ([^<]*)</label>', text)
-    assert len(labels) == 4
+    assert len(labels) == 3
     assert all(label.endswith(("(removal)", "(parts)")) for label in labels)
     assert "would be enough:" not in text
 
@@ -277,7 +356,7 @@ def test_a_large_bias_share_is_pointed_out(tmp_path: Path):
     text = build_page(run, found).decode()
     assert '<p class="banner">The <em>bias share</em>' in text
     assert "At the output the bias has 50 % of the norms" in text
-    bias = object_fields(found.parts).index("bias")
+    bias = object_fields(found.parts).index("part_bias")
     found.objects = [(*row[:bias], 0.1, *row[bias + 1 :]) for row in found.objects]
     found.layers = found.layers[:1]
     text = build_page(run, found).decode()

@@ -20,6 +20,7 @@ from lmd_cli.config.loading import load_config
 from lmd_cli.decomposition import OperationRecord
 from lmd_cli.errors import ConfigError, ForeignFileError, ResultsError
 from lmd_cli.evaluation.ground.plane import Plane
+from lmd_cli.evaluation.ground.vehicles import object_fields
 from lmd_cli.results import journal
 from lmd_cli.results import survey as survey_module
 from lmd_cli.results.survey import Draft, LayerMeans
@@ -52,7 +53,11 @@ def test_a_survey_agrees_with_decomposing_each_sample(tiny_config: Path):
         found.shown[0].parts, np.stack([part.numpy() for part in single.parts.values()])
     )
     assert found.shown[0].truth.any()
-    assert len(found.objects) == sum(len(ready.dataset.boxes(i)) for i in (4, 1, 2))
+    annotated = object_fields(found.parts).index("annotated")
+    vehicles = [row for row in found.objects if row[annotated]]
+    assert len(vehicles) == sum(len(ready.dataset.boxes(i)) for i in (4, 1, 2))
+    assert len(found.shown[0].frames) == sum(row[0] == tokens[1] for row in found.objects)
+    assert found.shown[0].moment.startswith("0.5 s, 20")
     shares = np.array([row[3:] for row in found.layers])
     np.testing.assert_allclose(shares.sum(axis=1), 1.0, atol=1e-9)
     assert len(found.shown[0].images) == 6
@@ -145,7 +150,9 @@ def test_a_survey_that_was_killed_goes_on_and_ends_with_the_same_bytes(
     decomposed: list[int] = []
     decompose = Ready.decompose
     monkeypatch.setattr(
-        Ready, "decompose", lambda self, index: decomposed.append(index) or decompose(self, index)
+        Ready,
+        "decompose",
+        lambda self, *given: decomposed.append(given[0]) or decompose(self, *given),
     )
     make_report(cut, options=options)
     assert len(decomposed) == 1  # of three
@@ -158,7 +165,7 @@ def test_a_draft_of_something_else_is_not_gone_on_from(tmp_path: Path):
     folder = DraftFolder(tmp_path, {"variant": "a"})
     draft = folder.read(1)
     draft.parts, draft.indices, draft.objects = ["camera"], [4], [[]]
-    draft.samples = [("t", "s", "d", 0, 0.1, 1e-7)]
+    draft.samples = [("t", "s", "d", "0.0 s", 0, 0.1, 1e-7)]
     draft.shown = {0: made_up.survey().shown[0]}
     folder.write(draft)
     assert DraftFolder(tmp_path, {"variant": "a"}).read(1).indices == [4]
@@ -173,7 +180,7 @@ def test_a_draft_that_is_cut_loses_nothing_whenever_the_process_dies(tmp_path: P
     """Rows behind those that count go in one step: there is no moment without the others."""
     folder, draft = DraftFolder(tmp_path, {}), Draft(1)
     draft.parts, draft.indices, draft.objects = ["camera"], [4], [[]]
-    draft.samples = [("t", "s", "d", 0, 0.1, 1e-7)]
+    draft.samples = [("t", "s", "d", "0.0 s", 0, 0.1, 1e-7)]
     draft.shown = {0: made_up.survey().shown[0]}
     folder.write(draft)
     rows = tmp_path / "rows.jsonl"

@@ -25,9 +25,9 @@ VARIANTS = ["identity-ratio", "uniform-identity"]
 #: Of a vehicle, what `removal_fields` names: lost without the radar; either will do; found only
 #: without the radar.
 REMOVED = (
-    *((1, "radar", 1.0, 1, 0, 0, 2.0, -1.0, -2.0),),
-    *((1, "any of several", 2.0, 1, 1, 0, 1.0, 1.5, -2.0),),
-    *((0, "", -1.0, 0, 1, 0, -2.0, 0.5, -2.0),),
+    *((1, 1.0, "radar", 1, 0, 0, 2.0, -1.0, -2.0),),
+    *((1, 2.0, "any of several", 1, 1, 0, 1.0, 1.5, -2.0),),
+    *((0, -1.0, "", 0, 1, 0, -2.0, 0.5, -2.0),),
 )
 
 
@@ -81,18 +81,23 @@ def record(status: str, text: str, random: bool) -> dict[str, Any]:
 def survey(text: str = "", samples: int = 3) -> Survey:
     """Maps with a bright block that moves with the sample, and a vehicle on it."""
     shown = [_shown(k, text) for k in range(samples)]
-    facts = (12.0, 4, 10, 2, 1.5, 16, 1, 1)
+    facts = (4, 10, 2, 1.5, 16, 1, 1)
     alone = ("only together", "camera", "camera")
     objects = [
         (
-            *(f"t{k}{text}", f"scene{text}", k % 2, 0, f"v{k}{text}", f"vehicle.car{text}"),
-            *(*facts, alone[k % 3], 1.0 + k, 2.0, 0.5 * k, -1.0 - k, *REMOVED[k % 3]),
+            *(f"t{k}{text}", f"scene{text}", k % 2, 0, f"v{k}{text}", 1, f"vehicle.car{text}"),
+            *(-5.5 + 5 * k, -4.5 + 4 * k, 12.0, *facts, 1.0 + k, 2.0, 0.5 * k, -1.0 - k),
+            *(alone[k % 3], *REMOVED[k % 3]),
         )
         for k in range(samples)
     ]
+    false = (f"t0{text}", f"scene{text}", 0, 0, "detection 1", 0, "", 5.0, 5.0, 7.0, *[None] * 4)
+    answers = (1.0, 2.0, 0.0, -1.0, "camera", 1, 1.0, "camera", 0, 1, 0, -1.0, 1.0, -1.0)
+    objects.append((*false, 4, 1, 1, *answers))
     changes = (0.5, 0.25, None)
     surveyed = [
-        (f"t{k}{text}", f"scene{text}", f"Rain{text}", 1, 0.1 * k, 1e-7, *changes) for k in range(3)
+        (f"t{k}{text}", f"scene{text}", f"Rain{text}", f"{k}.0 s{text}", 1, 0.1 * k, 1e-7, *changes)
+        for k in range(3)
     ]
     assert len(surveyed[0]) == len(sample_fields(PARTS))
     layers = [(0, f"fusion{text}", "torch.cat", 0.5, 0.5, 0.0), (1, "head", "conv", 0.2, 0.3, 0.5)]
@@ -105,10 +110,12 @@ def _shown(k: int, text: str) -> Shown:
     parts[0, row : row + 3, column : column + 3] = 4.0
     parts[1, row + 1 : row + 4, column : column + 3] = 3.0
     parts[2] = -1.0
+    frames = np.array([[-1, 0, 0, 0, 0]], dtype=np.float32)
     outline = PLANE.left + np.array([[0, 0], [3, 0], [3, 3], [0, 3]]) + [column, row]
     truth = PLANE.mask(outline)
     outlines = outline[None].astype(np.float32)
-    return Shown(k, f"t{k}{text}", f"scene{text}", f"Rain{text}", parts, truth, outlines, {})
+    named = (f"t{k}{text}", f"scene{text}", f"Rain{text}", f"{k}.0 s{text}")
+    return Shown(k, *named, parts, truth, outlines, frames, {})
 
 
 #: A network and data of one's own: a spot in each of two images.

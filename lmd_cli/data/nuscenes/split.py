@@ -6,6 +6,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
+from datetime import datetime, timezone
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -128,6 +129,20 @@ class SplitSamples(Dataset[Sample]):
     def annotated(self) -> bool:
         """Whether any sample has annotations: without one nothing is known of the truth."""
         return bool(self._records.split.meta["annotated"])
+
+    def moment(self, index: int) -> str:
+        """When a sample was recorded: ``12.5 s, 2018-08-01 19:26:21 UTC``, the
+        seconds from its scene's first sample of the split.
+
+        Raises:
+            DataError: its records, or those of its scene's first sample, cannot be used.
+        """
+        first, now = (
+            self._records[i].reference.timestamp
+            for i in (self.scenes.index(self.scenes[index]), index)
+        )
+        date = datetime.fromtimestamp(now // 10**6, tz=timezone.utc)
+        return f"{1e-6 * (now - first):.1f} s, {date:%Y-%m-%d %H:%M:%S} UTC"
 
     def global_T_ego(self, index: int) -> NDArray[np.float64]:
         """The pose of the frame in which a sample's boxes are predicted, (4, 4)."""

@@ -14,6 +14,8 @@ from lmd_cli.evaluation.ground.plane import Array, Plane
 
 #: Smallest detection without a vehicle that is marked, cells; of a head that marks peaks, one.
 SMALLEST = 4
+#: Of a sample, at most so many detections without a vehicle, the largest.
+MOST = 100
 #: Verdicts beside a sensor's name.
 SEVERAL, TOGETHER, MISSED = "any of several", "only together", ""
 
@@ -94,27 +96,32 @@ def decisive_places(
     vehicles = [plane.mask(outline) for outline in outlines]
     masks = [(mask, True) for mask in vehicles if mask.any()]
     total: Array = sum(parts.values())  # type: ignore[assignment]
-    masks += [(mask, False) for mask in _false(total, vehicles, criterion)]
+    masks += [(mask, False) for mask in unannotated(total, vehicles, criterion)]
     places = []
     for mask, correct in masks:
         sensor = verdict(parts, sensors, mask, criterion)
         if sensor in sensors:
-            places.append(Decisive(sensor, *_middle(mask, plane), correct))
+            places.append(Decisive(sensor, *middle(mask, plane), correct))
     return places
 
 
-def _false(
+def unannotated(
     total: Array, vehicles: Sequence[NDArray[np.bool_]], criterion: Criterion
 ) -> list[NDArray[np.bool_]]:
-    """Groups of cells above the threshold that touch no vehicle's cells."""
+    """Detections without an annotation: at most :data:`MOST`, as they lie from the rear forwards.
+
+    Groups of touching cells above the threshold that hold no vehicle's cell.
+    """
     above = (total > criterion.threshold).astype(np.uint8)
-    count, labels = cv2.connectedComponents(above, connectivity=8)
-    taken = {label for mask in vehicles for label in np.unique(labels[mask])}
-    groups = [labels == label for label in range(1, count) if label not in taken]
-    return [group for group in groups if group.sum() >= (1 if criterion.peak else SMALLEST)]
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(above, connectivity=8)
+    sizes, smallest = stats[:, cv2.CC_STAT_AREA], 1 if criterion.peak else SMALLEST
+    taken = {int(label) for mask in vehicles for label in np.unique(labels[mask])}
+    free = [n for n in range(1, len(sizes)) if n not in taken and sizes[n] >= smallest]
+    largest = sorted(free, key=lambda n: -sizes[n])[:MOST]
+    return [labels == label for label in sorted(largest)]
 
 
-def _middle(mask: NDArray[np.bool_], plane: Plane) -> tuple[float, float]:
+def middle(mask: NDArray[np.bool_], plane: Plane) -> tuple[float, float]:
     """Metres to the right and forward."""
     row, column = (float(np.mean(where)) for where in np.nonzero(mask))
     width, depth = plane.cell

@@ -1,10 +1,10 @@
-"""Removal: whether the unchanged network still detects a vehicle with sensors' features zeroed."""
+"""Removal: what the unchanged network still detects without the features of some sensors."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import combinations
-from typing import Any, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -15,6 +15,8 @@ from lmd_cli.evaluation.ground.plane import Array
 
 #: Names of the removed sensors, in the network's order.
 Removed: TypeAlias = tuple[str, ...]
+#: What takes the place of the features: zeros, or those of another sample.
+Removal: TypeAlias = Literal["zeroed", "replaced"]
 #: Of more sensors, only single ones, all but one, and all are removed.
 MOST_SENSORS = 6
 
@@ -41,13 +43,13 @@ def others(sensor: str, sensors: Sequence[str]) -> Removed:
 def removal_fields(sensors: Sequence[str]) -> tuple[str, ...]:
     """Columns of ``objects.csv`` about removal.
 
-    ``detected``: 1 if the vehicle is detected; ``removal``: the verdict of :func:`removal_verdict`;
-    ``score``: what the criterion compares with its threshold (the mean logit, or of a head that
-    marks peaks the highest); then the same with sensors removed.
+    ``detected``: 1 if the network detects it; ``score``: what the criterion compares with its
+    threshold (the mean logit, or of a head that marks peaks the highest); ``enough_by_removal``:
+    the verdict of :func:`removal_verdict`; then the first two with sensors removed.
     """
     names = [suffix(removed) for removed in removals(sensors)]
     detected, scores = ([f"{kind}_{name}" for name in names] for kind in ("detected", "score"))
-    return ("detected", "removal", "score", *detected, *scores)
+    return ("detected", "score", "enough_by_removal", *detected, *scores)
 
 
 def removal_values(
@@ -68,12 +70,12 @@ def removal_values(
     """
     keys: list[Removed] = [(), *removals(sensors)]
     if not mask.any():
-        return (0, MISSED, *[None] * (2 * len(keys) - 1))
+        return (0, None, MISSED, *[None] * (2 * len(keys) - 2))
     maps = {**without, (): total}
     scores = [_score(maps.get(key), mask, criterion) for key in keys]
     detected = [None if score is None else int(score > criterion.threshold) for score in scores]
     verdict = removal_verdict(dict(zip(keys, detected, strict=True)), sensors)
-    return (detected[0], verdict, scores[0], *detected[1:], *scores[1:])
+    return (detected[0], scores[0], verdict, *detected[1:], *scores[1:])
 
 
 def _score(values: Array | None, mask: NDArray[np.bool_], criterion: Criterion) -> float | None:
@@ -88,7 +90,7 @@ def removal_verdict(detected: Mapping[Removed, int | None], sensors: Sequence[st
     alone = {name: detected[others(name, sensors)] for name in sensors}
     if not detected[()] or None in alone.values():
         return MISSED
-    able = [name for name, kept in alone.items() if kept]
+    able = [name for name, enough in alone.items() if enough]
     return able[0] if len(able) == 1 else SEVERAL if able else TOGETHER
 
 

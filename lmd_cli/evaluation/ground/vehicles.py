@@ -1,11 +1,11 @@
-"""What is known of each annotated vehicle, and what each part says of it."""
+"""What is known of each vehicle and of each detection without one, by parts and by removal."""
 
 from __future__ import annotations
 
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
@@ -14,15 +14,16 @@ from numpy.typing import NDArray
 from lmd_cli.data.boxes import Box3D
 from lmd_cli.data.crn.truth import DETECTION_CLASSES
 from lmd_cli.decomposition.layout import BIAS, INTERACTION
-from lmd_cli.evaluation.ground.decisive import MISSED, verdict
-from lmd_cli.evaluation.ground.detection import criterion_of, sought_class
+from lmd_cli.evaluation.ground.decisive import MISSED, middle, unannotated, verdict
+from lmd_cli.evaluation.ground.detection import Criterion, criterion_of, sought_class
 from lmd_cli.evaluation.ground.plane import Array, Plane
 from lmd_cli.evaluation.ground.removal import Removed, removal_fields, removal_values
 
-#: Columns of ``objects.csv`` before those of the parts (``total``, ``camera``, ..., ``bias``).
+#: Columns of ``objects.csv`` that answer neither question.
 FACT_FIELDS = (
-    *("sample_token", "scene", "rain", "night", "token", "category", "distance", "visibility"),
-    *("num_lidar_pts", "num_radar_pts", "speed", "cells", "inside", "sought", "alone"),
+    *("sample_token", "scene", "rain", "night", "token", "annotated", "category"),
+    *("right", "forward", "distance", "visibility", "num_lidar_pts", "num_radar_pts", "speed"),
+    *("cells", "inside", "sought"),
 )
 
 
@@ -62,54 +63,87 @@ def sensors_of(parts: Iterable[str]) -> list[str]:
 
 
 def object_fields(parts: Sequence[str]) -> tuple[str, ...]:
-    """The header of ``objects.csv``: facts, mean logits, and what removal changes."""
-    return (*FACT_FIELDS, "total", *parts, *removal_fields(sensors_of(parts)))
+    """The header of ``objects.csv``: facts, who contributed (parts), what a removal changes."""
+    by_parts = ("total", *map(part_field, parts), "enough_by_parts")
+    return (*FACT_FIELDS, *by_parts, *removal_fields(sensors_of(parts)))
+
+
+def part_field(part: str) -> str:
+    """The column of a part's mean logit."""
+    return f"part_{part}"
+
+
+@dataclass(frozen=True, eq=False)
+class SampleMaps:
+    """One sample's prediction as :func:`object_rows` reads it.
+
+    Attributes:
+        plane: where the maps lie.
+        total: the prediction, logits (rows, columns).
+        parts: by name, the same shape.
+        without: the prediction with sensors removed, as far as it is known.
+        output: which output it is.
+        detection: the config's.
+    """
+
+    plane: Plane
+    total: Array
+    parts: Mapping[str, Array]
+    without: Mapping[Removed, Array | None] = field(default_factory=dict)
+    output: str = "segmentation"
+    detection: float | Literal["auto"] = "auto"
+
+    @property
+    def criterion(self) -> Criterion:
+        """When cells count as detected."""
+        return criterion_of(self.output, self.detection)
 
 
 def object_rows(
-    sample: tuple[str, str],
-    weather: Weather,
-    boxes: Sequence[Box3D],
-    plane: Plane,
-    total: Array,
-    parts: Mapping[str, Array],
-    output: str = "segmentation",
-    detection: float | Literal["auto"] = "auto",
-    without: Mapping[Removed, Array | None] | None = None,
+    sample: tuple[str, str], weather: Weather, boxes: Sequence[Box3D], maps: SampleMaps
 ) -> list[tuple[Any, ...]]:
-    """One row for each vehicle, in the annotations' order, of :func:`object_fields`.
+    """One row of :func:`object_fields` for each vehicle, in the annotations' order, and then one
+    for each detection without an annotation (``annotated`` 0, see :func:`~.decisive.unannotated`).
 
     A vehicle of whose footprint the map covers no cell is listed with ``inside`` 0 and no means.
-    ``sought`` is 1 if the output looks for its class; ``alone`` is the verdict of
+    ``sought`` is 1 if the output looks for its class; ``enough_by_parts`` is the verdict of
     :func:`~.decisive.verdict`, empty for a vehicle that is not detected.
 
     Args:
         sample: token and scene.
         weather: of the scene.
         boxes: the sample's vehicles.
-        plane: where the maps lie.
-        total: the prediction, logits (rows, columns).
-        parts: by name, the same shape.
-        output: which output it is.
-        detection: the config's.
-        without: the prediction with sensors removed, as far as it is known.
     """
-    sensors = sensors_of(parts)
-    criterion, wanted = criterion_of(output, detection), sought_class(output)
+    wanted, plane = sought_class(maps.output), maps.plane
+    masks = [plane.mask(outline(box)) for box in boxes]
+    begin = (*sample, int(weather.rain), int(weather.night))
     rows: list[tuple[Any, ...]] = []
-    for box in boxes:
-        mask = plane.mask(outline(box))
-        maps = (total, *parts.values())
-        means = [float(m[mask].mean(dtype=np.float64)) if mask.any() else None for m in maps]
-        facts = (*sample, int(weather.rain), int(weather.night), box.token, box.category)
-        counts = (box.visibility, box.num_lidar_pts, box.num_radar_pts)
-        size = (int(mask.sum()), int(mask.any()))
+    for box, mask in zip(boxes, masks, strict=True):
         sought = int(wanted is None or DETECTION_CLASSES.get(box.category) == wanted)
-        alone = verdict(parts, sensors, mask, criterion) if mask.any() else MISSED
-        removed = removal_values(total, without or {}, sensors, mask, criterion)
-        known = (*facts, distance(box), *counts, box.speed, *size, sought, alone)
-        rows.append((*known, *means, *removed))
+        place = (float(box.center[0]), float(box.center[2]), distance(box))
+        counts = (box.visibility, box.num_lidar_pts, box.num_radar_pts, box.speed)
+        known: tuple[Any, ...] = (box.token, 1, box.category, *place, *counts)
+        rows.append((*begin, *known, *_size(mask), sought, *_answers(maps, mask)))
+    false = unannotated(maps.total, [mask for mask in masks if mask.any()], maps.criterion)
+    for number, mask in enumerate(false):
+        right, forward = middle(mask, plane)
+        place = (right, forward, math.hypot(right, forward))
+        known = (f"detection {number + 1}", 0, "", *place, *[None] * 4)
+        rows.append((*begin, *known, *_size(mask), 1, *_answers(maps, mask)))
     return rows
+
+
+def _size(mask: NDArray[np.bool_]) -> tuple[int, int]:
+    return int(mask.sum()), int(mask.any())
+
+
+def _answers(maps: SampleMaps, mask: NDArray[np.bool_]) -> tuple[Any, ...]:
+    """What parts and removal say of some cells, all but the facts of :func:`object_fields`."""
+    sensors, criterion = sensors_of(maps.parts), maps.criterion
+    each = (maps.total, *maps.parts.values())
+    means = [float(m[mask].mean(dtype=np.float64)) if mask.any() else None for m in each]
+    enough = verdict(maps.parts, sensors, mask, criterion) if mask.any() else MISSED
+    return (*means, enough, *removal_values(maps.total, maps.without, sensors, mask, criterion))
 
 
 def conflict(parts: Mapping[str, Array], relevant: NDArray[np.bool_]) -> float:

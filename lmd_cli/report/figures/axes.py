@@ -16,7 +16,7 @@ from matplotlib.backends.backend_pdf import FigureCanvasPdf
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.cm import ScalarMappable
 from matplotlib.collections import LineCollection
-from matplotlib.colors import Colormap, Normalize
+from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
 from matplotlib.patches import Polygon
@@ -24,14 +24,15 @@ from matplotlib.ticker import FixedLocator
 
 from lmd_cli.evaluation.ground.decisive import Decisive
 from lmd_cli.report.figures.projection import Overlay
-from lmd_cli.report.figures.scene import ROWS, Scene, arranged
+from lmd_cli.report.figures.scene import Scene
 from lmd_cli.report.figures.styles import Map, MapStyle
 
 Format = Literal["png", "svg", "pdf"]
 DPI = 150
-BOX, MARK = "#ffd92f", "#12b812"
-#: Points in the images: cyan at 0 m, magenta at :data:`FAR` metres; the few of a radar larger.
-DEPTH, FAR = "cool", 60
+BOX = "#ffd92f"
+#: Points in the images: bright at 0 m, dark at :data:`FAR` metres; the few of a radar larger.
+DEPTH = LinearSegmentedColormap.from_list("depth", ["#d8ffff", "#35b6ff", "#1430b8"])
+FAR = 60
 SIZES = {"radar": 7, "lidar": 2}
 #: TrueType fonts inside PDF, letters as outlines inside SVG: the same everywhere.
 SETTINGS: dict[str, Any] = {
@@ -66,10 +67,11 @@ def figure_bytes(figure: Figure, form: Format) -> bytes:
     return buffer.getvalue()
 
 
-def draw_images(figure: Figure, cell: SubplotSpec, scene: Scene, *, large: bool = True) -> None:
-    """The cameras, what lies ahead above, each with its boxes and points."""
-    rows = arranged(scene.images)
-    cells = cell.subgridspec(len(rows), len(ROWS[0]), wspace=0.015, hspace=0.03)
+def draw_images(
+    figure: Figure, cell: SubplotSpec, scene: Scene, rows: Sequence[Sequence[str]]
+) -> None:
+    """The cameras in rows, each image with its boxes and points."""
+    cells = cell.subgridspec(len(rows), max(map(len, rows)), wspace=0.015, hspace=0.03)
     for i, row in enumerate(rows):
         for j, camera in enumerate(row):
             axes = figure.add_subplot(cells[i, j])
@@ -79,17 +81,17 @@ def draw_images(figure: Figure, cell: SubplotSpec, scene: Scene, *, large: bool 
             axes.imshow(np.clip(scene.images[camera], 0.0, 1.0), aspect="auto")
             if camera in scene.overlays:
                 _overlay(axes, scene.overlays[camera], scene.images[camera].shape[:2])
-            _image_label(axes, camera, large)
+            _image_label(axes, camera)
 
 
-def _image_label(axes: Axes, camera: str, large: bool) -> None:
+def _image_label(axes: Axes, camera: str) -> None:
     axes.text(
         *(0.015, 0.96, camera.removeprefix("CAM_").replace("_", " ").lower()),
         transform=axes.transAxes,
         va="top",
-        fontsize="medium" if large else 6,
+        fontsize=6,
         color="white",
-        bbox={"facecolor": "black", "alpha": 0.55, "pad": 2, "edgecolor": "none"},
+        bbox={"facecolor": "black", "alpha": 0.55, "pad": 1.5, "edgecolor": "none"},
     )
 
 
@@ -143,27 +145,47 @@ def draw_vehicles(axes: Axes, scene: Scene, colour: str) -> None:
 
 
 def draw_marks(axes: Axes, marks: Sequence[Decisive]) -> None:
-    """Rings where a vehicle is annotated, crosses where none is."""
+    """Rings where a vehicle is annotated, crosses where none is; white around black, so that they
+    are seen on any ground and in any print."""
     for mark in marks:
-        shape = "o" if mark.correct else "X"
-        style: dict[str, Any] = {"markersize": 9 if mark.correct else 6, "markeredgewidth": 1.3}
-        face = "none" if mark.correct else MARK
-        edge = MARK if mark.correct else "white"
-        axes.plot(
-            mark.right, mark.forward, shape, markerfacecolor=face, markeredgecolor=edge, **style
-        )
+        for style in RING if mark.correct else CROSS:
+            axes.plot(mark.right, mark.forward, linestyle="none", **style)
+
+
+def _outlined(**style: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Below a white mark, above the same in black and thinner."""
+    below = {**style, "markeredgecolor": "white", "markeredgewidth": 3.0}
+    return below, {**style, "markeredgecolor": "black", "markeredgewidth": 1.2}
+
+
+RING = _outlined(marker="o", markersize=9, markerfacecolor="none")
+CROSS = _outlined(marker="x", markersize=6)
 
 
 def draw_bar(figure: Figure, map_style: MapStyle, place: tuple[float, float, float, float]) -> None:
-    """The scale that the panels share, if they do."""
+    """The scale that the panels share, if they do, with its unit and what its ends mean."""
     if not map_style.unit:
         return
-    axes = figure.add_axes(place)
+    signed = map_style.style == "signed"
+    unit = f"against  ←  {map_style.unit}  →  for" if signed else map_style.unit
     shown = ScalarMappable(Normalize(map_style.low, map_style.high), map_style.colours(""))
+    _bar(figure, shown, unit, place)
+
+
+def draw_depths(figure: Figure, sensor: str, place: tuple[float, float, float, float]) -> None:
+    """The colours of points in the images."""
+    shown = ScalarMappable(Normalize(0, FAR), DEPTH)
+    _bar(figure, shown, f"{sensor} points in the images, depth (m)", place)
+
+
+def _bar(
+    figure: Figure, shown: ScalarMappable, title: str, place: tuple[float, float, float, float]
+) -> None:
+    axes = figure.add_axes(place)
     bar = figure.colorbar(shown, cax=axes, orientation="horizontal")
     bar.outline.set_linewidth(0.5)  # type: ignore[operator]
     axes.tick_params(length=2, width=0.6, pad=1.5, labelsize=8)
-    axes.set_title(map_style.unit, fontsize=8.5, pad=2)
+    axes.set_title(title, fontsize=8, pad=2)
 
 
 def _ego(axes: Axes, ego: tuple[float, float, float]) -> None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from matplotlib.axes import Axes
 from matplotlib.patches import Polygon
@@ -18,8 +18,9 @@ from lmd_cli.report.figures.axes import (
     figure_settings,
 )
 from lmd_cli.report.figures.scene import Scene
-from lmd_cli.report.figures.sheet import WIDTH, image_note, make_sheet, title_size
+from lmd_cli.report.figures.sheet import WIDTH, draw_legend, make_sheet, title_size
 from lmd_cli.report.figures.styles import Map, from_white, part_title, positive_normalised
+from lmd_cli.report.palette import colour
 
 #: Methods as the paper writes them.
 NAMES = {"gradcam": "Grad-CAM", "gradcam++": "Grad-CAM++", "scorecam": "Score-CAM"}
@@ -56,14 +57,15 @@ def _picture(
     top = max(float(values.max()) for _, _, values in panels)
     with figure_settings():
         title = f"{scene.title}, layer {request.layer}"
-        text = _text(scene, maps, corners, top)
-        sheet = make_sheet(scene, 1 + len(panels), title, text, False)
+        text = _text(maps, corners, top)
+        sheet = make_sheet(scene, 1 + len(panels), title, text)
+        draw_legend(sheet.figure, [replace(scene, marks=())], text)
         positive, largest = positive_normalised(scene.total)
         panels = [("prediction", "fused prediction", positive), *panels]
         for index, (name, label, values) in enumerate(panels):
             axes = sheet.figure.add_subplot(sheet.cells[index])
             scaled = values / (top or 1.0) if index else values
-            draw_map(axes, scene, scaled, from_white(name), (0.0, 1.0))
+            draw_map(axes, scene, scaled, from_white(colour(name, list(scene.parts))), (0.0, 1.0))
             draw_vehicles(axes, scene, "#8a8a8a")
             _region(axes, corners)
             axes.set_xlabel("right (m)", labelpad=1)
@@ -89,14 +91,12 @@ def _part_name(part: str, request: CamRequest) -> str:
     return f"{shown[0].upper()}{shown[1:]}-{NAMES[request.method].replace('-CAM', 'CAM')}"
 
 
-def _text(scene: Scene, maps: ActivationMaps, corners: Array | None, top: float) -> list[str]:
+def _text(maps: ActivationMaps, corners: Array | None, top: float) -> list[str]:
     where = "the framed region" if corners is not None else "the whole map"
     return [
         f"Dark: activations of this layer that raise the score, the sum of the logits over {where} "
         f"({maps.score:.4g}). The activation maps share one scale, white (0) to darkest "
-        f"({top:.3g}); the prediction shows its positive logits. Axes in metres, forward is up; "
-        "triangle: ego vehicle.",
-        f"Outlines: annotated vehicles{image_note([scene])}.",
+        f"({top:.3g}); the prediction shows its positive logits. Forward is up."
     ]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -14,16 +14,16 @@ from torch import Tensor
 
 from lmd_cli.evaluation.decomposed_sample import SampleDecomposition
 from lmd_cli.report.figures.axes import DPI, Format, draw_bar, figure_bytes, figure_settings
-from lmd_cli.report.figures.styles import COLOURS, Map, MapStyle, Style, from_white, make_map_style
+from lmd_cli.report.figures.scene import note_of, title_of
+from lmd_cli.report.figures.styles import Map, MapStyle, Style, from_white, make_map_style
+from lmd_cli.report.palette import colour
 
 WIDTH = 13.0
 #: Inches above and below the panels, and for each panel of numbers.
 HEADER, FOOTER, ROW = 0.62, 0.78, 1.15
-#: Colours that names outside :data:`~lmd_cli.report.figures.styles.COLOURS` take in turn.
-FREE = ("camera", "radar", "lidar")
 #: Up to this many numbers are written beside their bars.
 WRITTEN = 12
-TRUTH, PREDICTION = "ground truth", "prediction"
+TRUTH, PREDICTION, TRUTH_COLOUR = "ground truth", "prediction", "#8a8a8a"
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,13 +34,14 @@ class View:
         total: (H, W), or (N,).
         parts: by name, the same shape; they sum to ``total``.
         truth: the same shape, if known.
-        title: first line; ``warning``: a line in red, if any.
+        title: first line; ``note``: small below it; ``warning``: a line in red, if any.
     """
 
     total: Map
     parts: Mapping[str, Map]
     truth: Map | None
     title: str
+    note: str = ""
     warning: str = ""
 
     @property
@@ -58,12 +59,13 @@ def view_of(split: SampleDecomposition) -> View:
         split.total.numpy(),
         {name: part.numpy() for name, part in split.parts.items()},
         None if truth is None else truth.numpy(),
-        f"{split.sample.scene}, sample {split.sample.token}, rules {split.variant}",
+        title_of(split),
+        note_of(split),
         warning,
     )
 
 
-def generic_figure(views: Sequence[View], style: Style = "positive", form: Format = "png") -> bytes:
+def generic_figure(views: Sequence[View], style: Style = "signed", form: Format = "png") -> bytes:
     """One sample, or several below each other; the colours' scales are shared by all.
 
     The views must be of the same shape and have the same parts. Numbers are drawn as bars,
@@ -72,7 +74,8 @@ def generic_figure(views: Sequence[View], style: Style = "positive", form: Forma
     with figure_settings():
         if views[0].total.ndim == 1:
             return figure_bytes(_bars(views), form)
-        map_style = make_map_style(style, [m for v in views for m in (v.total, *v.parts.values())])
+        maps = [m for v in views for m in (v.total, *v.parts.values())]
+        map_style = make_map_style(style, maps, list(views[0].parts), "output")
         return figure_bytes(_maps(views, map_style), form)
 
 
@@ -91,35 +94,28 @@ def _maps(views: Sequence[View], map_style: MapStyle) -> Figure:
         grid = figure.add_gridspec(1, count, left=0.04, right=0.99, wspace=0.08, **span)
         for i, (name, values) in enumerate(view.panels):
             axes = figure.add_subplot(grid[0, i])
-            _map(axes, name, values, map_style, alias(view.parts, name))
+            _map(axes, name, values, map_style)
             if i:
                 axes.set_yticklabels([])
+    parts = " + ".join(views[0].parts)
     lines = [
-        f"{_statement(map_style)} Prediction = {' + '.join(views[0].parts)}, pixel by pixel. "
-        "Axes in pixels, the first row on top."
+        f"Prediction = {parts}, pixel by pixel. {map_style.statement} Axes in pixels, the first "
+        "row on top."
     ]
     footer(figure, lines, height)
-    unit = "output" if map_style.unit == "logit" else map_style.unit
-    draw_bar(figure, replace(map_style, unit=unit), (0.83, 0.36 / height, 0.155, 0.1 / height))
+    draw_bar(figure, map_style, (0.83, 0.36 / height, 0.155, 0.1 / height))
     return figure
 
 
-def _map(axes: Axes, name: str, values: Map, map_style: MapStyle, alias: str) -> None:
+def _map(axes: Axes, name: str, values: Map, map_style: MapStyle) -> None:
     if name == TRUTH:
-        coloured, note, colours, limits = values, "", from_white(""), (0.0, 1.0)
+        coloured, note, colours, limits = values, "", from_white(), (0.0, 1.0)
     else:
         coloured, note = map_style.values(values)
-        colours, limits = map_style.colours(alias), (map_style.low, map_style.high)
+        colours, limits = map_style.colours(name), (map_style.low, map_style.high)
     axes.imshow(coloured, cmap=colours, vmin=limits[0], vmax=limits[1], interpolation="nearest")
     axes.set_title(f"{name}{note}", fontsize=9.5, pad=4, parse_math=False)
     axes.tick_params(length=2, width=0.6, pad=2, labelsize=8)
-
-
-def _statement(map_style: MapStyle) -> str:
-    """As in the figures on the ground, without vehicles."""
-    if map_style.style != "signed":
-        return map_style.statement
-    return "Teal: positive; brown: negative. One scale for all maps."
 
 
 def _bars(views: Sequence[View]) -> Figure:
@@ -135,7 +131,8 @@ def _bars(views: Sequence[View]) -> Figure:
         title(figure, view, top / height, height)
         top -= HEADER
         for name, axes in _rows(figure, view, top, height):
-            _bar(axes, name, dict(view.panels)[name], alias(view.parts, name))
+            hue = TRUTH_COLOUR if name == TRUTH else colour(name, list(view.parts))
+            _bar(axes, name, dict(view.panels)[name], hue)
             if name != TRUTH:
                 axes.set_ylim(low - margin, high + margin)
         top -= ROW * len(view.panels)
@@ -152,10 +149,9 @@ def _rows(figure: Figure, view: View, top: float, height: float) -> Iterator[tup
         top -= ROW
 
 
-def _bar(axes: Axes, name: str, values: Map, alias: str) -> None:
-    colour = COLOURS.get(PREDICTION if name == PREDICTION else alias, "#8a8a8a")
+def _bar(axes: Axes, name: str, values: Map, hue: str) -> None:
     places = np.arange(len(values))
-    axes.bar(places, values, color=colour, width=0.8)
+    axes.bar(places, values, color=hue, width=0.8)
     axes.axhline(0.0, color="#303030", lw=0.6)
     axes.set_xlim(-0.6, len(values) - 0.4)
     axes.tick_params(length=2, width=0.6, pad=2, labelsize=8)
@@ -171,22 +167,14 @@ def _bar(axes: Axes, name: str, values: Map, alias: str) -> None:
 def title(figure: Figure, view: View, top: float, height: float) -> None:
     """A sample's name, and its warning, below ``top`` (a share of the figure)."""
     line: dict[str, Any] = {"ha": "center", "va": "top"}
-    figure.text(0.5, top - 0.1 / height, view.title, **line, fontsize=10.5, parse_math=False)
+    figure.text(0.5, top - 0.06 / height, view.title, **line, fontsize=10.5, parse_math=False)
+    note: dict[str, Any] = {"fontsize": 7, "color": "#59636e", "parse_math": False}
+    figure.text(0.5, top - 0.25 / height, view.note, **line, **note)
     if view.warning:
-        figure.text(0.5, top - 0.32 / height, view.warning, **line, color="#c00000", fontsize=8.5)
+        figure.text(0.5, top - 0.37 / height, view.warning, **line, color="#c00000", fontsize=8.5)
 
 
 def footer(figure: Figure, lines: Sequence[str], height: float) -> None:
     """What a reader must know, at the bottom."""
     text = "\n".join(line for long in lines for line in textwrap.wrap(long, 160))
     figure.text(0.01, 0.1 / height, text, va="bottom", fontsize=7.8, linespacing=1.35)
-
-
-def alias(parts: Mapping[str, Map], name: str) -> str:
-    """The name whose colour a part takes."""
-    if name in COLOURS or name not in parts:
-        return name
-    free = [colour for colour in FREE if colour not in parts]
-    others = [other for other in parts if other not in COLOURS]
-    place = others.index(name)
-    return free[place] if place < len(free) else name

@@ -11,8 +11,9 @@ from matplotlib.patches import Polygon
 from lmd_cli.evaluation.decomposed_sample import SampleDecomposition
 from lmd_cli.evaluation.ground.plane import Array
 from lmd_cli.report.figures.axes import DPI, Format, figure_bytes, figure_settings
-from lmd_cli.report.figures.generic import FOOTER, HEADER, WIDTH, alias, footer, title, view_of
+from lmd_cli.report.figures.generic import FOOTER, HEADER, WIDTH, footer, title, view_of
 from lmd_cli.report.figures.styles import Map, from_white, positive_normalised
+from lmd_cli.report.palette import PREDICTION, colour
 
 
 def generic_picture(
@@ -34,10 +35,10 @@ def generic_picture(
     top = max(float(values.max()) for _, _, values in panels)
     view = view_of(split)
     prediction, largest = positive_normalised(view.total)
-    drawn = [("prediction", f"prediction (max {largest:.3g})", prediction)]
+    drawn = [(PREDICTION, f"prediction (max {largest:.3g})", prediction)]
     for name, label, values in panels:
         peak = f"{label} (max {float(values.max()):.3g})"
-        drawn.append((alias(view.parts, name), peak, values / (top or 1.0)))
+        drawn.append((colour(name, list(view.parts)), peak, values / (top or 1.0)))
     rows, columns = view.total.shape
     height = min(WIDTH / len(drawn) * rows / columns, 8.0) + HEADER + FOOTER
     with figure_settings():
@@ -51,17 +52,17 @@ def generic_picture(
             top=1 - HEADER / height,
             bottom=(FOOTER - 0.12) / height,
         )
-        for i, (name, label, values) in enumerate(drawn):
+        for i, (hue, label, values) in enumerate(drawn):
             axes = figure.add_subplot(cells[0, i])
-            _panel(axes, name, label, values, corners)
+            _panel(axes, hue, label, values, corners)
             if i:
                 axes.set_yticklabels([])
         footer(figure, _text(layer, score, top, corners), height)
         return figure_bytes(figure, form)
 
 
-def _panel(axes: Axes, name: str, label: str, values: Map, corners: Array | None) -> None:
-    axes.imshow(values, cmap=from_white(name), vmin=0.0, vmax=1.0, interpolation="nearest")
+def _panel(axes: Axes, hue: str, label: str, values: Map, corners: Array | None) -> None:
+    axes.imshow(values, cmap=from_white(hue), vmin=0.0, vmax=1.0, interpolation="nearest")
     axes.set_title(label, fontsize=9.5, pad=4, parse_math=False)
     axes.tick_params(length=2, width=0.6, pad=2, labelsize=8)
     if corners is not None:  # imshow has pixel middles at whole numbers

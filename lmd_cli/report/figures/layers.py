@@ -1,66 +1,95 @@
-"""The figure of one sample's layers: each part's share after each operation."""
+"""The figure of one sample's layers: each part's share after each operation or block."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from lmd_cli.decomposition import OperationRecord
+from lmd_cli.decomposition.layout import BIAS, INTERACTION
+from lmd_cli.report.blocks import block_names, drawn_operations, last_name, note, stretches
 from lmd_cli.report.figures.axes import DPI, Format, figure_bytes, figure_settings
-from lmd_cli.report.figures.styles import COLOURS, OTHER
-from lmd_cli.report.page.svg_charts import stage_of
+from lmd_cli.report.figures.styles import part_title
+from lmd_cli.report.palette import colour
 
 #: Shares of the figure's width: a narrower block has no line before it, or no name below it.
-NARROW, LABELLED = 0.01, 0.02
+NARROW, LABELLED = 0.01, 0.032
 #: Characters of a block's name, and the width of one, inches.
 LONGEST, LETTER = 18, 0.085
 #: Inches: the figure's width, and the left edge of its axes.
 WIDTH, LEFT = 11.0, 0.55
+#: What belongs to no sensor is hatched.
+HATCHES = {BIAS: "////", INTERACTION: "...."}
+#: A part with less than this at the output has no name beside it.
+NAMED = 0.05
 
 
-def layers_figure(operations: Sequence[OperationRecord], title: str, form: Format = "png") -> bytes:
-    """Stacked shares of the parts' L2 norms, from the fusion (left) to the output (right)."""
-    names = list(dict.fromkeys(name for record in operations for name in record.shares))
-    shares = np.array([[r.shares.get(name, 0.0) for r in operations] for name in names])
+def layers_figure(
+    operations: Sequence[OperationRecord],
+    title: str,
+    small: str = "",
+    parts: Sequence[str] = (),
+    form: Format = "png",
+) -> bytes:
+    """Stacked shares of the parts' L2 norms, from the fusion (left) to the output (right).
+
+    Args:
+        title: scene and time; ``small``: a note below it.
+        parts: of the prediction, which decide the colours.
+    """
+    names = list(dict.fromkeys([*parts, *(n for record in operations for n in record.shares)]))
+    names = [name for name in names if any(record.shares.get(name) for record in operations)]
+    blocks = block_names([record.module for record in operations])
+    drawn = drawn_operations(blocks)
+    shares = np.array([[operations[i].shares.get(name, 0.0) for i in drawn] for name in names])
     with figure_settings():
-        figure = Figure(figsize=(WIDTH, 3.6), dpi=DPI, facecolor="white")
-        axes = figure.add_axes((LEFT / WIDTH, 0.27, 0.94, 0.58))
-        floor = np.zeros(len(operations))
+        figure = Figure(figsize=(WIDTH, 3.7), dpi=DPI, facecolor="white")
+        axes = figure.add_axes((LEFT / WIDTH, 0.27, 0.87, 0.56))
+        floor = np.zeros(len(drawn))
         for name, row in zip(names, shares, strict=True):
-            colour = COLOURS.get(name, OTHER)
-            axes.bar(range(len(row)), row, 1.0, floor, color=colour, label=name, linewidth=0)
+            look: dict[str, Any] = {
+                "color": colour(name, names),
+                "hatch": HATCHES.get(name),
+                "edgecolor": "white",
+            }
+            axes.bar(range(len(row)), row, 1.0, floor, label=part_title(name), linewidth=0, **look)
+            if len(row) and row[-1] >= NAMED:
+                place = (len(row) - 0.4, floor[-1] + row[-1] / 2)
+                axes.text(*place, part_title(name), va="center", fontsize=9, parse_math=False)
             floor += row
-        axes.set_xlim(-0.5, len(operations) - 0.5)
+        axes.set_xlim(-0.5, len(drawn) - 0.5)
         axes.set_ylim(0.0, 1.0)
         axes.set_ylabel("share of the parts' norms")
-        _stages(axes, [stage_of(record.module) for record in operations])
+        _stages(axes, [blocks[i] for i in drawn])
         figure.legend(loc="upper right", ncols=len(names), frameon=False, fontsize=9)
-        figure.text(LEFT / WIDTH, 0.965, title, va="top", fontsize=9.5, parse_math=False)
-        note = "Operations in the order of execution: from where the sensors meet to the prediction"
-        figure.text(0.99, 0.02, note, ha="right", fontsize=8)
+        figure.text(LEFT / WIDTH, 0.97, title, va="top", fontsize=10, parse_math=False)
+        grey: dict[str, Any] = {"color": "#59636e", "fontsize": 7}
+        figure.text(LEFT / WIDTH, 0.9, small, va="top", parse_math=False, **grey)
+        text = note(len(operations), len(drawn))
+        figure.text(0.99, 0.02, text, ha="right", fontsize=8)
         return figure_bytes(figure, form)
 
 
 def _stages(axes: Axes, names: Sequence[str]) -> None:
     """A tick under each block of the network, a line between two."""
-    starts = [i for i in range(len(names)) if i == 0 or names[i] != names[i - 1]]
-    ends = [*starts[1:], len(names)]
-    for start, end in list(zip(starts, ends, strict=True))[1:]:
+    blocks = stretches(names)
+    for start, end in blocks[1:]:
         if (end - start) / len(names) >= NARROW:
             axes.axvline(start - 0.5, color="white", linewidth=0.8)
-    enough = max(LABELLED * len(names), 2)
-    wide = [(a, b) for a, b in zip(starts, ends, strict=True) if b - a >= enough]
+    enough = LABELLED * len(names)
+    wide = [(a, b) for a, b in blocks if b - a >= enough]
     places = [(a + b - 1) / 2 for a, b in wide]
-    titles = [names[a].rpartition(".")[2] or "input" for a, _ in wide]
+    titles = [last_name(names[a]) or "input" for a, _ in wide]
     labels = [_short(t, p / len(names)) for t, p in zip(titles, places, strict=True)]
     axes.set_xticks(places, labels, rotation=25, ha="right")
 
 
 def _short(name: str, place: float) -> str:
     """A slanted label that ends at this share of the axes and does not leave the figure."""
-    room = (LEFT + 0.94 * WIDTH * place) / LETTER
+    room = (LEFT + 0.87 * WIDTH * place) / LETTER
     longest = min(LONGEST, max(int(room), 2))
     return name if len(name) <= longest else f"{name[: longest - 1]}…"

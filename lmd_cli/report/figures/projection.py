@@ -17,6 +17,10 @@ Array = NDArray[np.floating]
 
 #: What is nearer to a camera's plane is not drawn, metres.
 NEAR = 0.5
+#: What stands where a network detects something, metres: across, up, along.
+ANYTHING = (3.0, 1.6, 3.0)
+#: A frame in no image.
+NOWHERE = (-1.0, 0.0, 0.0, 0.0, 0.0)
 #: Pairs of corners that an edge joins: those that differ in one of three bits.
 EDGES = tuple((i, j) for i, j in itertools.combinations(range(8), 2) if (i ^ j).bit_count() == 1)
 
@@ -104,11 +108,7 @@ def sample_overlays(
             space.
         cameras: in the tensors' order; nuScenes' in the network's by default.
     """
-    if "imgs" in tensors:
-        views = perspective_views(tensors, cameras or PERSPECTIVE_CAMERAS)
-    else:
-        views = reference_views(tensors, cameras or CAMERAS)
-    height, width = tensors["imgs" if "imgs" in tensors else "images"].shape[-2:]
+    views, (height, width) = _views(tensors, cameras)
     if "radar_xyz" in tensors:
         points = tensors["radar_xyz"][:-1]  # the last point is padding
     else:
@@ -124,6 +124,70 @@ def sample_overlays(
         for name in overlays
         if name in seen
     }
+
+
+def object_frames(
+    boxes: Sequence[Box3D],
+    tensors: Mapping[str, Array],
+    cameras: Sequence[str],
+    places: Sequence[tuple[float, float]],
+) -> list[tuple[float, ...]]:
+    """Where vehicles, and then whatever stands at some places, are seen in the images.
+
+    Something of :data:`ANYTHING` metres stands at a place, as high as the vehicles do.
+
+    Args:
+        boxes: the sample's vehicles, in the axes of the maps.
+        tensors, cameras: as :func:`sample_overlays` takes them.
+        places: on the ground, metres (right, forward).
+
+    Returns:
+        the camera's place in ``cameras`` where most of each is seen, or -1, then the frame: left,
+        top, right, bottom, pixels.
+    """
+    if not cameras:
+        return [NOWHERE] * (len(boxes) + len(places))
+    views, size = _views(tensors, cameras)
+    level = float(np.mean([box.center[1] for box in boxes])) if boxes else None
+    corners: list[Array | None] = [box.corners for box in boxes]
+    corners += [None if level is None else _standing(place, level) for place in places]
+    return [NOWHERE if c is None else _best_frame(c, views, size) for c in corners]
+
+
+def _standing(place: tuple[float, float], level: float) -> Array:
+    """Corners (8, 3) of a box of :data:`ANYTHING`, in the order of the boxes'."""
+    signs = np.array(list(itertools.product((0.5, -0.5), repeat=3)))
+    return signs * np.array(ANYTHING) + [place[0], level, place[1]]
+
+
+def _best_frame(
+    corners: Array, views: Mapping[str, tuple[Array, Array]], size: tuple[int, int]
+) -> tuple[float, ...]:
+    best: tuple[float, ...] = NOWHERE
+    most = 0.0
+    for number, (pix_T_cam, cam0_T_cam) in enumerate(views.values()):
+        box = _moved(np.linalg.inv(np.asarray(cam0_T_cam, dtype=np.float64)), corners)
+        ends = [piece for i, j in EDGES if (piece := _clipped(box[i], box[j])) is not None]
+        if not ends:
+            continue
+        pixels = _pixels(pix_T_cam, np.array(ends).reshape(-1, 3))
+        low, high = (np.clip(edge(pixels, axis=0), 0, size[::-1]) for edge in (np.min, np.max))
+        area = float(np.prod(high - low))
+        if area > most:
+            best, most = (float(number), *map(float, (*low, *high))), area
+    return best
+
+
+def _views(
+    tensors: Mapping[str, Array], cameras: Sequence[str] | None
+) -> tuple[dict[str, tuple[Array, Array]], tuple[int, int]]:
+    """Each camera's intrinsics and pose, of either network, and the images' height and width."""
+    if "imgs" in tensors:
+        views = perspective_views(tensors, cameras or PERSPECTIVE_CAMERAS)
+    else:
+        views = reference_views(tensors, cameras or CAMERAS)
+    height, width = tensors["imgs" if "imgs" in tensors else "images"].shape[-2:]
+    return views, (height, width)
 
 
 def reference_views(

@@ -42,7 +42,7 @@ class Scene:
         total: the fused prediction, logits (rows, columns).
         parts: by name, (rows, columns); they sum to ``total``.
         plane: where the maps lie.
-        title: first line; ``warning``: a line in red, if any.
+        title: scene and time; ``note``: small below it; ``warning``: a line in red, if any.
         outlines: annotated vehicles from above, (4, 2) metres (right, forward) each.
         overlays: by camera, what is drawn over its image.
         marks: where one sensor alone is decisive.
@@ -56,6 +56,7 @@ class Scene:
     parts: Mapping[str, Map]
     plane: Plane
     title: str
+    note: str = ""
     warning: str = ""
     outlines: Sequence[Map] = ()
     overlays: Mapping[str, Overlay] = field(default_factory=dict)
@@ -65,8 +66,13 @@ class Scene:
 
 
 def title_of(split: SampleDecomposition) -> str:
+    """Scene and time; the token where no time is known."""
+    return f"{split.sample.scene}, {split.moment or f'sample {split.sample.token}'}"
+
+
+def note_of(split: SampleDecomposition) -> str:
     """Which sample, and by which rules."""
-    return f"{split.sample.scene}, sample {split.sample.token}, rules {split.variant}"
+    return f"sample {split.sample.token}, rules {split.variant}"
 
 
 def scene_of(split: SampleDecomposition) -> Scene:
@@ -85,6 +91,7 @@ def scene_of(split: SampleDecomposition) -> Scene:
         parts=parts,
         plane=plane,
         title=title_of(split),
+        note=note_of(split),
         warning=warning,
         outlines=outlines,
         overlays=sample_overlays(

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
 
 from lmd_cli.evaluation.scores.against_ground_truth import Score
 from lmd_cli.report.figures.axes import DPI, figure_bytes, figure_settings
-from lmd_cli.report.figures.styles import COLOURS
+from lmd_cli.report.palette import LIGHT
 
 TITLES = {
     "auroc_all": "AUROC, all",
@@ -30,8 +32,8 @@ CHANCE = {
     **dict.fromkeys(("rank_correlation", "rank_correlation_intervention"), 0.0),
 }
 OUTLINE = "#8a8a8a"
-LMD = COLOURS["camera"]
-BASELINE = COLOURS["radar"]
+#: Colour and mark of LMD's methods and of the others.
+LMD, BASELINE = (LIGHT[0], "o"), (LIGHT[1], "s")
 
 Scores = Mapping[str, Sequence[Score]]
 
@@ -90,10 +92,28 @@ def score_png(scores: Scores) -> bytes:
         return figure_bytes(_draw(scores), "png")
 
 
+def conclusion(scores: Scores) -> str:
+    """One line: which method has the highest first score, and which cannot be told from it."""
+    first = {name: values[0] for name, values in scores.items() if values}
+    known = {name: s for name, s in first.items() if not math.isnan(s.interval.estimate)}
+    if not known:
+        return ""
+    best = max(known, key=lambda name: known[name].interval.estimate)
+    top = known[best].interval
+    near = [
+        name
+        for name, score in known.items()
+        if name != best
+        and score.interval.high >= (top.estimate if math.isnan(top.low) else top.low)
+    ]
+    line = f"{TITLES[known[best].name]}: highest is {best} ({top.estimate:.3f})"
+    return line + (f"; not told apart from it: {', '.join(near)}" if near else "")
+
+
 def _draw(scores: Scores) -> Figure:
     titles = _titles(scores)
     figure = Figure(
-        figsize=(2.4 + 2.3 * max(1, len(titles)), 1.0 + 0.28 * max(1, len(scores))),
+        figsize=(2.4 + 2.3 * max(1, len(titles)), 1.9 + 0.28 * max(1, len(scores))),
         dpi=DPI,
         layout="constrained",
     )
@@ -103,17 +123,29 @@ def _draw(scores: Scores) -> Figure:
     if len(axes):
         axes[0].set_yticks(range(len(scores)), list(scores))
         axes[0].invert_yaxis()
+    text = "\n".join(textwrap.wrap(conclusion(scores), int(12 * figure.get_figwidth())))
+    figure.suptitle(text, fontsize=9.5, parse_math=False)
+    handles = [
+        Line2D([], [], color=hue, marker=mark, lw=1.6, ms=4, label=label)
+        for (hue, mark), label in ((LMD, "LMD"), (BASELINE, "another method"))
+    ]
+    handles.append(Line2D([], [], color=OUTLINE, lw=0.8, ls=":", label="chance"))
+    figure.legend(handles=handles, loc="outside lower center", ncols=3, frameon=False, fontsize=8)
     return figure
 
 
 def _panel(axes: Axes, heading: str, values: Sequence[tuple[str, Score]]) -> None:
+    better = (
+        "lower: more is the sensors'" if values[0][1].name == "bias_share" else "higher: better"
+    )
     axes.set_title(heading)
+    axes.set_xlabel(f"N = {values[0][1].vehicles}; {better}", fontsize=8)
     for row, (name, score) in enumerate(values):
-        colour = LMD if name.startswith("lmd") else BASELINE
+        hue, mark = LMD if name.startswith("lmd") else BASELINE
         interval = score.interval
         if not math.isnan(interval.low):
-            axes.plot([interval.low, interval.high], [row, row], color=colour, lw=1.6, alpha=0.6)
-        axes.plot([interval.estimate], [row], "o", color=colour, ms=4)
+            axes.plot([interval.low, interval.high], [row, row], color=hue, lw=1.6, alpha=0.6)
+        axes.plot([interval.estimate], [row], mark, color=hue, ms=4)
     if values and values[0][1].name in CHANCE:
         axes.axvline(CHANCE[values[0][1].name], color=OUTLINE, lw=0.8, ls=":")
     axes.grid(axis="x", lw=0.3, color=OUTLINE)

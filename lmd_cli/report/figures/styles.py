@@ -1,8 +1,8 @@
-"""The three ways in which the paper's figures turn logits into colours."""
+"""The ways in which figures turn logits into colours."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -11,24 +11,23 @@ import numpy as np
 from matplotlib.colors import Colormap, LinearSegmentedColormap, to_rgb
 from numpy.typing import NDArray
 
+from lmd_cli.report.palette import PREDICTION, colour
+
 Map = NDArray[np.floating]
-#: Figure 2, figure 3 and figure 4 of the paper.
-Style = Literal["positive", "sigmoid", "signed"]
+#: Figures 4, 2 and 3 of the paper; the first is the default.
+Style = Literal["signed", "positive", "sigmoid"]
 STYLES: tuple[Style, ...] = get_args(Style)
 
-#: Colours from white, one for each part (Okabe and Ito's, safe for colour-blind readers).
-COLOURS = {
-    "prediction": "#303030",
-    "camera": "#0072b2",
-    "radar": "#d55e00",
-    "lidar": "#00714f",
-    "bias": "#7a4a77",
-}
-OTHER = "#404040"
 #: Parts that are written otherwise than in a config.
 TITLES = {"prediction": "fused prediction", "lidar": "LiDAR"}
 #: The signed scale's end: this share of all cells of all maps lies within it.
 QUANTILE = 0.999
+#: From against, over nothing, to for. What speaks for a vehicle is darker than anything against
+#: it, so that the two differ on grey paper too.
+SIGNED = LinearSegmentedColormap.from_list(
+    "signed",
+    [(0.0, "#c9893a"), (0.35, "#ecd3a8"), (0.5, "#ffffff"), (0.65, "#7fc4b8"), (1.0, "#00332e")],
+)
 
 
 @dataclass(frozen=True)
@@ -60,29 +59,30 @@ def part_title(name: str) -> str:
     return TITLES.get(name, name)
 
 
-def make_map_style(style: Style, maps: Iterable[Map]) -> MapStyle:
-    """A style whose scale is shared by all the maps of a figure."""
+def make_map_style(
+    style: Style, maps: Iterable[Map], names: Sequence[str] = (), unit: str = "logit"
+) -> MapStyle:
+    """A style whose scale is shared by all the maps of a figure.
+
+    Args:
+        maps: the prediction and its parts.
+        names: of the parts, which decide their colours.
+        unit: of the output.
+    """
     if style == "positive":
-        statement = (
-            "Each map shows its positive values, divided by its own maximum (in brackets, logits)."
-        )
-        return MapStyle(style, statement, _positive, from_white, 0.0, 1.0, "", "#8a8a8a")
+        statement = f"Each map shows its positive values, divided by its own maximum ({unit})."
+        shades = lambda name: from_white(colour(name, names))  # noqa: E731
+        return MapStyle(style, statement, _positive, shades, 0.0, 1.0, "", "#8a8a8a")
     if style == "sigmoid":
-        statement = (
-            "Each map shows the sigmoid of its logits; 0.5 is no evidence. One scale for all."
-        )
-        colours = matplotlib.colormaps["cividis"]
+        statement = "Each map shows the sigmoid of its values; 0.5 is no evidence. One scale."
+        cividis = matplotlib.colormaps["cividis"]
         return MapStyle(
-            style, statement, _sigmoid, lambda _: colours, 0.0, 1.0, "sigmoid", "#ffffff"
+            style, statement, _sigmoid, lambda _: cividis, 0.0, 1.0, "sigmoid", "#ffffff"
         )
     limit = signed_limit(maps)
-    statement = (
-        "Teal: logits for a vehicle; brown: against. One scale for all maps; "
-        f"{1 - QUANTILE:.1%} of the cells lie beyond its ends."
-    )
-    colours = matplotlib.colormaps["BrBG"]
+    statement = f"One scale for the prediction and its parts; {1 - QUANTILE:.1%} lie beyond it."
     return MapStyle(
-        style, statement, lambda v: (v, ""), lambda _: colours, -limit, limit, "logit", "#303030"
+        style, statement, lambda v: (v, ""), lambda _: SIGNED, -limit, limit, unit, "#303030"
     )
 
 
@@ -111,9 +111,10 @@ def _sigmoid(values: Map) -> tuple[Map, str]:
     return 1.0 / (1.0 + np.exp(-np.asarray(values, dtype=np.float64))), ""
 
 
-def from_white(part: str) -> Colormap:
-    """White for 0, the part's colour for 0.6, and darker for 1, so that peaks stand out."""
-    colour = to_rgb(COLOURS.get(part, OTHER))
-    dark = tuple(0.45 * channel for channel in colour)
-    stops = [(0.0, to_rgb("white")), (0.6, colour), (1.0, dark)]
-    return LinearSegmentedColormap.from_list("part", stops)
+def from_white(hue: str = PREDICTION) -> Colormap:
+    """White for 0, the colour for 0.6, and darker for 1, so that peaks stand out."""
+    middle = to_rgb(hue)
+    dark = tuple(0.45 * channel for channel in middle)
+    return LinearSegmentedColormap.from_list(
+        "part", [(0.0, to_rgb("white")), (0.6, middle), (1.0, dark)]
+    )

@@ -23,18 +23,19 @@ from lmd_cli.evaluation.metrics import LARGE_BIAS
 from lmd_cli.report.figures.styles import part_title
 from lmd_cli.report.page.detections import detections_section
 from lmd_cli.report.page.figures import page_figures
-from lmd_cli.report.page.removal import changes_table, removal_tables
-from lmd_cli.report.page.svg_charts import WIDTH, Bar, Group, bars, chart_width, layer_chart, slot
+from lmd_cli.report.page.object_lists import all_objects
+from lmd_cli.report.page.removal import HOW, changes_table, removal_tables
+from lmd_cli.report.page.separation import by_construction, explained, separation
+from lmd_cli.report.page.svg_charts import layer_chart
 from lmd_cli.report.page.table_cells import PageTable, TableCell, cell, flat, page_table
 from lmd_cli.report.page.vehicle_charts import detected_vehicles, objects_values
 from lmd_cli.report.page.viewer import viewer_data
+from lmd_cli.report.palette import slot, stylesheet
 from lmd_cli.results.detection_run import DetectionRun
 from lmd_cli.results.read_run import RunResults, sequence_of
-from lmd_cli.results.survey import LAYER_FIELDS, Shown, Survey
+from lmd_cli.results.survey import LAYER_FIELDS, Shown, Survey, conflict_of
 
-SCRIPTS = ("tables.js", "charts.js", "viewer.js")
-#: Colours of variants: none of a sensor's.
-VARIANT_SLOTS = (7, 5, 6, 4)
+SCRIPTS = ("tables.js", "charts.js", "images.js", "viewer.js")
 #: A page may not be larger than this, bytes.
 LARGEST = 15_000_000
 
@@ -60,6 +61,7 @@ def build_page(
         trim_blocks=True,
     )
     css, *scripts = (_own(environment, name) for name in ("style.css", *SCRIPTS))
+    css = Markup(stylesheet()) + css + Markup(_page_margin(run))
     template = environment.get_template("page.html.j2")
     own = {
         "css": css,
@@ -69,6 +71,7 @@ def build_page(
     }
     run_values, kept = _run_values(run), 0 if survey is None else len(survey.shown)
     run_values["facts"][2:2] = _detected_fact(survey)
+    run_values["surveyed"] = _surveyed(run, survey)
     while True:
         data = template.render(**own, **run_values, **_survey_values(survey, kept)).encode()
         if len(data) <= LARGEST:
@@ -79,6 +82,16 @@ def build_page(
                 "make one without maps with --no-survey"
             )
         kept = int(kept * min(0.9, LARGEST / len(data)))
+
+
+def _page_margin(run: RunResults) -> str:
+    """On each printed page: which run, the hash of its record, and the page's number."""
+    said = f"run {run.path.resolve().name}, run.json sha256 {run.sha256}"
+    text = "".join(c if c.isascii() and c.isalnum() else f"\\{ord(c):06x}" for c in said)
+    return (
+        f'@page {{ margin: 9mm 10mm 12mm; @bottom-left {{ content: "{text}"; font-size: 7pt; }} '
+        '@bottom-right { content: counter(page) " / " counter(pages); font-size: 7pt; } }\n'
+    )
 
 
 def _own(environment: Environment, name: str) -> Markup:
@@ -116,10 +129,16 @@ def _run_values(run: RunResults) -> dict[str, Any]:
         "residual": _scientific(record.get("conservation_residual")),
         "table": page_table("table", _caption(run), *sequence_of(run.table)),
         "metrics": page_table(
-            "metrics", "Means and standard deviations over all pairs", *sequence_of(run.metrics)
+            "metrics",
+            f"Means and standard deviations over all pairs of {run.scope}",
+            *sequence_of(run.metrics),
         ),
         "notes": run.notes,
-        "separation": _separation(run),
+        "separation": separation(run),
+        "explained": explained(run),
+        "by_construction": by_construction(run),
+        "three": len(config["model"]["modalities"]) == 3,
+        "scope": run.scope,
         "provenance": _provenance(run),
         "config": yaml.safe_dump(config, sort_keys=False, allow_unicode=True),
         "evaluated": _evaluated(run),
@@ -156,10 +175,9 @@ def _warnings(run: RunResults) -> list[str]:
 
 def _facts(run: RunResults) -> list[dict[str, str]]:
     record = run.record
-    variants = record["config"]["variants"]
     return [
         _fact("Samples", str(len(run.tokens)), f"of {record['samples']['count']} in the split"),
-        _iou_fact(record),
+        _iou_fact(run),
         _fact(
             "Parts add up within",
             _scientific(record.get("conservation_residual")),
@@ -170,32 +188,43 @@ def _facts(run: RunResults) -> list[dict[str, str]]:
             _scientific(record.get("replay_deviation")),
             "largest deviation from a slower calculation of the same parts",
         ),
-        _fact("Rules", variants[0], _rules_note(record, len(variants) - 1)),
+        _fact("Rows", run.rows[0], _rows_note(record, len(run.rows) - 1)),
     ]
 
 
-def _rules_note(record: dict[str, Any], more: int) -> str:
+def _rows_note(record: dict[str, Any], more: int) -> str:
     explain = record["config"].get("explain")
     drawn = f"; maps: {explain}" if explain else ""
     return f"of the tables{f', with {more} more' if more else ''}{drawn}"
 
 
-def _iou_fact(record: dict[str, Any]) -> dict[str, str]:
+def _iou_fact(run: RunResults) -> dict[str, str]:
+    record = run.record
     iou, model = record.get("vehicle_iou"), record["config"]["model"]
     output = str(model.get("output", ""))
     if record.get("annotated") is False:
         return _fact("Vehicle IoU", "not known", "the data has no annotations")
     if "target" in model:
         known = "not known" if iou is None else f"{iou:.3f}"
-        return _fact("IoU", known, "of the unmodified network with the data's segmentation")
+        return _fact(
+            "IoU", known, f"of the unmodified network with the data's segmentation, {run.scope}"
+        )
     if iou is not None:
         return _fact(
-            "Vehicle IoU", f"{iou:.3f}", "overlap of predicted and annotated; 1 is perfect"
+            "Vehicle IoU",
+            f"{iou:.3f}",
+            f"overlap of predicted and annotated, {run.scope}; 1 is perfect",
         )
     if criterion_of(output).peak:
         note = "a detection head marks centres, not the cells that a vehicle covers"
         return _fact("Vehicle IoU", "not defined", note)
     return _fact("Vehicle IoU", "not known", "this run has not measured it")
+
+
+def _surveyed(run: RunResults, survey: Survey | None) -> str:
+    """Of how many samples the survey's numbers are."""
+    count, every = 0 if survey is None else len(survey.samples), run.record["samples"]["count"]
+    return f"all {every} samples" if count == every else f"{count} of {every} samples"
 
 
 def _detected_fact(survey: Survey | None) -> list[dict[str, str]]:
@@ -218,49 +247,20 @@ def _scientific(value: float | None) -> str:
 def _caption(run: RunResults) -> str:
     schedule = run.record["schedule"]
     return (
-        f"Mean ± standard deviation over {len(run.tokens)} samples, each with "
+        f"Mean ± standard deviation over {run.scope}, each with "
         f"{schedule['count']} others at multiples of {schedule['stride']} samples"
     )
-
-
-def _separation(run: RunResults) -> dict[str, Any] | None:
-    """One chart for PCC and one for MSE: a group for each cell, a bar for each variant."""
-    if not len(run.table):
-        return None
-    variants = run.variants
-    slots = [VARIANT_SLOTS[i % len(VARIANT_SLOTS)] for i in range(len(variants))]
-    names = {"pcc": "correlation (PCC)", "mse": "mean squared error (MSE)"}
-    charts = [
-        {"svg": bars(_cells(run, kind), variants, label, slots=slots), "caption": label}
-        for kind, label in names.items()
-    ]
-    legend, cells = list(zip(variants, slots, strict=True)), len(run.metrics) // len(variants)
-    return {"legend": legend, "charts": charts, "broad": chart_width(cells) > WIDTH}
-
-
-def _cells(run: RunResults, kind: str) -> list[Group]:
-    titles = [str(name)[4:] for name in run.table.columns if str(name).startswith(kind.upper())]
-    # Both frames list a variant's cells in one order, the table's first.
-    groups = []
-    for number, title in enumerate(titles):
-        bars = []
-        for variant in run.variants:
-            row = run.metrics[run.metrics.variant == variant].iloc[number]
-            mean, deviation = float(row[f"{kind}_mean"]), float(row[f"{kind}_std"])
-            known = mean == mean
-            text = f"{variant}, {kind.upper()} {title}: {mean:.3f} ± {deviation:.3f}"
-            whisker = (mean - deviation, mean + deviation) if known else (None, None)
-            bars.append(Bar(mean if known else None, text, *whisker))
-        expected = str(run.metrics.iloc[number].expected)
-        groups.append(Group(title, bars, f"should {expected}"))
-    return groups
 
 
 def _provenance(run: RunResults) -> PageTable:
     kept = ("status", "checkpoint", "weights", "samples", "schedule", "threads", "device")
     record = {key: run.record[key] for key in kept if key in run.record}
-    rows = [*flat(record), *flat({"versions": run.record.get("versions", {})})]
-    return page_table("provenance", "From run.json", ["entry", "value"], rows)
+    rows = [
+        ("run.json sha256", run.sha256),
+        *flat(record),
+        *flat({"versions": run.record.get("versions", {})}),
+    ]
+    return page_table("record", "From run.json, which has the first hash", ["entry", "value"], rows)
 
 
 def _evaluated(run: RunResults) -> PageTable:
@@ -284,6 +284,8 @@ def _survey_values(survey: Survey | None, kept: int) -> dict[str, Any]:
             "samples",
             "removal",
             "changes",
+            "how",
+            "listed",
         )
         return {**dict.fromkeys(absent), "numbers": False}
     left_out = len(survey.shown) - kept
@@ -299,13 +301,15 @@ def _survey_values(survey: Survey | None, kept: int) -> dict[str, Any]:
         "objects": objects_values(survey) if survey.ground else None,
         "samples": _disagreeing(survey, places),
         "removal": removal_tables(survey, places) if survey.ground else None,
+        "listed": all_objects(survey, places) if survey.ground else None,
         "changes": changes_table(survey),
+        "how": HOW[survey.removal],
     }
 
 
 def _most_conflict(survey: Survey, kept: int) -> list[Shown]:
     """In the order of showing."""
-    conflict = {row[0]: row[4] for row in survey.samples}
+    conflict = {row[0]: conflict_of(row) for row in survey.samples}
     ranked = sorted(survey.shown, key=lambda one: -conflict.get(one.token, 0.0))[:kept]
     return sorted(ranked, key=lambda one: one.index)
 
@@ -315,27 +319,29 @@ def _layer_shares(survey: Survey) -> dict[str, Any]:
     header = [*LAYER_FIELDS, *(f"norm share of {name}" for name in parts)]
     last = dict(zip(header, survey.layers[-1], strict=True)) if survey.layers else {}
     return {
-        "samples": len(survey.samples),
         "variant": survey.variant,
         "bias": last.get(f"norm share of {BIAS}", 0.0),
         "large_bias": LARGE_BIAS,
         "legend": [(name, slot(name, parts)) for name in parts],
         "svg": layer_chart(survey.layers, parts),
-        "table": page_table(
-            "layer_shares", "Mean norm shares after each operation", header, survey.layers
+        "table": replace(
+            page_table(
+                "layer_shares", "Mean norm shares after each operation", header, survey.layers
+            ),
+            slots={f"norm share of {name}": slot(name, parts) for name in parts},
         ),
     }
 
 
 def _disagreeing(survey: Survey, places: Mapping[str, int]) -> PageTable:
     """The ten samples with the largest conflict; each can be shown in the viewer."""
-    ranked = sorted(survey.samples, key=lambda row: -row[4])[:10]
+    ranked = sorted(survey.samples, key=lambda row: -conflict_of(row))[:10]
     rows = [
         [
             TableCell(token, sample=places.get(token)),
             *(cell(value) for value in (scene, description, vehicles, disagreement)),
         ]
-        for token, scene, description, vehicles, disagreement, *_ in ranked
+        for token, scene, description, _, vehicles, disagreement, *_ in ranked
     ]
     header = ["sample", "scene", "description", "vehicles", "conflict (logits)"]
     if not survey.ground:

@@ -14,19 +14,19 @@ from lmd_cli.report.figures.bev import grid_figure
 from lmd_cli.report.figures.generic import View, generic_figure
 from lmd_cli.report.figures.scene import Scene
 from lmd_cli.report.figures.styles import Style
-from lmd_cli.results.survey import Shown, Survey
+from lmd_cli.results.survey import Shown, Survey, conflict_of
 
 #: Rows of each figure.
 ROWS = 3
 CAPTIONS: dict[Style, str] = {
-    "positive": "What speaks for a vehicle (as figure 2 of the paper)",
-    "signed": "What speaks for and against (as figure 4 of the paper)",
+    "signed": "What speaks for and against a vehicle, on one scale (as figure 4 of the paper)",
+    "positive": "What speaks for one, each map by its own maximum (as figure 2 of the paper)",
 }
 
 
 def page_figures(survey: Survey) -> list[dict[str, str]]:
     """Each as ``src`` (a PNG's data address) and ``caption``."""
-    ranked = [row[0] for row in sorted(survey.samples, key=lambda row: -row[4])]
+    ranked = [row[0] for row in sorted(survey.samples, key=lambda row: -conflict_of(row))]
     shown = {one.token: one for one in survey.shown}
     chosen = [shown[token] for token in ranked if token in shown][:ROWS]
     if not survey.ground:
@@ -61,7 +61,7 @@ def _view(one: Shown, survey: Survey) -> View:
     parts = {n: p[0] if numbers else p for n, p in zip(survey.parts, one.parts, strict=True)}
     truth = one.truth.astype(np.float32) if one.truth.any() and not numbers else None
     total = np.stack(list(parts.values())).sum(axis=0)
-    return View(total, parts, truth, _plain(f"{one.scene}, sample {one.token}"))
+    return View(total, parts, truth, *_titles(one))
 
 
 def scene_of_shown(one: Shown, survey: Survey) -> Scene:
@@ -69,6 +69,7 @@ def scene_of_shown(one: Shown, survey: Survey) -> Scene:
     parts = dict(zip(survey.parts, one.parts, strict=True))
     sensors = [name for name in survey.parts if name not in (BIAS, INTERACTION)]
     outlines, criterion = list(one.outlines), survey.criterion
+    title, note = _titles(one)
     pixels = {name: np.asarray(Image.open(io.BytesIO(d))) / 255.0 for name, d in one.images.items()}
     return Scene(
         images=pixels,
@@ -76,11 +77,18 @@ def scene_of_shown(one: Shown, survey: Survey) -> Scene:
         total=one.parts.sum(axis=0),
         parts=parts,
         plane=survey.plane,
-        title=_plain(f"{one.scene}, sample {one.token}"),
+        title=title,
+        note=note,
         outlines=outlines,
         marks=decisive_places(parts, sensors, survey.plane, outlines, criterion),
         criterion=criterion,
     )
+
+
+def _titles(one: Shown) -> tuple[str, str]:
+    """Scene and time, and the token."""
+    token = _plain(f"sample {one.token}")
+    return _plain(f"{one.scene}, {one.moment}" if one.moment else f"{one.scene}, {token}"), token
 
 
 def _plain(text: str) -> str:

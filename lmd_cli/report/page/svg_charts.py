@@ -12,17 +12,19 @@ from dataclasses import dataclass
 
 from markupsafe import Markup, escape
 
+from lmd_cli.report.blocks import block_names, drawn_operations, last_name, stretches
+from lmd_cli.report.palette import slot
+
 #: From a value to its height on the chart.
 Scale = Callable[[float], float]
-#: Colour classes of ``templates/style.css``; other names take the remaining ones in order.
-SLOTS = {"camera": 0, "radar": 1, "lidar": 2, "bias": 3, "interaction": 4}
-SLOT_COUNT = 8
-WIDTH, HEIGHT = 440, 250
+WIDTH, HEIGHT = 440, 272
 #: So many groups share :data:`WIDTH`; each of more takes this much, for the words under it.
 FEW, ROOM = 5, 94
-LEFT, RIGHT, TOP, BOTTOM = 44, 6, 10, 42
+LEFT, RIGHT, TOP, BOTTOM = 58, 6, 10, 58
 #: A block of the network that is narrower than this has no line before it.
 NARROW = 8.0
+#: Height of a line, and the letters of a name beside a chart.
+ROW, LONGEST = 12.0, 11
 
 
 @dataclass(frozen=True)
@@ -50,23 +52,21 @@ class Group:
     note: str = ""
 
 
-def slot(name: str, names: Sequence[str]) -> int:
-    """Number of a series' colour class, the same for a sensor in every chart."""
-    if name in SLOTS:
-        return SLOTS[name]
-    others = [other for other in names if other not in SLOTS]
-    return len(SLOTS) + others.index(name) % (SLOT_COUNT - len(SLOTS))
-
-
 def bars(
-    groups: Sequence[Group], series: Sequence[str], label: str, *, slots: Sequence[int] = ()
+    groups: Sequence[Group],
+    series: Sequence[str],
+    label: str,
+    *,
+    slots: Sequence[int] = (),
+    across: str = "",
 ) -> Markup:
     """Grouped bars.
 
     Args:
         groups: each with one bar for each of the ``series``.
         series: names, which decide the colours unless ``slots`` does.
-        label: of the vertical axis; also the chart's accessible name.
+        label: of the vertical axis; also, with ``across``, the chart's accessible name.
+        across: of the horizontal axis.
     """
     colours = slots or [slot(name, series) for name in series]
     ends = [v for g in groups for b in g.bars for v in (b.value, b.low, b.high) if v is not None]
@@ -87,7 +87,10 @@ def bars(
             if bar.value is not None:
                 body.append(_bar(bar, start + index * width, width, y, colours[index]))
         body.append(_label(middle, group))
-    return _svg(whole, HEIGHT, label, body)
+    body.append(_upright(label, (TOP + HEIGHT - BOTTOM) / 2))
+    title = Markup('<text class="tick" x="{:.1f}" y="{}" text-anchor="middle">{}</text>')
+    body.append(title.format((LEFT + whole) / 2, HEIGHT - 6, across))
+    return _svg(whole, HEIGHT, f"{label} by {across}" if across else label, body)
 
 
 def chart_width(groups: int) -> int:
@@ -138,59 +141,76 @@ def layer_chart(layers: Sequence[Sequence[object]], parts: Sequence[str]) -> Mar
         layers: (order, module, operation), then one share for each part, in order of execution.
         parts: their names.
     """
-    width, height, bottom = 880, 300, 84
-    pitch = (width - LEFT - RIGHT) / max(len(layers), 1)
+    width, height, bottom, right = 880, 300, 84, 76
+    blocks = block_names([str(module) for _, module, *_ in layers])
+    drawn = drawn_operations(blocks)
+    pitch = (width - LEFT - right) / max(len(drawn), 1)
     body: list[Markup] = []
-    for number, (_, module, operation, *shares) in enumerate(layers):
-        x, top = LEFT + number * pitch, float(TOP)
-        values = [float(share) for share in shares]  # type: ignore[arg-type]
-        listed = ", ".join(f"{p} {v:.1%}" for p, v in zip(parts, values, strict=True))
-        tip = f"{number + 1}. {module or 'network'}: {str(operation).rpartition('.')[2]}; {listed}"
-        body.append(Markup('<g class="mark" data-tip="{}">').format(tip))
-        for part, share in zip(parts, values, strict=True):
-            tall = share * (height - TOP - bottom)
-            body.append(
-                Markup(
-                    '<rect class="s{}" x="{:.2f}" y="{:.2f}" width="{:.2f}" height="{:.2f}"/>'
-                ).format(slot(part, parts), x, top, pitch + 0.05, tall)
-            )
-            top += tall
-        body.append(Markup("</g>"))
-    body += _stages(layers, pitch, height - bottom)
+    for number, at in enumerate(drawn):
+        place = (LEFT + number * pitch, pitch, height - TOP - bottom)
+        body.append(_stack(at, layers[at], parts, place))
+    body += _stages([blocks[at] for at in drawn], pitch, height - bottom)
+    body += _names(layers[-1][3:] if layers else (), parts, width - right, height - TOP - bottom)
     for share in (0.0, 0.5, 1.0):
-        at = TOP + (1 - share) * (height - TOP - bottom)
+        at_height = TOP + (1 - share) * (height - TOP - bottom)
         text = Markup('<text class="tick" x="{}" y="{:.1f}" text-anchor="end">{:.0%}</text>')
-        body.append(text.format(LEFT - 5, at + 4, share))
+        body.append(text.format(LEFT - 5, at_height + 4, share))
+    body.append(_upright("share of the norms", (TOP + height - bottom) / 2))
     return _svg(width, height, "Share of the signal after each operation", body)
 
 
-def _stages(layers: Sequence[Sequence[object]], pitch: float, floor: float) -> list[Markup]:
+def _stack(
+    at: int, layer: Sequence[object], parts: Sequence[str], place: tuple[float, float, float]
+) -> Markup:
+    """One operation's shares, the first part on top; ``place``: left end, width, whole height."""
+    _, module, operation, *shares = layer
+    x, pitch, whole = place
+    values = [float(share) for share in shares]  # type: ignore[arg-type]
+    listed = ", ".join(f"{p} {v:.1%}" for p, v in zip(parts, values, strict=True))
+    tip = f"{at + 1}. {module or 'network'}: {str(operation).rpartition('.')[2]}; {listed}"
+    body, top = Markup('<g class="mark" data-tip="{}">').format(tip), float(TOP)
+    for part, share in zip(parts, values, strict=True):
+        rectangle = Markup(
+            '<rect class="s{}" x="{:.2f}" y="{:.2f}" width="{:.2f}" height="{:.2f}"/>'
+        )
+        body += rectangle.format(slot(part, parts), x, top, pitch + 0.05, share * whole)
+        top += share * whole
+    return body + Markup("</g>")
+
+
+def _names(shares: Sequence[object], parts: Sequence[str], x: float, whole: float) -> list[Markup]:
+    """The parts' names beside what they have at the output, where there is room."""
+    text = Markup('<text class="tick" x="{:.1f}" y="{:.1f}">{}</text>')
+    marks, top = [], float(TOP)
+    for part, share in zip(parts, map(float, shares), strict=True):  # type: ignore[arg-type]
+        if share * whole > ROW:
+            marks.append(text.format(x + 5, top + share * whole / 2 + 4, part[:LONGEST]))
+        top += share * whole
+    return marks
+
+
+def _upright(text: str, y: float) -> Markup:
+    """The title of the vertical axis."""
+    place = Markup('<text class="tick" text-anchor="middle" transform="translate(13 {:.1f}) ')
+    return place.format(y) + Markup('rotate(-90)">{}</text>').format(text)
+
+
+def _stages(names: Sequence[str], pitch: float, floor: float) -> list[Markup]:
     """Names of the network's blocks under their operations, where there is room."""
-    names = [stage_of(str(module)) for _, module, *_ in layers]
     marks = []
-    start = 0
-    for end in range(1, len(names) + 1):
-        if end < len(names) and names[end] == names[start]:
-            continue
+    for start, end in stretches(names):
         left, right = LEFT + start * pitch, LEFT + end * pitch
         if right - left >= NARROW:
             line = Markup('<path class="stage" d="M{:.1f} {}V{}"/>')
             marks.append(line.format(left, TOP, floor + 6))
         if right - left > 24:
-            marks.append(_slanted((left + right) / 2, floor + 16, names[start].rpartition(".")[2]))
-        start = end
+            marks.append(_slanted((left + right) / 2, floor + 16, last_name(names[start])))
     return marks
 
 
 def _slanted(x: float, y: float, text: str) -> Markup:
     place = Markup('<text class="tick" text-anchor="end" transform="translate({:.1f} {}) ')
     return place.format(x, y) + Markup('rotate(-32)">{}</text>').format(text)
-
-
-def stage_of(module: str) -> str:
-    """The first two components of a module's name that are not numbers."""
-    named = [component for component in module.split(".") if not component.isdigit()]
-    return ".".join(named[:2])
 
 
 def _svg(width: int, height: int, label: str, body: Sequence[Markup]) -> Markup:

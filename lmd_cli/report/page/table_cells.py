@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 _NUMBER = re.compile(r"[-+]?\d+(\.\d+)?([eE][-+]?\d+)?")
@@ -12,22 +12,25 @@ _NUMBER = re.compile(r"[-+]?\d+(\.\d+)?([eE][-+]?\d+)?")
 
 @dataclass(frozen=True)
 class TableCell:
-    """``value`` is what the column is sorted by, the text if none; ``sample`` is shown on press."""
+    """``value`` is what the column is sorted by, the text if none; on press ``sample`` is shown,
+    and in it ``object``, by its place among the sample's."""
 
     text: str
     value: str | None = None
     number: bool = False
     sample: int | None = None
+    object: int | None = None
 
 
 @dataclass(frozen=True)
 class PageTable:
-    """A table with an identifier of the page's own making."""
+    """A table with an identifier of the page's own making; ``slots``: colours of headers."""
 
     name: str
     caption: str
     header: Sequence[str]
     rows: Sequence[Sequence[TableCell]]
+    slots: Mapping[str, int] = field(default_factory=dict)
 
 
 def page_table(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,10 +14,11 @@ from lmd_cli.decomposition.layout import INTERACTION
 from lmd_cli.evaluation.ground.decisive import MISSED, SEVERAL, TOGETHER
 from lmd_cli.evaluation.ground.detection import Criterion
 from lmd_cli.evaluation.ground.removal import suffix
-from lmd_cli.evaluation.ground.vehicles import object_fields, sensors_of
+from lmd_cli.evaluation.ground.vehicles import object_fields, part_field, sensors_of
 from lmd_cli.evaluation.metrics import LARGE_BIAS, bias_share
 from lmd_cli.evaluation.statistics import bootstrap_means
-from lmd_cli.report.page.svg_charts import SLOTS, Bar, Group, bars, slot
+from lmd_cli.report.page.svg_charts import Bar, Group, bars
+from lmd_cli.report.palette import shade, slot
 from lmd_cli.results.survey import Survey
 
 #: One vehicle: the columns of ``objects.csv`` by name.
@@ -76,6 +78,7 @@ class Measure:
 
     Attributes:
         name, title, meaning: an identifier, a label, and a sentence.
+        axis: title of the vertical axis.
         series: bars of each group.
         slots: their colours.
         values: one number for each of the series, or none if the vehicle does not count.
@@ -83,6 +86,7 @@ class Measure:
 
     name: str
     title: str
+    axis: str
     meaning: str
     series: Sequence[str]
     slots: Sequence[int]
@@ -97,20 +101,13 @@ def measures(parts: Sequence[str], criterion: Criterion | None = None) -> list[M
         Measure(
             "share",
             "share of the evidence (parts)",
+            "mean share of the evidence",
             "Who contributed? Each part's share of the evidence for the vehicle: its mean logit in "
             "the footprint where positive, over the sum of the positive ones. Vehicles that no "
             "part speaks for are left out. What the network does without a sensor is another "
             "question: see removal.",
             *(parts, colours),
-            lambda vehicle: evidence_shares([vehicle[name] for name in parts]),
-        ),
-        Measure(
-            "logit",
-            "mean logit (parts)",
-            "Who contributed? Each part's mean logit in the vehicle's footprint: above zero it "
-            "speaks for a vehicle, below zero against.",
-            *(parts, colours),
-            lambda vehicle: [vehicle[name] for name in parts],
+            lambda vehicle: evidence_shares([vehicle[part_field(name)] for name in parts]),
         ),
         _decisive_measure(parts, words),
     ]
@@ -121,11 +118,12 @@ def _removal_measure(parts: Sequence[str], detected: str) -> Measure:
     return Measure(
         "removal",
         "lost without a sensor (removal)",
+        "share of the detected vehicles",
         "What if a sensor fails? Of the vehicles that are detected "
         f"({detected} in the footprint), the share that the unchanged network loses with that "
-        "sensor's features set to zero, and with at least one of them.",
+        "sensor's features removed, and with at least one of them.",
         [*sensors, ANY],
-        [*(slot(name, parts) for name in sensors), 7],
+        [*(slot(name, parts) for name in sensors), shade(0)],
         lambda vehicle: _lost_values(vehicle, sensors),
     )
 
@@ -148,12 +146,13 @@ def _decisive_measure(parts: Sequence[str], detected: str) -> Measure:
     return Measure(
         "decisive",
         "enough alone (parts)",
+        "share of the detected vehicles",
         "Who contributed? This does not say what happens when a sensor fails. Of the vehicles that "
         f"are detected ({detected} in the footprint): for which is one "
         "sensor's part alone, with the bias, enough to stay so? Exactly one (that sensor is "
         f"decisive), {SEVERAL}, or {TOGETHER}.",
         alone,
-        [*(slot(name, parts) for name in sensors), SLOTS[INTERACTION], 7],
+        [*(slot(name, parts) for name in sensors), slot(INTERACTION, parts), shade(0)],
         lambda vehicle: _decisive_values(vehicle, alone),
     )
 
@@ -166,9 +165,9 @@ def evidence_shares(logits: Sequence[float]) -> list[float] | None:
 
 
 def _decisive_values(vehicle: Vehicle, verdicts: Sequence[str]) -> list[float] | None:
-    if vehicle["alone"] == MISSED:
+    if vehicle["enough_by_parts"] == MISSED:
         return None
-    return [float(vehicle["alone"] == name) for name in verdicts]
+    return [float(vehicle["enough_by_parts"] == name) for name in verdicts]
 
 
 def objects_values(survey: Survey) -> dict[str, Any] | None:
@@ -195,15 +194,26 @@ def objects_values(survey: Survey) -> dict[str, Any] | None:
 
 def mean_bias_share(vehicles: Sequence[Vehicle], parts: Sequence[str]) -> float | None:
     """The mean of :func:`~.metrics.bias_share` over vehicles."""
-    shares = [bias_share({name: vehicle[name] for name in parts}) for vehicle in vehicles]
+    shares = [
+        bias_share({name: vehicle[part_field(name)] for name in parts}) for vehicle in vehicles
+    ]
     known = [share for share in shares if share is not None]
     return float(np.mean(known)) if known else None
 
 
 def vehicles_of(survey: Survey) -> list[dict[str, Any]]:
-    """Every vehicle of a survey, by columns of ``objects.csv``."""
-    header = object_fields(survey.parts)
-    return [dict(zip(header, row, strict=True)) for row in survey.objects]
+    """Every annotated vehicle of a survey, by columns of ``objects.csv``."""
+    return [each for each in objects_of(survey) if each["annotated"]]
+
+
+def objects_of(survey: Survey) -> list[dict[str, Any]]:
+    """Those, and the detections without an annotation; ``number`` is the place in the sample."""
+    header, numbers = object_fields(survey.parts), Counter[str]()
+    objects = [dict(zip(header, row, strict=True)) for row in survey.objects]
+    for each in objects:
+        each["number"] = numbers[each["sample_token"]]
+        numbers[each["sample_token"]] += 1
+    return objects
 
 
 def detected_vehicles(survey: Survey) -> tuple[int, int]:
@@ -213,26 +223,31 @@ def detected_vehicles(survey: Survey) -> tuple[int, int]:
 
 
 def _measure_values(measure: Measure, vehicles: Sequence[Vehicle]) -> dict[str, Any]:
+    charts = {grouping: _chart(measure, grouping, vehicles) for grouping in GROUPINGS}
     return {
         "name": measure.name,
         "title": measure.title,
         "meaning": measure.meaning,
         "legend": list(zip(measure.series, measure.slots, strict=True)),
-        "charts": [{"title": g.title, "svg": _chart(measure, g, vehicles)} for g in GROUPINGS],
+        "charts": [{"title": g.title, "svg": svg} for g, svg in charts.items() if svg],
+        "left_out": ", ".join(g.title for g, svg in charts.items() if not svg),
     }
 
 
 def _chart(measure: Measure, grouping: Grouping, vehicles: Sequence[Vehicle]) -> str:
+    """Empty where no two groups hold a vehicle: there is nothing to compare."""
     placed: list[list[tuple[str, Sequence[float]]]] = [[] for _ in grouping.labels]
     for vehicle in vehicles:
         at, values = grouping.place(vehicle), measure.values(vehicle)
         if at is not None and at >= 0 and values is not None:
             placed[at].append((vehicle["sample_token"], values))
+    if sum(map(bool, placed)) < 2:
+        return ""
     groups = [
         _group(label, measure, members)
         for label, members in zip(grouping.labels, placed, strict=True)
     ]
-    return bars(groups, measure.series, f"{measure.title} by {grouping.title}", slots=measure.slots)
+    return bars(groups, measure.series, measure.axis, slots=measure.slots, across=grouping.title)
 
 
 def _group(label: str, measure: Measure, members: Sequence[tuple[str, Sequence[float]]]) -> Group:
@@ -246,8 +261,8 @@ def _group(label: str, measure: Measure, members: Sequence[tuple[str, Sequence[f
     for column, name in enumerate(measure.series):
         mean = float(array[:, column].mean())
         low, high = (None, None) if interval is None else map(float, interval[:, column])
-        known = "" if low is None else f" (95 % interval {low:.2f} to {high:.2f})"
-        text = f"{label}, {name}: {mean:.2f}{known}, {len(members)} vehicles"
+        known = "" if low is None else f" (95 % interval {low:.3g} to {high:.3g})"
+        text = f"{label}, {name}: {mean:.3g}{known}, {len(members)} vehicles"
         bars.append(Bar(mean, text, low, high))
     return Group(label, bars, note)
 

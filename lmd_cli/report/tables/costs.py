@@ -83,11 +83,16 @@ def _cost_row(cost: Cost, plain: Cost) -> list[Entry]:
     passes = f"{cost.forward} FWD" + (f" + {cost.backward} BWD" if cost.backward else "")
     texts = [
         *(cost.method, "" if cost is plain else str(cost.modalities), passes),
-        *(f"{cost.flops / 1e9:.3f}", f"{cost.flops / max(plain.flops, 1):.2f}"),
-        *(f"{cost.bytes / 1e6:.1f}", f"{cost.bytes / max(plain.bytes, 1):.2f}"),
-        *(f"{cost.seconds:.4f}", f"{cost.seconds / plain.seconds:.2f}"),
+        *(_short(cost.flops / 1e9, 3), f"{cost.flops / max(plain.flops, 1):.2f}"),
+        *(_short(cost.bytes / 1e6, 1), f"{cost.bytes / max(plain.bytes, 1):.2f}"),
+        *(_short(cost.seconds, 4), f"{cost.seconds / plain.seconds:.2f}"),
     ]
     return [Entry(text) for text in texts]
+
+
+def _short(value: float, places: int) -> str:
+    """So many digits behind the point, and three that count of what would be lost by that."""
+    return f"{value:.3g}" if 0 < abs(value) < 10.0 ** (1 - places) else f"{value:.{places}f}"
 
 
 def comparison_table(measured: Measured, name: str) -> Table:

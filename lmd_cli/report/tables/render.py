@@ -13,7 +13,7 @@ import pandas as pd
 
 from lmd_cli.evaluation.comparisons import Comparison
 from lmd_cli.report.tables.spec import Metric, TableSpec
-from lmd_cli.results.digits import figure_text, rounded, small_scale
+from lmd_cli.results.digits import figure_text, small_scale
 
 TITLES = {"pcc": "Pearson Correlation", "mse": "Mean Squared Error"}
 _ESCAPES = {
@@ -23,6 +23,8 @@ _ESCAPES = {
     "√": r"$\surd$",
     "^": r"\textasciicircum{}",
 }
+#: Of float32 results, what differs by less is equal.
+EQUAL = 1e-6
 #: Mean and standard deviation by row, metric and column title.
 Figures = Mapping[tuple[str, str, str], tuple[float, float]]
 
@@ -70,9 +72,9 @@ class Column:
 
 def modality_label(modalities: Sequence[str]) -> str:
     """``Radar + Camera``, the camera last as in the paper."""
-    names = {"lidar": "LiDAR"}
+    names = {"lidar": "LiDAR", "camera": "Camera", "radar": "Radar"}
     ordered = sorted(modalities, key=lambda name: (name == "camera",))
-    return " + ".join(names.get(name, name.capitalize()) for name in ordered)
+    return " + ".join(names.get(name, name) for name in ordered)
 
 
 def columns_of(spec: TableSpec, cells: Sequence[Comparison]) -> list[Column]:
@@ -107,7 +109,10 @@ def lay_out(
     notes: Sequence[str],
     model: str,
 ) -> Table:
-    """Rounds, and marks the best of each column as it is shown, ties too.
+    """Rounds, and marks the best of each column, ties too.
+
+    The best are found by the numbers, not as they are shown; those within :data:`EQUAL` of the
+    best, which rounding errors tell apart, count as ties.
 
     Args:
         spec: rows and layout.
@@ -146,19 +151,15 @@ def _column(
     places: tuple[int, int],
     scale: float,
 ) -> list[Entry]:
-    shown = [
-        None if f is None or math.isnan(f[0]) else float(rounded(f[0], places[0], scale))
-        for f in values
-    ]
-    known = [value for value in shown if value is not None]
-    best = (min if lower else max)(known, default=None)
-    comparable = len(known) > 1
+    figures = [None if f is None or math.isnan(f[0]) else f for f in values]
+    known = [f[0] for f in figures if f is not None]
+    best = (min if lower else max)(known, default=math.nan)
+    near = EQUAL * max(map(abs, known), default=0.0)
     return [
-        Entry(
-            "" if value is None or f is None else figure_text(*f, places, scale),
-            comparable and value == best and value is not None,
-        )
-        for value, f in zip(shown, values, strict=True)
+        Entry("")
+        if f is None
+        else Entry(figure_text(*f, places, scale), len(known) > 1 and abs(f[0] - best) <= near)
+        for f in figures
     ]
 
 

@@ -10,10 +10,11 @@ from scipy import stats
 
 from lmd_cli.data.boxes import Box3D
 from lmd_cli.data.simplebev.truth import vehicle_truth
-from lmd_cli.evaluation.ground.decisive import sufficient, verdict
+from lmd_cli.evaluation.ground.decisive import sufficient, unannotated, verdict
 from lmd_cli.evaluation.ground.detection import Criterion, criterion_of, sought_class
 from lmd_cli.evaluation.ground.plane import Plane
 from lmd_cli.evaluation.ground.vehicles import (
+    SampleMaps,
     Weather,
     conflict,
     distance,
@@ -66,17 +67,50 @@ def test_rows_hold_means_over_the_footprint():
     parts = {name: random.normal(size=(20, 20)) for name in made_up.PARTS}
     total = sum(parts.values())
     near, far = box(1.0, 2.0, 0.3), box(100.0, 0.0, 0.0)
-    rows = object_rows(("t", "s"), Weather(True, False), [near, far], plane, total, parts)
-    first, second = (dict(zip(object_fields(parts), row, strict=True)) for row in rows)
+    maps = SampleMaps(plane, total, parts)
+    rows = object_rows(("t", "s"), Weather(True, False), [near, far], maps)
+    first, second, *_ = (dict(zip(object_fields(parts), row, strict=True)) for row in rows)
     mask = plane.mask(outline(near))
     assert first["cells"] == mask.sum() > 4
-    assert first["camera"] == pytest.approx(parts["camera"][mask].mean(), rel=1e-12)
-    assert first["total"] == pytest.approx(sum(first[name] for name in parts), abs=1e-12)
+    assert first["part_camera"] == pytest.approx(parts["camera"][mask].mean(), rel=1e-12)
+    assert first["total"] == pytest.approx(sum(first[f"part_{name}"] for name in parts), abs=1e-12)
     assert (first["rain"], first["night"], first["visibility"]) == (1, 0, 3)
     assert (first["num_lidar_pts"], first["num_radar_pts"], first["speed"]) == (5, 6, 2.5)
     assert first["distance"] == pytest.approx(np.hypot(1.0, 2.0))
     assert distance(far) == pytest.approx(100.0)
-    assert (second["inside"], second["camera"]) == (0, None)
+    assert (second["inside"], second["part_camera"]) == (0, None)
+
+
+def test_detections_without_an_annotation_have_rows_too():
+    plane, zeros = made_up.PLANE, np.zeros((20, 20))
+    vehicle = box(-6.0, -6.0, 0.0)
+    camera = np.where(plane.mask(outline(vehicle)), 3.0, 0.0)
+    camera[12:15, 14:16] = 2.0  # nobody annotated this
+    camera[2, 17] = 2.0  # too small
+    parts = {"camera": camera, "radar": zeros, "bias": zeros - 1.0}
+    total = camera - 1.0
+    without = {("camera",): zeros - 1.0, ("radar",): total, ("camera", "radar"): zeros - 1.0}
+    maps = SampleMaps(plane, total, parts, without)
+    rows = object_rows(("t", "s"), Weather(False, False), [vehicle], maps)
+    first, false = (dict(zip(object_fields(parts), row, strict=True)) for row in rows)
+    assert (first["annotated"], first["token"], first["detected"]) == (1, "b", 1)
+    assert (false["annotated"], false["token"], false["category"]) == (0, "detection 1", "")
+    assert (false["right"], false["forward"], false["cells"]) == (5.0, 3.5, 6)
+    assert false["distance"] == pytest.approx(np.hypot(5.0, 3.5))
+    assert (false["visibility"], false["num_radar_pts"], false["speed"]) == (None, None, None)
+    assert (false["part_camera"], false["total"]) == (2.0, 1.0)
+    assert (false["enough_by_parts"], false["enough_by_removal"]) == ("camera", "camera")
+    assert (false["detected_without_camera"], false["detected_without_radar"]) == (0, 1)
+    assert (false["score_without_camera"], false["score"]) == (-1.0, 1.0)
+
+
+def test_only_the_largest_of_very_many_detections_are_kept():
+    total = np.full((200, 200), -1.0)
+    for k in range(150):
+        row, column = 12 * (k // 15) + 5, 12 * (k % 15) + 5
+        total[row : row + 2, column : column + 2 + (k >= 60)] = 1.0
+    groups = unannotated(total, [], Criterion())
+    assert [int(group.sum()) for group in groups] == [4] * 10 + [6] * 90
 
 
 @pytest.mark.parametrize(
@@ -133,7 +167,7 @@ def test_who_alone_would_do(logits: tuple[float, ...], expected: str | None):
         name: np.full((2, 2), logit) for name, logit in zip(made_up.PARTS, logits[1:], strict=True)
     }
     alone = verdict(maps, ["camera", "radar"], mask, Criterion())
-    values = measure.values({"alone": alone})
+    values = measure.values({"enough_by_parts": alone})
     if expected is None:
         assert values is None
     else:
@@ -161,9 +195,10 @@ def test_a_head_of_one_class_looks_for_no_other():
         *("bus", None, None)
     ]
     parts = {name: np.zeros((20, 20)) for name in made_up.PARTS}
-    given = (("t", "s"), Weather(False, False), [box(1.0, 2.0, 0.3)], made_up.PLANE)
+    given = (("t", "s"), Weather(False, False), [box(1.0, 2.0, 0.3)])
     for output, sought in (("heatmap.bus", 0), ("heatmap.car", 1), ("segmentation", 1)):
-        (row,) = object_rows(*given, parts["bias"], parts, output)
+        maps = SampleMaps(made_up.PLANE, parts["bias"], parts, output=output)
+        (row,) = object_rows(*given, maps)
         assert dict(zip(object_fields(parts), row, strict=True))["sought"] == sought
 
 
@@ -200,10 +235,10 @@ def test_charts_count_every_vehicle_once():
     values = objects_values(made_up.survey())
     assert values is not None
     assert (values["count"], values["outside"], values["detected"]) == (3, 0, 2)
-    charts = {measure["name"]: measure["charts"] for measure in values["measures"]}
-    distance_chart = str(charts["share"][0]["svg"])
-    assert "n = 3" in distance_chart  # all at 12 m
-    assert "10–20, camera: " in distance_chart
-    weather = str(charts["logit"][2]["svg"])
-    assert "n = 2" in weather
-    assert "n = 1" in weather
+    (share,) = (measure for measure in values["measures"] if measure["name"] == "share")
+    assert share["left_out"].startswith("Distance (m), ")  # all at 12 m: nothing to compare
+    (weather,) = share["charts"]
+    assert weather["title"].startswith("Weather")
+    assert "no rain, camera: " in weather["svg"]
+    assert "n = 2" in weather["svg"]
+    assert "n = 1" in weather["svg"]

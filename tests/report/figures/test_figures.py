@@ -13,36 +13,42 @@ from lmd_cli.config.loading import load_config
 from lmd_cli.decomposition import OperationRecord
 from lmd_cli.evaluation.ground.decisive import Decisive
 from lmd_cli.evaluation.ground.plane import Plane, plane_of
+from lmd_cli.evaluation.randomisation import SanityRow
+from lmd_cli.evaluation.scores.against_ground_truth import Score
+from lmd_cli.evaluation.statistics import Interval
 from lmd_cli.geometry import Grid
-from lmd_cli.report.figures.axes import Format
+from lmd_cli.report.blocks import block_names, drawn_operations, note
+from lmd_cli.report.figures import sanity, scores
+from lmd_cli.report.figures.axes import CROSS, RING, Format
 from lmd_cli.report.figures.bev import decomposition_figure, grid_figure
 from lmd_cli.report.figures.layers import layers_figure
 from lmd_cli.report.figures.scene import ROWS, Scene
 from lmd_cli.report.figures.styles import Style, make_map_style, positive_normalised
+from lmd_cli.report.palette import colour, slot, stylesheet
 
 PLANE = Plane.of_grid(Grid((40, 4, 40)))
-#: The darkest camera blue, 0.45 times #0072b2.
-PEAK = np.array([0, 51, 80])
+#: The signed scale's end for a vehicle.
+PEAK = np.array([0, 51, 46])
 
 
 def scene(part: np.ndarray) -> Scene:
     grey = {camera: np.full((16, 28, 3), 0.5) for row in ROWS for camera in row}
-    parts = {"camera": part, "radar": np.zeros_like(part), "bias": -np.ones_like(part)}
+    parts = {"camera": part, "radar": np.zeros_like(part), "bias": np.zeros_like(part)}
     truth = np.zeros_like(part)
     return Scene(grey, truth, sum(parts.values()), parts, PLANE, "a title")
 
 
-def pixels(shown: Scene) -> np.ndarray:
-    return np.asarray(Image.open(io.BytesIO(decomposition_figure(shown))).convert("RGB")).astype(
-        int
-    )
+def pixels(shown: Scene, style: Style = "signed") -> np.ndarray:
+    image = Image.open(io.BytesIO(decomposition_figure(shown, style)))
+    return np.asarray(image.convert("RGB")).astype(int)
 
 
 def peak(z: slice, x: slice) -> tuple[float, float]:
     """Row and column, in pixels, of a block drawn at these cells."""
     part = np.zeros((40, 40))
     part[z, x] = 2.0
-    rows, columns = np.nonzero(np.abs(pixels(scene(part)) - PEAK).max(axis=-1) <= 2)
+    found = np.abs(pixels(scene(part)) - PEAK).max(axis=-1) <= 2
+    rows, columns = np.nonzero(found[: int(0.8 * len(found))])  # without the colour bar
     assert len(rows) > 100
     return rows.mean(), columns.mean()
 
@@ -77,7 +83,7 @@ def test_only_positive_values_are_shown_each_map_by_its_own_maximum():
     part = np.random.default_rng(0).standard_normal((40, 40))
     cut = scene(np.maximum(part, 0.0))
     np.testing.assert_array_equal(  # the total aside, negative values change nothing
-        pixels(replace(scene(part), total=cut.total)), pixels(cut)
+        pixels(replace(scene(part), total=cut.total), "positive"), pixels(cut, "positive")
     )
 
 
@@ -127,6 +133,35 @@ def test_signed_maps_share_one_symmetric_scale():
     assert low[0] > low[2]  # brown against
     assert high[1] > high[0]  # teal for
     assert middle.min() > 0.9
+    grey = [float(np.dot(c, [0.299, 0.587, 0.114])) for c in (low, middle, high)]
+    assert grey[2] < 0.3 < 0.5 < grey[0] < 0.7 < grey[1]  # told apart without colours
+
+
+def test_a_part_has_one_colour_everywhere_and_no_other_modality_has_it():
+    ours = ["camera", "radar", "lidar", "bias", "interaction"]
+    own = ["mri", "pet", "ct", "spect", "bias"]
+    mixed = ["camera", "thermal", "radar", "audio", "bias"]
+    for names in (ours, own, mixed):
+        assert len({colour(name, names) for name in names}) == len(names)
+    assert colour("radar", ["radar", "bias"]) == colour("radar", ours)
+    sheet = stylesheet()
+    for name in own:
+        assert f"--s{slot(name, own)}: {colour(name, own)};" in sheet
+
+
+def test_the_default_is_one_scale_for_the_prediction_and_its_parts():
+    part = np.zeros((40, 40))
+    part[10:20, 10:20] = 4.0
+    shown = replace(
+        scene(part), parts={"camera": 0.5 * part, "radar": 0.5 * part, "bias": 0 * part}
+    )
+    image = pixels(shown)[: -int(0.2 * len(pixels(shown)))]
+    assert (np.abs(image - PEAK).max(axis=-1) <= 2).any()  # the prediction
+    half = np.array(make_map_style("signed", [part]).colours("")(0.75)[:3]) * 255
+    columns = np.flatnonzero((np.abs(image - half).max(axis=-1) <= 3).any(axis=0))
+    groups = np.split(columns, np.flatnonzero(np.diff(columns) > 100) + 1)
+    panels = [int(group.mean() / image.shape[1] * 5) for group in groups if len(group) > 20]
+    assert panels == [2, 3]  # camera and radar are half of it, and look so
 
 
 def test_sigmoid_shows_probabilities_on_one_scale():
@@ -146,21 +181,22 @@ def test_a_grid_has_a_row_for_each_sample():
     assert heights[1] > heights[0] + 100
 
 
-def test_marks_are_green_in_the_prediction_and_in_the_sensors_panel():
-    plain = scene(np.zeros((40, 40)))
+@pytest.mark.parametrize("correct", [True, False])
+def test_marks_are_in_the_prediction_and_in_the_sensors_panel(correct: bool):
+    plain, places = scene(np.zeros((40, 40))), (-30.0, 30.0)
+    first, second = (
+        pixels(replace(plain, marks=[Decisive("radar", place, place, correct)])) for place in places
+    )
+    changed = (first != second).any(axis=-1)
+    assert min(image[changed].min() for image in (first, second)) < 60  # black in any print
+    columns = np.flatnonzero(changed.any(axis=0))
+    groups = np.split(columns, np.flatnonzero(np.diff(columns) > 30) + 1)
+    panels = [int(group.mean() / first.shape[1] * 5) for group in groups]
+    assert panels == [1, 1, 3, 3]  # ground truth, prediction, camera, radar, bias
 
-    def green(marks: list[Decisive]) -> np.ndarray:
-        found = pixels(replace(plain, marks=marks))
-        near = np.abs(found - [0x12, 0xB8, 0x12]).max(axis=-1) <= 30
-        return np.flatnonzero(near.any(axis=0))
 
-    assert not len(green([]))
-    columns = green([Decisive("radar", 0.0, 0.0, True)])
-    groups = np.split(columns, np.flatnonzero(np.diff(columns) > 100) + 1)
-    assert len(groups) == 2
-    width = pixels(plain).shape[1]
-    panel = [int(group.mean() / width * 5) for group in groups]
-    assert panel == [1, 3]  # ground truth, prediction, camera, radar, bias
+def test_the_marks_have_different_shapes():
+    assert {style["marker"] for style in RING}.isdisjoint(style["marker"] for style in CROSS)
 
 
 def test_the_ego_vehicle_is_where_the_maps_origin_says():
@@ -180,3 +216,42 @@ def test_names_of_blocks_stay_inside_the_figure():
     below = shown[int(0.75 * len(shown)) :]
     assert (below[:, :300] < 100).any()  # the name is there
     assert (below[:, :3] == 255).all()
+
+
+def test_blocks_are_as_fine_as_there_is_room_for():
+    one = [f"up.{i}.conv" for i in range(4)]
+    assert block_names(one) == ["up.0", "up.1", "up.2", "up.3"] or block_names(one) == one
+    layers = [f"encoder.layers.{i}.{name}" for i in range(12) for name in ("attn", "mlp") * 4]
+    assert block_names(layers)[0] == "encoder.layers.0"
+    assert len(set(block_names(layers))) == 12
+    assert block_names(layers, most=3) == ["encoder"] * len(layers)
+    assert drawn_operations(block_names(layers)) == [8 * i + 7 for i in range(12)]
+    assert note(96, 12) == (
+        "After the last operation of each of 12 blocks (96 operations), from where the sensors "
+        "meet (left) to the prediction"
+    )
+    assert drawn_operations(block_names(one)) == [0, 1, 2, 3]
+
+
+def test_the_checks_figures_conclude_in_one_line():
+    rows = [
+        SanityRow(step, "", part, pcc, pcc)
+        for part, last in (("total", 0.9), ("camera", 0.1), ("radar", -0.7))
+        for step, pcc in ((0, 1.0), (3, last))
+    ]
+    assert sanity.conclusion(rows) == (
+        "With all 3 layers random, these parts still resemble the trained ones (|PCC|): "
+        "radar (0.70)"
+    )
+    assert sanity.conclusion(rows[:4]).endswith(
+        "no part resembles the trained one (|PCC| at most 0.10)"
+    )
+    kept = {
+        name: [Score("auroc_all", "camera", Interval(middle, middle - 0.1, middle + 0.1), 9)]
+        for name, middle in (("lmd", 0.7), ("shapley", 0.8), ("gradient-x-input", 0.5))
+    }
+    assert scores.conclusion(kept) == (
+        "AUROC, all: highest is shapley (0.800); not told apart from it: lmd"
+    )
+    assert sanity.sanity_png(rows, 2).startswith(b"\x89PNG")
+    assert scores.score_png(kept).startswith(b"\x89PNG")

@@ -141,6 +141,7 @@ def test_switches_and_slider_change_the_map(opened: Callable[..., Browser]):
 def test_what_is_drawn_is_the_sum_of_the_parts(opened: Callable[..., Browser]):
     browser = opened()
     run(browser, "document.querySelector('input[value=positive]').click()")
+    run(browser, "document.querySelector('input[name=marks][value=none]').click()")
 
     def colour(row: int, column: int) -> list[int]:
         return run(
@@ -162,7 +163,7 @@ def test_what_is_drawn_is_the_sum_of_the_parts(opened: Callable[..., Browser]):
     assert colour(5, 4) not in (both, none)
 
 
-@pytest.mark.parametrize("look", ["signed", "probability"])
+@pytest.mark.parametrize("look", ["positive", "probability"])
 def test_other_looks(opened: Callable[..., Browser], look: str):
     browser = opened()
     before, scale = pixels(browser), pixels(browser, "scale")
@@ -313,9 +314,99 @@ def test_the_page_of_a_network_of_ones_own(browser: Browser, own_page: Path):
 def test_measures_are_shown_one_at_a_time(opened: Callable[..., Browser]):
     browser = opened()
     script = "return [...document.getElementById('measures').children].map((c) => c.hidden)"
-    assert run(browser, script) == [False, True, True, True]
+    assert run(browser, script) == [False, True, True]
     run(browser, "document.querySelector('input[data-shows=decisive]').click()")
-    assert run(browser, script) == [True, True, True, False]
+    assert run(browser, script) == [True, True, False]
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("width", WIDTHS)
+def test_axe_has_no_complaint(opened: Callable[..., Browser], width: int, scheme: str):
+    from axe_core_python.selenium import Axe
+
+    browser = opened(width, scheme)
+    run(browser, "for (const d of document.querySelectorAll('details')) d.open = true")
+    result = Axe().run(browser, options={"resultTypes": ["violations", "passes"]})
+    told = {v["id"]: [node["html"] for node in v["nodes"]] for v in result["violations"]}
+    assert told == {}
+    assert len(result["passes"]) > 20
+
+
+def test_the_list_of_objects_is_filtered(opened: Callable[..., Browser]):
+    browser = opened()
+
+    def names() -> list[str]:
+        return run(
+            browser,
+            """return [...document.getElementById('all_objects').tBodies[0].rows]
+            .filter((row) => !row.hidden).map((row) => [...row.cells].at(-1).textContent)""",
+        )
+
+    def choose(column: str, text: str) -> None:
+        run(
+            browser,
+            """for (const label of document.querySelectorAll('.filters label'))
+            if (label.textContent.startsWith(arguments[0])) {
+              const select = label.querySelector('select');
+              select.value = arguments[1];
+              select.dispatchEvent(new Event('input'));
+            }""",
+            column,
+            text,
+        )
+
+    assert len(names()) == 4
+    choose("the network", "=misses")
+    assert [name[:2] for name in names()] == ["v2"]
+    choose("the network", "=detects without annotation")
+    assert names() == ["detection 1"]
+    assert run(browser, "return document.querySelector('.filters output').value") == "1 of 4 rows"
+    choose("the network", "")
+    press(run(browser, "return document.querySelector('.filters input')"), "V1")
+    assert [name[:2] for name in names()] == ["v1"]
+
+
+def test_an_object_is_marked_on_the_map_and_marks_say_their_question(
+    opened: Callable[..., Browser],
+):
+    browser = opened()
+    removal = pixels(browser)
+    run(browser, "document.querySelector('input[name=marks][value=parts]').click()")
+    parts = pixels(browser)
+    run(browser, "document.querySelector('input[name=marks][value=none]').click()")
+    assert len({removal, parts, pixels(browser)}) == 3
+    run(browser, "document.querySelector('#false button[data-object]').click()")
+    assert "5.5 m ahead, 5.5 m to the right" in element(browser, "readout").text
+    assert element(browser, "sample").get_attribute("value") == "0"
+
+
+def test_print_has_every_number_and_no_controls(opened: Callable[..., Browser]):
+    browser = opened()
+    closed = "return document.querySelectorAll('details:not([open])').length"
+    assert run(browser, closed) > 0
+    run(browser, "dispatchEvent(new Event('beforeprint'))")
+    assert run(browser, closed) == 0
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
+    shown = """return [...document.querySelectorAll('input, select, nav, .stepper button')]
+        .filter((part) => part.checkVisibility()).length"""
+    assert run(browser, shown) == 0
+    hidden = """return [...document.querySelectorAll('#measures > *')]
+        .filter((measure) => !measure.checkVisibility()).length"""
+    assert run(browser, hidden) == 0
+    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
+    run(browser, "dispatchEvent(new Event('afterprint'))")
+    assert run(browser, closed) > 0
+
+
+def test_regions_that_scroll_are_reached_by_keyboard(opened: Callable[..., Browser]):
+    browser = opened(390)
+    run(browser, "for (const d of document.querySelectorAll('details')) d.open = true")
+    unreached = """return [...document.querySelectorAll('*')].filter((part) => {
+        const way = getComputedStyle(part).overflowX;
+        return (way === 'auto' || way === 'scroll') && part.scrollWidth > part.clientWidth
+          && part.tabIndex < 0;
+      }).map((part) => part.outerHTML.slice(0, 80))"""
+    assert run(browser, unreached) == []
 
 
 def test_dark_follows_the_system_and_print_is_light(opened: Callable[..., Browser]):

@@ -17,8 +17,8 @@ from lmd_cli.report.page.svg_charts import (
     bars,
     layer_chart,
     nice_ticks,
-    slot,
 )
+from lmd_cli.report.palette import slot
 from tests.support import made_up
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import re
 import struct
@@ -16,6 +17,7 @@ import lmd_cli.report.page.build as page_module
 from lmd_cli.errors import ResultsError, RunError
 from lmd_cli.report.page.build import build_page
 from lmd_cli.report.page.figures import page_figures
+from lmd_cli.report.page.separation import by_construction, explained
 from lmd_cli.report.page.viewer import LEVELS, colour_limits, quantise, viewer_data
 from lmd_cli.results.read_run import read_run
 from lmd_cli.results.survey import Survey
@@ -119,11 +121,71 @@ def test_what_a_reader_must_know_stands_there(tmp_path: Path):
         assert phrase in said
     assert "0.500" in said  # the IoU
     answer = (
-        "In short: the network detects 2 of 3 annotated vehicles. If a sensor fails, without the "
-        "camera it still detects 2 and without the radar it still detects 1 of these 2. 1 stay "
-        "detected whichever one sensor fails; 1 have a single point of failure. This is removal"
+        "In short (all 3 samples): the network detects 2 of 3 annotated vehicles. If a sensor "
+        "fails, without the camera it still detects 2 and without the radar it still detects 1 of "
+        "these 2. 1 stay detected whichever one sensor fails; 1 have a single point of failure. "
+        "This is removal"
     )
     assert answer in said
+
+
+def test_a_run_of_methods_has_its_own_rows_and_words(tmp_path: Path):
+    names = ["identity-ratio", "shapley", "uniform-identity@perturbed"]
+    folder = made_up.run_folder(tmp_path / "run")
+    record = json.loads((folder / "run.json").read_text())
+    (folder / "run.json").write_text(json.dumps({**record, "rows": names[:2]}))
+    rows = (folder / "pairs.csv").read_text().replace("uniform-identity", "shapley")
+    (folder / "pairs.csv").write_text(rows)
+    run = read_run(folder)
+    assert run.metrics.variant.unique().tolist() == names[:2]
+    assert run.exact == ["identity-ratio"]
+    assert len(run.table) == 2
+    said = " ".join("".join(Elements(build_page(run, None).decode()).words).split())
+    assert "In the rows identity-ratio 1 and 0 hold by construction" in said
+    assert "For shapley nothing holds by construction: all cells are measured" in said
+    (folder / "run.json").write_text(json.dumps({**record, "rows": names[2:]}))
+    said = by_construction(read_run(folder))
+    assert said.startswith("Rows @perturbed are linearised anew")
+    assert "1 and 0" not in said
+
+
+def test_a_subset_is_called_one_in_every_number(tmp_path: Path):
+    run = read_run(made_up.run_folder(tmp_path / "run", samples=2, status="2 of 3 samples"))
+    said = " ".join(
+        "".join(Elements(build_page(run, made_up.survey(samples=2)).decode()).words).split()
+    )
+    assert "all 3 samples" not in said
+    for phrase in (
+        "In short (2 of 3 samples): the network detects",
+        "Mean ± standard deviation over 2 of 3 samples",
+        "all pairs of 2 of 3 samples",
+        "averaged over 2 of 3 samples",
+        "In 2 of 3 samples, 2 annotated vehicles",
+        "overlap of predicted and annotated, 2 of 3 samples",
+    ):
+        assert phrase in said
+
+
+def test_words_fit_the_sensors_of_the_run(tmp_path: Path):
+    run = read_run(made_up.run_folder(tmp_path / "run"))
+    assert explained(run) == (
+        "R_p/C is what became of the camera's part when the radar was replaced (sensors by their "
+        "first letters)."
+    )
+    run.record["config"]["model"]["modalities"] = ["mri", "pet"]
+    assert explained(run) == (
+        "mri_p/pet is what became of the pet's part when the mri was replaced."
+    )
+
+
+def test_each_printed_page_names_run_and_hash(tmp_path: Path):
+    folder = made_up.run_folder(tmp_path / "run")
+    digest = hashlib.sha256((folder / "run.json").read_bytes()).hexdigest()
+    text = build_page(read_run(folder), None).decode()
+    margin = re.search(r'@bottom-left { content: "([^"]*)"', text)
+    assert margin is not None
+    said = re.sub(r"\\([0-9a-f]{6})", lambda code: chr(int(code[1], 16)), margin[1])
+    assert said == f"run run, run.json sha256 {digest}"
 
 
 def test_an_unfinished_run_says_so_first(tmp_path: Path):

@@ -15,14 +15,16 @@
   const dark = matchMedia("(prefers-color-scheme: dark)");
   const paper = matchMedia("print");
   const MARGIN = { left: 38, bottom: 34, top: 6, right: 8 };
-  // Brown to teal, readable without colour vision; the middle is the page's own ground.
-  const LIGHT = { none: [255, 255, 255], plus: [1, 92, 84], minus: [140, 81, 10], prob: [29, 35, 41],
-    ink: "#1d2329", soft: "#59636e", box: "#1d2329", cross: "#b0005d", ego: "#1d2329" };
-  const DARK = { none: [20, 24, 28], plus: [98, 224, 206], minus: [240, 170, 90], prob: [240, 243, 246],
-    ink: "#e4e8ec", soft: "#a3adb8", box: "#e4e8ec", cross: "#ff7ac0", ego: "#e4e8ec" };
+  // Brown to teal, readable without colour vision; the middle is the page's own ground. What speaks
+  // for is further from the ground than anything against, so that grey tells them apart too.
+  const LIGHT = { none: [255, 255, 255], plus: [0, 51, 46], minus: [201, 137, 58], prob: [29, 35, 41],
+    ink: "#1d2329", soft: "#59636e", box: "#1d2329", under: "#ffffff", cross: "#b0005d", ego: "#1d2329" };
+  const DARK = { none: [20, 24, 28], plus: [140, 240, 225], minus: [150, 102, 44], prob: [240, 243, 246],
+    ink: "#e4e8ec", soft: "#a3adb8", box: "#e4e8ec", under: "#14181c", cross: "#ff7ac0", ego: "#e4e8ec" };
   const palette = () => (dark.matches && !paper.matches ? DARK : LIGHT);
   let cursor = { row: Math.floor(rows / 2), column: Math.floor(columns / 2) };
   let current = null;
+  let chosen = null; // the object that a list's button has marked
 
   const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
   const decode = (sample) => {
@@ -136,6 +138,14 @@
     back + ((spot.row + 0.5) / rows) * (front - back),
   ];
 
+  const cellOf = ([x, y]) => {
+    const inside = (value, size) => Math.max(0, Math.min(size - 1, Math.floor(value)));
+    return {
+      row: inside(((y - back) / (front - back)) * rows, rows),
+      column: inside(((x - left) / (right - left)) * columns, columns),
+    };
+  };
+
   const drawCursor = (pen, at, ink) => {
     const [x, y] = centre(cursor);
     pen.strokeStyle = ink.cross;
@@ -149,6 +159,43 @@
     pen.stroke();
   };
 
+  // The parts' places that an object is marked with, see the fieldset.
+  const marksOf = (object) => {
+    const mode = document.querySelector('input[name="marks"]:checked').value;
+    if (!object.inside || mode === "none") return [];
+    if (mode === "removal") return object.removal;
+    return parts.flatMap((part, p) => (part.name === object.parts ? [p] : []));
+  };
+
+  const drawMark = (pen, [x, y], annotated, ink) => {
+    for (const [colour, width] of [[ink.under, 4], [ink.box, 1.8]]) {
+      pen.strokeStyle = colour;
+      pen.lineWidth = width;
+      pen.beginPath();
+      if (annotated) pen.arc(x, y, 8, 0, 2 * Math.PI);
+      else { pen.moveTo(x - 5, y - 5); pen.lineTo(x + 5, y + 5); pen.moveTo(x - 5, y + 5); pen.lineTo(x + 5, y - 5); }
+      pen.stroke();
+    }
+  };
+
+  const drawMarks = (pen, at, ink) => {
+    if (!ground) return;
+    pen.font = "bold 11px system-ui, sans-serif";
+    pen.textAlign = "left";
+    for (const object of current.sample.objects) {
+      const marks = marksOf(object);
+      const spot = [at.x(object.place[0]), at.y(object.place[1])];
+      if (!marks.length && object !== chosen) continue;
+      drawMark(pen, spot, object.annotated, ink);
+      const letters = marks.map((p) => parts[p].name[0].toUpperCase()).join("");
+      pen.lineWidth = 3;
+      pen.strokeStyle = ink.under;
+      pen.strokeText(letters, spot[0] + 10, spot[1] - 5);
+      pen.fillStyle = ink.box;
+      pen.fillText(letters, spot[0] + 10, spot[1] - 5);
+    }
+  };
+
   const drawBev = () => {
     const ink = palette();
     const height = (width) => frame(width).along + MARGIN.top + MARGIN.bottom;
@@ -157,6 +204,7 @@
     pen.drawImage(raster(together(), style(), ink), at.x(left), at.y(front), at.across, at.along);
     drawAxes(pen, at, ink);
     drawScene(pen, at, ink);
+    drawMarks(pen, at, ink);
     drawCursor(pen, at, ink);
   };
 
@@ -167,6 +215,9 @@
       pen.drawImage(raster(current.maps[p], style(), ink), 0, 0, mini.clientWidth, parseFloat(mini.style.height));
     });
   };
+
+  // Three digits that count, however small.
+  const short = (value) => `${Number(value.toPrecision(3))}`;
 
   const drawScale = () => {
     const [pen, ink, look] = [fit(find("scale"), () => 13), palette(), style()];
@@ -179,12 +230,12 @@
       pen.fillStyle = `rgb(${colour(value, look, ink).map(Math.round).join()})`;
       pen.fillRect(i, 0, 1.5, 13);
     }
-    const named = look === "probability" ? ["0", "1"] : ends.map((v) => v.toFixed(1));
+    const named = look === "probability" ? ["0", "1"] : ends.map(short);
     [find("scale-low").textContent, find("scale-high").textContent] = named;
     find("scale-unit").textContent = look === "probability" ? "probability" : `${ground ? "logits" : "output"}, the same scale for all maps and samples`;
   };
 
-  const signed = (value) => `${value < 0 ? "\u2212" : "+"}${Math.abs(value).toFixed(2)}`;
+  const signed = (value) => `${value < 0 ? "\u2212" : "+"}${short(Math.abs(value))}`;
   const place = (value, ahead, behind) => `${Math.abs(value).toFixed(1)} m ${value < 0 ? behind : ahead}`;
   const tell = () => {
     const i = cursor.row * columns + cursor.column;
@@ -204,24 +255,20 @@
   const showImages = () => {
     const usual = ["front left", "front", "front right", "back left", "back", "back right"];
     const rank = ({ camera }) => (usual.includes(camera) ? usual.indexOf(camera) : usual.length);
-    find("cameras").replaceChildren(...[...current.sample.images]
+    find("cameras").replaceChildren(...cameraImages.figures(current.sample, chosen)
       .sort((a, b) => rank(a) - rank(b))
-      .map(({ camera, src }) => {
-        const [figure, image, caption] = ["figure", "img", "figcaption"].map((tag) => document.createElement(tag));
-        image.src = src;
-        image.alt = `camera ${camera}`;
-        caption.textContent = camera;
-        figure.append(image, caption);
-        return figure;
-      }));
+      .map(({ figure }) => figure));
   };
 
-  const select = (index) => {
+  const select = (index, object = null) => {
     slider.value = index;
     const sample = data.samples[index];
+    chosen = object === null ? null : sample.objects[object];
+    if (chosen) cursor = cellOf(chosen.place);
     current = decode(sample);
     const said = sample.description ? ` \u201c${sample.description}\u201d` : "";
-    find("sample-name").textContent = `${index + 1} of ${data.samples.length}: ${sample.scene}${said}, sample ${sample.token}`;
+    const when = sample.moment ? `, ${sample.moment}` : "";
+    find("sample-name").textContent = `${index + 1} of ${data.samples.length}: ${sample.scene}${when}${said}, sample ${sample.token}`;
     slider.setAttribute("aria-valuetext", `sample ${index + 1} of ${data.samples.length}, ${sample.scene}`);
     showImages();
     draw();
@@ -254,8 +301,16 @@
     draw();
   });
   for (const button of document.querySelectorAll("button[data-sample]")) {
+    const object = button.dataset.object === undefined ? null : Number(button.dataset.object);
+    const sample = data.samples[Number(button.dataset.sample)];
+    const frame = object === null ? null : sample.objects[object]?.frame;
+    if (frame) {
+      const picture = document.createElement("canvas");
+      button.prepend(picture);
+      cameraImages.cut(picture, sample.images[frame[0]].src, frame);
+    }
     button.addEventListener("click", () => {
-      select(Number(button.dataset.sample));
+      select(Number(button.dataset.sample), object);
       find("viewer").scrollIntoView();
       slider.focus({ preventScroll: true });
     });

@@ -1,0 +1,95 @@
+"""Whether a run's parts keep apart: charts of its comparisons, and words that fit its rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from lmd_cli.evaluation.comparisons import Comparison, letter
+from lmd_cli.report.figures.styles import part_title
+from lmd_cli.report.page.svg_charts import WIDTH, Bar, Group, bars, chart_width
+from lmd_cli.report.palette import shade
+from lmd_cli.results.read_run import RunResults
+
+NAMES = {"pcc": "correlation (PCC)", "mse": "mean squared error (MSE)"}
+#: How a row's name ends that was linearised at each perturbed input.
+ANEW = "@perturbed"
+
+
+def separation(run: RunResults) -> dict[str, Any] | None:
+    """One chart for PCC and one for MSE: a group for each cell, a bar for each row."""
+    if not len(run.table):
+        return None
+    shades = [shade(i) for i in range(len(run.rows))]
+    charts = [
+        {"svg": bars(_cells(run, kind), run.rows, label, slots=shades, across="comparison")}
+        for kind, label in NAMES.items()
+    ]
+    cells = len(run.metrics) // len(run.rows)
+    return {
+        "legend": list(zip(run.rows, shades, strict=True)),
+        "charts": charts,
+        "broad": chart_width(cells) > WIDTH,
+    }
+
+
+def _cells(run: RunResults, kind: str) -> list[Group]:
+    titles = [str(name)[4:] for name in run.table.columns if str(name).startswith(kind.upper())]
+    # Both frames list a row's cells in one order, the table's first.
+    groups = []
+    for number, title in enumerate(titles):
+        bars = []
+        for name in run.rows:
+            row = run.metrics[run.metrics.variant == name].iloc[number]
+            mean, deviation = float(row[f"{kind}_mean"]), float(row[f"{kind}_std"])
+            known = mean == mean
+            text = f"{name}, {kind.upper()} {title}: {mean:.3g} ± {deviation:.3g}"
+            whisker = (mean - deviation, mean + deviation) if known else (None, None)
+            bars.append(Bar(mean if known else None, text, *whisker))
+        expected = str(run.metrics.iloc[number].expected)
+        groups.append(Group(title, bars, f"should {expected}"))
+    return groups
+
+
+def explained(run: RunResults) -> str:
+    """How a cell of this run's table is read: ``R_p/C is what became of the camera's part``."""
+    kept = next(
+        (c for c in run.comparisons if c.expected == "keep"),
+        next(iter(run.comparisons), None),
+    )
+    return "" if kept is None else _sentence(kept)
+
+
+def _sentence(cell: Comparison) -> str:
+    replaced = " and ".join(f"the {part_title(name)}" for name in cell.perturbed)
+    short = {letter(name) for name in (*cell.perturbed, cell.target)}
+    named = " (sensors by their first letters)" if all(len(name) == 1 for name in short) else ""
+    verb = "was" if len(cell.perturbed) == 1 else "were"
+    return (
+        f"{cell.title} is what became of the {part_title(cell.target)}'s part when {replaced} "
+        f"{verb} replaced{named}."
+    )
+
+
+def by_construction(run: RunResults) -> str:
+    """For which rows kept cells are 1 and 0 by construction, and what the others' say."""
+    exact = [name for name in run.rows if name in run.exact]
+    anew = [name for name in run.rows if name.endswith(ANEW)]
+    others = [name for name in run.rows if name not in (*exact, *anew)]
+    lines = []
+    if exact:
+        whose = f"In the rows {', '.join(exact)}" if others or anew else "Here"
+        lines.append(
+            f"{whose} 1 and 0 hold by construction: the factors of the split are fixed at the "
+            "sample as it was, so a part whose sensor was kept is compared with itself."
+        )
+    if anew:
+        lines.append(
+            "Rows @perturbed are linearised anew at each perturbed input: their kept cells are "
+            "measured, and say how much a part moves when only another sensor was replaced."
+        )
+    if others:
+        lines.append(
+            f"For {', '.join(others)} nothing holds by construction: all cells are measured, and "
+            "a kept sensor's part may move."
+        )
+    return " ".join(lines)
