@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from lmd_cli.cli import (
+    bundle,
     check,
     convert,
     decompose,
@@ -15,11 +16,13 @@ from lmd_cli.cli import (
     gradcam,
     inspect,
     report,
+    rerun,
     samples,
     sanity,
     score,
     synthesize,
     table,
+    verify,
 )
 from lmd_cli.cli.errors import handled
 from lmd_cli.cli.options import expanded
@@ -39,6 +42,9 @@ for module in (
     score,
     sanity,
     report,
+    rerun,
+    verify,
+    bundle,
     detect,
     decompose,
     gradcam,

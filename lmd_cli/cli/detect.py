@@ -16,6 +16,7 @@ def command(
     limit: Annotated[
         int | None, typer.Option(min=1, metavar="K", help="Only the first K samples.")
     ] = None,
+    resume: options.Resume = True,
     overwrite: options.Overwrite = False,
     debug: options.Debug = False,
 ) -> None:
@@ -35,7 +36,9 @@ def command(
     folder = output or Path("results") / run.name / "detect"
     progress = make_progress()
     try:
-        summary = detect(run, folder, limit=limit, overwrite=overwrite, progress=progress)
+        summary = detect(
+            run, folder, limit=limit, resume=resume, overwrite=overwrite, progress=progress
+        )
     finally:
         progress.close()
     if summary.metrics is not None:

@@ -59,15 +59,14 @@ def command(
     limit: Annotated[
         int | None, typer.Option(min=1, metavar="K", help="Only the first K samples of the cycle.")
     ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume/--no-resume", help="Go on from rows that are there.")
-    ] = True,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Start again over results that are there.")
-    ] = False,
+    resume: options.Resume = True,
+    overwrite: options.Overwrite = False,
     on_error: Annotated[
         OnError, typer.Option(help="At a sample that cannot be read.")
     ] = OnError.STOP,
+    hash_data: Annotated[
+        bool, typer.Option("--hash-data", help="Note the hash of every data file (reads them all).")
+    ] = False,
     workers: options.Workers = None,
     debug: options.Debug = False,
 ) -> None:
@@ -90,7 +89,13 @@ def command(
         if rank is not None and rank.rank:
             _contribute(run, folder, rank, shared, debug)
             return
-        summary = _evaluate(run, folder, limit, resume, overwrite, rank, shared)
+        where: Where = {
+            "limit": limit,
+            "resume": resume,
+            "overwrite": overwrite,
+            "hash_data": hash_data,
+        }
+        summary = _evaluate(run, folder, where, rank, shared)
     _show(summary, ["report", folder, *given.report_arguments(run)])
 
 
@@ -102,30 +107,24 @@ class Shared(TypedDict):
     on_error: str
 
 
+class Where(TypedDict):
+    """Arguments of rank 0 alone."""
+
+    limit: int | None
+    resume: bool
+    overwrite: bool
+    hash_data: bool
+
+
 def _evaluate(
-    run: RunConfig,
-    folder: Path,
-    limit: int | None,
-    resume: bool,
-    overwrite: bool,
-    rank: Rank | None,
-    shared: Shared,
+    run: RunConfig, folder: Path, where: Where, rank: Rank | None, shared: Shared
 ) -> RunSummary:
     from lmd_cli.runtime.progress import make_progress
     from lmd_cli.workflows.evaluate import evaluate
 
     progress = make_progress()
     try:
-        return evaluate(
-            run,
-            folder,
-            limit=limit,
-            resume=resume,
-            overwrite=overwrite,
-            progress=progress,
-            rank=rank,
-            **shared,
-        )
+        return evaluate(run, folder, progress=progress, rank=rank, **where, **shared)
     finally:
         progress.close()
 
@@ -173,4 +172,6 @@ def _show(summary: RunSummary, next_command: Sequence[object]) -> None:
     header = [str(name) for name in summary.table.columns]
     show.table(header, [[str(cell) for cell in row] for row in summary.table.to_numpy()])
     show.lines(summary.notes)
+    if not summary.computed:
+        show.lines(["already finished, nothing computed"])
     show.files(summary.files, *next_command)

@@ -15,6 +15,7 @@ import typer
 
 if TYPE_CHECKING:
     from lmd_cli.config.schema import RunConfig
+    from lmd_cli.workflows.rerun import Elsewhere
 
 #: Options that stand for a key of the config.
 SHORT = {
@@ -62,6 +63,9 @@ Methods = Annotated[
     typer.Option(
         "--method", metavar="NAME", help="A method of attribution; repeatable (default: all)."
     ),
+]
+Resume = Annotated[
+    bool, typer.Option("--resume/--no-resume", help="Go on from results that are there.")
 ]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Start again over results that are there.")
@@ -121,6 +125,41 @@ class NetworkOptions(DataOptions):
 
     checkpoint: Checkpoint = None
     device: Device = None
+
+
+RunFolder = Annotated[
+    Path, typer.Argument(metavar="RUN", help="The folder that a command wrote (with run.json).")
+]
+Trust = Annotated[
+    bool, typer.Option("--trust", help="Run the code that RUN's run.json names (targets).")
+]
+
+
+@dataclass(frozen=True)
+class WhereaboutsOptions:
+    """Where data, weights and code of a recorded run are, if not where they were."""
+
+    dataroot: Dataroot = None
+    checkpoint: Checkpoint = None
+    device: Device = None
+    config: Annotated[
+        str | None,
+        typer.Option(
+            "--config",
+            "-c",
+            metavar="YAML",
+            help="Your config, if the run's network or data set is code of your own.",
+        ),
+    ] = None
+    settings: Settings = None
+    trust: Trust = False
+
+    def resolved(self) -> Elsewhere:
+        """With the config that is named."""
+        from lmd_cli.workflows.rerun import Elsewhere
+
+        own = None if self.config is None else DataOptions(self.config, self.settings).load()
+        return Elsewhere(self.dataroot, self.checkpoint, self.device, self.trust, own)
 
 
 def expanded(command: Callable[..., None]) -> Callable[..., None]:

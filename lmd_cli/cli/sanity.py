@@ -16,6 +16,7 @@ def command(
     limit: Annotated[
         int, typer.Option(min=1, metavar="K", help="The first K samples; rows are their means.")
     ] = 2,
+    resume: options.Resume = True,
     overwrite: options.Overwrite = False,
     debug: options.Debug = False,
 ) -> None:
@@ -34,7 +35,9 @@ def command(
 
     progress = make_progress()
     try:
-        summary = run_sanity(run, folder, limit, overwrite=overwrite, progress=progress)
+        summary = run_sanity(
+            run, folder, limit, resume=resume, overwrite=overwrite, progress=progress
+        )
     finally:
         progress.close()
     show.table(*sanity_table(summary.rows))

@@ -54,6 +54,7 @@ def command(
         float,
         typer.Option(min=0.0, max=10.0, metavar="M", help="Interventions: metres around a box."),
     ] = 0.5,
+    resume: options.Resume = True,
     overwrite: options.Overwrite = False,
     debug: options.Debug = False,
 ) -> None:
@@ -80,6 +81,7 @@ def command(
             method or (),
             limit=limit,
             resamples=resamples,
+            resume=resume,
             overwrite=overwrite,
             progress=progress,
             truth=None if truth is None else truth.value,

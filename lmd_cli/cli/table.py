@@ -22,9 +22,7 @@ def command(
     limit: Annotated[
         int | None, typer.Option(min=1, metavar="K", help="Only the first K samples of the cycle.")
     ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume/--no-resume", help="Go on from rows that are there.")
-    ] = True,
+    resume: options.Resume = True,
     overwrite: options.Overwrite = False,
     debug: options.Debug = False,
 ) -> None:

@@ -68,6 +68,7 @@ def detect(
     folder: Path,
     *,
     limit: int | None = None,
+    resume: bool = True,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Detected:
@@ -80,6 +81,7 @@ def detect(
         config: data, network, device.
         folder: where files go.
         limit: only the first samples.
+        resume: go on from results that are there.
         overwrite: replace results that are there.
         progress: where to show progress.
 
@@ -92,17 +94,20 @@ def detect(
     setting = _prepare(config, None if overwrite else read_record(folder), progress)
     dataset = setting.dataset
     count = len(dataset) if limit is None else min(limit, len(dataset))
-    where = identity(config, setting.built, dataset.tokens, setting.threads, setting.device)
-    record = {**where, "rows": ["detections"]}
+    where = identity(config, setting.built, dataset, setting.threads, setting.device)
+    command = {"name": "detect", "limit": limit}
+    record = {**where, "rows": ["detections"], "command": command}
     finished = FinishedSamples(folder)
-    with finished.claimed(record, overwrite, names_only=True) as entries:
+    claim = finished.claimed(record, overwrite, dataset, resume=resume, names_only=True)
+    with claim as entries:
         _finish_samples(setting, len(entries), count, finished, progress)
         boxes = _write_boxes(folder / BOXES, setting, finished.entries(count))
         metrics, notes = _figures(dataset, folder, count, progress)
-        finished.finish({**record, "detected": count, "boxes": sum(boxes.values())})
+        names = [BOXES, *([METRICS] if metrics else [])]
+        finished.finish({**record, "detected": count, "boxes": sum(boxes.values())}, count, names)
     notes = [*_notes(setting, boxes, metrics, count), *notes]
-    names = [BOXES, *([METRICS] if metrics else []), "run.json"]
-    return Detected(count, boxes, metrics, notes, [folder / name for name in names])
+    files = [folder / name for name in (*names, "run.json")]
+    return Detected(count, boxes, metrics, notes, files)
 
 
 def _prepare(config: RunConfig, recorded: Any, progress: Progress) -> _Setting:

@@ -38,6 +38,7 @@ def run_sanity(
     folder: Path,
     limit: int,
     *,
+    resume: bool = True,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Sanity:
@@ -54,9 +55,13 @@ def run_sanity(
     dataset = build_dataset(config, progress)
     count, variant = min(limit, len(dataset)), config.variants[0]
     threads = torch.get_num_threads()
-    record = {**identity(config, built, dataset.tokens, threads, device), "rows": [variant]}
+    record = {
+        **identity(config, built, dataset, threads, device),
+        "rows": [variant],
+        "command": {"name": "sanity", "limit": limit},
+    }
     finished, stopwatch = FinishedSamples(folder), Stopwatch()
-    with finished.claimed(record, overwrite) as entries:
+    with finished.claimed(record, overwrite, dataset, resume=resume) as entries:
         if progress is not None:
             progress.start(max(count - len(entries), 0), "sanity")
         for index in range(len(entries), count):
@@ -68,7 +73,8 @@ def run_sanity(
                 progress.advance(note=sample.token, waiting=stopwatch.waiting_share)
         rows = mean_rows([[SanityRow(*row) for row in e["rows"]] for e in entries[:count]])
         files = _write(rows, folder)
-        finished.finish({**record, "checked": count})
+        names = [path.name for path in files if path.suffix != ".json"]
+        finished.finish({**record, "checked": count}, count, names)
     return Sanity(rows, _notes(variant, count, built), files)
 
 

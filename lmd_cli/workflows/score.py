@@ -44,6 +44,8 @@ from lmd_cli.workflows.score_setting import Setting
 
 log = logging.getLogger(__name__)
 
+#: Results that differ from run to run, or that are written later.
+UNSTABLE = ("times.csv", "score.png", "run.json")
 #: What is scored if nothing is asked for: LMD under the paper's rules, and every baseline.
 DEFAULT_METHODS = (
     "lmd:identity-ratio",
@@ -73,6 +75,7 @@ def score(
     *,
     limit: int | None = None,
     resamples: int = 1000,
+    resume: bool = True,
     overwrite: bool = False,
     progress: Progress | None = None,
     truth: Kind | None = None,
@@ -113,17 +116,25 @@ def score(
     rows: dict[str, Any] = {"methods": [m.name for m in setting.methods], "asked": setting.strict}
     if setting.truth.intervenes:
         rows |= {"truth": setting.truth.kind, "removal": asdict(setting.removal)}
-    tokens = setting.dataset.tokens
-    which = identity(config, setting.built, tokens, setting.threads, setting.device)
-    record = {**which, "rows": rows}
+    command = {
+        "name": "score",
+        "methods": list(methods),
+        "limit": limit,
+        "resamples": resamples,
+        "truth": truth,
+        "removal": asdict(setting.removal),
+    }
+    which = identity(config, setting.built, setting.dataset, setting.threads, setting.device)
+    record = {**which, "rows": rows, "command": command}
     finished = FinishedSamples(folder)
-    with finished.claimed(record, overwrite) as entries:
+    with finished.claimed(record, overwrite, setting.dataset, resume=resume) as entries:
         _finish_samples(setting, entries, count, finished, progress)
         summary = write_results(setting, folder, entries[:count], resamples)
         bootstrap = {"resamples": resamples, "seed": config.seed, "level": 0.95}
         said = None if summary.verdict is None else asdict(summary.verdict)
         ended = {**outcome(setting.methods, entries[:count]), "verdict": said}
-        finished.finish({**record, **ended, "bootstrap": bootstrap})
+        files = [path.name for path in summary.files if path.name not in UNSTABLE]
+        finished.finish({**record, **ended, "bootstrap": bootstrap}, count, files)
     return summary
 
 
