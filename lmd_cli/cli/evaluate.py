@@ -168,10 +168,11 @@ def stoppable(folder: Path) -> Iterator[None]:
 
 def _show(summary: RunSummary, next_command: Sequence[object]) -> None:
     from lmd_cli.cli import show
+    from lmd_cli.results.provenance import FINISHED
 
     header = [str(name) for name in summary.table.columns]
     show.table(header, [[str(cell) for cell in row] for row in summary.table.to_numpy()])
     show.lines(summary.notes)
     if not summary.computed:
-        show.lines(["already finished, nothing computed"])
+        show.lines([FINISHED])
     show.files(summary.files, *next_command)

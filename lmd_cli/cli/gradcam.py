@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from enum import Enum
-from pathlib import Path
 from typing import Annotated, cast
 
 import typer
@@ -51,11 +50,13 @@ def command(
         list[options.Form] | None,
         typer.Option("--format", help="Of the figure, PNG if none; repeatable."),
     ] = None,
+    overwrite: options.Overwrite = False,
     debug: options.Debug = False,
 ) -> None:
     """Draw a layer's class activation map for a region, in all and for each sensor's part.
 
     With a region or an object it is Seg-Grad-CAM or a variant; with a sensor's part, Radar-GradCAM.
+    Writes gradcam.npz and gradcam.png to results/<config name>/gradcam/<token>/<what was asked>.
     """
     from lmd_cli.cli import show
 
@@ -67,12 +68,12 @@ def command(
     from lmd_cli.workflows.gradcam import write_gradcam
 
     request = CamRequest(layer, region, target, cast(Method, method.value), modality)
-    folder = output or Path("results") / run.name / "gradcam"
     forms = Pictures.named([], [one.value for one in form or [options.Form.PNG]]).forms
-    files, maps = write_gradcam(run, sample_token, request, folder, make_progress(), forms)
-    strengths = {"the layer": maps.whole, **maps.parts}
-    typer.echo(
-        f"score {maps.score:.4g}; largest value of "
-        + ", ".join(f"{name} {float(values.max()):.3g}" for name, values in strengths.items())
+    drawn = write_gradcam(
+        run, sample_token, request, output, make_progress(), forms, overwrite=overwrite
     )
-    show.files(files, "decompose", *given.arguments())
+    typer.echo(
+        f"score {drawn.score:.4g}; largest value on the output's cells, as drawn: "
+        + ", ".join(f"{name} {value:.3g}" for name, value in drawn.largest.items())
+    )
+    show.files(drawn.files, "decompose", *given.arguments())

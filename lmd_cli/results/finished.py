@@ -39,12 +39,17 @@ class FinishedSamples:
 
     Args:
         folder: made if it is not there.
+
+    Attributes:
+        path: of the lines.
+        computed: whether any sample was finished now.
     """
 
     def __init__(self, folder: Path):
         self._folder = RunFolder(folder)
         self._journal = Journal(folder / NAME)
         self.path = self._journal.path
+        self.computed = False
 
     @contextmanager
     def claimed(
@@ -107,6 +112,7 @@ class FinishedSamples:
     def append(self, entry: Mapping[str, Any]) -> None:
         """Writes a finished sample's line and waits until it is on the disk."""
         self._journal.append(json.dumps(entry).encode() + b"\n")
+        self.computed = True
 
     def finish(self, record: Mapping[str, Any], count: int, files: Sequence[str]) -> None:
         """Writes ``run.json`` once all else is written.

@@ -24,6 +24,8 @@ from lmd_cli.results.journal import Journal
 from lmd_cli.runtime.files import read_own, write_atomically
 from lmd_cli.runtime.revision import revision
 
+#: What is said of a run of which every sample was there.
+FINISHED = "already finished, nothing computed"
 INVOCATIONS, DATA = "invocations.jsonl", "data.sha256"
 _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 
@@ -90,9 +92,9 @@ def claim_data(folder: Path, hashes: Mapping[str, str]) -> None:
             f"{f', and {len(different) - 1} more files' if different[1:] else ''}. Use another "
             "--output, or --overwrite to replace them"
         )
-    listed = sorted((before | dict(hashes)).items())
-    if listed:
-        lines = "".join(f"{value}  {name}\n" for name, value in listed)
+    listed = before | dict(hashes)
+    if listed != before:
+        lines = "".join(f"{value}  {name}\n" for name, value in sorted(listed.items()))
         write_atomically(folder / DATA, lines.encode())
 
 

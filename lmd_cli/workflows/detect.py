@@ -17,6 +17,7 @@ from lmd_cli.config.schema import RunConfig
 from lmd_cli.data.custom import CustomSamples
 from lmd_cli.data.nuscenes.submission import DETECTION_NAMES, submission_boxes
 from lmd_cli.results.finished import FinishedSamples
+from lmd_cli.results.provenance import FINISHED
 from lmd_cli.results.record import identity
 from lmd_cli.results.run_folder import read_record
 from lmd_cli.runtime.compute import resolve_device, set_switches
@@ -106,6 +107,7 @@ def detect(
         names = [BOXES, *([METRICS] if metrics else [])]
         finished.finish({**record, "detected": count, "boxes": sum(boxes.values())}, count, names)
     notes = [*_notes(setting, boxes, metrics, count), *notes]
+    notes += [] if finished.computed else [FINISHED]
     files = [folder / name for name in (*names, "run.json")]
     return Detected(count, boxes, metrics, notes, files)
 

@@ -17,6 +17,7 @@ from lmd_cli.config.schema import RunConfig
 from lmd_cli.evaluation.randomisation import SanityRow, mean_rows, sanity_rows
 from lmd_cli.report.figures.sanity import sanity_png
 from lmd_cli.results.finished import FinishedSamples
+from lmd_cli.results.provenance import FINISHED
 from lmd_cli.results.record import identity
 from lmd_cli.runtime.files import csv_lines, write_atomically
 from lmd_cli.runtime.stopwatch import Stopwatch
@@ -75,7 +76,8 @@ def run_sanity(
         files = _write(rows, folder)
         names = [path.name for path in files if path.suffix != ".json"]
         finished.finish({**record, "checked": count}, count, names)
-    return Sanity(rows, _notes(variant, count, built), files)
+    notes = [*_notes(variant, count, built), *([] if finished.computed else [FINISHED])]
+    return Sanity(rows, notes, files)
 
 
 def _rows(

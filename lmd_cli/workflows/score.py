@@ -27,6 +27,7 @@ from lmd_cli.evaluation.intervention_scores import AllEffects
 from lmd_cli.evaluation.interventions import Clean
 from lmd_cli.results.finished import FinishedSamples
 from lmd_cli.results.intervention_rows import written_effects
+from lmd_cli.results.provenance import FINISHED
 from lmd_cli.results.record import identity
 from lmd_cli.results.run_folder import read_record
 from lmd_cli.runtime.compute import resolve_device, set_switches
@@ -135,7 +136,7 @@ def score(
         ended = {**outcome(setting.methods, entries[:count]), "verdict": said}
         files = [path.name for path in summary.files if path.name not in UNSTABLE]
         finished.finish({**record, **ended, "bootstrap": bootstrap}, count, files)
-    return summary
+    return summary if finished.computed else replace(summary, notes=[*summary.notes, FINISHED])
 
 
 def _finish_samples(

@@ -111,7 +111,7 @@ def prepare(
     """
     command = {
         "name": "evaluate",
-        "methods": list(methods),
+        "methods": list(methods or ("lmd",)),
         "relinearise": relinearise,
         "table_only": table_only,
         "limit": limit,

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 import zipfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -44,21 +46,18 @@ def run(straight: Path, tmp_path: Path) -> Path:
     return Path(shutil.copytree(straight, tmp_path / "run"))
 
 
-def record_of(folder: Path) -> dict[str, object]:
-    value = json.loads((folder / "run.json").read_text())
-    assert isinstance(value, dict)
-    return value
+def record_of(folder: Path) -> dict[str, Any]:
+    return dict(json.loads((folder / "run.json").read_text()))
 
 
 def edit(path: Path) -> None:
-    """Changes one digit of the last number of the file."""
-    text = path.read_text().rstrip("\n")
-    digit = "1" if text[-1] != "1" else "2"
-    path.write_text(f"{text[:-1]}{digit}\n")
+    """Changes the last number of the file."""
+    before, comma, last = path.read_text().rpartition(",")
+    path.write_text(f"{before}{comma}1{last}")
 
 
-def statuses(folder: Path, **how: object) -> dict[str, str]:
-    report = verify(folder, **how)  # type: ignore[arg-type]
+def statuses(folder: Path, **how: Any) -> dict[str, str]:
+    report = verify(folder, **how)
     return {check.name: check.status for check in report.checks}
 
 
@@ -67,16 +66,16 @@ def statuses(folder: Path, **how: object) -> dict[str, str]:
 
 def test_the_record_names_code_data_and_results(straight: Path) -> None:
     record = record_of(straight)
-    assert record["code"]["lmd"] == revision(Path(__file__).parents[2] / "lmd_cli")  # type: ignore[index]
+    assert record["code"]["lmd"] == revision(Path(__file__).parents[2] / "lmd_cli")
     assert set(record["files"]) == {
         "pairs.csv",
         "samples.csv",
         "metrics.csv",
         "table.csv",
         "notes.txt",
-    }  # type: ignore[call-overload]
-    assert len(record["fingerprint"]) == 2  # type: ignore[arg-type]
-    assert record["command"]["limit"] == 2  # type: ignore[index]
+    }
+    assert len(record["fingerprint"]) == 2
+    assert record["command"]["limit"] == 2
     started, ended = invocations(straight)
     assert started["machine"]["cores"] >= 1
     assert ended["status"] == "2 of 6 samples"
@@ -84,8 +83,6 @@ def test_the_record_names_code_data_and_results(straight: Path) -> None:
 
 
 def test_hashes_of_data_files_are_what_sha256sum_reads(straight: Path, tiny_root: Path) -> None:
-    import hashlib
-
     hashes = read_data_hashes(straight)
     assert len(hashes) > 50
     for name, value in list(hashes.items())[::10]:
@@ -161,8 +158,6 @@ def test_results_of_changed_data_are_not_mixed(
         evaluate(config, tmp_path / "run")
     found = statuses(tmp_path / "run", samples=1)
     assert found["data files"] == found["network"] == "FAIL"
-    images[2].write_bytes(images[1].read_bytes())
-    shutil.copy(own_root / "samples" / "CAM_FRONT" / "x", images[0]) if False else None
 
 
 # -- again --------------------------------------------------------------------------------
@@ -171,7 +166,7 @@ def test_results_of_changed_data_are_not_mixed(
 def test_a_run_repeats_from_its_record(run: Path) -> None:
     done = rerun(run)
     assert done.output.name == "run-rerun"
-    assert set(done.same) == set(record_of(run)["files"])  # type: ignore[call-overload]
+    assert set(done.same) == set(record_of(run)["files"])
     assert done.different == done.changed == []
     assert (done.output / "run.json").read_bytes() == (run / "run.json").read_bytes()
     with pytest.raises(ResultsError, match="is the run itself"):
@@ -215,7 +210,7 @@ def test_records_from_elsewhere(run: Path, change: dict[str, object], said: str)
 
 def test_code_that_a_record_names_needs_a_voucher(run: Path) -> None:
     record = record_of(run)
-    record["config"] = {**record["config"], "model": {"target": "handed:model"}}  # type: ignore[dict-item]
+    record["config"] = {**record["config"], "model": {"target": "handed:model"}}
     with pytest.raises(
         ConfigError, match=r"model.target 'handed:model' .* is code that is not run"
     ):
@@ -224,7 +219,7 @@ def test_code_that_a_record_names_needs_a_voucher(run: Path) -> None:
     (run / "run.json").write_text(json.dumps(record))
     for action in (rerun, verify):
         with pytest.raises(ConfigError, match="--trust"):
-            action(run)  # type: ignore[operator]
+            action(run)
 
 
 # -- packed -------------------------------------------------------------------------------
