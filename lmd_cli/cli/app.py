@@ -15,6 +15,8 @@ from lmd_cli.cli import (
     evaluate,
     gradcam,
     inspect,
+    layers,
+    objects,
     report,
     rerun,
     samples,
@@ -25,10 +27,12 @@ from lmd_cli.cli import (
     verify,
 )
 from lmd_cli.cli.errors import handled
+from lmd_cli.cli.help import Command, Commands
 from lmd_cli.cli.options import expanded
 
 app = typer.Typer(
     name="lmd",
+    cls=Commands,
     help="Layer-Wise Modality Decomposition: which sensor carried this prediction?",
     no_args_is_help=True,
     add_completion=False,
@@ -52,9 +56,12 @@ for module in (
     check,
     convert,
     samples,
+    layers,
+    objects,
     synthesize,
 ):
-    app.command(module.__name__.rpartition(".")[2])(handled(expanded(module.command)))
+    name = module.__name__.rpartition(".")[2]
+    app.command(name, cls=Command)(handled(expanded(module.command)))
 
 
 def _version(requested: bool) -> None:

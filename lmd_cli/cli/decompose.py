@@ -21,20 +21,17 @@ class Style(str, Enum):
 
 def command(
     given: options.NetworkOptions,
-    sample_token: Annotated[
-        str | None,
-        typer.Option(metavar="TOKEN", help="Which sample (see lmd samples); the first if none."),
-    ] = None,
+    sample_token: options.SampleToken = None,
     variant: Annotated[
         str | None,
-        typer.Option(metavar="BN-NORM[-ACT]", help="Rules; the config's `explain` if none."),
+        typer.Option(metavar="RULES", help="Rules; the config's `explain` if none."),
     ] = None,
     output: options.Output = None,
     samples: Annotated[
         str | None,
         typer.Option(
-            metavar="TOKENS|K",
-            help="Several in one figure: tokens with commas between, or the first K.",
+            metavar="TOKENS",
+            help="Several in one figure: tokens with commas between, or the first COUNT.",
         ),
     ] = None,
     style: Annotated[

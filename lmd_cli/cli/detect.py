@@ -14,7 +14,7 @@ def command(
     given: options.NetworkOptions,
     output: options.Output = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, metavar="K", help="Only the first K samples.")
+        int | None, typer.Option(min=1, metavar="COUNT", help="Only the first COUNT samples.")
     ] = None,
     resume: options.Resume = True,
     overwrite: options.Overwrite = False,

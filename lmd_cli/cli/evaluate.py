@@ -57,7 +57,8 @@ def command(
         ),
     ] = OperatingPoint.CLEAN,
     limit: Annotated[
-        int | None, typer.Option(min=1, metavar="K", help="Only the first K samples of the cycle.")
+        int | None,
+        typer.Option(min=1, metavar="COUNT", help="Only the first COUNT samples of the cycle."),
     ] = None,
     resume: options.Resume = True,
     overwrite: options.Overwrite = False,

@@ -22,25 +22,21 @@ def command(
     given: options.NetworkOptions,
     layer: Annotated[
         str,
-        typer.Option(
-            metavar="NAME", help="A module after the sensors meet; NAME#2: its second run."
-        ),
+        typer.Option(metavar="NAME", help="A layer (see lmd layers); NAME#2: its second run."),
     ],
-    sample_token: Annotated[
-        str | None, typer.Option(metavar="TOKEN", help="Which sample; the first if none.")
-    ] = None,
+    sample_token: options.SampleToken = None,
     modality: Annotated[
         str | None, typer.Option(metavar="NAME", help="Draw only this sensor's map.")
     ] = None,
     region: Annotated[
         str | None,
         typer.Option(
-            metavar="X0,Y0,X1,Y1",
-            help="Metres to the right, and forward; pixels of a map elsewhere.",
+            metavar="CORNERS",
+            help="x0,y0,x1,y1: metres right and forward; pixels of other maps.",
         ),
     ] = None,
     target: Annotated[
-        str | None, typer.Option("--object", metavar="TOKEN", help="An annotated vehicle.")
+        str | None, typer.Option("--object", metavar="TOKEN", help="A vehicle (see lmd objects).")
     ] = None,
     method: Annotated[CamMethod, typer.Option(help="How channels are weighted.")] = (
         CamMethod.GRADCAM

@@ -40,15 +40,19 @@ Checkpoint = Annotated[
 ]
 Device = Annotated[
     str | None,
-    typer.Option(metavar="auto|cpu|cuda[:N]", help="Short for --set device=..."),
+    typer.Option(metavar="DEVICE", help="auto, cpu or cuda:0; short for --set device=..."),
 ]
 Precision = Annotated[
     str | None,
-    typer.Option(metavar="float32|bf16|fp16", help="Short for --set compute.precision=..."),
+    typer.Option(metavar="TYPE", help="float32, bf16 or fp16 (compute.precision)."),
 ]
 Memory = Annotated[
     str | None,
-    typer.Option(metavar="auto|SIZE", help="Short for --set compute.memory=..., 20GB say."),
+    typer.Option(metavar="SIZE", help="auto, or 20GB say (compute.memory)."),
+]
+SampleToken = Annotated[
+    str | None,
+    typer.Option(metavar="TOKEN", help="Which sample (see lmd samples); the first if none."),
 ]
 Output = Annotated[
     Path | None,
@@ -56,7 +60,7 @@ Output = Annotated[
 ]
 Workers = Annotated[
     int | None,
-    typer.Option(min=0, metavar="N", help="Processes that read data (--set workers=N)."),
+    typer.Option(min=0, metavar="COUNT", help="Processes that read data (--set workers=N)."),
 ]
 Methods = Annotated[
     list[str] | None,

@@ -14,7 +14,8 @@ def command(
     given: options.NetworkOptions,
     output: options.Output = None,
     limit: Annotated[
-        int, typer.Option(min=1, metavar="K", help="The first K samples; rows are their means.")
+        int,
+        typer.Option(min=1, metavar="COUNT", help="The first COUNT samples; rows are their means."),
     ] = 2,
     resume: options.Resume = True,
     overwrite: options.Overwrite = False,

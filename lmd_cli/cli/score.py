@@ -34,10 +34,10 @@ def command(
     output: options.Output = None,
     method: options.Methods = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, metavar="K", help="Only the first K samples.")
+        int | None, typer.Option(min=1, metavar="COUNT", help="Only the first COUNT samples.")
     ] = None,
     resamples: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Resamples of the bootstrap intervals.")
+        int, typer.Option(min=1, metavar="COUNT", help="Resamples of the bootstrap intervals.")
     ] = 1000,
     truth: Annotated[
         GroundTruthKind | None,
@@ -52,7 +52,9 @@ def command(
     ] = FillKind.INPAINT,
     margin: Annotated[
         float,
-        typer.Option(min=0.0, max=10.0, metavar="M", help="Interventions: metres around a box."),
+        typer.Option(
+            min=0.0, max=10.0, metavar="METRES", help="Interventions: metres around a box."
+        ),
     ] = 0.5,
     resume: options.Resume = True,
     overwrite: options.Overwrite = False,
