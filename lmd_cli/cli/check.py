@@ -41,7 +41,9 @@ def command(
     report = preflight(run, make_progress(), files=files)
     if verbose and report.coverage:
         show.table(["module", "operation", "kind", "rule"], map(astuple, report.coverage))
-    show.table(["check", "result", "found"], [(c.name, c.status, c.detail) for c in report.checks])
+    show.table(
+        ["check", "result", "details"], [(c.name, c.status, c.detail) for c in report.checks]
+    )
     if output is not None:
         show.files(_write(report, output))
     show.lines([_verdict(report)])

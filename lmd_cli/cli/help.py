@@ -1,8 +1,13 @@
-"""What ``--help`` shows: commands and options in groups, no sentence cut, and an example."""
+"""What ``--help`` shows: commands and options in groups, no sentence cut, and an example.
+
+Contexts and formatters are click's, which newer versions of Typer bring themselves: no type names
+both.
+"""
 
 from __future__ import annotations
 
-import click
+from typing import Any
+
 from typer.core import TyperCommand, TyperGroup
 
 #: Commands by what they are for.
@@ -48,7 +53,7 @@ EXAMPLES = {
 class Commands(TyperGroup):
     """The list of commands, in groups."""
 
-    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
         """For each the first sentence of its help, never cut."""
         names = self.list_commands(ctx)
         grouped = {name for group in GROUPS.values() for name in group}
@@ -63,7 +68,7 @@ class Commands(TyperGroup):
 class Command(TyperCommand):
     """A command's options in groups, and an example at the end."""
 
-    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_options(self, ctx: Any, formatter: Any) -> None:
         """The command's own options first."""
         known = {name: title for title, names in OPTIONS.items() for name in names}
         rows: dict[str, list[tuple[str, str]]] = {"Options": [], **{t: [] for t in OPTIONS}}
@@ -76,7 +81,7 @@ class Command(TyperCommand):
                 with formatter.section(title):
                     formatter.write_dl(records)
 
-    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+    def format_epilog(self, ctx: Any, formatter: Any) -> None:
         """A command that can be copied, on one line."""
         if self.name in EXAMPLES:
             with formatter.section("Example"):
@@ -84,5 +89,5 @@ class Command(TyperCommand):
                 formatter.write(f"{EXAMPLES[self.name]}\n")
 
 
-def _first_line(command: click.Command) -> str:
-    return (command.help or "").strip().partition("\n")[0].removesuffix(".")
+def _first_line(command: Any) -> str:
+    return str(command.help or "").strip().partition("\n")[0].removesuffix(".")

@@ -65,7 +65,7 @@ class FinishedSamples:
 
         Args:
             record: what identifies the run, see :data:`~.record.IDENTITY`.
-            overwrite: forget what is there.
+            overwrite: discard what is there.
             dataset: the samples; hashes of some of their files are kept.
             resume: go on from what is there.
             names_only: of each entry keep its ``sample`` alone: :meth:`entries` gives the rest.
@@ -78,7 +78,7 @@ class FinishedSamples:
         folder = self.path.parent
         with self._folder.locked():
             if overwrite:
-                self._forget()
+                self._remove()
             results = self.path if self.path.exists() else None
             if results is not None and not resume:
                 raise no_resume(folder)
@@ -127,7 +127,7 @@ class FinishedSamples:
         whole = {"status": "finished", **record, "entries": entries, "files": hashes}
         self._folder.write_record(whole)
 
-    def _forget(self) -> None:
+    def _remove(self) -> None:
         with disk_errors(self.path):
             # The lines before run.json, which says whose they are.
             for name in (NAME, DATA, INVOCATIONS, "run.json"):

@@ -47,11 +47,11 @@ def unknown_targets(record: Mapping[str, Any], where: Whereabouts) -> list[str]:
     return [
         f"{kind}.target {section['target']!r}"
         for kind, section in sections.items()
-        if is_custom(section) and not (where.trust or _vouched(where.config, kind, section))
+        if is_custom(section) and not (where.trust or _trusted(where.config, kind, section))
     ]
 
 
-def _vouched(config: RunConfig | None, kind: str, section: Mapping[str, Any]) -> bool:
+def _trusted(config: RunConfig | None, kind: str, section: Mapping[str, Any]) -> bool:
     if config is None:
         return False
     given = getattr(config, kind).model_dump(mode="json")

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import shlex
 from pathlib import Path
+from typing import Any
 
-import click
 import pytest
 import typer
 
@@ -13,7 +13,7 @@ from lmd_cli.cli.app import app
 from lmd_cli.cli.help import EXAMPLES, GROUPS
 from tests.support.calling import Lmd
 
-COMMANDS: dict[str, click.Command] = getattr(typer.main.get_command(app), "commands")  # noqa: B009
+COMMANDS: dict[str, Any] = getattr(typer.main.get_command(app), "commands")  # noqa: B009
 
 
 @pytest.fixture(autouse=True)

@@ -131,7 +131,7 @@ def _removal_measure(parts: Sequence[str], detected: str) -> Measure:
 
 
 def _lost_values(vehicle: Vehicle, sensors: Sequence[str]) -> list[float] | None:
-    if not vehicle["found"]:
+    if not vehicle["detected"]:
         return None
     lost = lost_without(vehicle, sensors)
     return [*(float(name in lost) for name in sensors), float(bool(lost))]
@@ -139,7 +139,7 @@ def _lost_values(vehicle: Vehicle, sensors: Sequence[str]) -> list[float] | None
 
 def lost_without(vehicle: Vehicle, sensors: Sequence[str]) -> list[str]:
     """Sensors of which each alone, when removed, loses a detected vehicle."""
-    return [name for name in sensors if vehicle[f"found_{suffix((name,))}"] == 0]
+    return [name for name in sensors if vehicle[f"detected_{suffix((name,))}"] == 0]
 
 
 def _decisive_measure(parts: Sequence[str], detected: str) -> Measure:
@@ -182,7 +182,7 @@ def objects_values(survey: Survey) -> dict[str, Any] | None:
         "count": len(inside),
         "outside": len(sought) - len(inside),
         "others": len(vehicles) - len(sought),
-        "detected": sum(vehicle["found"] for vehicle in inside),
+        "detected": sum(vehicle["detected"] for vehicle in inside),
         "criterion": criterion.words,
         "score": criterion.quantity,
         "threshold": criterion.threshold,
@@ -206,10 +206,10 @@ def vehicles_of(survey: Survey) -> list[dict[str, Any]]:
     return [dict(zip(header, row, strict=True)) for row in survey.objects]
 
 
-def found_vehicles(survey: Survey) -> tuple[int, int]:
+def detected_vehicles(survey: Survey) -> tuple[int, int]:
     """How many vehicles are detected, and of how many that the output looks for in its maps."""
     inside = [v for v in vehicles_of(survey) if v["sought"] and v["inside"]]
-    return sum(vehicle["found"] for vehicle in inside), len(inside)
+    return sum(vehicle["detected"] for vehicle in inside), len(inside)
 
 
 def _measure_values(measure: Measure, vehicles: Sequence[Vehicle]) -> dict[str, Any]:
