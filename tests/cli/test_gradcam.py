@@ -125,7 +125,8 @@ def test_the_terminal_says_the_maxima_of_the_figure(
     result = lmd("gradcam", "-c", tiny_config, "--layer", LAYER)
     assert result.exit_code == 0, result.output
     said = {
-        value.rstrip(",") for value in re.findall(r"(?:layer|camera|radar) (\S+)", result.stdout)
+        value.rstrip(",")
+        for value in re.findall(r"(?:layer|camera|radar|bias) (\S+)", result.stdout)
     }
     drawn = {m[1] for text in titles if (m := re.search(r"Grad-?CAM \(max (\S+)\)", text))}
     assert len(drawn) >= 2
