@@ -65,6 +65,18 @@ def registered(kind: Kind) -> dict[str, str]:
     return installed | BUILT_IN[kind]
 
 
+def source_of_target(kind: Kind, target: str) -> Path | None:
+    """Where the code of a target lies that has been imported: the folder of its package, or its
+    module's file; nothing for one that has neither, or is not imported."""
+    path = target if ":" in target else registered(kind).get(target, "")
+    name = path.partition(":")[0]
+    top, own = sys.modules.get(name.partition(".")[0]), sys.modules.get(name)
+    file = getattr(top, "__file__", None) or getattr(own, "__file__", None)
+    if file is None or not Path(file).is_file():
+        return None
+    return Path(file).parent if Path(file).name == "__init__.py" else Path(file)
+
+
 @contextmanager
 def user_code(what: str) -> Iterator[None]:
     """Turns exceptions of user code into a message with its line; the program's go through.

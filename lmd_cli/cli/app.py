@@ -8,6 +8,7 @@ import typer
 
 import lmd_cli
 from lmd_cli.cli import (
+    bundle,
     check,
     convert,
     decompose,
@@ -16,18 +17,24 @@ from lmd_cli.cli import (
     evaluate,
     gradcam,
     inspect,
+    layers,
+    objects,
     report,
+    rerun,
     samples,
     sanity,
     score,
     synthesize,
     table,
+    verify,
 )
 from lmd_cli.cli.errors import handled
+from lmd_cli.cli.help import Command, Commands
 from lmd_cli.cli.options import expanded
 
 app = typer.Typer(
     name="lmd",
+    cls=Commands,
     help="Layer-Wise Modality Decomposition: which sensor carried this prediction?",
     no_args_is_help=True,
     add_completion=False,
@@ -42,6 +49,9 @@ for module in (
     score,
     sanity,
     report,
+    rerun,
+    verify,
+    bundle,
     detect,
     decompose,
     gradcam,
@@ -49,9 +59,12 @@ for module in (
     check,
     convert,
     samples,
+    layers,
+    objects,
     synthesize,
 ):
-    app.command(module.__name__.rpartition(".")[2])(handled(expanded(module.command)))
+    name = module.__name__.rpartition(".")[2]
+    app.command(name, cls=Command)(handled(expanded(module.command)))
 
 
 def _version(requested: bool) -> None:

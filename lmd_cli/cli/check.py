@@ -46,7 +46,16 @@ def command(
     )
     if output is not None:
         show.files(_write(report, output))
+    show.lines([_verdict(report)])
     raise typer.Exit(0 if report.ok else 1)
+
+
+def _verdict(report: Preflight) -> str:
+    failed = list(dict.fromkeys(c.name for c in report.checks if c.status == "FAIL"))
+    notes = sum(check.status == "note" for check in report.checks)
+    if failed:
+        return f"verdict: a run would fail: {', '.join(failed)}"
+    return f"verdict: a run would work{f' ({notes} to note)' if notes else ''}"
 
 
 def _write(report: Preflight, folder: Path) -> list[Path]:

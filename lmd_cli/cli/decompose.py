@@ -21,20 +21,17 @@ class Style(str, Enum):
 
 def command(
     given: options.NetworkOptions,
-    sample_token: Annotated[
-        str | None,
-        typer.Option(metavar="TOKEN", help="Which sample (see lmd samples); the first if none."),
-    ] = None,
+    sample_token: options.SampleToken = None,
     variant: Annotated[
         str | None,
-        typer.Option(metavar="BN-NORM[-ACT]", help="Rules; the config's `explain` if none."),
+        typer.Option(metavar="RULES", help="Rules; the config's `explain` if none."),
     ] = None,
     output: options.Output = None,
     samples: Annotated[
         str | None,
         typer.Option(
-            metavar="TOKENS|K",
-            help="Several in one figure: tokens with commas between, or the first K.",
+            metavar="TOKENS",
+            help="Several in one figure: tokens with commas between, or the first COUNT.",
         ),
     ] = None,
     detection: Annotated[
@@ -60,19 +57,21 @@ def command(
         list[options.Form] | None,
         typer.Option("--format", help="Of the figures, PNG if none; repeatable."),
     ] = None,
+    overwrite: options.Overwrite = False,
     debug: options.Debug = False,
 ) -> None:
     """Split one sample's prediction into its sensors' parts and the bias.
 
     Writes parts.npz, layers.csv, layers.png and decomposition.png to
     results/<config name>/decompose/<token>; with --samples, grid.png; with --detection,
-    detection_K.png: the camera that shows it best, and each part around it.
+    detection_K.png: the camera that shows it best, and each part around it. Results of another
+    request are not replaced without --overwrite.
     """
     from lmd_cli.cli import show
     from lmd_cli.runtime.files import file_name
 
-    chosen = [f"explain={variant}"] if variant is not None else []
-    run = given.load(*chosen)
+    asked = [] if variant is None else [variant]
+    run = given.load(*(f"explain={name}" for name in asked))
     from lmd_cli.runtime.progress import make_progress
     from lmd_cli.workflows.decompose import (
         Pictures,
@@ -99,9 +98,11 @@ def command(
         return
     if samples is not None:
         several = decompose_several(run, samples.split(","), progress=make_progress())
-        show.files(write_grid(several, output or results / "grid", pictures), *next_command)
+        folder = output or results / file_name("-".join(["grid", samples, *asked]))
+        show.files(write_grid(several, folder, pictures, overwrite=overwrite), *next_command)
         return
     split = decompose_sample(run, sample_token, progress=make_progress())
-    files = write_sample(split, output or results / file_name(split.sample.token), pictures)
+    folder = output or results / file_name("-".join([split.sample.token, *asked]))
+    files = write_sample(split, folder, pictures, overwrite=overwrite)
     show.lines(summary(split))
     show.files(files, *next_command)

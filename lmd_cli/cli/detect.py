@@ -29,8 +29,9 @@ def command(
         bool, typer.Option("--parts/--no-parts", help="Each sensor's parts of the detections.")
     ] = True,
     limit: Annotated[
-        int | None, typer.Option(min=1, metavar="K", help="Only the first K samples.")
+        int | None, typer.Option(min=1, metavar="COUNT", help="Only the first COUNT samples.")
     ] = None,
+    resume: options.Resume = True,
     overwrite: options.Overwrite = False,
     debug: options.Debug = False,
 ) -> None:
@@ -62,6 +63,7 @@ def command(
                 *(run, folder),
                 whose=whose,
                 limit=limit,
+                resume=resume,
                 overwrite=overwrite,
                 progress=progress,
                 rank=rank,

@@ -57,17 +57,17 @@ def command(
         ),
     ] = OperatingPoint.CLEAN,
     limit: Annotated[
-        int | None, typer.Option(min=1, metavar="K", help="Only the first K samples of the cycle.")
+        int | None,
+        typer.Option(min=1, metavar="COUNT", help="Only the first COUNT samples of the cycle."),
     ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume/--no-resume", help="Go on from rows that are there.")
-    ] = True,
-    overwrite: Annotated[
-        bool, typer.Option("--overwrite", help="Start again over results that are there.")
-    ] = False,
+    resume: options.Resume = True,
+    overwrite: options.Overwrite = False,
     on_error: Annotated[
         OnError, typer.Option(help="At a sample that cannot be read.")
     ] = OnError.STOP,
+    hash_data: Annotated[
+        bool, typer.Option("--hash-data", help="Note the hash of every data file (reads them all).")
+    ] = False,
     workers: options.Workers = None,
     log: options.Log = None,
     debug: options.Debug = False,
@@ -92,7 +92,13 @@ def command(
         if rank is not None and rank.rank:
             _contribute(run, folder, rank, shared, debug)
             return
-        summary = _evaluate(run, folder, limit, resume, overwrite, rank, shared)
+        where: Where = {
+            "limit": limit,
+            "resume": resume,
+            "overwrite": overwrite,
+            "hash_data": hash_data,
+        }
+        summary = _evaluate(run, folder, where, rank, shared)
     if trackers:
         from lmd_cli.workflows.track import track_run
 
@@ -108,30 +114,24 @@ class Shared(TypedDict):
     on_error: str
 
 
+class Where(TypedDict):
+    """Arguments of rank 0 alone."""
+
+    limit: int | None
+    resume: bool
+    overwrite: bool
+    hash_data: bool
+
+
 def _evaluate(
-    run: RunConfig,
-    folder: Path,
-    limit: int | None,
-    resume: bool,
-    overwrite: bool,
-    rank: Rank | None,
-    shared: Shared,
+    run: RunConfig, folder: Path, where: Where, rank: Rank | None, shared: Shared
 ) -> RunSummary:
     from lmd_cli.runtime.progress import make_progress
     from lmd_cli.workflows.evaluate import evaluate
 
     progress = make_progress()
     try:
-        return evaluate(
-            run,
-            folder,
-            limit=limit,
-            resume=resume,
-            overwrite=overwrite,
-            progress=progress,
-            rank=rank,
-            **shared,
-        )
+        return evaluate(run, folder, progress=progress, rank=rank, **where, **shared)
     finally:
         progress.close()
 
@@ -179,8 +179,11 @@ def stoppable(folder: Path) -> Iterator[None]:
 
 def _show(summary: RunSummary, next_command: Sequence[object]) -> None:
     from lmd_cli.cli import show
+    from lmd_cli.results.provenance import FINISHED
 
     header = [str(name) for name in summary.table.columns]
     show.table(header, [[str(cell) for cell in row] for row in summary.table.to_numpy()])
     show.lines(summary.notes)
+    if not summary.computed:
+        show.lines([FINISHED])
     show.files(summary.files, *next_command)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from enum import Enum
-from pathlib import Path
 from typing import Annotated, cast
 
 import typer
@@ -23,25 +22,21 @@ def command(
     given: options.NetworkOptions,
     layer: Annotated[
         str,
-        typer.Option(
-            metavar="NAME", help="A module after the sensors meet; NAME#2: its second run."
-        ),
+        typer.Option(metavar="NAME", help="A layer (see lmd layers); NAME#2: its second run."),
     ],
-    sample_token: Annotated[
-        str | None, typer.Option(metavar="TOKEN", help="Which sample; the first if none.")
-    ] = None,
+    sample_token: options.SampleToken = None,
     modality: Annotated[
         str | None, typer.Option(metavar="NAME", help="Draw only this sensor's map.")
     ] = None,
     region: Annotated[
         str | None,
         typer.Option(
-            metavar="X0,Y0,X1,Y1",
-            help="Metres to the right, and forward; pixels of a map elsewhere.",
+            metavar="CORNERS",
+            help="x0,y0,x1,y1: metres right and forward; pixels of other maps.",
         ),
     ] = None,
     target: Annotated[
-        str | None, typer.Option("--object", metavar="TOKEN", help="An annotated vehicle.")
+        str | None, typer.Option("--object", metavar="TOKEN", help="A vehicle (see lmd objects).")
     ] = None,
     method: Annotated[CamMethod, typer.Option(help="How channels are weighted.")] = (
         CamMethod.GRADCAM
@@ -51,11 +46,13 @@ def command(
         list[options.Form] | None,
         typer.Option("--format", help="Of the figure, PNG if none; repeatable."),
     ] = None,
+    overwrite: options.Overwrite = False,
     debug: options.Debug = False,
 ) -> None:
     """Draw a layer's class activation map for a region, in all and for each sensor's part.
 
     With a region or an object it is Seg-Grad-CAM or a variant; with a sensor's part, Radar-GradCAM.
+    Writes gradcam.npz and gradcam.png to results/<config name>/gradcam/<token>/<what was asked>.
     """
     from lmd_cli.cli import show
 
@@ -67,12 +64,12 @@ def command(
     from lmd_cli.workflows.gradcam import write_gradcam
 
     request = CamRequest(layer, region, target, cast(Method, method.value), modality)
-    folder = output or Path("results") / run.name / "gradcam"
     forms = Pictures.named([], [one.value for one in form or [options.Form.PNG]]).forms
-    files, maps = write_gradcam(run, sample_token, request, folder, make_progress(), forms)
-    strengths = {"the layer": maps.whole, **maps.parts}
-    typer.echo(
-        f"score {maps.score:.4g}; largest value of "
-        + ", ".join(f"{name} {float(values.max()):.3g}" for name, values in strengths.items())
+    drawn = write_gradcam(
+        run, sample_token, request, output, make_progress(), forms, overwrite=overwrite
     )
-    show.files(files, "decompose", *given.arguments())
+    typer.echo(
+        f"score {drawn.score:.4g}; largest value on the output's cells, as drawn: "
+        + ", ".join(f"{name} {value:.3g}" for name, value in drawn.largest.items())
+    )
+    show.files(drawn.files, "decompose", *given.arguments())

@@ -14,9 +14,7 @@ if TYPE_CHECKING:
 
 def command(
     given: options.NetworkOptions,
-    sample_token: Annotated[
-        str | None, typer.Option(metavar="TOKEN", help="Which sample; the first if none.")
-    ] = None,
+    sample_token: options.SampleToken = None,
     json: Annotated[bool, typer.Option("--json", help="Print JSON and nothing else.")] = False,
     debug: options.Debug = False,
 ) -> None:

@@ -15,6 +15,7 @@ import typer
 
 if TYPE_CHECKING:
     from lmd_cli.config.schema import RunConfig
+    from lmd_cli.workflows.rerun import Elsewhere
 
 #: Options that stand for a key of the config.
 SHORT = {
@@ -39,15 +40,19 @@ Checkpoint = Annotated[
 ]
 Device = Annotated[
     str | None,
-    typer.Option(metavar="auto|cpu|cuda[:N]", help="Short for --set device=..."),
+    typer.Option(metavar="DEVICE", help="auto, cpu or cuda:0; short for --set device=..."),
 ]
 Precision = Annotated[
     str | None,
-    typer.Option(metavar="float32|bf16|fp16", help="Short for --set compute.precision=..."),
+    typer.Option(metavar="TYPE", help="float32, bf16 or fp16 (compute.precision)."),
 ]
 Memory = Annotated[
     str | None,
-    typer.Option(metavar="auto|SIZE", help="Short for --set compute.memory=..., 20GB say."),
+    typer.Option(metavar="SIZE", help="auto, or 20GB say (compute.memory)."),
+]
+SampleToken = Annotated[
+    str | None,
+    typer.Option(metavar="TOKEN", help="Which sample (see lmd samples); the first if none."),
 ]
 Output = Annotated[
     Path | None,
@@ -55,7 +60,7 @@ Output = Annotated[
 ]
 Workers = Annotated[
     int | None,
-    typer.Option(min=0, metavar="N", help="Processes that read data (--set workers=N)."),
+    typer.Option(min=0, metavar="COUNT", help="Processes that read data (--set workers=N)."),
 ]
 Methods = Annotated[
     list[str] | None,
@@ -76,6 +81,9 @@ class TrackerName(str, Enum):
 Log = Annotated[
     list[TrackerName] | None,
     typer.Option("--log", help="Also write scalars, figures and tables there; repeatable."),
+]
+Resume = Annotated[
+    bool, typer.Option("--resume/--no-resume", help="Go on from results that are there.")
 ]
 Overwrite = Annotated[
     bool, typer.Option("--overwrite", help="Start again over results that are there.")
@@ -150,6 +158,41 @@ class NetworkOptions(DataOptions):
 
     checkpoint: Checkpoint = None
     device: Device = None
+
+
+RunFolder = Annotated[
+    Path, typer.Argument(metavar="RUN", help="The folder that a command wrote (with run.json).")
+]
+Trust = Annotated[
+    bool, typer.Option("--trust", help="Run the code that RUN's run.json names (targets).")
+]
+
+
+@dataclass(frozen=True)
+class WhereaboutsOptions:
+    """Where data, weights and code of a recorded run are, if not where they were."""
+
+    dataroot: Dataroot = None
+    checkpoint: Checkpoint = None
+    device: Device = None
+    config: Annotated[
+        str | None,
+        typer.Option(
+            "--config",
+            "-c",
+            metavar="YAML",
+            help="Your config, if the run's network or data set is code of your own.",
+        ),
+    ] = None
+    settings: Settings = None
+    trust: Trust = False
+
+    def resolved(self) -> Elsewhere:
+        """With the config that is named."""
+        from lmd_cli.workflows.rerun import Elsewhere
+
+        own = None if self.config is None else DataOptions(self.config, self.settings).load()
+        return Elsewhere(self.dataroot, self.checkpoint, self.device, self.trust, own)
 
 
 def expanded(command: Callable[..., None]) -> Callable[..., None]:

@@ -19,22 +19,20 @@ class RemovedBy(str, Enum):
 
 
 def command(
-    run: Annotated[
-        Path, typer.Argument(metavar="RUN_FOLDER", help="The folder that lmd evaluate wrote.")
-    ],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder that lmd evaluate wrote.")],
     output: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", dir_okay=False, help="The page (default: in RUN_FOLDER)."),
+        typer.Option(metavar="FILE", dir_okay=False, help="The page (default: in RUN)."),
     ] = None,
     variant: Annotated[
         str | None,
-        typer.Option(
-            metavar="BN-NORM[-ACT]", help="Rules of the maps; the config's `explain` if none."
-        ),
+        typer.Option(metavar="RULES", help="Rules of the maps; the config's `explain` if none."),
     ] = None,
     viewer: Annotated[
         int,
-        typer.Option(min=1, metavar="K", help="Samples to look at, beside the ten that disagree."),
+        typer.Option(
+            min=1, metavar="COUNT", help="Samples to look at, beside the ten that disagree."
+        ),
     ] = 6,
     removal: Annotated[
         RemovedBy,
@@ -44,7 +42,8 @@ def command(
         ),
     ] = RemovedBy.ZEROED,
     limit: Annotated[
-        int | None, typer.Option(min=1, metavar="K", help="Survey only the run's first K samples.")
+        int | None,
+        typer.Option(min=1, metavar="COUNT", help="Survey only the run's first COUNT samples."),
     ] = None,
     survey: Annotated[
         bool,
@@ -65,14 +64,14 @@ def command(
     settings: options.Settings = None,
     trust: Annotated[
         bool,
-        typer.Option("--trust", help="Run the code that RUN_FOLDER's run.json names (targets)."),
+        typer.Option("--trust", help="Run the code that RUN's run.json names (targets)."),
     ] = False,
     debug: options.Debug = False,
 ) -> None:
     """Make one HTML page of a run: tables, maps to switch and slide, charts, caveats.
 
     The first time, the run's samples are decomposed once more for maps, layers and vehicles, which
-    are kept in RUN_FOLDER/survey. A folder is data: code that it names (a network or data set that
+    are kept in RUN/survey. A folder is data: code that it names (a network or data set that
     is not lmd's) is only run if --config names the same, or with --trust.
     """
     from lmd_cli.runtime.progress import make_progress

@@ -11,7 +11,9 @@ from lmd_cli.cli import options
 
 def command(
     given: options.DataOptions,
-    limit: Annotated[int | None, typer.Option(min=1, metavar="K", help="Only the first K.")] = None,
+    limit: Annotated[
+        int | None, typer.Option(min=1, metavar="COUNT", help="Only the first COUNT.")
+    ] = None,
     debug: options.Debug = False,
 ) -> None:
     """List the samples in order, one a line: index, token, scene."""

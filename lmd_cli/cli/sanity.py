@@ -14,8 +14,10 @@ def command(
     given: options.NetworkOptions,
     output: options.Output = None,
     limit: Annotated[
-        int, typer.Option(min=1, metavar="K", help="The first K samples; rows are their means.")
+        int,
+        typer.Option(min=1, metavar="COUNT", help="The first COUNT samples; rows are their means."),
     ] = 2,
+    resume: options.Resume = True,
     overwrite: options.Overwrite = False,
     debug: options.Debug = False,
 ) -> None:
@@ -34,7 +36,9 @@ def command(
 
     progress = make_progress()
     try:
-        summary = run_sanity(run, folder, limit, overwrite=overwrite, progress=progress)
+        summary = run_sanity(
+            run, folder, limit, resume=resume, overwrite=overwrite, progress=progress
+        )
     finally:
         progress.close()
     show.table(*sanity_table(summary.rows))

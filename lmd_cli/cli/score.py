@@ -34,10 +34,10 @@ def command(
     output: options.Output = None,
     method: options.Methods = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, metavar="K", help="Only the first K samples.")
+        int | None, typer.Option(min=1, metavar="COUNT", help="Only the first COUNT samples.")
     ] = None,
     resamples: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Resamples of the bootstrap intervals.")
+        int, typer.Option(min=1, metavar="COUNT", help="Resamples of the bootstrap intervals.")
     ] = 1000,
     truth: Annotated[
         GroundTruthKind | None,
@@ -52,8 +52,11 @@ def command(
     ] = FillKind.INPAINT,
     margin: Annotated[
         float,
-        typer.Option(min=0.0, max=10.0, metavar="M", help="Interventions: metres around a box."),
+        typer.Option(
+            min=0.0, max=10.0, metavar="METRES", help="Interventions: metres around a box."
+        ),
     ] = 0.5,
+    resume: options.Resume = True,
     overwrite: options.Overwrite = False,
     log: options.Log = None,
     debug: options.Debug = False,
@@ -82,6 +85,7 @@ def command(
             method or (),
             limit=limit,
             resamples=resamples,
+            resume=resume,
             overwrite=overwrite,
             progress=progress,
             truth=None if truth is None else truth.value,

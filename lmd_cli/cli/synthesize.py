@@ -22,9 +22,9 @@ class Split(str, Enum):
 def command(
     output: Annotated[Path, typer.Option(metavar="DIR", help="A new or empty folder.")],
     scenes: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Scenes; all of the split's if none.")
+        int | None, typer.Option(min=1, metavar="COUNT", help="Scenes; all of the split's if none.")
     ] = None,
-    samples: Annotated[int, typer.Option(min=1, metavar="N", help="Samples per scene.")] = 20,
+    samples: Annotated[int, typer.Option(min=1, metavar="COUNT", help="Samples per scene.")] = 20,
     split: Annotated[Split, typer.Option(help="Whose scene names to use.")] = Split.ALL,
     seed: Annotated[int, typer.Option(min=0, help="Seed of the world.")] = 0,
     height: Annotated[int, typer.Option(help="Of the images, pixels.")] = 450,

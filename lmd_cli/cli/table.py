@@ -14,17 +14,14 @@ if TYPE_CHECKING:
 
 
 def command(
-    number: Annotated[
-        str, typer.Argument(metavar="NUMBER|all", help="The paper's number, or all.")
-    ],
+    number: Annotated[str, typer.Argument(metavar="NUMBER", help="The paper's number, or all.")],
     given: options.NetworkOptions,
     output: options.Output = None,
     limit: Annotated[
-        int | None, typer.Option(min=1, metavar="K", help="Only the first K samples of the cycle.")
+        int | None,
+        typer.Option(min=1, metavar="COUNT", help="Only the first COUNT samples of the cycle."),
     ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume/--no-resume", help="Go on from rows that are there.")
-    ] = True,
+    resume: options.Resume = True,
     overwrite: options.Overwrite = False,
     debug: options.Debug = False,
 ) -> None:

@@ -10,9 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
-from pydantic import ValidationError
 
-from lmd_cli.config.schema import RunConfig
 from lmd_cli.decomposition import Variant
 from lmd_cli.errors import ResultsError
 from lmd_cli.evaluation.comparisons import Comparison, measured_comparisons, table_comparisons
@@ -84,19 +82,6 @@ class RunResults:
         count, every = len(self.tokens), self.record["samples"]["count"]
         return f"all {every} samples" if count == every else f"{count} of {every} samples"
 
-    def config(self) -> RunConfig:
-        """The run's configuration.
-
-        Raises:
-            ResultsError: this version does not know it.
-        """
-        try:
-            return RunConfig.model_validate(self.record["config"])
-        except ValidationError as error:
-            raise ResultsError(
-                f"{self.path / 'run.json'} holds a config that this version cannot read: {error}"
-            ) from None
-
 
 def read_run(path: Path) -> RunResults:
     """Reads a folder that ``lmd evaluate`` wrote, also while it is being written.
@@ -129,6 +114,19 @@ def is_variant(name: str) -> bool:
     except ValueError:
         return False
     return True
+
+
+def existing_record(path: Path) -> dict[str, Any]:
+    """The record of a folder that any command wrote.
+
+    Raises:
+        ResultsError: it is not there, or names no config.
+    """
+    record = _existing(path).read_record() or {}
+    absent = [name for name in ("config", "weights", "samples") if record.get(name) is None]
+    if absent:
+        raise ResultsError(f"{path / 'run.json'} lacks {absent[0]}: not a run's record")
+    return record
 
 
 def _existing(path: Path) -> RunFolder:

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from lmd_cli.errors import ResultsError
 
 _MOST_THREADS, _MOST_BYTES = 4096, 2**50
+
+
+#: Of a file in the run's folder itself.
+FileName = Annotated[str, Field(pattern=r"^[\w-][\w.-]{0,99}$")]
 
 
 class _Entries(BaseModel):
@@ -47,6 +51,13 @@ class _Compute(_Entries):
     chunk_bytes: _Chunks | None = None
 
 
+class _Print(_Entries):
+    sample: str
+    inputs: str
+    output: str
+    statistics: list[float] = Field(min_length=3, max_length=3)
+
+
 class _Record(_Entries):
     """Every entry that any command reads again."""
 
@@ -67,6 +78,10 @@ class _Record(_Entries):
     padded: dict[str, int] | None = None
     skipped: list[str] | None = None
     missing_partners: list[str] | None = None
+    fingerprint: list[_Print] | None = None
+    command: dict[str, Any] | None = None
+    files: dict[FileName, str] | None = None
+    entries: _Samples | None = None
 
 
 def parse_record(value: Any, path: Path) -> dict[str, Any]:

@@ -22,14 +22,23 @@ def reopen(folder: Path, dataset: Any) -> list[str]:
     Returns:
         tokens of the samples that can be read.
     """
-    every = [Stretch(folder), *stretches(folder)]
-    tokens = dict.fromkeys(t for each in every for row in each.finished() for t in _lacking(row))
-    index = {token: i for i, token in enumerate(dataset.tokens)} if tokens else {}
-    read = Reader(dataset, collate)
-    back = [t for t in tokens if t in index and not isinstance(read(index[t]), Unreadable)]
-    for stretch in every if back else ():
+    back = readable_again(folder, dataset)
+    for stretch in _every(folder) if back else ():
         _take_out(folder, stretch, lambda row: bool(_lacking(row) & set(back)))
     return back
+
+
+def readable_again(folder: Path, dataset: Any) -> list[str]:
+    """Tokens of samples that rows lack and that can be read by now."""
+    rows = (row for each in _every(folder) for row in each.finished())
+    tokens = dict.fromkeys(token for row in rows for token in _lacking(row))
+    index = {token: i for i, token in enumerate(dataset.tokens)} if tokens else {}
+    read = Reader(dataset, collate)
+    return [t for t in tokens if t in index and not isinstance(read(index[t]), Unreadable)]
+
+
+def _every(folder: Path) -> list[Stretch]:
+    return [Stretch(folder), *stretches(folder)]
 
 
 def _lacking(row: Mapping[str, str]) -> set[str]:

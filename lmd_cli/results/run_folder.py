@@ -48,8 +48,12 @@ FILES = (
     "metrics.csv",
     "table.csv",
     "notes.txt",
+    "data.sha256",
+    "invocations.jsonl",
     "run.json",
 )
+#: Those whose hashes ``run.json`` holds: the same whenever the same is computed.
+HASHED = ("pairs.csv", "samples.csv", "metrics.csv", "table.csv", "notes.txt")
 #: Held by this process. A forked reader would keep them when its parent has been killed.
 _locks: set[IO[bytes]] = set()
 

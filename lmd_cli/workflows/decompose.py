@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -24,7 +24,8 @@ from lmd_cli.report.figures.layers import layers_figure
 from lmd_cli.report.figures.scene import note_of, scene_of, title_of
 from lmd_cli.report.figures.styles import STYLES, Style
 from lmd_cli.report.notebook import drawing
-from lmd_cli.runtime.files import csv_lines, disk_errors, write_atomically
+from lmd_cli.results.claim import write_results
+from lmd_cli.runtime.files import csv_lines
 from lmd_cli.runtime.progress import Progress
 from lmd_cli.workflows.ready import make_ready
 
@@ -97,7 +98,11 @@ class Pictures:
 
 
 def write_sample(
-    split: SampleDecomposition, folder: Path, pictures: Pictures | None = None
+    split: SampleDecomposition,
+    folder: Path,
+    pictures: Pictures | None = None,
+    *,
+    overwrite: bool = False,
 ) -> list[Path]:
     """Writes arrays, tables, figures, and where they come from.
 
@@ -105,10 +110,14 @@ def write_sample(
     ``decomposition_positive.png`` and so on for the others) and ``decomposition.json``. All is
     computed before the first file is replaced.
 
+    Args:
+        overwrite: also the results of another request.
+
     Returns:
         the files.
 
     Raises:
+        ResultsError: the folder holds the results of another request.
         RunError: the disk is full or the folder cannot be written.
     """
     pictures = pictures or Pictures()
@@ -122,22 +131,37 @@ def write_sample(
         )
     contents |= _figures("decomposition", pictures, drawing(split))
     contents["decomposition.json"] = json.dumps(provenance(split), indent=2).encode() + b"\n"
-    return _write(contents, folder)
+    return write_results(
+        folder, "decomposition.json", request_of(split), contents, overwrite=overwrite
+    )
 
 
 def write_grid(
-    splits: Sequence[SampleDecomposition], folder: Path, pictures: Pictures | None = None
+    splits: Sequence[SampleDecomposition],
+    folder: Path,
+    pictures: Pictures | None = None,
+    *,
+    overwrite: bool = False,
 ) -> list[Path]:
-    """Writes ``grid.png`` (``grid_positive.png``, ...): several samples in one figure.
+    """Writes ``grid.png`` (``grid_positive.png``, ...), several samples in one figure, and
+    ``grid.json``.
 
     Raises:
+        ResultsError: the folder holds the results of another request.
         RunError: the disk is full or the folder cannot be written.
     """
     if splits[0].on_ground:
         draw = partial(grid_figure, [scene_of(split) for split in splits])
     else:
         draw = partial(generic_figure, [view_of(split) for split in splits])
-    return _write(_figures("grid", pictures or Pictures(), draw), folder)
+    request = {
+        **request_of(splits[0]),
+        "sample_token": [split.sample.token for split in splits],
+        "scene": [split.sample.scene for split in splits],
+    }
+    contents = _figures("grid", pictures or Pictures(), draw)
+    contents["grid.json"] = json.dumps(request, indent=2).encode() + b"\n"
+    return write_results(folder, "grid.json", request, contents, overwrite=overwrite)
 
 
 def _figures(
@@ -149,14 +173,6 @@ def _figures(
         for style in pictures.styles
         for form in pictures.forms
     }
-
-
-def _write(contents: Mapping[str, bytes], folder: Path) -> list[Path]:
-    with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    for name, data in contents.items():
-        write_atomically(folder / name, data)
-    return [folder / name for name in contents]
 
 
 def parts_npz(split: SampleDecomposition) -> bytes:
@@ -192,18 +208,25 @@ def layers_csv(operations: list[OperationRecord], parts: list[str]) -> bytes:
     return csv_lines([header, *rows])
 
 
-def provenance(split: SampleDecomposition) -> dict[str, Any]:
-    """Where the numbers come from, in plain values."""
+def request_of(split: SampleDecomposition) -> dict[str, Any]:
+    """What was asked, in plain values."""
     return {
         "sample_token": split.sample.token,
         "scene": split.sample.scene,
         "variant": split.variant,
-        "checkpoint": split.built.checkpoint,
         "checkpoint_sha256": split.built.sha256,
         "random_weights": split.built.random,
+        "config": split.config.model_dump(mode="json"),
+    }
+
+
+def provenance(split: SampleDecomposition) -> dict[str, Any]:
+    """Where the numbers come from, in plain values."""
+    return {
+        **request_of(split),
+        "checkpoint": split.built.checkpoint,
         "residual": split.residual,
         "shares": split.shares(),
-        "config": split.config.model_dump(mode="json"),
     }
 
 

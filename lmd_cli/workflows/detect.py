@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,6 +20,7 @@ from lmd_cli.errors import ConfigError
 from lmd_cli.evaluation.schedule import divide
 from lmd_cli.results.finished import FinishedSamples
 from lmd_cli.results.pair_rows import Watch
+from lmd_cli.results.provenance import FINISHED
 from lmd_cli.results.record import identity, require_same_ranks
 from lmd_cli.results.run_folder import read_record
 from lmd_cli.runtime.compute import resolve_device, set_switches
@@ -94,6 +95,7 @@ def detect(
     *,
     whose: WhoseParts | None = None,
     limit: int | None = None,
+    resume: bool = True,
     overwrite: bool = False,
     progress: Progress | None = None,
     rank: Rank | None = None,
@@ -108,6 +110,7 @@ def detect(
         folder: where files go.
         whose: which methods' parts of the detections are wanted.
         limit: only the first samples.
+        resume: go on from results that are there.
         overwrite: replace results that are there.
         progress: where to show progress.
         rank: this process is rank 0 of several; the others call :func:`contribute`.
@@ -124,27 +127,31 @@ def detect(
         recorded = None if overwrite else read_record(folder)
         setting = prepare(config, whose or WhoseParts(), recorded, progress, rank)
         count = len(setting.dataset) if limit is None else min(limit, len(setting.dataset))
-        return _detected(setting, folder, count, overwrite, progress, meeting)
+        command = {"name": "detect", "limit": limit}
+        how = {"resume": resume, "overwrite": overwrite}
+        return _detected(setting, folder, count, command, how, progress, meeting)
 
 
 def _detected(
     setting: Setting,
     folder: Path,
     count: int,
-    overwrite: bool,
+    command: Mapping[str, Any],
+    how: Mapping[str, bool],
     progress: Progress,
     meeting: Meeting | None,
 ) -> Detected:
-    record, finished = run_record(setting), FinishedSamples(folder)
-    with finished.claimed(record, overwrite, names_only=True):
+    record, finished = {**run_record(setting), "command": command}, FinishedSamples(folder)
+    with finished.claimed(record, dataset=setting.dataset, names_only=True, **how):
         _finish_samples(setting, count, finished, progress, meeting)
         boxes = write_boxes(folder / BOXES, setting, finished.entries(count))
         tables, more = write_rows(folder, setting, finished, count, progress)
         metrics, reasons = figures(setting, folder, finished, count, progress)
-        finished.finish({**record, "detected": count, "boxes": sum(boxes.values())})
+        names = [BOXES, *tables, *([METRICS] if metrics else [])]
+        finished.finish({**record, "detected": count, "boxes": sum(boxes.values())}, count, names)
     notes = [*result_notes(setting, boxes, metrics, count), *reasons, *more]
-    names = [BOXES, *tables, *([METRICS] if metrics else []), "run.json"]
-    return Detected(count, boxes, metrics, notes, [folder / name for name in names])
+    notes += [] if finished.computed else [FINISHED]
+    return Detected(count, boxes, metrics, notes, [folder / n for n in (*names, "run.json")])
 
 
 def contribute(

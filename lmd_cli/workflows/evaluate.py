@@ -3,25 +3,27 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from lmd_cli.config.schema import RunConfig
 from lmd_cli.data import collate, read_ahead
-from lmd_cli.errors import ResultsError
-from lmd_cli.evaluation.measure import RecordedNumbers, measure, verified_samples
+from lmd_cli.data.content import file_hashes
+from lmd_cli.evaluation.measure import RecordedNumbers, Rows, measure, verified_samples
 from lmd_cli.evaluation.schedule import divide
 from lmd_cli.evaluation.walk import Encoder, walk
 from lmd_cli.results.pair_rows import Stretch, Watch, merge, missing, sample_paths
-from lmd_cli.results.record import require_own, require_same_ranks
+from lmd_cli.results.provenance import claim_data, note_end, note_start, require_unedited
+from lmd_cli.results.record import no_resume, require_own, require_same_ranks
 from lmd_cli.results.reopen import reopen
 from lmd_cli.results.run_folder import RunFolder, read_record
 from lmd_cli.runtime.meeting import Meeting
 from lmd_cli.runtime.ranks import Plan, Rank
 from lmd_cli.runtime.stopwatch import Stopwatch
-from lmd_cli.workflows.finish import RunSummary, finish
+from lmd_cli.workflows.finish import RunSummary, finish, finished_before, is_complete
 from lmd_cli.workflows.ranks import Progress, Tally, require_all, wait_for_ranks
 from lmd_cli.workflows.setup import Run, prepare
 
@@ -39,10 +41,14 @@ def evaluate(
     resume: bool = True,
     overwrite: bool = False,
     on_error: str = "stop",
+    hash_data: bool = False,
     progress: Progress | None = None,
     rank: Rank | None = None,
 ) -> RunSummary:
     """Runs the perturbation protocol and writes its results into a folder.
+
+    Of a run that is finished nothing is computed but the first samples' outputs, to make sure that
+    it is still the same network.
 
     Args:
         config: the resolved configuration.
@@ -54,30 +60,63 @@ def evaluate(
         resume: go on from results that are there.
         overwrite: replace results that are there.
         on_error: ``stop`` at unreadable data, or ``skip`` the sample and drop its pairs.
+        hash_data: note the hash of every data file, not only of some samples' files.
         progress: where to show progress.
         rank: this process is rank 0 of several; the others call :func:`contribute`.
 
     Raises:
         ConfigError, CheckpointError, DataError: bad input.
         MethodError: an unknown method, or one that gives no maps of this network.
-        ResultsError: the folder holds another run's results, or results that ``resume=False``
-            would lose.
+        ResultsError: the folder holds another run's results, those of other code, weights or data,
+            some that were edited, or some that ``resume=False`` would lose.
         RunError: the disk is full, or another rank ended early.
     """
     meeting = None if rank is None else Meeting(rank)
     with nullcontext() if meeting is None else meeting.announcing_failure():
         recorded = None if overwrite else read_record(output)
         how = (methods, relinearise, table_only)
-        skip = on_error == "skip"
-        run = prepare(config, progress, *how, rank=rank, recorded=recorded, skip_errors=skip)
+        run = prepare(
+            config,
+            progress,
+            *how,
+            rank=rank,
+            recorded=recorded,
+            skip_errors=on_error == "skip",
+            limit=limit,
+        )
         folder = RunFolder(output)
+        last = min(limit or run.schedule.samples, run.schedule.samples)
         with folder.locked() as job:
-            _claim(folder, run, resume, overwrite)
-            if run.open_threads:
-                log.warning(run.open_threads)
-            last = min(limit or run.schedule.samples, run.schedule.samples)
-            _measure_missing(run, folder, job, last, progress, meeting)
-            return finish(run, folder)
+            before = _claim(
+                folder, run, resume, overwrite, file_hashes(run.dataset, whole=hash_data)
+            )
+            if is_complete(folder, before, run.dataset, last):
+                _tell_ranks(run, folder, job, meeting)
+                return finished_before(folder)
+            with noted(folder, run):
+                if run.open_threads:
+                    log.warning(run.open_threads)
+                _measure_missing(run, folder, job, last, progress, meeting)
+                return finish(run, folder)
+
+
+@contextmanager
+def noted(folder: RunFolder, run: Run) -> Iterator[None]:
+    """Marks the folder's run as unfinished, and notes when the block began and ended."""
+    folder.write_record({"status": "unfinished", **run.record()})
+    note_start(folder.path)
+    began = time.monotonic()
+    yield
+    note_end(folder.path, str((folder.read_record() or {}).get("status")), time.monotonic() - began)
+
+
+def _tell_ranks(run: Run, folder: RunFolder, job: str, meeting: Meeting | None) -> None:
+    """There is no work for the other ranks."""
+    if meeting is None:
+        return
+    shares = divide([], meeting.size)
+    meeting.publish(Plan(job, run.record(), shares))
+    wait_for_ranks(folder, meeting, Tally(None, Watch(()), shares))
 
 
 def _measure_missing(
@@ -141,18 +180,26 @@ def contribute(
             _work(run, folder, plan.shares[rank.rank])
 
 
-def _claim(folder: RunFolder, run: Run, resume: bool, overwrite: bool) -> None:
-    """Makes sure that what is in the folder is this run's, or gone."""
+def _claim(
+    folder: RunFolder, run: Run, resume: bool, overwrite: bool, data: Mapping[str, str]
+) -> Mapping[str, Any] | None:
+    """Makes sure that what is in the folder is this run's and unchanged, or gone; gives its record.
+
+    Args:
+        data: hashes of files.
+    """
     if overwrite:
         folder.clear()
+    before = folder.read_record()
     if folder.has_results():
         if not resume:
-            raise ResultsError(
-                f"{folder.path} holds results, and --no-resume was given; add --overwrite to "
-                "replace them, or use another --output"
-            )
-        require_own(folder.read_record(), run.record(), folder.path, folder.path)
-    folder.write_record({"status": "unfinished", **run.record()})
+            raise no_resume(folder.path)
+        require_own(before, run.record(), folder.path, folder.path)
+        require_unedited(folder.path, before)
+    else:
+        folder.write_record({"status": "unfinished", **run.record()})
+    claim_data(folder.path, data)
+    return before
 
 
 def _work(
@@ -184,6 +231,17 @@ def _work(
                 stretch.append(rows.pairs, rows.sample, (token, *stopwatch.lap()))
                 if tell is not None:
                     tell(token, stopwatch.waiting_share)
+
+
+def measured_again(run: Run, positions: Sequence[int]) -> Iterator[Rows]:
+    """Rows of single positions of the walk, written nowhere."""
+    share = [range(position, position + 1) for position in positions]
+    keep, chunks = verified_samples(run.schedule), run.compute.chunks
+    with _reader(run, share) as read:
+        encode = _encoder(run, read, Stopwatch())
+        for part in share:
+            for visit in walk(run.schedule, encode, part.start, part.stop, keep, chunks):
+                yield measure(run.task, visit)
 
 
 def _recorded(run: Run) -> RecordedNumbers | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,10 @@ from lmd_cli.decomposition.linearised.replay import largest
 from lmd_cli.errors import DataError
 from lmd_cli.evaluation.comparisons import table_comparisons
 from lmd_cli.evaluation.tolerances import require_within, tolerances_of
-from lmd_cli.results.run_folder import FILES, RunFolder
+from lmd_cli.results.pair_rows import stretches
+from lmd_cli.results.provenance import edited, hashes_of
+from lmd_cli.results.reopen import readable_again
+from lmd_cli.results.run_folder import FILES, HASHED, RunFolder
 from lmd_cli.results.summary import paper_table, read_pairs, summarise
 from lmd_cli.runtime.files import csv_lines, write_atomically
 
@@ -34,6 +38,7 @@ class RunSummary:
         files: what was written.
         notes: lines that belong under the table.
         record: the contents of ``run.json``.
+        computed: whether anything was measured now.
     """
 
     table: pd.DataFrame
@@ -41,6 +46,32 @@ class RunSummary:
     files: list[Path]
     notes: list[str]
     record: dict[str, Any]
+    computed: bool = True
+
+
+def is_complete(
+    folder: RunFolder, record: Mapping[str, Any] | None, dataset: Any, last: int
+) -> bool:
+    """Whether the first ``last`` samples are measured and their tables written, and no sample that
+    was skipped can be read by now."""
+    whole = (record or {}).get("files") and not edited(folder.path, record)
+    if not whole or stretches(folder.path):
+        return False
+    there = len(folder.finished_samples()) >= last
+    return there and not readable_again(folder.path, dataset)
+
+
+def finished_before(folder: RunFolder) -> RunSummary:
+    """The results of a run that :func:`is_complete`, as they were written."""
+    tables = {
+        name: pd.read_csv(folder.file(name), keep_default_na=False, float_precision="round_trip")
+        for name in ("table.csv", "metrics.csv")
+    }
+    metrics = tables["metrics.csv"].replace("", math.nan).infer_objects()
+    lines = folder.file("notes.txt").read_text().splitlines()
+    files = [folder.file(name) for name in FILES if folder.file(name).exists()]
+    record = folder.read_record() or {}
+    return RunSummary(tables["table.csv"], metrics, files, lines, record, computed=False)
 
 
 def finish(run: Run, folder: RunFolder) -> RunSummary:
@@ -71,9 +102,10 @@ def finish(run: Run, folder: RunFolder) -> RunSummary:
         "skipped": [row["sample_token"] for row in samples if row["status"] != "ok"],
         "missing_partners": sorted({t for row in samples for t in row["missing_partners"].split()}),
     }
-    folder.write_record(record)
     remarks = notes(run, record)
     write_atomically(folder.file("notes.txt"), "".join(f"{n}\n" for n in remarks).encode())
+    record["files"] = hashes_of(folder.path, HASHED)
+    folder.write_record(record)
     files = [folder.file(name) for name in FILES if folder.file(name).exists()]
     _require_any(samples)
     return RunSummary(table, metrics, files, remarks, record)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
+import json
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,25 +25,53 @@ from lmd_cli.report.figures.axes import Format
 from lmd_cli.report.figures.cam import CamRequest, _name, _numpy, _part_name, _picture
 from lmd_cli.report.figures.generic_cam import generic_picture
 from lmd_cli.report.figures.scene import scene_of
-from lmd_cli.runtime.files import disk_errors, write_atomically
+from lmd_cli.report.figures.styles import Map
+from lmd_cli.results.claim import write_results
+from lmd_cli.runtime.files import file_name
 from lmd_cli.runtime.progress import Progress
+from lmd_cli.workflows.decompose import request_of
 from lmd_cli.workflows.ready import encode, make_ready
 
 Mask = NDArray[np.bool_]
+#: Part (empty for the whole layer), label, map.
+Panel = tuple[str, str, Map]
+
+
+@dataclass(frozen=True)
+class DrawnMaps:
+    """What :func:`write_gradcam` wrote.
+
+    Attributes:
+        files: paths.
+        score: sum of the output over the region.
+        largest: largest value of each map on the output's cells, as the figure shows it.
+    """
+
+    files: list[Path]
+    score: float
+    largest: dict[str, float]
 
 
 def write_gradcam(
     config: RunConfig,
     token: str | None,
     request: CamRequest,
-    folder: Path,
+    folder: Path | None = None,
     progress: Progress | None = None,
     forms: Sequence[Format] = ("png",),
-) -> tuple[list[Path], ActivationMaps]:
-    """Writes ``gradcam.npz`` (the layer's own grid) and ``gradcam.png`` (or the other ``forms``).
+    *,
+    overwrite: bool = False,
+) -> DrawnMaps:
+    """Writes ``gradcam.npz`` (the layer's own grid), ``gradcam.png`` (or the other ``forms``) and
+    ``gradcam.json``, what was asked.
+
+    Args:
+        folder: none for ``results/CONFIG/gradcam/SAMPLE/REQUEST``.
+        overwrite: also the results of another request.
 
     Raises:
         LmdError: unknown sample, layer, object or modality, or a region outside the grid.
+        ResultsError: the folder holds the results of another request.
         RunError: the disk is full or the folder cannot be written.
     """
     _require(request, config)
@@ -50,14 +79,24 @@ def write_gradcam(
     split = ready.decompose(0 if token is None else ready.dataset.index_of(token))
     region, corners = _region_of(request, split)
     maps = _maps(split, request, region, ready.device)
+    panels = _panels(split, maps, request)
+    asked = {**request_of(split), "request": asdict(request)}
     contents = {"gradcam.npz": _npz(maps, region)}
     for form in forms:
-        contents[f"gradcam.{form}"] = _drawn(split, maps, corners, request, form)
-    with disk_errors(folder):
-        folder.mkdir(parents=True, exist_ok=True)
-    for name, data in contents.items():
-        write_atomically(folder / name, data)
-    return [folder / name for name in contents], maps
+        contents[f"gradcam.{form}"] = _drawn(split, maps, panels, corners, request, form)
+    contents["gradcam.json"] = json.dumps(asked, indent=2).encode() + b"\n"
+    usual = Path("results") / config.name / "gradcam" / file_name(split.sample.token)
+    target = folder or usual / folder_name(request)
+    files = write_results(target, "gradcam.json", asked, contents, overwrite=overwrite)
+    largest = {name or "the layer": float(values.max()) for name, _, values in panels}
+    return DrawnMaps(files, maps.score, largest)
+
+
+def folder_name(request: CamRequest) -> str:
+    """What was asked of a sample, as a folder's name."""
+    method = None if request.method == "gradcam" else request.method
+    asked = (request.layer, method, request.target, request.region, request.modality)
+    return file_name("-".join(word for word in asked if word is not None))
 
 
 def _require(request: CamRequest, config: RunConfig) -> None:
@@ -136,18 +175,23 @@ def _npz(maps: ActivationMaps, region: Mask) -> bytes:
     return buffer.getvalue()
 
 
+def _panels(split: SampleDecomposition, maps: ActivationMaps, request: CamRequest) -> list[Panel]:
+    """The layer's map, and each sensor's that is asked for, on the output's cells."""
+    size = tuple(split.total.shape)
+    wanted = [name for name in maps.parts if request.modality in (None, name)]
+    parts = [(n, _part_name(n, request), _numpy(maps.parts[n], size)) for n in wanted]
+    return [("", _name(request), _numpy(maps.whole, size)), *parts]
+
+
 def _drawn(
     split: SampleDecomposition,
     maps: ActivationMaps,
+    panels: list[Panel],
     corners: Array | None,
     request: CamRequest,
     form: Format,
 ) -> bytes:
-    """The figure; the layer's map, and each sensor's that is asked for, on the output's cells."""
-    size = tuple(split.total.shape)
-    panels = [("", _name(request), _numpy(maps.whole, size))]
-    wanted = [name for name in maps.parts if request.modality in (None, name)]
-    panels += [(n, _part_name(n, request), _numpy(maps.parts[n], size)) for n in wanted]
+    """The figure."""
     if split.on_ground:
         return _picture(scene_of(split), maps, panels, corners, request, form)
     return generic_picture(split, panels, corners, request.layer, maps.score, form)

@@ -29,7 +29,7 @@ def inspect_network(
     Raises:
         LmdError: what the building of data and network raises, or an unknown token.
     """
-    network, fuse, features = _at_sample(config, token, progress)
+    network, fuse, features = at_sample(config, token, progress)
     return explain_coverage(fuse, features, config.variants[0], root=network)
 
 
@@ -39,7 +39,7 @@ def network_attends(config: RunConfig) -> bool:
     Raises:
         LmdError: what the building of data and network raises, or an operation without a rule.
     """
-    network, fuse, features = _at_sample(config, None, None)
+    network, fuse, features = at_sample(config, None, None)
     return attends(fuse, features, network)
 
 
@@ -57,7 +57,7 @@ def attends(
     return softmax and bool(products_of(program))
 
 
-def _at_sample(
+def at_sample(
     config: RunConfig, token: str | None, progress: Progress | None
 ) -> tuple[nn.Module, Callable[..., Any], dict[str, Any]]:
     """The network, its output as a function of the features, and a sample's features."""

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lmd_cli.config.schema import CustomDataConfig, CustomModelConfig, RunConfig, is_custom
-from lmd_cli.errors import ConfigError, ResultsError
+from lmd_cli.config.schema import CustomModelConfig, RunConfig
+from lmd_cli.errors import ConfigError
 from lmd_cli.evaluation.ground.plane import plane_of
 from lmd_cli.evaluation.ground.removal import Removal
 from lmd_cli.report.page.build import build_page
 from lmd_cli.results.detection_run import DetectionRun, read_detection_run
+from lmd_cli.results.provenance import require_unedited
 from lmd_cli.results.read_run import RunResults, read_run
 from lmd_cli.results.record import sample_list_sha256
 from lmd_cli.results.survey import Survey
@@ -21,6 +22,7 @@ from lmd_cli.results.survey_draft import DraftFolder
 from lmd_cli.results.survey_files import FORMAT, earlier_format, read_survey, write_survey
 from lmd_cli.runtime.files import disk_errors, write_atomically
 from lmd_cli.runtime.progress import Progress
+from lmd_cli.workflows.recorded_run import require_recorded, run_config, unknown_targets
 from lmd_cli.workflows.survey import survey
 
 #: Folder inside the run's, one inside that while it is made, and the page beside the tables.
@@ -78,13 +80,14 @@ def make_report(
         the page.
 
     Raises:
-        ResultsError: not a run's folder, or data and weights are no longer the run's, or another
-            process surveys it.
+        ResultsError: not a run's folder, or results that were edited, or data, weights and code
+            are no longer the run's, or another process surveys it.
         LmdError: data or weights cannot be read.
         RunError: the disk is full.
     """
     options = options or ReportOptions()
     run = read_run(path)
+    require_unedited(path, run.record)
     surveyed, left_out = _survey(run, options, progress)
     if left_out:
         log.warning(left_out)
@@ -124,7 +127,7 @@ def _survey(
     surveyed = read_survey(folder, identity if options.compute else None)
     old = earlier_format(folder) if surveyed is None else None
     made_before = f"the survey in {folder} has format {old}, this version's has {FORMAT}: "
-    unknown = unknown_targets(run, options)
+    unknown = unknown_targets(run.record, options)
     if old is not None and not options.compute:
         return None, made_before + "it is left out; without --no-survey the samples are done again"
     if surveyed is None and options.compute and tokens and unknown:
@@ -142,28 +145,6 @@ def _survey(
             write_survey(made, identity, folder)
         surveyed = read_survey(folder, identity)
     return surveyed, ""
-
-
-def unknown_targets(run: RunResults, options: ReportOptions) -> list[str]:
-    """Targets, as ``model.target 'scanner:Fusion'``, that the record names and nobody vouches for.
-
-    The record is a file that may come from anywhere, and a target's options are arguments of the
-    code: a config vouches for a target with the same options.
-    """
-    sections = {kind: run.record["config"].get(kind) for kind in ("model", "data")}
-    return [
-        f"{kind}.target {section['target']!r}"
-        for kind, section in sections.items()
-        if is_custom(section) and not (options.trust or _trusted(options.config, kind, section))
-    ]
-
-
-def _trusted(config: RunConfig | None, kind: str, section: Mapping[str, Any]) -> bool:
-    if config is None:
-        return False
-    given = getattr(config, kind).model_dump(mode="json")
-    same = given.get("target") == section["target"]
-    return same and given.get("options", {}) == section.get("options", {})
 
 
 def _variant(run: RunResults, wanted: str | None) -> str:
@@ -198,11 +179,10 @@ def _compute(
 ) -> Survey:
     from lmd_cli.workflows.ready import make_ready
 
-    config = run_config(run, options)
+    config = run_config(run.path, run.record, options)
     ready = make_ready(config, variant, progress)
-    _require(ready.built.sha256, run.record["weights"]["sha256"], "the weights", run.path)
-    listed = sample_list_sha256(ready.dataset.tokens)
-    _require(listed, run.record["samples"]["sha256"], "the samples of the split", run.path)
+    hint = "or --no-survey for a page without maps"
+    require_recorded(ready, run.path, run.record, hint)
     where = None if isinstance(config.model, CustomModelConfig) else plane_of(config)
     other = partner_of(run, ready.dataset.tokens) if options.removal == "replaced" else None
     return survey(
@@ -225,34 +205,3 @@ def partner_of(run: RunResults, tokens: Sequence[str]) -> Callable[[int], int]:
         return next((p for p in partners if tokens[p] not in unreadable), partners[0])
 
     return partner
-
-
-def run_config(run: RunResults, options: ReportOptions) -> RunConfig:
-    """The run's config with its threads, weights and data where they are now."""
-    config = run.config()
-    if options.dataroot and isinstance(config.data, CustomDataConfig):
-        raise ConfigError(
-            f"--dataroot was given, but the run's samples come from {config.data.target}"
-        )
-    recorded = str(run.record.get("checkpoint", ""))
-    given = options.checkpoint or (recorded if Path(recorded).is_file() else None)
-    changes: Mapping[str, Any] = {
-        "model": config.model.model_copy(update={"checkpoint": given} if given else {}),
-        "data": config.data.model_copy(
-            update={"dataroot": options.dataroot} if options.dataroot else {}
-        ),
-        "threads": run.record.get("threads"),
-        "device": options.device or config.device,
-    }
-    changed = config.model_copy(update=dict(changes))
-    own = options.config.source if options.config is not None else None
-    source = own or run.record.get("config_file")
-    return changed if source is None else changed.with_origin(Path(source))
-
-
-def _require(actual: Any, expected: Any, what: str, path: Path) -> None:
-    if actual != expected:
-        raise ResultsError(
-            f"{what} are not those of the run in {path} (sha256 {actual} here, {expected} there); "
-            "give the right --dataroot and --checkpoint, or --no-survey for a page without maps"
-        )

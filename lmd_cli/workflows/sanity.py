@@ -17,6 +17,7 @@ from lmd_cli.config.schema import RunConfig
 from lmd_cli.evaluation.randomisation import SanityRow, mean_rows, sanity_rows
 from lmd_cli.report.figures.sanity import sanity_png
 from lmd_cli.results.finished import FinishedSamples
+from lmd_cli.results.provenance import FINISHED
 from lmd_cli.results.record import identity
 from lmd_cli.runtime.files import csv_lines, write_atomically
 from lmd_cli.runtime.stopwatch import Stopwatch
@@ -38,6 +39,7 @@ def run_sanity(
     folder: Path,
     limit: int,
     *,
+    resume: bool = True,
     overwrite: bool = False,
     progress: Progress | None = None,
 ) -> Sanity:
@@ -54,9 +56,13 @@ def run_sanity(
     dataset = build_dataset(config, progress)
     count, variant = min(limit, len(dataset)), config.variants[0]
     threads = torch.get_num_threads()
-    record = {**identity(config, built, dataset.tokens, threads, device), "rows": [variant]}
+    record = {
+        **identity(config, built, dataset, threads, device),
+        "rows": [variant],
+        "command": {"name": "sanity", "limit": limit},
+    }
     finished, stopwatch = FinishedSamples(folder), Stopwatch()
-    with finished.claimed(record, overwrite) as entries:
+    with finished.claimed(record, overwrite, dataset, resume=resume) as entries:
         if progress is not None:
             progress.start(max(count - len(entries), 0), "sanity")
         for index in range(len(entries), count):
@@ -68,8 +74,10 @@ def run_sanity(
                 progress.advance(note=sample.token, waiting=stopwatch.waiting_share)
         rows = mean_rows([[SanityRow(*row) for row in e["rows"]] for e in entries[:count]])
         files = _write(rows, folder, count)
-        finished.finish({**record, "checked": count})
-    return Sanity(rows, _notes(variant, count, built), files)
+        names = [path.name for path in files if path.suffix != ".json"]
+        finished.finish({**record, "checked": count}, count, names)
+    notes = [*_notes(variant, count, built), *([] if finished.computed else [FINISHED])]
+    return Sanity(rows, notes, files)
 
 
 def _rows(

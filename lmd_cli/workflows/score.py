@@ -27,6 +27,7 @@ from lmd_cli.evaluation.scores.against_interventions import AllEffects
 from lmd_cli.evaluation.scores.ground_truth import GroundTruthObject, Means
 from lmd_cli.evaluation.scores.interventions import Clean
 from lmd_cli.results.finished import FinishedSamples
+from lmd_cli.results.provenance import FINISHED
 from lmd_cli.results.record import identity
 from lmd_cli.results.run_folder import read_record
 from lmd_cli.results.score_rows import written_effects
@@ -49,6 +50,8 @@ from lmd_cli.workflows.score_inputs import (
 
 log = logging.getLogger(__name__)
 
+#: Results that differ from run to run, or that are written later.
+UNSTABLE = ("times.csv", "score.png", "run.json")
 #: What is scored if nothing is asked for: LMD under the paper's rules, and every baseline.
 DEFAULT_METHODS = (
     "lmd:identity-ratio",
@@ -78,6 +81,7 @@ def score(
     *,
     limit: int | None = None,
     resamples: int = 1000,
+    resume: bool = True,
     overwrite: bool = False,
     progress: Progress | None = None,
     truth: Kind | None = None,
@@ -118,18 +122,26 @@ def score(
     rows: dict[str, Any] = {"methods": [m.name for m in setting.methods], "asked": setting.strict}
     if setting.truth.intervenes:
         rows |= {"truth": setting.truth.kind, "removal": asdict(setting.removal)}
-    tokens = setting.dataset.tokens
-    which = identity(config, setting.built, tokens, setting.threads, setting.device)
-    record = {**which, "rows": rows}
+    command = {
+        "name": "score",
+        "methods": list(methods),
+        "limit": limit,
+        "resamples": resamples,
+        "truth": truth,
+        "removal": asdict(setting.removal),
+    }
+    which = identity(config, setting.built, setting.dataset, setting.threads, setting.device)
+    record = {**which, "rows": rows, "command": command}
     finished = FinishedSamples(folder)
-    with finished.claimed(record, overwrite) as entries:
+    with finished.claimed(record, overwrite, setting.dataset, resume=resume) as entries:
         _finish_samples(setting, entries, count, finished, progress)
         summary = write_results(setting, folder, entries[:count], resamples)
         bootstrap = {"resamples": resamples, "seed": config.seed, "level": 0.95}
         verdict = None if summary.verdict is None else asdict(summary.verdict)
         ended = {**outcome(setting.methods, entries[:count]), "verdict": verdict}
-        finished.finish({**record, **ended, "bootstrap": bootstrap})
-    return summary
+        files = [path.name for path in summary.files if path.name not in UNSTABLE]
+        finished.finish({**record, **ended, "bootstrap": bootstrap}, count, files)
+    return summary if finished.computed else replace(summary, notes=[*summary.notes, FINISHED])
 
 
 def _finish_samples(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import cached_property
 from typing import Any
 
 import torch
@@ -40,6 +41,12 @@ class Run:
     compute: Compute
     workers: int = 0
     skip_errors: bool = False
+    command: Mapping[str, Any] = field(default_factory=dict)
+
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """See :func:`~lmd_cli.results.record.identity`; the first samples are computed for it."""
+        return identity(self.config, self.built, self.dataset, self.threads, self.device)
 
     @property
     def task(self) -> Task:
@@ -72,9 +79,10 @@ class Run:
         if lacking := getattr(self.dataset, "left_out", None):
             asked["without"] = list(lacking)
         return {
-            **identity(self.config, self.built, self.dataset.tokens, self.threads, self.device),
+            **self.identity,
             **self._where(),
             **asked,
+            "command": dict(self.command),
             "schedule": {"stride": self.schedule.stride, "count": self.schedule.count},
             "compute": self.compute.record(),
         }
@@ -90,6 +98,7 @@ def prepare(
     rank: Rank | None = None,
     recorded: Mapping[str, Any] | None = None,
     skip_errors: bool = False,
+    limit: int | None = None,
 ) -> Run:
     """Opens the data and the network and resolves methods, threads, device, precision and schedule.
 
@@ -98,7 +107,16 @@ def prepare(
         rank: which of several processes this is.
         recorded: the record of the run that this one goes on with, if any.
         skip_errors: leave samples out that cannot be read.
+        limit: only the first samples of the cycle; for the record.
     """
+    command = {
+        "name": "evaluate",
+        "methods": list(methods or ("lmd",)),
+        "relinearise": relinearise,
+        "table_only": table_only,
+        "limit": limit,
+        "on_error": "skip" if skip_errors else "stop",
+    }
     variants, baselines = resolve_methods(methods or ("lmd",), config.variants)
     if relinearise:
         variants, baselines = [], [*map(Relinearised, variants), *baselines]
@@ -119,10 +137,20 @@ def prepare(
     comparisons = (table_comparisons if table_only else measured_comparisons)(
         built.network.modalities
     )
-    asked = (variants, baselines, comparisons)
-    workers = _workers(config, device, rank)
     return Run(
-        config, dataset, built, device, schedule, *asked, threads, compute, workers, skip_errors
+        config,
+        dataset,
+        built,
+        device,
+        schedule,
+        variants,
+        baselines,
+        comparisons,
+        threads,
+        compute,
+        _workers(config, device, rank),
+        skip_errors,
+        command,
     )
 
 

@@ -140,6 +140,7 @@ def test_check_passes_and_lists_every_rule(lmd: Lmd, tiny_config: Path):
     result = lmd("check", "-c", tiny_config, "--verbose", "--output", "out")
     assert result.exit_code == 0, result.output
     assert RANDOM in result.stdout
+    assert result.stdout.splitlines()[-1] == "verdict: a run would work (1 to note)"
     checks = pd.read_csv("out/checks.csv").set_index("name")
     assert set(checks.status) == {"ok", "note"}
     names = " ".join(checks.index)
@@ -224,3 +225,22 @@ def test_synthesize_writes_a_root_that_other_commands_read(lmd: Lmd, tiny_config
     train = ["--set", "data.split=mini_train"]
     listed = lmd("samples", "-c", tiny_config, "--dataroot", "world", *train)
     assert len(listed.stdout.splitlines()) == 1
+
+
+def test_layers_and_objects_are_what_gradcam_takes(lmd: Lmd, tiny_config: Path):
+    token = lmd("samples", "-c", tiny_config).stdout.splitlines()[1].split()[1]
+    which = ("-c", tiny_config, "--sample-token", token)
+    listed = [line.split() for line in lmd("layers", *which).stdout.splitlines() if " x " in line]
+    layers = {words[0]: words[2:] for words in listed[1:]}
+    assert layers["decoder.bn1"] == ["8", "x", "12", "x", "12"]
+    objects = [line.split() for line in lmd("objects", *which).stdout.splitlines()]
+    near = next(words for words in objects if words and words[-1] == "yes")
+    assert near[1].startswith("vehicle.")
+    asked = ("--layer", "decoder.bn1", "--object", near[0])
+    assert lmd("gradcam", *which, *asked, "--output", "out").exit_code == 0
+    assert lmd("objects", "-c", tiny_config, "--sample-token", "x").exit_code == 2
+
+
+def test_check_ends_with_a_verdict(lmd: Lmd, tiny_config: Path):
+    result = lmd("check", "-c", tiny_config, "--dataroot", "nowhere", "--checkpoint", "nope.pth")
+    assert result.stdout.splitlines()[-1] == "verdict: a run would fail: data, checkpoint"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -67,7 +68,66 @@ def test_figures_in_styles_and_a_grid(lmd: Lmd, tiny_config: Path):
     assert figures | {"layers.svg", "layers.png", "parts.npz", "layers.csv"} <= names
     result = lmd("decompose", "-c", tiny_config, "--output", "two", "--samples", 2)
     assert result.exit_code == 0, result.output
-    assert [path.name for path in Path("two").iterdir()] == ["grid.png"]
+    assert sorted(path.name for path in Path("two").iterdir()) == ["grid.json", "grid.png"]
     result = lmd("decompose", "-c", tiny_config, "--samples", "99")
     assert result.exit_code == 2
     assert "99 samples asked for; the split has 6" in result.stderr
+
+
+def test_nothing_is_replaced_silently(lmd: Lmd, tiny_config: Path):
+    asked = ("gradcam", "-c", tiny_config, "--layer", LAYER)
+    for more in ((), ("--region", "0,0,9,9")):
+        assert lmd(*asked, *more).exit_code == 0
+    (sample,) = Path("results/tiny/gradcam").iterdir()
+    out, _ = sorted(sample.iterdir())
+    out.rename("out")
+    picture = Path("out/gradcam.png").read_bytes()
+    result = lmd(*asked, "--output", "out", "--modality", "radar")
+    assert result.exit_code == 2
+    assert "out holds the results of another request:" in result.stderr
+    assert "request.modality: None there, 'radar' here" in result.stderr
+    assert "--overwrite" in result.stderr
+    assert Path("out/gradcam.png").read_bytes() == picture
+    assert lmd(*asked, "--output", "out").exit_code == 0  # the same request
+    assert lmd(*asked, "--output", "out", "--modality", "radar", "--overwrite").exit_code == 0
+    Path("out/gradcam.json").unlink()
+    result = lmd(*asked, "--output", "out")
+    assert result.exit_code == 2
+    assert "out holds results without a gradcam.json" in result.stderr
+
+
+def test_decompositions_are_not_replaced_silently(lmd: Lmd, tiny_config: Path):
+    asked = ("decompose", "-c", tiny_config)
+    assert lmd(*asked).exit_code == 0
+    assert lmd(*asked, "--variant", "identity-ratio").exit_code == 0
+    assert lmd(*asked, "--samples", 1).exit_code == 0
+    assert lmd(*asked, "--samples", 2).exit_code == 0
+    plain, other, *grids = sorted(Path("results/tiny/decompose").iterdir())
+    assert other.name == f"{plain.name}-identity-ratio"
+    assert [grid.name for grid in grids] == ["grid-1", "grid-2"]
+    result = lmd(*asked, "--variant", "identity-ratio", "--output", plain)
+    assert result.exit_code == 2
+    assert "variant: 'identity-ratio-shapley' there, 'identity-ratio' here" in result.stderr
+    assert lmd(*asked, "--set", "seed=4").exit_code == 2
+    assert lmd(*asked, "--set", "seed=4", "--overwrite").exit_code == 0
+
+
+def test_the_terminal_says_the_maxima_of_the_figure(
+    lmd: Lmd, tiny_config: Path, monkeypatch: pytest.MonkeyPatch
+):
+    from matplotlib.axes import Axes
+
+    titles: list[str] = []
+    real = Axes.set_title
+    monkeypatch.setattr(
+        Axes, "set_title", lambda self, text, **how: titles.append(text) or real(self, text, **how)
+    )
+    result = lmd("gradcam", "-c", tiny_config, "--layer", LAYER)
+    assert result.exit_code == 0, result.output
+    said = {
+        value.rstrip(",")
+        for value in re.findall(r"(?:layer|camera|radar|bias) (\S+)", result.stdout)
+    }
+    drawn = {m[1] for text in titles if (m := re.search(r"Grad-?CAM \(max (\S+)\)", text))}
+    assert len(drawn) >= 2
+    assert drawn == said

@@ -219,6 +219,12 @@ def test_both_truths_side_by_side_and_resumed(lmd: Lmd, tiny_config: Path) -> No
     first, *_ = lines.read_bytes().splitlines(keepends=True)
     lines.write_bytes(first + b'{"sample": "torn')
     again = lmd(*arguments, "--margin", 1, "--limit", 2, "--output", "out")
+    assert again.exit_code == 2
+    assert "out/finished.jsonl changed after the run ended" in again.stderr
+    record = json.loads(Path("out/run.json").read_text())  # as a run that was killed leaves it
+    unfinished = {k: v for k, v in record.items() if k not in ("entries", "files")}
+    Path("out/run.json").write_text(json.dumps(unfinished | {"status": "unfinished"}))
+    again = lmd(*arguments, "--margin", 1, "--limit", 2, "--output", "out")
     assert again.exit_code == 0, again.output
     assert {name: (Path("out") / name).read_bytes() for name in names} == whole
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -48,7 +49,7 @@ def measured(
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(runner, "measure", remember)
         evaluate(config, folder, limit=LIMIT)
-    return runner.prepare(config), rows, folder
+    return runner.prepare(config, limit=LIMIT), rows, folder
 
 
 @pytest.fixture
@@ -88,14 +89,14 @@ def quick(
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """Everything that a run leaves but its locks; of the timings only that they are there."""
+    """Everything that a run leaves but its locks; of times only that they are there."""
     found = {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")
         if path.is_file() and path.name not in (".lock", ".ranks")
     }
     assert set(found) == set(FILES)
-    found["timings.csv"] = b""
+    found["timings.csv"] = found["invocations.jsonl"] = b""
     return found
 
 
@@ -192,6 +193,9 @@ def test_old_folders_without_stretches_go_on(
     _, _, straight = measured
     for name in ("pairs.csv", "samples.csv", "timings.csv", "run.json"):
         shutil.copy(straight / name, tmp_path / name)
+    record = json.loads((tmp_path / "run.json").read_text())
+    del record["files"]  # there were no hashes of results either
+    (tmp_path / "run.json").write_text(json.dumps(record))
     with open(tmp_path / "samples.csv", "rb+") as file:
         file.truncate(len((straight / "samples.csv").read_bytes()) - 7)
     evaluate(config, tmp_path, limit=LIMIT)

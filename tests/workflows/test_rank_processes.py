@@ -41,7 +41,8 @@ def contents(folder: Path) -> dict[str, bytes]:
     """All results of a finished run, and no other file."""
     found = {path.name for path in folder.iterdir()} - {".lock", ".ranks"}
     assert found == set(FILES)
-    return {name: (folder / name).read_bytes() for name in found - {"timings.csv"}}
+    timed = {"timings.csv", "invocations.jsonl"}
+    return {name: (folder / name).read_bytes() for name in found - timed}
 
 
 def arguments(config: Path, output: Path, *more: str) -> list[str]:

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from lmd_cli.data.nuscenes.database import SampleRecord, SensorFrame
-from lmd_cli.data.nuscenes.index import Records, open_index
+from lmd_cli.data.nuscenes.index import Records, SplitIndex, open_index
 from lmd_cli.data.nuscenes.index.splits import Split, split_name
 from lmd_cli.data.nuscenes.rig import NUSCENES, Channels, left_out, resolve_rig
 from lmd_cli.data.nuscenes.roots import missing_hint
@@ -81,6 +81,11 @@ class SplitSamples(Dataset[Sample]):
             )
         self._records = Records(index, self.rig, radar_sweeps, lidar_sweeps)
         self._source = f"split {split_name(split)} of {version} in {self.dataroot}"
+
+    @property
+    def index(self) -> SplitIndex:
+        """What the split needs of the tables."""
+        return self._records.split
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the lists that are made from the index when they are asked for."""
@@ -217,6 +222,12 @@ class SplitSamples(Dataset[Sample]):
         for channel, frame in self._frames():
             needed.setdefault(channel, {})[frame.filename] = None
         return {channel: list(names) for channel, names in needed.items()}
+
+    def files_of(self, index: int) -> list[str]:
+        """Names of the files that loading one sample opens; none if its records cannot be used."""
+        with suppress(DataError):
+            return [frame.filename for _, frame in self._opened(self._records[index])]
+        return []
 
     def read_file(self, channel: str, name: str) -> None:
         """Reads one of :meth:`needed_files` as samples would.
