@@ -197,7 +197,7 @@ def prepare(
 
 def run_record(setting: Setting) -> dict[str, Any]:
     """What identifies the run."""
-    where = (setting.config, setting.built, setting.dataset.tokens)
+    where = (setting.config, setting.built, setting.dataset)
     same = identity(*where, setting.threads, setting.device)
     return {**same, "rows": ["detections", *setting.names]}
 
