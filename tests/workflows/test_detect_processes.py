@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -22,7 +23,7 @@ def alone(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
 
 def contents(folder: Path) -> dict[str, bytes]:
     """All results of a finished run, and no other file."""
-    names = {path.name for path in folder.iterdir()} - {".lock", ".ranks"}
+    names = {path.name for path in folder.iterdir()} - {".lock", ".ranks", "invocations.jsonl"}
     assert names >= {"detections.json", "detections.csv", "detection_metrics.json", "run.json"}
     assert "finished" not in names
     return {name: (folder / name).read_bytes() for name in names}
@@ -49,8 +50,9 @@ def test_what_a_rank_left_behind_is_used(
 ):
     out = tmp_path / "out"
     out.mkdir()
-    for name in ("run.json", "finished.jsonl"):
-        (out / name).write_bytes(alone[name])
+    record = json.loads(alone["run.json"]) | {"status": "unfinished"}
+    unfinished = {k: v for k, v in record.items() if k not in ("entries", "files")}
+    (out / "run.json").write_text(json.dumps(unfinished))
     lines = alone["finished.jsonl"].splitlines(keepends=True)
     (out / "finished.jsonl").write_bytes(b"".join(lines[:2]))
     kept = FinishedSamples(out)
