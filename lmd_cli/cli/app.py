@@ -8,10 +8,12 @@ import typer
 
 from lmd_cli.cli import (
     check,
+    compare,
     convert,
     decompose,
     detect,
     evaluate,
+    gate,
     gradcam,
     inspect,
     report,
@@ -39,6 +41,8 @@ for module in (
     score,
     sanity,
     report,
+    compare,
+    gate,
     detect,
     decompose,
     gradcam,

@@ -15,6 +15,7 @@ import typer
 
 if TYPE_CHECKING:
     from lmd_cli.config.schema import RunConfig
+    from lmd_cli.workflows.report import ReportOptions
 
 #: Options that stand for a key of the config.
 SHORT = {
@@ -121,6 +122,37 @@ class NetworkOptions(DataOptions):
 
     checkpoint: Checkpoint = None
     device: Device = None
+
+
+@dataclass(frozen=True)
+class SurveyOptions:
+    """How the samples of a run's folder are decomposed, where that was not done before."""
+
+    survey: Annotated[
+        bool,
+        typer.Option("--survey/--no-survey", help="Decompose the samples if not done before."),
+    ] = True
+    device: Device = None
+    config: Annotated[
+        str | None,
+        typer.Option(
+            "--config",
+            "-c",
+            metavar="YAML",
+            help="Your config, if the runs' network or data set is code of your own.",
+        ),
+    ] = None
+    settings: Settings = None
+    trust: Annotated[
+        bool, typer.Option("--trust", help="Run the code that a run.json names (targets).")
+    ] = False
+
+    def load(self) -> ReportOptions:
+        """As the workflows take them."""
+        from lmd_cli.workflows.report import ReportOptions
+
+        own = None if self.config is None else DataOptions(self.config, self.settings).load()
+        return ReportOptions(compute=self.survey, device=self.device, trust=self.trust, config=own)
 
 
 def expanded(command: Callable[..., None]) -> Callable[..., None]:

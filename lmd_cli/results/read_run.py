@@ -30,6 +30,7 @@ class RunResults:
         path: its folder.
         record: the contents of ``run.json``.
         samples: rows of ``samples.csv``, finished samples only, in the order of the walk.
+        pairs: rows of ``pairs.csv`` of these samples.
         metrics: the columns of ``metrics.csv``, from the finished samples' pairs.
         table: the paper's layout.
         notes: lines of ``notes.txt``; none before the run's end.
@@ -38,6 +39,7 @@ class RunResults:
     path: Path
     record: dict[str, Any]
     samples: list[dict[str, str]]
+    pairs: pd.DataFrame
     metrics: pd.DataFrame
     table: pd.DataFrame
     notes: list[str]
@@ -55,6 +57,12 @@ class RunResults:
     @property
     def variants(self) -> list[str]:
         return list(self.record["config"]["variants"])
+
+    @property
+    def known_variants(self) -> list[str]:
+        """The one that explains the run, then those that were evaluated, each once."""
+        own = self.record["config"].get("explain")
+        return list(dict.fromkeys((*([own] if isinstance(own, str) else []), *self.variants)))
 
     def config(self) -> RunConfig:
         """The run's configuration.
@@ -86,7 +94,7 @@ def read_run(path: Path) -> RunResults:
     modalities = record["config"]["model"]["modalities"]
     metrics = summarise(pairs, record["config"]["variants"], measured_comparisons(modalities))
     table = paper_table(metrics, table_comparisons(modalities))
-    return RunResults(path, record, samples, metrics, table, _notes(folder))
+    return RunResults(path, record, samples, pairs, metrics, table, _notes(folder))
 
 
 def _existing(path: Path) -> RunFolder:

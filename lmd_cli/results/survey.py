@@ -25,6 +25,7 @@ from lmd_cli.evaluation.ground.removal import Removed, relative_change, removals
 from lmd_cli.evaluation.ground.vehicles import (
     Weather,
     conflict,
+    object_fields,
     object_rows,
     outline,
     sensors_of,
@@ -105,6 +106,12 @@ class Survey:
     def sensors(self) -> list[str]:
         """Those of the parts that are sensors'."""
         return sensors_of(self.parts)
+
+    @property
+    def vehicles(self) -> list[dict[str, Any]]:
+        """Every vehicle, by columns of ``objects.csv``."""
+        header = object_fields(self.parts)
+        return [dict(zip(header, row, strict=True)) for row in self.objects]
 
 
 class LayerMeans:

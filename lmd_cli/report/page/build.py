@@ -6,21 +6,18 @@ security policy lets nothing run but the page's own scripts, by their hashes.
 
 from __future__ import annotations
 
-import base64
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from lmd_cli.decomposition.layout import BIAS
 from lmd_cli.errors import RunError
 from lmd_cli.evaluation.ground.detection import criterion_of
 from lmd_cli.evaluation.metrics import LARGE_BIAS
 from lmd_cli.report.figures.styles import part_title
+from lmd_cli.report.page.document import document
 from lmd_cli.report.page.figures import page_figures
 from lmd_cli.report.page.removal import changes_table, removal_tables
 from lmd_cli.report.page.svg_charts import WIDTH, Bar, Group, bars, chart_width, layer_story, slot
@@ -48,19 +45,11 @@ def build_page(run: RunResults, survey: Survey | None) -> bytes:
         RunError: the page would be larger than :data:`LARGEST` with the maps of one sample. Of
             more, as many are left out as must be; the page says so.
     """
-    environment = Environment(
-        loader=PackageLoader("lmd_cli.report.page", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-    )
-    css, *scripts = (_own(environment, name) for name in ("style.css", *SCRIPTS))
-    template = environment.get_template("page.html.j2")
-    own = {"css": css, "scripts": scripts, "policy": _policy(css, scripts)}
+    render = document("page.html.j2", SCRIPTS)
     said, kept = _run_values(run), 0 if survey is None else len(survey.shown)
     said["facts"][2:2] = _found_fact(survey)
     while True:
-        data = template.render(**own, **said, **_survey_values(survey, kept)).encode()
+        data = render(**said, **_survey_values(survey, kept))
         if len(data) <= LARGEST:
             return data
         if kept < 2:
@@ -69,25 +58,6 @@ def build_page(run: RunResults, survey: Survey | None) -> bytes:
                 "make one without maps with --no-survey"
             )
         kept = int(kept * min(0.9, LARGEST / len(data)))
-
-
-def _own(environment: Environment, name: str) -> Markup:
-    """One of the page's own files, which need no escaping."""
-    assert environment.loader is not None
-    return Markup(environment.loader.get_source(environment, name)[0])
-
-
-def _policy(css: str, scripts: Sequence[str]) -> str:
-    """Nothing is fetched, and nothing runs but these."""
-    allowed = " ".join(_digest(script) for script in scripts)
-    return (
-        f"default-src 'none'; script-src {allowed}; style-src {_digest(css)}; img-src data:; "
-        "base-uri 'none'; form-action 'none'"
-    )
-
-
-def _digest(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 # -- what the run says ------------------------------------------------------------------------

@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 
 from lmd_cli.evaluation.ground.decisive import SEVERAL, TOGETHER
-from lmd_cli.evaluation.ground.removal import removals, suffix
+from lmd_cli.evaluation.ground.removal import lost_without, removals, suffix
 from lmd_cli.report.figures.styles import part_title
 from lmd_cli.report.page.table_cells import PageTable, TableCell, cell, page_table
-from lmd_cli.report.page.vehicle_charts import Vehicle, lost_without, vehicles_of
+from lmd_cli.report.page.vehicle_charts import Vehicle
 from lmd_cli.results.survey import Survey, sample_fields
 
 #: Rows of each list of vehicles; the nearest come first, and the rest is in ``objects.csv``.
@@ -27,7 +27,7 @@ def removal_tables(survey: Survey, places: Mapping[str, int]) -> dict[str, Any] 
     Args:
         places: in the viewer, by the token of the sample.
     """
-    inside = [v for v in vehicles_of(survey) if v["sought"] and v["inside"]]
+    inside = [v for v in survey.vehicles if v["sought"] and v["inside"]]
     if not inside:
         return None
     sensors = survey.sensors

@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from lmd_cli.decomposition.layout import INTERACTION
 from lmd_cli.evaluation.ground.decisive import MISSED, SEVERAL, TOGETHER
 from lmd_cli.evaluation.ground.detection import Criterion
-from lmd_cli.evaluation.ground.removal import suffix
-from lmd_cli.evaluation.ground.vehicles import object_fields, sensors_of
-from lmd_cli.evaluation.metrics import LARGE_BIAS, bias_share
+from lmd_cli.evaluation.ground.removal import lost_without
+from lmd_cli.evaluation.ground.vehicles import sensors_of
+from lmd_cli.evaluation.metrics import LARGE_BIAS, bias_share, evidence_shares
 from lmd_cli.evaluation.statistics import bootstrap_means
 from lmd_cli.report.page.svg_charts import SLOTS, Bar, Group, bars, slot
 from lmd_cli.results.survey import Survey
@@ -137,11 +137,6 @@ def _lost_values(vehicle: Vehicle, sensors: Sequence[str]) -> list[float] | None
     return [*(float(name in lost) for name in sensors), float(bool(lost))]
 
 
-def lost_without(vehicle: Vehicle, sensors: Sequence[str]) -> list[str]:
-    """Sensors of which each alone, when removed, loses a detected vehicle."""
-    return [name for name in sensors if vehicle[f"found_{suffix((name,))}"] == 0]
-
-
 def _decisive_measure(parts: Sequence[str], detected: str) -> Measure:
     sensors = sensors_of(parts)
     alone = [*sensors, SEVERAL, TOGETHER]
@@ -158,13 +153,6 @@ def _decisive_measure(parts: Sequence[str], detected: str) -> Measure:
     )
 
 
-def evidence_shares(logits: Sequence[float]) -> list[float] | None:
-    """Positive values over their sum; ``None`` if there are none."""
-    positive = np.clip(np.asarray(logits, dtype=np.float64), 0.0, None)
-    total = positive.sum()
-    return list(positive / total) if total > 0 else None
-
-
 def _decisive_values(vehicle: Vehicle, verdicts: Sequence[str]) -> list[float] | None:
     if vehicle["alone"] == MISSED:
         return None
@@ -173,7 +161,7 @@ def _decisive_values(vehicle: Vehicle, verdicts: Sequence[str]) -> list[float] |
 
 def objects_values(survey: Survey) -> dict[str, Any] | None:
     """What the page's template needs; ``None`` without vehicles that the output looks for."""
-    criterion, vehicles = survey.criterion, vehicles_of(survey)
+    criterion, vehicles = survey.criterion, survey.vehicles
     sought = [vehicle for vehicle in vehicles if vehicle["sought"]]
     inside = [vehicle for vehicle in sought if vehicle["inside"]]
     if not inside:
@@ -200,15 +188,9 @@ def mean_bias_share(vehicles: Sequence[Vehicle], parts: Sequence[str]) -> float 
     return float(np.mean(known)) if known else None
 
 
-def vehicles_of(survey: Survey) -> list[dict[str, Any]]:
-    """Every vehicle of a survey, by columns of ``objects.csv``."""
-    header = object_fields(survey.parts)
-    return [dict(zip(header, row, strict=True)) for row in survey.objects]
-
-
 def found_vehicles(survey: Survey) -> tuple[int, int]:
     """How many vehicles are detected, and of how many that the output looks for in its maps."""
-    inside = [v for v in vehicles_of(survey) if v["sought"] and v["inside"]]
+    inside = [v for v in survey.vehicles if v["sought"] and v["inside"]]
     return sum(vehicle["found"] for vehicle in inside), len(inside)
 
 
