@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
 
 from lmd_cli.cli import (
+    cache,
     check,
     compare,
+    completion,
     convert,
     decompose,
     detect,
@@ -25,6 +28,7 @@ from lmd_cli.cli import (
 )
 from lmd_cli.cli.errors import handled
 from lmd_cli.cli.options import expanded
+from lmd_cli.cli.output import COMPLETE_VARIABLE, with_output_options
 
 app = typer.Typer(
     name="lmd",
@@ -51,8 +55,17 @@ for module in (
     convert,
     samples,
     synthesize,
+    cache,
+    completion,
 ):
-    app.command(module.__name__.rpartition(".")[2])(handled(expanded(module.command)))
+    name = module.__name__.rpartition(".")[2]
+    app.command(name)(with_output_options(name, handled(expanded(module.command))))
+
+
+if COMPLETE_VARIABLE in os.environ:
+    from typer.completion import completion_init
+
+    completion_init()  # the forms in which shells ask
 
 
 def _version(requested: bool) -> None:

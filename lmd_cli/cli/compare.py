@@ -33,10 +33,12 @@ def command(
     """
     from lmd_cli.cli import show
     from lmd_cli.report.tables.comparison import (
+        METRIC_FIELDS,
         headline,
         interval_note,
         metric_cells,
         metric_header,
+        metric_rows,
     )
     from lmd_cli.runtime.files import file_name
     from lmd_cli.runtime.progress import make_progress
@@ -52,7 +54,9 @@ def command(
     finally:
         progress.close()
     comparison = done.comparison
-    show.table(metric_header(comparison.labels), map(metric_cells, comparison.rows))
+    values = [dict(zip(METRIC_FIELDS, row, strict=True)) for row in metric_rows(comparison)]
+    cells = map(metric_cells, comparison.rows)
+    show.table(metric_header(comparison.labels), cells, "metrics", values)
     show.lines(f"{headline(comparison, i)}." for i in range(len(comparison.others)))
     show.lines([interval_note(comparison), *comparison.notes])
     show.files(done.files)

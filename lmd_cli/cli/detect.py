@@ -39,7 +39,8 @@ def command(
     finally:
         progress.close()
     if summary.metrics is not None:
-        show.table(*metrics_table(summary.metrics))
+        show.table(*metrics_table(summary.metrics), "classes")
+        show.value("metrics", summary.metrics)
         figures = f"mAP {summary.metrics['mean_ap']:.3f}, NDS {summary.metrics['nd_score']:.3f}"
         show.lines([f"{figures} (N = {summary.samples})"])
     boxes = sum(summary.boxes.values())

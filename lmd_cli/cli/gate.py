@@ -42,7 +42,7 @@ def command(
     answered with those that are. Writes gate.html, gate.json and gate.xml (JUnit).
     """
     from lmd_cli.cli import show
-    from lmd_cli.report.tables.gate import HEADER, outcome_cells
+    from lmd_cli.report.tables.gate import HEADER, outcome_cells, outcome_values
     from lmd_cli.runtime.progress import make_progress
     from lmd_cli.workflows.gate import gate
 
@@ -60,7 +60,8 @@ def command(
         )
     finally:
         progress.close()
-    show.table(HEADER, map(outcome_cells, done.outcomes))
+    values = [outcome_values(outcome) for outcome in done.outcomes]
+    show.table(HEADER, map(outcome_cells, done.outcomes), "requirements", values)
     failed = [outcome for outcome in done.outcomes if not outcome.passed]
     show.lines(f"FAIL {o.requirement.text}: {o.reason}" for o in failed)
     show.lines(done.notes)

@@ -71,8 +71,6 @@ def command(
     forms = Pictures.named([], [one.value for one in form or [options.Form.PNG]]).forms
     files, maps = write_gradcam(run, sample_token, request, folder, make_progress(), forms)
     strengths = {"the layer": maps.whole, **maps.parts}
-    typer.echo(
-        f"score {maps.score:.4g}; largest value of "
-        + ", ".join(f"{name} {float(values.max()):.3g}" for name, values in strengths.items())
-    )
+    largest = (f"{name} {float(values.max()):.3g}" for name, values in strengths.items())
+    show.lines([f"score {maps.score:.4g}; largest value of {', '.join(largest)}"])
     show.files(files, "decompose", *given.arguments())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
@@ -26,6 +27,8 @@ SHORT = {
     "memory": "compute.memory",
     "workers": "workers",
 }
+#: Those that an environment variable gives for every command: ``LMD_DATAROOT`` and so on.
+ONCE = ("dataroot", "device", "precision", "memory", "workers")
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the config; repeatable."),
@@ -78,6 +81,19 @@ class Form(str, Enum):
     PDF = "pdf"
 
 
+def _set_once(run: RunConfig) -> dict[str, str]:
+    """The options of :data:`ONCE` that the environment gives, by name.
+
+    ``LMD_DATAROOT`` is not for configs whose data is made by the program or by code of the user's.
+    """
+    from lmd_cli.config.data import SYNTHETIC
+
+    given = {name: os.environ.get(f"LMD_{name.upper()}", "") for name in ONCE}
+    if getattr(run.data, "dataroot", SYNTHETIC) == SYNTHETIC:
+        del given["dataroot"]
+    return {name: value for name, value in given.items() if value}
+
+
 @dataclass(frozen=True)
 class DataOptions:
     """Which samples: the options of every command that reads a config."""
@@ -96,10 +112,20 @@ class DataOptions:
             short: further values of :data:`SHORT`.
         """
         from lmd_cli.config.loading import load_config
+        from lmd_cli.errors import ConfigError
 
         values = {k: v for k, v in (vars(self) | short).items() if k in SHORT and v is not None}
         given = [f"{SHORT[name]}={json.dumps(value)}" for name, value in values.items()]
-        return load_config(self.config, [*(self.settings or []), *more, *given])
+        asked = [*(self.settings or []), *more, *given]
+        run = load_config(self.config, asked)
+        once = _set_once(run)
+        if not once:
+            return run
+        try:
+            return load_config(self.config, [*(f"{SHORT[n]}={v}" for n, v in once.items()), *asked])
+        except ConfigError as error:
+            named = ", ".join(f"LMD_{name.upper()}={v}" for name, v in once.items())
+            raise ConfigError(f"{error}. The environment has {named}") from None
 
     def arguments(self) -> list[str]:
         """The same options as arguments, for a command to run next."""
