@@ -1,4 +1,4 @@
-"""What is too old for the program, told in one line before anything is computed."""
+"""Checks that Python and the installed packages are new enough, before anything is computed."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def unsupported() -> str:
         return f"lmd needs Python {_text(PYTHON)} or later; this is {sys.version.split()[0]}"
     for name, (oldest, why) in OLDEST.items():
         try:
-            found = metadata.version(name)
+            installed = metadata.version(name)
         except metadata.PackageNotFoundError:
             continue
-        if _numbers(found) < oldest:
+        if _numbers(installed) < oldest:
             return (
-                f"lmd needs {name} {_text(oldest)} or later, and {found} is installed ({why}): "
+                f"lmd needs {name} {_text(oldest)} or later, and {installed} is installed ({why}): "
                 f"pip install '{name}>={_text(oldest)}'"
             )
     return ""

@@ -60,7 +60,7 @@ def test_total_parts_extras_and_replay(
     with torch.no_grad():
         plain = network(**inputs)
     result = decompose(
-        network, inputs, variant, extras=extras, audit="raise", layers="all", keep_frozen=True
+        network, inputs, variant, extras=extras, audit="raise", layers="all", keep_maps=True
     )
     assert torch.equal(result.total, plain)
     assert result.residual < 1e-5
@@ -176,7 +176,7 @@ def test_a_triton_kernel_with_a_rule_of_its_own() -> None:
     def doubled(session, func, h):  # type: ignore[no-untyped-def]
         return session.make(double(h.total), torch.stack([double(p) for p in h.parts]), h.rows)
 
-    result = decompose(function, x, audit="raise", keep_frozen=True)
+    result = decompose(function, x, audit="raise", keep_maps=True)
     assert torch.equal(result.total, function(**x))
     assert torch.equal(result.parts["camera"], 2 * x["camera"])
     assert replay_deviation(replay(result, x), result) == 0.0

@@ -20,7 +20,7 @@ def whose(
     where: str,
     run: Callable[[], object],
 ) -> LmdError:
-    """What is to be said of features that are not finite.
+    """The message about features that are not finite.
 
     Args:
         network: what computed them.
@@ -89,11 +89,11 @@ class _Watch:
             hook.remove()
 
     def _hook(self, name: str) -> Callable[..., None]:
-        def look(module: nn.Module, inputs: Any, output: Any) -> None:
+        def check(module: nn.Module, inputs: Any, output: Any) -> None:
             if any(_all_bad(output)) and not any(_all_bad(inputs)):
                 self._names.append(f"{name} ({type(module).__name__})")
 
-        return look
+        return check
 
 
 def _all_bad(tree: Any) -> Iterator[str]:

@@ -128,7 +128,7 @@ def tail_output(network: LinearFusion, fused: Tensor, output: str) -> Tensor:
 
 
 def takes_outputs(fuse: Callable[..., Any]) -> bool:
-    """Whether ``fuse`` can be told which outputs are wanted."""
+    """Whether ``fuse`` takes the names of the wanted outputs."""
     return "outputs" in inspect.signature(fuse).parameters
 
 

@@ -35,9 +35,9 @@ class Alone:
 class Coalitions:
     """A function of features that remembers what it gave with which of them present.
 
-    Features are told apart by identity, so the same objects must be passed again. Several methods
-    at one sample then share their passes. Where all that is present comes from one sample (a
-    perturbed sensor with the others absent), the value is that sample's own, and is worked out
+    Features are distinguished by identity, so the same objects must be passed again. Several
+    methods at one sample then share their passes. Where all that is present comes from one sample
+    (a perturbed sensor with the others absent), the value is that sample's own, and is worked out
     once however many meet it.
 
     Args:
@@ -80,7 +80,7 @@ class Coalitions:
 
         Args:
             function: depends on nothing but the features.
-            key: tells it apart from others.
+            key: what distinguishes it from others.
         """
         other = Coalitions(function, broadcasts=self.broadcasts, samples=self._samples)
         other._key, other._gives_total, other._known = key, True, self._known

@@ -99,7 +99,7 @@ def scores(method: Method, fuse: Fuse, features: Features, target: Target) -> di
 
 
 def cause(error: Exception) -> BaseException:
-    """What the network raised, where the contract has said whose code it was."""
+    """What the network raised, where a contract error wraps it."""
     return error.__cause__ or error if isinstance(error, ContractError) else error
 
 

@@ -67,7 +67,7 @@ def linearise(fuse: Fuse, features: Features, variant: Variant) -> Decomposition
     """The decomposition with its maps, made once for all methods that need it."""
 
     def make() -> Decomposition:
-        return decompose(fuse, features, variant, keep_frozen=True)
+        return decompose(fuse, features, variant, keep_maps=True)
 
     return once(fuse, f"linearised {variant.name}", features, make)
 

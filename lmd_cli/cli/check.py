@@ -44,7 +44,7 @@ def command(
             ["module", "operation", "kind", "rule"], map(astuple, report.coverage), "operations"
         )
     rows = [(c.name, c.status, c.detail) for c in report.checks]
-    show.table(["check", "result", "found"], rows, "checks")
+    show.table(["check", "result", "details"], rows, "checks")
     if output is not None:
         show.files(_write(report, output))
     raise typer.Exit(0 if report.ok else 1)

@@ -12,7 +12,7 @@ import typer
 from lmd_cli.cli import options
 
 if TYPE_CHECKING:
-    from lmd_cli.workflows.score_results import ScoreSummary
+    from lmd_cli.workflows.score_files import ScoreSummary
 
 
 class GroundTruthKind(str, Enum):

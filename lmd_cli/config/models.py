@@ -61,7 +61,7 @@ class SimpleBEVConfig(Section):
         ("camera", "radar"),
         strict=False,
     )
-    encoder: Encoder = option("image encoder", "res50 or res101", "res101")
+    encoder: Encoder = option("image encoder", "res50, res101, effb0 or effb4", "res101")
     radar: Literal["metaradar", "occupancy"] = option(
         "what a radar voxel holds: 16 features of its point, or one bit",
         "metaradar or occupancy",

@@ -17,11 +17,11 @@ AnySection = TypeVar("AnySection", bound=Section)
 Cells = Annotated[int, Field(ge=8, le=2000)]
 Three = tuple[Positive, Positive, Positive]
 Four = tuple[Positive, Positive, Positive, Positive]
-Encoder = Literal["res50", "res101"]
+Encoder = Literal["res50", "res101", "effb0", "effb4"]
 Depth = Literal[18, 50]
 Task = Annotated[tuple[str, ...], Field(strict=False)]
 
-#: Residual blocks in the stages of SimpleBEV's encoders (He et al. 2016, table 1).
+#: Residual blocks in the stages of SimpleBEV's ResNet encoders (He et al. 2016, table 1).
 ENCODER_BLOCKS: dict[str, tuple[int, int, int]] = {"res50": (3, 4, 6), "res101": (3, 4, 23)}
 #: Residual blocks in the four stages of CRN's image backbones.
 RESNET_BLOCKS: dict[int, tuple[int, int, int, int]] = {18: (2, 2, 2, 2), 50: (3, 4, 6, 3)}
@@ -92,17 +92,18 @@ def section_of(
 class SimpleBEVSizes:
     """Channels and block counts of SimpleBEV, the published ones by default.
 
-    Every layer type stays, whatever the numbers. The encoder's stages end at 4, 8 and 16 times the
-    stem's channels; the decoder's second and third stage have 2 and 4 times those of its first.
+    Every layer type stays, whatever the numbers. The stages of a ResNet encoder end at 4, 8 and 16
+    times the stem's channels; the decoder's second and third stage have
+    2 and 4 times those of its first.
     """
 
     latent: Annotated[Positive, one("channels of camera features and heads")] = 128
-    stem: Annotated[Positive, one("channels of the encoder's first convolution")] = 64
+    stem: Annotated[Positive, one("channels of a ResNet encoder's first convolution")] = 64
     encoder_blocks: Annotated[
         Three | None,
-        three("residual blocks in the encoder's three stages; none for the encoder's own"),
+        three("residual blocks in a ResNet encoder's three stages; none for the encoder's own"),
     ] = None
-    upsampling: Annotated[Positive, one("channels of the encoder's upsampling block")] = 512
+    upsampling: Annotated[Positive, one("channels of a ResNet encoder's upsampling block")] = 512
     decoder: Annotated[Positive, one("channels of the decoder's first stage")] = 64
     decoder_blocks: Annotated[Three, three("residual blocks in the decoder's three stages")] = (
         2,

@@ -42,7 +42,7 @@ class Loaded(NamedTuple):  # a tuple, because torch pins the tensors of tuples
 
 
 class Unreadable(NamedTuple):
-    """A sample that cannot be read, and what is to be said of it."""
+    """A sample that cannot be read, and the reason."""
 
     number: int
     error: LmdError

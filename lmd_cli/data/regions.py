@@ -18,7 +18,7 @@ class Region:
             channels: (H, W) or (D, H, W).
         evidence: for each modality a number, larger for more evidence, 0 if it could not see it;
             none where nobody knows.
-        instance: what it is a view of, if the same thing is in several samples; its token if empty.
+        instance: the object, if several samples show the same one; its token if empty.
     """
 
     token: str

@@ -19,13 +19,7 @@ from lmd_cli.decomposition.module_rules import (
     set_module_rules,
     set_plain_modules,
 )
-from lmd_cli.decomposition.registry import (
-    Rule,
-    RuleInfo,
-    find_rule,
-    register_rule,
-    unregister_rule,
-)
+from lmd_cli.decomposition.registry import Rule, RuleInfo, find_rule, register_rule, unregister_rule
 from lmd_cli.decomposition.result import DecomposedTensor, Decomposition, Parts
 from lmd_cli.decomposition.rules.activation import register_activation
 from lmd_cli.decomposition.tracing.audit import OperationRecord

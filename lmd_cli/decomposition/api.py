@@ -36,7 +36,7 @@ def decompose(
     layers: Iterable[str] | Literal["all"] = (),
     root: nn.Module | None = None,
     audit: bool | Literal["raise"] = False,
-    keep_frozen: bool = False,
+    keep_maps: bool = False,
     plain_modules: Iterable[str] = (),
     grad: bool = False,
     bilinear: Literal["bias", "interaction"] = "bias",
@@ -60,7 +60,7 @@ def decompose(
         audit: record conservation and shares at every operation (``result.operations``), and
             return also what does not sum to the total; ``"raise"``: an operation that breaks
             conservation is an error that names it.
-        keep_frozen: keep the linearised maps (``result.program``).
+        keep_maps: keep the linearised maps (``result.program``).
         plain_modules: names of modules (``*`` is a wildcard, ``(root)`` the root) that may make
             constants of what carries parts, beside those that were set for the root
             (:func:`set_plain_modules`).
@@ -89,7 +89,7 @@ def decompose(
         rules,
         root=root,
         audit=audit,
-        program=Program() if keep_frozen else None,
+        program=Program() if keep_maps else None,
         plain_modules=plain_modules,
         grad=grad,
     )
@@ -211,7 +211,7 @@ def decompose_onward(
     bias: Tensor | None = None,
     extras: Mapping[str, Sequence[Tensor]] | None = None,
     root: nn.Module | None = None,
-    keep_frozen: bool = False,
+    keep_maps: bool = False,
 ) -> Decomposition:
     """Goes on from an intermediate tensor whose parts are known already.
 
@@ -222,7 +222,7 @@ def decompose_onward(
         variant: linearisation rules.
         bias: the bias part, zero if not given.
         extras: for each modality, other parts of the same shape that ride along.
-        root, keep_frozen: as in :func:`decompose`.
+        root, keep_maps: as in :func:`decompose`.
 
     Raises:
         NoRuleError, LeakError: as in :func:`decompose`.
@@ -231,7 +231,7 @@ def decompose_onward(
     riding = [x for name in parts for x in (extras or {}).get(name, ())]
     stack = [*parts.values(), *riding, *([] if bias is None else [bias])]
     root = root if root is not None else find_root(function)
-    program = Program() if keep_frozen else None
+    program = Program() if keep_maps else None
     session = Session(layout, variant, root=root, program=program)
     with torch.no_grad():
         start = {"x": [(torch.stack(stack), layout.all_rows[: len(stack)])]}

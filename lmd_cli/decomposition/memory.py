@@ -125,8 +125,9 @@ class Buffer:
         if not _laid_out_as(stack, shape, stride, n):
             apart = _strided(stack.new_empty((len(stack), n)), shape, stride, 0)
             stack, self.shared = apart.copy_(stack), False
-        step = stack.stride(0) if len(stack) > 1 else n
-        return stack.as_strided((len(stack), n), (step, 1), stack.storage_offset())
+        rows = stack.shape[0]
+        step = stack.stride(0) if rows > 1 else n
+        return stack.as_strided((rows, n), (step, 1), stack.storage_offset())
 
     def read(self, place: Place) -> Tensor:
         """The stack ``(len(rows), *shape)`` of a tensor in the storage: a view."""

@@ -52,11 +52,11 @@ def leaves(tree: Any) -> list[Any]:
     """All leaves, in order."""
     if isinstance(tree, Tensor):
         return [tree]
-    found: list[Any] = []
+    result: list[Any] = []
     for leaf in pytree.tree_leaves(tree):
         if _has_fields(leaf):
             for field in fields(leaf):
-                found += leaves(getattr(leaf, field.name))
+                result += leaves(getattr(leaf, field.name))
         else:
-            found.append(leaf)
-    return found
+            result.append(leaf)
+    return result

@@ -144,8 +144,8 @@ def aten_rule(
 def aten(name: str) -> Any:
     """One of ATen's operators or overloads, ``None`` if this torch does not have it."""
     packet, _, overload = name.partition(".")
-    found = getattr(torch.ops.aten, packet, None)
-    return getattr(found, overload, None) if overload and found is not None else found
+    operator = getattr(torch.ops.aten, packet, None)
+    return getattr(operator, overload, None) if overload and operator is not None else operator
 
 
 def unregister_rule(function: Any) -> None:
@@ -190,15 +190,15 @@ def operator_of(function: Any) -> Any:
         return function
     name = getattr(function, "__name__", "").strip("_")
     home = "special_" if getattr(function, "__module__", "") == "torch.special" else ""
-    found = getattr(torch.ops.aten, home + name, None) or getattr(torch.ops.aten, name, None)
-    return found if found is not None and name else function
+    operator = getattr(torch.ops.aten, home + name, None) or getattr(torch.ops.aten, name, None)
+    return operator if operator is not None and name else function
 
 
 def function_name(function: Any) -> str:
     """A name a reader can look up: ``torch.nn.functional.relu``."""
-    found = _NAMES.get(function) if function.__hash__ is not None else None
-    if found is not None:
-        return found
+    name = _NAMES.get(function) if function.__hash__ is not None else None
+    if name is not None:
+        return name
     if isinstance(function, torch._C.ScriptMethod):
         return f"scripted code ({function.name})"
     if isinstance(function, OPERATORS):

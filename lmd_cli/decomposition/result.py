@@ -119,17 +119,15 @@ class Parts:
 
     @property
     def residual(self) -> float:
-        found = [r.cpu() for r in self._residuals()]
-        return float(torch.stack(found).max()) if found else 0.0
+        return float(self.residual_tensor)
 
     @property
     def residual_tensor(self) -> Tensor:
         """:attr:`residual` as a tensor, which a GPU need not wait for."""
-        return torch.stack(self._residuals()).max()
-
-    def _residuals(self) -> list[Tensor]:
-        leaves = decomposed_leaves(self._tree)
-        return [residual_tensor(x.total, clean_stack(x.parts, x.rows, self.layout)) for x in leaves]
+        carrying = decomposed_leaves(self._tree)
+        stacks = [clean_stack(x.parts, x.rows, self.layout) for x in carrying]
+        each = [residual_tensor(x.total, s) for x, s in zip(carrying, stacks, strict=True)]
+        return torch.stack(each).max() if each else torch.zeros(())
 
     def to(self: P, device: Device) -> P:
         """All tensors on another device."""
@@ -199,5 +197,5 @@ def kept_program(decomposition: Decomposition) -> Program:
         DecompositionError: they were not kept.
     """
     if decomposition.program is None:
-        raise DecompositionError("the maps were not kept: decompose with keep_frozen=True")
+        raise DecompositionError("the maps were not kept: decompose with keep_maps=True")
     return decomposition.program

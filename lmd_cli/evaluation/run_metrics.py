@@ -21,7 +21,7 @@ Array = NDArray[np.float64]
 #: One vehicle: the columns of ``objects.csv`` by name.
 Vehicle = Mapping[str, Any]
 #: Columns of ``objects.csv``: detected or not, and which sensor is enough, by parts and by removal.
-DETECTED, BY_PARTS, BY_REMOVAL = "found", "alone", "removal"
+DETECTED, BY_PARTS, BY_REMOVAL = "detected", "alone", "removal"
 #: Of a metric, what the order of a sum in float64 may change.
 ROUNDING = 1e-12
 #: The verdicts of ``objects.csv`` that are no sensor, as metrics are named.

@@ -97,7 +97,7 @@ def locate_deviation(
         limit: from which on a map deviates from what it stands for.
     """
     try:
-        result = decompose(fuse, features, variant, root=root, audit="raise", keep_frozen=True)
+        result = decompose(fuse, features, variant, root=root, audit="raise", keep_maps=True)
     except ConservationError as error:
         return str(error)
     step = first_deviation(result, features, limit)

@@ -20,7 +20,7 @@ from lmd_cli.assembly.forward import fuse_function, tail_output
 from lmd_cli.decomposition import Decomposition, Variant, decompose, decompose_onward, module_rules
 from lmd_cli.decomposition.errors import DecompositionError
 from lmd_cli.decomposition.linearised.program import products_of, shared_alike
-from lmd_cli.decomposition.linearised.replay import Linearised, constants_alone
+from lmd_cli.decomposition.linearised.replay import Linearised
 from lmd_cli.decomposition.maps import Origin
 from lmd_cli.decomposition.result import kept_program
 from lmd_cli.decomposition.tracing.audit import parts_residual_tensor, residual_tensor
@@ -78,7 +78,7 @@ class BehindFusion:
         result = self.clean(variant)
         readable = [p.fused for p in self._visit.partners if isinstance(p, Encoding)]
         inputs, chunks = len(readable) * len(self._fused.parts), self._visit.chunks
-        linear = Linearised(result, inputs, chunks.waiting)
+        linear = Linearised(result, inputs, chunks.head)
         return result, {
             name: _through(
                 linear, name, [f.parts[name] for f in readable if f is not None], chunks.linear
@@ -95,18 +95,18 @@ class BehindFusion:
             variant,
             bias=fused.bias,
             root=as_module(self._network),
-            keep_frozen=True,
+            keep_maps=True,
         )
 
     def constants(self, result: Decomposition, origin: Origin) -> Tensor:
-        return _tensor(constants_alone(result, origin))
+        return _tensor(Linearised(result).constants(origin))
 
     def _tail(self, x: Tensor) -> Tensor:
         return tail_output(self._network, x, self._output)
 
 
 class WholeFuse:
-    """All of ``fuse``; partners ride along as parts, as many in a pass as the visit allows.
+    """All of ``fuse``; partners go along as further parts, as many in a pass as the visit allows.
 
     Args:
         network, visit, output: as :class:`BehindFusion`'s.
@@ -121,12 +121,12 @@ class WholeFuse:
 
     def partners(self, variant: Variant) -> tuple[Decomposition, dict[str, list[Tensor]]]:
         readable = [p for p in self._visit.partners if isinstance(p, Encoding)]
-        size = max(1, self._visit.chunks.riding // tree_bytes(self._features))
+        size = max(1, self._visit.chunks.parts // tree_bytes(self._features))
         chunks = [readable[i : i + size] for i in range(0, len(readable), size)] or [[]]
         perturbed: dict[str, list[Tensor]] = {name: [] for name in self._network.modalities}
         first: Decomposition | None = None
         for chunk in chunks:
-            result = self.riding(variant, chunk, keep_frozen=first is None)
+            result = self.with_partners(variant, chunk, keep_maps=first is None)
             first = first or result
             for name, parts in result.extras.items():
                 perturbed[name] += parts
@@ -134,10 +134,10 @@ class WholeFuse:
         return first, perturbed
 
     def clean(self, variant: Variant) -> Decomposition:
-        return self.riding(variant, [])
+        return self.with_partners(variant, [])
 
-    def riding(
-        self, variant: Variant, partners: Sequence[Encoding], *, keep_frozen: bool = True
+    def with_partners(
+        self, variant: Variant, partners: Sequence[Encoding], *, keep_maps: bool = True
     ) -> Decomposition:
         """The sample, with partners' features as extras."""
         features = [p.features for p in partners if p.features is not None]
@@ -147,11 +147,11 @@ class WholeFuse:
             variant,
             extras={name: [f[name] for f in features] for name in self._network.modalities},
             root=as_module(self._network),
-            keep_frozen=keep_frozen,
+            keep_maps=keep_maps,
         )
 
     def constants(self, result: Decomposition, origin: Origin) -> Tensor:
-        return _tensor(constants_alone(result, origin))
+        return _tensor(Linearised(result).constants(origin))
 
 
 def operating_point(network: FusionNetwork, visit: Visit, output: str) -> Point:

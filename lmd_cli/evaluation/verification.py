@@ -53,7 +53,7 @@ def verify(
     assert sample.features is not None
     moved = [partner] if isinstance(partner, Encoding) else []
     whole = WholeFuse(network, visit, output)
-    kept = whole.riding(variant, moved)
+    kept = whole.with_partners(variant, moved)
     clean = replay(kept, sample.features)
     deviations = [replay_deviation(clean, kept), _deviation(clean, prediction.parts)]
     for other in moved:

@@ -41,7 +41,7 @@ class Encoding:
         features: the encoded features; ``None`` where ``fused`` is all that is needed.
         constants: what ``fuse`` needs besides.
         tensors: the sample's ground truth.
-        known: what methods found out from this sample alone.
+        known: what methods know of this sample alone.
     """
 
     index: int

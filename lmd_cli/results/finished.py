@@ -41,7 +41,7 @@ class FinishedSamples:
 
         Args:
             record: what identifies the run, see :data:`~.record.IDENTITY`.
-            overwrite: forget what is there.
+            overwrite: discard what is there.
             names_only: of each entry keep its ``sample`` alone: :meth:`entries` gives the rest.
 
         Raises:
@@ -50,7 +50,7 @@ class FinishedSamples:
         """
         with self._folder.locked():
             if overwrite:
-                self._forget()
+                self._remove()
             results = self.path if self.path.exists() else None
             require_own(self._folder.read_record(), record, self.path.parent, results)
             self._folder.write_record({"status": "unfinished", **record})
@@ -64,7 +64,7 @@ class FinishedSamples:
         """Writes ``run.json`` once all else is written."""
         self._folder.write_record({"status": "finished", **record})
 
-    def _forget(self) -> None:
+    def _remove(self) -> None:
         with disk_errors(self.path):
             self.path.unlink(missing_ok=True)  # before run.json, which says whose the lines are
             (self.path.parent / "run.json").unlink(missing_ok=True)

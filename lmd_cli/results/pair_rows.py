@@ -221,9 +221,9 @@ class Watch:
         self._paths = [Stretch(folder, part.start).samples.path for part in parts]
         self._read = dict.fromkeys(self._paths, 0)
         self._lines = dict.fromkeys(self._paths, 0)
-        self._told = 0
+        self._reported = 0
 
-    def news(self) -> int:
+    def count_new(self) -> int:
         """How many more since the last call."""
         for path in self._paths:
             if path.exists():
@@ -233,8 +233,8 @@ class Watch:
                 self._read[path] += len(data)
                 self._lines[path] += data.count(b"\n")
         total = sum(max(lines - 1, 0) for lines in self._lines.values())
-        news, self._told = max(total - self._told, 0), max(total, self._told)
-        return news
+        new, self._reported = max(total - self._reported, 0), max(total, self._reported)
+        return new
 
 
 def _pairs(rows: Iterable[Mapping[str, str]]) -> int:

@@ -94,7 +94,7 @@ def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
 
 def _anywhere(record: Mapping[str, Any], key: str) -> Any:
     """An entry without the folder where the data lies: the same root has many names, and what is
-    in it is told by its samples' tokens."""
+    in it is identified by its samples' tokens."""
     value = record.get(key)
     data = value.get("data") if key == "config" and isinstance(value, Mapping) else None
     if not isinstance(value, Mapping) or not isinstance(data, Mapping):
@@ -120,8 +120,8 @@ def require_own(
         _require_same_run(old, new, folder)
     elif results is not None:
         raise ResultsError(
-            f"{results} holds results without a run.json, so they cannot be told to be this run's; "
-            "use another --output, or --overwrite to replace them"
+            f"{results} holds results without a run.json, so nothing shows that they are this "
+            "run's; use another --output, or --overwrite to replace them"
         )
 
 

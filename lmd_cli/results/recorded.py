@@ -38,8 +38,8 @@ class _Chunks(BaseModel):
     model_config = ConfigDict(extra="forbid", strict=True)
 
     linear: int = Field(ge=1, le=_MOST_BYTES)
-    riding: int = Field(ge=1, le=_MOST_BYTES)
-    waiting: int = Field(ge=1, le=_MOST_BYTES)
+    parts: int = Field(ge=1, le=_MOST_BYTES)
+    head: int = Field(ge=1, le=_MOST_BYTES)
 
 
 class _Compute(_Entries):

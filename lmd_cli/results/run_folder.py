@@ -140,7 +140,7 @@ class RunFolder:
                 ) from None
             except OSError as error:
                 raise RunError(
-                    f"{self.path} cannot be locked ({error.strerror}), so two runs could spoil "
+                    f"{self.path} cannot be locked ({error.strerror}), so two runs could damage "
                     "each other's results; use --output on a file system with locks"
                 ) from None
             _locks.add(lock)

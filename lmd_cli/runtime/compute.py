@@ -33,13 +33,13 @@ class Chunks:
 
     Attributes:
         linear: bytes of partners behind the fusion layer in one pass of the linear network.
-        riding: bytes of features of the partners that ride along as parts.
-        waiting: bytes of partners that wait before a head, to go through it as one linear map.
+        parts: bytes of features of the partners that go along as further parts.
+        head: bytes of partners that are kept before a head, to go through it as one linear map.
     """
 
     linear: int = 48 * 2**20
-    riding: int = 2**30
-    waiting: int = 2**28
+    parts: int = 2**30
+    head: int = 2**28
 
 
 CPU_CHUNKS = Chunks()
@@ -179,7 +179,7 @@ def _per_pass(budget: int) -> int:
 
 
 def _lists_encoders(network: Any) -> bool:
-    """Whether it has the method; a network's own submodule of this name is another thing."""
+    """Whether it has the method; a network's own submodule of this name is something else."""
     encoders = getattr(network, "encoders", None)
     return callable(encoders) and not isinstance(encoders, nn.Module)
 

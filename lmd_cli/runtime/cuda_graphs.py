@@ -121,13 +121,13 @@ def _warm_up() -> Iterator[None]:
 @contextmanager
 def _random_state() -> Iterator[None]:
     """Gives the random generator back a state of its own when a recording has failed: torch leaves
-    it waiting for the recording's end."""
+    it in the state of a recording."""
     generator = torch.cuda.default_generators[torch.cuda.current_device()]
-    spare = generator.clone_state()
+    copy = generator.clone_state()
     try:
         yield
     except BaseException:
-        generator.graphsafe_set_state(spare)
+        generator.graphsafe_set_state(copy)
         raise
 
 

@@ -26,7 +26,7 @@ _LONGEST = 100
 #: folder.
 _NO_FILE = (errno.ELOOP, errno.EMLINK, errno.ENXIO, errno.EISDIR)
 #: A text that a spreadsheet would run as a formula; one that was made harmless.
-_FORMULA, _HARMLESS = re.compile(r"'*[=+\-@\t\r]"), re.compile(r"'+[=+\-@\t\r]")
+_FORMULA, _QUOTED_FORMULA = re.compile(r"'*[=+\-@\t\r]"), re.compile(r"'+[=+\-@\t\r]")
 _KINDS = (
     (stat.S_ISLNK, "a symbolic link"),
     (stat.S_ISDIR, "a folder"),
@@ -189,7 +189,7 @@ def format_value(value: Any) -> str:
 
 def read_text(cell: str) -> str:
     """The text that :func:`format_value` wrote."""
-    return cell[1:] if _HARMLESS.match(cell) and not _NUMBER.fullmatch(cell) else cell
+    return cell[1:] if _QUOTED_FORMULA.match(cell) and not _NUMBER.fullmatch(cell) else cell
 
 
 def csv_lines(rows: Iterable[Sequence[Any]]) -> bytes:

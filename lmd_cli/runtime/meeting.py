@@ -1,6 +1,6 @@
 """The rendezvous of a run's processes, with heartbeats that show which are alive.
 
-A process that sends none for longer than :data:`SILENCE` seconds counts as dead: it has ended,
+A process that sends none for longer than :data:`LOST_AFTER` seconds counts as dead: it has ended,
 hangs, or never started. Nobody waits for it any longer, and those that waited report it.
 """
 
@@ -20,15 +20,15 @@ from typing import Any, TypeVar
 from lmd_cli.errors import LmdError, RunError
 from lmd_cli.runtime.ranks import Plan, Rank
 
-#: Seconds for the processes to start, between two signs of life, and without one until a rank is
-#: taken for lost; and for the store to answer.
-START_TIMEOUT, BEAT, SILENCE, ANSWER = 50.0, 3.0, 45.0, 20.0
-#: Seconds that a rank 0 which fails waits for the others to hear of it.
-LINGER = 45.0
+#: Seconds for the processes to start, between two heartbeats, and without one until a rank counts
+#: as lost; and for the store to answer.
+START_TIMEOUT, HEARTBEAT, LOST_AFTER, ANSWER_TIMEOUT = 50.0, 3.0, 45.0, 20.0
+#: Seconds that a rank 0 which fails waits for the others to read that.
+FAILURE_GRACE = 45.0
 #: Seconds between two checks, and until it is logged which ranks a rank waits for.
-POLL, PATIENCE = 0.2, 10.0
-#: What is the matter with a rank that is not heard of.
-SILENT = "has shown no sign of life for {:.0f} s: it is frozen or gone, or has never come"
+POLL, NOTICE_AFTER = 0.2, 10.0
+#: What a rank without heartbeats has.
+NO_HEARTBEAT = "has sent no heartbeat for {:.0f} s: it hangs, has ended, or never started"
 
 T = TypeVar("T")
 log = logging.getLogger(__name__)
@@ -43,7 +43,7 @@ class Meeting:
 
     def __init__(self, me: Rank):
         self._me, self._refused = me, False
-        self._heard: dict[int, tuple[bytes | None, float]] = {}
+        self._heartbeats: dict[int, tuple[bytes | None, float]] = {}
         holds = me.rank == 0 and not me.hosted
         if not holds:
             _until(lambda: _listening(me), START_TIMEOUT, f"rank 0 at {me.address}:{me.port}")
@@ -58,14 +58,14 @@ class Meeting:
 
     def publish(self, plan: Plan) -> None:
         """Publishes rank 0's plan."""
-        with _raising("the plan cannot be told to the other ranks"):
+        with _raising("the plan cannot be sent to the other ranks"):
             self._store.set("plan", plan.dumps())
 
     def plan(self) -> Plan:
         """The plan of rank 0; waits for it as long as rank 0 lives.
 
         Raises:
-            RunError: rank 0 ended without a plan, or is frozen, or another process is this rank
+            RunError: rank 0 ended without a plan, or hangs, or another process is this rank
                 already.
         """
         me = self._me.rank
@@ -85,12 +85,12 @@ class Meeting:
             return Plan.loads(self._asked(lambda: self._store.get("plan")))
 
     def _await_plan(self) -> None:
-        teller = WaitNotice(f"rank {self._me.rank}")
+        notice = WaitNotice(f"rank {self._me.rank}")
         while not any(map(self._has, ("plan", "failed", "ended/0"))):
             if self.lost([0]):
                 where = f"{self._me.address}:{self._me.port}"
-                raise RunError(f"rank 0 at {where} {SILENT.format(SILENCE)}")
-            teller.waits_for([0])
+                raise RunError(f"rank 0 at {where} {NO_HEARTBEAT.format(LOST_AFTER)}")
+            notice.waits_for([0])
             time.sleep(POLL)
 
     def _has(self, key: str) -> bool:
@@ -113,54 +113,54 @@ class Meeting:
 
         threading.Thread(target=wait, daemon=True).start()
         try:
-            answer, error = answers.get(timeout=ANSWER)
+            answer, error = answers.get(timeout=ANSWER_TIMEOUT)
         except queue.Empty:
             raise RunError(
-                f"rank 0 at {self._me.address}:{self._me.port} has not answered for {ANSWER:.0f} "
-                "s: it is frozen, or its machine is gone"
+                f"rank 0 at {self._me.address}:{self._me.port} has not answered for "
+                f"{ANSWER_TIMEOUT:.0f} s: it hangs, or its machine is down"
             ) from None
         if error is not None:
             raise error
         return answer  # type: ignore[return-value]
 
-    # -- signs of life ------------------------------------------------------------------------
+    # -- heartbeats ----------------------------------------------------------------------------
 
     @contextmanager
-    def beating(self) -> Iterator[None]:
+    def heartbeats(self) -> Iterator[None]:
         """Shows the others that this process lives, until the block ends, and then that it did."""
         stop = threading.Event()
-        heart = threading.Thread(target=self._beat, args=(stop,), daemon=True)
-        heart.start()
+        sender = threading.Thread(target=self._send_heartbeats, args=(stop,), daemon=True)
+        sender.start()
         try:
             yield
         finally:
             stop.set()
-            heart.join(BEAT)  # a store that hangs may block it
+            sender.join(HEARTBEAT)  # a store that hangs may block it
             if not self._refused:  # that it ended says nothing of the rank that works
                 with contextlib.suppress(RunError, RuntimeError):
                     self._asked(lambda: self._store.set(f"ended/{self._me.rank}", ""))
 
-    def _beat(self, stop: threading.Event) -> None:
+    def _send_heartbeats(self, stop: threading.Event) -> None:
         count = 0
         with contextlib.suppress(RuntimeError):  # the store has ended, and its clients
             while True:
                 self._store.set(f"beat/{self._me.rank}", str(count))
                 count += 1
-                if stop.wait(BEAT):
+                if stop.wait(HEARTBEAT):
                     return
 
     def lost(self, ranks: Iterable[int]) -> list[int]:
-        """Those that have neither ended nor shown a sign of life for :data:`SILENCE` seconds.
+        """Those that have neither ended nor sent a heartbeat for :data:`LOST_AFTER` seconds.
 
-        The first check of a rank counts as a sign.
+        The first check of a rank counts as one.
         """
         silent, now = [], time.monotonic()
-        with _raising("the store is gone"):
+        with _raising("the store has ended"):
             for rank in ranks:
                 beat = self._asked(lambda key=f"beat/{rank}": self._read(key))  # type: ignore[misc]
-                if rank not in self._heard or self._heard[rank][0] != beat:
-                    self._heard[rank] = (beat, now)
-                if now - self._heard[rank][1] > SILENCE and not self._has(f"ended/{rank}"):
+                if rank not in self._heartbeats or self._heartbeats[rank][0] != beat:
+                    self._heartbeats[rank] = (beat, now)
+                if now - self._heartbeats[rank][1] > LOST_AFTER and not self._has(f"ended/{rank}"):
                     silent.append(rank)
         return silent
 
@@ -174,29 +174,29 @@ class Meeting:
 
     def absent(self, ranks: Iterable[int]) -> list[int]:
         """Those that have not come yet."""
-        with _raising("the store is gone"):
+        with _raising("the store has ended"):
             return [rank for rank in ranks if not self._has(f"here/{rank}")]
 
     def ended(self, ranks: Iterable[int]) -> list[int]:
         """Those that have ended by themselves."""
-        with _raising("the store is gone"):
+        with _raising("the store has ended"):
             return [rank for rank in ranks if self._has(f"ended/{rank}")]
 
     @contextmanager
     def announcing_failure(self) -> Iterator[None]:
         """Rank 0's work: if it fails, the others are notified, also those that start late."""
-        with self.beating():
+        with self.heartbeats():
             try:
                 yield
             except LmdError:
-                with contextlib.suppress(RunError), _raising("the store is gone"):
+                with contextlib.suppress(RunError), _raising("the store has ended"):
                     self._store.set("failed", "")
-                    self._linger()
+                    self._keep_store()
                 raise
 
-    def _linger(self) -> None:
+    def _keep_store(self) -> None:
         """The store ends with this process if no launcher holds it."""
-        deadline = time.monotonic() + LINGER
+        deadline = time.monotonic() + FAILURE_GRACE
         while not self._me.hosted and time.monotonic() < deadline:
             if not self.absent(range(1, self.size)):
                 return
@@ -215,7 +215,7 @@ class WaitNotice:
 
     def waits_for(self, ranks: Iterable[int]) -> None:
         """To be called at every check."""
-        if not self._logged and time.monotonic() - self._since > PATIENCE:
+        if not self._logged and time.monotonic() - self._since > NOTICE_AFTER:
             self._logged = True
             log.warning("%s waits for %s", self._who, names(ranks))
 

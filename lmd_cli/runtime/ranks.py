@@ -1,7 +1,7 @@
-"""The processes of one run: which one this is, and what the first tells the others.
+"""The processes of one run: which one this is, and the plan that the first gives the others.
 
 ``torchrun`` and ``srun`` start the same command several times and say in the environment which
-one each is. Rank 0 looks at what is done, divides the rest, and publishes that plan in a key-value
+one each is. Rank 0 reads what is done, divides the rest, and publishes that plan in a key-value
 store; every rank then works alone and writes files of its own. There is no collective operation,
 so a rank that dies cannot make the others hang.
 """
@@ -29,7 +29,7 @@ class Rank:
         local_size: processes on its node, which share the node's cores.
         address, port: where the store is.
         hosted: the launcher holds the store; else rank 0 does.
-        attempt: tells apart several starts that share one store.
+        attempt: distinguishes several starts that share one store.
     """
 
     rank: int
@@ -148,7 +148,7 @@ def _tasks_here(env: _Environment, size: int) -> int:
 
 @dataclass(frozen=True)
 class Plan:
-    """What rank 0 tells the others.
+    """What rank 0 sends the others.
 
     Attributes:
         job: this start's own name, which stands in the folder's lock too.

@@ -210,7 +210,7 @@ def _double_precision(
     variant: Variant,
 ) -> None:
     features, constants = encoded
-    result = split(built, features, constants, config, variant, keep_frozen=True)
+    result = split(built, features, constants, config, variant, keep_maps=True)
     _conservation(checks, variant, result, torch.float64)
     fuse = fuse_function(built.network, config.model.output, constants)
     _plain(checks, variant, result, fuse, features)
@@ -223,8 +223,8 @@ def _double_precision(
             detail += f"; {locate_deviation(fuse, features, variant, built.network, limit)}"
         checks.add(name, worst <= limit, detail)
     times = magnification(result.total, {**result.parts, BIAS: result.bias})
-    if (said := large_parts_message(variant, times)) is not None:
-        checks.note(f"size of the parts, {variant}", said)
+    if (message := large_parts_message(variant, times)) is not None:
+        checks.note(f"size of the parts, {variant}", message)
 
 
 def _plain(

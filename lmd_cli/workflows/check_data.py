@@ -99,7 +99,9 @@ def check_contents(
     progress.start(len(jobs), "reading every file")
     try:
         damaged = [
-            said for said in _attempted(jobs, isinstance(dataset, SplitSamples), progress) if said
+            message
+            for message in _attempted(jobs, isinstance(dataset, SplitSamples), progress)
+            if message
         ]
     finally:
         progress.close()
@@ -114,9 +116,9 @@ def _attempted(
 ) -> Iterator[str]:
     """For each job, what is wrong, or nothing."""
     with ThreadPoolExecutor(os.cpu_count() if together else 1) as pool:
-        for said in pool.map(lambda job: _attempt(*job), jobs):
+        for message in pool.map(lambda job: _attempt(*job), jobs):
             progress.advance()
-            yield said
+            yield message
 
 
 def _attempt(action: Callable[..., Any], arguments: tuple[Any, ...]) -> str:

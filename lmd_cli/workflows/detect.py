@@ -137,10 +137,10 @@ def _sample(setting: _Setting, index: int) -> dict[str, Any]:
         sample = dataset[index]
     precision = setting.config.compute.precision
     features, constants = encode(network, [sample], setting.device, precision)
-    found = detections(network, features, constants, token)
-    boxes, scores = (x.double().cpu().numpy() for x in (found.boxes, found.scores))
+    detected = detections(network, features, constants, token)
+    boxes, scores = (x.double().cpu().numpy() for x in (detected.boxes, detected.scores))
     pose = dataset.global_T_ego(index)
-    return {"sample": token, "boxes": submission_boxes(token, boxes, scores, found.names, pose)}
+    return {"sample": token, "boxes": submission_boxes(token, boxes, scores, detected.names, pose)}
 
 
 def _write_boxes(

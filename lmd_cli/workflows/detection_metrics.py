@@ -113,7 +113,7 @@ def _filtered(tables: Any, boxes: Any, config: Any) -> Any:
     """As the devkit leaves boxes out: too far away, without points, bicycles in racks."""
     from nuscenes.eval.common.loaders import add_center_dist, filter_eval_boxes
 
-    if not boxes.all:  # the devkit cannot tell the kind of no boxes
+    if not boxes.all:  # of no boxes, the devkit does not know the kind
         return boxes
     return filter_eval_boxes(tables, add_center_dist(tables, boxes), config.class_range)
 

@@ -121,11 +121,11 @@ def contribute(
 
     Raises:
         ResultsError: this rank would compute something else, or sees another folder.
-        RunError: rank 0 ended before it had divided the work, or is frozen.
+        RunError: rank 0 ended before it had divided the work, or hangs.
         LmdError: as :func:`evaluate`.
     """
     meeting = Meeting(rank)
-    with meeting.beating():
+    with meeting.heartbeats():
         plan = meeting.plan()
         if not plan.shares[rank.rank]:
             meeting.arrive()

@@ -51,7 +51,7 @@ def attends(
     Seen from the operations that run, not from what the network is called. A softmax alone (over
     classes) is none, nor is a gate alone.
     """
-    result = decompose(fuse, features, root=root, keep_frozen=True)
+    result = decompose(fuse, features, root=root, keep_maps=True)
     program = kept_program(result)
     softmax = any(step.kind == "softmax" for step in program.steps)
     return softmax and bool(products_of(program))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from lmd_cli.errors import RunError
 from lmd_cli.results.pair_rows import Watch
 from lmd_cli.results.run_folder import RunFolder
-from lmd_cli.runtime.meeting import POLL, SILENCE, SILENT, Meeting, WaitNotice, names
+from lmd_cli.runtime.meeting import LOST_AFTER, NO_HEARTBEAT, POLL, Meeting, WaitNotice, names
 from lmd_cli.runtime.progress import Progress
 
 
@@ -26,13 +26,13 @@ class Tally:
     def advance(self, token: str, waiting: float) -> None:
         """One more here, and what the others have done."""
         if self._progress is not None:
-            self._progress.advance(1 + self._watch.news(), note=token, waiting=waiting)
+            self._progress.advance(1 + self._watch.count_new(), note=token, waiting=waiting)
 
     def refresh(self) -> None:
         """What the others have done."""
-        news = self._watch.news()
-        if self._progress is not None and news:
-            self._progress.advance(news, note="waiting for the other ranks")
+        new = self._watch.count_new()
+        if self._progress is not None and new:
+            self._progress.advance(new, note="waiting for the other ranks")
 
     def close(self) -> None:
         """Ends the display."""
@@ -43,9 +43,9 @@ class Tally:
 def wait_for_ranks(folder: RunFolder, meeting: Meeting, tally: Tally) -> list[int]:
     """Until the other ranks have ended, in whatever way; gives those that were lost.
 
-    Each holds a lock while it works, which the system takes from it when it dies. One that is not
-    heard of is waited for in vain for a while. Those without work are waited for too: the store
-    that tells them so may end with this process.
+    Each holds a lock while it works, which the system takes from it when it dies. One that
+    sends no heartbeats is waited for until it counts as lost. Those without work are waited for
+    too: the store that holds their plan may end with this process.
 
     Raises:
         RunError: a lost rank holds its lock, and may wake up.
@@ -62,8 +62,8 @@ def wait_for_ranks(folder: RunFolder, meeting: Meeting, tally: Tally) -> list[in
         time.sleep(POLL)
     if lost and at_work:
         raise RunError(
-            f"{names(lost)} {SILENT.format(SILENCE)}. All finished rows are kept; end that process "
-            "and start the same command again, which goes on from there"
+            f"{names(lost)} {NO_HEARTBEAT.format(LOST_AFTER)}. All finished rows are kept; end "
+            "that process and start the same command again, which goes on from there"
         )
     return lost
 
@@ -72,15 +72,15 @@ def require_all(done: int, last: int, lost: Sequence[int] = ()) -> None:
     """Refuses to make tables of rows that are not all there.
 
     Args:
-        lost: ranks that were not heard of.
+        lost: ranks that sent no heartbeats.
 
     Raises:
         RunError: another rank ended early.
     """
     if done < last:
-        unheard = f"{names(lost)} {SILENT.format(SILENCE)}"
+        missing = f"{names(lost)} {NO_HEARTBEAT.format(LOST_AFTER)}"
         raise RunError(
             f"rows are missing from position {done} of {last} on: "
-            f"{unheard if lost else 'another rank ended early, and says why'}. All finished rows "
+            f"{missing if lost else 'another rank ended early; see its log'}. All finished rows "
             "are kept; the same command goes on from there, with any number of processes"
         )

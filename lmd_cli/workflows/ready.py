@@ -172,7 +172,7 @@ def split(
     config: RunConfig,
     variant: str | Variant,
     *,
-    keep_frozen: bool = False,
+    keep_maps: bool = False,
 ) -> Decomposition:
     """The audited decomposition of the config's output at ``features``."""
     return decompose(
@@ -181,7 +181,7 @@ def split(
         variant,
         root=built.network,
         audit=True,
-        keep_frozen=keep_frozen,
+        keep_maps=keep_maps,
         bilinear=config.bilinear,
     )
 

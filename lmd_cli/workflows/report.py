@@ -132,11 +132,11 @@ def unknown_targets(run: RunResults, options: ReportOptions) -> list[str]:
     return [
         f"{kind}.target {section['target']!r}"
         for kind, section in sections.items()
-        if is_custom(section) and not (options.trust or _vouched(options.config, kind, section))
+        if is_custom(section) and not (options.trust or _trusted(options.config, kind, section))
     ]
 
 
-def _vouched(config: RunConfig | None, kind: str, section: Mapping[str, Any]) -> bool:
+def _trusted(config: RunConfig | None, kind: str, section: Mapping[str, Any]) -> bool:
     if config is None:
         return False
     given = getattr(config, kind).model_dump(mode="json")

@@ -22,25 +22,23 @@ from lmd_cli.data.synthetic import Evidence
 from lmd_cli.decomposition import DecompositionError
 from lmd_cli.decomposition.layout import BIAS
 from lmd_cli.errors import MethodError
-from lmd_cli.evaluation.ground_truth import GroundTruthObject, Means
-from lmd_cli.evaluation.intervention_scores import AllEffects
-from lmd_cli.evaluation.interventions import Clean
+from lmd_cli.evaluation.scores.against_interventions import AllEffects
+from lmd_cli.evaluation.scores.ground_truth import GroundTruthObject, Means
+from lmd_cli.evaluation.scores.interventions import Clean
 from lmd_cli.results.finished import FinishedSamples
-from lmd_cli.results.intervention_rows import written_effects
 from lmd_cli.results.record import identity
 from lmd_cli.results.run_folder import read_record
+from lmd_cli.results.score_rows import written_effects
 from lmd_cli.runtime.compute import resolve_device, set_switches
 from lmd_cli.runtime.threads import resolve_threads, threads_note
 from lmd_cli.workflows.evaluate import Progress
-from lmd_cli.workflows.ground_truth import require_ground_truth
-from lmd_cli.workflows.ground_truth_choice import Kind, choose_ground_truth
-from lmd_cli.workflows.score_results import (
+from lmd_cli.workflows.score_files import (
     ScoreSummary,
     left_out_methods,
     outcome,
     write_results,
 )
-from lmd_cli.workflows.score_setting import Setting
+from lmd_cli.workflows.score_inputs import Kind, Setting, choose_ground_truth, require_ground_truth
 
 log = logging.getLogger(__name__)
 
@@ -121,8 +119,8 @@ def score(
         _finish_samples(setting, entries, count, finished, progress)
         summary = write_results(setting, folder, entries[:count], resamples)
         bootstrap = {"resamples": resamples, "seed": config.seed, "level": 0.95}
-        said = None if summary.verdict is None else asdict(summary.verdict)
-        ended = {**outcome(setting.methods, entries[:count]), "verdict": said}
+        verdict = None if summary.verdict is None else asdict(summary.verdict)
+        ended = {**outcome(setting.methods, entries[:count]), "verdict": verdict}
         finished.finish({**record, **ended, "bootstrap": bootstrap})
     return summary
 

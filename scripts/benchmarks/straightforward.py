@@ -77,7 +77,7 @@ def scheduled(bench: Bench) -> Callable[[], Parts]:
 def one_pass_for_each_part(bench: Bench) -> Parts:
     """A sample as the paper describes it."""
     clean = _encode_densely(bench.network, bench.batch)
-    kept = decompose(bench.fuse, clean, VARIANT, root=bench.network, keep_frozen=True)
+    kept = decompose(bench.fuse, clean, VARIANT, root=bench.network, keep_maps=True)
     zeros = {m: torch.zeros_like(x) for m, x in clean.items()}
     assert kept.program is not None
     program, layout = kept.program, kept.layout

@@ -152,7 +152,7 @@ def record() -> dict[str, Any]:
     }
 
 
-CHUNKS = ("linear", "riding", "waiting")
+CHUNKS = ("linear", "parts", "head")
 
 
 def survey() -> Survey:

@@ -40,7 +40,7 @@ from lmd_cli.decomposition.pytrees import map_tensors
 from lmd_cli.decomposition.result import Parts
 from lmd_cli.evaluation.ground.detection import criterion_of
 from lmd_cli.evaluation.ground.footprints import Footprint, FootprintMeans, detected, footprints
-from lmd_cli.evaluation.scoring import Vehicle, ground_truth_scores
+from lmd_cli.evaluation.scores.against_ground_truth import Vehicle, ground_truth_scores
 from lmd_cli.workflows.ready import encode
 
 #: The module whose output the last ReLU takes, and the branch that it is in.

@@ -72,7 +72,7 @@ def test_with_everything_linearised_leave_one_out_is_lmd(norm: Any, case: Case) 
 @RUNS
 @given(cases())
 def test_with_nothing_linearised_it_is_the_network(case: Case) -> None:
-    result = decompose(case.network, case.inputs, "identity-ratio", keep_frozen=True)
+    result = decompose(case.network, case.inputs, "identity-ratio", keep_maps=True)
     bare = PartiallyLinear(result, frozenset())
     with torch.no_grad():
         wanted = case.network(**pytree.tree_map(torch.clone, perturbed(case)))
@@ -195,10 +195,10 @@ def test_the_baselines_differ(small: Small) -> None:
 
 def test_statistics_shared_out_among_modalities_are_refused(small: Small) -> None:
     for variant in ("identity-uniform", "identity-ratio-sum"):
-        result = decompose(small, CLEAN, variant, keep_frozen=True)
+        result = decompose(small, CLEAN, variant, keep_maps=True)
         with pytest.raises(DecompositionError, match="decompose with identity-ratio or"):
             PartiallyLinear(result, ACTIVATIONS)
-    with pytest.raises(DecompositionError, match="keep_frozen=True"):
+    with pytest.raises(DecompositionError, match="keep_maps=True"):
         PartiallyLinear(decompose(small, CLEAN), NORMALISATIONS)
 
 

@@ -95,10 +95,10 @@ def test_a_run_that_goes_on_does_not_run_it_either(lmd: Lmd, handed_over: Path, 
     assert sys.lmd_ran == 0
 
 
-@pytest.mark.parametrize("vouched", ["--trust", "--config"])
-def test_code_that_somebody_vouches_for_is_run(lmd: Lmd, handed_over: Path, vouched: str):
-    given = [] if vouched == "--trust" else [own_config(Path(), "{depth: 3}")]
-    result = lmd("report", handed_over, vouched, *given)
+@pytest.mark.parametrize("reason", ["--trust", "--config"])
+def test_code_that_the_user_trusts_is_run(lmd: Lmd, handed_over: Path, reason: str):
+    given = [] if reason == "--trust" else [own_config(Path(), "{depth: 3}")]
+    result = lmd("report", handed_over, reason, *given)
     assert result.exit_code == 2
     assert "RuntimeError: it ran" in result.stderr
     assert sys.lmd_ran == 1

@@ -70,7 +70,7 @@ def test_every_key_is_documented_where_it_is_declared():
         ("data.nsweeps=2.5", "data.nsweeps is 2.5: expected an integer"),
         ("data.split=null", "data.split is None: expected a name such as"),
         ("data=3", "data is 3: expected a mapping with the keys dataroot, version, split"),
-        ("model.encoder=res18", "model.encoder is 'res18': expected res50 or res101"),
+        ("model.encoder=res18", "model.encoder is 'res18': expected res50, res101, effb0 or effb4"),
         ("model.image_size=[224]", "model.image_size is [224]: expected [height, width]"),
         ("model.image_size=[16, 400]", "integers from 32 to 4096"),
         ("model.grid=200", "model.grid is 200: expected [Z, Y, X]"),

@@ -115,7 +115,7 @@ def check(sample: Sample) -> str:
     except Exception:  # the sample is of something that is not there
         return "plain call fails"
     try:
-        result = decompose(function, inputs, keep_frozen=True, bilinear="interaction")
+        result = decompose(function, inputs, keep_maps=True, bilinear="interaction")
     except NoRuleError:
         return "no rule"
     except LeakError as error:

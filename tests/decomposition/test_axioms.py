@@ -54,7 +54,7 @@ def is_linear(method: str) -> bool:
     def part(x: Tensor) -> Tensor:
         if not method.startswith("lmd:"):
             return explained(method, deep, camera=x, radar=radar)["camera"]
-        result = decompose(deep, given, method.removeprefix("lmd:"), keep_frozen=True)
+        result = decompose(deep, given, method.removeprefix("lmd:"), keep_maps=True)
         replaced: Tensor = Linearised(result).part("camera", x)
         return replaced
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from lmd_cli.decomposition import NoRuleError, decompose
+from lmd_cli.decomposition.linearised.replay import replay, replay_deviation
 from tests.support.rule_oracle import assert_rows, directional_rows, normal
 
 SHAPE = (2, 4, 3, 3)
@@ -69,7 +70,7 @@ WRITES: dict[str, Callable[[Tensor, Tensor], Any]] = {
 def check(function: Callable[[Tensor, Tensor], Tensor]) -> None:
     """The parts by differences of the plain function; the total, bit for bit."""
     plain = function(**{name: x.clone() for name, x in INPUTS.items()})
-    result = decompose(function, INPUTS, extras=EXTRAS, audit=True, keep_frozen=True)
+    result = decompose(function, INPUTS, extras=EXTRAS, audit=True, keep_maps=True)
     assert torch.equal(result.total, plain)
     assert_rows(result, directional_rows(function, INPUTS, EXTRAS), 1e-9)
 
@@ -103,6 +104,32 @@ def test_out_makes_a_plain_tensor_larger() -> None:
         return made * 3.0
 
     check(function)
+
+
+def assigned(canvas: Tensor, x: Tensor) -> Tensor:
+    canvas[:, 1] = x[:, 2]
+    return canvas
+
+
+#: Writes of features into memory that carries no parts.
+INTO_INTEGERS: dict[str, Callable[[Tensor], Tensor]] = {
+    "out= of a comparison": lambda x: torch.gt(x, 0.0, out=torch.empty(SHAPE, dtype=torch.bool)),
+    "out= that grows": lambda x: torch.gt(x, 0.0, out=torch.empty(0, dtype=torch.bool)),
+    "copy_": lambda x: torch.zeros(SHAPE, dtype=torch.int64).copy_(x),
+    "setitem": lambda x: assigned(torch.zeros(SHAPE, dtype=torch.int64), x),
+}
+
+
+@pytest.mark.parametrize("write", INTO_INTEGERS)
+def test_what_features_leave_in_integers_is_a_constant(write: str) -> None:
+    def function(camera: Tensor, radar: Tensor) -> Tensor:
+        return camera * INTO_INTEGERS[write](radar) + radar
+
+    plain = function(**INPUTS)
+    result = decompose(function, INPUTS, audit="raise", keep_maps=True)
+    assert torch.equal(result.total, plain)
+    assert torch.equal(result.parts["radar"], INPUTS["radar"])
+    assert replay_deviation(replay(result, INPUTS), result) == 0.0
 
 
 def test_out_that_makes_larger_what_has_parts_is_an_error() -> None:

@@ -22,7 +22,6 @@ from lmd_cli.decomposition import (
 from lmd_cli.decomposition.linearised.partial import ACTIVATIONS, PartiallyLinear, first_deviation
 from lmd_cli.decomposition.linearised.replay import (
     Linearised,
-    constants_alone,
     replay,
     replay_deviation,
 )
@@ -73,7 +72,7 @@ def test_networks(count: int, rule: str) -> None:
     """Conservation, the program, and replaced sensors, one by one and together."""
     network, given = Fusing(count), inputs(count, SHAPE)
     riding = extras(given)
-    result = decompose(network, given, variant(rule), extras=riding, audit=True, keep_frozen=True)
+    result = decompose(network, given, variant(rule), extras=riding, audit=True, keep_maps=True)
     assert torch.equal(result.total, network(**given))
     assert max(record.residual for record in result.operations) < 1e-12
     assert_replayed(given, result)
@@ -91,7 +90,7 @@ def test_a_part_is_linear_in_its_own_input_and_depends_on_no_other(rule: str) ->
     """At the clean sample's operating point: keep cells are exact, whatever is replaced."""
     given = inputs(2, SHAPE)
     x, y = normal(*SHAPE, seed=7), normal(*SHAPE, seed=8)
-    result = decompose(Fusing(), given, variant(rule), keep_frozen=True)
+    result = decompose(Fusing(), given, variant(rule), keep_maps=True)
     linear = Linearised(result)
     combined = linear.part("camera", 2 * x - 3 * y)
     close(combined, 2 * linear.part("camera", x) - 3 * linear.part("camera", y), 1e-11)
@@ -123,7 +122,7 @@ def test_shared_constants_are_of_the_players(batch_norm: str, rule: str) -> None
         lambda camera, radar: torch.relu(norm(camera + radar + 0.25)),
         given,
         f"{batch_norm}-ratio-{rule}",
-        keep_frozen=True,
+        keep_maps=True,
     )
     scale = 1 / (1 + norm.eps) ** 0.5
     constant = norm.bias.detach().view(1, 3, 1, 1)
@@ -177,17 +176,17 @@ def test_going_on_from_an_intermediate_tensor(rule: str) -> None:
 
 @EVERY_RULE
 def test_what_needs_maps_of_whole_inputs_is_refused(rule: str) -> None:
-    result = decompose(Fusing(), inputs(2, SHAPE), variant(rule), keep_frozen=True)
+    result = decompose(Fusing(), inputs(2, SHAPE), variant(rule), keep_maps=True)
     with pytest.raises(DecompositionError, match="decompose with identity-ratio"):
         PartiallyLinear(result, ACTIVATIONS)
     with pytest.raises(DecompositionError, match="no stream of their own"):
-        constants_alone(result, "batch_norm")
+        Linearised(result).constants("batch_norm")
 
 
 @EVERY_RULE
 def test_a_check_finds_no_deviating_step(rule: str) -> None:
     given = inputs(2, SHAPE)
-    result = decompose(Fusing(), given, variant(rule), keep_frozen=True)
+    result = decompose(Fusing(), given, variant(rule), keep_maps=True)
     assert first_deviation(result, given, 1e-12) is None
 
 
@@ -209,7 +208,7 @@ def test_only_activations_differ(rule: str) -> None:
 def test_rules_of_some_modules() -> None:
     network, given = Fusing(), inputs(2, SHAPE)
     rules = {"act": {"activation": "shapley"}}
-    mixed = decompose(network, given, "identity-ratio", rules=rules, keep_frozen=True)
+    mixed = decompose(network, given, "identity-ratio", rules=rules, keep_maps=True)
     assert_replayed(given, mixed)
     whole = decompose(network, given, variant("shapley"))
     assert not torch.allclose(mixed.parts["camera"], whole.parts["camera"], atol=1e-3)

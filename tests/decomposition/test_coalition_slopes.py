@@ -110,7 +110,7 @@ def test_parts_are_the_oracle_s(name: str, count: int, rule: str) -> None:
         variant(rule),
         extras=riding,
         audit=True,
-        keep_frozen=True,
+        keep_maps=True,
     )
     values = ORACLES[rule](f, BIAS, list(given.values()))
     for (m, h), value in zip(given.items(), values, strict=True):
@@ -129,7 +129,7 @@ def test_an_interaction_is_one_more_player(rule: str) -> None:
         return F.gelu((camera + 0.3) * (radar - 0.7) + BIAS)
 
     result = decompose(
-        fuse, given, variant(rule), bilinear="interaction", keep_frozen=True, extras=extras(given)
+        fuse, given, variant(rule), bilinear="interaction", keep_maps=True, extras=extras(given)
     )
     camera, radar = given.values()
     players = [camera * -0.7, 0.3 * radar, camera * radar]
@@ -150,7 +150,7 @@ def test_a_modality_without_a_part_is_no_player(rule: str) -> None:
         lambda camera, radar, lidar: torch.relu(camera + lidar + BIAS) + radar * 0,
         given,
         variant(rule),
-        keep_frozen=True,
+        keep_maps=True,
     )
     wanted = ORACLES[rule](torch.relu, BIAS, [given["camera"], given["lidar"]])
     close(result.parts["camera"], wanted[0])
@@ -165,7 +165,7 @@ def test_beyond_the_domain_a_slope_is_the_tangent(f: Function, rule: str) -> Non
     """The total is defined, the bias alone and some coalitions are not."""
     given = {"camera": torch.full((2, 3), 4.0).double(), "radar": torch.full((2, 3), -1.0).double()}
     result = decompose(
-        lambda camera, radar: f(camera + radar - 0.5), given, variant(rule), keep_frozen=True
+        lambda camera, radar: f(camera + radar - 0.5), given, variant(rule), keep_maps=True
     )
     z = torch.full((2, 3), 2.5, dtype=torch.float64, requires_grad=True)
     tangent = torch.autograd.grad(f(z).sum(), z)[0]
@@ -212,7 +212,7 @@ def test_masked_logits_are_bias(rule: str) -> None:
     def fuse(camera: Tensor, radar: Tensor) -> Tensor:
         return (camera + radar + BIAS).masked_fill(mask, float("-inf")).sigmoid()
 
-    result = decompose(fuse, given, variant(rule), keep_frozen=True)
+    result = decompose(fuse, given, variant(rule), keep_maps=True)
     for part in result.parts.values():
         assert part.isfinite().all()
         assert not part[..., mask].any()
@@ -281,7 +281,7 @@ def test_writes_in_place_are_the_same(rule: str) -> None:
         lambda camera, radar: torch.relu_(camera + radar + BIAS),
         given,
         variant(rule),
-        keep_frozen=True,
+        keep_maps=True,
     )
     for name in given:
         assert torch.equal(result.parts[name], apart.parts[name])

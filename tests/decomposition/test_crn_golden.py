@@ -101,7 +101,7 @@ def test_the_secant_conserves_relative_to_its_parts(double: Encoded):
 
 @pytest.mark.parametrize("variant", ["identity-ratio", "identity-identity-identity-taylor"])
 def test_parts_are_a_literal_replay(double: Encoded, variant: str):
-    result = double.decompose(variant, keep_frozen=True, bilinear="interaction")
+    result = double.decompose(variant, keep_maps=True, bilinear="interaction")
     assert replay_deviation(replay(result, double.features), result) < 1e-12
 
 

@@ -79,7 +79,7 @@ def test_a_custom_autograd_function(apply: Any) -> None:
     with pytest.raises(NoRuleError, match=r"custom autograd function Double.*@register_rule"):
         run(apply)
     with registered(Double, rule=double, equation="2 h"):
-        result = run(apply, audit="raise", keep_frozen=True)
+        result = run(apply, audit="raise", keep_maps=True)
         assert torch.equal(result.total, 2.0 * (C + R + 1.0))
         assert torch.equal(result.parts["radar"], 2.0 * R)
         assert result.operations[-1].equation == "2 h"
@@ -93,7 +93,7 @@ def test_a_custom_autograd_function_made_of_operators_with_rules() -> None:
         )
 
     with registered(Double, rule=rule, kind="composite"):
-        result = run(STORED, audit="raise", keep_frozen=True)
+        result = run(STORED, audit="raise", keep_maps=True)
         torch.testing.assert_close(result.parts["radar"], 2.0 * R, rtol=0, atol=1e-12)
         assert_replayed(INPUTS, result)
 
@@ -310,7 +310,7 @@ def test_later_patterns_win_and_several_fields_may_be_set() -> None:
     wanted = decoded("identity-uniform-taylor-frozen")
     assert torch.equal(found.parts["radar"], wanted.parts["radar"])
     function = lambda camera, radar: DECODER["decoder"](camera + radar)  # noqa: E731
-    kept = decompose(function, INPUTS, root=DECODER, rules=rules, keep_frozen=True)
+    kept = decompose(function, INPUTS, root=DECODER, rules=rules, keep_maps=True)
     assert_replayed(INPUTS, kept)
 
 
@@ -369,7 +369,7 @@ def test_a_result_that_has_parts_already(rule: Any, part: Tensor) -> None:
         result = decompose(
             lambda camera, radar: (Row.apply(x := camera + radar), x * 1.0),
             INPUTS,
-            keep_frozen=True,
+            keep_maps=True,
         )
         torch.testing.assert_close(result.parts["radar"], (part, R))
         assert_replayed(INPUTS, result)
@@ -378,7 +378,7 @@ def test_a_result_that_has_parts_already(rule: Any, part: Tensor) -> None:
 def test_a_functional_copy_replays() -> None:  # of exported modules
     copied = torch.ops.aten.copy.default
     result = decompose(
-        lambda camera, radar: copied(0 * C, camera * 2.0 + radar), INPUTS, keep_frozen=True
+        lambda camera, radar: copied(0 * C, camera * 2.0 + radar), INPUTS, keep_maps=True
     )
     assert torch.equal(result.parts["camera"], 2.0 * C)
     assert_replayed(INPUTS, result)

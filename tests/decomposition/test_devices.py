@@ -32,7 +32,7 @@ ELSEWHERE = ("cuda", "fill_")
 def stays(function: Callable[..., Any], inputs: dict[str, Tensor], variant: str) -> None:
     own = {name: x.clone() for name, x in inputs.items()}
     with torch.device("meta"):
-        result = decompose(function, own, variant, keep_frozen=True)
+        result = decompose(function, own, variant, keep_maps=True)
         again = replay(result, own)
     trees = (result.total, *result.parts.values(), result.bias, *again.values())
     assert {x.device.type for x in pytree.tree_leaves(trees) if isinstance(x, Tensor)} == {"cpu"}

@@ -62,9 +62,7 @@ def detect_pair(camera: Pair, radar: Tensor) -> Detections:
 
 def test_dataclasses_of_tensors() -> None:
     inputs = {"camera": Pair(C, [R]), "radar": R}
-    result = decompose(
-        detect_pair, inputs, extras={"camera": [Pair(2.0 * C, [R])]}, keep_frozen=True
-    )
+    result = decompose(detect_pair, inputs, extras={"camera": [Pair(2.0 * C, [R])]}, keep_maps=True)
     assert isinstance(result.total, Detections)
     assert torch.equal(result.total.score, torch.relu(C + R * R.mean()))
     assert torch.equal(result.parts["radar"].boxes["size"], 2.0 * R)
@@ -180,7 +178,7 @@ def test_checkpointed_modules(reentrant: bool) -> None:
     inputs = {"camera": C, "radar": R}
     with torch.no_grad():
         plain = function(C, R)
-    result = decompose(function, inputs, audit="raise", keep_frozen=True)
+    result = decompose(function, inputs, audit="raise", keep_maps=True)
     assert torch.equal(result.total, plain)
     wanted = decompose(lambda camera, radar: inner(camera + radar), inputs)
     assert torch.equal(result.parts["radar"], wanted.parts["radar"])

@@ -129,7 +129,7 @@ def test_a_map_that_conserves_at_no_step_is_found() -> None:
         return torch.selu(camera + radar).tanh()
 
     features = {name: torch.randn(2, 3).double() for name in ("camera", "radar")}
-    result = decompose(function, features, keep_frozen=True)
+    result = decompose(function, features, keep_maps=True)
     assert first_deviation(result, features, 1e-9) is None
     assert result.program is not None
     for output in result.program.steps[1].outputs:

@@ -44,6 +44,6 @@ def test_a_decomposition() -> None:
     features = {"a": torch.randn(1, 2, 6, 6), "b": torch.randn(1, 2, 6, 6)}
 
     def work() -> None:
-        decompose(lambda a, b: network.eval()(a + b), features, keep_frozen=True, audit=True)
+        decompose(lambda a, b: network.eval()(a + b), features, keep_maps=True, audit=True)
 
     assert left_to_the_collector(work) == []

@@ -14,7 +14,15 @@ from lmd_cli.evaluation.paired import (
     moves,
     vehicle_changes,
 )
-from lmd_cli.evaluation.run_metrics import Metric, difference, metric_of, object_metrics
+from lmd_cli.evaluation.run_metrics import (
+    BY_PARTS,
+    BY_REMOVAL,
+    DETECTED,
+    Metric,
+    difference,
+    metric_of,
+    object_metrics,
+)
 from lmd_cli.evaluation.statistics import Resampling, bootstrap
 
 GENERATOR = np.random.default_rng(5)
@@ -97,8 +105,8 @@ def test_scenes_are_drawn_where_there_are_enough(scenes: int, kind: str):
 
 def vehicle(token: str, parts: str, removal: str, **more: object) -> dict[str, object]:
     found = int(bool(parts))
-    return {"sample_token": "t", "token": token, "alone": parts, "removal": removal} | {
-        "found": found,
+    return {"sample_token": "t", "token": token, BY_PARTS: parts, BY_REMOVAL: removal} | {
+        DETECTED: found,
         **more,
     }
 
@@ -119,7 +127,7 @@ def test_vehicles_are_paired_by_token():
 def test_metrics_over_vehicles():
     parts = ["camera", "radar", "bias"]
     sums = {"total": 1.0, "camera": 3.0, "radar": 1.0, "bias": -4.0}
-    lost = {"found_without_camera": 0, "found_without_radar": 1}
+    lost = {"detected_without_camera": 0, "detected_without_radar": 1}
     seen = vehicle("a", "camera", "camera", **sums, **lost)
     missed = vehicle("b", "", "", **dict.fromkeys(sums, -1.0), **lost)
     metrics = object_metrics(parts)

@@ -23,7 +23,7 @@ from lmd_cli.evaluation.ground.plane import plane_of
 from lmd_cli.evaluation.ground.removal import removal_fields, removal_verdict, removals
 from lmd_cli.evaluation.ground.vehicles import object_fields, outline
 from lmd_cli.evaluation.metrics import bias_share
-from lmd_cli.evaluation.scoring import Vehicle, bias_shares
+from lmd_cli.evaluation.scores.against_ground_truth import Vehicle, bias_shares
 from lmd_cli.report.page.build import build_page
 from lmd_cli.report.page.removal import removal_tables
 from lmd_cli.report.page.vehicle_charts import objects_values
@@ -100,8 +100,10 @@ def test_removal_is_what_the_network_says_with_zeroed_features(ready: Ready):
         for cut in CUTS:
             assert row[f"score_without_{cut}"] == pytest.approx(by_cut[cut], rel=1e-4, abs=1e-5)
             if abs(by_cut[cut] - middle) > 1e-4:
-                assert row[f"found_without_{cut}"] == int(by_cut[cut] > middle)
-    told = {row[f"found_without_{cut}"] for row in rows.values() for cut in CUTS if row["inside"]}
+                assert row[f"detected_without_{cut}"] == int(by_cut[cut] > middle)
+    told = {
+        row[f"detected_without_{cut}"] for row in rows.values() for cut in CUTS if row["inside"]
+    }
     assert told == {0, 1}
     change = dict(zip(sample_fields(found.parts), found.samples[0], strict=True))
     for cut in CUTS:
@@ -131,7 +133,7 @@ def test_subsets_of_many_sensors():
     assert removals(PAIR) == [("camera",), ("radar",), ("camera", "radar")]
     assert [len(removals("abcdefgh"[:count])) for count in (1, 3, 6, 7)] == [1, 7, 63, 15]
     assert removal_fields(["a"]) == (
-        *("found", "removal", "score", "found_without_a", "score_without_a"),
+        *("detected", "removal", "score", "detected_without_a", "score_without_a"),
     )
 
 

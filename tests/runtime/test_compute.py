@@ -248,7 +248,7 @@ def test_batches_of_any_size_give_the_same_parts_within_the_budget(setting: Any)
     entry = 8 * 24 * 24 * 4  # bytes of a partner's part behind the fusion layer
     peaks, found = {}, {}
     for count in (1, 5, 12):
-        visit = visit_of(network, batches, Chunks(linear=count * entry, waiting=count * entry))
+        visit = visit_of(network, batches, Chunks(linear=count * entry, head=count * entry))
         with Meter() as meter:
             predictions = VariantPredictions(network, visit, "segmentation")
             found[count] = predictions.under(Variant()).perturbed
@@ -272,7 +272,7 @@ def test_partners_that_ride_along_do_so_in_any_number(setting: Any):
         fuse = staticmethod(network.fuse)
 
     features = sum(x.numel() * 4 for x in network.encode(batches[0]).values())
-    visits = [visit_of(network, batches, Chunks(riding=count * features)) for count in (1, 100)]
+    visits = [visit_of(network, batches, Chunks(parts=count * features)) for count in (1, 100)]
     few, many = (
         VariantPredictions(Uncut, visit, "segmentation").under(Variant()).perturbed  # type: ignore[arg-type]
         for visit in visits
@@ -299,7 +299,7 @@ def test_a_run_records_how_it_computed_and_refuses_to_go_on_otherwise(
     per_pass = 10**6 // 2 // PASS_FACTOR
     assert record["compute"] == {
         "channels_last": False,
-        "chunk_bytes": {"linear": per_pass, "riding": per_pass, "waiting": per_pass},
+        "chunk_bytes": {"linear": per_pass, "parts": per_pass, "head": per_pass},
     }
     with pytest.raises(ResultsError, match=r"compute\.precision: 'bf16' there, 'float32' here"):
         evaluate(config("compute.memory=1MB"), tmp_path, limit=1)

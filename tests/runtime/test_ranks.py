@@ -175,13 +175,13 @@ def test_a_limit_leaves_stretches_behind_it_alone(tmp_path: Path) -> None:
 
 def test_watching_the_others(tmp_path: Path) -> None:
     watch = Watch(tmp_path, [range(3, 6), range(8, 9)])
-    assert watch.news() == 0
+    assert watch.count_new() == 0
     add(Stretch(tmp_path, 3), range(3, 5))
-    assert watch.news() == 2
+    assert watch.count_new() == 2
     add(Stretch(tmp_path, 8), range(8, 9))
     Stretch(tmp_path, 3).append([], (5, "s5", "ok", 0, "", 1, 2, 1e-7, None))
-    assert watch.news() == 2
-    assert watch.news() == 0
+    assert watch.count_new() == 2
+    assert watch.count_new() == 0
 
 
 def test_only_ranks_of_the_job_are_let_in(tmp_path: Path) -> None:
@@ -254,11 +254,11 @@ def test_a_rank_that_starts_after_rank_0_has_failed() -> None:
         late = Meeting(Rank(1, 2, 1, 2, "127.0.0.1", port))
         with pytest.raises(RunError, match="rank 0 ended before it had divided the work"):
             late.plan()
-        assert isinstance(failing.exception(10), ConfigError)  # it has heard that rank 1 has heard
+        assert isinstance(failing.exception(10), ConfigError)  # once rank 1 has read of it
 
 
 def test_a_failing_rank_0_does_not_wait_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(meeting, "LINGER", 0.3)
+    monkeypatch.setattr(meeting, "FAILURE_GRACE", 0.3)
     store = Meeting(Rank(0, 2, 0, 2, "127.0.0.1", free_port()))
     with pytest.raises(ConfigError, match="no"), store.announcing_failure():
         raise ConfigError("no")
@@ -281,11 +281,11 @@ def config(tiny_config: Path) -> RunConfig:
 def test_a_rank_that_never_comes(
     config: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(meeting, "SILENCE", 0.3)
-    monkeypatch.setattr(tally, "SILENCE", 0.3)
-    monkeypatch.setattr(meeting, "LINGER", 0.3)
+    monkeypatch.setattr(meeting, "LOST_AFTER", 0.3)
+    monkeypatch.setattr(tally, "LOST_AFTER", 0.3)
+    monkeypatch.setattr(meeting, "FAILURE_GRACE", 0.3)
     me = Rank(0, 2, 0, 2, "127.0.0.1", free_port())
-    with pytest.raises(RunError, match="position 2 of 4 on: rank 1 has shown no sign"):
+    with pytest.raises(RunError, match="position 2 of 4 on: rank 1 has sent no heartbeat"):
         evaluate(config, tmp_path / "out", limit=4, rank=me)
     evaluate(config, tmp_path / "out", limit=4)
     evaluate(config, tmp_path / "straight", limit=4)
@@ -297,7 +297,7 @@ def test_a_rank_that_never_comes(
 def test_who_waits_says_for_whom_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(meeting, "PATIENCE", -1.0)
+    monkeypatch.setattr(meeting, "NOTICE_AFTER", -1.0)
     notice = meeting.WaitNotice("rank 0")
     for awaited in ([1, 3], [3]):
         notice.waits_for(awaited)

@@ -58,7 +58,7 @@ def check(
     perturbed = {
         name: x + 0.3 * normal(*x.shape, seed=7 + i) for i, (name, x) in enumerate(inputs.items())
     }
-    options |= {"extras": {name: [x] for name, x in perturbed.items()}, "keep_frozen": True}
+    options |= {"extras": {name: [x] for name, x in perturbed.items()}, "keep_maps": True}
     for variant in variants:
         result = decompose(function, inputs, variant, root=network, audit="raise", **options)
         for total, wanted in zip(tensors(result.total), plain, strict=True):

@@ -79,7 +79,7 @@ class Sample:
         def function(camera: Tensor, radar: Tensor) -> Any:
             return operation(camera + radar + self.bias)
 
-        options: dict[str, Any] = {"extras": self.extras, "audit": True, "keep_frozen": True}
+        options: dict[str, Any] = {"extras": self.extras, "audit": True, "keep_maps": True}
         result = decompose(function, self.parts, variant, **options)
         assert_replayed(self.parts, result)
         return result

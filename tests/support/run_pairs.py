@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from lmd_cli.evaluation.ground.vehicles import object_fields
+from lmd_cli.evaluation.run_metrics import BY_PARTS, BY_REMOVAL, DETECTED
 from lmd_cli.results.run_folder import SAMPLE_FIELDS
 from lmd_cli.results.survey import Survey
 from lmd_cli.results.survey_files import write_survey
@@ -44,8 +45,8 @@ def changed_survey(text: str = "") -> Survey:
     survey = made_up.survey(text)
     header = object_fields(survey.parts)
     rows = [dict(zip(header, row, strict=True)) for row in survey.objects]
-    rows[0] |= {"alone": "radar", "camera": 0.0}
-    rows[1] |= {"found": 0, "alone": "", "removal": "", "score": -0.5}
+    rows[0] |= {BY_PARTS: "radar", "camera": 0.0}
+    rows[1] |= {DETECTED: 0, BY_PARTS: "", BY_REMOVAL: "", "score": -0.5}
     shown = [replace(one, parts=one.parts * 2) for one in survey.shown]
     return replace(survey, objects=[tuple(row.values()) for row in rows], shown=shown)
 

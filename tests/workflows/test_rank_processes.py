@@ -196,7 +196,7 @@ def test_one_dead_rank_loses_no_rows_of_the_others(gate: Gate, tmp_path: Path) -
     assert ended(pids) == [1, -signal.SIGKILL, 0]
     message = (tmp_path / "rank-0.txt").read_text().splitlines()[-1]
     assert message == (
-        "error: rows are missing from position 2 of 6 on: another rank ended early, and says why. "
+        "error: rows are missing from position 2 of 6 on: another rank ended early; see its log. "
         "All finished rows are kept; the same command goes on from there, with any number of "
         "processes"
     )
@@ -242,8 +242,8 @@ def test_a_frozen_rank_is_named_and_not_waited_for(
 ) -> None:
     """It may wake up and write, so its rows are left alone until it has ended."""
     for module in (meeting, tally):
-        monkeypatch.setattr(module, "SILENCE", 1.0)
-    monkeypatch.setattr(meeting, "BEAT", 0.2)
+        monkeypatch.setattr(module, "LOST_AFTER", 1.0)
+    monkeypatch.setattr(meeting, "HEARTBEAT", 0.2)
     out = tmp_path / "out"
     pids = ranks(arguments(gate.config, out), 3, tmp_path)
     wait_until(lambda: finished(out) == 4, pids)
@@ -254,7 +254,7 @@ def test_a_frozen_rank_is_named_and_not_waited_for(
         kill(pids)
         ended([pids[1]])
     said = (tmp_path / "rank-0.txt").read_text()
-    assert "error: rank 1 has shown no sign of life for 1 s: it is frozen or gone" in said
+    assert "error: rank 1 has sent no heartbeat for 1 s: it hangs" in said
     gate.open()
     assert ended(ranks(arguments(gate.config, out), 1, tmp_path)) == [0]
     assert contents(out) == gate.alone
@@ -264,7 +264,7 @@ def test_a_frozen_rank_0_is_named(
     tiny_config: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It holds the store, which does not answer then."""
-    monkeypatch.setattr(meeting, "ANSWER", 1.0)
+    monkeypatch.setattr(meeting, "ANSWER_TIMEOUT", 1.0)
     monkeypatch.setattr(runner, "prepare", lambda *args, **kwargs: time.sleep(60))
     pids = ranks(arguments(tiny_config, tmp_path / "out"), 2, tmp_path)
     time.sleep(1.0)

@@ -84,7 +84,7 @@ def normalise(rgb: NDArray[np.uint8]) -> Tensor:
     """Images (..., H, W, 3) as CRN's network takes them, (..., 3, H, W) float32.
 
     Channels become blue, green, red, but take the means and standard deviations of red, green,
-    blue: CRN hands its normaliser RGB images and tells it they are BGR. The published weights
+    blue: CRN hands its normaliser RGB images and declares them BGR. The published weights
     were trained so.
     """
     *leading, height, width, channels = rgb.shape

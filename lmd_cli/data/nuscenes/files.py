@@ -11,7 +11,7 @@ from lmd_cli.data.nuscenes.roots import missing_hint
 from lmd_cli.errors import DataError
 from lmd_cli.runtime.files import kind_of
 
-#: Bytes at a file's begin that are looked at to tell what it is.
+#: Bytes at a file's begin that show its format.
 HEAD = 4096
 IMAGE, PCD = "it is an image", "it is a .pcd file"
 #: Errors where a limit of the system is reached, whatever the file.
@@ -40,7 +40,7 @@ def data_file(root: Path, name: str, token: str | None) -> Path:
             raise file_error(path, f"is {kind_of(path.resolve())}; expected a file", token)
     except FileNotFoundError:
         raise file_error(path, f"file not found{missing_hint(root, name)}", token) from None
-    except OSError:  # said when it is read
+    except OSError:  # reported when it is read
         pass
     return path
 
@@ -61,8 +61,8 @@ def read_bytes(path: Path, token: str | None) -> bytes:
         raise file_error(path, f"cannot be read: {error.strerror}", token) from error
 
 
-def told_kind(content: bytes, expected: str = "") -> str:
-    """What a file is that is not what is ``expected``, if its content (or its begin) tells."""
+def wrong_format(content: bytes, expected: str = "") -> str:
+    """What a file is that is not what is ``expected``, if its content (or its begin) shows it."""
     kind = _kind(content, content[:HEAD])
     return "" if kind == expected else kind
 

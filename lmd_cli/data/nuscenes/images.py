@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
-from lmd_cli.data.nuscenes.files import IMAGE, SCARCE, file_error, read_head, told_kind
+from lmd_cli.data.nuscenes.files import IMAGE, SCARCE, file_error, read_head, wrong_format
 from lmd_cli.data.nuscenes.pictures import PictureError, open_picture
 
 #: What is done to an image (H, W, 3) of the file's size before it is resized.
@@ -76,6 +76,6 @@ def read_resized(
     except Exception as error:  # Pillow reports broken streams under many kinds
         if isinstance(error, MemoryError) or getattr(error, "errno", None) in SCARCE:
             raise  # says nothing of the file
-        kind = told_kind(read_head(path), IMAGE)
+        kind = wrong_format(read_head(path), IMAGE)
         problem = kind or f"truncated or not an image: {error}"
         raise file_error(path, problem, token) from error

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from lmd_cli.data.nuscenes.files import PCD, file_error, read_bytes, told_kind
+from lmd_cli.data.nuscenes.files import PCD, file_error, read_bytes, wrong_format
 from lmd_cli.data.nuscenes.pcd import NotPcdError, read_pcd
 from lmd_cli.data.nuscenes.points import require_few_zeros, require_points
 
@@ -54,7 +54,7 @@ def read_lidar(path: Path | str, *, token: str | None = None) -> NDArray[np.floa
 
 def _of_bytes(content: bytes) -> NDArray[np.float32]:
     """The points (5, n) of a ``.pcd.bin``."""
-    if kind := told_kind(content):
+    if kind := wrong_format(content):
         raise NotPcdError(f"{kind}, expected float32 values x, y, z, intensity, ring")
     if len(content) % (4 * VALUES):
         size = f"{len(content)} bytes are not whole points of {4 * VALUES} bytes"
@@ -67,7 +67,7 @@ def _of_pcd(content: bytes) -> NDArray[np.float32]:
     try:
         table = read_pcd(content)
     except NotPcdError as error:
-        raise NotPcdError(told_kind(content, PCD) or str(error)) from error
+        raise NotPcdError(wrong_format(content, PCD) or str(error)) from error
     there = table.dtype.names or ()
     lacking = [name for name in ("x", "y", "z") if name not in there]
     if lacking:

@@ -39,7 +39,7 @@ def require_points(path: Path, names: Sequence[str], points: Matrix, token: str 
         bad[:3] |= np.abs(points[:3]) > FARTHEST
     if bad.any():
         name, point = np.argwhere(bad)[np.argwhere(bad)[:, 1].argmin()]
-        raise file_error(path, _told(names[name], points[name, point], point, bad), token)
+        raise file_error(path, _bad_value(names[name], points[name, point], point, bad), token)
 
 
 def require_few_zeros(path: Path, points: Matrix, token: str | None) -> None:
@@ -56,7 +56,7 @@ def require_few_zeros(path: Path, points: Matrix, token: str | None) -> None:
         raise file_error(path, f"{problem}{where}", token)
 
 
-def _told(name: str, value: float, point: int, bad: Matrix) -> str:
+def _bad_value(name: str, value: float, point: int, bad: Matrix) -> str:
     total, others = bad.shape[1], int(bad.any(axis=0).sum()) - 1
     limit = f", beyond {FARTHEST:.0f} m" if np.isfinite(value) else ""
     more = f" (and {others} more such points)" if others else ""

@@ -10,7 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmd_cli.config.data import RADAR_FIELDS
-from lmd_cli.data.nuscenes.files import PCD, file_error, read_bytes, told_kind
+from lmd_cli.data.nuscenes.files import PCD, file_error, read_bytes, wrong_format
 from lmd_cli.data.nuscenes.pcd import NotPcdError, Table, read_pcd
 from lmd_cli.data.nuscenes.points import require_few_zeros, require_points
 
@@ -58,7 +58,7 @@ def read_radar(
     try:
         points = _columns(read_pcd(content), fields)  # (18, n)
     except NotPcdError as error:
-        raise file_error(path, told_kind(content, PCD) or str(error), token) from error
+        raise file_error(path, wrong_format(content, PCD) or str(error), token) from error
     missing = np.isnan(points[:3, :1])
     if points.size and (missing.all() or (points.shape[1] == 1 and missing.any())):
         return points[:, :0]

@@ -59,7 +59,9 @@ def resolve_rig(
         m: _lacking(m, present[m], asked, usual) for m in KEYS if _matters(m, asked, modalities)
     }
     if any(lacking.values()):
-        raise DataError(_told({m: names for m, names in lacking.items() if names}, there))
+        raise DataError(
+            _missing_channels({m: names for m, names in lacking.items() if names}, there)
+        )
     lidars = present["lidar"]
     return Rig(present["camera"], present["radar"], lidars if "lidar" in modalities else lidars[:1])
 
@@ -86,7 +88,7 @@ def _lacking(
     return [name for name in names if name not in present]
 
 
-def _told(lacking: Mapping[str, Sequence[str]], there: Mapping[str, str]) -> str:
+def _missing_channels(lacking: Mapping[str, Sequence[str]], there: Mapping[str, str]) -> str:
     """What lacks, what there is, and what to do."""
     absent = " and ".join(f"no {m} {', '.join(names)}" for m, names in lacking.items())
     listed = ", ".join(f"{name} ({modality})" for name, modality in there.items()) or "none"
@@ -97,14 +99,14 @@ def _told(lacking: Mapping[str, Sequence[str]], there: Mapping[str, str]) -> str
             settings.append(f"--set '{KEYS[modality]}=[{names}]'")
         else:
             without.append(modality)
-    said = f"the tables have {absent}; the channels that they have: {listed}"
+    message = f"the tables have {absent}; the channels that they have: {listed}"
     if settings:
         reference = " (the first camera is the reference, whose axes the maps have)"
-        said += f". Name those to read, such as {' '.join(settings)}"
-        said += reference if "camera" in lacking else ""
+        message += f". Name those to read, such as {' '.join(settings)}"
+        message += reference if "camera" in lacking else ""
     if without:
-        said += f". A network without {' and '.join(without)} is needed for them"
-    return said
+        message += f". A network without {' and '.join(without)} is needed for them"
+    return message
 
 
 def left_out(rig: Rig, asked: Channels, modalities: Collection[str]) -> list[str]:

@@ -58,7 +58,7 @@ def to_camera(xyz: Array, ego: Pose, channel: str) -> Array:
 
 
 @dataclass(frozen=True)
-class Glimpse:
+class CameraView:
     """What one camera gets of one actor.
 
     Attributes:
@@ -85,7 +85,7 @@ class _Painted:
 
 def render(
     scene: Scene, time: float, placed: list[Placed], channel: str, image_size: tuple[int, int]
-) -> tuple[NDArray[np.uint8], list[Glimpse]]:
+) -> tuple[NDArray[np.uint8], list[CameraView]]:
     """One picture, (H, W, 3) blue-green-red, and what it shows of each painted actor."""
     rng = seeded(scene.seed, scene.name, "camera", channel, round(time * 1000))
     ego = scene.ego_pose(time)
@@ -96,7 +96,7 @@ def render(
         strokes = _strokes(item, ego, channel, image_size, light)
         done = _paint(image, item, strokes, math.exp(-air * centre))
         painted += [done] if done else []
-    return _expose(rng, image, light), _glimpses(painted, image_size)
+    return _expose(rng, image, light), _camera_views(painted, image_size)
 
 
 def _far_to_near(placed: list[Placed], ego: Pose, channel: str) -> list[tuple[Placed, float]]:
@@ -199,19 +199,19 @@ def _window(strokes: list[_Stroke], shape: tuple[int, ...]) -> tuple[slice, slic
     return slice(int(low[1]), int(high[1])), slice(int(low[0]), int(high[0]))
 
 
-def _glimpses(painted: list[_Painted], image_size: tuple[int, int]) -> list[Glimpse]:
+def _camera_views(painted: list[_Painted], image_size: tuple[int, int]) -> list[CameraView]:
     """Walk from near to far, and count what the nearer ones let through."""
     free = np.ones(image_size, dtype=np.float32)
-    glimpses = []
+    camera_views = []
     for item in reversed(painted):
         view = free[item.window]
         visible = float(view[item.mask].sum(dtype=np.float64))
         pixels = int(item.mask.sum())
         if pixels:
             evidence = visible * item.opacity * item.transmission
-            glimpses.append(Glimpse(item.key, pixels, visible, evidence))
+            camera_views.append(CameraView(item.key, pixels, visible, evidence))
         view[item.mask] *= 1 - item.opacity
-    return glimpses
+    return camera_views
 
 
 def _background(

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from lmd_cli.data.synthetic.cameras import Glimpse
+from lmd_cli.data.synthetic.cameras import CameraView
 from lmd_cli.data.synthetic.world import Placed
 from lmd_cli.errors import DataError
 
@@ -94,14 +94,14 @@ def read_instances(tables: Path) -> dict[str, str]:
 
 def gather_evidence(
     item: Placed,
-    glimpses: dict[str, list[Glimpse]],
+    camera_views: dict[str, list[CameraView]],
     radar: Counter[str],
     radar_keyframe: Counter[str],
     lidar: Counter[str],
 ) -> Evidence:
-    """Put together what the sensors got of ``item``; counters and ``glimpses`` by actor's key."""
+    """What the sensors hold of ``item``; counters and ``camera_views`` by actor's key."""
     actor = item.actor
-    views = glimpses.get(actor.key, [])
+    views = camera_views.get(actor.key, [])
     pixels = sum(view.pixels for view in views)
     visible = sum(view.visible for view in views)
     evidence = sum(view.evidence for view in views)

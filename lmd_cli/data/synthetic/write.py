@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from lmd_cli.data.synthetic import sensors
-from lmd_cli.data.synthetic.cameras import CAMERAS, Glimpse, render
+from lmd_cli.data.synthetic.cameras import CAMERAS, CameraView, render
 from lmd_cli.data.synthetic.evidence import EVIDENCE_FILE, gather_evidence, visibility_level
 from lmd_cli.data.synthetic.tables import (
     MAP_FILE,
@@ -64,9 +64,9 @@ class _SceneWriter:
             self._lidar(sample, moment, before, key=False)
         radar_keyframe = self._radars(sample, time, placed, key=True)
         lidar = self._lidar(sample, time, placed, key=True)
-        glimpses = self._cameras(sample, time, placed)
+        camera_views = self._cameras(sample, time, placed)
         counts = (radar + radar_keyframe, radar_keyframe, lidar)
-        self._annotate(sample, placed, glimpses, counts)
+        self._annotate(sample, placed, camera_views, counts)
 
     def finish(self) -> None:
         """Link the chains and add the scene and its instances."""
@@ -109,27 +109,27 @@ class _SceneWriter:
 
     def _cameras(
         self, sample: Record, time: float, placed: list[Placed]
-    ) -> dict[str, list[Glimpse]]:
-        glimpses = defaultdict(list)
+    ) -> dict[str, list[CameraView]]:
+        camera_views = defaultdict(list)
         for channel in CAMERAS:
             image, seen = render(self.scene, time, placed, channel, self.image_size)
             _, code = cv2.imencode(".jpg", image, [cv2.IMWRITE_JPEG_QUALITY, JPEG_QUALITY])
             self._file(sample, channel, time, True, code.tobytes())
-            for glimpse in seen:
-                glimpses[glimpse.key].append(glimpse)
-        return glimpses
+            for camera_view in seen:
+                camera_views[camera_view.key].append(camera_view)
+        return camera_views
 
     def _annotate(
         self,
         sample: Record,
         placed: list[Placed],
-        glimpses: dict[str, list[Glimpse]],
+        camera_views: dict[str, list[CameraView]],
         counts: tuple[Counter[str], Counter[str], Counter[str]],
     ) -> None:
         for item in placed:
             if not item.actor.annotated:
                 continue
-            evidence = gather_evidence(item, glimpses, *counts)
+            evidence = gather_evidence(item, camera_views, *counts)
             points = {
                 "num_lidar_pts": evidence.lidar_returns,
                 "num_radar_pts": evidence.radar_returns_keyframe,

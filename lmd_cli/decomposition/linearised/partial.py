@@ -27,6 +27,7 @@ from lmd_cli.decomposition.maps import Affine, same
 from lmd_cli.decomposition.memory import Place
 from lmd_cli.decomposition.pytrees import leaves, map_tensors
 from lmd_cli.decomposition.result import Decomposition, kept_program
+from lmd_cli.decomposition.tracing.audit import residual_tensor
 
 #: With the divisors of norms that a network writes itself.
 NORMALISATIONS = frozenset({"normalisation", "statistic", "quotient"})
@@ -42,7 +43,7 @@ class PartiallyLinear:
     run as they are.
 
     Args:
-        decomposition: made with ``keep_frozen=True`` under a rule that gives all constants to the
+        decomposition: made with ``keep_maps=True`` under a rule that gives all constants to the
             bias (identity rules for BatchNorm and activations; ``ratio`` or ``identity`` for the
             other norms).
         kinds: :data:`ACTIVATIONS`, :data:`NORMALISATIONS`, both or none.
@@ -69,9 +70,9 @@ class PartiallyLinear:
             if not any(batches):
                 return self._run(inputs)
             count = max(n for n in batches if n is not None)
-            found = [self._run(map_tensors(_entry(i), inputs)) for i in range(count)]
-        columns = iter([torch.cat(column) for column in zip(*map(_tensors, found), strict=True)])
-        return map_tensors(lambda _: next(columns), found[0])
+            outputs = [self._run(map_tensors(_entry(i), inputs)) for i in range(count)]
+        columns = iter([torch.cat(column) for column in zip(*map(_tensors, outputs), strict=True)])
+        return map_tensors(lambda _: next(columns), outputs[0])
 
     def _run(self, inputs: Any) -> Any:
         program = self._program
@@ -136,7 +137,7 @@ def first_deviation(
     """The first step whose map, at what the step was given, differs from what it computed.
 
     Args:
-        decomposition: made with ``keep_frozen=True``.
+        decomposition: made with ``keep_maps=True``.
         inputs: what it was decomposed at.
         limit: largest difference over the largest value that counts as rounding.
     """
@@ -159,10 +160,4 @@ def first_deviation(
 def _differ(by_map: Tensor | None, computed: Tensor, limit: float) -> bool:
     if by_map is None:
         return False
-    made = by_map.expand(1, *computed.shape)[0]
-    finite = torch.isfinite(computed) | computed.isnan()
-    if not bool(finite.any()):
-        return False
-    difference = torch.where(made == computed, 0.0, (made - computed).abs())[finite].max()
-    scale = torch.maximum(computed.abs()[finite].max(), made.abs()[finite].max())
-    return not bool(difference <= limit * scale)
+    return not bool(residual_tensor(computed, by_map.expand(1, *computed.shape)) <= limit)

@@ -83,8 +83,8 @@ class Step:
     @property
     def places(self) -> list[Place]:
         """What it reads or writes."""
-        found = [place for output in self.outputs for place in (*output.reads, output.place)]
-        return found + [v for v in pytree.tree_leaves(self.given) if isinstance(v, Place)]
+        places = [place for output in self.outputs for place in (*output.reads, output.place)]
+        return places + [v for v in pytree.tree_leaves(self.given) if isinstance(v, Place)]
 
     def results(self, value: Callable[[Place], Tensor]) -> list[Any]:
         """What the call gives for other values of its arguments, one by one."""
@@ -134,22 +134,19 @@ class Program:
     def _last_uses(self) -> list[set[int]]:
         """For each step the storages that neither a later one nor the output uses."""
         used = {leaf.key for leaf in leaves(self.output) if isinstance(leaf, Place)}
-        found: list[set[int]] = []
+        dropped: list[set[int]] = []
         for step in reversed(self.steps):
             keys = {place.key for place in step.places} - used
             used |= keys
-            found.insert(0, keys)
-        return found
+            dropped.insert(0, keys)
+        return dropped
 
     def batch_of(self, name: str, tree: Any) -> int | None:
         """How many inputs a modality's tensors are, where what was decomposed is a batch of one;
         ``None`` for one input, shaped as that."""
         shapes = [tuple(leaf.shape) for leaf in leaves(tree)]
-        return (
-            None
-            if shapes == [place.shape for place in self.inputs[name]]
-            else max(n[0] for n in shapes)
-        )
+        same = shapes == [place.shape for place in self.inputs[name]]
+        return None if same else max(shape[0] for shape in shapes)
 
     def start(self, inputs: Mapping[str, Any], batch: int | None = None) -> Env:
         """Buffers of inputs by modality, or of a batch of them.

@@ -1,7 +1,7 @@
 """The linearised network on one modality's input, all others zero: eq. 14 taken literally, and what
 stands after eq. 12 as a function of other samples.
 
-A decomposition that kept its maps (``keep_frozen=True``) is a straight line of linear maps with
+A decomposition that kept its maps (``keep_maps=True``) is a straight line of linear maps with
 constants. Nothing of the user's code runs again, and nothing but one modality enters: agreement
 with the parts shows that they are what the linearised network gives for that sensor alone.
 """
@@ -33,15 +33,15 @@ class Linearised:
     own.
 
     Args:
-        decomposition: made with ``keep_frozen=True``.
+        decomposition: made with ``keep_maps=True``.
         inputs: how many will go through in all: where there are many, :meth:`parts` takes a head
             as one map (:mod:`.heads`), which changes the last digits.
-        waiting: bytes of inputs that are kept before a head, to go through it together.
+        head_batch: bytes of inputs that are kept before a head, to go through it together.
     """
 
-    def __init__(self, decomposition: Decomposition, inputs: int = 0, waiting: int = 2**28):
+    def __init__(self, decomposition: Decomposition, inputs: int = 0, head_batch: int = 2**28):
         self._layout, self._program = decomposition.layout, kept_program(decomposition)
-        self._inputs, self._most = inputs, waiting
+        self._inputs, self._most = inputs, head_batch
 
     def part(self, modality: str, x: Any) -> Any:
         """The part that ``x`` gives as that modality's.
@@ -68,7 +68,15 @@ class Linearised:
             return parts + self._through_heads(heads, stopped)
 
     def constants(self, origin: Origin | None = None) -> Any:
-        """The bias part; or what the constants of one kind of norm (eq. 10) make by themselves."""
+        """The bias part; or what the constants of one kind of norm (eq. 10) make by themselves:
+        under ``uniform`` each modality gets its share of it, whatever its features are.
+
+        Raises:
+            DecompositionError: they do not go through alone: activation splits, or they reach a
+                product of two features.
+        """
+        if origin is not None and splits_bias(self._program):
+            raise DecompositionError("activation splits leave constants no stream of their own")
         stream = Stream(None, self._layout.uniform_share, origin)
         with torch.no_grad():
             return self._program.collect(self._program.run({}, stream), origin is None)
@@ -123,30 +131,13 @@ class _Pass(NamedTuple):
     before: dict[LinearHead, Tensor]  # what stands before each head, (rows, 1, channels, Z, X)
 
 
-def constants_alone(decomposition: Decomposition, origin: Origin) -> Any:
-    """What the constants of one kind of norm (eq. 10) make by themselves: under ``uniform`` each
-    modality gets its share of it, whatever its features are.
-
-    Args:
-        decomposition: made with ``keep_frozen=True``.
-        origin: the kind of norm.
-
-    Raises:
-        DecompositionError: the constants do not go through alone: activation splits, or they reach
-            a product of two features.
-    """
-    if splits_bias(kept_program(decomposition)):
-        raise DecompositionError("constants have no stream of their own through activation splits")
-    return Linearised(decomposition).constants(origin)
-
-
 def replay(
     decomposition: Decomposition, inputs: Mapping[str, Any], only: Iterable[str] | None = None
 ) -> dict[str, Any]:
     """Every part by the linearised network.
 
     Args:
-        decomposition: made with ``keep_frozen=True``.
+        decomposition: made with ``keep_maps=True``.
         inputs: what it was decomposed at, or other values for some modalities (perturbed inputs at
             the same operating point), of the same shapes; of an operating point that is a batch of
             one, any number of inputs ``(n, ...)``.
@@ -173,10 +164,10 @@ def replay_deviation(replayed: Mapping[str, Any], decomposition: Decomposition) 
 
 
 def deviation(pairs: Mapping[str, tuple[Any, Any]]) -> float:
-    """max |found - wanted| / max |wanted| over pairs of trees; NaN if any of them holds NaN."""
+    """max |actual - expected| / max |expected| over pairs of trees; NaN if any holds NaN."""
     worst, scale = [0.0], [0.0]
-    for found, wanted in pairs.values():
-        for a, b in zip(leaves(found), leaves(wanted), strict=True):
+    for actual, expected in pairs.values():
+        for a, b in zip(leaves(actual), leaves(expected), strict=True):
             if not is_continuous(b) or b.numel() == 0:
                 continue  # indices are the same in every part
             worst.append(float(torch.where(a == b, 0.0, (a - b).abs()).max()))  # equal infinities
@@ -187,5 +178,5 @@ def deviation(pairs: Mapping[str, tuple[Any, Any]]) -> float:
 
 def largest(values: Iterable[float]) -> float:
     """The maximum; NaN if one of them is NaN, which ``max`` would pass over."""
-    found = list(values)
-    return math.nan if any(map(math.isnan, found)) else max(found)
+    numbers = list(values)
+    return math.nan if any(map(math.isnan, numbers)) else max(numbers)

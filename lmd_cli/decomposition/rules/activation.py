@@ -226,11 +226,7 @@ def activation(
             raise call.refused("its slope is random in training mode; call .eval()")
 
         def run(h: Tensor) -> Any:
-            if not args:
-                return call.run(**{carrying[0]: h})
-            named = {**given, carrying[0]: h}
-            positional = [named.pop(str(i)) for i in range(len(args))]
-            return call.function(*positional, **named)
+            return call.run(**{carrying[0]: h})
 
         x = given[carrying[0]]
         result, recurrent = run(x), gate and call.recurrent

@@ -7,6 +7,7 @@ operations, so they sum to it up to the rounding between the two.
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -49,16 +50,7 @@ def _unless_hidden(scores: Tensor) -> Tensor:
     equation="App. D.2",
 )
 def attention(
-    call: Call,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    attn_bias: Tensor | None = None,
-    dropout_p: float = 0.0,
-    is_causal: bool = False,
-    attn_mask: Tensor | None = None,
-    scale: float | None = None,
-    **reports: bool,
+    call: Call, query: Tensor, key: Tensor, value: Tensor, dropout_p: float = 0.0, **given: Any
 ) -> Result:
     """``softmax(q k^T scale + mask) v`` for (B, heads, L, E), (B, heads, S, E), (B, heads, S, Ev);
     fewer heads of keys and values serve several of the query each.
@@ -68,13 +60,14 @@ def attention(
     """
     if dropout_p > 0:
         raise call.refused("dropout is random; call .eval() on the network")
-    mask, total = attn_mask if attn_bias is None else attn_bias, call.plain()
+    mask, total = given.get("attn_bias", given.get("attn_mask")), call.plain()
+    causal, scale = given.get("is_causal", False), given.get("scale")
     call.may_mask(mask)
 
     def made() -> Tensor:
         groups = query.shape[-3] // key.shape[-3]
         k, v = (x if groups == 1 else x.repeat_interleave(groups, -3) for x in (key, value))
-        return _unless_hidden(masked_scores(query, k, mask, is_causal, scale)) @ v
+        return _unless_hidden(masked_scores(query, k, mask, causal, scale)) @ v
 
     return total, [call.compose(made)]
 
@@ -84,55 +77,40 @@ def attention(
 
 @aten_rule("_native_multi_head_attention", kind="composite", equation="App. D.2")
 def multi_head(
-    call: Call,
-    query: Tensor,
-    key: Tensor,
-    value: Tensor,
-    num_head: int,
-    need_weights: bool = True,
-    average_attn_weights: bool = True,
-    **given: Any,
+    call: Call, query: Tensor, key: Tensor, value: Tensor, num_head: int, **given: Any
 ) -> Result:
     """The fast path of ``nn.MultiheadAttention``, (B, L, E): attention output and weights."""
     total, mask = _fused(call, query, given)
+    need_weights, averages = (given.get(k, True) for k in ("need_weights", "average_attn_weights"))
     apart = not need_weights and _runs_apart(call, total[0])
     inputs = (query, key, value)
     out, shares = call.compose(_multi_head, inputs, num_head, given, mask, apart)
     if not need_weights:
         return (out if apart else total[0], total[1]), [out]
-    averaged = call.compose(lambda: shares.mean(1) if average_attn_weights else shares)
+    averaged = call.compose(lambda: shares.mean(1) if averages else shares)
     return total, [out, averaged]
 
 
 @aten_rule("_transformer_encoder_layer_fwd", kind="composite", equation="App. D.2")
-def encoder_layer(
-    call: Call,
-    src: Tensor,
-    embed_dim: int,
-    num_heads: int,
-    use_gelu: bool,
-    norm_first: bool,
-    eps: float,
-    **given: Any,
-) -> Result:
+def encoder_layer(call: Call, src: Tensor, **given: Any) -> Result:
     """The fast path of ``nn.TransformerEncoderLayer``, (B, L, E)."""
     total, mask = _fused(call, src, given)
     apart = _runs_apart(call, total)
     gelu = partial(F.gelu, approximate="tanh" if src.is_cuda else "none")  # as its kernels do
-    activation = gelu if use_gelu else F.relu
+    activation = gelu if given["use_gelu"] else F.relu
 
     def attended(x: Tensor) -> Tensor:
-        return _multi_head((x, x, x), num_heads, given, mask, apart)[0]
+        return _multi_head((x, x, x), given["num_heads"], given, mask, apart)[0]
 
     def linear(x: Tensor, i: int) -> Tensor:
         return F.linear(x, given[f"ffn_weight_{i}"], given[f"ffn_bias_{i}"])
 
     def norm(x: Tensor, i: int) -> Tensor:
         weight, bias = given[f"norm_weight_{i}"], given[f"norm_bias_{i}"]
-        return F.layer_norm(x, (embed_dim,), weight, bias, eps)
+        return F.layer_norm(x, (given["embed_dim"],), weight, bias, given["eps"])
 
     def made() -> Tensor:
-        if norm_first:
+        if given["norm_first"]:
             x = src + attended(norm(src, 1))
             return x + linear(activation(linear(norm(x, 2), 1)), 2)
         x = norm(src + attended(src), 1)
@@ -164,11 +142,7 @@ def _runs_apart(call: Call, fused: Tensor) -> bool:
 
 
 def _multi_head(
-    inputs: tuple[Tensor, Tensor, Tensor],
-    heads: int,
-    given: dict[str, Any],
-    mask: Tensor | None,
-    apart: bool,
+    inputs: Sequence[Tensor], heads: int, given: dict[str, Any], mask: Tensor | None, apart: bool
 ) -> tuple[Tensor, Tensor]:
     """Output (B, L, E) and weights (B, heads, L, S), as the single operations give them where
     every key is masked: 0 (``apart``), or as the fused one: NaN."""

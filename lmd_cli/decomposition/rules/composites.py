@@ -92,21 +92,10 @@ def cross(input: Tensor, other: Tensor, dim: int = -1) -> Tensor:
 
 
 @composed("_trilinear", equation="App. D.2")
-def trilinear(
-    i1: Tensor,
-    i2: Tensor,
-    i3: Tensor,
-    expand1: Sequence[int],
-    expand2: Sequence[int],
-    expand3: Sequence[int],
-    sumdim: Sequence[int],
-    unroll_dim: int = 1,
-) -> Tensor:
+def trilinear(i1: Tensor, i2: Tensor, i3: Tensor, sumdim: Sequence[int], **given: Any) -> Tensor:
     """A sum of products of three tensors, each with new dimensions: ``F.bilinear``."""
-    factors = [
-        reduce(torch.unsqueeze, places, x)
-        for x, places in ((i1, expand1), (i2, expand2), (i3, expand3))
-    ]
+    new = [given[f"expand{i}"] for i in (1, 2, 3)]
+    factors = [reduce(torch.unsqueeze, *pair) for pair in zip(new, (i1, i2, i3), strict=True)]
     made = reduce(torch.mul, factors)
     return made.sum(tuple(sumdim)) if sumdim else made
 

@@ -13,13 +13,7 @@ from torch.utils import _pytree as pytree
 from lmd_cli.decomposition.maps import Affine, constant, each
 from lmd_cli.decomposition.memory import extent_of, is_continuous
 from lmd_cli.decomposition.registry import aten_rule
-from lmd_cli.decomposition.rules.common import (
-    behind_rows,
-    folded,
-    function_of,
-    pairwise,
-    product,
-)
+from lmd_cli.decomposition.rules.common import behind_rows, folded, function_of, pairwise, product
 from lmd_cli.decomposition.rules.refusals import MATRIX
 from lmd_cli.decomposition.tracing.calls import Call, Result
 
@@ -58,7 +52,7 @@ def batches(apply: Callable[..., Tensor], ndim: int, others: dict[str, Any]) -> 
     return folded(leading(apply, ndim, others))
 
 
-def linear_operators(names: str, batching: Batching, kind: str = "linear") -> None:
+def linear_operators(names: str, batching: Batching, kind: str) -> None:
     """Registers operators that are linear in their first argument, the only one with parts.
 
     Args:
@@ -82,31 +76,31 @@ def linear_operators(names: str, batching: Batching, kind: str = "linear") -> No
     aten_rule(*names.split(), kind=kind, equation="eq. 13")(rule)
 
 
-#: Operators by how a stack goes through them.
-STRUCTURE: list[tuple[str, Batching]] = [
-    ("neg deg2rad rad2deg tril triu pixel_shuffle pixel_unshuffle", leading),
-    ("cumsum flip roll rot90 index_select sum mean nansum nanmean", along),
-    ("channel_shuffle native_channel_shuffle", batches),
-    ("repeat trace diag_embed unfold_backward", row_by_row),
-    ("select_backward slice_backward diagonal_backward", row_by_row),
+#: Operators by kind and by how a stack goes through them.
+LINEAR: list[tuple[str, Batching, str]] = [
+    ("structure", leading, "neg deg2rad rad2deg tril triu pixel_shuffle pixel_unshuffle"),
+    ("structure", along, "cumsum flip roll rot90 index_select sum mean nansum nanmean"),
+    ("structure", batches, "channel_shuffle native_channel_shuffle"),
+    ("structure", row_by_row, "repeat trace diag_embed unfold_backward select_backward"),
+    ("structure", row_by_row, "slice_backward diagonal_backward"),
+    ("linear", batches, "reflection_pad1d reflection_pad2d reflection_pad3d replication_pad1d"),
+    ("linear", batches, "replication_pad2d replication_pad3d avg_pool1d avg_pool2d avg_pool3d"),
+    (
+        "linear",
+        batches,
+        "adaptive_avg_pool1d adaptive_avg_pool2d adaptive_avg_pool3d im2col col2im",
+    ),
+    ("linear", batches, "_adaptive_avg_pool2d _adaptive_avg_pool3d upsample_nearest1d"),
+    ("linear", batches, "upsample_nearest2d upsample_nearest3d _upsample_nearest_exact1d"),
+    ("linear", batches, "_upsample_nearest_exact2d _upsample_nearest_exact3d upsample_linear1d"),
+    ("linear", batches, "upsample_bilinear2d upsample_bicubic2d upsample_trilinear3d"),
+    ("linear", batches, "_upsample_bilinear2d_aa _upsample_bicubic2d_aa _upsample_lanczos2d_aa"),
+    ("linear", row_by_row, "max_unpool2d max_unpool3d affine_grid_generator"),
+    ("linear", along, "_fft_r2c _fft_c2r _fft_c2c"),
+    ("linear", leading, "conj_physical _conj_physical"),
 ]
-LINEAR: list[tuple[str, Batching]] = [
-    ("reflection_pad1d reflection_pad2d reflection_pad3d", batches),
-    ("replication_pad1d replication_pad2d replication_pad3d", batches),
-    ("avg_pool1d avg_pool2d avg_pool3d adaptive_avg_pool1d", batches),
-    ("adaptive_avg_pool2d _adaptive_avg_pool2d adaptive_avg_pool3d _adaptive_avg_pool3d", batches),
-    ("im2col col2im upsample_nearest1d upsample_nearest2d upsample_nearest3d", batches),
-    ("_upsample_nearest_exact1d _upsample_nearest_exact2d _upsample_nearest_exact3d", batches),
-    ("upsample_linear1d upsample_bilinear2d upsample_bicubic2d upsample_trilinear3d", batches),
-    ("_upsample_bilinear2d_aa _upsample_bicubic2d_aa _upsample_lanczos2d_aa", batches),
-    ("max_unpool2d max_unpool3d affine_grid_generator", row_by_row),
-    ("_fft_r2c _fft_c2r _fft_c2c", along),
-    ("conj_physical _conj_physical", leading),
-]
-for _names, _batching in STRUCTURE:
-    linear_operators(_names, _batching, "structure")
-for _names, _batching in LINEAR:
-    linear_operators(_names, _batching)
+for _kind, _batching, _names in LINEAR:
+    linear_operators(_names, _batching, _kind)
 
 
 @aten_rule(

@@ -86,16 +86,7 @@ def _require_plain(call: Call) -> None:
     equation="eq. 10",
 )
 def batch_norm(
-    call: Call,
-    input: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    running_mean: Tensor | None = None,
-    running_var: Tensor | None = None,
-    training: bool | None = None,
-    eps: float = 0.0,
-    epsilon: float = 0.0,
-    **_: float,
+    call: Call, input: Tensor, eps: float = 0.0, epsilon: float = 0.0, **given: Any
 ) -> Result:
     """BatchNorm in evaluation mode: a constant affine map. Without running statistics it is a norm
     with those of its own input, in either mode.
@@ -103,14 +94,13 @@ def batch_norm(
     Raises:
         NoRuleError: it is in training mode (it would use the batch and change the model).
     """
-    training = "_with_update" in str(call.function) if training is None else training
-    if training and running_mean is not None:
+    training = given.get("training", "_with_update" in str(call.function))
+    if training and given.get("running_mean") is not None:
         raise call.refused("BatchNorm uses batch statistics; call .eval() on the network")
     _require_plain(call)
     ndim = input.dim()
-    gamma, beta, mean, variance = (
-        _per_channel(value, ndim) for value in (weight, bias, running_mean, running_var)
-    )
+    names = ("weight", "bias", "running_mean", "running_var")
+    gamma, beta, mean, variance = (_per_channel(given.get(name), ndim) for name in names)
     if mean is None or variance is None:
         over = _means_over([d - ndim for d in range(ndim) if d != 1])
         return own_statistics(call, input, over, gamma, beta, eps or epsilon)
@@ -119,31 +109,14 @@ def batch_norm(
 
 
 @aten_rule("native_layer_norm", kind="normalisation", equation="eq. 11")
-def layer_norm(
-    call: Call,
-    input: Tensor,
-    normalized_shape: Sequence[int],
-    weight: Tensor | None,
-    bias: Tensor | None,
-    eps: float,
-) -> Result:
+def layer_norm(call: Call, input: Tensor, normalized_shape: Sequence[int], **given: Any) -> Result:
     """LayerNorm over its normalised dimensions."""
     _require_plain(call)
-    mean = _means_over(range(-len(normalized_shape), 0))
-    return own_statistics(call, input, mean, weight, bias, eps)
+    return own_statistics(call, input, _means_over(range(-len(normalized_shape), 0)), **given)
 
 
 @aten_rule("native_group_norm", kind="normalisation", equation="eq. 11")
-def group_norm(
-    call: Call,
-    input: Tensor,
-    weight: Tensor | None,
-    bias: Tensor | None,
-    C: int,
-    group: int,
-    eps: float,
-    **_: int,
-) -> Result:
+def group_norm(call: Call, input: Tensor, C: int, group: int, eps: float, **given: Any) -> Result:
     """GroupNorm: statistics per group of channels."""
     _require_plain(call)
     ndim = input.dim()
@@ -153,17 +126,13 @@ def group_norm(
         means = groups.mean(tuple(range(1 - ndim, 0)), keepdim=True).squeeze(1 - ndim)
         return means.repeat_interleave(C // group, 1 - ndim)  # (..., C, 1, ...)
 
-    gamma, beta = _per_channel(weight, ndim), _per_channel(bias, ndim)
+    gamma, beta = (_per_channel(given.get(name), ndim) for name in ("weight", "bias"))
     return own_statistics(call, input, mean, gamma, beta, eps)
 
 
 @aten_rule("_fused_rms_norm", kind="normalisation", equation="eq. 11 without centring")
 def rms_norm(
-    call: Call,
-    input: Tensor,
-    normalized_shape: Sequence[int],
-    weight: Tensor | None,
-    eps: float | None,
+    call: Call, input: Tensor, normalized_shape: Sequence[int], weight: Any, eps: float | None
 ) -> Result:
     """RMSNorm has no centring step and no constant: one scale for all parts."""
     _require_plain(call)

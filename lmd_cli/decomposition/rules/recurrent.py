@@ -54,9 +54,8 @@ def packed(call: Call, input: Tensor, lengths: Tensor, batch_first: bool) -> Res
 @aten_rule("_thnn_fused_lstm_cell", kind="composite", equation=_EQUATION)
 def lstm_cell(call: Call, cx: Tensor, **given: Any) -> Result:
     """``nn.LSTMCell`` on a GPU, behind its linear layers."""
-    return call.plain(), list(
-        call.compose_recurrent(lambda: lstm_step(torch.add(*_gates(given)), cx))
-    )
+    made = call.compose_recurrent(lambda: lstm_step(torch.add(*_gates(given)), cx))
+    return call.plain(), list(made)
 
 
 @aten_rule("_thnn_fused_gru_cell", kind="composite", equation=_EQUATION)
@@ -74,25 +73,18 @@ def _gates(given: dict[str, Any]) -> tuple[Tensor, Tensor]:
 
 @aten_rule("mkldnn_rnn_layer", kind="composite", equation=_EQUATION)
 def lstm_layer(
-    call: Call,
-    input: Tensor,
-    hx_: Tensor,
-    cx_: Tensor,
-    reverse: bool,
-    batch_sizes: Sequence[int],
-    mode: int,
-    has_biases: bool,
-    **given: Any,
+    call: Call, input: Tensor, hx_: Tensor, cx_: Tensor, reverse: bool, **given: Any
 ) -> Result:
     """One direction of one layer of ``nn.LSTM`` on a CPU, (T, B, C) to (T, B, H).
 
     Raises:
         NoRuleError: it is another layer than an LSTM, or of packed sequences.
     """
-    if mode != 2 or len(batch_sizes):
+    if given["mode"] != 2 or len(given["batch_sizes"]):
         raise call.refused("of mkldnn's layers it has a rule for the LSTM of padded sequences")
-    w_input, w_hidden = given["weight0"], given["weight1"]
-    b_input, b_hidden = (given["weight2"], given["weight3"]) if has_biases else (None, None)
+    count = 4 if given["has_biases"] else 2
+    w_input, w_hidden, *biases = (given[f"weight{i}"] for i in range(count))
+    b_input, b_hidden = biases or (None, None)
 
     def made() -> tuple[Tensor, ...]:
         hidden, cell = (state.reshape(-1, state.shape[-1]) for state in (hx_, cx_))
@@ -108,40 +100,27 @@ def lstm_layer(
 
 @aten_rule("_cudnn_rnn", kind="composite", equation=_EQUATION)
 def cudnn_layers(
-    call: Call,
-    input: Tensor,
-    weight: Sequence[Tensor],
-    weight_stride0: int,
-    hx: Tensor,
-    cx: Tensor | None,
-    mode: int,
-    proj_size: int,
-    num_layers: int,
-    batch_first: bool,
-    dropout: float,
-    train: bool,
-    bidirectional: bool,
-    batch_sizes: Sequence[int],
-    **_: Any,
+    call: Call, input: Tensor, weight: Sequence[Tensor], hx: Tensor, cx: Tensor | None, **given: Any
 ) -> Result:
     """``nn.LSTM``, ``nn.GRU`` and ``nn.RNN`` on a GPU: the same layers without cuDNN.
 
     Raises:
         NoRuleError: dropout is on, or the layers project their outputs.
     """
-    if train and dropout > 0:
+    if given["train"] and given["dropout"] > 0:
         raise call.refused("dropout is random; call .eval() on the network")
-    if proj_size:
+    if given["proj_size"]:
         raise call.refused("proj_size has no rule on a GPU; run it on the CPU")
-    layers = getattr(torch, ("rnn_relu", "rnn_tanh", "lstm", "gru")[mode])
+    layers = getattr(torch, ("rnn_relu", "rnn_tanh", "lstm", "gru")[given["mode"]])
     state, weights = hx if cx is None else (hx, cx), list(weight)
-    options = (weight_stride0 == 4, num_layers, 0.0, False, bidirectional)
+    biases, layout = given["weight_stride0"] == 4, (given["num_layers"], 0.0, False)
+    options, batch_sizes = (biases, *layout, given["bidirectional"]), given["batch_sizes"]
 
     def made() -> tuple[Tensor, ...]:
         with torch.backends.cudnn.flags(enabled=False):
             if len(batch_sizes):
                 sizes = torch.tensor(batch_sizes, dtype=torch.int64)
                 return layers(input, sizes, state, weights, *options)
-            return layers(input, state, weights, *options, batch_first)
+            return layers(input, state, weights, *options, given["batch_first"])
 
     return call.plain(), list(call.compose_recurrent(made))

@@ -43,16 +43,11 @@ def scatter_reducing(call: Call, input: Tensor, *, reduce: str, **given: Any) ->
 
 @aten_rule("as_strided_scatter", kind="sum", equation="eq. 6")
 def as_strided_scatter(
-    call: Call,
-    input: Tensor,
-    src: Tensor,
-    size: Sequence[int],
-    stride: Sequence[int],
-    storage_offset: int | None = None,
+    call: Call, input: Tensor, src: Tensor, size: Sequence[int], stride: Sequence[int], **given: Any
 ) -> Result:
     """Elements at places in memory replaced; parts are laid out as the total is for it."""
     shape, own, start = input.shape, input.stride(), input.storage_offset()
-    offset = start if storage_offset is None else storage_offset
+    offset = start if given.get("storage_offset") is None else given["storage_offset"]
     length = max(start + extent_of(shape, own), offset + extent_of(size, stride))
 
     def run(x: Tensor, s: Tensor) -> Tensor:
@@ -159,15 +154,7 @@ SEGMENTS = {"max": ("amax", -math.inf), "min": ("amin", math.inf), "prod": ("pro
 
 @aten_rule("segment_reduce", kind="linear", equation="eq. 9, 13, App. D.2")
 def segment_reduce(
-    call: Call,
-    data: Tensor,
-    reduce: str,
-    *,
-    axis: int = 0,
-    initial: Any = None,
-    lengths: Tensor | None = None,
-    offsets: Tensor | None = None,
-    **_: Any,
+    call: Call, data: Tensor, reduce: str, axis: int = 0, initial: Any = None, **given: Any
 ) -> Result:
     """Sums, means and products of segments; of extremes the first element that was extreme."""
     total = call.plain()
@@ -178,7 +165,8 @@ def segment_reduce(
     how, nothing = SEGMENTS[reduce]
     shape = [n + (d == axis) for d, n in enumerate(total.shape)]  # one for what is in no segment
     start = total.new_full(shape, nothing if initial is None else initial)
-    bounds = F.pad(lengths.cumsum(-1), (1, 0)) if offsets is None else offsets  # type: ignore[union-attr]
+    bounds = given.get("offsets")
+    bounds = F.pad(given["lengths"].cumsum(-1), (1, 0)) if bounds is None else bounds
     steps = torch.arange(data.shape[axis], device=data.device, dtype=bounds.dtype)
     steps = steps.expand(*bounds.shape[:-1], -1).contiguous()
     index = (torch.searchsorted(bounds.contiguous(), steps, right=True) - 1) % bounds.shape[-1]

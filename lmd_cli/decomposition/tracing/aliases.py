@@ -109,7 +109,7 @@ class Aliases(Results):
                 "write to a .clone() instead"
             )
             raise self.leak(op.function, how)
-        if not carries:
+        if not carries or not any(map(is_continuous, targets)):
             return self._write_constant(op, given, targets)
         if rule is None:
             raise self.no_rule(op.function)
@@ -142,7 +142,7 @@ class Aliases(Results):
         functional = op.functional
         assert functional is not None
         in_place = functional.name != op.name  # and no out= form, which may resize its target
-        if in_place and is_continuous(target) and not self.carries(target):
+        if in_place and not self.carries(target):
             self.adopt(target)
         values = self._held({k: v for k, v in given.items() if k in functional.names})
         carrying = [t for t in tensors_in(values.values()) if self.carries(t)]
@@ -151,7 +151,7 @@ class Aliases(Results):
             total, raw = call.linearise(**values)
         if isinstance(raw, (list, tuple)):
             total, raw = total[0], raw[0]
-        if not is_continuous(target) or raw is None or (in_place and total.shape != target.shape):
+        if raw is None or (in_place and total.shape != target.shape):
             op.call(given)  # for the last, torch raises an error
             return target
         if target.shape != total.shape:

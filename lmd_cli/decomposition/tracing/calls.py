@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, TypeAlias
 
 import torch
@@ -16,7 +17,7 @@ from lmd_cli.decomposition.memory import is_continuous
 from lmd_cli.decomposition.registry import Rule
 from lmd_cli.decomposition.tracing.modes import followed
 from lmd_cli.decomposition.tracing.operators import Operator
-from lmd_cli.decomposition.tracing.patches import setting
+from lmd_cli.decomposition.tracing.patches import Setting
 from lmd_cli.decomposition.tracing.run import Run
 from lmd_cli.decomposition.variant import Variant
 
@@ -29,6 +30,13 @@ def holds_infinity(value: Any) -> bool:
     if is_continuous(value):
         return recording(value) or bool(torch.isinf(value).any())
     return isinstance(value, float) and math.isinf(value)
+
+
+def called(function: Callable[..., Any], given: dict[str, Any]) -> Any:
+    """The result of a function that is no operator; digits name its positional arguments."""
+    named = {name: value for name, value in given.items() if not name.isdigit()}
+    positional = [given[str(i)] for i in range(len(given) - len(named))]
+    return function(*positional, **named)
 
 
 @dataclass(eq=False, slots=True)
@@ -87,7 +95,8 @@ class Call:
     def run(self, **changed: Any) -> Any:
         """The call with some arguments replaced."""
         given = {**self.given, **changed}
-        return self.function(**given) if self.operator is None else self.operator.call(given)
+        run = self.operator.call if self.operator else partial(called, self.function)
+        return run(given)
 
     def plain(self) -> Any:
         """The total: the call as it is."""
@@ -99,7 +108,7 @@ class Call:
 
     def compose_recurrent(self, function: Callable[..., Any]) -> Any:
         """:meth:`compose` for the single operations of a recurrent layer."""
-        with setting(self._session, composing_recurrent=True):
+        with Setting(self._session, "composing_recurrent", True):
             return self.compose(function)
 
     def may_mask(self, *values: Any) -> None:

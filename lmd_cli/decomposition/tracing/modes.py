@@ -66,6 +66,11 @@ class Operators(TorchDispatchMode):
 
     supports_higher_order_operators = True
 
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        """Torch's guard against compilation loads the compiler; :func:`uncompiled` is enough."""
+        return False
+
     def __init__(self, session: Run):
         super().__init__()
         self._session = session
@@ -84,12 +89,12 @@ def _is_decomposing() -> bool:
     return any(isinstance(mode, Operators) for mode in stack)
 
 
-def while_decomposed(look: Callable[[], T]) -> T | None:
-    """What a look at values finds, if a function is being decomposed; nothing takes note of it."""
+def while_decomposed(read: Callable[[], T]) -> T | None:
+    """What a reading of values gives, if a function is being decomposed; it is not traced."""
     if not _is_decomposing():
         return None
     with torch._C.DisableTorchFunction(), torch._C._DisableTorchDispatch():
-        return look()
+        return read()
 
 
 @dataclass(eq=False, slots=True)
@@ -130,16 +135,14 @@ class Functions(TorchFunctionMode):
             rule = rule_above_dispatch(func)
             if rule is not None and session.any_carries(args, kwargs):
                 call.result = session.by_function(func, rule, args, kwargs)
+            elif func in WATCHED or _is_users(func):
+                call.result = self._watched(func, args, kwargs)
             else:
-                call.result = self._run(func, args, kwargs)
-                if _is_users(func) and session.any_carries(args, kwargs):
-                    session.require_seen(func, call.result)
-            if func in DETACHING:
-                session.mark_plain(call.result)
+                call.result = func(*args, **kwargs)
         return call.result
 
-    def _run(self, func: Any, args: Any, kwargs: Any) -> Any:
-        """The function itself, which may hand values out."""
+    def _watched(self, func: Any, args: Any, kwargs: Any) -> Any:
+        """A function that may hand values out, that detaches, or that is not torch's own."""
         session = self._session
         if func is Tensor.data_ptr and session.any_carries(args):
             return Address(func(*args), partial(session.outward, func, args, kwargs))
@@ -147,7 +150,12 @@ class Functions(TorchFunctionMode):
             session.outward(func, args, kwargs)
         elif func in PRINTING and session.any_carries(args):
             session.met(CONSTANT, None)
-        return func(*args, **kwargs)
+        result = func(*args, **kwargs)
+        if func in DETACHING:
+            session.mark_plain(result)
+        elif _is_users(func) and session.any_carries(args, kwargs):
+            session.require_seen(func, result)
+        return result
 
 
 def _is_users(function: Any) -> bool:
@@ -183,3 +191,4 @@ DETACHING = {
     *(torch.ops.aten.detach, torch.ops.aten.detach.default),
     *(torch.ops.aten.detach_, torch.ops.aten.detach_.default),
 }
+WATCHED = OUTWARD | PRINTING | DETACHING

@@ -8,19 +8,19 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from difflib import get_close_matches
 from fnmatch import fnmatchcase
-from typing import Any, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.instancenorm import _InstanceNorm
-from torch.nn.modules.module import (
-    register_module_forward_hook,
-    register_module_forward_pre_hook,
-)
+from torch.nn.modules.module import register_module_forward_hook, register_module_forward_pre_hook
 
-from lmd_cli.decomposition.errors import DecompositionError, InputError, LeakError, NoRuleError
+from lmd_cli.decomposition.errors import InputError, LeakError, NoRuleError
 from lmd_cli.decomposition.older_torch import KEYWORD_HOOKS, WITH_KEYWORDS
+
+if TYPE_CHECKING:
+    from lmd_cli.decomposition.tracing.run import Run
 
 
 def find_root(function: Any) -> nn.Module | None:
@@ -77,14 +77,6 @@ def training_mode(module: nn.Module) -> str:
     return "InstanceNorm" if keeps and module.training else ""
 
 
-class Follower(Protocol):
-    """What follows the modules that run."""
-
-    def any_carries(self, *trees: Any) -> bool: ...
-    def fail(self, error: DecompositionError) -> NoReturn: ...
-    def module_done(self, module: nn.Module, inputs: Any, output: Any) -> None: ...
-
-
 class ModuleTracker:
     """Knows the module that runs now, through torch's global hooks (the model gets none)."""
 
@@ -116,7 +108,7 @@ class ModuleTracker:
         return f"in module {self.name(module) or '(root)'!r} ({type(module).__name__})"
 
     @contextmanager
-    def active(self, session: Follower) -> Iterator[None]:
+    def active(self, session: Run) -> Iterator[None]:
         """Follows a session's module calls; nothing is left at the end, also after an exception.
 
         Torch's global hooks also see what other threads run.

@@ -13,7 +13,7 @@ from lmd_cli.decomposition.registry import aten
 
 #: Share their input's memory though their schema does not say so.
 _UNDECLARED_VIEWS = {
-    *("_unsafe_view", "unsafe_split", "unsafe_split_with_sizes", "unsafe_chunk", "lift"),
+    *("_unsafe_view", "unsafe_split", "unsafe_split_with_sizes", "unsafe_chunk", "lift")
 }
 #: Write to what describes a tensor (its shape, its strides), not to its elements.
 _METADATA_WRITES = {
@@ -59,6 +59,7 @@ class Operator:
         self.function, self.name = function, str(schema.name).rpartition("::")[2]
         self.schema_names = {_name(a.name): a.name for a in schema.arguments}
         self.names = tuple(self.schema_names)
+        self._positional = tuple(_name(a.name) for a in schema.arguments if not a.kwarg_only)
         self.metadata_write = self.name in _METADATA_WRITES
         writes = (a for a in schema.arguments if a.alias_info and a.alias_info.is_write)
         written = (_name(a.name) for a in writes if a.name not in _STATE)
@@ -98,11 +99,15 @@ class Operator:
 
     def bind(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> dict[str, Any]:
         """The arguments that were given, by name."""
-        named = {_name(name): value for name, value in kwargs.items()}
-        return dict(zip(self.names, args, strict=False)) | named
+        given = dict(zip(self.names, args, strict=False))
+        if kwargs:
+            given |= {_name(name): value for name, value in kwargs.items()}
+        return given
 
     def call(self, given: dict[str, Any]) -> Any:
         """Its result for arguments by name."""
+        if tuple(given) == self._positional[: len(given)]:
+            return self.function(*given.values())  # a third faster than by name
         names = self.schema_names
         return self.function(**{names.get(name, name): value for name, value in given.items()})
 

@@ -13,15 +13,20 @@ from torch import nn
 from torch.autograd.function import _SingleLevelFunction
 
 
-@contextmanager
-def setting(owner: Any, **values: Any) -> Iterator[None]:
-    """Attributes of an object have other values until the end of the block."""
-    before = {name: getattr(owner, name, None) for name in values}
-    vars(owner).update(values)
-    try:
-        yield
-    finally:
-        vars(owner).update(before)
+class Setting:
+    """An attribute of an object has another value until the end of the block."""
+
+    __slots__ = ("_before", "_name", "_owner", "_value")
+
+    def __init__(self, owner: Any, name: str, value: Any):
+        self._owner, self._name, self._value = owner, name, value
+
+    def __enter__(self) -> None:
+        self._before = getattr(self._owner, self._name, None)
+        setattr(self._owner, self._name, self._value)
+
+    def __exit__(self, *error: object) -> None:
+        setattr(self._owner, self._name, self._before)
 
 
 class Patch:
@@ -49,7 +54,7 @@ class Patch:
             self._blocks += 1
             setattr(self._owner, self._name, self._replacement)
         try:
-            with setting(self._here, value=value):
+            with Setting(self._here, "value", value):
                 yield
         finally:
             with self._lock:

@@ -34,6 +34,8 @@ from lmd_cli.decomposition.tracing.modes import above_dispatch
 from lmd_cli.decomposition.tracing.operators import Operator
 from lmd_cli.decomposition.tracing.run import CONSTANT, Run
 
+_NOTHING = nullcontext()
+
 
 class Results(Run):
     """Gives parts to what operators make, and takes the maps down."""
@@ -42,7 +44,7 @@ class Results(Run):
 
     def _with_gradients(self) -> AbstractContextManager[None]:
         """Gradients of the parts are recorded until the end of the block, if they are wanted."""
-        return above_dispatch() if self._grad else nullcontext()
+        return above_dispatch() if self._grad else _NOTHING
 
     def _held(self, given: dict[str, Any]) -> dict[str, Any]:
         """The arguments as a program may keep them: constants that the network could go on to
@@ -181,7 +183,7 @@ class Results(Run):
     def _parts_through(self, linear_map: Map, total: Tensor) -> Stack:
         """The parts of a result, in its shape."""
         stack, rows = self._through(linear_map, total)
-        if stack.shape[1:] != total.shape or len(stack) != len(rows):
+        if stack.shape[1:] != total.shape or stack.shape[0] != len(rows):
             raise DecompositionError(
                 f"a rule gave parts of shape {tuple(stack.shape)} for a total of shape "
                 f"{tuple(total.shape)} and rows {rows} {self.tracker.describe()}; parts are "

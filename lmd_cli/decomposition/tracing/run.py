@@ -4,7 +4,6 @@ to the totals, and the errors that name a call."""
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from fnmatch import fnmatchcase
 from typing import Any, Literal, NoReturn
@@ -37,7 +36,7 @@ from lmd_cli.decomposition.tracing.audit import (
 from lmd_cli.decomposition.tracing.carriers import Carriers, tensors_in
 from lmd_cli.decomposition.tracing.modules import ModuleTracker, known_modules
 from lmd_cli.decomposition.tracing.operators import Operator, functional_of
-from lmd_cli.decomposition.tracing.patches import is_custom, setting
+from lmd_cli.decomposition.tracing.patches import Setting, is_custom
 from lmd_cli.decomposition.variant import Variant
 
 #: Torch's functions for recurrent layers and cells.
@@ -139,9 +138,9 @@ class Run(Carriers):
         variants = self._variants
         return variants.at(self.tracker.named_path) if variants else variants.base
 
-    def paused(self, paused: bool = True) -> AbstractContextManager[None]:
+    def paused(self, paused: bool = True) -> Setting:
         """Operators run as they are until the end of the block."""
-        return setting(self, _paused=paused)
+        return Setting(self, "_paused", paused)
 
     def dispatch(self, function: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         """One operator of the function that runs."""
@@ -276,7 +275,8 @@ class Run(Carriers):
     def module_done(self, module: nn.Module, inputs: Any, output: Any) -> None:
         """After a module: its parts are taken down, and must not have been dropped."""
         with torch._C.DisableTorchFunction(), self.paused():
-            if not self.any_carries(*inputs):
+            nothing_lost = self.on_layer is None and self.carries(output)
+            if nothing_lost or not self.any_carries(*inputs):
                 return
             self.require_kept(module, inputs, output)
             if self.on_layer is not None and any(map(self.carries, leaves(output))):

@@ -9,19 +9,20 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch._C import DispatchKey
-from torch._ops import HigherOrderOperator
+from torch._ops import HigherOrderOperator, OpOverload
 from torch.utils.weak import WeakIdKeyDictionary
 
 from lmd_cli.decomposition.errors import DecompositionError, LeakError
 from lmd_cli.decomposition.memory import is_continuous
 from lmd_cli.decomposition.registry import Rule, find_rule
 from lmd_cli.decomposition.tracing.aliases import Aliases
-from lmd_cli.decomposition.tracing.calls import Call
+from lmd_cli.decomposition.tracing.calls import Call, called
 from lmd_cli.decomposition.tracing.carriers import tensors_in
 from lmd_cli.decomposition.tracing.modes import Functions, Operators, followed, uncompiled
 from lmd_cli.decomposition.tracing.operators import Operator, operator
@@ -114,7 +115,7 @@ class Session(Aliases):
         if self._paused:
             return function(*args, **kwargs)
         try:
-            if isinstance(function, HigherOrderOperator):
+            if not isinstance(function, OpOverload):
                 return self._higher_order(function, args, kwargs)
             carrying: list[Tensor] = []
             depends = self._scan(args, carrying)
@@ -217,16 +218,11 @@ class Session(Aliases):
         run = function.apply if is_custom(function) else function
         call = Call(self, run, rule, given, carrying)
 
-        def live(values: dict[str, Any]) -> Any:
-            """The function as one of its arguments by name."""
-            positional = [values[str(i)] for i in range(len(args))]
-            return run(*positional, **{name: values[name] for name in kwargs})
-
         try:
             with self.paused():
                 total, maps = call.linearise(*args, **kwargs)
                 total = self._apart(total, maps)
-            self._register(call, total, maps, live)
+            self._register(call, total, maps, partial(called, run))
         except DecompositionError as error:
             self.fail(error)
         return total

@@ -41,13 +41,13 @@ def others(sensor: str, sensors: Sequence[str]) -> Removed:
 def removal_fields(sensors: Sequence[str]) -> tuple[str, ...]:
     """Columns of ``objects.csv`` about removal.
 
-    ``found``: 1 if the vehicle is detected; ``removal``: the verdict of :func:`removal_verdict`;
+    ``detected``: 1 if the vehicle is detected; ``removal``: the verdict of :func:`removal_verdict`;
     ``score``: what the criterion compares with its threshold (the mean logit, or of a head that
     marks peaks the highest); then the same with sensors removed.
     """
     names = [suffix(removed) for removed in removals(sensors)]
-    found, scores = ([f"{kind}_{name}" for name in names] for kind in ("found", "score"))
-    return ("found", "removal", "score", *found, *scores)
+    detected, scores = ([f"{kind}_{name}" for name in names] for kind in ("detected", "score"))
+    return ("detected", "removal", "score", *detected, *scores)
 
 
 def removal_values(
@@ -71,24 +71,24 @@ def removal_values(
         return (0, MISSED, *[None] * (2 * len(keys) - 1))
     maps = {**without, (): total}
     scores = [_score(maps.get(key), mask, criterion) for key in keys]
-    found = [None if score is None else int(score > criterion.threshold) for score in scores]
-    verdict = removal_verdict(dict(zip(keys, found, strict=True)), sensors)
-    return (found[0], verdict, scores[0], *found[1:], *scores[1:])
+    detected = [None if score is None else int(score > criterion.threshold) for score in scores]
+    verdict = removal_verdict(dict(zip(keys, detected, strict=True)), sensors)
+    return (detected[0], verdict, scores[0], *detected[1:], *scores[1:])
 
 
 def _score(values: Array | None, mask: NDArray[np.bool_], criterion: Criterion) -> float | None:
     return None if values is None else criterion.score(values[mask])
 
 
-def removal_verdict(found: Mapping[Removed, int | None], sensors: Sequence[str]) -> str:
+def removal_verdict(detected: Mapping[Removed, int | None], sensors: Sequence[str]) -> str:
     """Which sensor alone keeps the detection, the others removed.
 
     The verdicts of :func:`~.decisive.verdict`, from the network rather than from parts.
     """
-    alone = {name: found[others(name, sensors)] for name in sensors}
-    if not found[()] or None in alone.values():
+    alone = {name: detected[others(name, sensors)] for name in sensors}
+    if not detected[()] or None in alone.values():
         return MISSED
-    able = [name for name, detected in alone.items() if detected]
+    able = [name for name, kept in alone.items() if kept]
     return able[0] if len(able) == 1 else SEVERAL if able else TOGETHER
 
 
@@ -98,7 +98,7 @@ def lost_without(vehicle: Mapping[str, Any], sensors: Sequence[str]) -> list[str
     Args:
         vehicle: the columns of ``objects.csv`` by name.
     """
-    return [name for name in sensors if vehicle[f"found_{suffix((name,))}"] == 0]
+    return [name for name in sensors if vehicle[f"detected_{suffix((name,))}"] == 0]
 
 
 def relative_change(total: Array, without: Array | None) -> float | None:

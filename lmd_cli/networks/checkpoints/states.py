@@ -110,9 +110,9 @@ def fitting(place: Place, expected: Mapping[str, Any]) -> Iterator[Place]:
 
     Running means whose names have lost their dots get them back.
     """
-    averages = [found for joint in _JOINTS for found in _dotted(place, expected, joint)]
+    averages = [candidate for joint in _JOINTS for candidate in _dotted(place, expected, joint)]
     yield from averages
-    means = tuple(found.prefix for found in averages if found.prefix)
+    means = tuple(candidate.prefix for candidate in averages if candidate.prefix)
     others = {name: v for name, v in place.weights.items() if not name.startswith(means)}
     dropped = [name for name in place.weights if name not in others]
     yield place._replace(weights=others, beside=[*place.beside, *dropped])

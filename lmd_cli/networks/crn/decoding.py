@@ -67,13 +67,15 @@ def decode(outputs: Mapping[str, Tensor], sizes: CRNSizes) -> list[Detections]:
 
 def _decode_sample(maps: Mapping[str, Tensor], sizes: CRNSizes) -> Detections:
     """Boxes from maps (n, ny, nx) of one sample."""
-    found = [
+    detections = [
         decode_task({b: maps[f"task{k}.{b}"] for b in (*BRANCHES, HEATMAP)}, task, sizes)
         for k, task in enumerate(sizes.tasks)
     ]
-    names = tuple(name for one in found for name in one.names)
+    names = tuple(name for one in detections for name in one.names)
     return Detections(
-        torch.cat([one.boxes for one in found]), torch.cat([one.scores for one in found]), names
+        torch.cat([one.boxes for one in detections]),
+        torch.cat([one.scores for one in detections]),
+        names,
     )
 
 

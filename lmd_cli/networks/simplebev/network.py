@@ -9,17 +9,17 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
 from lmd_cli.config.models import MODALITIES
-from lmd_cli.config.sizes import ENCODER_BLOCKS, Encoder, SimpleBEVSizes
+from lmd_cli.config.sizes import Encoder, SimpleBEVSizes
 from lmd_cli.errors import ConfigError
 from lmd_cli.geometry import Grid
 from lmd_cli.networks.simplebev.decoder import HEADS, Decoder
-from lmd_cli.networks.simplebev.encoder import ImageEncoder
+from lmd_cli.networks.simplebev.encoder import image_encoder
 from lmd_cli.networks.simplebev.unprojection import unproject
 from lmd_cli.networks.simplebev.voxels import occupancy, point_features
 from lmd_cli.runtime.cuda_graphs import Graph
@@ -63,14 +63,14 @@ class SimpleBEV(nn.Module):
         self.modalities, self.grid = tuple(modalities), grid
         self.radar, self.widths = radar, widths or SimpleBEVSizes()
         check_choice("modalities", self.modalities, MODALITIES)
-        check_choice("encoder", encoder, tuple(ENCODER_BLOCKS))
+        check_choice("encoder", encoder, get_args(Encoder))
         check_choice("radar", radar, ("metaradar", "occupancy"))
         latent = self.widths.latent
         # The losses' learnt weights are part of the published state, unused in a prediction.
         self.ce_weight = nn.Parameter(torch.tensor(0.0))
         self.center_weight = nn.Parameter(torch.tensor(0.0))
         self.offset_weight = nn.Parameter(torch.tensor(0.0))
-        self.encoder = ImageEncoder(encoder, self.widths)
+        self.encoder = image_encoder(encoder, self.widths)
         self.bev_compressor = nn.Sequential(
             nn.Conv2d(sum(self.channels().values()), latent, 3, padding=1, bias=False),
             nn.InstanceNorm2d(latent),

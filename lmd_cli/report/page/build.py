@@ -20,9 +20,9 @@ from lmd_cli.report.figures.styles import part_title
 from lmd_cli.report.page.document import document
 from lmd_cli.report.page.figures import page_figures
 from lmd_cli.report.page.removal import changes_table, removal_tables
-from lmd_cli.report.page.svg_charts import WIDTH, Bar, Group, bars, chart_width, layer_story, slot
+from lmd_cli.report.page.svg_charts import WIDTH, Bar, Group, bars, chart_width, layer_chart, slot
 from lmd_cli.report.page.table_cells import PageTable, TableCell, cell, flat, page_table
-from lmd_cli.report.page.vehicle_charts import found_vehicles, objects_values
+from lmd_cli.report.page.vehicle_charts import detected_vehicles, objects_values
 from lmd_cli.report.page.viewer import viewer_data
 from lmd_cli.results.read_run import RunResults, sequence_of
 from lmd_cli.results.survey import LAYER_FIELDS, Shown, Survey
@@ -38,7 +38,7 @@ def build_page(run: RunResults, survey: Survey | None) -> bytes:
     """The page as UTF-8 bytes: the same for the same files.
 
     Args:
-        run: what the evaluation found.
+        run: the evaluation's results.
         survey: the survey of its samples; without it there are no maps, layers and vehicles.
 
     Raises:
@@ -46,10 +46,10 @@ def build_page(run: RunResults, survey: Survey | None) -> bytes:
             more, as many are left out as must be; the page says so.
     """
     render = document("page.html.j2", SCRIPTS)
-    said, kept = _run_values(run), 0 if survey is None else len(survey.shown)
-    said["facts"][2:2] = _found_fact(survey)
+    run_values, kept = _run_values(run), 0 if survey is None else len(survey.shown)
+    run_values["facts"][2:2] = _detected_fact(survey)
     while True:
-        data = render(**said, **_survey_values(survey, kept))
+        data = render(**run_values, **_survey_values(survey, kept))
         if len(data) <= LARGEST:
             return data
         if kept < 2:
@@ -158,13 +158,13 @@ def _iou_fact(record: dict[str, Any]) -> dict[str, str]:
     return _fact("Vehicle IoU", "not known", "this run has not measured it")
 
 
-def _found_fact(survey: Survey | None) -> list[dict[str, str]]:
-    """Of the survey, how many vehicles the network finds."""
-    count, vehicles = found_vehicles(survey) if survey is not None else (0, 0)
+def _detected_fact(survey: Survey | None) -> list[dict[str, str]]:
+    """Of the survey, how many vehicles the network detects."""
+    count, vehicles = detected_vehicles(survey) if survey is not None else (0, 0)
     if survey is None or not vehicles:
         return []
     words = survey.criterion.words
-    return [_fact("Vehicles found", f"{count} of {vehicles}", f"{words} in the footprint")]
+    return [_fact("Vehicles detected", f"{count} of {vehicles}", f"{words} in the footprint")]
 
 
 def _fact(name: str, value: str, note: str) -> dict[str, str]:
@@ -239,7 +239,7 @@ def _survey_values(survey: Survey | None, kept: int) -> dict[str, Any]:
             "viewer",
             "left_out",
             "figures",
-            "story",
+            "layer_shares",
             "objects",
             "samples",
             "removal",
@@ -255,7 +255,7 @@ def _survey_values(survey: Survey | None, kept: int) -> dict[str, Any]:
         "numbers": numbers,
         "left_out": left_out,
         "figures": page_figures(survey),
-        "story": _story(survey),
+        "layer_shares": _layer_shares(survey),
         "objects": objects_values(survey) if survey.ground else None,
         "samples": _disagreeing(survey, places),
         "removal": removal_tables(survey, places) if survey.ground else None,
@@ -270,7 +270,7 @@ def _most_conflict(survey: Survey, kept: int) -> list[Shown]:
     return sorted(ranked, key=lambda one: one.index)
 
 
-def _story(survey: Survey) -> dict[str, Any]:
+def _layer_shares(survey: Survey) -> dict[str, Any]:
     parts = survey.layer_parts
     header = [*LAYER_FIELDS, *(f"norm share of {name}" for name in parts)]
     last = dict(zip(header, survey.layers[-1], strict=True)) if survey.layers else {}
@@ -280,9 +280,9 @@ def _story(survey: Survey) -> dict[str, Any]:
         "bias": last.get(f"norm share of {BIAS}", 0.0),
         "large_bias": LARGE_BIAS,
         "legend": [(name, slot(name, parts)) for name in parts],
-        "svg": layer_story(survey.layers, parts),
+        "svg": layer_chart(survey.layers, parts),
         "table": page_table(
-            "story", "Mean norm shares after each operation", header, survey.layers
+            "layer_shares", "Mean norm shares after each operation", header, survey.layers
         ),
     }
 

@@ -31,15 +31,15 @@ def removal_tables(survey: Survey, places: Mapping[str, int]) -> dict[str, Any] 
     if not inside:
         return None
     sensors = survey.sensors
-    found = [v for v in inside if v["found"]]
-    fails = [v for v in found if lost_without(v, sensors)]
-    disagree = [v for v in found if v["alone"] != v["removal"]]
-    gained = [v for v in inside if not v["found"] and found_without(v, sensors)]
+    detected = [v for v in inside if v["detected"]]
+    fails = [v for v in detected if lost_without(v, sensors)]
+    disagree = [v for v in detected if v["alone"] != v["removal"]]
+    gained = [v for v in inside if not v["detected"] and detected_without(v, sensors)]
 
     fails_caption = "Single points of failure: lost without one sensor"
     return {
         "headline": headline(inside, sensors),
-        "questions": _questions(found, sensors),
+        "questions": _questions(detected, sensors),
         "conclusions": _conclusions(inside, sensors),
         "fails": _listed("fails", fails_caption, fails, survey, places),
         "disagree": _listed("two_answers", "Parts and removal disagree", disagree, survey, places),
@@ -47,60 +47,60 @@ def removal_tables(survey: Survey, places: Mapping[str, int]) -> dict[str, Any] 
     }
 
 
-def found_without(vehicle: Vehicle, sensors: Sequence[str]) -> list[str]:
+def detected_without(vehicle: Vehicle, sensors: Sequence[str]) -> list[str]:
     """The removals that leave a sensor and detect the vehicle, in words."""
     partial = [removed for removed in removals(sensors) if len(removed) < len(sensors)]
-    kept = [removed for removed in partial if vehicle[f"found_{suffix(removed)}"]]
+    kept = [removed for removed in partial if vehicle[f"detected_{suffix(removed)}"]]
     return [" and ".join(removed) for removed in kept]
 
 
 def headline(inside: Sequence[Vehicle], sensors: Sequence[str]) -> str:
     """How many vehicles are detected, and what is left of them when a sensor fails."""
-    found = [v for v in inside if v["found"]]
-    losses = [lost_without(v, sensors) for v in found]
+    detected = [v for v in inside if v["detected"]]
+    losses = [lost_without(v, sensors) for v in detected]
     kept = {name: sum(name not in lost for lost in losses) for name in sensors}
     left = [f"without the {part_title(name)} it still detects {kept[name]}" for name in sensors]
-    safe = sum(not lost for lost in losses)
+    count, safe = len(detected), sum(not lost for lost in losses)
     return (
-        f"the network detects {len(found)} of {len(inside)} annotated vehicles. If a sensor fails, "
+        f"the network detects {count} of {len(inside)} annotated vehicles. If a sensor fails, "
         f"{' and '.join((', '.join(left[:-1]), left[-1])).removeprefix(' and ')} of these "
-        f"{len(found)}. {safe} stay detected whichever one sensor fails; {len(found) - safe} have "
-        "a single point of failure"
+        f"{count}. {safe} stay detected whichever one sensor fails; {count - safe} have a single "
+        "point of failure"
     )
 
 
-def _questions(found: Sequence[Vehicle], sensors: Sequence[str]) -> PageTable:
+def _questions(detected: Sequence[Vehicle], sensors: Sequence[str]) -> PageTable:
     """Both verdicts of the detected vehicles, counted side by side."""
-    parts, removal = (Counter(v[key] for v in found) for key in ("alone", "removal"))
-    same = Counter(v["alone"] for v in found if v["alone"] == v["removal"])
+    parts, removal = (Counter(v[key] for v in detected) for key in ("alone", "removal"))
+    same = Counter(v["alone"] for v in detected if v["alone"] == v["removal"])
     titles = {
         SEVERAL: "any of several sensors alone",
         **{name: f"only the {part_title(name)} alone" for name in sensors},
         TOGETHER: "only several sensors together",
     }
     rows = [[title, parts[key], removal[key], same[key]] for key, title in titles.items()]
-    rows.append(["all detected vehicles", len(found), len(found), sum(same.values())])
-    caption = f"What keeps the {len(found)} detected vehicles detected, asked in two ways"
+    rows.append(["all detected vehicles", len(detected), len(detected), sum(same.values())])
+    caption = f"What keeps the {len(detected)} detected vehicles detected, asked in two ways"
     header = ["enough to stay detected", PARTS, REMOVAL, "the same by both"]
     return page_table("questions", caption, header, rows)
 
 
 def _conclusions(inside: Sequence[Vehicle], sensors: Sequence[str]) -> PageTable:
     """Each number with what may be concluded from it and what not."""
-    found = [v for v in inside if v["found"]]
-    losses = [lost_without(v, sensors) for v in found]
+    detected = [v for v in inside if v["detected"]]
+    losses = [lost_without(v, sensors) for v in detected]
     rows: list[list[Any]] = [
-        [len(found), f"of {len(inside)} annotated vehicles are detected", *DETECTED],
+        [len(detected), f"of {len(inside)} annotated vehicles are detected", *DETECTED],
         *(_left_row(name, losses) for name in sensors),
         [sum(not lost for lost in losses), "stay detected whichever one sensor fails", *SAFE],
         [sum(map(bool, losses)), "are lost if one certain sensor fails", *FAILS],
-        [sum(v["alone"] != v["removal"] for v in found), "get two answers", *DISAGREE],
+        [sum(v["alone"] != v["removal"] for v in detected), "get two answers", *DISAGREE],
     ]
-    missed = [v for v in inside if not v["found"]]
-    gained = sum(bool(found_without(v, sensors)) for v in missed)
+    missed = [v for v in inside if not v["detected"]]
+    gained = sum(bool(detected_without(v, sensors)) for v in missed)
     what = f"of the {len(missed)} missed ones are detected when a sensor is removed"
     rows.append([gained, what, *GAINED])
-    control = f"found_{suffix(tuple(sensors))}"
+    control = f"detected_{suffix(tuple(sensors))}"
     rows.append([sum(bool(v[control]) for v in inside), "are detected with no sensor", *NONE])
     caption = "What one may conclude from each number, and what not"
     header = ["vehicles", "which", "one may conclude", "one may not conclude"]
@@ -177,7 +177,7 @@ def _columns(name: str, sensors: Sequence[str]) -> dict[str, Callable[[Vehicle],
     verdicts: dict[str, dict[str, Callable[[Vehicle], Any]]] = {
         "fails": {"lost without": lambda v: ", ".join(lost_without(v, sensors)), **by_parts},
         "two_answers": {"enough (removal)": itemgetter("removal"), **by_parts},
-        "gained": {"detected without": lambda v: ", ".join(found_without(v, sensors))},
+        "gained": {"detected without": lambda v: ", ".join(detected_without(v, sensors))},
     }
     singles = [f"score_{suffix((sensor,))}" for sensor in sensors]
     return {

@@ -31,7 +31,7 @@ class Bar:
 
     Attributes:
         value: its height; none for no bar.
-        text: what is said of it.
+        text: its label.
         low, high: ends of the whisker.
     """
 
@@ -131,7 +131,7 @@ def _axis(ticks: Sequence[float], y: Scale, whole: int) -> Markup:
     )
 
 
-def layer_story(layers: Sequence[Sequence[object]], parts: Sequence[str]) -> Markup:
+def layer_chart(layers: Sequence[Sequence[object]], parts: Sequence[str]) -> Markup:
     """Stacked shares after each operation, from the fusion to the output.
 
     Args:

@@ -131,7 +131,7 @@ def _removal_measure(parts: Sequence[str], detected: str) -> Measure:
 
 
 def _lost_values(vehicle: Vehicle, sensors: Sequence[str]) -> list[float] | None:
-    if not vehicle["found"]:
+    if not vehicle["detected"]:
         return None
     lost = lost_without(vehicle, sensors)
     return [*(float(name in lost) for name in sensors), float(bool(lost))]
@@ -170,7 +170,7 @@ def objects_values(survey: Survey) -> dict[str, Any] | None:
         "count": len(inside),
         "outside": len(sought) - len(inside),
         "others": len(vehicles) - len(sought),
-        "detected": sum(vehicle["found"] for vehicle in inside),
+        "detected": sum(vehicle["detected"] for vehicle in inside),
         "criterion": criterion.words,
         "score": criterion.quantity,
         "threshold": criterion.threshold,
@@ -188,10 +188,10 @@ def mean_bias_share(vehicles: Sequence[Vehicle], parts: Sequence[str]) -> float 
     return float(np.mean(known)) if known else None
 
 
-def found_vehicles(survey: Survey) -> tuple[int, int]:
+def detected_vehicles(survey: Survey) -> tuple[int, int]:
     """How many vehicles are detected, and of how many that the output looks for in its maps."""
     inside = [v for v in survey.vehicles if v["sought"] and v["inside"]]
-    return sum(vehicle["found"] for vehicle in inside), len(inside)
+    return sum(vehicle["detected"] for vehicle in inside), len(inside)
 
 
 def _measure_values(measure: Measure, vehicles: Sequence[Vehicle]) -> dict[str, Any]:

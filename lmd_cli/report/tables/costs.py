@@ -71,7 +71,7 @@ def cost_table(measured: Measured, name: str) -> Table:
     rows = [_cost_row(c, measured.plain) for c in (measured.plain, *measured.costs)]
     notes = [
         f"Measured at sample {measured.token}, behind the encoders (and a linear fusion layer); "
-        "with fewer than all modalities told apart, the others are constants.",
+        "with fewer than all modalities separated, the others are constants.",
         "LMD's one pass carries M parts and the bias beside the total.",
         NOT_COUNTED,
         "MB: largest sum of the tensors that the method makes and that are alive at one time.",

@@ -249,15 +249,15 @@ def test_a_vehicle_hidden_from_the_cameras_changes_no_pixel(scene: Scene) -> Non
 def test_evidence_falls_with_fog_and_occlusion(scene: Scene) -> None:
     for channel in CAMERAS:
         placed = scene.placed(0.0)
-        _, glimpses = render(scene, 0.0, placed, channel, SIZE)
+        _, camera_views = render(scene, 0.0, placed, channel, SIZE)
         shown = {item.actor.key: item for item in placed}
-        for glimpse in glimpses:
-            item = shown[glimpse.key]
+        for camera_view in camera_views:
+            item = shown[camera_view.key]
             _, alone = render(scene, 0.0, [item], channel, SIZE)
-            assert alone[0].pixels == glimpse.pixels
+            assert alone[0].pixels == camera_view.pixels
             assert alone[0].visible == alone[0].pixels
-            assert glimpse.visible <= glimpse.pixels
-            assert glimpse.evidence <= item.actor.clarity * glimpse.visible
+            assert camera_view.visible <= camera_view.pixels
+            assert camera_view.evidence <= item.actor.clarity * camera_view.visible
 
 
 def test_cameras_look_where_the_tables_say(devkit: NuScenes, scene: Scene) -> None:

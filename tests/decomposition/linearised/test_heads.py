@@ -76,7 +76,7 @@ def linearised(
     parts = {name: normal(1, CHANNELS, *SIZE, seed=s) for s, name in enumerate(("camera", "radar"))}
     bias = normal(1, CHANNELS, *SIZE, seed=9)
     total = sum(parts.values()) + bias
-    found = decompose_onward(network, total, parts, variant, bias=bias, keep_frozen=True)
+    found = decompose_onward(network, total, parts, variant, bias=bias, keep_maps=True)
     return Linearised(found, **{"inputs": 100, **options})
 
 
@@ -146,7 +146,7 @@ def test_as_many_wait_as_may(monkeypatch: pytest.MonkeyPatch) -> None:
 
     monkeypatch.setattr(heads.LinearHead, "__call__", spied)
     one = partners()[0].nbytes
-    linearised(head(), waiting=3 * one).parts("camera", partners())
+    linearised(head(), head_batch=3 * one).parts("camera", partners())
     assert seen == [3, 1]
 
 
@@ -159,7 +159,7 @@ def test_for_few_inputs_a_head_runs() -> None:
 def heads_in(network: Callable[[Tensor], Any]) -> int:
     """How many heads are found in the program of a network."""
     x = normal(1, CHANNELS, *SIZE)
-    found = decompose_onward(network, x, {"camera": x}, keep_frozen=True)
+    found = decompose_onward(network, x, {"camera": x}, keep_maps=True)
     return len(heads.find_heads(kept_program(found)))
 
 

@@ -23,7 +23,7 @@ from tests.support.rule_oracle import normal
 
 
 def run(case: Case) -> Decomposition:
-    return decompose(case.network, case.inputs, case.variant, extras=case.extras, keep_frozen=True)
+    return decompose(case.network, case.inputs, case.variant, extras=case.extras, keep_maps=True)
 
 
 @settings(max_examples=40, deadline=None, derandomize=True)
@@ -51,7 +51,7 @@ def test_without_maps_there_is_nothing_to_replay() -> None:
     network = nn.Sequential(nn.Linear(3, 3), nn.ReLU()).double()
     inputs = {"camera": normal(2, 3)}
     result = decompose(lambda camera: network(camera), inputs)
-    with pytest.raises(DecompositionError, match="keep_frozen=True"):
+    with pytest.raises(DecompositionError, match="keep_maps=True"):
         replay(result, inputs)
 
 
@@ -64,13 +64,13 @@ def test_the_function_does_not_run_again() -> None:
         return camera.relu() if len(calls) == 1 else camera.relu().relu()
 
     inputs = {"camera": normal(2, 3)}
-    result = decompose(function, inputs, keep_frozen=True)
+    result = decompose(function, inputs, keep_maps=True)
     assert replay_deviation(replay(result, inputs), result) < 1e-15
     assert calls == [1]
 
 
 def test_inputs_of_other_shapes_are_refused() -> None:
-    result = decompose(torch.relu, {"input": normal(2, 3)}, keep_frozen=True)
+    result = decompose(torch.relu, {"input": normal(2, 3)}, keep_maps=True)
     for shape in ((2, 4), (3, 3)):
         with pytest.raises(DecompositionError, match=r"'input' was decomposed at shape \(2, 3\)"):
             replay(result, {"input": normal(*shape)})
@@ -80,7 +80,7 @@ def test_inputs_of_other_shapes_are_refused() -> None:
 def test_a_deviation_of_what_is_no_number_is_none(where: str) -> None:
     """It compares as beyond any tolerance."""
     inputs = {"camera": normal(2, 3), "radar": normal(2, 3, seed=1)}
-    result = decompose(lambda camera, radar: camera + radar, inputs, keep_frozen=True)
+    result = decompose(lambda camera, radar: camera + radar, inputs, keep_maps=True)
     again = replay(result, inputs)
     (again["radar"] if where == "replayed" else result.parts["radar"])[0, 0] = torch.nan
     assert math.isnan(replay_deviation(again, result))
@@ -89,7 +89,7 @@ def test_a_deviation_of_what_is_no_number_is_none(where: str) -> None:
 def test_a_batch_goes_where_the_operating_point_is_a_batch_of_one() -> None:
     network = nn.Sequential(nn.Conv2d(2, 3, 3), nn.ReLU(), nn.InstanceNorm2d(3)).double()
     inputs = {"input": normal(1, 2, 6, 6)}
-    result = decompose(network, inputs, keep_frozen=True)
+    result = decompose(network, inputs, keep_maps=True)
     others = normal(4, 2, 6, 6, seed=1)
     found = replay(result, {"input": others}, only=["input"])["input"]
     for one, x in zip(found.split(1), others.split(1), strict=True):
@@ -107,9 +107,7 @@ def test_a_batch_through_the_linear_network_is_the_extras(variant: str) -> None:
     others = normal(5, 4, 4, 4, seed=3)
     total = parts["camera"] + parts["radar"] + bias
     extras = {"radar": list(others.split(1))}
-    result = decompose_onward(
-        tail, total, parts, variant, bias=bias, extras=extras, keep_frozen=True
-    )
+    result = decompose_onward(tail, total, parts, variant, bias=bias, extras=extras, keep_maps=True)
     found = Linearised(result).part("radar", others)
     wanted = torch.cat(list(result.extras["radar"]))
     torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)

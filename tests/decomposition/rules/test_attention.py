@@ -196,7 +196,7 @@ def test_attention_conserves_and_replays(rules: str, softmax: str, seed: int) ->
         variant,
         extras={name: [other] for name, other in OTHERS.items()},
         audit=True,
-        keep_frozen=True,
+        keep_maps=True,
     )
     assert torch.equal(result.total, network(**inputs))
     scale = max(float(part.abs().max()) for part in result.parts.values())
@@ -217,7 +217,7 @@ def test_sampling_places_are_constants() -> None:
     def sample(camera: Tensor, radar: Tensor) -> Tensor:
         return F.grid_sample(camera + 1.0, radar, align_corners=False)
 
-    result = decompose(sample, inputs, keep_frozen=True)
+    result = decompose(sample, inputs, keep_maps=True)
     plain = F.grid_sample(image, places, align_corners=False)
     torch.testing.assert_close(result.parts["camera"], plain)
     assert not result.parts["radar"].any()
@@ -259,7 +259,7 @@ def test_fused_attention_is_its_operations(masked: str, softmax: str) -> None:
         return attend(query, key, camera + B, None if masked == "no" else mask)
 
     variant = f"identity-ratio-identity-{softmax}"
-    result = decompose(fused, INPUTS, variant, audit=True, keep_frozen=True)
+    result = decompose(fused, INPUTS, variant, audit=True, keep_maps=True)
     expected = decompose(single, INPUTS, variant)
     assert torch.equal(result.total, fused(**INPUTS))
     for name in INPUTS:
@@ -286,7 +286,7 @@ def test_multi_head_attention(batch_first: bool, padding: bool, kdim: int | None
         return network(camera + A, radar, radar + B, key_padding_mask=hidden)
 
     inputs = {"camera": INPUTS["camera"], "radar": other}
-    result = decompose(function, inputs, "identity-ratio-identity-taylor", keep_frozen=True)
+    result = decompose(function, inputs, "identity-ratio-identity-taylor", keep_maps=True)
     out, weights = function(**inputs)
     assert torch.equal(result[0].total, out)
     assert torch.equal(result[1].total, weights)
@@ -364,7 +364,7 @@ def test_flex_attention_is_its_operations(name: str, softmax: str) -> None:
 
     inputs = {"camera": normal(1, 2, 6, 4, seed=21), "radar": normal(1, 2, 6, 4, seed=22)}
     rules = f"identity-ratio-{'taylor' if softmax == 'taylor' else 'identity'}-{softmax}"
-    result = decompose(flexible, inputs, rules, keep_frozen=True)
+    result = decompose(flexible, inputs, rules, keep_maps=True)
     wanted = decompose(single, inputs, rules)
     assert torch.equal(result.total, flexible(**inputs))  # also compiled again after the run
     assert_rows(result, rows_of(wanted))

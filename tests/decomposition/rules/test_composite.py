@@ -38,7 +38,7 @@ def two(call: Callable[[Tensor, Tensor], Any], variant: str = "identity-ratio") 
     def function(camera: Any, radar: Any) -> Any:
         return call(camera[0] + radar[0] + X.bias, camera[1] + radar[1] + Y.bias)
 
-    result = decompose(function, inputs, variant, extras=extras, audit=True, keep_frozen=True)
+    result = decompose(function, inputs, variant, extras=extras, audit=True, keep_maps=True)
     assert replay_deviation(replay(result, inputs), result) < 1e-12
     return result
 

@@ -40,7 +40,7 @@ def check(call: Case, shape: tuple[int, ...], differentiable: bool = True) -> No
     def function(camera: Tensor, radar: Tensor) -> Any:
         return call(camera + radar + sample.bias)
 
-    options: dict[str, Any] = {"extras": sample.extras, "audit": "raise", "keep_frozen": True}
+    options: dict[str, Any] = {"extras": sample.extras, "audit": "raise", "keep_maps": True}
     result = decompose(function, sample.parts, **options)
     assert_total(result, function(**sample.parts))
     assert_replayed(sample.parts, result)

@@ -38,7 +38,7 @@ def check(function: Callable[..., Any], sample: Sample) -> None:
     plain = function(**{name: x.clone() for name, x in sample.parts.items()})
     rows = affine_rows(function, sample.parts, sample.extras)
     for audit in (False, True):
-        options: dict[str, Any] = {"extras": sample.extras, "audit": audit, "keep_frozen": True}
+        options: dict[str, Any] = {"extras": sample.extras, "audit": audit, "keep_maps": True}
         result = decompose(function, sample.parts, **options)
         assert_total(result, plain)
         assert_rows(result, rows)
@@ -66,7 +66,7 @@ def test_by_differences(function: Any) -> None:
     for case in lookup(NOT_DIFFERENTIABLE, function):
         given = partial(case, function)
         named = lambda camera, radar: given(camera, radar)  # noqa: B023, E731
-        options: dict[str, Any] = {"extras": sample.extras, "keep_frozen": True}
+        options: dict[str, Any] = {"extras": sample.extras, "keep_maps": True}
         result = decompose(named, sample.parts, **options)
         assert_total(result, named(**sample.parts))
         assert_rows(result, directional_rows(named, sample.parts, sample.extras), 1e-8)

@@ -81,7 +81,7 @@ LAYERS: dict[str, Callable[[], Made]] = {
 
 def decomposed(made: Made, variant: str = "identity-ratio") -> Decomposition:
     function, inputs = made
-    result = decompose(function, inputs, variant, audit=True, keep_frozen=True)
+    result = decompose(function, inputs, variant, audit=True, keep_maps=True)
     with torch.no_grad():
         plain = function(**inputs)
     for value, wanted in zip(leaves(result.total), leaves(plain), strict=True):

@@ -89,7 +89,7 @@ ATTENTION: dict[str, Callable[[], Made]] = {
 
 def decomposed(made: Made, variant: str) -> Decomposition:
     function, inputs = made
-    result = decompose(function, inputs, variant, keep_frozen=True)
+    result = decompose(function, inputs, variant, keep_maps=True)
     with torch.no_grad():
         plain = function(**inputs)
     first = result.total[0] if isinstance(result.total, tuple) else result.total

@@ -74,7 +74,7 @@ def none(camera: Tensor, radar: Tensor) -> Tensor:
 def test_products_of_features_are_told_from_those_with_constants(
     fuse: Fuse, products: list[bool]
 ) -> None:
-    program = kept_program(decompose(fuse, BOTH, keep_frozen=True))
+    program = kept_program(decompose(fuse, BOTH, keep_maps=True))
     assert products_of(program) == products
     assert products_of_features(program) == sum(products)
 
@@ -83,7 +83,7 @@ def test_products_of_features_are_told_from_those_with_constants(
 @pytest.mark.parametrize("absent", [(), ("camera",), ("radar",), ("camera", "radar")])
 def test_it_is_the_bias_of_all_parts(fuse: Fuse, absent: tuple[str, ...]) -> None:
     features = {n: torch.zeros_like(x) if n in absent else x for n, x in BOTH.items()}
-    count = products_of_features(kept_program(decompose(fuse, BOTH, keep_frozen=True)))
+    count = products_of_features(kept_program(decompose(fuse, BOTH, keep_maps=True)))
     wanted = decompose(fuse, features)
     found = decompose_bias(fuse, features, "identity-ratio", count)
     assert torch.equal(found.total, wanted.total)
@@ -100,7 +100,7 @@ def noted_products(fuse: Fuse, monkeypatch: pytest.MonkeyPatch) -> list[list[tup
         return made(product, a, b, *rest)  # type: ignore[arg-type]
 
     monkeypatch.setattr(results, "bilinear_parts", noted)
-    count = products_of_features(kept_program(decompose(fuse, BOTH, keep_frozen=True)))
+    count = products_of_features(kept_program(decompose(fuse, BOTH, keep_maps=True)))
     met.clear()
     decompose_bias(fuse, BOTH, "identity-ratio", count)
     return met

@@ -303,7 +303,7 @@ def ADDRESS(t: Tensor) -> int:
 @pytest.mark.parametrize("again", [copy.deepcopy, lambda r: pickle.loads(pickle.dumps(r))])
 def test_results_can_be_copied_and_pickled(again: Callable[[Any], Any]) -> None:
     network = nn.Sequential(nn.Linear(4, 4), nn.ReLU()).double()
-    options: dict[str, Any] = {"layers": "all", "audit": True, "keep_frozen": True}
+    options: dict[str, Any] = {"layers": "all", "audit": True, "keep_maps": True}
     result = both(lambda camera, radar: {"x": network(camera + radar)}, root=network, **options)
     found = again(result)
     assert torch.equal(found.total["x"], result.total["x"])

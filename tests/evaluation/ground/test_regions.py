@@ -12,7 +12,7 @@ import torch
 from lmd_cli.config.loading import load_config
 from lmd_cli.data import Region
 from lmd_cli.errors import ContractError, MethodError
-from lmd_cli.evaluation.ground_truth import RegionGroundTruth
+from lmd_cli.evaluation.scores.ground_truth import RegionGroundTruth
 from lmd_cli.workflows.decompose import decompose_sample, write_sample
 from lmd_cli.workflows.score import score
 

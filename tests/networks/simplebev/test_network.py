@@ -238,7 +238,10 @@ def test_a_new_decoder_starts_with_empty_residual_branches_as_published() -> Non
             {"modalities": ("radar", "camera")},
             r"no modalities \('radar', 'camera'\): choose one of",
         ),
-        ({"encoder": "res18"}, "no encoder 'res18': choose one of 'res50', 'res101'"),
+        (
+            {"encoder": "res18"},
+            "no encoder 'res18': choose one of 'res50', 'res101', 'effb0'",
+        ),
         ({"radar": "points"}, "no radar 'points': choose one of 'metaradar', 'occupancy'"),
     ],
 )

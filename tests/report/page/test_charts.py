@@ -15,7 +15,7 @@ from lmd_cli.report.page.svg_charts import (
     Bar,
     Group,
     bars,
-    layer_story,
+    layer_chart,
     nice_ticks,
     slot,
 )
@@ -60,8 +60,8 @@ def test_texts_stay_texts():
     assert {e.tag for e in root.iter()} <= {"svg", "g", "rect", "path", "text"}
     mark = next(e for e in root.iter() if e.get("data-tip"))
     assert mark.get("data-tip") == made_up.HOSTILE
-    story = layer_story([(0, made_up.HOSTILE, made_up.HOSTILE, 1.0)], ["camera"])
-    assert {e.tag for e in ElementTree.fromstring(story).iter()} <= {
+    chart = layer_chart([(0, made_up.HOSTILE, made_up.HOSTILE, 1.0)], ["camera"])
+    assert {e.tag for e in ElementTree.fromstring(chart).iter()} <= {
         "svg",
         "g",
         "rect",
@@ -70,9 +70,9 @@ def test_texts_stay_texts():
     }
 
 
-def test_the_layer_story_stacks_to_the_whole():
+def test_the_layer_chart_stacks_to_the_whole():
     layers = [(0, "", "torch.cat", 0.25, 0.75), (1, "a.b.0", "torch.conv", 0.5, 0.5)]
-    svg = layer_story(layers, ["camera", "bias"])
+    svg = layer_chart(layers, ["camera", "bias"])
     heights = [height for _, height in rectangles(svg)]
     assert heights[0] + heights[1] == pytest.approx(heights[2] + heights[3], abs=0.02)
     assert heights[1] == pytest.approx(3 * heights[0], abs=0.02)

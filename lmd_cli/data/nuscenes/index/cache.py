@@ -72,8 +72,8 @@ def index_path(root: Path, version: str, split: Split) -> Path:
     stamps = []
     for name in (*(f"{table}.json" for table in TABLES), OWN_SPLITS):
         with contextlib.suppress(FileNotFoundError):
-            found = (root / version / name).stat()
-            stamps.append((name, found.st_size, found.st_mtime_ns))
+            stat = (root / version / name).stat()
+            stamps.append((name, stat.st_size, stat.st_mtime_ns))
     key = json.dumps([FORMAT, str(root.resolve()), version, split, stamps])
     digest = hashlib.sha256(key.encode()).hexdigest()[:24]
     readable = re.sub(r"[^\w.-]", "_", f"{version}-{split_name(split)}")[:80]

@@ -44,11 +44,11 @@ class _Window:
         self._file, self._before, self.text, self.at = file, 0, "", 0
 
     def _more(self) -> bool:
-        """Reads on, and forgets what lies before the place; whether there was any more."""
-        found = self._file.read(CHUNK)
+        """Reads on, and drops what lies before the place; whether there was any more."""
+        text = self._file.read(CHUNK)
         self._before += self.at
-        self.text, self.at = self.text[self.at :] + found, 0
-        return bool(found)
+        self.text, self.at = self.text[self.at :] + text, 0
+        return bool(text)
 
     def next_character(self) -> str:
         """The first character that is no space, to which it goes; none at the end."""
@@ -61,8 +61,8 @@ class _Window:
         """The value that begins here."""
         while True:
             try:
-                found, self.at = _decode(self.text, self.at)
-                return found
+                value, self.at = _decode(self.text, self.at)
+                return value
             except json.JSONDecodeError as error:
                 what, place = error.msg, error.pos - self.at
             if len(self.text) - self.at > CHUNK or not self._more():

@@ -48,8 +48,8 @@ class Tables:
         scenes: rows of the scene table, ordered by token.
         samples: rows of each scene token's samples, in the order of the table.
         key_frames: for each sample token, its key frames' ``sample_data`` tokens by channel.
-        annotations: for each sample token, the tokens of its annotations, those of things that
-            are known to be no vehicles left out.
+        annotations: for each sample token, the tokens of its annotations, those of instances
+            that are known to be no vehicles left out.
         annotated: whether any sample has annotations at all.
         channels: modality of every channel.
 
@@ -61,9 +61,9 @@ class Tables:
     def __init__(self, folder: Path, scenes: Collection[str]) -> None:
         self.folder = folder
         self._tables: dict[str, dict[str, Row]] = {}
-        found = [row for row in read_table(folder, "scene") if row["name"] in scenes]
-        self.scenes = sorted(found, key=lambda row: row["token"])
-        self.samples: dict[str, list[Row]] = {row["token"]: [] for row in found}
+        rows = [row for row in read_table(folder, "scene") if row["name"] in scenes]
+        self.scenes = sorted(rows, key=lambda row: row["token"])
+        self.samples: dict[str, list[Row]] = {row["token"]: [] for row in rows}
         samples = self._load("sample", lambda row: row.get("scene_token") in self.samples)
         for row in samples.values():
             self.samples[row["scene_token"]].append(row)
@@ -102,17 +102,17 @@ class Tables:
         self._load("ego_pose", lambda row: row["token"] in poses)
 
     def load_boxes(self) -> None:
-        """Annotations, without those of things that are known to be no vehicles."""
+        """Annotations, without those of instances that are known to be no vehicles."""
         names = self._tables["category"].values()
         others = [row["token"] for row in names if VEHICLE not in str(row.get("name", VEHICLE))]
-        things = self._of("instance", "category_token", *others)
+        known = self._of("instance", "category_token", *others)
 
         def needed(row: Row) -> bool:
             if row.get("sample_token") not in self.annotations:
                 return False
             self.annotated = True
-            thing = row.get("instance_token")
-            return not isinstance(thing, str) or thing not in things
+            instance = row.get("instance_token")
+            return not isinstance(instance, str) or instance not in known
 
         for token, row in self._load("sample_annotation", needed).items():
             self.annotations[row["sample_token"]].append(token)
@@ -127,7 +127,7 @@ class Tables:
         return self._tables[name]
 
     def _channel(self, row: Row) -> str:
-        """A file's channel; a broken reference is told where the file is needed."""
+        """A file's channel; a broken reference is reported where the file is needed."""
         token = str(row.get("calibrated_sensor_token"))
         calibration = self._tables["calibrated_sensor"].get(token, {})
         sensor = self._tables["sensor"].get(calibration.get("sensor_token", ""))
@@ -136,8 +136,8 @@ class Tables:
         parts = Path(str(row.get("filename"))).parts  # samples/CHANNEL/name
         return parts[-2] if len(parts) > 1 else ""
 
-    def forget(self, table: str, token: str | None = None) -> None:
-        """Lets go of a record, or of a whole table."""
+    def release(self, table: str, token: str | None = None) -> None:
+        """Frees the memory of a record, or of a whole table."""
         if token is None:
             del self._tables[table]
         else:

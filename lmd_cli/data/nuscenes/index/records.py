@@ -83,15 +83,15 @@ class SplitIndex:
         """What keeps samples of a rig from being loaded, and for each the first such sample."""
         if not self.meta["problems"]:
             return {}
-        found: dict[str, str] = {}
+        problems: dict[str, str] = {}
         tokens = self.arrays["samples"]["token"]
         asked = ((rig.cameras, 1), (rig.radars, radar_sweeps), (rig.lidars, lidar_sweeps))
         rows = [self.arrays["samples"]["problem"][:, None]]
         rows += [step for channels, sweeps in asked for step in self._steps(channels, sweeps)]
         for sample, column in np.argwhere((every := np.concatenate(rows, axis=1)) < -1):
             text = self._text(int(every[sample, column]))
-            found.setdefault(text, tokens[sample].decode())
-        return found
+            problems.setdefault(text, tokens[sample].decode())
+        return problems
 
     def _steps(self, channels: Sequence[str], sweeps: int) -> Iterator[NDArray[np.int32]]:
         """Rows (samples, channels) of the key frames, then of the sweeps before them."""
@@ -156,15 +156,15 @@ class SplitIndex:
             DataError: one of them stands for a problem.
         """
         table, calibrations = self.arrays["frames"], self.arrays["calibrations"]
-        found = []
+        frames = []
         for row in rows:
             self._require(row, sample)
             name, timestamp, place, turn, calibration, width, height = _plain(table[row])
             at, rotation, intrinsic, camera = _plain(calibrations[calibration])
             matrix = intrinsic if camera else []
             pose = (place, turn, at, rotation)
-            found.append(SensorFrame(name.decode(), timestamp, *pose, matrix, width, height))
-        return tuple(found)
+            frames.append(SensorFrame(name.decode(), timestamp, *pose, matrix, width, height))
+        return tuple(frames)
 
     def _vehicles(self, first: int, last: int) -> tuple[Annotation, ...]:
         return tuple(self._vehicle(row) for row in self.arrays["annotations"][first:last])

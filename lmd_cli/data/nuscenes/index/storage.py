@@ -31,7 +31,7 @@ _BLOCK, _BLOCKS = 1 << 16, 512
 #: Types that an index holds: floating-point numbers, integers, truth values, bytes.
 _PLAIN = re.compile(r"[<|](f[48]|i[1248]|b1|S\d{1,6})")
 #: What forged values raise.
-NONSENSE = (
+INVALID = (
     *(LookupError, TypeError, ValueError, AttributeError, ArithmeticError),
     *(RecursionError, MemoryError),
 )
@@ -85,7 +85,7 @@ def read_arrays(path: Path) -> tuple[Arrays, Any]:
             mapped = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
             arrays = {name: _mapped(mapped, place) for name, place in header["arrays"].items()}
             return arrays, header["meta"]
-        except NONSENSE as error:
+        except INVALID as error:
             raise DamagedError(f"{type(error).__name__}: {error}") from error
 
 

@@ -134,7 +134,7 @@ class _Builder:
                 count = len(boxes) - first
                 self.samples.append((row["token"].encode(), number, first, count, problem))
         self.annotations = _table(boxes, "token", ANNOTATION)
-        self.tables.forget("sample_annotation")
+        self.tables.release("sample_annotation")
 
     def _in_order(self, scene: Row) -> list[Row]:
         """A scene's samples, ordered by time."""
@@ -170,7 +170,7 @@ class _Builder:
             self.frames.append(self._frame_values(row))
         except values.RecordError as error:
             return self._problem(error)
-        self.tables.forget("sample_data", token)
+        self.tables.release("sample_data", token)
         self._before.append(row.get("prev"))
         self.prev.append(-1)
         self._row_of[token] = len(self.frames) - 1
@@ -204,13 +204,13 @@ class _Builder:
         """Row of a calibration."""
         token, table = row["token"], "calibrated_sensor"
         if token not in self.calibrations:
-            found = (
+            calibration = (
                 values.place(table, row, "translation", values.ON_VEHICLE),
                 values.quaternion(table, row),
                 values.intrinsics(table, row) if camera else [(0.0, 0.0, 0.0)] * 3,
                 camera,
             )
-            self.calibrations[token] = (len(self.calibrations), found)
+            self.calibrations[token] = (len(self.calibrations), calibration)
         return self.calibrations[token][0]
 
     def _vehicle(self, row: Row) -> Iterator[tuple[Any, ...]]:
@@ -231,12 +231,12 @@ class _Builder:
         category = self.categories.setdefault(name, len(self.categories))
         velocity = self.tables.velocity(row["token"])
         instance = self.instances.setdefault(row["instance_token"], len(self.instances))
-        found = (category, instance, _visibility(row), *box, *counts, velocity)
-        yield row["token"].encode(), *found
+        fields = (category, instance, _visibility(row), *box, *counts, velocity)
+        yield row["token"].encode(), *fields
 
     def finish(self, absent: list[str]) -> SplitIndex:
         """Everything so far as arrays; channels that no sample has are left out."""
-        self.tables.forget("ego_pose")
+        self.tables.release("ego_pose")
         key_frames = np.array(self.key_frames, dtype="<i4").reshape(-1, len(self.channels))
         there = self._there()
         meta = {
@@ -257,7 +257,7 @@ class _Builder:
             "frames": _table(self.frames, "filename", FRAME),
             "prev": np.array(self.prev, dtype="<i4"),
             "calibrations": np.array(
-                [found for _, found in self.calibrations.values()], dtype=CALIBRATION
+                [calibration for _, calibration in self.calibrations.values()], dtype=CALIBRATION
             ),
             "annotations": self.annotations,
         }

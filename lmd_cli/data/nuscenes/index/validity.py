@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from lmd_cli.data.nuscenes.index.storage import NONSENSE, Arrays, DamagedError
+from lmd_cli.data.nuscenes.index.storage import INVALID, Arrays, DamagedError
 from lmd_cli.data.nuscenes.index.tables import ANNOTATION, CALIBRATION, FRAME, SAMPLE
 
 #: The arrays, their first column, and the others.
@@ -37,7 +37,7 @@ def require_sound(arrays: Arrays, meta: Any) -> None:
     try:
         _require_types(arrays, meta)
         _require_rows(arrays, meta)
-    except NONSENSE as error:
+    except INVALID as error:
         raise DamagedError(f"{type(error).__name__}: {error}") from error
 
 

@@ -27,7 +27,7 @@ class RecordError(Exception):
 
 
 def problem(table: str, row: Row, field: str, expected: str) -> RecordError:
-    """What is said of a record's field."""
+    """The error for a record's field."""
     value = repr(row[field]) if field in row else "missing"
     shown = value if len(value) <= _SHOWN else f"{value[: _SHOWN - 3]}..."
     token = row.get("token")
@@ -51,11 +51,11 @@ def place(table: str, row: Row, field: str, farthest: float) -> tuple[float, ...
     Raises:
         RecordError: they are none, or one is beyond ``farthest``.
     """
-    found = _numbers(row.get(field), 3)
-    if found is None or max(map(abs, found)) > farthest:
+    numbers = _numbers(row.get(field), 3)
+    if numbers is None or max(map(abs, numbers)) > farthest:
         limit = f"{farthest:.0f}" if farthest < 1e6 else f"{farthest:.0e}"
         raise problem(table, row, field, f"3 finite numbers within {limit} m")
-    return found
+    return numbers
 
 
 def quaternion(table: str, row: Row, field: str = "rotation") -> tuple[float, ...]:
@@ -64,10 +64,10 @@ def quaternion(table: str, row: Row, field: str = "rotation") -> tuple[float, ..
     Raises:
         RecordError: it is no four finite numbers, or all are zero.
     """
-    found = _numbers(row.get(field), 4)
-    if found is None or not 1e-6 < math.hypot(*found) < 1e6:
+    numbers = _numbers(row.get(field), 4)
+    if numbers is None or not 1e-6 < math.hypot(*numbers) < 1e6:
         raise problem(table, row, field, "a quaternion (w, x, y, z) of length 1")
-    return found
+    return numbers
 
 
 def box_size(table: str, row: Row, field: str = "size") -> tuple[float, ...]:
@@ -76,10 +76,10 @@ def box_size(table: str, row: Row, field: str = "size") -> tuple[float, ...]:
     Raises:
         RecordError: they are no three positive numbers.
     """
-    found = _numbers(row.get(field), 3)
-    if found is None or min(found) <= 0 or max(found) > ON_VEHICLE:
+    numbers = _numbers(row.get(field), 3)
+    if numbers is None or min(numbers) <= 0 or max(numbers) > ON_VEHICLE:
         raise problem(table, row, field, "3 positive numbers (width, length, height in m)")
-    return found
+    return numbers
 
 
 def intrinsics(table: str, row: Row, field: str = "camera_intrinsic") -> list[tuple[float, ...]]:
@@ -89,9 +89,9 @@ def intrinsics(table: str, row: Row, field: str = "camera_intrinsic") -> list[tu
         RecordError: it is none, or singular.
     """
     rows = row.get(field)
-    found = [_numbers(line, 3) for line in rows] if isinstance(rows, list | tuple) else []
-    lines = [line for line in found if line is not None]
-    if len(found) != 3 or len(lines) != 3 or not _invertible(lines):
+    parsed = [_numbers(line, 3) for line in rows] if isinstance(rows, list | tuple) else []
+    lines = [line for line in parsed if line is not None]
+    if len(parsed) != 3 or len(lines) != 3 or not _invertible(lines):
         raise problem(table, row, field, "3 rows of 3 finite numbers, a matrix with an inverse")
     return lines
 
@@ -107,12 +107,12 @@ def whole(table: str, row: Row, field: str, least: int = 0, most: int = 2**62) -
         RecordError: it is none, or beyond the bounds.
     """
     try:
-        found = int(row[field])
+        number = int(row[field])
     except (KeyError, TypeError, ValueError, OverflowError):
-        found = least - 1
-    if not least <= found <= most:
+        number = least - 1
+    if not least <= number <= most:
         raise problem(table, row, field, f"a whole number from {least}")
-    return found
+    return number
 
 
 def text(table: str, row: Row, field: str) -> str:
@@ -121,10 +121,10 @@ def text(table: str, row: Row, field: str) -> str:
     Raises:
         RecordError: it is none.
     """
-    found = row.get(field)
-    if not isinstance(found, str) or not found:
+    value = row.get(field)
+    if not isinstance(value, str) or not value:
         raise problem(table, row, field, "a text")
-    return found
+    return value
 
 
 def _is_number(value: Any) -> bool:
@@ -139,7 +139,7 @@ def _numbers(values: Any, count: int) -> tuple[float, ...] | None:
     if not all(map(_is_number, values)):
         return None
     try:
-        found = tuple(map(float, values))
+        numbers = tuple(map(float, values))
     except OverflowError:
         return None
-    return found if all(map(math.isfinite, found)) else None
+    return numbers if all(map(math.isfinite, numbers)) else None

@@ -1,9 +1,9 @@
-"""How far to trust a method: its parts against what each sensor could see (synthetic world).
+"""Scores of methods against recorded ground truth: their parts and what each sensor could see.
 
 Every vehicle's parts are its parts' means over the footprint. Two questions:
 
 - Over vehicles that one sensor alone could see, does d_m = part of m - mean of the other sensors'
-  parts tell m's own vehicles from the others'? AUROC, for detected vehicles and for all. This
+  parts separate m's own vehicles from the others? AUROC, for detected vehicles and for all. This
   truth is a removal, which favours methods that remove.
 - Over all vehicles, does a sensor's part rank them as the evidence that it had does (visible
   pixels through the fog, number of returns)? Spearman's correlation.

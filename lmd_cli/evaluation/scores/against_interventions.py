@@ -3,8 +3,8 @@
 Over a vehicle that every sensor can see and the network detects, the drop of the mean prediction
 over its footprint without its evidence in sensor m says how far m carries it.
 
-- Over the vehicles with a positive drop, does d_m tell those that m carries (the largest drop) from
-  the others? AUROC; again over those that are lost without exactly one sensor.
+- Over the vehicles with a positive drop, does d_m separate those that m carries (the largest drop)
+  from the others? AUROC; again over those that are lost without exactly one sensor.
 - Does a sensor's part rank the vehicles as the drop does? Spearman's correlation.
 
 Intervals resample whole objects, since one object is seen in many samples.
@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from lmd_cli.evaluation.interventions import Effects
-from lmd_cli.evaluation.scoring import Score, Vehicle, separation
+from lmd_cli.evaluation.scores.against_ground_truth import Score, Vehicle, separation
+from lmd_cli.evaluation.scores.interventions import Effects
 from lmd_cli.evaluation.statistics import Indices, auroc, bootstrap, spearman
 
 #: For each object's token what its removals did.

@@ -18,7 +18,7 @@ from lmd_cli.config.compute import Precision
 from lmd_cli.data import RemovalSettings, Removed, Sample, collate, to_device
 from lmd_cli.evaluation.ground.detection import Criterion
 from lmd_cli.evaluation.ground.footprints import FootprintMeans, detected, footprints
-from lmd_cli.evaluation.ground_truth import GroundTruth, GroundTruthObject, Means
+from lmd_cli.evaluation.scores.ground_truth import GroundTruth, GroundTruthObject, Means
 
 #: Bytes of features that go through the network at once, on the CPU and on a GPU.
 CPU_BYTES, GPU_BYTES = 48 * 2**20, 2**30
@@ -80,7 +80,7 @@ class AnnotatedGroundTruth:
     modalities: Sequence[str]
 
     def at(self, index: int, total: Tensor) -> tuple[list[GroundTruthObject], Means]:
-        """See :class:`~lmd_cli.evaluation.ground_truth.GroundTruth`."""
+        """See :class:`~lmd_cli.evaluation.scores.ground_truth.GroundTruth`."""
         vehicles = footprints(self.dataset, index, self.output)
         instances = self.dataset.instances(index)
         unknown = dict.fromkeys(self.modalities, float("nan"))
@@ -161,7 +161,7 @@ class Interventions:
     ) -> Iterator[tuple[int, Removed, Tensor | None]]:
         """The output without each of the objects in one sensor, or nothing if the sensor holds none
         of it."""
-        waiting: list[tuple[int, Removed]] = []
+        batch: list[tuple[int, Removed]] = []
         most = at_once(clean)
         for k in chosen:
             removed = self.dataset.without(
@@ -170,25 +170,25 @@ class Interventions:
             if not removed.amount:
                 yield k, removed, None
                 continue
-            waiting.append((k, removed))
-            if len(waiting) == most:
-                yield from self._outputs(clean, modality, waiting)
-                waiting = []
-        if waiting:
-            yield from self._outputs(clean, modality, waiting)
+            batch.append((k, removed))
+            if len(batch) == most:
+                yield from self._outputs(clean, modality, batch)
+                batch = []
+        if batch:
+            yield from self._outputs(clean, modality, batch)
 
     def _outputs(
-        self, clean: Clean, modality: str, waiting: Sequence[tuple[int, Removed]]
+        self, clean: Clean, modality: str, changed: Sequence[tuple[int, Removed]]
     ) -> Iterator[tuple[int, Removed, Tensor]]:
         """One encoding of the changed sensor and one plain pass for several changed samples."""
-        batch = to_device(collate([removed.sample for _, removed in waiting]), self.device)
+        batch = to_device(collate([removed.sample for _, removed in changed]), self.device)
         with torch.no_grad():
             features, constants = encode_changed(
                 *(self.network, batch, modality, clean.features),
                 *(clean.sample.token, self.precision),
             )
             outputs = fuse_function(self.network, self.output, constants)(**features)
-        for i, (k, removed) in enumerate(waiting):
+        for i, (k, removed) in enumerate(changed):
             yield k, removed, outputs[i : i + 1]
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 
-from lmd_cli.evaluation.scoring import Score
+from lmd_cli.evaluation.scores.against_ground_truth import Score
+from lmd_cli.evaluation.scores.best_method import verdict
 from lmd_cli.evaluation.statistics import Interval
-from lmd_cli.evaluation.verdict import verdict
 
 
 def scores(auroc: float, rank: float, wide: float) -> list[Score]:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean
 
-from lmd_cli.evaluation.scoring import Score
+from lmd_cli.evaluation.scores.against_ground_truth import Score
 from lmd_cli.evaluation.statistics import Interval
 
 
@@ -44,10 +44,10 @@ def verdict(scores: Mapping[str, Sequence[Score]]) -> Verdict | None:
     Bounds are means of the scores' bounds: wider than an interval of the mean, so that no method is
     excluded too soon.
     """
-    known = {name: found for name, found in scores.items() if not math.isnan(_estimate(found))}
+    known = {name: own for name, own in scores.items() if not math.isnan(_estimate(own))}
     if len(known) < 2:
         return None
-    quality = {name: _estimate(found) for name, found in known.items()}
+    quality = {name: _estimate(own) for name, own in known.items()}
     best, *others = sorted(quality, key=lambda name: -quality[name])
     lowest = _mean(known[best], lambda interval: interval.low)
     level = [name for name in others if not quality[name] < lowest]
@@ -61,10 +61,10 @@ def _estimate(scores: Sequence[Score]) -> float:
 
 def _mean(scores: Sequence[Score], of: Callable[[Interval], float]) -> float:
     """Of AUROCs and rank correlations, each kind counting half; NaN if there are none."""
-    told = [s for s in scores if not math.isnan(of(s.interval))]
+    known = [s for s in scores if not math.isnan(of(s.interval))]
     kinds = (
-        [of(s.interval) for s in told if s.name.startswith("auroc")],
-        [(1.0 + of(s.interval)) / 2.0 for s in told if s.name.startswith("rank")],
+        [of(s.interval) for s in known if s.name.startswith("auroc")],
+        [(1.0 + of(s.interval)) / 2.0 for s in known if s.name.startswith("rank")],
     )
     means = [fmean(values) for values in kinds if values]
     return fmean(means) if means else math.nan

@@ -14,7 +14,8 @@ from lmd_cli.config.loading import load_config
 from lmd_cli.data import Removed
 from lmd_cli.errors import ContractError, MethodError
 from lmd_cli.evaluation.ground.footprints import FootprintMeans
-from lmd_cli.evaluation.intervention_scores import (
+from lmd_cli.evaluation.scores.against_ground_truth import Score, Vehicle
+from lmd_cli.evaluation.scores.against_interventions import (
     agreement,
     carrier,
     counted,
@@ -22,8 +23,7 @@ from lmd_cli.evaluation.intervention_scores import (
     intervention_scores,
     seen_by_all,
 )
-from lmd_cli.evaluation.interventions import Effect, measured
-from lmd_cli.evaluation.scoring import Score, Vehicle
+from lmd_cli.evaluation.scores.interventions import Effect, measured
 from lmd_cli.workflows.score import score
 
 #: Both modalities see both lesions; the network reads the left one in a and the right one in b.

@@ -11,7 +11,12 @@ import scipy.stats
 from sklearn.metrics import roc_auc_score
 
 from lmd_cli.data.synthetic import Evidence
-from lmd_cli.evaluation.scoring import Score, Vehicle, ground_truth_scores, separation
+from lmd_cli.evaluation.scores.against_ground_truth import (
+    Score,
+    Vehicle,
+    ground_truth_scores,
+    separation,
+)
 
 TWO, THREE = ("camera", "radar"), ("camera", "radar", "lidar")
 GRADES = ("visible_pixels", "radar_returns", "lidar_returns")

@@ -1,4 +1,4 @@
-"""The files and the notes of ``lmd score``, from its finished samples."""
+"""The files and notes that ``lmd score`` writes from its finished samples."""
 
 from __future__ import annotations
 
@@ -11,34 +11,32 @@ from typing import Any
 
 from lmd_cli.attribution import Method
 from lmd_cli.data.synthetic import Evidence
-from lmd_cli.evaluation.ground_truth import RegionGroundTruth
-from lmd_cli.evaluation.intervention_scores import (
+from lmd_cli.evaluation.scores.against_ground_truth import Score, Vehicle, ground_truth_scores
+from lmd_cli.evaluation.scores.against_interventions import (
     AllEffects,
     Resampling,
     agreement,
     counted,
     intervention_scores,
 )
-from lmd_cli.evaluation.scoring import Score, Vehicle, ground_truth_scores
+from lmd_cli.evaluation.scores.best_method import Verdict, verdict
+from lmd_cli.evaluation.scores.ground_truth import RegionGroundTruth
 from lmd_cli.evaluation.statistics import spearman
-from lmd_cli.evaluation.verdict import Verdict, verdict
-from lmd_cli.results.intervention_rows import (
+from lmd_cli.results.score_rows import (
     AGREEMENT_FIELDS,
+    SCORE_FIELDS,
+    TIME_FIELDS,
+    MethodResult,
     agreement_rows,
     all_effects,
     effect_rows,
     intervention_notes,
-)
-from lmd_cli.results.score_rows import (
-    SCORE_FIELDS,
-    TIME_FIELDS,
-    MethodResult,
     missed_by_steps,
     score_rows,
     vehicle_rows,
 )
 from lmd_cli.runtime.files import csv_lines, write_atomically
-from lmd_cli.workflows.score_setting import Setting
+from lmd_cli.workflows.score_inputs import Setting
 
 
 @dataclass(frozen=True)
@@ -114,9 +112,9 @@ def write_results(
         for name, share in missed_by_steps(entries).items()
     ]
     files = [folder / name for name in (*tables, "run.json")]
-    said = verdict(scored)
-    notes += [said.sentence] if said is not None and not setting.built.random else []
-    return ScoreSummary(modalities, scored, seconds, usual, notes, files, said)
+    best = verdict(scored)
+    notes += [best.sentence] if best is not None and not setting.built.random else []
+    return ScoreSummary(modalities, scored, seconds, usual, notes, files, best)
 
 
 def _scores(

@@ -1,0 +1,1 @@
+"""Scores of attribution methods against ground truth: recorded, or measured by interventions."""
