@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated
 
 import typer
@@ -9,12 +10,16 @@ import typer
 import lmd_cli
 from lmd_cli.cli import (
     bundle,
+    cache,
     check,
+    compare,
+    completion,
     convert,
     decompose,
     demo,
     detect,
     evaluate,
+    gate,
     gradcam,
     inspect,
     layers,
@@ -31,6 +36,7 @@ from lmd_cli.cli import (
 from lmd_cli.cli.errors import handled
 from lmd_cli.cli.help import Command, Commands
 from lmd_cli.cli.options import expanded
+from lmd_cli.cli.output import COMPLETE_VARIABLE, with_output_options
 
 app = typer.Typer(
     name="lmd",
@@ -52,6 +58,8 @@ for module in (
     rerun,
     verify,
     bundle,
+    compare,
+    gate,
     detect,
     decompose,
     gradcam,
@@ -62,9 +70,17 @@ for module in (
     layers,
     objects,
     synthesize,
+    cache,
+    completion,
 ):
     name = module.__name__.rpartition(".")[2]
-    app.command(name, cls=Command)(handled(expanded(module.command)))
+    app.command(name, cls=Command)(with_output_options(name, handled(expanded(module.command))))
+
+
+if COMPLETE_VARIABLE in os.environ:
+    from typer.completion import completion_init
+
+    completion_init()  # the forms in which shells ask
 
 
 def _version(requested: bool) -> None:

@@ -40,10 +40,11 @@ def command(
 
     report = preflight(run, make_progress(), files=files)
     if verbose and report.coverage:
-        show.table(["module", "operation", "kind", "rule"], map(astuple, report.coverage))
-    show.table(
-        ["check", "result", "details"], [(c.name, c.status, c.detail) for c in report.checks]
-    )
+        show.table(
+            ["module", "operation", "kind", "rule"], map(astuple, report.coverage), "operations"
+        )
+    rows = [(c.name, c.status, c.detail) for c in report.checks]
+    show.table(["check", "result", "details"], rows, "checks")
     if output is not None:
         show.files(_write(report, output))
     show.lines([_verdict(report)])

@@ -54,7 +54,10 @@ def _system(error: OSError) -> str:
 
 
 def _leave(message: str, code: int) -> NoReturn:
+    from lmd_cli.cli import output
     from lmd_cli.runtime.printable import printable
 
+    if (document := output.document()) is not None:
+        document.error = message
     typer.echo(printable(message), err=True)
     raise typer.Exit(code)

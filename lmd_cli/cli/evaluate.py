@@ -183,6 +183,7 @@ def _show(summary: RunSummary, next_command: Sequence[object]) -> None:
 
     header = [str(name) for name in summary.table.columns]
     show.table(header, [[str(cell) for cell in row] for row in summary.table.to_numpy()])
+    show.value("metrics", summary.metrics.to_dict("records"))
     show.lines(summary.notes)
     if not summary.computed:
         show.lines([FINISHED])

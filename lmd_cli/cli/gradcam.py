@@ -68,8 +68,8 @@ def command(
     drawn = write_gradcam(
         run, sample_token, request, output, make_progress(), forms, overwrite=overwrite
     )
-    typer.echo(
-        f"score {drawn.score:.4g}; largest value on the output's cells, as drawn: "
-        + ", ".join(f"{name} {value:.3g}" for name, value in drawn.largest.items())
+    largest = ", ".join(f"{name} {value:.3g}" for name, value in drawn.largest.items())
+    show.lines(
+        [f"score {drawn.score:.4g}; largest value on the output's cells, as drawn: {largest}"]
     )
     show.files(drawn.files, "decompose", *given.arguments())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 import inspect
 import json
+import os
 from collections.abc import Callable
 from dataclasses import dataclass, fields, is_dataclass
 from enum import Enum
@@ -15,6 +16,7 @@ import typer
 
 if TYPE_CHECKING:
     from lmd_cli.config.schema import RunConfig
+    from lmd_cli.workflows.report import ReportOptions
     from lmd_cli.workflows.rerun import Elsewhere
 
 #: Options that stand for a key of the config.
@@ -26,6 +28,8 @@ SHORT = {
     "memory": "compute.memory",
     "workers": "workers",
 }
+#: Those that an environment variable gives for every command: ``LMD_DATAROOT`` and so on.
+ONCE = ("dataroot", "device", "precision", "memory", "workers")
 Settings = Annotated[
     list[str] | None,
     typer.Option("--set", metavar="KEY=VALUE", help="Override a key of the config; repeatable."),
@@ -114,6 +118,19 @@ def require_trackers(log: list[TrackerName] | None) -> list[str]:
     return kinds
 
 
+def _set_once(run: RunConfig) -> dict[str, str]:
+    """The options of :data:`ONCE` that the environment gives, by name.
+
+    ``LMD_DATAROOT`` is not for configs whose data is made by the program or by code of the user's.
+    """
+    from lmd_cli.config.data import SYNTHETIC
+
+    given = {name: os.environ.get(f"LMD_{name.upper()}", "") for name in ONCE}
+    if getattr(run.data, "dataroot", SYNTHETIC) == SYNTHETIC:
+        del given["dataroot"]
+    return {name: value for name, value in given.items() if value}
+
+
 @dataclass(frozen=True)
 class DataOptions:
     """Which samples: the options of every command that reads a config."""
@@ -132,10 +149,20 @@ class DataOptions:
             short: further values of :data:`SHORT`.
         """
         from lmd_cli.config.loading import load_config
+        from lmd_cli.errors import ConfigError
 
         values = {k: v for k, v in (vars(self) | short).items() if k in SHORT and v is not None}
         given = [f"{SHORT[name]}={json.dumps(value)}" for name, value in values.items()]
-        return load_config(self.config, [*(self.settings or []), *more, *given])
+        asked = [*(self.settings or []), *more, *given]
+        run = load_config(self.config, asked)
+        once = _set_once(run)
+        if not once:
+            return run
+        try:
+            return load_config(self.config, [*(f"{SHORT[n]}={v}" for n, v in once.items()), *asked])
+        except ConfigError as error:
+            named = ", ".join(f"LMD_{name.upper()}={v}" for name, v in once.items())
+            raise ConfigError(f"{error}. The environment has {named}") from None
 
     def arguments(self) -> list[str]:
         """The same options as arguments, for a command to run next."""
@@ -193,6 +220,35 @@ class WhereaboutsOptions:
 
         own = None if self.config is None else DataOptions(self.config, self.settings).load()
         return Elsewhere(self.dataroot, self.checkpoint, self.device, self.trust, own)
+
+
+@dataclass(frozen=True)
+class SurveyOptions:
+    """How the samples of a run's folder are decomposed, where that was not done before."""
+
+    survey: Annotated[
+        bool,
+        typer.Option("--survey/--no-survey", help="Decompose the samples if not done before."),
+    ] = True
+    device: Device = None
+    config: Annotated[
+        str | None,
+        typer.Option(
+            "--config",
+            "-c",
+            metavar="YAML",
+            help="Your config, if the runs' network or data set is code of your own.",
+        ),
+    ] = None
+    settings: Settings = None
+    trust: Trust = False
+
+    def load(self) -> ReportOptions:
+        """As the workflows take them."""
+        from lmd_cli.workflows.report import ReportOptions
+
+        own = None if self.config is None else DataOptions(self.config, self.settings).load()
+        return ReportOptions(compute=self.survey, device=self.device, trust=self.trust, config=own)
 
 
 def expanded(command: Callable[..., None]) -> Callable[..., None]:

@@ -74,6 +74,7 @@ def command(
     are kept in RUN/survey. A folder is data: code that it names (a network or data set that
     is not lmd's) is only run if --config names the same, or with --trust.
     """
+    from lmd_cli.cli import show
     from lmd_cli.runtime.progress import make_progress
     from lmd_cli.workflows.report import ReportOptions, make_report
 
@@ -89,4 +90,5 @@ def command(
         ) from None
     finally:
         progress.close()
-    typer.echo(f"page: {page} ({page.stat().st_size / 1e6:.1f} MB); open it in a browser")
+    size = page.stat().st_size / 1e6
+    show.written([page], f"page: {page} ({size:.1f} MB); open it in a browser")

@@ -23,5 +23,6 @@ def command(
     from lmd_cli.runtime.progress import make_progress
 
     dataset = build_dataset(run, make_progress())
-    for index, token in enumerate(dataset.tokens[:limit]):
-        show.lines([f"{index} {token} {dataset.scenes[index]}"])
+    listed = enumerate(dataset.tokens[:limit])
+    rows = [(index, token, dataset.scenes[index]) for index, token in listed]
+    show.plain("samples", ("index", "token", "scene"), rows)

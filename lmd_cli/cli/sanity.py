@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
 
@@ -41,6 +42,7 @@ def command(
         )
     finally:
         progress.close()
-    show.table(*sanity_table(summary.rows))
+    show.table(*sanity_table(summary.rows), "layers")
+    show.value("rows", list(map(asdict, summary.rows)))
     show.lines(summary.notes)
     show.files(summary.files, "evaluate", *given.arguments())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -102,7 +103,8 @@ def command(
     from lmd_cli.report.figures.scores import score_table
 
     header, rows = score_table(summary.scores, summary.seconds, summary.plain_seconds)
-    show.table(header, rows)
+    show.table(header, rows, "methods")
+    show.value("scores", {name: list(map(asdict, of)) for name, of in summary.scores.items()})
     show.lines(summary.notes)
     show.files([*summary.files, picture], "sanity", *given.arguments())
 

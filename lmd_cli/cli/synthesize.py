@@ -57,6 +57,6 @@ def command(
         )
     finally:
         progress.close()
-    typer.echo(f"synthetic nuScenes root: {root}")
+    show.written([root], f"synthetic nuScenes root: {root}")
     train = ["--set", "data.split=mini_train"] if split is Split.MINI_TRAIN else []
     show.ending(root, "check", "--config", "demo.yaml", "--dataroot", root, *train)

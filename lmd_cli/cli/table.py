@@ -69,6 +69,7 @@ def _show(table: Table) -> None:
     short = {"Pearson Correlation": "PCC ", "Mean Squared Error": "MSE "}
     header = [short.get(n, "") + h for n, h in zip(names, table.header, strict=True)]
     show.lines([table.caption])
-    show.table(header, [[e.text + ("*" if e.best else "") for e in row] for row in table.rows])
+    rows = [[e.text + ("*" if e.best else "") for e in row] for row in table.rows]
+    show.table(header, rows, table.caption)
     show.lines(table.notes)
-    typer.echo("")
+    show.gap()

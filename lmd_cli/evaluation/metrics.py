@@ -1,9 +1,9 @@
-"""Pearson correlation and mean squared error of maps (Appendix D.4), and the bias share."""
+"""Pearson correlation and mean squared error of maps (Appendix D.4), and shares of parts."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -18,6 +18,13 @@ def bias_share(parts: Mapping[str, float]) -> float | None:
     """|bias| / sum of |part| over all parts, the bias among them; ``None`` where all are zero."""
     total = sum(map(abs, parts.values()))
     return abs(parts[BIAS]) / total if total else None
+
+
+def evidence_shares(logits: Sequence[float]) -> list[float] | None:
+    """Positive values over their sum; ``None`` if there are none."""
+    positive = [max(value, 0.0) for value in logits]
+    total = math.fsum(positive)
+    return [value / total for value in positive] if total > 0 else None
 
 
 def pcc(a: Tensor, b: Tensor) -> float:

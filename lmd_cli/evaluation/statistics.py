@@ -103,15 +103,6 @@ def bootstrap(
     return percentile_interval(estimate, estimates, level)
 
 
-def percentile_interval(estimate: float, resampled: Array, level: float = 0.95) -> Interval:
-    """The interval of an estimate from those of the resamples, NaN where undefined."""
-    defined = resampled[~np.isnan(resampled)]
-    if not defined.size:
-        return Interval(estimate, math.nan, math.nan, len(resampled))
-    low, high = _percentile_interval(defined, level)
-    return Interval(estimate, float(low), float(high), len(resampled) - len(defined))
-
-
 def bootstrap_means(
     values: Array, groups: Sequence[object], *, seed: int, resamples: int, level: float = 0.95
 ) -> Array:
@@ -131,6 +122,57 @@ def bootstrap_means(
     times = np.stack([np.bincount(draw, minlength=len(clusters)) for draw in draws])
     means = (times @ sums) / (times @ sizes)[:, None]  # (resamples, k); no cluster is empty
     return _percentile_interval(means, level)
+
+
+class Resampling:
+    """The same draws of clusters for every statistic, so that differences of statistics are paired.
+
+    Args:
+        clusters: the names of all clusters; with fewer than two no interval exists.
+        seed: of the resampling.
+        resamples: how often the clusters are drawn.
+    """
+
+    def __init__(self, clusters: Sequence[str], *, seed: int = 0, resamples: int = 1000):
+        self._place = {name: place for place, name in enumerate(dict.fromkeys(clusters))}
+        self._times: Array = np.zeros((0, 0))
+        count = len(self._place)
+        if count > 1:
+            draws = cluster_draws(count, seed, resamples)
+            self._times = np.stack([np.bincount(d, minlength=count) for d in draws]).astype(float)
+
+    def ratios(self, groups: Sequence[str], above: Array, below: Array) -> Array:
+        """Sum of ``above`` over sum of ``below`` in every resample, (resamples,).
+
+        Args:
+            groups: for each of n observations its cluster.
+            above, below: (n,); of a mean, the values and ones.
+
+        Returns:
+            NaN where the sum of ``below`` is zero; empty with fewer than two clusters.
+        """
+        if not self._times.size:
+            return np.zeros(0)
+        places = [self._place[group] for group in groups]
+        sums = np.stack([self._sums(places, above), self._sums(places, below)], axis=1)
+        top, bottom = (self._times @ sums).T  # (resamples,) each
+        ratios: Array = np.divide(top, bottom, out=np.full_like(top, np.nan), where=bottom != 0)
+        return ratios
+
+    def _sums(self, places: Sequence[int], values: Array) -> Array:
+        sums: Array = np.zeros(len(self._place))
+        np.add.at(sums, np.asarray(places, dtype=np.int64), values)
+        return sums
+
+
+def percentile_interval(estimate: float, resampled: Array, level: float = 0.95) -> Interval:
+    """The interval of an estimate, from its resampled values (NaN where it does not exist)."""
+    defined = resampled[~np.isnan(resampled)]
+    undefined = len(resampled) - len(defined)
+    if not defined.size:
+        return Interval(estimate, math.nan, math.nan, undefined)
+    low, high = _percentile_interval(defined, level)
+    return Interval(estimate, float(low), float(high), undefined)
 
 
 def cluster_draws(clusters: int, seed: int, resamples: int) -> Indices:

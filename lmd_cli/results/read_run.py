@@ -30,6 +30,7 @@ class RunResults:
         path: its folder.
         record: the contents of ``run.json``.
         samples: rows of ``samples.csv``, finished samples only, in the order of the walk.
+        pairs: rows of ``pairs.csv`` of these samples.
         metrics: the columns of ``metrics.csv``, from the finished samples' pairs.
         table: the paper's layout.
         notes: lines of ``notes.txt``; none before the run's end.
@@ -38,6 +39,7 @@ class RunResults:
     path: Path
     record: dict[str, Any]
     samples: list[dict[str, str]]
+    pairs: pd.DataFrame
     metrics: pd.DataFrame
     table: pd.DataFrame
     notes: list[str]
@@ -65,6 +67,12 @@ class RunResults:
     def rows(self) -> list[str]:
         """Of the table: the config's variants, or the methods that were asked for."""
         return list(self.record.get("rows") or self.variants)
+
+    @property
+    def known_variants(self) -> list[str]:
+        """The one that explains the run, then those that were evaluated, each once."""
+        own = self.record["config"].get("explain")
+        return list(dict.fromkeys((*([own] if isinstance(own, str) else []), *self.variants)))
 
     @property
     def exact(self) -> list[str]:
@@ -104,7 +112,7 @@ def read_run(path: Path) -> RunResults:
     ]
     metrics = summarise(pairs, rows, measured)
     table = paper_table(metrics, table_comparisons(modalities))
-    return RunResults(path, record, samples, metrics, table, _notes(folder))
+    return RunResults(path, record, samples, pairs, metrics, table, _notes(folder))
 
 
 def is_variant(name: str) -> bool:

@@ -111,16 +111,23 @@ def code_revisions(config: Any) -> dict[str, Any]:
     return found
 
 
-def differences(old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = "") -> list[str]:
-    """Fields that differ, as ``data.split: 'val' there, 'mini_val' here``."""
-    lines = []
+def differing(
+    old: Mapping[str, Any], new: Mapping[str, Any], prefix: str = ""
+) -> list[tuple[str, Any, Any]]:
+    """Fields that differ, with both values: ``("data.split", "val", "mini_val")``."""
+    rows: list[tuple[str, Any, Any]] = []
     for key in dict.fromkeys((*old, *new)):
         before, after = old.get(key), new.get(key)
         if isinstance(before, Mapping) and isinstance(after, Mapping):
-            lines += differences(before, after, f"{prefix}{key}.")
+            rows += differing(before, after, f"{prefix}{key}.")
         elif before != after:
-            lines.append(f"{prefix}{key}: {before!r} there, {after!r} here")
-    return lines
+            rows.append((f"{prefix}{key}", before, after))
+    return rows
+
+
+def differences(old: Mapping[str, Any], new: Mapping[str, Any]) -> list[str]:
+    """Fields that differ, as ``data.split: 'val' there, 'mini_val' here``."""
+    return [f"{key}: {there!r} there, {here!r} here" for key, there, here in differing(old, new)]
 
 
 def _anywhere(record: Mapping[str, Any], key: str) -> Any:

@@ -27,6 +27,7 @@ from lmd_cli.evaluation.ground.vehicles import (
     SampleMaps,
     Weather,
     conflict,
+    object_fields,
     object_rows,
     outline,
     sensors_of,
@@ -121,6 +122,13 @@ class Survey:
     def sensors(self) -> list[str]:
         """Those of the parts that are sensors'."""
         return sensors_of(self.parts)
+
+    @property
+    def vehicles(self) -> list[dict[str, Any]]:
+        """Every annotated vehicle, by columns of ``objects.csv``."""
+        header = object_fields(self.parts)
+        rows = (dict(zip(header, row, strict=True)) for row in self.objects)
+        return [row for row in rows if row["annotated"]]
 
 
 class LayerMeans:

@@ -169,6 +169,17 @@ def earlier_format(folder: Path) -> int | None:
     return made if isinstance(made, int) and made != FORMAT else None
 
 
+def surveyed_with(folder: Path) -> tuple[int | None, str | None]:
+    """How many samples the survey in a folder shows, and its rules; none if there is no survey."""
+    try:
+        identity = json.loads(read_own(folder / "survey.json"))["identity"]
+        viewer, variant = identity["viewer"], identity["variant"]
+    except (FileNotFoundError, *DAMAGED):
+        return None, None
+    plain = isinstance(viewer, int) and viewer > 0
+    return viewer if plain else None, variant if isinstance(variant, str) else None
+
+
 def _survey(folder: Path, record: Mapping[str, Any]) -> Survey:
     _Record.model_validate(record)
     arrays = read_maps(folder / "maps.npz")

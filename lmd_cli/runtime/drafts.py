@@ -44,14 +44,18 @@ def making(parent: Path, name: str) -> Iterator[Path]:
 
 def _clear(parent: Path, name: str) -> None:
     for folder in parent.glob(f".{escape(name)}-*{_ENDING}"):
-        if not folder.is_symlink() and _dead(folder):
+        if not folder.is_symlink() and abandoned(folder):
             shutil.rmtree(folder, ignore_errors=True)
 
 
-def _dead(folder: Path) -> bool:
-    """Whether nobody makes anything there any more."""
+def abandoned(folder: Path, lock_path: Path | None = None) -> bool:
+    """Whether nobody makes anything there any more.
+
+    Args:
+        lock_path: what its maker locks; :data:`LOCK` in the folder if none.
+    """
     try:
-        with open(folder / LOCK, "rb", opener=open_plain) as lock:
+        with open(lock_path or folder / LOCK, "rb", opener=open_plain) as lock:
             lock_file(lock)
         return True
     except FileNotFoundError:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable
+from contextvars import ContextVar
 from typing import IO, Any, Protocol
 
 from lmd_cli.runtime.printable import printable
@@ -18,6 +19,8 @@ SHORTEST, LONGEST, GROWTH = 5.0, 60.0, 1 / 20
 #: Width of the bar, characters.
 BAR = 20
 Clock = Callable[[], float]
+#: Whether :func:`make_progress` shows nothing.
+hidden: ContextVar[bool] = ContextVar("hidden", default=False)
 
 
 class Progress(Protocol):
@@ -166,7 +169,9 @@ class Bar:
 
 
 def make_progress(stream: IO[str] | None = None) -> Progress:
-    """A bar if ``stream`` (standard error by default) is a terminal, else lines."""
+    """A bar if ``stream`` (standard error by default) is a terminal, else lines; none if hidden."""
+    if hidden.get():
+        return Silent()
     stream = stream if stream is not None else sys.stderr
     return Bar() if stream is sys.stderr and stream.isatty() else Lines(stream)
 

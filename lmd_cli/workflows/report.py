@@ -88,7 +88,7 @@ def make_report(
     options = options or ReportOptions()
     run = read_run(path)
     require_unedited(path, run.record)
-    surveyed, left_out = _survey(run, options, progress)
+    surveyed, left_out = run_survey(run, options, progress)
     if left_out:
         log.warning(left_out)
         run = replace(run, notes=[*run.notes, left_out])
@@ -116,7 +116,7 @@ def detections_of(run: RunResults) -> DetectionRun | None:
     return made
 
 
-def _survey(
+def run_survey(
     run: RunResults, options: ReportOptions, progress: Progress | None
 ) -> tuple[Survey | None, str]:
     """The survey, if there is one or one can be made; and why none was made."""
@@ -148,11 +148,10 @@ def _survey(
 
 
 def _variant(run: RunResults, wanted: str | None) -> str:
-    own = run.record["config"].get("explain", run.variants[0])
-    if wanted in (None, own, *run.variants):
-        return str(wanted or own)
-    known = ", ".join(dict.fromkeys((own, *run.variants)))
-    raise ConfigError(f"variant {wanted} is not among the run's: {known}")
+    known = run.known_variants
+    if wanted is None or wanted in known:
+        return wanted or known[0]
+    raise ConfigError(f"variant {wanted} is not among the run's: {', '.join(known)}")
 
 
 def survey_identity(

@@ -94,6 +94,15 @@ def removal_verdict(detected: Mapping[Removed, int | None], sensors: Sequence[st
     return able[0] if len(able) == 1 else SEVERAL if able else TOGETHER
 
 
+def lost_without(vehicle: Mapping[str, Any], sensors: Sequence[str]) -> list[str]:
+    """Sensors of which each alone, when removed, loses a detected vehicle.
+
+    Args:
+        vehicle: the columns of ``objects.csv`` by name.
+    """
+    return [name for name in sensors if vehicle[f"detected_{suffix((name,))}"] == 0]
+
+
 def relative_change(total: Array, without: Array | None) -> float | None:
     """L2 norm of what a removal changes, over that of the output; ``None`` of a zero output."""
     norm = float(np.linalg.norm(total.astype(np.float64)))

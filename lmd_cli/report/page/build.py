@@ -6,15 +6,11 @@ security policy lets nothing run but the page's own scripts, by their hashes.
 
 from __future__ import annotations
 
-import base64
-import hashlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
 import yaml
-from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
 
 from lmd_cli.decomposition.layout import BIAS
 from lmd_cli.errors import RunError
@@ -22,6 +18,7 @@ from lmd_cli.evaluation.ground.detection import criterion_of
 from lmd_cli.evaluation.metrics import LARGE_BIAS
 from lmd_cli.report.figures.styles import part_title
 from lmd_cli.report.page.detections import detections_section
+from lmd_cli.report.page.document import document
 from lmd_cli.report.page.figures import page_figures
 from lmd_cli.report.page.object_lists import all_objects
 from lmd_cli.report.page.removal import HOW, changes_table, removal_tables
@@ -30,7 +27,7 @@ from lmd_cli.report.page.svg_charts import layer_chart
 from lmd_cli.report.page.table_cells import PageTable, TableCell, cell, flat, page_table
 from lmd_cli.report.page.vehicle_charts import detected_vehicles, objects_values
 from lmd_cli.report.page.viewer import viewer_data
-from lmd_cli.report.palette import slot, stylesheet
+from lmd_cli.report.palette import slot
 from lmd_cli.results.detection_run import DetectionRun
 from lmd_cli.results.read_run import RunResults, sequence_of
 from lmd_cli.results.survey import LAYER_FIELDS, Shown, Survey, conflict_of
@@ -54,26 +51,13 @@ def build_page(
         RunError: the page would be larger than :data:`LARGEST` with the maps of one sample. Of
             more, as many are left out as must be; the page says so.
     """
-    environment = Environment(
-        loader=PackageLoader("lmd_cli.report.page", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-    )
-    css, *scripts = (_own(environment, name) for name in ("style.css", *SCRIPTS))
-    css = Markup(stylesheet()) + css + Markup(_page_margin(run))
-    template = environment.get_template("page.html.j2")
-    own = {
-        "css": css,
-        "scripts": scripts,
-        "policy": _policy(css, scripts),
-        "detections": detections_section(detections),
-    }
+    render = document("page.html.j2", SCRIPTS, _page_margin(run))
     run_values, kept = _run_values(run), 0 if survey is None else len(survey.shown)
     run_values["facts"][2:2] = _detected_fact(survey)
     run_values["surveyed"] = _surveyed(run, survey)
+    run_values["detections"] = detections_section(detections)
     while True:
-        data = template.render(**own, **run_values, **_survey_values(survey, kept)).encode()
+        data = render(**run_values, **_survey_values(survey, kept))
         if len(data) <= LARGEST:
             return data
         if kept < 2:
@@ -92,25 +76,6 @@ def _page_margin(run: RunResults) -> str:
         f'@page {{ margin: 9mm 10mm 12mm; @bottom-left {{ content: "{text}"; font-size: 7pt; }} '
         '@bottom-right { content: counter(page) " / " counter(pages); font-size: 7pt; } }\n'
     )
-
-
-def _own(environment: Environment, name: str) -> Markup:
-    """One of the page's own files, which need no escaping."""
-    assert environment.loader is not None
-    return Markup(environment.loader.get_source(environment, name)[0])
-
-
-def _policy(css: str, scripts: Sequence[str]) -> str:
-    """Nothing is fetched, and nothing runs but these."""
-    allowed = " ".join(_digest(script) for script in scripts)
-    return (
-        f"default-src 'none'; script-src {allowed}; style-src {_digest(css)}; img-src data:; "
-        "base-uri 'none'; form-action 'none'"
-    )
-
-
-def _digest(text: str) -> str:
-    return f"'sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}'"
 
 
 # -- what the run says ------------------------------------------------------------------------

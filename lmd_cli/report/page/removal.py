@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from lmd_cli.evaluation.ground.decisive import SEVERAL, TOGETHER
-from lmd_cli.evaluation.ground.removal import Removal, removals, suffix
+from lmd_cli.evaluation.ground.removal import Removal, lost_without, removals, suffix
 from lmd_cli.report.figures.styles import part_title
 from lmd_cli.report.page.object_lists import (
     detected_without,
@@ -18,7 +18,7 @@ from lmd_cli.report.page.object_lists import (
     object_list,
 )
 from lmd_cli.report.page.table_cells import PageTable, page_table
-from lmd_cli.report.page.vehicle_charts import Vehicle, lost_without, objects_of
+from lmd_cli.report.page.vehicle_charts import Vehicle, objects_of
 from lmd_cli.results.survey import Survey, sample_fields
 
 #: The two questions, as headers.

@@ -13,9 +13,9 @@ from numpy.typing import NDArray
 from lmd_cli.decomposition.layout import INTERACTION
 from lmd_cli.evaluation.ground.decisive import MISSED, SEVERAL, TOGETHER
 from lmd_cli.evaluation.ground.detection import Criterion
-from lmd_cli.evaluation.ground.removal import suffix
+from lmd_cli.evaluation.ground.removal import lost_without
 from lmd_cli.evaluation.ground.vehicles import object_fields, part_field, sensors_of
-from lmd_cli.evaluation.metrics import LARGE_BIAS, bias_share
+from lmd_cli.evaluation.metrics import LARGE_BIAS, bias_share, evidence_shares
 from lmd_cli.evaluation.statistics import bootstrap_means
 from lmd_cli.report.page.svg_charts import Bar, Group, bars
 from lmd_cli.report.palette import shade, slot
@@ -135,11 +135,6 @@ def _lost_values(vehicle: Vehicle, sensors: Sequence[str]) -> list[float] | None
     return [*(float(name in lost) for name in sensors), float(bool(lost))]
 
 
-def lost_without(vehicle: Vehicle, sensors: Sequence[str]) -> list[str]:
-    """Sensors of which each alone, when removed, loses a detected vehicle."""
-    return [name for name in sensors if vehicle[f"detected_{suffix((name,))}"] == 0]
-
-
 def _decisive_measure(parts: Sequence[str], detected: str) -> Measure:
     sensors = sensors_of(parts)
     alone = [*sensors, SEVERAL, TOGETHER]
@@ -157,13 +152,6 @@ def _decisive_measure(parts: Sequence[str], detected: str) -> Measure:
     )
 
 
-def evidence_shares(logits: Sequence[float]) -> list[float] | None:
-    """Positive values over their sum; ``None`` if there are none."""
-    positive = np.clip(np.asarray(logits, dtype=np.float64), 0.0, None)
-    total = positive.sum()
-    return list(positive / total) if total > 0 else None
-
-
 def _decisive_values(vehicle: Vehicle, verdicts: Sequence[str]) -> list[float] | None:
     if vehicle["enough_by_parts"] == MISSED:
         return None
@@ -172,7 +160,7 @@ def _decisive_values(vehicle: Vehicle, verdicts: Sequence[str]) -> list[float] |
 
 def objects_values(survey: Survey) -> dict[str, Any] | None:
     """What the page's template needs; ``None`` without vehicles that the output looks for."""
-    criterion, vehicles = survey.criterion, vehicles_of(survey)
+    criterion, vehicles = survey.criterion, survey.vehicles
     sought = [vehicle for vehicle in vehicles if vehicle["sought"]]
     inside = [vehicle for vehicle in sought if vehicle["inside"]]
     if not inside:
@@ -201,11 +189,6 @@ def mean_bias_share(vehicles: Sequence[Vehicle], parts: Sequence[str]) -> float 
     return float(np.mean(known)) if known else None
 
 
-def vehicles_of(survey: Survey) -> list[dict[str, Any]]:
-    """Every annotated vehicle of a survey, by columns of ``objects.csv``."""
-    return [each for each in objects_of(survey) if each["annotated"]]
-
-
 def objects_of(survey: Survey) -> list[dict[str, Any]]:
     """Those, and the detections without an annotation; ``number`` is the place in the sample."""
     header, numbers = object_fields(survey.parts), Counter[str]()
@@ -218,7 +201,7 @@ def objects_of(survey: Survey) -> list[dict[str, Any]]:
 
 def detected_vehicles(survey: Survey) -> tuple[int, int]:
     """How many vehicles are detected, and of how many that the output looks for in its maps."""
-    inside = [v for v in vehicles_of(survey) if v["sought"] and v["inside"]]
+    inside = [v for v in survey.vehicles if v["sought"] and v["inside"]]
     return sum(vehicle["detected"] for vehicle in inside), len(inside)
 
 

@@ -149,11 +149,14 @@ def _remove_old(folder: Path) -> None:
     for path in folder.iterdir():
         with contextlib.suppress(OSError):
             old = path.lstat().st_mtime < time.time() - KEPT
-            if old and path.is_file() and not path.is_symlink() and _is_ours(path):
+            if old and is_own_index(path):
                 path.unlink()
 
 
-def _is_ours(path: Path) -> bool:
+def is_own_index(path: Path) -> bool:
+    """Whether a path is an index of ours, or its draft or lock, and no link to one."""
+    if path.is_symlink() or not path.is_file():
+        return False
     if _DRAFT.fullmatch(path.name):
         return True
     return _INDEX.fullmatch(path.name) is not None and is_index(path)

@@ -1,0 +1,62 @@
+"""``lmd compare``: what changed between runs?"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from lmd_cli.cli import options
+
+
+def command(
+    runs: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN RUN...", help="Folders of lmd evaluate; the first is before."),
+    ],
+    given: options.SurveyOptions,
+    output: options.Output = None,
+    common: Annotated[
+        bool, typer.Option("--common", help="Compare the samples that all runs have.")
+    ] = False,
+    resamples: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Resamples of the bootstrap intervals.")
+    ] = 1000,
+    debug: options.Debug = False,
+) -> None:
+    """Compare runs with the first of them: every metric, the vehicles that changed, maps.
+
+    For two checkpoints, before and after a fix, or two variants, on the same samples. Writes
+    comparison.html, comparison.csv, comparison.md and changed_vehicles.csv to
+    results/compare/<names of the runs>. Runs of other samples, outputs or protocols are refused.
+    """
+    from lmd_cli.cli import show
+    from lmd_cli.report.tables.comparison import (
+        METRIC_FIELDS,
+        headline,
+        interval_note,
+        metric_cells,
+        metric_header,
+        metric_rows,
+    )
+    from lmd_cli.runtime.files import file_name
+    from lmd_cli.runtime.progress import make_progress
+    from lmd_cli.workflows.compare import compare
+
+    names = "-vs-".join(file_name(run.resolve().name) for run in runs)
+    folder = output or Path("results") / "compare" / names
+    progress = make_progress()
+    try:
+        done = compare(
+            runs, folder, given.load(), common=common, resamples=resamples, progress=progress
+        )
+    finally:
+        progress.close()
+    comparison = done.comparison
+    values = [dict(zip(METRIC_FIELDS, row, strict=True)) for row in metric_rows(comparison)]
+    cells = map(metric_cells, comparison.rows)
+    show.table(metric_header(comparison.labels), cells, "metrics", values)
+    show.lines(f"{headline(comparison, i)}." for i in range(len(comparison.others)))
+    show.lines([interval_note(comparison), *comparison.notes])
+    show.files(done.files)

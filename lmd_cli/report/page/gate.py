@@ -1,0 +1,49 @@
+"""The verdict of a gate at the top of a page, and the page of a run without a baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from lmd_cli.evaluation.paired import Clusters
+from lmd_cli.evaluation.requirements import Outcome
+from lmd_cli.report.page.compare import SCRIPTS, fact
+from lmd_cli.report.page.document import document
+from lmd_cli.report.page.table_cells import page_table
+from lmd_cli.report.tables.gate import HEADER, outcome_cells
+from lmd_cli.results.read_run import RunResults
+
+
+def verdict_values(run: str, outcomes: Sequence[Outcome]) -> dict[str, Any]:
+    """What the page's template needs to show the verdict first."""
+    missed = sum(not outcome.passed for outcome in outcomes)
+    count = f"{len(outcomes)} requirement{'s' if len(outcomes) > 1 else ''}"
+    words = f"{run} meets all of {count}" if not missed else f"{run} misses {missed} of {count}"
+    header = [*HEADER, "reason"]
+    rows = [[*outcome_cells(outcome), outcome.reason] for outcome in outcomes]
+    return {
+        "passed": not missed,
+        "words": f"{'Passed' if not missed else 'Failed'}: {words}.",
+        "table": page_table("requirements", "Requirements", header, rows),
+    }
+
+
+def gate_page(
+    run: RunResults, clusters: Clusters, verdict: dict[str, Any], notes: Sequence[str]
+) -> bytes:
+    """The page as UTF-8 bytes, of a run that was compared with numbers alone."""
+    render = document("compare.html.j2", SCRIPTS)
+    checkpoint = str(run.record.get("checkpoint", ""))
+    return render(
+        title=verdict["words"],
+        heading="Does the run pass?",
+        subtitle=f"Run {run.path.resolve().name}; checkpoint {checkpoint}",
+        verdict=verdict,
+        notes=notes,
+        headlines=[],
+        facts=[
+            fact("Samples", str(len(run.tokens)), "evaluated"),
+            fact("Resampled", f"{clusters.count} {clusters.kind}s", "whole, for the intervals"),
+        ],
+        compared=False,
+    )

@@ -1,0 +1,141 @@
+"""Comparisons of runs as rows of text and of numbers, and as Markdown."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from lmd_cli.evaluation.paired import Change, MetricRow
+from lmd_cli.evaluation.statistics import Interval
+from lmd_cli.results.comparison import RunComparison
+
+METRIC_FIELDS = (
+    *("metric", "run", "value", "rows", "difference", "low", "high", "undefined", "meaning"),
+)
+CHANGE_FIELDS = (
+    *("run", "sample_token", "token", "category", "distance", "detection"),
+    *("parts_before", "parts_after", "removal_before", "removal_after"),
+    *("score_before", "score_after"),
+)
+
+
+def excludes_zero(interval: Interval) -> bool:
+    """Whether zero lies outside the interval; not if there is none."""
+    return interval.low > 0 or interval.high < 0
+
+
+def number(value: float, sign: str = "") -> str:
+    """Three significant digits; nothing for what does not exist."""
+    if math.isnan(value):
+        return ""
+    return format(value + 0.0, f"{sign}.3g")
+
+
+def interval_text(interval: Interval) -> str:
+    """``[-0.01, 0.03]``; nothing if there is none."""
+    if math.isnan(interval.low):
+        return ""
+    return f"[{number(interval.low, '+')}, {number(interval.high, '+')}]"
+
+
+def metric_header(labels: Sequence[str]) -> list[str]:
+    """Of :func:`metric_cells`."""
+    first, *others = labels
+    columns = [(other, f"{other} - {first}", "95 % interval") for other in others]
+    return ["metric", first, *(name for column in columns for name in column)]
+
+
+def metric_cells(row: MetricRow) -> list[str]:
+    """The metric as text: the first run's value, then each other's with its difference."""
+    first, *others = row.values
+    cells = [row.name, number(first)]
+    for value, d in zip(others, row.differences, strict=True):
+        cells += [number(value), number(d.estimate, "+"), interval_text(d)]
+    return cells
+
+
+def metric_rows(comparison: RunComparison) -> Iterator[tuple[Any, ...]]:
+    """``comparison.csv`` without its header."""
+    for row in comparison.rows:
+        empty = (None, None, None, None)
+        yield row.name, comparison.labels[0], row.values[0], row.counts[0], *empty, row.meaning
+        columns = (comparison.others, row.values[1:], row.counts[1:], row.differences)
+        for label, value, count, d in zip(*columns, strict=True):
+            known = (d.estimate, d.low, d.high, d.undefined)
+            yield row.name, label, value, count, *known, row.meaning
+
+
+def changed(comparison: RunComparison, other: int) -> list[Change]:
+    """The vehicles with another decisive sensor in the other run of this number."""
+    return [change for change in comparison.changes[other] if change.changed]
+
+
+def change_rows(comparison: RunComparison) -> Iterator[tuple[Any, ...]]:
+    """``changed_vehicles.csv`` without its header."""
+    for other, label in enumerate(comparison.others):
+        for change in changed(comparison, other):
+            yield label, *change_values(change)
+
+
+def change_values(change: Change) -> tuple[Any, ...]:
+    """In the order of :data:`CHANGE_FIELDS`, from the second."""
+    before, after = change.before, change.after
+    named = (before["sample_token"], before["token"], before["category"], before["distance"])
+    verdicts = (change.detection, *change.parts, *change.removal)
+    return (*named, *verdicts, before["score"], after["score"])
+
+
+def differing_metrics(comparison: RunComparison, other: int) -> tuple[int, int]:
+    """How many differences have an interval that excludes zero, and how many have any."""
+    known = [row.differences[other] for row in comparison.rows]
+    known = [interval for interval in known if not math.isnan(interval.low)]
+    return sum(map(excludes_zero, known)), len(known)
+
+
+def headline(comparison: RunComparison, other: int) -> str:
+    """What changed in a run, in a sentence."""
+    beyond, known = differing_metrics(comparison, other)
+    first, label = comparison.labels[0], comparison.others[other]
+    said = f"{label} against {first}: {beyond} of {known} differences have an interval without zero"
+    changes = comparison.changes[other]
+    if not changes:
+        return said
+    parts = sum(c.parts[0] != c.parts[1] for c in changes)
+    removal = sum(c.removal[0] != c.removal[1] for c in changes)
+    detected, missed = (
+        sum(c.detection == kind for c in changes) for kind in ("newly detected", "newly missed")
+    )
+    return (
+        f"{said}; of {len(changes)} vehicles {parts} have another decisive sensor by parts and "
+        f"{removal} by removal; {detected} are newly detected, {missed} newly missed"
+    )
+
+
+def interval_note(comparison: RunComparison) -> str:
+    """What the intervals are."""
+    clusters = comparison.clusters
+    said = f"Intervals: 95 %, paired bootstrap of {clusters.count} whole {clusters.kind}s"
+    if clusters.count < 2:
+        return f"No intervals: there is one {clusters.kind}, and nothing to resample."
+    few = " With so few of them they are too narrow." if clusters.count < 20 else ""
+    return (
+        f"{said}, the same draws for every run.{few} Of differences that are zero, one in twenty "
+        "excludes zero by chance."
+    )
+
+
+def markdown(comparison: RunComparison) -> str:
+    """The whole comparison, for a pull request."""
+    header = metric_header(comparison.labels)
+    rows = [header, ["---"] * len(header), *map(metric_cells, comparison.rows)]
+    table = "".join(f"| {' | '.join(map(_cell, row))} |\n" for row in rows)
+    lines = [headline(comparison, other) + "." for other in range(len(comparison.others))]
+    notes = [*lines, interval_note(comparison), *comparison.notes]
+    title = f"# {' and '.join(comparison.others)} compared with {comparison.labels[0]}"
+    return f"{_cell(title)}\n\n{table}\n" + "".join(f"{_cell(note)}\n\n" for note in notes)
+
+
+def _cell(text: str) -> str:
+    """One line, and nothing that ends a cell or begins a tag."""
+    return " ".join(text.replace("|", "\\|").replace("<", "&lt;").split())

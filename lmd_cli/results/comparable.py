@@ -1,0 +1,99 @@
+"""Which runs can be compared: the same question, asked of the same samples."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import asdict
+from typing import Any
+
+from lmd_cli.errors import ResultsError
+from lmd_cli.results.read_run import RunResults
+from lmd_cli.results.record import differences, differing
+from lmd_cli.results.survey import Survey
+
+#: Entries of ``run.json`` that may differ between runs that are compared.
+FREE = (
+    "config",
+    "rows",
+    "checkpoint",
+    "weights",
+    "threads",
+    "compute",
+    "device",
+    "processor",
+    "versions",
+)
+
+
+def require_comparable(
+    runs: Sequence[RunResults], surveys: Sequence[Survey | None], *, common: bool = False
+) -> frozenset[str]:
+    """The samples in which the runs are compared.
+
+    Args:
+        runs: the first is what the others are compared with.
+        surveys: of the runs; all or none.
+        common: take the samples that all have, where they have not the same.
+
+    Raises:
+        ResultsError: names every field of every run in which it differs from the first.
+    """
+    first, samples = _protocol(runs[0], surveys[0], common), _samples(runs[0], surveys[0])
+    lines: list[str] = []
+    shared = set(samples)
+    for run, survey in zip(runs[1:], surveys[1:], strict=True):
+        found = differences(first, _protocol(run, survey, common))
+        own = _samples(run, survey)
+        shared &= own
+        if not common and own != samples:
+            found.append(_other_samples(samples, own))
+        lines += [f"\n  {run.path}: {line}" for line in found]
+    if lines:
+        raise ResultsError(
+            f"these runs cannot be compared with {runs[0].path} (there):{''.join(lines)}\n"
+            "Compare runs of one protocol on one split; --common compares the samples that all have"
+        )
+    if not shared:
+        raise ResultsError("these runs have no sample in common, so there is nothing to compare")
+    return frozenset(shared)
+
+
+def _samples(run: RunResults, survey: Survey | None) -> set[str]:
+    surveyed = set(run.tokens) if survey is None else {str(row[0]) for row in survey.samples}
+    return surveyed & set(run.tokens)
+
+
+def _protocol(run: RunResults, survey: Survey | None, common: bool) -> dict[str, Any]:
+    """What must be the same, by the names that it has in ``run.json`` and ``survey.json``."""
+    model = run.record["config"]["model"]
+    same: dict[str, Any] = {
+        "config": {
+            "model": {name: model.get(name) for name in ("modalities", "output")},
+            "detection": run.record["config"].get("detection", "auto"),
+        },
+        "schedule": run.record["schedule"],
+        "perturbed": run.record.get("perturbed"),
+        "annotated": run.record.get("annotated", True),
+    }
+    if not common:
+        same["samples"] = run.record["samples"]
+    if survey is not None:
+        plane = asdict(survey.plane)
+        same["survey"] = {"parts": survey.parts, "plane": plane, "output": survey.output}
+    return same
+
+
+def _other_samples(there: Iterable[str], here: Iterable[str]) -> str:
+    there, here = set(there), set(here)
+    lacking, more = sorted(there - here), sorted(here - there)
+    said = [f"samples: {len(there)} there, {len(here)} here"]
+    for tokens, where in ((lacking, "there"), (more, "here")):
+        if tokens:
+            said.append(f"{len(tokens)} only {where} (first: {tokens[0]})")
+    return ", ".join(said)
+
+
+def allowed_differences(first: RunResults, other: RunResults) -> list[tuple[str, Any, Any]]:
+    """What may differ and does: entry, the first run's value, the other's."""
+    old, new = ({key: run.record.get(key) for key in FREE} for run in (first, other))
+    return differing(old, new)

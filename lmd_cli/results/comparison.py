@@ -1,0 +1,134 @@
+"""Runs compared with the first of them, from their rows and surveys."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from lmd_cli.evaluation.paired import (
+    Change,
+    Clusters,
+    MetricRow,
+    clusters_of,
+    metric_row,
+    vehicle_changes,
+    vehicle_key,
+)
+from lmd_cli.evaluation.run_metrics import Vehicle
+from lmd_cli.results.comparable import require_comparable
+from lmd_cli.results.read_run import RunResults
+from lmd_cli.results.run_metrics import RunMetrics
+from lmd_cli.results.survey import Survey
+
+
+@dataclass(frozen=True, eq=False)
+class RunComparison:
+    """Runs compared with the first.
+
+    Attributes:
+        labels: a short name for each run, the first run's first.
+        runs, surveys: what is compared; the surveys of all, or of none.
+        clusters: what the bootstrap draws.
+        vehicles: how many are compared.
+        rows: every metric that all runs have.
+        changes: for each other run, every vehicle.
+        notes: what a reader must know.
+    """
+
+    labels: Sequence[str]
+    runs: Sequence[RunResults]
+    surveys: Sequence[Survey | None]
+    clusters: Clusters
+    vehicles: int
+    rows: Sequence[MetricRow]
+    changes: Sequence[Sequence[Change]]
+    notes: list[str] = field(default_factory=list)
+
+    @property
+    def others(self) -> Sequence[str]:
+        """Labels of all but the first."""
+        return self.labels[1:]
+
+
+def compare_runs(
+    runs: Sequence[RunResults],
+    surveys: Sequence[Survey | None],
+    *,
+    common: bool = False,
+    seed: int = 0,
+    resamples: int = 1000,
+) -> RunComparison:
+    """Every metric of every run beside the first run's, and every vehicle.
+
+    Args:
+        runs: at least two.
+        surveys: of the runs; without one of them none is used.
+        common, seed, resamples: see :func:`~.comparable.require_comparable` and
+            :class:`~.statistics.Resampling`.
+
+    Raises:
+        ResultsError: the runs cannot be compared.
+    """
+    surveys = surveys if all(surveys) else [None] * len(runs)
+    samples = require_comparable(runs, surveys, common=common)
+    metrics = [RunMetrics(*pair, samples) for pair in zip(runs, surveys, strict=True)]
+    ordered = [token for token in runs[0].tokens if token in samples]
+    clusters = clusters_of(ordered, scenes_of(surveys[0]), seed=seed, resamples=resamples)
+    keys = set.intersection(*({vehicle_key(v) for v in m.vehicles} for m in metrics))
+
+    def shared(vehicle: Vehicle) -> bool:
+        return vehicle_key(vehicle) in keys
+
+    names = [n for n in metrics[0].names if all(n in other.names for other in metrics[1:])]
+    rows = [metric_row([m.metric(name, shared) for m in metrics], clusters) for name in names]
+    first, *others = ([v for v in m.vehicles if shared(v)] for m in metrics)
+    changes = [vehicle_changes(first, other) for other in others]
+    left_out = max(len(m.vehicles) for m in metrics) - len(keys)
+    notes = _notes(runs, surveys, metrics, left_out)
+    return RunComparison(labels_of(runs), runs, surveys, clusters, len(keys), rows, changes, notes)
+
+
+def labels_of(runs: Sequence[RunResults]) -> list[str]:
+    """Each run's folder name, or its path where that names several."""
+    names = [run.path.resolve().name for run in runs]
+    if len(set(names)) == len(names):
+        return names
+    paths = [str(run.path) for run in runs]
+    return (
+        paths if len(set(paths)) == len(paths) else [f"{i + 1}: {p}" for i, p in enumerate(paths)]
+    )
+
+
+def scenes_of(survey: Survey | None) -> dict[str, str]:
+    """Each sample's scene, by its token."""
+    return {} if survey is None else {str(row[0]): str(row[1]) for row in survey.samples}
+
+
+def _notes(
+    runs: Sequence[RunResults],
+    surveys: Sequence[Survey | None],
+    metrics: Sequence[RunMetrics],
+    left_out: int,
+) -> list[str]:
+    notes = []
+    variants = list(dict.fromkeys(m.variants[0] for m in metrics))
+    if len(variants) > 1:
+        notes.append(f"PCC and MSE are of each run's first variant: {', '.join(variants)}.")
+    rules = list(dict.fromkeys(s.variant for s in surveys if s is not None))
+    if len(rules) > 1:
+        notes.append(
+            f"The parts are made by different rules ({', '.join(rules)}), so a difference of parts "
+            "need not be one of the networks."
+        )
+    named = list(zip(labels_of(runs), runs, strict=True))
+    notes += [f"{label} has random weights." for label, r in named if r.record["weights"]["random"]]
+    notes += [
+        f"{label} has {len(run.samples)} of {run.record['samples']['count']} samples."
+        for label, run in named
+        if not run.finished
+    ]
+    if left_out:
+        notes.append(f"{left_out} vehicles are not in every run and are left out.")
+    if surveys[0] is None:
+        notes.append("Without surveys of all runs, vehicles, removal and maps are not compared.")
+    return notes

@@ -1,0 +1,119 @@
+"""``lmd compare``: from the folders of runs to the page of their differences."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from lmd_cli.errors import ResultsError
+from lmd_cli.report.page.compare import comparison_page
+from lmd_cli.report.tables.comparison import (
+    CHANGE_FIELDS,
+    METRIC_FIELDS,
+    change_rows,
+    markdown,
+    metric_rows,
+)
+from lmd_cli.results.comparable import require_comparable
+from lmd_cli.results.comparison import RunComparison, compare_runs
+from lmd_cli.results.read_run import RunResults, read_run
+from lmd_cli.results.survey import Survey
+from lmd_cli.results.survey_files import surveyed_with
+from lmd_cli.runtime.files import csv_lines, disk_errors, write_atomically
+from lmd_cli.runtime.progress import Progress
+from lmd_cli.workflows.report import SURVEY, ReportOptions, run_survey
+
+PAGE = "comparison.html"
+
+
+@dataclass(frozen=True)
+class Compared:
+    """The comparison, and what was written of it."""
+
+    comparison: RunComparison
+    files: list[Path]
+
+
+def compare(
+    paths: Sequence[Path],
+    output: Path,
+    options: ReportOptions | None = None,
+    *,
+    common: bool = False,
+    resamples: int = 1000,
+    progress: Progress | None = None,
+) -> Compared:
+    """Compares runs with the first of them, and writes tables and a page.
+
+    Args:
+        paths: folders that ``lmd evaluate`` wrote, at least two.
+        output: where files go.
+        options: how a survey is made of a run that has none.
+        common: compare the samples that all runs have.
+        resamples: of the bootstrap.
+
+    Raises:
+        ResultsError: a folder is not a run's, or the runs cannot be compared.
+        LmdError: what a survey raises.
+        RunError: the disk is full.
+    """
+    comparison = open_comparison(
+        paths, options, common=common, resamples=resamples, progress=progress
+    )
+    return Compared(comparison, write_comparison(comparison, output))
+
+
+def open_comparison(
+    paths: Sequence[Path],
+    options: ReportOptions | None = None,
+    *,
+    common: bool = False,
+    resamples: int = 1000,
+    progress: Progress | None = None,
+) -> RunComparison:
+    """:func:`compare` without the files."""
+    runs = [read_run(path) for path in paths]
+    if len(runs) < 2:
+        raise ResultsError("one run cannot be compared; give at least two: lmd compare RUN RUN")
+    require_comparable(runs, [None] * len(runs), common=common)  # before hours of surveys
+    opened = [open_survey(run, options, progress) for run in runs]
+    surveys, notes = [survey for survey, _ in opened], [note for _, note in opened if note]
+    comparison = compare_runs(runs, surveys, common=common, resamples=resamples)
+    return replace(comparison, notes=[*comparison.notes, *notes])
+
+
+def open_survey(
+    run: RunResults, options: ReportOptions | None = None, progress: Progress | None = None
+) -> tuple[Survey | None, str]:
+    """The survey that a run has, or a new one; and why there is none.
+
+    One that was made with other options of ``lmd report`` is taken as it is.
+    """
+    options = options or ReportOptions()
+    survey, why = run_survey(run, _as_made(run, options), progress)
+    if survey is None and not why and not options.compute:
+        why = f"{run.path} has no survey: lmd report {run.path} makes it."
+    return survey, why
+
+
+def _as_made(run: RunResults, options: ReportOptions) -> ReportOptions:
+    """With the options of the survey that is there."""
+    viewer, variant = surveyed_with(run.path / SURVEY)
+    same = options if viewer is None else replace(options, viewer=viewer)
+    return same if variant not in run.known_variants else replace(same, variant=variant)
+
+
+def write_comparison(comparison: RunComparison, folder: Path) -> list[Path]:
+    """Writes ``comparison.html``, ``.csv`` and ``.md``, and ``changed_vehicles.csv``."""
+    with disk_errors(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+    files = {
+        PAGE: comparison_page(comparison),
+        "comparison.csv": csv_lines([METRIC_FIELDS, *metric_rows(comparison)]),
+        "comparison.md": markdown(comparison).encode(),
+        "changed_vehicles.csv": csv_lines([CHANGE_FIELDS, *change_rows(comparison)]),
+    }
+    for name, data in files.items():
+        write_atomically(folder / name, data)
+    return [folder / name for name in files]

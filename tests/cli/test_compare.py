@@ -1,0 +1,190 @@
+"""``lmd compare`` as a user calls it."""
+
+from __future__ import annotations
+
+import csv
+import json
+import re
+import shutil
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.support import made_up
+from tests.support.calling import Lmd
+from tests.support.run_pairs import before_and_after, edit_record, run_of
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Path]:
+    return before_and_after(tmp_path_factory.mktemp("pair"))
+
+
+@pytest.fixture
+def own_pair(pair: tuple[Path, Path], tmp_path: Path) -> tuple[Path, Path]:
+    """Copies, to be changed."""
+    before, after = (Path(shutil.copytree(run, tmp_path / run.name)) for run in pair)
+    return before, after
+
+
+def rows_of(path: Path) -> list[dict[str, str]]:
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def test_two_runs(lmd: Lmd, pair: tuple[Path, Path]):
+    result = lmd("compare", *pair, "--no-survey")
+    assert result.exit_code == 0, result.output
+    assert re.search(r"iou +0\.5 +0\.6 +\+0\.1 +\[", result.stdout)
+    assert "after against before: " in result.stdout
+    assert "of 3 vehicles 2 have another decisive sensor by parts and 1 by removal" in result.stdout
+    assert "0 are newly detected, 1 newly missed" in result.stdout
+    assert "paired bootstrap of 3 whole samples" in result.stdout
+    assert "With so few of them they are too narrow" in result.stdout
+    folder = Path("results/compare/before-vs-after")
+    assert {path.name for path in folder.iterdir()} == {
+        *("comparison.html", "comparison.csv", "comparison.md", "changed_vehicles.csv"),
+    }
+    iou = [row for row in rows_of(folder / "comparison.csv") if row["metric"] == "iou"]
+    assert [(row["run"], float(row["value"]), row["rows"]) for row in iou] == [
+        ("before", 0.5, "3"),
+        ("after", 0.6, "3"),
+    ]
+    assert float(iou[1]["difference"]) == pytest.approx(0.1)
+    assert (float(iou[1]["low"]), float(iou[1]["high"])) == pytest.approx((0.0, 0.2))
+    changed = rows_of(folder / "changed_vehicles.csv")
+    assert [(r["token"], r["parts_before"], r["parts_after"], r["detection"]) for r in changed] == [
+        ("v0", "only together", "radar", ""),
+        ("v1", "camera", "not detected", "newly missed"),
+    ]
+    assert "| iou | 0.5 | 0.6 | +0.1 |" in (folder / "comparison.md").read_text()
+    assert lmd("compare", *pair, "--no-survey", "--output", "again").exit_code == 0
+    for path in folder.iterdir():
+        assert path.read_bytes() == (Path("again") / path.name).read_bytes()
+
+
+def test_three_runs(lmd: Lmd, tmp_path: Path):
+    runs = [run_of(tmp_path / name, hits=(10, 10 + i, 10)) for i, name in enumerate("abc")]
+    result = lmd("compare", *runs, "--no-survey", "--output", "out", "--resamples", 50)
+    assert result.exit_code == 0, result.output
+    assert "b against a: " in result.stdout
+    assert "c against a: " in result.stdout
+    iou = [row for row in rows_of(Path("out/comparison.csv")) if row["metric"] == "iou"]
+    assert [row["run"] for row in iou] == ["a", "b", "c"]
+    assert [float(row["value"]) for row in iou] == pytest.approx([30 / 60, 31 / 60, 32 / 60])
+
+
+def test_runs_of_one_name_are_told_apart(lmd: Lmd, tmp_path: Path):
+    (tmp_path / "x").mkdir()
+    runs = [run_of(tmp_path / "run"), run_of(tmp_path / "x" / "run")]
+    twice = [f"1: {runs[0]}", f"2: {runs[0]}"]
+    for given, labels in ((runs, [str(run) for run in runs]), ([runs[0]] * 2, twice)):
+        assert lmd("compare", *given, "--no-survey", "--output", "out").exit_code == 0
+        rows = [row for row in rows_of(Path("out/comparison.csv")) if row["metric"] == "iou"]
+        assert [row["run"] for row in rows] == labels
+        assert (rows[1]["difference"], rows[1]["low"], rows[1]["high"]) == ("0.0", "0.0", "0.0")
+
+
+@pytest.mark.parametrize(
+    ("entries", "said"),
+    [
+        ({"samples": {"count": 4, "sha256": "ef" * 32}}, "samples.count: 3 there, 4 here"),
+        ({"schedule": {"stride": 2, "count": 1}}, "schedule.stride: 1 there, 2 here"),
+        ({"perturbed": ["radar"]}, "perturbed: None there, ['radar'] here"),
+        ({"config_detection": 0.4}, "config.detection: 'auto' there, 0.4 here"),
+    ],
+)
+def test_runs_of_another_protocol_are_refused(
+    lmd: Lmd, own_pair: tuple[Path, Path], entries: dict[str, Any], said: str
+):
+    edit_record(own_pair[1], **entries)
+    result = lmd("compare", *own_pair, "--no-survey")
+    assert result.exit_code == 2
+    assert f"these runs cannot be compared with {own_pair[0]} (there):" in result.stderr
+    assert f"{own_pair[1]}: {said}" in result.stderr
+    assert not Path("results").exists()
+
+
+def test_every_field_is_named(lmd: Lmd, own_pair: tuple[Path, Path]):
+    model = {"name": "simplebev", "modalities": ["camera", "lidar"], "output": "instance"}
+    edit_record(own_pair[1], config_model=model, schedule={"stride": 2, "count": 3})
+    said = lmd("compare", *own_pair, "--no-survey").stderr
+    assert len(re.findall(rf"\n  {re.escape(str(own_pair[1]))}: ", said)) == 4
+    for field in ("model.modalities", "model.output", "schedule.stride", "schedule.count"):
+        assert f"{field}: " in said
+
+
+def test_other_samples_are_refused_or_left_out(lmd: Lmd, tmp_path: Path, pair: tuple[Path, Path]):
+    short = run_of(tmp_path / "short", samples=2, hits=(10, 14), status="unfinished")
+    result = lmd("compare", pair[0], short, "--no-survey")
+    assert result.exit_code == 2
+    assert "samples: 3 there, 2 here, 1 only there (first: t2)" in result.stderr
+    assert "--common compares the samples that all have" in result.stderr
+    result = lmd("compare", pair[0], short, "--no-survey", "--common")
+    assert result.exit_code == 0, result.output
+    assert re.search(r"iou +0\.5 +0\.6 +\+0\.1", result.stdout)
+    assert "short has 2 of 3 samples." in result.stdout
+    assert f"{short} has no survey: lmd report {short} makes it." in result.stdout
+    assert "objects." not in result.stdout
+
+
+def test_one_run_is_no_comparison(lmd: Lmd, pair: tuple[Path, Path]):
+    result = lmd("compare", pair[0])
+    assert result.exit_code == 2
+    assert "give at least two: lmd compare RUN RUN" in result.stderr
+
+
+def test_other_variants_are_compared_and_said(lmd: Lmd, own_pair: tuple[Path, Path]):
+    edit_record(own_pair[1], config_variants=list(reversed(made_up.VARIANTS)))
+    result = lmd("compare", *own_pair, "--no-survey")
+    assert result.exit_code == 0, result.output
+    said = "PCC and MSE are of each run's first variant: identity-ratio, uniform-identity."
+    assert said in result.stdout
+
+
+class Page(HTMLParser):
+    """The elements of a page."""
+
+    def __init__(self, text: str):
+        super().__init__()
+        self.tags: list[str] = []
+        self.feed(text)
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.tags.append(tag)
+        assert not [name for name, _ in attrs if name.startswith("on")]
+
+
+def test_the_page_escapes_and_fetches_nothing(lmd: Lmd, pair: tuple[Path, Path], tmp_path: Path):
+    hostile = before_and_after(tmp_path / "hostile", made_up.HOSTILE)
+    for name, runs in (("calm", pair), ("wild", hostile)):
+        assert lmd("compare", *runs, "--no-survey", "--output", name).exit_code == 0
+    calm, wild = (Path(name, "comparison.html").read_text() for name in ("calm", "wild"))
+    assert Page(calm).tags == Page(wild).tags
+    assert "http://" not in wild.replace("http://www.w3.org", "")
+    assert "https://" not in wild
+    assert not re.search(r"(src|href)=\"(?!#|data:)", wild)
+    assert re.search(r"default-src &#39;none&#39;; script-src &#39;sha256-", wild)
+    for section in ("Every metric", "Vehicles that changed", "Maps of the difference"):
+        assert f">{section}</h2>" in wild
+
+
+def test_a_survey_that_is_lacking_is_made(lmd: Lmd, tiny_config: Path):
+    """A real run, and the same explained by other rules."""
+    assert lmd("evaluate", "-c", tiny_config, "--output", "a", "--limit", 1).exit_code == 0
+    shutil.copytree("a", "b")
+    edit_record(Path("b"), config_explain="identity-identity")
+    assert lmd("report", "a", "--viewer", 1).exit_code == 0
+    made = Path("a/survey/survey.json").read_bytes()
+    result = lmd("compare", "a", "b", "--output", "out")
+    assert result.exit_code == 0, result.output
+    assert result.stderr.count("survey: 1 to do") == 1
+    assert Path("a/survey/survey.json").read_bytes() == made  # whatever its --viewer was
+    assert json.loads(Path("b/survey/survey.json").read_text())["variant"] == "identity-identity"
+    assert ", identity-identity), so a difference of parts need not be" in result.stdout
+    rows = {r["metric"]: r for r in rows_of(Path("out/comparison.csv")) if r["run"] == "b"}
+    assert float(rows["objects.logit.total"]["difference"]) == 0.0  # the same network
+    assert float(rows["objects.logit.bias"]["difference"]) != 0.0  # split by other rules
+    assert "No intervals: there is one sample, and nothing to resample." in result.stdout
