@@ -27,6 +27,7 @@ from lmd_cli.config.schema import (
 )
 from lmd_cli.config.shipped import first_file, listing, shipped
 from lmd_cli.data import Channels, KeyframeSamples, NuScenesSamples, RadarFilters
+from lmd_cli.data.choice import chosen_rows
 from lmd_cli.data.custom import CustomSamples
 from lmd_cli.data.nuscenes.index.splits import split_name
 from lmd_cli.data.nuscenes.radar_files import DEVKIT_FILTERS
@@ -99,12 +100,15 @@ def build_dataset(
             one raises then.
 
     Raises:
-        ConfigError: the synthetic root has no such split.
+        ConfigError: the synthetic root has no such split, or no sample is chosen.
         ContractError: a target that cannot be imported or is no data set.
         DataError: data root, version, split or channel not found, or a record of the tables that
             cannot be used.
     """
     samples = _samples(config, progress)
+    if config.samples.chooses:
+        every = (samples.tokens, samples.scenes, samples.descriptions)
+        samples.choose(chosen_rows(config.samples, *every))
     if not tolerant and not isinstance(samples, CustomSamples):
         samples.require_records()
     return samples

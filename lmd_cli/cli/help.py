@@ -24,6 +24,7 @@ OPTIONS = {
         *("config", "settings", "dataroot", "checkpoint", "device", "precision", "memory"),
         *("workers", "trust"),
     ),
+    "Which samples": ("scene", "tokens", "night", "rain"),
     "Results": ("output", "limit", "resume", "overwrite", "form", "style", "hash_data"),
     "Help": ("debug", "help"),
 }

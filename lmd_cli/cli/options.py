@@ -140,6 +140,24 @@ class DataOptions:
     ]
     settings: Settings = None
     dataroot: Dataroot = None
+    scene: Annotated[
+        list[str] | None,
+        typer.Option("--scene", metavar="NAME", help="Only samples of this scene; repeatable."),
+    ] = None
+    tokens: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", dir_okay=False, help="Only the samples in a file, one token a line."
+        ),
+    ] = None
+    night: Annotated[
+        bool | None,
+        typer.Option("--night/--day", help="Only scenes described as at night, or the others."),
+    ] = None
+    rain: Annotated[
+        bool | None,
+        typer.Option("--rain/--dry", help="Only scenes described as in rain, or the others."),
+    ] = None
 
     def load(self, *more: str, **short: object) -> RunConfig:
         """The config with the command line's values; the short options win over ``--set``.
@@ -153,7 +171,7 @@ class DataOptions:
 
         values = {k: v for k, v in (vars(self) | short).items() if k in SHORT and v is not None}
         given = [f"{SHORT[name]}={json.dumps(value)}" for name, value in values.items()]
-        asked = [*(self.settings or []), *more, *given]
+        asked = [*(self.settings or []), *more, *given, *self._chosen()]
         run = load_config(self.config, asked)
         once = _set_once(run)
         if not once:
@@ -164,12 +182,24 @@ class DataOptions:
             named = ", ".join(f"LMD_{name.upper()}={v}" for name, v in once.items())
             raise ConfigError(f"{error}. The environment has {named}") from None
 
+    def _chosen(self) -> list[str]:
+        """Settings of the options that choose samples."""
+        listed = None if self.tokens is None else _lines(self.tokens)
+        values = {"scenes": self.scene, "tokens": listed, "night": self.night, "rain": self.rain}
+        return [f"samples.{key}={json.dumps(v)}" for key, v in values.items() if v is not None]
+
     def arguments(self) -> list[str]:
         """The same options as arguments, for a command to run next."""
         values = {k: v for k, v in vars(self).items() if k in SHORT and v is not None}
         given = [word for name, value in values.items() for word in (f"--{name}", value)]
         repeated = [word for setting in self.settings or [] for word in ("--set", setting)]
-        return ["--config", self.config, *repeated, *given]
+        repeated += [word for name in self.scene or [] for word in ("--scene", name)]
+        listed = [] if self.tokens is None else ["--tokens", str(self.tokens)]
+        words = {"night": ("--day", "--night"), "rain": ("--dry", "--rain")}
+        flags = [
+            two[bool(v)] for name, two in words.items() if (v := getattr(self, name)) is not None
+        ]
+        return ["--config", self.config, *repeated, *listed, *flags, *given]
 
     def report_arguments(self, run: RunConfig) -> list[str]:
         """What ``lmd report`` needs as well if the run's code is the user's."""
@@ -177,6 +207,17 @@ class DataOptions:
 
         custom = is_custom(run.model) or is_custom(run.data)
         return DataOptions(self.config, self.settings).arguments() if custom else []
+
+
+def _lines(path: Path) -> list[str]:
+    """The lines of a text file that are not empty."""
+    from lmd_cli.errors import ConfigError
+
+    try:
+        text = path.read_text()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigError(f"--tokens {path} cannot be read as text: {error}") from None
+    return [line.strip() for line in text.splitlines() if line.strip()]
 
 
 @dataclass(frozen=True)

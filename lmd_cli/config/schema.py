@@ -20,6 +20,7 @@ from lmd_cli.config.compute import ComputeConfig
 from lmd_cli.config.custom import CUSTOM, CustomDataConfig, CustomModelConfig, is_custom
 from lmd_cli.config.data import SYNTHETIC, DataConfig
 from lmd_cli.config.models import RANDOM, CRNConfig, ModelConfig, SimpleBEVConfig
+from lmd_cli.config.samples import SamplesConfig
 
 __all__ = [
     "RANDOM",
@@ -73,6 +74,9 @@ class RunConfig(Section):
     """A run: data, network, variants, protocol."""
 
     data: SourceConfig = option("which samples", "a mapping")
+    samples: SamplesConfig = option(
+        "which of the data's samples", "a mapping", default_factory=SamplesConfig
+    )
     model: ModelConfig = option("which network", "a mapping")
     variants: tuple[str, ...] = option(
         "rules BN-NORM[-ACT][-SOFTMAX] of the decomposition, evaluated side by side",
@@ -173,6 +177,8 @@ class RunConfig(Section):
         values: dict[str, Any] = dump(self)
         if values.get("detection") == "auto":
             del values["detection"]
+        if not self.samples.chooses:
+            del values["samples"]
         return values
 
     @field_validator("explain")

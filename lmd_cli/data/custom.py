@@ -61,6 +61,16 @@ class CustomSamples:
         self.scenes = self._names("scenes", ["samples"] * self._length)
         self.descriptions = self._names("descriptions", [""] * self._length)
         self.scene_names = list(dict.fromkeys(self.scenes))
+        self._rows: Sequence[int] = range(self._length)
+
+    def choose(self, rows: Sequence[int]) -> None:
+        """Leaves only some samples, by their numbers."""
+        self._rows = [self._rows[row] for row in rows]
+        for name in ("tokens", "scenes", "descriptions"):
+            every = getattr(self, name)
+            setattr(self, name, [every[row] for row in rows])
+        self._length, self.scene_names = len(rows), list(dict.fromkeys(self.scenes))
+        self._index = {token: i for i, token in enumerate(self.tokens)}
 
     def _names(self, attribute: str, default: list[str]) -> list[str]:
         given = getattr(self._dataset, attribute, None)
@@ -88,7 +98,7 @@ class CustomSamples:
         where = f"{self._what}: item {index} ({token})"
         try:
             with self._guard(where):
-                item = self._dataset[index]
+                item = self._dataset[self._rows[index]]
         except ContractError as error:  # unreadable data, which an evaluation may skip
             raise DataError(str(error), token=token) from error
         return self._sample(item, index, where)
@@ -133,7 +143,7 @@ class CustomSamples:
     def boxes_on_map(self, index: int) -> list[Any]:
         """Annotated vehicles, if the data set has any."""
         own = getattr(self._dataset, "boxes_on_map", None)
-        return [] if own is None else own(index)
+        return [] if own is None else own(self._rows[index])
 
     def regions(self, index: int) -> list[Any] | None:
         """Known truth, see :class:`lmd_cli.data.regions.Region`; ``None`` if there is none."""
@@ -141,7 +151,7 @@ class CustomSamples:
         if own is None:
             return None
         with self._guard(f"{self._what}: regions of item {index} ({self.tokens[index]})"):
-            return list(own(index))
+            return list(own(self._rows[index]))
 
     def global_T_ego(self, index: int) -> NDArray[np.float64]:
         """The pose of the frame of predicted boxes, (4, 4); the identity if the data set has none.
@@ -154,7 +164,7 @@ class CustomSamples:
             return np.eye(4)
         where = f"{self._what}: global_T_ego of item {index} ({self.tokens[index]})"
         with self._guard(where):
-            pose = np.asarray(own(index), dtype=np.float64)
+            pose = np.asarray(own(self._rows[index]), dtype=np.float64)
         turn = pose[:3, :3] if pose.shape == (4, 4) else np.zeros((3, 3))
         if not np.allclose(turn @ turn.T, np.eye(3), atol=1e-6):
             raise ContractError(f"{where} is no rigid transform; expected a matrix (4, 4)")
@@ -180,7 +190,7 @@ class CustomSamples:
         """
         where = f"{self._what}: remove of {region.token} from {modality} in item {index}"
         with self._guard(where):
-            item = self._dataset.remove(index, region, modality)
+            item = self._dataset.remove(self._rows[index], region, modality)
         if item is None:
             return Removed(clean, 0)
         return Removed(self._sample(item, index, where), 1)

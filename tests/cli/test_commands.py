@@ -244,3 +244,21 @@ def test_layers_and_objects_are_what_gradcam_takes(lmd: Lmd, tiny_config: Path):
 def test_check_ends_with_a_verdict(lmd: Lmd, tiny_config: Path):
     result = lmd("check", "-c", tiny_config, "--dataroot", "nowhere", "--checkpoint", "nope.pth")
     assert result.stdout.splitlines()[-1] == "verdict: a run would fail: data, checkpoint"
+
+
+def test_samples_by_scene_token_and_weather(lmd: Lmd, tiny_config: Path):
+    every = [line.split() for line in lmd("samples", "-c", tiny_config).stdout.splitlines()]
+    in_scene = lmd("samples", "-c", tiny_config, "--scene", "scene-0916").stdout.splitlines()
+    assert [line.split()[1] for line in in_scene] == [t for _, t, s in every if s == "scene-0916"]
+    Path("list.txt").write_text(f"{every[4][1]}\n\n{every[1][1]}\n")
+    chosen = lmd("samples", "-c", tiny_config, "--tokens", "list.txt").stdout.splitlines()
+    assert [line.split()[1] for line in chosen] == [every[1][1], every[4][1]]
+    result = lmd("samples", "-c", tiny_config, "--scene", "scene-0915")
+    assert result.exit_code == 2
+    assert "scene-0915 is not among the split's; did you mean scene-0916?" in result.stderr
+    assert lmd("samples", "-c", tiny_config, "--tokens", "none.txt").exit_code == 2
+    dark, light = (lmd("samples", "-c", tiny_config, flag) for flag in ("--night", "--day"))
+    assert len(dark.stdout.splitlines()) + len(light.stdout.splitlines()) == 6
+    result = lmd("decompose", "-c", tiny_config, "--tokens", "list.txt", "--output", "out")
+    assert f"sample {every[1][1]}" in result.stdout
+    assert result.stdout.splitlines()[-1].endswith(f"--config {tiny_config} --tokens list.txt")

@@ -155,9 +155,10 @@ class KeyframeSamples(SplitSamples):
 
     @cached_property
     def _first(self) -> list[int]:
-        """For each sample, the index of its scene's first."""
+        """For each of the split's samples, the number of its scene's first."""
         starts: dict[str, int] = {}
-        return [starts.setdefault(scene, i) for i, scene in enumerate(self.scenes)]
+        scenes = self._records.split.of_scenes(0)
+        return [starts.setdefault(scene, row) for row, scene in enumerate(scenes)]
 
     @cached_property
     def padded(self) -> dict[str, int]:
@@ -166,13 +167,21 @@ class KeyframeSamples(SplitSamples):
         Those are the ones that would be before the scene's start.
         """
         return {
-            token: sum(frame < first for frame in self._wanted(i))
-            for i, (token, first) in enumerate(zip(self.tokens, self._first, strict=True))
+            token: sum(frame < self._first[row] for frame in self._wanted(row))
+            for token, row in zip(self.tokens, self._records.rows, strict=True)
         }
 
-    def _wanted(self, index: int) -> list[int]:
-        """Indices of a sample's key frames, as if its scene had no start."""
-        return [index - KEY_FRAME_STEP * s for s in range(self.key_frames)]
+    def _wanted(self, row: int) -> list[int]:
+        """Numbers of a sample's key frames in the split, as if its scene had no start."""
+        return [row - KEY_FRAME_STEP * s for s in range(self.key_frames)]
+
+    def _key_frames(self, row: int) -> list[int]:
+        """The same with the scene's first for those before it."""
+        return [max(wanted, self._first[row]) for wanted in self._wanted(row)]
+
+    def needed_rows(self) -> Sequence[int]:
+        """See :meth:`SplitSamples.needed_rows`: also the key frames before those chosen."""
+        return sorted({frame for row in self._records.rows for frame in self._key_frames(row)})
 
     def __getitem__(self, index: int) -> Sample:
         """One sample.
@@ -181,15 +190,15 @@ class KeyframeSamples(SplitSamples):
             DataError: a file is missing, truncated or of another kind; names it and the sample.
             IndexError: no such index.
         """
-        index = range(len(self))[index]
-        record = self._records[index]
-        frames = [max(wanted, self._first[index]) for wanted in self._wanted(index)]
+        row = self._records.rows[index]
+        record = self._records.at_row(row)
+        frames = self._key_frames(row)
         read = self._reader(record.token)
         # A key frame that stands in several times is loaded once.
-        loaded = {i: self._frame(self._records[i], record, read) for i in set(frames)}
+        loaded = {i: self._frame(self._records.at_row(i), record, read) for i in set(frames)}
         arrays = {
             name: np.stack([loaded[i][name] for i in frames])  # (S, 6, ...)
-            for name in loaded[index]
+            for name in loaded[row]
         }
         tensors = {"imgs": normalise(arrays.pop("imgs"))}  # (S, 6, 3, H, W)
         tensors |= {name: torch.from_numpy(array) for name, array in arrays.items()}
@@ -230,8 +239,8 @@ class KeyframeSamples(SplitSamples):
         Raises:
             DataError: a file is missing or damaged.
         """
-        frames = [max(wanted, self._first[index]) for wanted in self._wanted(index)]
-        records = {i: self._records[i] for i in dict.fromkeys(frames)}
+        frames = self._key_frames(self._records.rows[index])
+        records = {i: self._records.at_row(i) for i in dict.fromkeys(frames)}
         removal = removal_of(list(records.values()), token, settings)
         name, change = {
             "camera": ("imgs", self._images_without),

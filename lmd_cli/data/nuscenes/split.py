@@ -82,6 +82,16 @@ class SplitSamples(Dataset[Sample]):
         self._records = Records(index, self.rig, radar_sweeps, lidar_sweeps)
         self._source = f"split {split_name(split)} of {version} in {self.dataroot}"
 
+    def choose(self, rows: Sequence[int]) -> None:
+        """Leaves only some samples, by their numbers; call it before anything is read."""
+        self._records = self._records.chosen(rows)
+        for name in self._cached():
+            vars(self).pop(name, None)
+
+    def needed_rows(self) -> Sequence[int]:
+        """Numbers of the split's samples whose records are read."""
+        return self._records.rows
+
     @property
     def index(self) -> SplitIndex:
         """What the split needs of the tables."""
@@ -89,13 +99,17 @@ class SplitSamples(Dataset[Sample]):
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the lists that are made from the index when they are asked for."""
-        cached = [
+        cached = self._cached()
+        return {name: value for name, value in vars(self).items() if name not in cached}
+
+    def _cached(self) -> set[str]:
+        """Names of those lists."""
+        return {
             name
             for kind in type(self).__mro__
             for name, value in vars(kind).items()
             if isinstance(value, cached_property)
-        ]
-        return {name: value for name, value in vars(self).items() if name not in cached}
+        }
 
     @cached_property
     def tokens(self) -> list[str]:
@@ -104,7 +118,7 @@ class SplitSamples(Dataset[Sample]):
         Raises:
             DataError: one of them is no single line of text.
         """
-        tokens = self._records.split.tokens()
+        tokens = self._records.tokens()
         for token in tokens:
             if not one_line(token):
                 raise DataError(f"{self._source}: sample token {token!r} is no single line of text")
@@ -113,12 +127,12 @@ class SplitSamples(Dataset[Sample]):
     @cached_property
     def scenes(self) -> list[str]:
         """Each sample's scene's name."""
-        return self._records.split.of_scenes(0)
+        return self._records.of_scenes(0)
 
     @cached_property
     def descriptions(self) -> list[str]:
         """Each sample's scene's description."""
-        return self._records.split.of_scenes(1)
+        return self._records.of_scenes(1)
 
     @property
     def scene_names(self) -> list[str]:
@@ -159,7 +173,7 @@ class SplitSamples(Dataset[Sample]):
 
     def problems(self) -> list[str]:
         """Records of the tables that samples need and that cannot be used."""
-        problems = self._records.problems().items()
+        problems = self._records.problems(self.needed_rows()).items()
         return [f"{text} (needed by sample {token})" for text, token in problems]
 
     def require_records(self) -> None:
@@ -239,9 +253,9 @@ class SplitSamples(Dataset[Sample]):
 
     def _frames(self) -> Iterator[tuple[str, SensorFrame]]:
         """Every file that loading the split opens, with its channel."""
-        for index in range(len(self)):
+        for row in self.needed_rows():
             with suppress(DataError):
-                yield from self._opened(self._records[index])
+                yield from self._opened(self._records.at_row(row))
 
     def _opened(self, record: SampleRecord) -> Iterator[tuple[str, SensorFrame]]:
         """The record's files that are opened, with their channels: cameras and radars."""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmd_cli.data.boxes import Box3D
+from lmd_cli.data.choice import Weather
 from lmd_cli.data.crn.truth import DETECTION_CLASSES
 from lmd_cli.decomposition.layout import BIAS, INTERACTION
 from lmd_cli.evaluation.ground.decisive import MISSED, middle, unannotated, verdict
@@ -25,20 +25,6 @@ FACT_FIELDS = (
     *("right", "forward", "distance", "visibility", "num_lidar_pts", "num_radar_pts", "speed"),
     *("cells", "inside", "sought"),
 )
-
-
-@dataclass(frozen=True)
-class Weather:
-    """What a scene's description says in so many words; what it does not say is ``False``."""
-
-    rain: bool
-    night: bool
-
-    @classmethod
-    def of(cls, description: str) -> Weather:
-        """``rain`` and ``night`` as words or the start of words (``raining``), in any case."""
-        matches = (re.search(rf"\b{word}", description, re.I) for word in ("rain", "night"))
-        return cls(*(match is not None for match in matches))
 
 
 def outline(box: Box3D) -> NDArray[np.float64]:

@@ -79,8 +79,10 @@ class SplitIndex:
         """Modality of each channel that the split has, by name."""
         return dict(self.meta["channels"])
 
-    def problems(self, rig: Rig, radar_sweeps: int, lidar_sweeps: int) -> dict[str, str]:
-        """What keeps samples of a rig from being loaded, and for each the first such sample."""
+    def problems(
+        self, rig: Rig, radar_sweeps: int, lidar_sweeps: int, samples: Sequence[int]
+    ) -> dict[str, str]:
+        """What keeps some samples of a rig from being loaded, and for each the first of them."""
         if not self.meta["problems"]:
             return {}
         problems: dict[str, str] = {}
@@ -88,7 +90,9 @@ class SplitIndex:
         asked = ((rig.cameras, 1), (rig.radars, radar_sweeps), (rig.lidars, lidar_sweeps))
         rows = [self.arrays["samples"]["problem"][:, None]]
         rows += [step for channels, sweeps in asked for step in self._steps(channels, sweeps)]
-        for sample, column in np.argwhere((every := np.concatenate(rows, axis=1)) < -1):
+        chosen = np.asarray(samples, dtype=np.int64)
+        every, tokens = np.concatenate(rows, axis=1)[chosen], tokens[chosen]
+        for sample, column in np.argwhere(every < -1):
             text = self._text(int(every[sample, column]))
             problems.setdefault(text, tokens[sample].decode())
         return problems
@@ -181,17 +185,50 @@ def _plain(row: np.void) -> list[Any]:
 
 
 class Records(Sequence[SampleRecord]):
-    """An index's records of a rig with a number of sweeps; each is made when it is asked for."""
+    """An index's records of a rig with a number of sweeps; each is made when it is asked for.
 
-    def __init__(self, split: SplitIndex, rig: Rig, radar_sweeps: int, lidar_sweeps: int) -> None:
+    Args:
+        split: the index.
+        rig: channels that are read.
+        radar_sweeps, lidar_sweeps: of each.
+        rows: numbers of the samples that are meant; all by default.
+    """
+
+    def __init__(
+        self,
+        split: SplitIndex,
+        rig: Rig,
+        radar_sweeps: int,
+        lidar_sweeps: int,
+        rows: Sequence[int] | None = None,
+    ) -> None:
         self.split, self.rig, self._sweeps = split, rig, (radar_sweeps, lidar_sweeps)
+        self.rows: Sequence[int] = range(len(split)) if rows is None else rows
 
-    def problems(self) -> dict[str, str]:
+    def chosen(self, rows: Sequence[int]) -> Records:
+        """The records of some of the split's samples."""
+        return Records(self.split, self.rig, *self._sweeps, rows)
+
+    def tokens(self) -> list[str]:
+        """Tokens of the samples that are meant."""
+        every = self.split.tokens()
+        return [every[row] for row in self.rows]
+
+    def of_scenes(self, column: int) -> list[str]:
+        """Each such sample's scene's name (column 0) or description (1)."""
+        every = self.split.of_scenes(column)
+        return [every[row] for row in self.rows]
+
+    def at_row(self, row: int) -> SampleRecord:
+        """The record of any of the split's samples."""
+        return self.split.record(row, *self._sweeps, self.rig)
+
+    def problems(self, rows: Sequence[int]) -> dict[str, str]:
         """What keeps records from being used, and for each the first sample that needs it."""
-        return self.split.problems(self.rig, *self._sweeps)
+        return self.split.problems(self.rig, *self._sweeps, rows)
 
     def __len__(self) -> int:
-        return len(self.split)
+        return len(self.rows)
 
     @overload
     def __getitem__(self, at: int) -> SampleRecord: ...
@@ -202,4 +239,4 @@ class Records(Sequence[SampleRecord]):
     def __getitem__(self, at: int | slice) -> SampleRecord | list[SampleRecord]:
         if isinstance(at, slice):
             return [self[i] for i in range(len(self))[at]]
-        return self.split.record(range(len(self))[at], *self._sweeps, self.rig)
+        return self.at_row(self.rows[at])
