@@ -1,4 +1,4 @@
-"""Errors meant for the person at the keyboard.
+"""Errors that the command line shows to the user without a traceback.
 
 Each says what was wrong, where, what was expected and what to do; the command line prints the
 message without a traceback and exits with :attr:`LmdError.exit_code`.

@@ -1,4 +1,4 @@
-"""What LMD is compared with, behind one interface (see :mod:`.interface`)."""
+"""Attribution methods that LMD is compared with, behind one interface (see :mod:`.interface`)."""
 
 from lmd_cli.attribution.interface import (
     BackwardMethod,

@@ -1,4 +1,4 @@
-"""One interface for LMD and for everything that it is compared with.
+"""The interface that LMD and the attribution methods it is compared with share.
 
 All methods explain the same function ``fuse(**features)`` of a dict of modalities, each a tensor
 or nested dicts and lists of tensors. A :class:`ForwardMethod` splits the whole output into maps

@@ -1,5 +1,4 @@
-"""What would happen, before it is relied on: every operation that meets parts, its rule, and every
-gap at once."""
+"""The coverage report: every operation that meets parts, its rule, and all that have none."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What can go wrong in a decomposition; each message names the operation and its module.
+"""Errors of a decomposition; each message names the operation and its module.
 
 None is a ``RuntimeError``: a network that catches torch's errors and goes another way must not
 catch these. A run in which one was raised fails even if the network caught it.

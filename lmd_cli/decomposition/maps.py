@@ -1,4 +1,4 @@
-"""What a rule says: the affine map that an operation is at the operating point.
+"""The affine map that a rule gives for an operation at the operating point.
 
 Everything else is made from these maps here and in :mod:`.linearised`: the parts of a clean
 sample and of what rides along, where constants go, what another sample's features give, the bias

@@ -1,5 +1,5 @@
-"""Standing settings of a network by its modules' names: other fields of the variant, and modules
-that may make constants of what carries parts."""
+"""Settings of a network's modules by name: other rules than the variant's, and modules that
+may make constants of what carries parts."""
 
 from __future__ import annotations
 

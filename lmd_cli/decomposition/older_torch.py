@@ -1,4 +1,4 @@
-"""What torch 2.4 lacks of what the engine uses of later ones."""
+"""Replacements for what torch 2.4 lacks of later releases."""
 
 from __future__ import annotations
 

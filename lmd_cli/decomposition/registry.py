@@ -1,4 +1,4 @@
-"""Which operation has which rule."""
+"""The registry of rules: which operation has which."""
 
 from __future__ import annotations
 

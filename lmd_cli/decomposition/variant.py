@@ -1,5 +1,5 @@
-"""Which linearisation: a small frozen value, named ``BN-NORM[-ACT][-SOFTMAX]``, the
-first two or three as the paper names it."""
+"""The variant of the linearisation, named ``BN-NORM[-ACT][-SOFTMAX]``, the first two or three as in
+the paper."""
 
 from __future__ import annotations
 

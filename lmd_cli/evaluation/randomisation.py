@@ -1,4 +1,4 @@
-"""Sanity checks of the method: do the parts depend on the weights?
+"""The randomisation check: whether the parts depend on the network's weights.
 
 After Adebayo et al., "Sanity Checks for Saliency Maps", 2018: weights are randomised layer by
 layer from the output, and the maps should stop resembling those of the trained network.

@@ -1,4 +1,4 @@
-"""Which sample is perturbed with which: the cyclic schedule of Appendix D.4.
+"""The cyclic schedule of Appendix D.4: which sample is perturbed with which.
 
 For sample k and m = 1..count, a modality is replaced by that of sample (k + stride * m) mod N.
 Stepping by the stride visits gcd(stride, N) cycles; on its cycle, a sample needs exactly the next

@@ -1,4 +1,4 @@
-"""Fusion networks, split where their sensors first meet. Plain PyTorch."""
+"""Fusion networks in plain PyTorch, split where their sensors first meet."""
 
 from lmd_cli.config.sizes import SimpleBEVSizes
 from lmd_cli.networks.checkpoints.loading import load_checkpoint

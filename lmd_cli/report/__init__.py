@@ -1,0 +1,1 @@
+"""Figures, the HTML page and tables, made from results without a network."""

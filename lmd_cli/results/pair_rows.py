@@ -1,4 +1,5 @@
-"""Rows on disk: measured as they come, in canonical order, safe to cut off anywhere.
+"""The rows of ``pairs.csv``, ``samples.csv`` and ``timings.csv`` on disk, appended as they are
+measured.
 
 A stretch of rows begins at a position of the walk and grows at its end. ``samples.csv`` has one
 line for each finished sample, written when its lines of ``pairs.csv`` are on the disk; what

@@ -1,4 +1,4 @@
-"""A run's folder, read and never written: what its tables say, as far as the run has come."""
+"""Reads the results in a run's folder, as far as the run has come."""
 
 from __future__ import annotations
 

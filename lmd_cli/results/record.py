@@ -1,4 +1,4 @@
-"""``run.json``: what a run is, so that another run does not go on in its folder."""
+"""``run.json``: the identity of a run, compared before another one continues in its folder."""
 
 from __future__ import annotations
 

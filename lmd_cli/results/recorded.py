@@ -1,4 +1,4 @@
-"""What ``run.json`` may say: checked before anything of it is used, whoever wrote it."""
+"""The schema of ``run.json``, checked before any of it is used."""
 
 from __future__ import annotations
 

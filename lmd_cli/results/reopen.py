@@ -1,4 +1,4 @@
-"""Rows of samples that were skipped, done again when their data is back."""
+"""Measures samples again that were skipped because their data was missing."""
 
 from __future__ import annotations
 

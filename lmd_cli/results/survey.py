@@ -1,4 +1,4 @@
-"""One more pass over an evaluation's samples, for what the tables do not show.
+"""The values that the report page shows beside the tables: by vehicle, by layer and by sample.
 
 Kept apart from the evaluation: its rows and bytes stay what they are however a page is made, and a
 pass costs a sample's encoding (with it its partner's, where features are replaced), one

@@ -1,4 +1,4 @@
-"""A survey in the making, on disk: one that was killed goes on and ends with the same bytes."""
+"""An unfinished survey on disk, which resumes with the same bytes."""
 
 from __future__ import annotations
 

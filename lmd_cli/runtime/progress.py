@@ -1,4 +1,4 @@
-"""How far a long task is: a bar on a terminal, a line now and then anywhere else.
+"""Progress of a long task: a bar on a terminal, a line now and then anywhere else.
 
 Both say the same: steps done, rate, time left, the share of the time spent waiting for data, and
 what the last step was.

@@ -1,4 +1,4 @@
-"""Where CRN's cameras were: their mountings, seen from the vehicle at the current key frame."""
+"""Calibration matrices of CRN's cameras, relative to the vehicle at the current key frame."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The synthetic world: a nuScenes root that can be made anywhere, and knows who saw what.
+"""The synthetic world: a generated nuScenes root with ground truth of what each sensor could see.
 
 ``world`` holds scenes and actors, ``cameras`` (with ``shapes``) and ``sensors`` what the sensors
 get of them, ``evidence`` the side table, ``tables`` and ``write`` nuScenes' format, ``root`` the

@@ -1,4 +1,4 @@
-"""Making, checking and reusing a synthetic nuScenes root."""
+"""Makes, checks and reuses a synthetic nuScenes root."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What the actors look like: faces of boxes in normalised coordinates, with paints.
+"""The shapes of the actors: faces of boxes in normalised coordinates, with paints.
 
 A face is four corners ``(x, y, z)`` in units of the actor's (length, width, height), x forward and
 y left from the centre, z up from the ground; its normal; and a paint by name.

@@ -1,6 +1,9 @@
-"""Tensors written into others at constant positions (eq. 6): what stays keeps its parts, and a
-constant that is written in is bias. Reductions (``scatter_reduce``) sum the parts (eq. 6), multiply
-them (appendix D.2), or read them where the total was extreme (eq. 9)."""
+"""Tensors written into others at constant positions, and reductions into them.
+
+What stays keeps its parts, and a constant that is written in is bias (eq. 6). Reductions
+(``scatter_reduce``) sum the parts (eq. 6), multiply them (appendix D.2), or read them where the
+total was extreme (eq. 9).
+"""
 
 from __future__ import annotations
 

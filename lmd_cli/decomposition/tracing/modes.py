@@ -1,4 +1,4 @@
-"""Where calls are seen: torch's functions by name, and the operators below them."""
+"""Interception of calls: torch's functions by name, and the operators below them."""
 
 from __future__ import annotations
 

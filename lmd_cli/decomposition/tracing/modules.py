@@ -1,4 +1,4 @@
-"""Where in the user's model the computation stands, without touching the model."""
+"""Tracks which of the user's modules is running, without touching the model."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What of torch is replaced while something is decomposed."""
+"""The patches of torch that are active while something is decomposed."""
 
 from __future__ import annotations
 

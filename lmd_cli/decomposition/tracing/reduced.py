@@ -1,4 +1,4 @@
-"""Runs that follow less than all parts."""
+"""Runs that track less than all parts."""
 
 from __future__ import annotations
 

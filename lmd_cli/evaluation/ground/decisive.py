@@ -1,4 +1,4 @@
-"""The places that one sensor alone decides: the markers of the paper's figures, defined."""
+"""The sensor that alone decides at a place: the markers of the paper's figures."""
 
 from __future__ import annotations
 

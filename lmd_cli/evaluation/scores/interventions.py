@@ -1,5 +1,4 @@
-"""Which sensor carries a vehicle: its evidence is taken away in the raw data of one sensor at a
-time, and the network is run again at its own operating point."""
+"""Interventions: an object is removed from one sensor's raw data, and the network is run again."""
 
 from __future__ import annotations
 

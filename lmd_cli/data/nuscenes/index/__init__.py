@@ -1,4 +1,4 @@
-"""What a split needs of nuScenes' tables, as a file that is mapped into memory.
+"""The index of a split: what it needs of nuScenes' tables, in a memory-mapped file.
 
 All tables of a version as Python objects would be half a minute and many GB in every process. So
 they are read once, and what a split needs of them is kept in the cache folder.

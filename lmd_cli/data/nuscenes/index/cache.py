@@ -1,4 +1,4 @@
-"""Indexes in the cache folder: found by what they were made from, made where there is none."""
+"""The cache of indexes: each is looked up by what it was made from, and made if it is missing."""
 
 from __future__ import annotations
 

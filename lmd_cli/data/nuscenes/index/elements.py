@@ -1,4 +1,4 @@
-"""The elements of a JSON list, one after the other: a table of a gigabyte is never held whole."""
+"""Streams the elements of a JSON list, so that a large table is never in memory as a whole."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""nuScenes' tables, as far as a split needs them: read one after the other, the rest let go.
+"""Reads nuScenes' tables as far as a split needs them, one at a time.
 
 nuscenes-devkit asks for more than an index needs (masks of the maps, labels of lidarseg), so that
 half a data set does not open, and keeps every record of every scene.

@@ -1,4 +1,4 @@
-"""nuScenes' own splits, so that nuscenes-devkit need not be there: a test compares them."""
+"""The scenes of nuScenes' official splits, as nuscenes-devkit has them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whether the arrays of an index's file fit together.
+"""Checks that the arrays of an index's file fit together.
 
 A file that was forged, or damaged where no checksum looks, must not make us follow numbers that
 lead nowhere: then it counts as damaged, and the index is made again.

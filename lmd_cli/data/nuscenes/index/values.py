@@ -1,4 +1,4 @@
-"""Values of a table's record, looked at before anything is computed with them."""
+"""Reads and validates the values of a table's record."""
 
 from __future__ import annotations
 
