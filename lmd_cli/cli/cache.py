@@ -21,7 +21,7 @@ def command(
     action: Annotated[Action, typer.Argument(help="What to do.")] = Action.LIST,
     what: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[WHAT...]", help="To clear: names, synthetic, index, unfinished."),
+        typer.Argument(metavar="WHAT", help="To clear: names, synthetic, index, unfinished."),
     ] = None,
     debug: options.Debug = False,
 ) -> None:

@@ -13,7 +13,7 @@ from lmd_cli.cli import options
 def command(
     runs: Annotated[
         list[Path],
-        typer.Argument(metavar="RUN RUN...", help="Folders of lmd evaluate; the first is before."),
+        typer.Argument(metavar="RUN", help="Folders of lmd evaluate; the first is before."),
     ],
     given: options.SurveyOptions,
     output: options.Output = None,
@@ -21,7 +21,7 @@ def command(
         bool, typer.Option("--common", help="Compare the samples that all runs have.")
     ] = False,
     resamples: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Resamples of the bootstrap intervals.")
+        int, typer.Option(min=1, metavar="COUNT", help="Resamples of the bootstrap intervals.")
     ] = 1000,
     debug: options.Debug = False,
 ) -> None:

@@ -37,7 +37,7 @@ def command(
     detection: Annotated[
         int | None,
         typer.Option(
-            min=0, metavar="K", help="Draw row K of detections.csv, which lmd detect writes."
+            min=0, metavar="ROW", help="Draw that row of detections.csv, which lmd detect writes."
         ),
     ] = None,
     detections: Annotated[

@@ -17,7 +17,7 @@ def command(
     variant: Annotated[
         list[str] | None,
         typer.Option(
-            metavar="BN-NORM[-ACT]",
+            metavar="RULES",
             help="Rules of the parts; repeatable (default: the config's explain and variants).",
         ),
     ] = None,

@@ -11,9 +11,7 @@ from lmd_cli.cli import options
 
 
 def command(
-    run: Annotated[
-        Path, typer.Argument(metavar="RUN_FOLDER", help="The folder that lmd evaluate wrote.")
-    ],
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="The folder that lmd evaluate wrote.")],
     given: options.SurveyOptions,
     require: Annotated[
         list[str] | None,
@@ -27,7 +25,7 @@ def command(
         typer.Option("--confident", help="The whole interval must meet EXPR, not the value alone."),
     ] = False,
     resamples: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Resamples of the bootstrap intervals.")
+        int, typer.Option(min=1, metavar="COUNT", help="Resamples of the bootstrap intervals.")
     ] = 1000,
     output: Annotated[
         Path | None,

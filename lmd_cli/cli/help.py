@@ -12,10 +12,11 @@ from typer.core import TyperCommand, TyperGroup
 
 #: Commands by what they are for.
 GROUPS = {
-    "Evaluate": ("evaluate", "table", "score", "sanity", "report", "detect"),
+    "Evaluate": ("demo", "evaluate", "table", "score", "sanity", "report", "detect"),
     "Look at samples": ("decompose", "gradcam", "layers", "objects", "samples"),
     "Check before a run": ("check", "inspect", "convert", "synthesize"),
-    "Check and keep a run": ("rerun", "verify", "bundle"),
+    "Compare, check and keep a run": ("compare", "gate", "rerun", "verify", "bundle"),
+    "This program": ("cache", "completion"),
 }
 OTHER = "More"
 #: Options by what they are for; an option of a command's own is in none.
@@ -30,6 +31,11 @@ OPTIONS = {
 }
 #: Behind ``lmd COMMAND``.
 EXAMPLES = {
+    "demo": "--output results/demo",
+    "compare": "results/before results/after",
+    "gate": "results/demo --require 'iou>=0.5'",
+    "cache": "list",
+    "completion": "bash",
     "evaluate": "--config demo.yaml",
     "table": "1 --config demo.yaml",
     "score": "--config demo.yaml --method shapley --limit 5",

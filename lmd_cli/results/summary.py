@@ -127,5 +127,7 @@ def _entry(group: pd.DataFrame, comparison: Comparison, metric: str, scale: floa
     chosen = group[
         (group.perturbed == comparison.perturbed_name) & (group.target == comparison.target)
     ]
+    if chosen.empty:  # it was not asked for
+        return ""
     mean, deviation = (float(chosen[f"{metric}_{what}"].iloc[0]) for what in ("mean", "std"))
     return "" if np.isnan(mean) else figure_text(mean, deviation, scale=scale)

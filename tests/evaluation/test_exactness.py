@@ -105,6 +105,8 @@ def test_rows_that_are_there_are_looked_at_too(tiny_config: Path, tmp_path: Path
     text = path.read_text()
     assert rows[1]["replay_deviation"] in text
     path.write_text(text.replace(rows[1]["replay_deviation"], "nan"))
+    record = tmp_path / "run.json"
+    record.write_text(json.dumps({**json.loads(record.read_text()), "files": {}}))
     stopped(tiny_config, tmp_path, f"sample {rows[1]['sample_token']}: replay_deviation")
 
 

@@ -126,7 +126,7 @@ def test_vehicles_are_paired_by_token():
 
 def test_metrics_over_vehicles():
     parts = ["camera", "radar", "bias"]
-    sums = {"total": 1.0, "camera": 3.0, "radar": 1.0, "bias": -4.0}
+    sums = {"total": 1.0, "part_camera": 3.0, "part_radar": 1.0, "part_bias": -4.0}
     lost = {"detected_without_camera": 0, "detected_without_radar": 1}
     seen = vehicle("a", "camera", "camera", **sums, **lost)
     missed = vehicle("b", "", "", **dict.fromkeys(sums, -1.0), **lost)

@@ -80,7 +80,7 @@ def test_what_cannot_be_drawn_is_refused(result: Decomposition, tmp_path: Path) 
         result.plot(channel=3)
     with pytest.raises(InputError, match="sample -1"):
         result.plot(sample=-1)
-    with pytest.raises(InputError, match="style 'blue' is none of positive"):
+    with pytest.raises(InputError, match="style 'blue' is none of signed"):
         result.plot(style="blue")
     with pytest.raises(InputError, match=r"ends in \.png, \.svg or \.pdf"):
         result.plot().save(tmp_path / "one.jpg")
@@ -103,6 +103,6 @@ def test_a_sample_shows_itself_and_is_drawn(tiny_config: Path) -> None:
     split = lmd_cli.sample(config)
     assert repr(split).startswith(f"sample {split.sample.token} of scene-0103, rules ")
     assert len(images(split._repr_html_() or "")) == 4
-    positive, signed = split.plot().draw("png"), split.plot(style="signed").draw("png")
+    positive, signed = split.plot(style="positive").draw("png"), split.plot().draw("png")
     assert positive[:4] == signed[:4] == b"\x89PNG"
     assert positive != signed

@@ -246,8 +246,11 @@ def test_the_checks_figures_conclude_in_one_line():
     assert sanity.conclusion(rows[:4]).endswith(
         "no part resembles the trained one (|PCC| at most 0.10)"
     )
+    unused = (lambda chosen: 0.0, ())  # the statistic and its objects
     kept = {
-        name: [Score("auroc_all", "camera", Interval(middle, middle - 0.1, middle + 0.1), 9)]
+        name: [
+            Score("auroc_all", "camera", Interval(middle, middle - 0.1, middle + 0.1), 9, *unused)
+        ]
         for name, middle in (("lmd", 0.7), ("shapley", 0.8), ("gradient-x-input", 0.5))
     }
     assert scores.conclusion(kept) == (
