@@ -74,9 +74,6 @@ class RunConfig(Section):
     """A run: data, network, variants, protocol."""
 
     data: SourceConfig = option("which samples", "a mapping")
-    samples: SamplesConfig = option(
-        "which of the data's samples", "a mapping", default_factory=SamplesConfig
-    )
     model: ModelConfig = option("which network", "a mapping")
     variants: tuple[str, ...] = option(
         "rules BN-NORM[-ACT][-SOFTMAX] of the decomposition, evaluated side by side",
@@ -118,6 +115,9 @@ class RunConfig(Section):
         "a list of names such as [head, decoder.*, (root)]",
         (),
         strict=False,
+    )
+    samples: SamplesConfig = option(
+        "which of the data's samples", "a mapping", default_factory=SamplesConfig
     )
     device: str = option(
         "where to compute; auto takes a GPU if there is one",

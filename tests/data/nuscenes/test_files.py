@@ -44,6 +44,6 @@ def test_a_token_is_one_line() -> None:
         CustomSamples(dataset, "data.target 'x:y'", user_code)
     samples = SplitSamples.__new__(SplitSamples)
     samples._source = "split val"
-    samples._records = SimpleNamespace(split=SimpleNamespace(tokens=lambda: ["a", "b\rc"]))
+    samples._records = SimpleNamespace(tokens=lambda: ["a", "b\rc"])
     with pytest.raises(DataError, match=r"split val: sample token 'b\\rc' is no single line"):
         _ = samples.tokens
