@@ -155,7 +155,7 @@ def test_check_passes_and_lists_every_rule(lmd: Lmd, tiny_config: Path):
         assert module in result.stdout
 
 
-def test_check_and_table_of_slopes_between_coalitions(lmd: Lmd, tiny_config: Path):
+def test_check_and_evaluate_slopes_between_coalitions(lmd: Lmd, tiny_config: Path):
     names = [f"identity-ratio-{rule}" for rule in ("shapley", "reveal", "rescale")]
     given = ("-c", tiny_config, "--set", f"variants=[{', '.join(names)}]")
     result = lmd("check", *given, "--output", "out")
