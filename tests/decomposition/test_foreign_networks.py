@@ -15,15 +15,10 @@ import torch
 from torch import Tensor, nn
 
 from lmd_cli.decomposition import NoRuleError, decompose
-from lmd_cli.runtime.compute import set_switches
 from tests.support.foreign_networks import DEVICE, WHY, Function, check, made, normal
 from tests.support.second_fuser import SecondFuser
 
-
-@pytest.fixture(autouse=True)
-def one_algorithm() -> None:
-    """cuDNN may else add in another order at every call."""
-    set_switches(tf32=False)
+pytestmark = pytest.mark.usefixtures("one_algorithm")
 
 
 def images(*shape: int, channels: tuple[int, int] = (1, 1)) -> dict[str, Tensor]:

@@ -9,8 +9,10 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
+
+import pytest
 
 from lmd_cli.cli.app import app
 
@@ -80,8 +82,51 @@ def ended(pids: list[int], seconds: float = 120.0) -> list[int]:
     return [codes[pid] for pid in pids]
 
 
+def wait_until(reached: Callable[[], bool], pids: list[int], seconds: float = 120.0) -> None:
+    """Waits for a condition; the processes are killed if it does not come."""
+    deadline = time.monotonic() + seconds
+    while not reached():
+        if time.monotonic() > deadline:
+            kill(pids)
+            pytest.fail("it did not come to that")
+        time.sleep(0.002)
+
+
+def is_over(pid: int) -> bool:
+    """Whether a process has ended; its exit code can still be asked for."""
+    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
+
+
 def kill(pids: list[int], number: int = signal.SIGKILL) -> None:
     """Sends a signal to those that are still there."""
     for pid in pids:
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, number)
+
+
+def lines(path: Path) -> int:
+    """Lines of a file, none of one that is not there."""
+    try:
+        return path.read_bytes().count(b"\n")
+    except FileNotFoundError:
+        return 0
+
+
+def rank_of(parent: int, rank: int) -> int:
+    """The process that a launcher started as this rank."""
+    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
+    environments = {int(pid): Path(f"/proc/{pid}/environ").read_bytes() for pid in children}
+    return next(p for p, e in environments.items() if f"\0RANK={rank}\0".encode() in b"\0" + e)
+
+
+def finished(out: Path) -> int:
+    """Samples whose rows are there, wherever."""
+    files = [out / "samples.csv", *out.glob("rows/*.samples.csv")]
+    return sum(max(lines(path) - 1, 0) for path in files)
+
+
+def sometimes(out: Path, goal: int, seconds: float) -> None:
+    """Waits for that many finished samples, but not for long."""
+    deadline = time.monotonic() + seconds
+    while finished(out) < min(goal, 6) and time.monotonic() < deadline:
+        time.sleep(0.001)

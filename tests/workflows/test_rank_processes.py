@@ -11,7 +11,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -26,7 +25,19 @@ from lmd_cli.runtime import meeting
 from lmd_cli.workflows import evaluate as runner
 from lmd_cli.workflows import ranks as tally
 from lmd_cli.workflows.evaluate import evaluate
-from tests.support.forked_processes import ended, free_port, kill, ranks, slurm, start
+from tests.support.forked_processes import (
+    ended,
+    finished,
+    free_port,
+    is_over,
+    kill,
+    rank_of,
+    ranks,
+    slurm,
+    sometimes,
+    start,
+    wait_until,
+)
 
 
 @pytest.fixture(scope="module")
@@ -47,28 +58,6 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 def arguments(config: Path, output: Path, *more: str) -> list[str]:
     return ["evaluate", "--config", str(config), "--output", str(output), *more]
-
-
-def wait_until(reached: Callable[[], bool], pids: list[int], seconds: float = 120.0) -> None:
-    """Waits for a condition; the processes are killed if it does not come."""
-    deadline = time.monotonic() + seconds
-    while not reached():
-        if time.monotonic() > deadline:
-            kill(pids)
-            pytest.fail("it did not come to that")
-        time.sleep(0.002)
-
-
-def is_over(pid: int) -> bool:
-    """Whether a process has ended; its exit code can still be asked for."""
-    return os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None
-
-
-def lines(path: Path) -> int:
-    try:
-        return path.read_bytes().count(b"\n")
-    except FileNotFoundError:
-        return 0
 
 
 class Gate:
@@ -135,13 +124,6 @@ def torchrun(size: int, config: Path, output: Path) -> subprocess.Popen[str]:
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
     command = [*launcher, f"--nproc-per-node={size}", "-m", "lmd_cli", *arguments(config, output)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def rank_of(parent: int, rank: int) -> int:
-    """The process that a launcher started as this rank."""
-    children = Path(f"/proc/{parent}/task/{parent}/children").read_text().split()
-    environments = {int(pid): Path(f"/proc/{pid}/environ").read_bytes() for pid in children}
-    return next(p for p, e in environments.items() if f"\0RANK={rank}\0".encode() in b"\0" + e)
 
 
 def test_torchrun(tiny_config: Path, alone: dict[str, bytes], tmp_path: Path) -> None:
@@ -357,16 +339,3 @@ def test_killed_at_random_again_and_again(
     assert partial, "no kill fell into the middle of a run"
     assert ended(ranks(arguments(tiny_config, out), chance.randint(1, 3), tmp_path))[0] == 0
     assert contents(out) == alone
-
-
-def finished(out: Path) -> int:
-    """Samples whose rows are there, wherever."""
-    files = [out / "samples.csv", *out.glob("rows/*.samples.csv")]
-    return sum(max(lines(path) - 1, 0) for path in files)
-
-
-def sometimes(out: Path, goal: int, seconds: float) -> None:
-    """Waits for that many finished samples, but not for long."""
-    deadline = time.monotonic() + seconds
-    while finished(out) < min(goal, 6) and time.monotonic() < deadline:
-        time.sleep(0.001)

@@ -10,10 +10,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lmd_cli.decomposition import Decomposition, LeakError, NoRuleError, decompose
+from lmd_cli.decomposition import Decomposition, NoRuleError, decompose
 from tests.support.rule_oracle import assert_rows, directional_rows, normal
 
 SHAPE = (2, 4, 3, 2)
+
 Function = Callable[..., Any]
 
 
@@ -75,6 +76,7 @@ def views(x: Tensor) -> dict[str, Tensor]:
 
 
 VIEWS = list(views(normal(*SHAPE)))
+
 WRITES: dict[str, Callable[[Tensor], Any]] = {
     "mul_": lambda v: v.mul_(-2.0),
     "add_": lambda v: v.add_(0.5),
@@ -227,89 +229,6 @@ def test_concatenation_keeps_what_it_joined() -> None:
             torch.testing.assert_close(result.parts[name], expected.parts[name], rtol=0, atol=1e-14)
 
 
-INPUT_WRITES: dict[str, Function] = {
-    "relu_": lambda camera, radar: F.relu(camera, inplace=True) + radar,
-    "add_": lambda camera, radar: camera.add_(radar).mul_(2.0),
-    "setitem": lambda camera, radar: camera.__setitem__(0, 1.0) or camera + radar,
-    "zero_": lambda camera, radar: camera.zero_() + radar,
-    "view": lambda camera, radar: camera.view(-1).mul_(2.0).view_as(radar) + camera + radar,
-    "chunk": lambda camera, radar: camera.chunk(2, 1)[0].mul_(3.0).sum() + camera + radar,
-    "view, then the input": lambda camera, radar: (camera[0], camera.mul_(3.0))[0] + radar[0],
-    "input, then a view": lambda camera, radar: (camera.mul_(2.0), camera[0].mul_(3.0))[0] + radar,
-    "module": lambda camera, radar: nn.Sequential(nn.ReLU(inplace=True), nn.Flatten())(
-        camera + 0.0 * radar
-    ),
-}
-
-
-@pytest.mark.parametrize("name", INPUT_WRITES)
-def test_the_callers_inputs_are_not_written_to(name: str) -> None:
-    given, riding = inputs(), extras()
-    function = INPUT_WRITES[name]
-    plain = function(**{k: v.clone() for k, v in given.items()})
-    result = decompose(function, given, extras=riding, audit=True)
-    assert torch.equal(result.total, plain)
-    assert result.residual < 1e-14
-    for name_, value in inputs().items():
-        assert torch.equal(given[name_], value)
-        assert torch.equal(riding[name_][0], extras()[name_][0])
-
-
-def test_inputs_that_are_written_to_keep_their_parts_right() -> None:
-    for name in ("add_", "view", "chunk", "view, then the input", "input, then a view"):
-        check_affine(INPUT_WRITES[name])
-
-
-BEHIND: dict[str, Callable[[Tensor], Any]] = {
-    "detach": lambda x: x.detach().zero_(),
-    "data": lambda x: x.data.mul_(2.0),
-    "detached view": lambda x: x.view(-1).detach()[3:].fill_(1.0),
-    "detached setitem": lambda x: x.detach().__setitem__(0, 0.0),
-}
-
-
-@pytest.mark.parametrize("name", BEHIND)
-def test_a_write_through_a_detached_view_is_an_error(name: str) -> None:
-    def function(camera: Tensor, radar: Tensor) -> Tensor:
-        x = camera + radar
-        BEHIND[name](x)
-        return x * 2.0
-
-    with pytest.raises(LeakError, match="detached view"):
-        run(function)
-
-
-def test_a_write_through_a_detached_view_of_the_output_is_an_error() -> None:
-    def function(camera: Tensor, radar: Tensor) -> Tensor:
-        x = camera + radar
-        x.detach().zero_()
-        return x
-
-    with pytest.raises(LeakError, match="detached view"):
-        run(function)
-
-
-def test_scaling_by_a_detached_view_of_itself() -> None:
-    """``x.mul_(x.detach())``: the constant changes while it is being used."""
-
-    def written(camera: Tensor, radar: Tensor) -> Tensor:
-        x = camera + radar
-        x.mul_(x.detach())
-        x.add_(x.detach(), alpha=2)
-        return x.div_(x.detach().abs() + 1.0)
-
-    def apart(camera: Tensor, radar: Tensor) -> Tensor:
-        x = camera + radar
-        x = x * x.detach()
-        x = torch.add(x, x.detach(), alpha=2)
-        return x / (x.detach().abs() + 1.0)
-
-    a, b = run(written), run(apart)
-    assert torch.equal(a.total, b.total)
-    for name in a.parts:
-        torch.testing.assert_close(a.parts[name], b.parts[name], rtol=0, atol=1e-15)
-
-
 def test_empty_tensors_do_not_share_memory() -> None:
     def function(camera: Tensor, radar: Tensor) -> Tensor:
         first, second = camera[:0] * 1.0, radar[:0] * 1.0
@@ -318,32 +237,6 @@ def test_empty_tensors_do_not_share_memory() -> None:
         return torch.cat([first, second, camera + radar])
 
     assert torch.equal(run(function).parts["camera"], inputs()["camera"])
-
-
-def test_gradients_through_a_write_to_a_view_of_an_input() -> None:
-    camera = inputs()["camera"].requires_grad_()
-    given = {"camera": camera, "radar": inputs()["radar"]}
-
-    def function(camera: Tensor, radar: Tensor) -> Tensor:
-        camera.view(-1)[:5].mul_(3.0)
-        return camera * camera.detach() + radar
-
-    plain = function(inputs()["camera"], inputs()["radar"])
-    result = decompose(function, given, grad=True)
-    assert torch.equal(result.total, plain)
-    result.parts["camera"].sum().backward()
-    scale = torch.ones_like(camera).detach()
-    scale.view(-1)[:5] = 3.0
-    torch.testing.assert_close(camera.grad, scale * (scale * camera.detach()))
-
-
-def test_gradients_through_a_write_to_an_input() -> None:
-    camera = inputs()["camera"].requires_grad_()
-    given = {"camera": camera, "radar": inputs()["radar"]}
-    result = decompose(lambda camera, radar: F.relu(camera, inplace=True) + radar, given, grad=True)
-    result.parts["camera"].sum().backward()
-    assert torch.equal(camera.grad, (camera > 0).double())
-    assert torch.equal(camera, inputs()["camera"])
 
 
 def test_many_tensors_that_come_and_go() -> None:
