@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import groupby
+from itertools import groupby, pairwise
 
 #: Blocks at most, if the names allow it; operations up to which each has a bar of its own.
 MOST_BLOCKS, MOST_BARS = 16, 80
@@ -28,7 +28,7 @@ def block_names(modules: Sequence[str], most: int = MOST_BLOCKS) -> list[str]:
 def stretches(names: Sequence[str]) -> list[tuple[int, int]]:
     """Start and end of every stretch of one name."""
     starts = [i for i in range(len(names)) if i == 0 or names[i] != names[i - 1]]
-    return list(zip(starts, [*starts[1:], len(names)], strict=True))
+    return list(pairwise([*starts, len(names)]))
 
 
 def drawn_operations(names: Sequence[str]) -> list[int]:
