@@ -150,7 +150,8 @@ def layer_chart(layers: Sequence[Sequence[object]], parts: Sequence[str]) -> Mar
         place = (LEFT + number * pitch, pitch, height - TOP - bottom)
         body.append(_stack(at, layers[at], parts, place))
     body += _stages([blocks[at] for at in drawn], pitch, height - bottom)
-    body += _names(layers[-1][3:] if layers else (), parts, width - right, height - TOP - bottom)
+    if layers:
+        body += _names(layers[-1][3:], parts, width - right, height - TOP - bottom)
     for share in (0.0, 0.5, 1.0):
         at_height = TOP + (1 - share) * (height - TOP - bottom)
         text = Markup('<text class="tick" x="{}" y="{:.1f}" text-anchor="end">{:.0%}</text>')
