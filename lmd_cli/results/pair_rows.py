@@ -15,6 +15,7 @@ import csv
 import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -79,11 +80,12 @@ class Stretch:
             return []
         whole = read_own(self.samples.path).rpartition(b"\n")[0].decode(errors="replace")
         good: list[dict[str, str]] = []
-        for row in csv.DictReader(whole.split("\n")):
-            if not _whole(row) or row["position"] != str(self.first + len(good)):
-                break
-            row["sample_token"] = read_text(row["sample_token"])
-            good.append(row)
+        with suppress(csv.Error):  # a torn line too
+            for row in csv.DictReader(whole.split("\n")):
+                if not _whole(row) or row["position"] != str(self.first + len(good)):
+                    break
+                row["sample_token"] = read_text(row["sample_token"])
+                good.append(row)
         return good
 
     def trim(self) -> int:

@@ -66,11 +66,12 @@ def test_a_file_cut_at_any_byte_ends_with_the_same_bytes(folder: RunFolder, name
         assert contents(folder) == before, end
 
 
-def test_a_torn_line_with_more_behind_it_is_cut_off(folder: RunFolder) -> None:
+@pytest.mark.parametrize("torn", [b"3,s3\n" + b"\0" * 40, b"3,s\r3"])
+def test_a_torn_line_with_more_behind_it_is_cut_off(folder: RunFolder, torn: bytes) -> None:
     before = contents(folder)
     for name in ("samples.csv", "pairs.csv"):
         with open(folder.file(name), "ab") as file:
-            file.write(b"3,s3\n" + b"\0" * 40 + b"\nmore\n")
+            file.write(torn + b"\nmore\n")
     assert folder.rows().trim() == 3
     assert contents(folder) == before
 
