@@ -126,7 +126,7 @@ TABLES = {
             "enough_by_parts": ("str", "the sensor whose part is enough, or another verdict"),
             "enough_by_removal": (
                 "str",
-                "the same by removal: which sensor it depends on",
+                "the sensor that alone still detects it, or another verdict",
             ),
             "total": ("float", "mean logit of the prediction over the footprint"),
             "detected": ("bool", "the network detects it"),
