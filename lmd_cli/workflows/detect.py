@@ -37,7 +37,7 @@ from lmd_cli.workflows.detect_results import (
     write_rows,
 )
 from lmd_cli.workflows.detect_sample import Setting, sample_entry
-from lmd_cli.workflows.ranks import Tally, require_all, wait_for_ranks
+from lmd_cli.workflows.ranks import Tally, planned, require_all, wait_for_ranks
 from lmd_cli.workflows.setup import own_device
 
 
@@ -141,9 +141,10 @@ def _detected(
     progress: Progress,
     meeting: Meeting | None,
 ) -> Detected:
-    record, finished = {**run_record(setting), "command": command}, FinishedSamples(folder)
+    own, finished = run_record(setting), FinishedSamples(folder)
+    record = {**own, "command": command}
     with finished.claimed(record, dataset=setting.dataset, names_only=True, **how):
-        _finish_samples(setting, count, finished, progress, meeting)
+        _finish_samples(setting, own, count, finished, progress, meeting)
         boxes = write_boxes(folder / BOXES, setting, finished.entries(count))
         tables, more = write_rows(folder, setting, finished, count, progress)
         metrics, reasons = figures(setting, folder, finished, count, progress)
@@ -164,19 +165,14 @@ def contribute(
         RunError: rank 0 ended before it had divided the work, or is frozen.
         LmdError: as :func:`detect`.
     """
-    meeting = Meeting(rank)
-    with meeting.heartbeats():
-        plan = meeting.plan()
-        if not plan.shares[rank.rank]:
-            meeting.arrive()
+    with planned(rank, folder) as plan:
+        if plan is None:
             return
         finished = FinishedSamples(folder)
-        with finished.folder.joined(plan.job):
-            meeting.arrive()
-            setting = prepare(config, whose or WhoseParts(), plan.record, Silent(), rank)
-            require_same_ranks(plan.record, run_record(setting), rank.rank)
-            for part in plan.shares[rank.rank]:
-                _work(setting, finished, part, part.start)
+        setting = prepare(config, whose or WhoseParts(), plan.record, Silent(), rank)
+        require_same_ranks(plan.record, run_record(setting), rank.rank)
+        for part in plan.shares[rank.rank]:
+            _work(setting, finished, part, part.start)
 
 
 def prepare(
@@ -196,7 +192,7 @@ def prepare(
 
 
 def run_record(setting: Setting) -> dict[str, Any]:
-    """What identifies the run."""
+    """What identifies the run; the first samples are computed for it."""
     where = (setting.config, setting.built, setting.dataset)
     same = identity(*where, setting.threads, setting.device)
     return {**same, "rows": ["detections", *setting.names]}
@@ -204,6 +200,7 @@ def run_record(setting: Setting) -> dict[str, Any]:
 
 def _finish_samples(
     setting: Setting,
+    record: Mapping[str, Any],
     count: int,
     finished: FinishedSamples,
     progress: Progress,
@@ -214,7 +211,7 @@ def _finish_samples(
     todo = finished.missing(done, count)
     shares = divide(todo, 1 if meeting is None else meeting.size)
     if meeting is not None:
-        meeting.publish(Plan(finished.job, run_record(setting), shares))
+        meeting.publish(Plan(finished.job, dict(record), shares))
     others = [finished.stretch(part.start).path for share in shares[1:] for part in share]
     tally, lost = Tally(progress, Watch(others, headers=0), shares, "detect"), []
     try:

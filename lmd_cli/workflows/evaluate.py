@@ -24,7 +24,7 @@ from lmd_cli.runtime.meeting import Meeting
 from lmd_cli.runtime.ranks import Plan, Rank
 from lmd_cli.runtime.stopwatch import Stopwatch
 from lmd_cli.workflows.finish import RunSummary, finish, finished_before, is_complete
-from lmd_cli.workflows.ranks import Progress, Tally, require_all, wait_for_ranks
+from lmd_cli.workflows.ranks import Progress, Tally, planned, require_all, wait_for_ranks
 from lmd_cli.workflows.setup import Run, prepare
 
 log = logging.getLogger(__name__)
@@ -164,20 +164,14 @@ def contribute(
         RunError: rank 0 ended before it had divided the work, or hangs.
         LmdError: as :func:`evaluate`.
     """
-    meeting = Meeting(rank)
-    with meeting.heartbeats():
-        plan = meeting.plan()
-        if not plan.shares[rank.rank]:
-            meeting.arrive()
+    with planned(rank, output) as plan:
+        if plan is None:
             return
-        folder = RunFolder(output)
-        with folder.joined(plan.job):
-            meeting.arrive()
-            skip = on_error == "skip"
-            asked = (config, None, methods, relinearise)
-            run = prepare(*asked, rank=rank, recorded=plan.record, skip_errors=skip)
-            require_same_ranks(plan.record, run.record(), rank.rank)
-            _work(run, folder, plan.shares[rank.rank])
+        skip = on_error == "skip"
+        asked = (config, None, methods, relinearise)
+        run = prepare(*asked, rank=rank, recorded=plan.record, skip_errors=skip)
+        require_same_ranks(plan.record, run.record(), rank.rank)
+        _work(run, RunFolder(output), plan.shares[rank.rank])
 
 
 def _claim(

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
 
 from lmd_cli.errors import RunError
 from lmd_cli.results.pair_rows import Watch
 from lmd_cli.results.run_folder import RunFolder
 from lmd_cli.runtime.meeting import LOST_AFTER, NO_HEARTBEAT, POLL, Meeting, WaitNotice, names
 from lmd_cli.runtime.progress import Progress
+from lmd_cli.runtime.ranks import Plan, Rank
 
 
 class Tally:
@@ -47,6 +50,26 @@ class Tally:
         """Ends the display."""
         if self._progress is not None:
             self._progress.close()
+
+
+@contextmanager
+def planned(rank: Rank, folder: Path) -> Iterator[Plan | None]:
+    """What rank 0 has planned, while another rank works for it; nothing if it has no share.
+
+    Raises:
+        ResultsError: the folder is not the one that rank 0 writes to.
+        RunError: rank 0 ended before it had divided the work, or hangs.
+    """
+    meeting = Meeting(rank)
+    with meeting.heartbeats():
+        plan = meeting.plan()
+        if not plan.shares[rank.rank]:
+            meeting.arrive()
+            yield None
+            return
+        with RunFolder(folder).joined(plan.job):
+            meeting.arrive()
+            yield plan
 
 
 def wait_for_ranks(folder: RunFolder, meeting: Meeting, tally: Tally) -> list[int]:
