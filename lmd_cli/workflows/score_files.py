@@ -12,10 +12,14 @@ from typing import Any, Literal
 
 from lmd_cli.attribution import Method
 from lmd_cli.data.synthetic import Evidence
-from lmd_cli.evaluation.scores.against_ground_truth import Score, Vehicle, ground_truth_scores
+from lmd_cli.evaluation.scores.against_ground_truth import (
+    ObjectDraws,
+    Score,
+    Vehicle,
+    ground_truth_scores,
+)
 from lmd_cli.evaluation.scores.against_interventions import (
     AllEffects,
-    Resampling,
     agreement,
     counted,
     intervention_scores,
@@ -91,7 +95,7 @@ def write_results(
     modalities = setting.built.network.modalities
     kept = [_result(name, entries) for name in kept_methods(setting.methods, entries)]
     effects = all_effects(entries)
-    draw = Resampling(setting.config.seed, resamples)
+    draw = ObjectDraws(setting.config.seed, resamples)
     scored = {f.name: _scores(setting, f.vehicles, effects, draw) for f in kept}
     if setting.planted is not None:
         for name, listed in scored.items():
@@ -142,7 +146,7 @@ def _planted_note(entries: Sequence[Mapping[str, Any]]) -> str:
 
 
 def _scores(
-    setting: Setting, vehicles: Sequence[Vehicle], effects: AllEffects, draw: Resampling
+    setting: Setting, vehicles: Sequence[Vehicle], effects: AllEffects, draw: ObjectDraws
 ) -> list[Score]:
     """A method's scores against the ground truth that was chosen."""
     modalities = setting.built.network.modalities
@@ -154,7 +158,7 @@ def _scores(
 
 
 def _agreement(
-    setting: Setting, kept: Sequence[MethodResult], effects: AllEffects, draw: Resampling
+    setting: Setting, kept: Sequence[MethodResult], effects: AllEffects, draw: ObjectDraws
 ) -> list[Score]:
     """How far both truths agree, where there are both."""
     if setting.truth.kind != "both" or not kept:

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 
 import numpy as np
 
@@ -79,6 +78,28 @@ class Score:
     objects: Sequence[str] = field(repr=False, compare=False)
 
 
+@dataclass(frozen=True)
+class ObjectDraws:
+    """How intervals are drawn: whole objects, so often, from a seed."""
+
+    seed: int = 0
+    resamples: int = 1000
+    level: float = 0.95
+
+    def score(
+        self,
+        name: str,
+        modality: str,
+        vehicles: Sequence[Vehicle],
+        statistic: Callable[[Indices], float],
+    ) -> Score:
+        """A statistic of some vehicles with its interval."""
+        groups = [v.instance for v in vehicles]
+        options = {"seed": self.seed, "resamples": self.resamples}
+        interval = bootstrap(statistic, len(vehicles), **options, level=self.level, groups=groups)
+        return Score(name, modality, interval, len(vehicles), statistic, groups)
+
+
 def ground_truth_scores(
     vehicles: Sequence[Vehicle],
     modalities: Sequence[str],
@@ -92,48 +113,31 @@ def ground_truth_scores(
     With two modalities d_1 = -d_2, and one AUROC says all: it is given for the first.
     """
 
-    how: dict[str, Any] = {"seed": seed, "resamples": resamples, "level": level}
-    scores: list[Score] = []
+    draws, scores = ObjectDraws(seed, resamples, level), list[Score]()
     single = [v for v in vehicles if sum(map(v.sees, modalities)) == 1]
     detected = [v for v in single if v.detected]
     for name, chosen in (("auroc_all", single), ("auroc_detected", detected)):
-        scores += separated(name, chosen, modalities, **how)
+        scores += separated(name, chosen, modalities, draws)
     for modality in modalities:
         statistic = _correlation_of(vehicles, modality)
-        scores.append(_score("rank_correlation", modality, vehicles, statistic, **how))
+        scores.append(draws.score("rank_correlation", modality, vehicles, statistic))
     some = [v for v in vehicles if any(v.parts.values())]
     shares = bias_shares(some)
-    mean = _score("bias_share", "", some, lambda chosen: float(shares[chosen].mean()), **how)
+    mean = draws.score("bias_share", "", some, lambda chosen: float(shares[chosen].mean()))
     return [*scores, mean]
 
 
 def separated(
-    name: str, vehicles: Sequence[Vehicle], modalities: Sequence[str], **how: Any
+    name: str, vehicles: Sequence[Vehicle], modalities: Sequence[str], draws: ObjectDraws
 ) -> list[Score]:
     """How well d_m tells each modality's own vehicles from the others' (AUROC).
 
     With two modalities d_1 = -d_2, and one AUROC says all: it is given for the first.
-
-    Args:
-        how: the resampling's ``seed``, ``resamples`` and ``level``.
     """
     return [
-        _score(name, modality, vehicles, _auroc_of(vehicles, modality, modalities), **how)
+        draws.score(name, modality, vehicles, _auroc_of(vehicles, modality, modalities))
         for modality in (modalities if len(modalities) > 2 else modalities[:1])
     ]
-
-
-def _score(
-    name: str,
-    modality: str,
-    vehicles: Sequence[Vehicle],
-    statistic: Callable[[Indices], float],
-    **how: Any,
-) -> Score:
-    """With its interval, over whole objects."""
-    objects = [v.instance for v in vehicles]
-    interval = bootstrap(statistic, len(vehicles), groups=objects, **how)
-    return Score(name, modality, interval, len(vehicles), statistic, objects)
 
 
 def separation(vehicle: Vehicle, modality: str, modalities: Sequence[str]) -> float:

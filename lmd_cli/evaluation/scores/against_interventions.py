@@ -18,34 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from lmd_cli.evaluation.scores.against_ground_truth import Score, Vehicle, separation
+from lmd_cli.evaluation.scores.against_ground_truth import ObjectDraws, Score, Vehicle, separation
 from lmd_cli.evaluation.scores.interventions import Effects
-from lmd_cli.evaluation.statistics import Indices, auroc, bootstrap, spearman
+from lmd_cli.evaluation.statistics import Indices, auroc, spearman
 
 #: For each object's token what its removals did.
 AllEffects = Mapping[str, Effects]
-
-
-@dataclass(frozen=True)
-class Resampling:
-    """How intervals are drawn: whole objects, so often, from a seed."""
-
-    seed: int = 0
-    resamples: int = 1000
-    level: float = 0.95
-
-    def score(
-        self,
-        name: str,
-        modality: str,
-        vehicles: Sequence[Vehicle],
-        statistic: Callable[[Indices], float],
-    ) -> Score:
-        """A statistic of some vehicles with its interval."""
-        groups = [v.instance for v in vehicles]
-        options = {"seed": self.seed, "resamples": self.resamples}
-        interval = bootstrap(statistic, len(vehicles), **options, level=self.level, groups=groups)
-        return Score(name, modality, interval, len(vehicles), statistic, groups)
 
 
 def seen_by_all(effects: Effects) -> bool:
@@ -69,7 +47,7 @@ def intervention_scores(
     vehicles: Sequence[Vehicle],
     effects: AllEffects,
     modalities: Sequence[str],
-    resampling: Resampling | None = None,
+    draws: ObjectDraws | None = None,
 ) -> list[Score]:
     """Every score of one method by intervention, in a fixed order.
 
@@ -78,9 +56,9 @@ def intervention_scores(
             out.
         effects: of the detected vehicles.
         modalities: of the network; of two, one AUROC says all.
-        resampling: of the intervals.
+        draws: of the intervals.
     """
-    draw = resampling or Resampling()
+    draws = draws or ObjectDraws()
     kept = [v for v in vehicles if v.token in effects and seen_by_all(effects[v.token])]
     scores = []
     for name, owner in (("auroc_intervention", carrier), ("auroc_lost", decisive)):
@@ -88,12 +66,12 @@ def intervention_scores(
         labels = np.array([owner(effects[v.token]) for v in chosen])
         for modality in modalities if len(modalities) > 2 else modalities[:1]:
             d = np.array([separation(v, modality, modalities) for v in chosen])
-            scores.append(draw.score(name, modality, chosen, _of(auroc, d, labels == modality)))
+            scores.append(draws.score(name, modality, chosen, _of(auroc, d, labels == modality)))
     for modality in modalities:
         part = np.array([v.parts[modality] for v in kept])
         drop = np.array([effects[v.token][modality].drop for v in kept])
         statistic = _of(spearman, part, drop)
-        scores.append(draw.score("rank_correlation_intervention", modality, kept, statistic))
+        scores.append(draws.score("rank_correlation_intervention", modality, kept, statistic))
     return scores
 
 
@@ -101,23 +79,23 @@ def agreement(
     vehicles: Sequence[Vehicle],
     effects: AllEffects,
     modalities: Sequence[str],
-    resampling: Resampling | None = None,
+    draws: ObjectDraws | None = None,
 ) -> list[Score]:
     """How far interventions agree with what was recorded, over the detected vehicles.
 
     - ``same_sensor``: of those that one sensor alone could see, the share that this sensor carries.
     - ``rank_correlation``: of a sensor's drop with the evidence that was recorded.
     """
-    draw = resampling or Resampling()
+    draws = draws or ObjectDraws()
     kept = [v for v in vehicles if v.token in effects]
     single = [v for v in kept if sum(map(v.sees, modalities)) == 1]
     same = np.array([_sees_carrier(v, effects[v.token]) for v in single], dtype=float)
-    scores = [draw.score("same_sensor", "", single, lambda rows: float(same[rows].mean()))]
+    scores = [draws.score("same_sensor", "", single, lambda rows: float(same[rows].mean()))]
     for modality in modalities:
         drop = np.array([effects[v.token][modality].drop for v in kept])
         grade = np.array([v.grade(modality) for v in kept])
         statistic = _of(spearman, drop, grade)
-        scores.append(draw.score("rank_correlation", modality, kept, statistic))
+        scores.append(draws.score("rank_correlation", modality, kept, statistic))
     return scores
 
 

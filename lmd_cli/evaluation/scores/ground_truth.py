@@ -14,6 +14,7 @@ from lmd_cli.data.synthetic import Evidence
 from lmd_cli.errors import ContractError, DataError
 from lmd_cli.evaluation.ground.detection import Criterion
 from lmd_cli.evaluation.ground.footprints import (
+    Footprint,
     FootprintMeans,
     detected,
     footprints,
@@ -46,6 +47,25 @@ class GroundTruth(Protocol):
         """A sample's objects, and the means of an output over them, given the network's output."""
 
 
+def annotated_objects(
+    vehicles: Sequence[Footprint],
+    total: Tensor,
+    criterion: Criterion,
+    instances: Mapping[str, str],
+    evidence: Mapping[str, Evidence | Mapping[str, float]],
+) -> tuple[list[GroundTruthObject], Means]:
+    """Annotated vehicles as objects, and the means over them; instances and evidence are by the
+    annotations' tokens."""
+    objects = [
+        GroundTruthObject(
+            *(vehicle.token, instances[vehicle.token], evidence[vehicle.token]),
+            detected(total[0, 0], vehicle, criterion),
+        )
+        for vehicle in vehicles
+    ]
+    return objects, FootprintMeans.over(vehicles, total)
+
+
 @dataclass(frozen=True)
 class SyntheticGroundTruth:
     """Vehicles of the synthetic world and their evidence, by annotation."""
@@ -69,16 +89,7 @@ class SyntheticGroundTruth:
                     f"annotation {vehicle.token} is not in the evidence of {self.dataset.dataroot}"
                     "; make the root again"
                 )
-        objects = [
-            GroundTruthObject(
-                vehicle.token,
-                self.instances[vehicle.token],
-                self.evidence[vehicle.token],
-                detected(total[0, 0], vehicle, self.criterion),
-            )
-            for vehicle in vehicles
-        ]
-        return objects, FootprintMeans.over(vehicles, total)
+        return annotated_objects(vehicles, total, self.criterion, self.instances, self.evidence)
 
 
 @dataclass(frozen=True)

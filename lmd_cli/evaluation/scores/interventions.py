@@ -16,8 +16,13 @@ from lmd_cli.assembly.forward import fuse_function
 from lmd_cli.config.compute import Precision
 from lmd_cli.data import RemovalSettings, Removed, Sample, collate, to_device
 from lmd_cli.evaluation.ground.detection import Criterion
-from lmd_cli.evaluation.ground.footprints import FootprintMeans, detected, footprints
-from lmd_cli.evaluation.scores.ground_truth import GroundTruth, GroundTruthObject, Means
+from lmd_cli.evaluation.ground.footprints import footprints
+from lmd_cli.evaluation.scores.ground_truth import (
+    GroundTruth,
+    GroundTruthObject,
+    Means,
+    annotated_objects,
+)
 
 #: Bytes of features that go through the network at once, on the CPU and on a GPU.
 CPU_BYTES, GPU_BYTES = 48 * 2**20, 2**30
@@ -81,18 +86,9 @@ class AnnotatedGroundTruth:
     def at(self, index: int, total: Tensor) -> tuple[list[GroundTruthObject], Means]:
         """See :class:`~lmd_cli.evaluation.scores.ground_truth.GroundTruth`."""
         vehicles = footprints(self.dataset, index, self.output)
-        instances = self.dataset.instances(index)
-        unknown = dict.fromkeys(self.modalities, float("nan"))
-        objects = [
-            GroundTruthObject(
-                vehicle.token,
-                instances[vehicle.token] or vehicle.token,
-                unknown,
-                detected(total[0, 0], vehicle, self.criterion),
-            )
-            for vehicle in vehicles
-        ]
-        return objects, FootprintMeans.over(vehicles, total)
+        instances = {token: i or token for token, i in self.dataset.instances(index).items()}
+        unknown = dict.fromkeys(instances, dict.fromkeys(self.modalities, float("nan")))
+        return annotated_objects(vehicles, total, self.criterion, instances, unknown)
 
 
 @dataclass(frozen=True)

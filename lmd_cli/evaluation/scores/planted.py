@@ -17,7 +17,7 @@ from torch import Tensor
 from lmd_cli.data.synthetic.planted import as_annotation
 from lmd_cli.evaluation.ground.detection import Criterion
 from lmd_cli.evaluation.ground.footprints import FootprintMeans, detected, footprints
-from lmd_cli.evaluation.scores.against_ground_truth import Score, Vehicle, separated
+from lmd_cli.evaluation.scores.against_ground_truth import ObjectDraws, Score, Vehicle, separated
 from lmd_cli.evaluation.scores.ground_truth import GroundTruthObject, Means
 
 #: Over the planted ones that the network falls for, and over all.
@@ -60,10 +60,11 @@ def planted_scores(
     planted: Sequence[Vehicle], modalities: Sequence[str], *, seed: int, resamples: int
 ) -> list[Score]:
     """How well a method's parts name the sensor behind planted false alarms."""
+    draws = ObjectDraws(seed, resamples)
     false_alarms = [one for one in planted if one.detected]
     which = {FALSE_ALARMS: false_alarms, ALL: planted}
     return [
         score
         for name, chosen in which.items()
-        for score in separated(name, chosen, modalities, seed=seed, resamples=resamples)
+        for score in separated(name, chosen, modalities, draws)
     ]
