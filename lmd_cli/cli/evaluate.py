@@ -56,10 +56,7 @@ def command(
             "anew at the perturbed input (how stable are the parts?)."
         ),
     ] = OperatingPoint.CLEAN,
-    limit: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="COUNT", help="Only the first COUNT samples of the cycle."),
-    ] = None,
+    limit: options.Limit = None,
     resume: options.Resume = True,
     overwrite: options.Overwrite = False,
     on_error: Annotated[

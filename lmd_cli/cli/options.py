@@ -16,8 +16,8 @@ import typer
 
 if TYPE_CHECKING:
     from lmd_cli.config.schema import RunConfig
+    from lmd_cli.workflows.recorded_run import Whereabouts
     from lmd_cli.workflows.report import ReportOptions
-    from lmd_cli.workflows.rerun import Elsewhere
 
 #: Options that stand for a key of the config.
 SHORT = {
@@ -85,6 +85,10 @@ class TrackerName(str, Enum):
 Log = Annotated[
     list[TrackerName] | None,
     typer.Option("--log", help="Also write scalars, figures and tables there; repeatable."),
+]
+Limit = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="COUNT", help="Only the first COUNT samples of the cycle."),
 ]
 Resume = Annotated[
     bool, typer.Option("--resume/--no-resume", help="Go on from results that are there.")
@@ -236,6 +240,24 @@ Trust = Annotated[
 ]
 
 
+Survey = Annotated[
+    bool, typer.Option("--survey/--no-survey", help="Decompose the samples if not done before.")
+]
+OwnConfig = Annotated[
+    str | None,
+    typer.Option(
+        "--config",
+        "-c",
+        metavar="YAML",
+        help="Your config, if the run's network or data set is code of your own.",
+    ),
+]
+
+
+def _own(config: str | None, settings: list[str] | None) -> RunConfig | None:
+    return None if config is None else DataOptions(config, settings).load()
+
+
 @dataclass(frozen=True)
 class WhereaboutsOptions:
     """Where data, weights and code of a recorded run are, if not where they were."""
@@ -243,44 +265,25 @@ class WhereaboutsOptions:
     dataroot: Dataroot = None
     checkpoint: Checkpoint = None
     device: Device = None
-    config: Annotated[
-        str | None,
-        typer.Option(
-            "--config",
-            "-c",
-            metavar="YAML",
-            help="Your config, if the run's network or data set is code of your own.",
-        ),
-    ] = None
+    config: OwnConfig = None
     settings: Settings = None
     trust: Trust = False
 
-    def resolved(self) -> Elsewhere:
+    def resolved(self) -> Whereabouts:
         """With the config that is named."""
-        from lmd_cli.workflows.rerun import Elsewhere
+        from lmd_cli.workflows.recorded_run import Whereabouts
 
-        own = None if self.config is None else DataOptions(self.config, self.settings).load()
-        return Elsewhere(self.dataroot, self.checkpoint, self.device, self.trust, own)
+        own = _own(self.config, self.settings)
+        return Whereabouts(self.dataroot, self.checkpoint, self.device, self.trust, own)
 
 
 @dataclass(frozen=True)
 class SurveyOptions:
     """How the samples of a run's folder are decomposed, where that was not done before."""
 
-    survey: Annotated[
-        bool,
-        typer.Option("--survey/--no-survey", help="Decompose the samples if not done before."),
-    ] = True
+    survey: Survey = True
     device: Device = None
-    config: Annotated[
-        str | None,
-        typer.Option(
-            "--config",
-            "-c",
-            metavar="YAML",
-            help="Your config, if the runs' network or data set is code of your own.",
-        ),
-    ] = None
+    config: OwnConfig = None
     settings: Settings = None
     trust: Trust = False
 
@@ -288,7 +291,7 @@ class SurveyOptions:
         """As the workflows take them."""
         from lmd_cli.workflows.report import ReportOptions
 
-        own = None if self.config is None else DataOptions(self.config, self.settings).load()
+        own = _own(self.config, self.settings)
         return ReportOptions(compute=self.survey, device=self.device, trust=self.trust, config=own)
 
 

@@ -45,27 +45,9 @@ def command(
         int | None,
         typer.Option(min=1, metavar="COUNT", help="Survey only the run's first COUNT samples."),
     ] = None,
-    survey: Annotated[
-        bool,
-        typer.Option("--survey/--no-survey", help="Decompose the samples if not done before."),
-    ] = True,
-    dataroot: options.Dataroot = None,
-    checkpoint: options.Checkpoint = None,
-    device: options.Device = None,
-    config: Annotated[
-        str | None,
-        typer.Option(
-            "--config",
-            "-c",
-            metavar="YAML",
-            help="Your config, if the run's network or data set is code of your own.",
-        ),
-    ] = None,
-    settings: options.Settings = None,
-    trust: Annotated[
-        bool,
-        typer.Option("--trust", help="Run the code that RUN's run.json names (targets)."),
-    ] = False,
+    survey: options.Survey = True,
+    *,
+    where: options.WhereaboutsOptions,
     debug: options.Debug = False,
 ) -> None:
     """Make one HTML page of a run: tables, maps to switch and slide, charts, caveats.
@@ -78,9 +60,14 @@ def command(
     from lmd_cli.runtime.progress import make_progress
     from lmd_cli.workflows.report import ReportOptions, make_report
 
-    own = None if config is None else options.DataOptions(config, settings).load()
-    where = (dataroot, checkpoint, device)
-    chosen = ReportOptions(variant, viewer, removal.value, limit, survey, *where, trust, own)
+    chosen = ReportOptions(
+        **vars(where.resolved()),
+        variant=variant,
+        viewer=viewer,
+        removal=removal.value,
+        limit=limit,
+        compute=survey,
+    )
     progress = make_progress()
     try:
         page = make_report(run, output, chosen, progress)

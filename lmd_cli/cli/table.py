@@ -17,10 +17,7 @@ def command(
     number: Annotated[str, typer.Argument(metavar="NUMBER", help="The paper's number, or all.")],
     given: options.NetworkOptions,
     output: options.Output = None,
-    limit: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="COUNT", help="Only the first COUNT samples of the cycle."),
-    ] = None,
+    limit: options.Limit = None,
     resume: options.Resume = True,
     overwrite: options.Overwrite = False,
     debug: options.Debug = False,

@@ -65,7 +65,11 @@ class Schedule:
 
     def partner(self, position: int, m: int) -> int:
         """Index of the sample that replaces a modality at offset m."""
-        return (self.sample(position) + self.stride * m) % self.samples
+        return self.replacing(self.sample(position), m)
+
+    def replacing(self, index: int, m: int) -> int:
+        """:meth:`partner` of a sample by its index."""
+        return (index + self.stride * m) % self.samples
 
     def order(self, first: int, last: int) -> list[int]:
         """Indices of the samples in the order in which a walk over ``[first, last)`` needs them.

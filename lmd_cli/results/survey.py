@@ -126,9 +126,12 @@ class Survey:
     @property
     def vehicles(self) -> list[dict[str, Any]]:
         """Every annotated vehicle, by columns of ``objects.csv``."""
+        return [row for row in self.by_column() if row["annotated"]]
+
+    def by_column(self) -> list[dict[str, Any]]:
+        """The rows of ``objects.csv``: vehicles, and detections without an annotation."""
         header = object_fields(self.parts)
-        rows = (dict(zip(header, row, strict=True)) for row in self.objects)
-        return [row for row in rows if row["annotated"]]
+        return [dict(zip(header, row, strict=True)) for row in self.objects]
 
 
 class LayerMeans:

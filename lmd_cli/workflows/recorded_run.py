@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -15,7 +16,8 @@ from lmd_cli.results.record import another_network, package_versions, processor,
 from lmd_cli.workflows.ready import Ready
 
 
-class Whereabouts(Protocol):
+@dataclass(frozen=True)
+class Whereabouts:
     """Where data, weights and code of a recorded run are, if not where they were.
 
     Attributes:
@@ -25,16 +27,11 @@ class Whereabouts(Protocol):
             same.
     """
 
-    @property
-    def dataroot(self) -> str | None: ...
-    @property
-    def checkpoint(self) -> str | None: ...
-    @property
-    def device(self) -> str | None: ...
-    @property
-    def trust(self) -> bool: ...
-    @property
-    def config(self) -> RunConfig | None: ...
+    dataroot: str | None = None
+    checkpoint: str | None = None
+    device: str | None = None
+    trust: bool = False
+    config: RunConfig | None = None
 
 
 def unknown_targets(record: Mapping[str, Any], where: Whereabouts) -> list[str]:

@@ -8,10 +8,11 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from lmd_cli.config.schema import CustomModelConfig, RunConfig
+from lmd_cli.config.schema import CustomModelConfig
 from lmd_cli.errors import ConfigError
 from lmd_cli.evaluation.ground.plane import plane_of
 from lmd_cli.evaluation.ground.removal import Removal
+from lmd_cli.evaluation.schedule import Schedule
 from lmd_cli.report.page.build import build_page
 from lmd_cli.results.detection_run import DetectionRun, read_detection_run
 from lmd_cli.results.provenance import require_unedited
@@ -22,7 +23,12 @@ from lmd_cli.results.survey_draft import DraftFolder
 from lmd_cli.results.survey_files import FORMAT, earlier_format, read_survey, write_survey
 from lmd_cli.runtime.files import disk_errors, write_atomically
 from lmd_cli.runtime.progress import Progress
-from lmd_cli.workflows.recorded_run import require_recorded, run_config, unknown_targets
+from lmd_cli.workflows.recorded_run import (
+    Whereabouts,
+    require_recorded,
+    run_config,
+    unknown_targets,
+)
 from lmd_cli.workflows.survey import survey
 
 #: Folder inside the run's, one inside that while it is made, and the page beside the tables.
@@ -34,8 +40,8 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class ReportOptions:
-    """How to make a page.
+class ReportOptions(Whereabouts):
+    """How to make a page, and where what it is made of is now.
 
     Attributes:
         variant: rules of the maps; the config's ``explain`` if none.
@@ -43,10 +49,6 @@ class ReportOptions:
         removal: what takes the place of a removed sensor's features.
         limit: survey only the first samples of the run.
         compute: decompose the samples again if there is no survey of them yet.
-        dataroot, checkpoint, device: where data and weights are now, if not where they were.
-        trust: import the targets that the run's record names, which may be anybody's code.
-        config: a config of the user's own, whose targets are imported where the record names
-            the same.
     """
 
     variant: str | None = None
@@ -54,11 +56,6 @@ class ReportOptions:
     removal: Removal = "zeroed"
     limit: int | None = None
     compute: bool = True
-    dataroot: str | None = None
-    checkpoint: str | None = None
-    device: str | None = None
-    trust: bool = False
-    config: RunConfig | None = None
 
 
 def make_report(
@@ -195,12 +192,12 @@ def _compute(
 
 def partner_of(run: RunResults, tokens: Sequence[str]) -> Callable[[int], int]:
     """From a sample to its first partner in the run's schedule that could be read."""
-    schedule, record, count = run.record["schedule"], run.record, len(tokens)
+    record, own = run.record, run.record["schedule"]
+    schedule = Schedule(len(tokens), own["stride"], own["count"])
     unreadable = {*record.get("skipped", ()), *record.get("missing_partners", ())}
 
     def partner(index: int) -> int:
-        offsets = range(1, schedule["count"] + 1)
-        partners = [(index + m * schedule["stride"]) % count for m in offsets]
+        partners = [schedule.replacing(index, m) for m in range(1, schedule.count + 1)]
         return next((p for p in partners if tokens[p] not in unreadable), partners[0])
 
     return partner

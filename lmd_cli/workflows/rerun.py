@@ -31,17 +31,6 @@ from lmd_cli.workflows.score import score
 Limit = Annotated[int | None, Field(ge=1)]
 
 
-@dataclass(frozen=True)
-class Elsewhere:
-    """See :class:`~lmd_cli.workflows.recorded_run.Whereabouts`."""
-
-    dataroot: str | None = None
-    checkpoint: str | None = None
-    device: str | None = None
-    trust: bool = False
-    config: RunConfig | None = None
-
-
 class RecordedCommand(BaseModel):
     """A command and its options, as ``run.json`` holds them."""
 
@@ -150,7 +139,7 @@ def rerun(
         ConfigError: a target that nobody vouches for.
         LmdError: what the command raises.
     """
-    where = where or Elsewhere()
+    where = where or Whereabouts()
     record = existing_record(path)
     command = recorded_command(path, record)
     require_known_targets(path, record, where)

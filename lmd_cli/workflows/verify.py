@@ -28,7 +28,7 @@ from lmd_cli.workflows.recorded_run import (
     require_known_targets,
     run_config,
 )
-from lmd_cli.workflows.rerun import Elsewhere, EvaluateCommand, recorded_command
+from lmd_cli.workflows.rerun import EvaluateCommand, recorded_command
 from lmd_cli.workflows.setup import Run, prepare
 
 #: How far numbers of another processor or version may be from the recorded ones.
@@ -55,7 +55,7 @@ def verify(
         ResultsError: not a run's folder.
         ConfigError: a target that nobody vouches for.
     """
-    where, progress, checks = where or Elsewhere(), progress or Silent(), Checks()
+    where, progress, checks = where or Whereabouts(), progress or Silent(), Checks()
     record = existing_record(path)
     if compute:
         require_known_targets(path, record, where)

@@ -20,9 +20,9 @@ from lmd_cli.results.provenance import invocations, read_data_hashes
 from lmd_cli.runtime.revision import revision
 from lmd_cli.workflows.bundle import bundle
 from lmd_cli.workflows.evaluate import evaluate
-from lmd_cli.workflows.recorded_run import require_known_targets
+from lmd_cli.workflows.recorded_run import Whereabouts, require_known_targets
 from lmd_cli.workflows.report import ReportOptions, make_report
-from lmd_cli.workflows.rerun import Elsewhere, rerun
+from lmd_cli.workflows.rerun import rerun
 from lmd_cli.workflows.verify import verify
 
 SETTINGS = ["variants=[identity-ratio]", "perturbation.count=1"]
@@ -214,8 +214,8 @@ def test_code_that_a_record_names_needs_a_voucher(run: Path) -> None:
     with pytest.raises(
         ConfigError, match=r"model.target 'handed:model' .* is code that is not run"
     ):
-        require_known_targets(run, record, Elsewhere())
-    require_known_targets(run, record, Elsewhere(trust=True))
+        require_known_targets(run, record, Whereabouts())
+    require_known_targets(run, record, Whereabouts(trust=True))
     (run / "run.json").write_text(json.dumps(record))
     for action in (rerun, verify):
         with pytest.raises(ConfigError, match="--trust"):

@@ -14,7 +14,7 @@ from lmd_cli.decomposition.layout import INTERACTION
 from lmd_cli.evaluation.ground.decisive import MISSED, SEVERAL, TOGETHER
 from lmd_cli.evaluation.ground.detection import Criterion
 from lmd_cli.evaluation.ground.removal import lost_without
-from lmd_cli.evaluation.ground.vehicles import object_fields, part_field, sensors_of
+from lmd_cli.evaluation.ground.vehicles import part_field, sensors_of
 from lmd_cli.evaluation.metrics import LARGE_BIAS, bias_share, evidence_shares
 from lmd_cli.evaluation.statistics import bootstrap_means
 from lmd_cli.report.page.svg_charts import Bar, Group, bars
@@ -190,9 +190,8 @@ def mean_bias_share(vehicles: Sequence[Vehicle], parts: Sequence[str]) -> float 
 
 
 def objects_of(survey: Survey) -> list[dict[str, Any]]:
-    """Those, and the detections without an annotation; ``number`` is the place in the sample."""
-    header, numbers = object_fields(survey.parts), Counter[str]()
-    objects = [dict(zip(header, row, strict=True)) for row in survey.objects]
+    """Vehicles and detections without an annotation; ``number`` is the place in the sample."""
+    objects, numbers = survey.by_column(), Counter[str]()
     for each in objects:
         each["number"] = numbers[each["sample_token"]]
         numbers[each["sample_token"]] += 1
