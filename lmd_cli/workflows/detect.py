@@ -15,6 +15,8 @@ from lmd_cli.assembly.detections import require_decode
 from lmd_cli.attribution import method_named
 from lmd_cli.attribution.interface import require_maps
 from lmd_cli.config.schema import RunConfig
+from lmd_cli.data import KeyframeSamples
+from lmd_cli.data.content import index_sha256
 from lmd_cli.decomposition import Variant
 from lmd_cli.errors import ConfigError
 from lmd_cli.evaluation.schedule import divide
@@ -188,6 +190,8 @@ def prepare(
     built = build_network(config, device)
     require_decode(built.network)
     dataset = build_dataset(config, progress)
+    if isinstance(dataset, KeyframeSamples):
+        dataset.require_annotations()
     return Setting(config, built, dataset, device, threads, variants, methods)
 
 
@@ -195,6 +199,8 @@ def run_record(setting: Setting) -> dict[str, Any]:
     """What identifies the run; the first samples are computed for it."""
     where = (setting.config, setting.built, setting.dataset)
     same = identity(*where, setting.threads, setting.device)
+    if isinstance(setting.dataset, KeyframeSamples):
+        same["samples"]["tables_sha256"] = index_sha256(setting.dataset, others=True)
     return {**same, "rows": ["detections", *setting.names]}
 
 
