@@ -23,7 +23,7 @@ from lmd_cli.evaluation.schedule import divide
 from lmd_cli.results.finished import FinishedSamples
 from lmd_cli.results.pair_rows import Watch
 from lmd_cli.results.provenance import FINISHED
-from lmd_cli.results.record import identity, require_same_ranks
+from lmd_cli.results.record import ANNOTATIONS, identity, require_same_ranks
 from lmd_cli.results.run_folder import read_record
 from lmd_cli.runtime.compute import resolve_device, set_switches
 from lmd_cli.runtime.meeting import Meeting
@@ -199,9 +199,10 @@ def run_record(setting: Setting) -> dict[str, Any]:
     """What identifies the run; the first samples are computed for it."""
     where = (setting.config, setting.built, setting.dataset)
     same = identity(*where, setting.threads, setting.device)
+    same["rows"] = ["detections", *setting.names]
     if isinstance(setting.dataset, KeyframeSamples):
-        same["samples"]["tables_sha256"] = index_sha256(setting.dataset, others=True)
-    return {**same, "rows": ["detections", *setting.names]}
+        same[ANNOTATIONS] = index_sha256(setting.dataset, others=True)
+    return same
 
 
 def _finish_samples(

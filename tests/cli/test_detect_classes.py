@@ -68,16 +68,26 @@ def test_pedestrians_are_matched_where_the_network_has_them(
     assert {(row["outcome"], row["output"]) for row in absent} == {("not counted", "")}
 
 
+def pedestrian(root: Path) -> tuple[Path, list[dict], dict]:
+    """The table of annotations, its rows, and one of a pedestrian."""
+    folder = root / "v1.0-mini"
+    names = ("sample_annotation", "instance", "category")
+    rows, instances, categories = (
+        json.loads((folder / f"{name}.json").read_text()) for name in names
+    )
+    (walking,) = (c["token"] for c in categories if c["name"] == "human.pedestrian.adult")
+    walkers = {one["token"] for one in instances if one["category_token"] == walking}
+    return (
+        folder / "sample_annotation.json",
+        rows,
+        next(row for row in rows if row["instance_token"] in walkers),
+    )
+
+
 def test_a_broken_annotation_is_named_before_anything_is_detected(
     lmd: Lmd, own_root: Path, tmp_path: Path
 ):
-    path = own_root / "v1.0-mini" / "sample_annotation.json"
-    rows = json.loads(path.read_text())
-    instances = json.loads((own_root / "v1.0-mini" / "instance.json").read_text())
-    categories = json.loads((own_root / "v1.0-mini" / "category.json").read_text())
-    (walking,) = (c["token"] for c in categories if c["name"] == "human.pedestrian.adult")
-    walkers = {one["token"] for one in instances if one["category_token"] == walking}
-    broken = next(row for row in rows if row["instance_token"] in walkers)
+    path, rows, broken = pedestrian(own_root)
     broken["rotation"] = [0, 0, 0, 0]
     path.write_text(json.dumps(rows))
     result = lmd("detect", "-c", crn_config(tmp_path, own_root), "--output", "out")
@@ -86,3 +96,14 @@ def test_a_broken_annotation_is_named_before_anything_is_detected(
     assert said in result.stderr
     assert f"needed by sample {broken['sample_token']}" in result.stderr
     assert not Path("out").exists()
+
+
+def test_rows_of_changed_annotations_are_not_mixed(lmd: Lmd, own_root: Path, tmp_path: Path):
+    given = ("detect", "-c", crn_config(tmp_path, own_root), "--output", "out", "--no-parts")
+    assert lmd(*given, "--limit", "1").exit_code == 0
+    path, rows, moved = pedestrian(own_root)
+    moved["translation"][0] += 1
+    path.write_text(json.dumps(rows))
+    result = lmd(*given, "--limit", "2")
+    assert result.exit_code == 2, result.output
+    assert "out holds results of other data: the tables changed" in result.stderr
