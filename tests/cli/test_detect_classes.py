@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import sys
 from collections import Counter
 from pathlib import Path
@@ -44,6 +45,9 @@ def test_pedestrians_are_matched_where_the_network_has_them(
     for folder, more in (("with", parts), ("without", ("--no-parts",))):
         result = lmd("detect", "-c", path, "--output", folder, *more)
         assert result.exit_code == 0, result.output
+    lacking = r"annotations are of classes that the network does not have \(.*pedestrian \d+"
+    assert re.search(lacking, result.stdout)
+    assert re.search(r"\d+ annotations are outside the map: no parts of them", result.stdout)
     rows = read_detections(Path("with/detections.csv"))
     annotations = [row for row in rows if row["kind"] == "annotation"]
     known = Counter(row["class"] for row in annotations if row["class"])
@@ -66,6 +70,11 @@ def test_pedestrians_are_matched_where_the_network_has_them(
     absent = [row for row in without if row["class"] == "pedestrian"]
     assert len(absent) == known["pedestrian"]
     assert {(row["outcome"], row["output"]) for row in absent} == {("not counted", "")}
+    drawn = ("--detection", absent[0]["detection"], "--detections", "without")
+    refused = lmd("decompose", "-c", path, *drawn, "--output", "one")
+    assert refused.exit_code == 2
+    said = f"detection {absent[0]['detection']} is outside the map, or of a class that the network"
+    assert said in refused.stderr
 
 
 def pedestrian(root: Path) -> tuple[Path, list[dict], dict]:
