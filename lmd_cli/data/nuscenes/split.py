@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from lmd_cli.config.shipped import from_home
 from lmd_cli.data.nuscenes.database import SampleRecord, SensorFrame
 from lmd_cli.data.nuscenes.index import Records, SplitIndex, open_index
 from lmd_cli.data.nuscenes.index.splits import Split, split_name
@@ -68,7 +69,7 @@ class SplitSamples(Dataset[Sample]):
         usual: Channels = NUSCENES,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
-        self.dataroot, self.version = Path(dataroot).expanduser(), version
+        self.dataroot, self.version = from_home(dataroot), version
         index = open_index(self.dataroot, version, split, progress)
         asked = channels or Channels()
         self.rig = resolve_rig(index.channels, asked, usual, modalities)

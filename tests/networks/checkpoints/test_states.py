@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -307,6 +308,32 @@ def test_what_people_have_in_place_of_a_file_is_named(
         path = tmp_path / f"a{suffix}"
         path.write_bytes(start + b"oid sha256:4d7a\n")
         assert named in refusal(path)
+
+
+def test_a_file_under_another_formats_name_is_named(tmp_path: Path) -> None:
+    torch.save(state(), tmp_path / "a.safetensors")
+    assert "if it is a PyTorch file, rename it to .pth" in refusal(tmp_path / "a.safetensors")
+    save_file(state(), tmp_path / "b.safetensors")
+    (tmp_path / "b.safetensors").rename(tmp_path / "b.pth")
+    assert "rename it to .safetensors" in refusal(tmp_path / "b.pth")
+    (tmp_path / "c.pth").write_bytes(gzip.compress(b"anything"))
+    assert "unpack it first: gzip -d" in refusal(tmp_path / "c.pth")
+
+
+def test_a_copy_is_advised_only_where_there_are_tensors(tmp_path: Path) -> None:
+    torch.save({name: value.numpy() for name, value in state().items()}, tmp_path / "a.pth")
+    said = refusal(tmp_path / "a.pth")
+    assert "lmd convert" not in said
+    assert said.endswith("Save the weights alone: torch.save(model.state_dict(), path)")
+    torch.save({"a": Path("x"), "state_dict": state()}, tmp_path / "b.pth")
+    assert "Make a clean copy: lmd convert" in refusal(tmp_path / "b.pth")
+
+
+def test_names_are_shown_in_one_line(tmp_path: Path) -> None:
+    torch.save(state() | {"a\nb": torch.ones(1)}, tmp_path / "a.pth")
+    assert r"1 unexpected: 'a\nb'" in refusal(tmp_path / "a.pth")
+    torch.save({b"a": torch.ones(1)}, tmp_path / "b.pth")
+    assert "Placeholder(" not in refusal(tmp_path / "b.pth")
 
 
 def test_wrappers_prefixes_are_dropped_by_a_conversion(tmp_path: Path) -> None:
