@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import subprocess
 import sys
 from importlib import metadata
@@ -100,6 +101,23 @@ def test_other_systems_do_without(monkeypatch: pytest.MonkeyPatch) -> None:
     for system in ("darwin", "win32"):
         monkeypatch.setattr(sys, "platform", system)
         assert not memory.keep_freed_memory()
+
+
+def test_an_evaluation_gives_the_same_bytes_on_other_systems(
+    tiny_config: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import tests.support.other_system\n")
+    paths = os.pathsep.join(map(str, [tmp_path, PROJECT, os.environ.get("PYTHONPATH", "")]))
+    command = [sys.executable, "-m", "lmd_cli", "evaluate", "-c", str(tiny_config), "--limit", "2"]
+    for system in ("", "macos", "windows"):
+        surroundings = {**os.environ, "PYTHONPATH": paths, "LMD_TEST_SYSTEM": system}
+        there = subprocess.run([sys.executable, "-c", "import fcntl"], env=surroundings)
+        assert bool(there.returncode) == (system == "windows")
+        arguments = [*command, "--workers", "1", "--output", str(tmp_path / f"out{system}")]
+        done = subprocess.run(arguments, capture_output=True, text=True, env=surroundings)
+        assert done.returncode == 0, done.stderr
+        pairs = (tmp_path / f"out{system}" / "pairs.csv").read_bytes()
+        assert pairs == (tmp_path / "out" / "pairs.csv").read_bytes()
 
 
 def test_a_c_library_that_is_not_glibc(monkeypatch: pytest.MonkeyPatch) -> None:
