@@ -109,6 +109,12 @@ def test_tables_may_be_links_and_begin_with_a_mark_of_their_encoding(
     assert open_samples(own_root)[0].token
 
 
+def test_tables_without_a_key_frame_are_told(own_root: Path) -> None:
+    edit(own_root, "sample_data", lambda rows: [{**row, "is_key_frame": False} for row in rows])
+    with pytest.raises(DataError, match="no key frame of any sensor: no record of sample_data"):
+        open_samples(own_root)
+
+
 def test_a_token_of_two_lines_is_shown_in_one(own_root: Path) -> None:
     def rename(rows: list[dict]) -> None:
         next(row for row in rows if row["token"] == "scene-0916-sample1")["token"] = "a\nb"
