@@ -128,16 +128,18 @@ def product(times: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor) -> 
 
 
 def quotient(a: Tensor, b: Tensor, spread: Callable[[Tensor], Tensor], varies: bool) -> Secant:
-    """h_a mean(1 / b) - mean(a) h_b / (b_u b_v); ``varies``: a carries parts too."""
+    """(h_a - y_u h_b) / b_v with y = a / b, or the same with u and v exchanged: the larger of |b_u|
+    and |b_v| divides. ``varies``: a carries parts too."""
 
     def between(us: Sequence[Tensor], vs: Sequence[Tensor]) -> Affine:
-        u, v = us[-1], vs[-1]
-        inverse, mean_a = (1.0 / u + 1.0 / v) / 2, (us[0] + vs[0]) / 2 if varies else a
-        falls = spread((mean_a / (u * v)).unsqueeze(0))
+        (a_u, b_u), (a_v, b_v) = ((ends[0] if varies else a, ends[-1]) for ends in (us, vs))
+        far = b_v.abs() >= b_u.abs()
+        near = torch.where(far, a_u / b_u, a_v / b_v).unsqueeze(0)
+        divisor = spread(torch.where(far, b_v, b_u).unsqueeze(0))
 
         def run(*h: Tensor) -> Tensor:
-            made = -falls * spread(h[-1])
-            return made + spread(h[0]) * inverse if varies else made
+            falls = near * spread(h[-1])
+            return (spread(h[0]) - falls if varies else -falls) / divisor
 
         return Affine(run)
 
