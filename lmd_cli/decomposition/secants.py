@@ -168,13 +168,16 @@ def extreme(
 
 
 def larger_or_smaller(
-    operands: tuple[Tensor, ...], a: Tensor, b: Tensor, larger: bool, ndim: int
+    operands: tuple[Tensor, ...],
+    a: Tensor,
+    b: Tensor,
+    larger: bool,
+    spread: Callable[[Tensor], Tensor],
 ) -> Secant:
     """max(a, b) = b + relu(a - b), min(a, b) = a - relu(a - b), with relu's secant.
 
     Args:
         operands: those of a and b that carry parts.
-        ndim: dimensions of the result.
     """
 
     carried = [any(t is o for o in operands) for t in (a, b)]
@@ -183,9 +186,6 @@ def larger_or_smaller(
         given = iter(values)
         return [next(given) if own else f for own, f in zip(carried, fixed, strict=True)]
 
-    def wide(h: Tensor) -> Tensor:
-        return h.reshape(len(h), *(1,) * (ndim + 1 - h.dim()), *h.shape[1:])
-
     def between(us: Sequence[Tensor], vs: Sequence[Tensor]) -> Affine:
         (a_u, b_u), (a_v, b_v) = both(us, (a, b)), both(vs, (a, b))
         relu = CURVES["relu"]
@@ -193,7 +193,7 @@ def larger_or_smaller(
         zeros = [torch.zeros_like(t).unsqueeze(0) for t in (a, b)]
 
         def run(*h: Tensor) -> Tensor:
-            h_a, h_b = map(wide, both(h, zeros))
+            h_a, h_b = map(spread, both(h, zeros))
             return torch.lerp(h_b, h_a, steep if larger else 1.0 - steep)
 
         return Affine(run)

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import weakref
 from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
@@ -113,6 +116,39 @@ def test_writes_reach_no_operand_and_no_constant(
         if variant != "coalitions":
             plain = PartiallyLinear(result, frozenset())(**inputs)
             torch.testing.assert_close(plain, function(**inputs), rtol=0, atol=1e-14)
+
+
+OPERATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "layer_norm": lambda x: F.layer_norm(x, (3,)),
+    "instance_norm": lambda x: F.instance_norm(x),
+    "softmax": lambda x: x.softmax(-1),
+    "logsumexp": lambda x: x.logsumexp(-1),
+    "max_pool": lambda x: F.max_pool2d(x, 2, 1),
+    "max": lambda x: x.max(-1)[0],
+    "sort": lambda x: x.sort(-1)[0],
+    "divisor": lambda x: x / (1.0 + x.abs()),
+    "reciprocal": lambda x: 1.0 / x,
+    "maximum": lambda x: torch.maximum(x, -x),
+    "silu": F.silu,
+    "square": lambda x: x * x,
+}
+
+
+@pytest.mark.parametrize("variant", ["identity-ratio", "identity-ratio-shapley-taylor"])
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_the_program_holds_no_operand(name: str, variant: str) -> None:
+    operands: list[weakref.ref[Tensor]] = []
+
+    def function(camera: Tensor, radar: Tensor) -> Tensor:
+        x = camera * 2.0 + radar
+        operands.append(weakref.ref(x))
+        return OPERATIONS[name](x) * 1.0
+
+    inputs = {"camera": normal(2, 3, 3), "radar": normal(2, 3, 3, seed=1)}
+    result = decompose(function, inputs, variant, keep_maps=True)
+    gc.collect()
+    assert result.program is not None
+    assert operands[0]() is None
 
 
 def test_inputs_of_other_shapes_are_refused() -> None:
