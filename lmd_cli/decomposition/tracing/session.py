@@ -221,7 +221,7 @@ class Session(Aliases):
                 call = Call(self, run, rule, given, carrying)
                 total, maps = called(call.linearise, given)
                 total = self._apart(total, maps)
-            self._register(call, total, maps, partial(called, run))
+                self._register(call, total, maps, partial(called, run))
         except DecompositionError as error:
             self.fail(error)
         return total
