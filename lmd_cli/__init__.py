@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from lmd_cli.decomposition.storage import load
     from lmd_cli.results.frames import load_run
     from lmd_cli.workflows.decompose import decompose_sample as sample
-    from lmd_cli.workflows.in_memory import Evaluation, TrainingCallback, evaluate
+    from lmd_cli.workflows.in_memory import Evaluation, evaluate
+    from lmd_cli.workflows.training_callback import TrainingCallback
 
 __version__ = "0.1.0"
 __all__ = [
@@ -44,7 +45,7 @@ __all__ = [
 _HOMES = {
     "Evaluation": "workflows.in_memory:Evaluation",
     "RunConfig": "config.schema:RunConfig",
-    "TrainingCallback": "workflows.in_memory:TrainingCallback",
+    "TrainingCallback": "workflows.training_callback:TrainingCallback",
     "evaluate": "workflows.in_memory:evaluate",
     "load": "decomposition.storage:load",
     "load_config": "config.loading:load_config",
@@ -63,12 +64,12 @@ def __getattr__(name: str) -> Any:
 
     require_supported()
     home, _, own = _HOMES.get(name, f"decomposition:{name}").partition(":")
-    found = getattr(import_module(f"{__name__}.{home}"), own)
+    value = getattr(import_module(f"{__name__}.{home}"), own)
     if not home.startswith("config."):  # which needs no torch
         from lmd_cli.decomposition.presentation import present_with
 
         present_with(lambda: import_module(f"{__name__}.report.notebook"))
-    return found
+    return value
 
 
 def __dir__() -> list[str]:
