@@ -57,7 +57,7 @@ class CustomSamples:
         self._index = {token: i for i, token in enumerate(self.tokens)}
         if len(self._index) < self._length:
             twice = next(t for i, t in enumerate(self.tokens) if self._index[t] != i)
-            raise ContractError(f"{what}: token {twice!r} occurs twice; expected different ones")
+            raise ContractError(f"{what}: token {twice!r} is there twice; expected different ones")
         self.scenes = self._names("scenes", ["samples"] * self._length)
         self.descriptions = self._names("descriptions", [""] * self._length)
         self.scene_names = list(dict.fromkeys(self.scenes))

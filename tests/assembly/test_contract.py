@@ -162,7 +162,7 @@ def test_data_sets_may_name_and_collate_their_items(tmp_path: Path):
     assert [tuple(p.shape) for p in batch["points"]] == [(2, 3)]
     with pytest.raises(ContractError, match="sample z is not in"):
         dataset.index_of("z")
-    for tokens, said in (("[x]", "tokens must be 2 strings"), ("[x, x]", "'x' occurs twice")):
+    for tokens, said in (("[x]", "tokens must be 2 strings"), ("[x, x]", "'x' is there twice")):
         with pytest.raises(ContractError, match=said):
             build_dataset(load_config(path, [f"data.options.tokens={tokens}"]))
 
