@@ -20,6 +20,7 @@ from lmd_cli.report.figures.styles import part_title
 from lmd_cli.report.page.detections import detections_section
 from lmd_cli.report.page.document import document
 from lmd_cli.report.page.figures import page_figures
+from lmd_cli.report.page.gate import recorded_verdict
 from lmd_cli.report.page.object_lists import all_objects
 from lmd_cli.report.page.removal import HOW, changes_table, removal_tables
 from lmd_cli.report.page.separation import by_construction, explained, separation
@@ -31,6 +32,7 @@ from lmd_cli.report.palette import slot
 from lmd_cli.results.detection_run import DetectionRun
 from lmd_cli.results.read_run import RunResults, sequence_of
 from lmd_cli.results.survey import LAYER_FIELDS, Shown, Survey, conflict_of
+from lmd_cli.results.verdict import Verdict
 
 SCRIPTS = ("tables.js", "charts.js", "images.js", "viewer.js")
 #: A page may not be larger than this, bytes.
@@ -38,7 +40,10 @@ LARGEST = 15_000_000
 
 
 def build_page(
-    run: RunResults, survey: Survey | None, detections: DetectionRun | None = None
+    run: RunResults,
+    survey: Survey | None,
+    detections: DetectionRun | None = None,
+    verdict: Verdict | None = None,
 ) -> bytes:
     """The page as UTF-8 bytes: the same for the same files.
 
@@ -46,6 +51,7 @@ def build_page(
         run: the evaluation's results.
         survey: the survey of its samples; without it there are no maps, layers and vehicles.
         detections: the results of ``lmd detect``, if there are any.
+        verdict: that of ``lmd gate``, if there is one.
 
     Raises:
         RunError: the page would be larger than :data:`LARGEST` with the maps of one sample. Of
@@ -56,6 +62,7 @@ def build_page(
     run_values["facts"][2:2] = _detected_fact(survey)
     run_values["surveyed"] = _surveyed(run, survey)
     run_values["detections"] = detections_section(detections)
+    run_values["verdict"] = recorded_verdict(run, verdict)
     while True:
         data = render(**run_values, **_survey_values(survey, kept))
         if len(data) <= LARGEST:

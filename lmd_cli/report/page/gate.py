@@ -12,6 +12,7 @@ from lmd_cli.report.page.document import document
 from lmd_cli.report.page.table_cells import page_table
 from lmd_cli.report.tables.gate import HEADER, outcome_cells
 from lmd_cli.results.read_run import RunResults
+from lmd_cli.results.verdict import Verdict
 
 
 def verdict_values(run: str, outcomes: Sequence[Outcome]) -> dict[str, Any]:
@@ -25,7 +26,24 @@ def verdict_values(run: str, outcomes: Sequence[Outcome]) -> dict[str, Any]:
         "passed": not missed,
         "words": f"{'Passed' if not missed else 'Failed'}: {words}.",
         "table": page_table("requirements", "Requirements", header, rows),
+        "stale": "",
     }
+
+
+def recorded_verdict(run: RunResults, verdict: Verdict | None) -> dict[str, Any] | None:
+    """:func:`verdict_values` of what ``lmd gate`` wrote into the run's folder, if it did."""
+    if verdict is None:
+        return None
+    values = verdict_values(run.path.resolve().name, verdict.outcomes)
+    against = "" if verdict.baseline is None else f" Baseline: {verdict.baseline}."
+    values["words"] += against
+    if verdict.changed:
+        values["passed"] = False
+        values["stale"] = (
+            "Out of date: this verdict of lmd gate is about other results; "
+            f"{', '.join(verdict.changed)} changed since. Run the same lmd gate again."
+        )
+    return values
 
 
 def gate_page(
