@@ -157,12 +157,14 @@ def survey_identity(
 ) -> dict[str, Any]:
     """What a survey depends on."""
     same = ("config", "weights", "threads", "versions")
+    limited = options.limit is not None and options.limit < len(run.tokens)
     return {
         **{key: run.record.get(key) for key in same},
         "tokens": sample_list_sha256(tokens),
         "variant": variant,
         "viewer": options.viewer,
         "removal": options.removal,
+        **({"limit": options.limit} if limited else {}),
     }
 
 
