@@ -40,7 +40,7 @@ def drawn_operations(names: Sequence[str]) -> list[int]:
 
 def note(count: int, drawn: int) -> str:
     """What a chart's bars are, in words."""
-    order = "from where the sensors meet (left) to the prediction"
+    order = "from the fusion (left) to the prediction"
     if drawn == count:
         return f"After each of {count} operations, {order}"
     return f"After the last operation of each of {drawn} blocks ({count} operations), {order}"

@@ -61,5 +61,6 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
         if isinstance(value, Mapping):
             rows += flat(value, f"{prefix}{key}.")
         else:
-            rows.append((f"{prefix}{key}", "" if value is None else str(value)))
+            listed = ", ".join(map(str, value)) if isinstance(value, list) else value
+            rows.append((f"{prefix}{key}", "" if listed is None else str(listed)))
     return rows
