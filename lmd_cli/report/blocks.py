@@ -47,9 +47,9 @@ def note(count: int, drawn: int) -> str:
 
 
 def last_name(block: str) -> str:
-    """``layers.3`` of ``encoder.layers.3``."""
+    """``layers.3`` of ``encoder.layers.3``; ``network`` of what runs in none of its modules."""
     parts = block.split(".")
-    return ".".join(parts[-2:] if parts[-1].isdigit() else parts[-1:])
+    return ".".join(parts[-2:] if parts[-1].isdigit() else parts[-1:]) or "network"
 
 
 def _block(module: str, depth: int, numbered: bool) -> str:

@@ -17,6 +17,7 @@ from lmd_cli.decomposition import OperationRecord
 from lmd_cli.decomposition.layout import BIAS, INTERACTION
 from lmd_cli.errors import ConfigError
 from lmd_cli.evaluation.decomposed_sample import SampleDecomposition
+from lmd_cli.evaluation.metrics import bias_warning
 from lmd_cli.report.figures.axes import Format
 from lmd_cli.report.figures.bev import grid_figure
 from lmd_cli.report.figures.generic import generic_figure, view_of
@@ -235,11 +236,12 @@ def summary(split: SampleDecomposition) -> list[str]:
     shares = split.shares()
     largest = max(record.residual for record in split.result.operations)
     return [
-        f"sample {split.sample.token} of {split.sample.scene}, rules {split.variant}",
+        f"sample {split.sample.name}, rules {split.variant}",
         f"weights: {split.built.checkpoint}"
         + ("; the maps mean nothing" if split.built.random else ""),
         f"residual {split.residual:.1e} (total against the sum of the parts; largest at any of "
         f"{len(split.result.operations)} operations: {largest:.1e})",
         "shares of the prediction: "
         + ", ".join(f"{name} {share:.1%}" for name, share in shares.items()),
+        *bias_warning([shares[BIAS]]),
     ]

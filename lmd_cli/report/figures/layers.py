@@ -83,7 +83,7 @@ def _stages(axes: Axes, names: Sequence[str]) -> None:
     enough = LABELLED * len(names)
     wide = [(a, b) for a, b in blocks if b - a >= enough]
     places = [(a + b - 1) / 2 for a, b in wide]
-    titles = [last_name(names[a]) or "input" for a, _ in wide]
+    titles = [last_name(names[a]) for a, _ in wide]
     labels = [_short(t, p / len(names)) for t, p in zip(titles, places, strict=True)]
     axes.set_xticks(places, labels, rotation=25, ha="right")
 
