@@ -22,7 +22,8 @@ if TYPE_CHECKING:
     from lmd_cli.decomposition.storage import load
     from lmd_cli.results.frames import load_run
     from lmd_cli.workflows.decompose import decompose_sample as sample
-    from lmd_cli.workflows.in_memory import Evaluation, TrainingCallback, evaluate
+    from lmd_cli.workflows.in_memory import Evaluation, evaluate
+    from lmd_cli.workflows.training_callback import TrainingCallback
 
 __version__ = "0.1.0"
 __all__ = [
@@ -44,7 +45,7 @@ __all__ = [
 _HOMES = {
     "Evaluation": "workflows.in_memory:Evaluation",
     "RunConfig": "config.schema:RunConfig",
-    "TrainingCallback": "workflows.in_memory:TrainingCallback",
+    "TrainingCallback": "workflows.training_callback:TrainingCallback",
     "evaluate": "workflows.in_memory:evaluate",
     "load": "decomposition.storage:load",
     "load_config": "config.loading:load_config",

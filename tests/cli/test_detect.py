@@ -9,106 +9,18 @@ import sys
 from pathlib import Path
 
 import pytest
-import yaml
 
 from lmd_cli.assembly.build import build_dataset
 from lmd_cli.config.loading import load_config
-from lmd_cli.results.detection_rows import read_detections
 from lmd_cli.workflows import detection_metrics
 from tests.support.calling import Lmd
+from tests.support.detect_runs import boxes_of, needs_devkit, rows_of
 from tests.support.tiny_settings import crn_config
-
-needs_devkit = pytest.mark.skipif(
-    sys.version_info >= (3, 13), reason="nuscenes-devkit needs numpy below 2"
-)
-MODULE = '''
-import torch
-from torch import nn
-
-from lmd_cli.data import KeyframeSamples
-
-
-class Truth(nn.Module):
-    """Boxes that a data set puts into its samples, moved aside by a few centimetres."""
-
-    modalities = ("camera", "radar")
-    detection_classes = ("car",)
-
-    def __init__(self, mode="good"):
-        super().__init__()
-        self.mode, self.weight = mode, nn.Parameter(torch.ones(1))
-
-    def encode(self, batch):
-        return {"camera": batch["boxes"] * self.weight, "radar": batch["boxes"] * 0}
-
-    def fuse(self, features):
-        return {"boxes": features["camera"] + features["radar"]}
-
-    def decode(self, outputs):
-        boxes = outputs["boxes"][0, 0] + torch.tensor([0.1] + 8 * [0.0])
-        scores = torch.linspace(0.9, 0.5, len(boxes))
-        if self.mode == "raises":
-            raise KeyError("no such map")
-        if self.mode == "nan":
-            scores[-1] = float("nan")
-        if self.mode == "flat":
-            boxes[:, 5] = 0
-        names = ["tram" if self.mode == "tram" else "car"] * len(boxes)
-        if self.mode == "few":
-            names = names[1:]
-        one = {"boxes": boxes, "scores": scores, "names": names}
-        if self.mode in ("placed", "misplaced"):
-            row = len(boxes) if self.mode == "misplaced" else 0
-            one["places"] = [("boxes", 0, i + row, 1) for i in range(len(boxes))]
-        return [] if self.mode == "none" else [one]
-
-
-class Mute(Truth):
-    decode = None
-
-
-class Boxes:
-    def __init__(self, dataroot, posed=True):
-        self.inner = KeyframeSamples(dataroot, "v1.0-mini", "mini_val", image_size=(32, 64))
-        self.tokens = self.inner.tokens
-        if posed:
-            self.global_T_ego = self.inner.global_T_ego
-
-    def __len__(self):
-        return len(self.inner)
-
-    def __getitem__(self, i):
-        boxes = self.inner.boxes(i)
-        cars = [b for b in boxes if b.name == "car" and b.num_lidar_pts + b.num_radar_pts]
-        values = [[*b.center, *b.size, b.yaw, *b.velocity] for b in cars]
-        boxes = torch.tensor(values, dtype=torch.float32).reshape(-1, 9)
-        return {"boxes": torch.nan_to_num(boxes)[None]}
-'''
 
 
 @pytest.fixture(scope="module")
 def config(tiny_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return crn_config(tmp_path_factory.mktemp("detect"), tiny_root)
-
-
-@pytest.fixture
-def custom(tiny_root: Path, tmp_path: Path) -> Path:
-    """A network and data set of one's own that know the cars."""
-    (tmp_path / "known.py").write_text(MODULE)
-    content = {
-        "model": {"target": "known:Truth", "modalities": ["camera", "radar"], "output": "boxes"},
-        "data": {"target": "known:Boxes", "options": {"dataroot": str(tiny_root)}},
-        "threads": 1,
-    }
-    path = tmp_path / "known.yaml"
-    path.write_text(yaml.safe_dump(content))
-    return path
-
-
-def boxes_of(folder: str) -> dict:
-    content = json.loads(Path(folder, "detections.json").read_text())
-    assert set(content) == {"meta", "results"}
-    return content["results"]
 
 
 @needs_devkit
@@ -187,10 +99,6 @@ def test_a_root_that_the_devkit_cannot_read_is_named(lmd: Lmd, own_root: Path, t
     result = lmd("detect", "-c", path, "--output", "out", "--limit", "1")
     assert result.exit_code == 0, result.output
     assert f"nuscenes-devkit fails at {own_root}: FileNotFoundError" in result.stdout
-
-
-def rows_of(folder: str) -> list[dict]:
-    return read_detections(Path(folder, "detections.csv"))
 
 
 def test_instances_of_a_segmentation_are_matched_by_overlap(lmd: Lmd, tiny_config: Path):
@@ -275,18 +183,6 @@ def test_what_has_no_parts_is_refused(lmd: Lmd, config: Path, given: tuple[str, 
     assert not Path("out").exists()
 
 
-def test_a_network_of_ones_own_says_where_its_boxes_are_decided(lmd: Lmd, custom: Path):
-    placed = ("--set", "model.options={mode: placed}", "--variant", "identity-ratio")
-    result = lmd("detect", "-c", custom, "--output", "out", *placed)
-    assert result.exit_code == 0, result.output
-    row = rows_of("out")[0]
-    assert (row["output"], row["row"], row["column"], row["outcome"]) == ("boxes", 0, 1, "")
-    assert row["logit"] == pytest.approx(row["y"], abs=1e-5)
-    assert row["identity-ratio.camera"] == pytest.approx(row["y"], abs=1e-5)
-    unknown = lmd("detect", "-c", custom, "--output", "none")
-    assert "does not say where a box is decided" in unknown.stdout
-
-
 def test_the_page_leads_from_each_count_to_a_picture(lmd: Lmd, tiny_config: Path):
     one = ("-c", tiny_config, "--set", "model.instances=components", "--limit", "2")
     assert lmd("evaluate", *one, "--output", "run").exit_code == 0
@@ -322,61 +218,3 @@ def test_the_page_leads_from_each_count_to_a_picture(lmd: Lmd, tiny_config: Path
     damaged = lmd("report", "run", "--no-survey")
     assert damaged.exit_code == 2
     assert "is damaged" in damaged.stderr
-
-
-@needs_devkit
-def test_boxes_that_are_the_annotations_score_as_such(lmd: Lmd, custom: Path, tiny_root: Path):
-    """Ego to global and back to the devkit: known cars, 0.1 m off, are all found."""
-    result = lmd("detect", "-c", custom, "--output", "out")
-    assert result.exit_code == 0, result.output
-    assert "The data set is no nuScenes root: there is nothing to match." in result.stdout
-    assert "global_T_ego" not in result.stdout
-    tokens = list(boxes_of("out"))
-    file = Path("out/detections.json")
-    metrics = detection_metrics.detection_metrics(tiny_root, "v1.0-mini", tokens, file)
-    assert metrics["annotations"]["car"] > 5
-    assert metrics["mean_dist_aps"]["car"] > 0.99
-    errors = metrics["label_tp_errors"]["car"]
-    assert errors["trans_err"] == pytest.approx(0.1, abs=1e-3)
-    assert errors["scale_err"] < 1e-4
-    assert errors["orient_err"] < 1e-3
-    assert errors["vel_err"] < 1e-2
-
-
-def test_a_data_set_without_poses_says_so(lmd: Lmd, custom: Path):
-    result = lmd("detect", "-c", custom, "--set", "data.options.posed=false", "--output", "out")
-    assert result.exit_code == 0, result.output
-    assert "boxes are in the network's own frame" in result.stdout
-    batch = build_dataset(load_config(custom))[0].tensors["boxes"][0]
-    box = next(iter(boxes_of("out").values()))[0]
-    assert box["translation"][0] == pytest.approx(float(batch[0, 0, 0]) + 0.1, abs=1e-4)
-
-
-def test_classes_that_nuscenes_does_not_have_are_named(lmd: Lmd, custom: Path):
-    result = lmd("detect", "-c", custom, "--set", "model.options={mode: tram}", "--output", "out")
-    assert result.exit_code == 0, result.output
-    assert "No classes of nuScenes' detection task: tram." in result.stdout
-
-
-REFUSED = {
-    "nan": "Truth.decode at sample {token}: scores holds NaN for finite features",
-    "flat": "Truth.decode at sample {token}: a box has a size that is not above zero",
-    "few": "boxes is (",
-    "misplaced": "; expected (output, channel, row, column) of a value of boxes",
-    "none": "Truth.decode at sample {token} gave 0 entries; expected a list with one entry",
-    "raises": "Truth.decode at sample {token} raised KeyError: 'no such map'",
-}
-
-
-@pytest.mark.parametrize("mode", REFUSED)
-def test_boxes_that_are_none_are_named(lmd: Lmd, custom: Path, mode: str):
-    result = lmd("detect", "-c", custom, "--set", f"model.options={{mode: {mode}}}")
-    assert result.exit_code == 2, result.output
-    token = build_dataset(load_config(custom)).tokens[0]
-    assert REFUSED[mode].format(token=token) in result.stderr
-
-
-def test_a_network_without_decode_is_told_what_to_add(lmd: Lmd, custom: Path):
-    result = lmd("detect", "-c", custom, "--set", "model.target=known:Mute")
-    assert result.exit_code == 2
-    assert "Mute has no decode(outputs): add a method that takes the dict" in result.stderr

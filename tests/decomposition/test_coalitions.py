@@ -1,10 +1,6 @@
-"""The variant ``coalitions``: Shapley values of every layer, and secants along frozen edges."""
+"""The variant ``coalitions``: Shapley values of every layer of whole networks."""
 
 from __future__ import annotations
-
-from collections.abc import Callable, Mapping
-from itertools import permutations
-from typing import Any
 
 import pytest
 import torch
@@ -12,7 +8,6 @@ import torch.nn.functional as F
 from hypothesis import given as drawn
 from hypothesis import settings
 from torch import Tensor, nn
-from torch.utils import _pytree as pytree
 
 from lmd_cli.decomposition import (
     ConservationError,
@@ -20,9 +15,7 @@ from lmd_cli.decomposition import (
     decompose,
     decompose_onward,
     explain_coverage,
-    register_rule,
     set_module_rules,
-    unregister_rule,
 )
 from lmd_cli.decomposition.errors import DecompositionError
 from lmd_cli.decomposition.linearised.heads import find_heads
@@ -38,79 +31,9 @@ from tests.decomposition.test_coalition_networks import SHAPE, Fusing
 from tests.decomposition.test_coalition_slopes import close, inputs
 from tests.support.random_networks import Case, cases
 from tests.support.rule_oracle import normal
+from tests.support.shapley_oracle import assert_shapley, shapley_of_layers
 
 RUNS = settings(max_examples=20, deadline=None, derandomize=True)
-
-
-# -- the oracle: the plain network, sensors arriving one after the other ---------------------------
-
-
-def with_zeros(given: Mapping[str, Any], present: set[str]) -> dict[str, Any]:
-    """The features with those of all other modalities zero."""
-    return {
-        name: pytree.tree_map(torch.clone if name in present else torch.zeros_like, tree)
-        for name, tree in given.items()
-    }
-
-
-def layers_of(function: Any, given: Mapping[str, Any]) -> dict[str, list[Tensor]]:
-    """Every module's outputs in a plain run, and the function's own under an empty name."""
-    seen: dict[str, list[Tensor]] = {}
-
-    def keep(name: str) -> Any:
-        def hook(module: nn.Module, args: Any, output: Any) -> None:
-            times = sum(key.split("#")[0] == name for key in seen)
-            key = f"{name}#{times + 1}" if times else name
-            seen[key] = [leaf.clone() for leaf in pytree.tree_leaves(output)]
-
-        return hook
-
-    modules = function.named_modules() if isinstance(function, nn.Module) else ()
-    hooks = [module.register_forward_hook(keep(name)) for name, module in modules if name]
-    with torch.no_grad():
-        seen[""] = pytree.tree_leaves(function(**given))
-    for hook in hooks:
-        hook.remove()
-    return seen
-
-
-def shapley_of_layers(
-    function: Any, given: Mapping[str, Any]
-) -> dict[str, dict[str, list[Tensor]]]:
-    """Layer, then modality (and ``bias``), by the mean over all orders of arrival."""
-    known: dict[frozenset[str], dict[str, list[Tensor]]] = {}
-
-    def at(present: set[str]) -> dict[str, list[Tensor]]:
-        key = frozenset(present)
-        if key not in known:
-            known[key] = layers_of(function, with_zeros(given, present))
-        return known[key]
-
-    orders = list(permutations(given))
-    made = {layer: {"bias": outputs} for layer, outputs in at(set()).items()}
-    for layer, parts in made.items():
-        for name in given:
-            rises = [
-                [
-                    after - before
-                    for before, after in zip(
-                        at(set(order[: order.index(name)]))[layer],
-                        at(set(order[: order.index(name) + 1]))[layer],
-                        strict=True,
-                    )
-                ]
-                for order in orders
-            ]
-            parts[name] = [sum(column) / len(orders) for column in zip(*rises, strict=True)]
-    return made
-
-
-def assert_shapley(found: Any, wanted: Mapping[str, list[Tensor]]) -> None:
-    parts = {**found.parts, "bias": found.bias}
-    assert parts.keys() == wanted.keys()
-    for name, tree in parts.items():
-        for a, b in zip(pytree.tree_leaves(tree), wanted[name], strict=True):
-            close(a, b)
 
 
 def decides_by_features(case: Case) -> bool:
@@ -202,158 +125,6 @@ def test_half_precision_and_gradients() -> None:
     moved = decompose(network, {**given, "camera": given["camera"] + step}, "coalitions")
     rise = (moved.parts["camera"] - result.parts["camera"].detach()).sum() / step
     torch.testing.assert_close(gradient.sum(), rise, rtol=1e-4, atol=1e-6)
-
-
-# -- single operations -----------------------------------------------------------------------------
-
-
-class Rounded(torch.autograd.Function):
-    """x^2 / 2, with a rule of its own that says nothing of secants."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor) -> Tensor:
-        return x * x / 2
-
-
-W = normal(4, 5, 5, seed=50)
-PLACES = torch.tensor([[0, 2], [1, 3]])
-
-
-def attention(x: Tensor) -> Tensor:
-    q, k, v = (x @ w for w in W[:3])
-    return F.scaled_dot_product_attention(q, k, v, is_causal=True)
-
-
-def hand_written(x: Tensor) -> Tensor:
-    centred = x - x.mean(-1, keepdim=True)
-    return centred * torch.rsqrt(centred.square().mean(-1, keepdim=True) + 0.1)
-
-
-def sampled(x: Tensor) -> Tensor:
-    places = torch.tanh(x[..., :2] + 0.1)
-    return F.grid_sample(x.unsqueeze(1), places.unsqueeze(1), align_corners=False)
-
-
-def recurrent(x: Tensor) -> Tensor:
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        layer = nn.LSTM(5, 3, batch_first=True).double().eval().requires_grad_(False)
-    output: Tensor = layer(x)[0]
-    return output
-
-
-OPERATIONS: dict[str, Callable[[Tensor], Tensor]] = {
-    "softmax": lambda x: x.softmax(-1),
-    "softmax, far apart": lambda x: (300 * x).softmax(-1),
-    "log-softmax": lambda x: x.log_softmax(1),
-    "logsumexp": lambda x: torch.logsumexp(300 * x, (0, 2)),
-    "masked": lambda x: x.masked_fill(torch.eye(5, dtype=torch.bool)[:4], -torch.inf).softmax(-1),
-    "attention": attention,
-    "product": lambda x: (x @ W[0]) * (x @ W[1]) * x,
-    "square": lambda x: x * x,
-    "outer product": lambda x: x @ x.transpose(-1, -2),
-    "quotient": lambda x: x[..., 1:] / (1 + x[..., :1].exp()),
-    "constant over": lambda x: 2.0 / (1 + x * x),
-    "reciprocal": lambda x: (3 + x.tanh()).reciprocal(),
-    "negative power": lambda x: (3 + x.tanh()) ** -1.5,
-    "power": lambda x: x**3 - x.abs() ** 2.5,
-    "root": lambda x: (x * x + 0.1).sqrt(),
-    "norm by hand": hand_written,
-    "layer norm": lambda x: F.layer_norm(x, (4, 5), normal(4, 5, seed=1), normal(4, 5, seed=2)),
-    "RMS norm": lambda x: F.rms_norm(x, (5,)),
-    "normalize": lambda x: F.normalize(x + 0.1, dim=-1),
-    "deviation": lambda x: x / (x.std(-1, keepdim=True) + 1),
-    "max-pooling": lambda x: F.max_pool2d(x, 2, padding=1),
-    "adaptive max-pooling": lambda x: F.adaptive_max_pool2d(x, 2),
-    "maximum along": lambda x: x.max(-1).values + x.amin(1).sum(-1, keepdim=True),
-    "cumulative maximum": lambda x: torch.cummax(x, 1).values,
-    "maximum": lambda x: torch.maximum(x @ W[0], x.flip(-1)),
-    "minimum": lambda x: torch.minimum(x, torch.full((5,), 0.2).double()),
-    "clamp": lambda x: x.clamp(x.flip(1) - 0.5, torch.full((5,), 0.5).double()),
-    "hardtanh": lambda x: F.hardtanh(x, -0.3, 0.6),
-    "threshold": lambda x: F.threshold(x, 0.25, -1.0),
-    "rounded": lambda x: torch.round(3 * x) + torch.floor_divide(x, 0.7),
-    "sampling at features": sampled,
-    "recurrent": recurrent,
-    "written in place": lambda x: torch.zeros_like(x).copy_(x).relu_().mul_(x).add_(1).sigmoid_(),
-    "read at places": lambda x: torch.relu(x[:, PLACES]) * x[:, PLACES],
-    "complex": lambda x: torch.fft.rfft(x).real.relu(),
-}
-
-
-def mixed(operation: Callable[[Tensor], Tensor]) -> Callable[..., Tensor]:
-    """Three sensors, one of which an activation has gone through already."""
-    return lambda camera, radar, lidar: operation(torch.relu(camera + radar) - lidar + 0.2)
-
-
-def three(seed: int = 0) -> dict[str, Tensor]:
-    names = ("camera", "radar", "lidar")
-    return {name: normal(2, 4, 5, seed=seed + i) for i, name in enumerate(names)}
-
-
-@pytest.mark.parametrize("name", OPERATIONS)
-def test_an_operation_by_its_secants(name: str) -> None:
-    """Exact values; every edge's map gives them again, and is affine in a replaced sensor."""
-    function, given = mixed(OPERATIONS[name]), three()
-    riding = {m: [x, y] for (m, x), y in zip(three(10).items(), three(20).values(), strict=True)}
-    result = decompose(function, given, "coalitions", extras=riding, keep_maps=True, audit="raise")
-    assert_shapley(result, shapley_of_layers(function, given)[""])
-    assert replay_deviation(replay(result, given), result) < 1e-9
-    linear = Linearised(result)
-    for m, (x, y) in riding.items():
-        at_x, at_y, at_given = (linear.part(m, z) for z in (x, y, given[m]))
-        close(result.extras[m][0], at_x)
-        close(
-            linear.part(m, 2 * x - 3 * y + 2 * given[m]), 2 * at_x - 3 * at_y + 2 * at_given, 1e-9
-        )
-
-
-def test_a_rule_without_a_secant_has_a_constant_for_each_edge() -> None:
-    @register_rule(Rounded, kind="activation")
-    def rule(call: Any, x: Tensor) -> Any:
-        from lmd_cli.decomposition.maps import slope
-
-        return call.function(x), slope(x / 2)
-
-    try:
-        function, given = mixed(Rounded.apply), three()
-        result = decompose(function, given, "coalitions", keep_maps=True)
-        assert_shapley(result, shapley_of_layers(function, given)[""])
-        assert replay_deviation(replay(result, given), result) < 1e-12
-    finally:
-        unregister_rule(Rounded)
-
-
-def test_what_features_decide_stays_as_it_is() -> None:
-    """Masks and indices are those of the operating point: the plain network at a coalition would
-    choose others."""
-    given = three()
-
-    def chosen(camera: Tensor, radar: Tensor, lidar: Tensor) -> Tensor:
-        x = camera + radar + lidar
-        return (
-            x[:, x.sum((0, 2)).argmax()]
-            + torch.where(x > 0, x, -x)[:, 0]
-            + x.topk(2).values[:, 0, :1]
-        )
-
-    result = decompose(chosen, given, "coalitions")
-    usual = decompose(chosen, given, "identity-ratio")
-    for name in given:
-        close(result.parts[name], usual.parts[name])
-
-
-def test_a_sensor_of_one_branch_has_no_part_elsewhere() -> None:
-    given = three()
-    result = decompose(
-        lambda camera, radar, lidar: (torch.tanh(camera + 0.1), torch.relu(camera * radar), lidar),
-        given,
-        "coalitions",
-    )
-    assert not result[0].parts["radar"].any()
-    assert not result[1].parts["lidar"].any()
-    assert not result.interaction[1].any()
-    close(result[1].parts["camera"], result[1].parts["radar"])
 
 
 # -- what it does not do ---------------------------------------------------------------------------

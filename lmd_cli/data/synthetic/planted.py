@@ -13,8 +13,9 @@ from pathlib import Path
 from typing import Any
 
 from lmd_cli.data.nuscenes.database import Annotation
+from lmd_cli.data.synthetic.actors import PLANTED
 from lmd_cli.data.synthetic.cameras import CameraView
-from lmd_cli.data.synthetic.world import PLANTED, Placed
+from lmd_cli.data.synthetic.world import Placed
 from lmd_cli.errors import DataError
 
 PLANTED_FILE = "synthetic_planted.json"

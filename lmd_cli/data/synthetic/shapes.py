@@ -10,7 +10,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from lmd_cli.data.synthetic.world import Actor, Array
+from lmd_cli.data.synthetic.actors import Actor
+from lmd_cli.data.synthetic.world import Array
 
 #: Paint -> colour (blue, green, red), or None for the actor's own.
 PAINTS: dict[str, tuple[float, float, float] | None] = {

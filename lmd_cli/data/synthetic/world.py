@@ -5,9 +5,10 @@ rows of a car park) is cut into cells that travel with the lane's speed; what a 
 from a generator seeded by (seed, scene, lane, cell). So the world has no end, actors never collide,
 and what is at one moment does not depend on how many moments are asked for.
 
-Each vehicle has a set of sensors that can see it (:class:`Seen`), drawn once per vehicle. A sensor
-that cannot see it gets nothing at all: no pixel (fog or darkness has swallowed it), no return.
-For those that can, how well is graded: the fog before it and the mean number of returns vary.
+Each vehicle has a set of sensors that can see it (:mod:`~lmd_cli.data.synthetic.actors`), drawn
+once per vehicle. A sensor that cannot see it gets nothing at all: no pixel (fog or darkness has
+swallowed it), no return. For those that can, how well is graded: the fog before it and the mean
+number of returns vary.
 """
 
 from __future__ import annotations
@@ -20,6 +21,15 @@ from functools import lru_cache
 import numpy as np
 from numpy.typing import NDArray
 
+from lmd_cli.data.synthetic.actors import (
+    PLANTED,
+    SEEN_OTHERS,
+    Actor,
+    draw_body,
+    draw_colour,
+    draw_seen,
+)
+
 Array = NDArray[np.float64]
 
 #: Nothing further from the ego vehicle than this exists, metres.
@@ -28,38 +38,6 @@ RANGE = 40.0
 KEYFRAME_INTERVAL = 0.5
 
 
-@dataclass(frozen=True)
-class Seen:
-    """Which sensors can see a vehicle."""
-
-    camera: bool
-    radar: bool
-    lidar: bool
-
-
-#: Share of vehicles per set of sensors. The last, seen by LiDAR only, is beyond camera + radar.
-SEEN_SHARES: tuple[tuple[Seen, float], ...] = (
-    (Seen(True, True, True), 0.27),
-    (Seen(True, True, False), 0.12),
-    (Seen(True, False, True), 0.12),
-    (Seen(True, False, False), 0.17),
-    (Seen(False, True, True), 0.12),
-    (Seen(False, True, False), 0.17),
-    (Seen(False, False, True), 0.03),
-)
-
-#: Category -> (share, mean size (width, length, height) in metres, relative spread of the size).
-VEHICLES: dict[str, tuple[float, tuple[float, float, float], float]] = {
-    "vehicle.car": (0.74, (1.90, 4.50, 1.62), 0.07),
-    "vehicle.truck": (0.14, (2.35, 6.60, 2.70), 0.08),
-    "vehicle.bus.rigid": (0.06, (2.70, 9.60, 3.20), 0.05),
-    "vehicle.motorcycle": (0.06, (0.85, 2.10, 1.45), 0.06),
-}
-SMALL_VEHICLES = ("vehicle.car", "vehicle.motorcycle")
-PEDESTRIAN = "human.pedestrian.adult"
-#: Planted false alarms, which are annotated nowhere, and the one sensor that gets them: pictures of
-#: vehicles (painted on a wall, say), and echoes like those of a vehicle.
-PLANTED = {"painted": "camera", "echo": "radar"}
 #: Planted lanes lie between the others; a cell holds each kind with this probability.
 _PLANTED_LATERALS, _PLANTED_CELL, _PLANTED_SHARE = (12.6, 18.0), 10.0, 0.3
 #: A planted actor keeps so far off annotated ones, metres from its middle to their footprint.
@@ -87,40 +65,6 @@ class Lane:
     contents: tuple[tuple[str, float], ...]
     yaw: str = "along"
     large: bool = False
-
-
-@dataclass(frozen=True)
-class Actor:
-    """Something in the world; ``kind`` is vehicle, pedestrian, box, pole, shadow, ghost, or one of
-    :data:`PLANTED`.
-
-    Attributes:
-        key: unique within the scene.
-        size: (width, length, height), metres.
-        along, lateral, speed, turn: place along the road at time 0, offset, m/s, yaw to the road.
-        clarity: opacity in the images, 0 (hidden) to 1 (no local fog).
-        radar_rate, lidar_rate: mean radar returns per sweep at 10 m; reflectivity for LiDAR.
-        colour: blue, green, red, 0 to 255.
-    """
-
-    key: str
-    kind: str
-    category: str
-    size: tuple[float, float, float]
-    along: float
-    lateral: float
-    speed: float
-    turn: float
-    seen: Seen
-    clarity: float
-    radar_rate: float
-    lidar_rate: float
-    colour: tuple[float, float, float]
-
-    @property
-    def annotated(self) -> bool:
-        """Whether nuScenes would annotate it."""
-        return self.kind in ("vehicle", "pedestrian")
 
 
 @dataclass(frozen=True)
@@ -297,9 +241,9 @@ def _fill_cell(seed: int, scene: str, lane: Lane, index: int) -> Actor | None:
 
 
 def _make_actor(rng: np.random.Generator, kind: str, lane: Lane, index: int) -> Actor:
-    category, size = _draw_body(rng, kind, lane.large)
+    category, size = draw_body(rng, kind, lane.large)
     slack = max(0.0, lane.cell - size[1] - 2.0) / 2 if lane.yaw == "along" else 0.4
-    seen = _draw_seen(rng) if kind == "vehicle" else _SEEN_OTHERS[kind]
+    seen = draw_seen(rng) if kind == "vehicle" else SEEN_OTHERS[kind]
     along = index * lane.cell + float(rng.uniform(-slack, slack))
     turn = float(rng.uniform(-math.pi, math.pi))
     if lane.yaw == "along":
@@ -317,54 +261,5 @@ def _make_actor(rng: np.random.Generator, kind: str, lane: Lane, index: int) -> 
         clarity=float(rng.uniform(0.35, 1.0)) * seen.camera,
         radar_rate=float(rng.uniform(0.5, 4.5)) * seen.radar,
         lidar_rate=float(rng.uniform(0.15, 1.0)) * seen.lidar,
-        colour=_draw_colour(rng),
+        colour=draw_colour(rng),
     )
-
-
-#: Sensors that see the other kinds; a ghost is a place of false radar returns.
-_SEEN_OTHERS = {
-    "pedestrian": Seen(True, True, True),
-    "pole": Seen(True, True, True),
-    "box": Seen(True, False, True),
-    "shadow": Seen(True, False, False),
-    "ghost": Seen(False, True, False),
-    "painted": Seen(True, False, False),
-    "echo": Seen(False, True, False),
-}
-
-
-def _draw_body(
-    rng: np.random.Generator, kind: str, large: bool
-) -> tuple[str, tuple[float, float, float]]:
-    if kind == "vehicle" or kind in PLANTED:
-        names = [n for n in VEHICLES if large or n in SMALL_VEHICLES]
-        shares = np.array([VEHICLES[n][0] for n in names])
-        category = names[int(rng.choice(len(names), p=shares / shares.sum()))]
-        mean, spread = VEHICLES[category][1:]
-    else:
-        category = PEDESTRIAN if kind == "pedestrian" else ""
-        mean, spread = _OTHER_SIZES[kind], 0.1
-    factor = 1 + spread * rng.uniform(-1.5, 1.5, 3)
-    w, length, h = (round(float(m * f), 3) for m, f in zip(mean, factor, strict=True))
-    return category, (w, length, h)
-
-
-_OTHER_SIZES = {
-    "pedestrian": (0.65, 0.65, 1.72),
-    "pole": (0.25, 0.25, 5.0),
-    "box": (1.5, 3.2, 1.5),
-    "shadow": (2.0, 4.4, 0.0),
-    "ghost": (2.0, 4.0, 1.5),
-}
-
-
-def _draw_seen(rng: np.random.Generator) -> Seen:
-    shares = np.array([share for _, share in SEEN_SHARES])
-    return SEEN_SHARES[int(rng.choice(len(shares), p=shares / shares.sum()))][0]
-
-
-def _draw_colour(rng: np.random.Generator) -> tuple[float, float, float]:
-    grey = float(rng.choice([40.0, 110.0, 165.0, 225.0]))
-    tint = rng.uniform(-1, 1, 3) * float(rng.choice([8.0, 75.0]))
-    b, g, r = np.clip(grey + tint, 12, 245).round(1).tolist()
-    return (b, g, r)

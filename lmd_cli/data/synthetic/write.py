@@ -12,6 +12,7 @@ import cv2
 import numpy as np
 
 from lmd_cli.data.synthetic import sensors
+from lmd_cli.data.synthetic.actors import PLANTED
 from lmd_cli.data.synthetic.cameras import CAMERAS, CameraView, render
 from lmd_cli.data.synthetic.evidence import EVIDENCE_FILE, gather_evidence, visibility_level
 from lmd_cli.data.synthetic.planted import PLANTED_FILE, planted_record
@@ -26,7 +27,7 @@ from lmd_cli.data.synthetic.tables import (
     add_sample_data,
     add_scene,
 )
-from lmd_cli.data.synthetic.world import KEYFRAME_INTERVAL, PLANTED, Placed, Scene, seeded
+from lmd_cli.data.synthetic.world import KEYFRAME_INTERVAL, Placed, Scene, seeded
 
 VERSION = "v1.0-mini"
 JPEG_QUALITY = 92

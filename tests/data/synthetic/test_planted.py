@@ -9,10 +9,11 @@ import numpy as np
 import pytest
 
 from lmd_cli.data.synthetic import synthesize
+from lmd_cli.data.synthetic.actors import PLANTED
 from lmd_cli.data.synthetic.planted import PLANTED_FILE, read_planted
 from lmd_cli.data.synthetic.root import check_root
 from lmd_cli.data.synthetic.sensors import lidar_returns, radar_returns
-from lmd_cli.data.synthetic.world import PLANTED, Scene
+from lmd_cli.data.synthetic.world import Scene
 from lmd_cli.errors import DataError
 
 

@@ -16,8 +16,9 @@ from nuscenes.utils.geometry_utils import points_in_box, transform_matrix, view_
 from pyquaternion import Quaternion
 
 from lmd_cli.data.synthetic import EVIDENCE_FILE, sensors, synthesize
+from lmd_cli.data.synthetic.actors import SEEN_SHARES
 from lmd_cli.data.synthetic.cameras import CAMERAS, intrinsics, render, to_camera
-from lmd_cli.data.synthetic.world import RANGE, SEEN_SHARES, Placed, Scene
+from lmd_cli.data.synthetic.world import RANGE, Placed, Scene
 
 SIZE = (225, 400)
 SAMPLES = 2

@@ -2,92 +2,25 @@
 
 from __future__ import annotations
 
-import re
-import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from lmd_cli.report.page.build import build_page
-from lmd_cli.results.read_run import read_run
 from tests.support import made_up
-
-CHROMIUM, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
-pytestmark = pytest.mark.skipif(
-    CHROMIUM is None or DRIVER is None,
-    reason="needs chromium and chromedriver (apt-get install chromium chromium-driver)",
+from tests.support.browser import (
+    WIDTHS,
+    Browser,
+    element,
+    keys,
+    needs_chromium,
+    pixels,
+    press,
+    rows,
+    run,
 )
-FLAGS = (
-    *("--headless=new", "--no-sandbox", "--disable-gpu", "--disable-background-networking"),
-    *("--disable-component-update", "--disable-sync", "--no-first-run", "--window-size=1280,900"),
-)
-WIDTHS = (390, 1280)
-Browser = Any
 
-
-@pytest.fixture(scope="module")
-def browser(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Browser]:
-    from selenium import webdriver
-    from selenium.webdriver.chrome.service import Service
-
-    options = webdriver.ChromeOptions()
-    options.binary_location = str(CHROMIUM)
-    for flag in (*FLAGS, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
-        options.add_argument(flag)
-    options.set_capability("goog:loggingPrefs", {"browser": "ALL"})
-    driver = webdriver.Chrome(options=options, service=Service(str(DRIVER)))
-    yield driver
-    driver.quit()
-
-
-@pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    folder = tmp_path_factory.mktemp("page")
-    run = made_up.run_folder(folder / "run", text=made_up.HOSTILE)
-    target = folder / "report.html"
-    target.write_bytes(build_page(read_run(run), made_up.survey(made_up.HOSTILE)))
-    return target
-
-
-@pytest.fixture
-def opened(browser: Browser, page: Path) -> Callable[..., Browser]:
-    def open_page(width: int = 1280, scheme: str = "light") -> Browser:
-        size = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 600}
-        browser.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", size)
-        wanted = {"prefers-color-scheme": scheme, "prefers-reduced-motion": "reduce"}
-        media = {"features": [{"name": name, "value": value} for name, value in wanted.items()]}
-        browser.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
-        browser.get_log("browser")
-        browser.get(page.as_uri())
-        return browser
-
-    return open_page
-
-
-def run(browser: Browser, script: str, *arguments: object) -> Any:
-    return browser.execute_script(script, *arguments)
-
-
-def pixels(browser: Browser, canvas: str = "bev") -> str:
-    return run(browser, "return document.getElementById(arguments[0]).toDataURL()", canvas)
-
-
-def element(browser: Browser, name: str) -> Any:
-    from selenium.webdriver.common.by import By
-
-    return browser.find_element(By.ID, name)
-
-
-def press(target: Any, *keys: str) -> None:
-    target.send_keys(*keys)
-
-
-def keys() -> Any:
-    from selenium.webdriver.common.keys import Keys
-
-    return Keys
+pytestmark = needs_chromium
 
 
 @pytest.mark.parametrize("width", WIDTHS)
@@ -203,16 +136,6 @@ def test_every_control_is_reached_by_the_tabulator(opened: Callable[..., Browser
     assert outline != "none" or seen[-1].startswith("part")
 
 
-def rows(browser: Browser, table: str) -> list[str]:
-    return run(
-        browser,
-        "return [...document.getElementById(arguments[0]).tBodies[0].rows]"
-        ".map((row) => row.cells[arguments[1]].textContent)",
-        table,
-        4,
-    )
-
-
 def test_tables_sort_by_number_both_ways_with_the_keyboard(opened: Callable[..., Browser]):
     browser = opened()
     run(browser, "for (const d of document.querySelectorAll('details')) d.open = true")
@@ -317,122 +240,3 @@ def test_measures_are_shown_one_at_a_time(opened: Callable[..., Browser]):
     assert run(browser, script) == [False, True, True]
     run(browser, "document.querySelector('input[data-shows=decisive]').click()")
     assert run(browser, script) == [True, True, False]
-
-
-@pytest.mark.parametrize("scheme", ["light", "dark"])
-@pytest.mark.parametrize("width", WIDTHS)
-def test_axe_has_no_complaint(opened: Callable[..., Browser], width: int, scheme: str):
-    from axe_core_python.selenium import Axe
-
-    browser = opened(width, scheme)
-    run(browser, "for (const d of document.querySelectorAll('details')) d.open = true")
-    result = Axe().run(browser, options={"resultTypes": ["violations", "passes"]})
-    told = {v["id"]: [node["html"] for node in v["nodes"]] for v in result["violations"]}
-    assert told == {}
-    assert len(result["passes"]) > 20
-
-
-def test_the_list_of_objects_is_filtered(opened: Callable[..., Browser]):
-    browser = opened()
-
-    def names() -> list[str]:
-        return run(
-            browser,
-            """return [...document.getElementById('all_objects').tBodies[0].rows]
-            .filter((row) => !row.hidden).map((row) => [...row.cells].at(-1).textContent)""",
-        )
-
-    def choose(column: str, text: str) -> None:
-        run(
-            browser,
-            """for (const label of document.querySelectorAll('.filters label'))
-            if (label.textContent.startsWith(arguments[0])) {
-              const select = label.querySelector('select');
-              select.value = arguments[1];
-              select.dispatchEvent(new Event('input'));
-            }""",
-            column,
-            text,
-        )
-
-    assert len(names()) == 4
-    choose("the network", "=misses")
-    assert [name[:2] for name in names()] == ["v2"]
-    choose("the network", "=detects without annotation")
-    assert names() == ["detection 1"]
-    assert run(browser, "return document.querySelector('.filters output').value") == "1 of 4 rows"
-    choose("the network", "")
-    press(run(browser, "return document.querySelector('.filters input')"), "V1")
-    assert [name[:2] for name in names()] == ["v1"]
-
-
-def test_an_object_is_marked_on_the_map_and_marks_say_their_question(
-    opened: Callable[..., Browser],
-):
-    browser = opened()
-    removal = pixels(browser)
-    run(browser, "document.querySelector('input[name=marks][value=parts]').click()")
-    parts = pixels(browser)
-    run(browser, "document.querySelector('input[name=marks][value=none]').click()")
-    assert len({removal, parts, pixels(browser)}) == 3
-    run(browser, "document.querySelector('#false button[data-object]').click()")
-    assert "5.5 m ahead, 5.5 m to the right" in element(browser, "readout").text
-    assert element(browser, "sample").get_attribute("value") == "0"
-
-
-def test_print_has_every_number_and_no_controls(opened: Callable[..., Browser]):
-    browser = opened()
-    closed = "return document.querySelectorAll('details:not([open])').length"
-    assert run(browser, closed) > 0
-    run(browser, "dispatchEvent(new Event('beforeprint'))")
-    assert run(browser, closed) == 0
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": "print"})
-    shown = """return [...document.querySelectorAll('input, select, nav, .stepper button')]
-        .filter((part) => part.checkVisibility()).length"""
-    assert run(browser, shown) == 0
-    hidden = """return [...document.querySelectorAll('#measures > *')]
-        .filter((measure) => !measure.checkVisibility()).length"""
-    assert run(browser, hidden) == 0
-    browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
-    run(browser, "dispatchEvent(new Event('afterprint'))")
-    assert run(browser, closed) > 0
-
-
-def test_regions_that_scroll_are_reached_by_keyboard(opened: Callable[..., Browser]):
-    browser = opened(390)
-    run(browser, "for (const d of document.querySelectorAll('details')) d.open = true")
-    unreached = """return [...document.querySelectorAll('*')].filter((part) => {
-        const way = getComputedStyle(part).overflowX;
-        return (way === 'auto' || way === 'scroll') && part.scrollWidth > part.clientWidth
-          && part.tabIndex < 0;
-      }).map((part) => part.outerHTML.slice(0, 80))"""
-    assert run(browser, unreached) == []
-
-
-def test_dark_follows_the_system_and_print_is_light(opened: Callable[..., Browser]):
-    def ground(browser: Browser) -> str:
-        return run(browser, "return getComputedStyle(document.body).backgroundColor")
-
-    light = opened()
-    assert ground(light) == "rgb(255, 255, 255)"
-    lit = pixels(light)
-    dark = opened(scheme="dark")
-    assert ground(dark) == "rgb(20, 24, 28)"
-    assert pixels(dark) != lit
-    media = {
-        "media": "print",
-        "features": [{"name": "prefers-color-scheme", "value": "dark"}],
-    }
-    dark.execute_cdp_cmd("Emulation.setEmulatedMedia", media)
-    assert ground(dark) == "rgb(255, 255, 255)"
-    dark.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
-
-
-def test_it_prints_the_viewer_on_the_first_page(opened: Callable[..., Browser]):
-    import base64
-
-    browser = opened()
-    first = {"printBackground": True, "pageRanges": "1"}
-    printed = base64.b64decode(browser.execute_cdp_cmd("Page.printToPDF", first)["data"])
-    assert len(re.findall(rb"/Type\s*/Page\b", printed)) == 1
-    assert b"/Subtype /Image" in printed  # the map
