@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import re
 import shutil
@@ -13,6 +14,9 @@ from typing import Any
 
 import pytest
 
+from lmd_cli.evaluation.paired import MetricRow
+from lmd_cli.evaluation.statistics import Interval
+from lmd_cli.report.tables.comparison import beyond_zero
 from tests.support import made_up
 from tests.support.calling import Lmd
 from tests.support.run_pairs import before_and_after, edit_record, run_of
@@ -106,6 +110,28 @@ def test_runs_of_another_protocol_are_refused(
     assert f"these runs cannot be compared with {own_pair[0]} (there):" in result.stderr
     assert f"{own_pair[1]}: {said}" in result.stderr
     assert not Path("results").exists()
+
+
+def test_rounding_is_no_difference():
+    def row(change: float) -> MetricRow:
+        return MetricRow("m", "", [0.5, 0.5 + change], [3, 3], [Interval(change, change, change)])
+
+    verdicts = [beyond_zero(row(change), 0) for change in (0.1, -0.1, 4e-7, -4e-7, 0.0)]
+    assert verdicts == [True, True, None, None, False]
+
+
+def test_the_page_names_runs_by_their_hashes(lmd: Lmd, pair: tuple[Path, Path]):
+    assert lmd("compare", *pair, "--no-survey", "--output", "out").exit_code == 0
+    page = Path("out/comparison.html").read_text()
+    hashes = [hashlib.sha256((run / "run.json").read_bytes()).hexdigest() for run in pair]
+    for run, value in zip(pair, hashes, strict=True):
+        assert re.search(rf"<td>{run.name}</td>\s*<td>{value[:12]}</td>\s*<td>ab", page)
+    margin = re.search(r'@bottom-left { content: "(.*?)"', page)
+    assert margin
+    printed = re.sub(r"\\([0-9a-f]{6})", lambda m: chr(int(m[1], 16)), margin[1])
+    assert printed == "; ".join(
+        f"run {run.name}, run.json sha256 {value}" for run, value in zip(pair, hashes, strict=True)
+    )
 
 
 def test_other_removals_are_refused(lmd: Lmd, pair: tuple[Path, Path], tmp_path: Path):

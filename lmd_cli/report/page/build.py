@@ -16,7 +16,7 @@ from lmd_cli.evaluation.ground.detection import criterion_of
 from lmd_cli.evaluation.metrics import LARGE_BIAS
 from lmd_cli.report.figures.styles import part_title
 from lmd_cli.report.page.detections import detections_section
-from lmd_cli.report.page.document import document
+from lmd_cli.report.page.document import document, page_margin
 from lmd_cli.report.page.figures import page_figures
 from lmd_cli.report.page.gate import recorded_verdict
 from lmd_cli.report.page.object_lists import all_objects
@@ -57,7 +57,7 @@ def build_page(
         RunError: the page would be larger than :data:`LARGEST` with the maps of one sample. Of
             more, as many are left out as must be; the page says so.
     """
-    render = document("page.html.j2", SCRIPTS, _page_margin(run))
+    render = document("page.html.j2", SCRIPTS, page_margin([run]))
     run_values, kept = _run_values(run), 0 if survey is None else len(survey.shown)
     run_values["facts"][2:2] = _detected_fact(survey)
     run_values["surveyed"] = _surveyed(run, survey)
@@ -73,16 +73,6 @@ def build_page(
                 "make one without maps with --no-survey"
             )
         kept = int(kept * min(0.9, LARGEST / len(data)))
-
-
-def _page_margin(run: RunResults) -> str:
-    """On each printed page: which run, the hash of its record, and the page's number."""
-    said = f"run {run.path.resolve().name}, run.json sha256 {run.sha256}"
-    text = "".join(c if c.isascii() and c.isalnum() else f"\\{ord(c):06x}" for c in said)
-    return (
-        f'@page {{ margin: 9mm 10mm 12mm; @bottom-left {{ content: "{text}"; font-size: 7pt; }} '
-        '@bottom-right { content: counter(page) " / " counter(pages); font-size: 7pt; } }\n'
-    )
 
 
 # -- what the run says ------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from typing import Any
 from lmd_cli.evaluation.paired import Clusters
 from lmd_cli.evaluation.requirements import Outcome
 from lmd_cli.report.page.compare import SCRIPTS, fact
-from lmd_cli.report.page.document import document
+from lmd_cli.report.page.document import document, page_margin
 from lmd_cli.report.page.table_cells import page_table
 from lmd_cli.report.tables.gate import HEADER, outcome_cells
 from lmd_cli.results.read_run import RunResults
@@ -50,7 +50,7 @@ def gate_page(
     run: RunResults, clusters: Clusters, verdict: dict[str, Any], notes: Sequence[str]
 ) -> bytes:
     """The page as UTF-8 bytes, of a run that was compared with numbers alone."""
-    render = document("compare.html.j2", SCRIPTS)
+    render = document("compare.html.j2", SCRIPTS, page_margin([run]))
     checkpoint = str(run.record.get("checkpoint", ""))
     return render(
         title=verdict["words"],

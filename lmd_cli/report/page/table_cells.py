@@ -37,7 +37,11 @@ def page_table(
     name: str, caption: str, header: Sequence[str], rows: Sequence[Sequence[Any]]
 ) -> PageTable:
     """Plain values to cells."""
-    return PageTable(name, caption, header, [[cell(value) for value in row] for row in rows])
+    return PageTable(name, caption, header, _cells(header, rows))
+
+
+def _cells(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[list[TableCell]]:
+    return [[cell(value) for _, value in zip(header, row, strict=True)] for row in rows]
 
 
 def cell(value: Any) -> TableCell:
