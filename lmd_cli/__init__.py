@@ -64,12 +64,12 @@ def __getattr__(name: str) -> Any:
 
     require_supported()
     home, _, own = _HOMES.get(name, f"decomposition:{name}").partition(":")
-    found = getattr(import_module(f"{__name__}.{home}"), own)
+    value = getattr(import_module(f"{__name__}.{home}"), own)
     if not home.startswith("config."):  # which needs no torch
         from lmd_cli.decomposition.presentation import present_with
 
         present_with(lambda: import_module(f"{__name__}.report.notebook"))
-    return found
+    return value
 
 
 def __dir__() -> list[str]:

@@ -94,7 +94,7 @@ def steps(
 
 def attempt(environment: Environment, python: str, folder: Path) -> dict[str, str]:
     """Runs the steps, as far as they work; what each said in its last line, and its seconds."""
-    found = {"environment": environment.name}
+    actual = {"environment": environment.name}
     for name, command, place in steps(environment, python, folder):
         begin = time.perf_counter()
         surroundings = {**os.environ, "LMD_CACHE": str(folder / "cache")}
@@ -104,14 +104,14 @@ def attempt(environment: Environment, python: str, folder: Path) -> dict[str, st
         last = [*done.stdout.splitlines(), *done.stderr.splitlines() * done.returncode, ""]
         said = next((line.strip() for line in reversed(last) if line.strip()), "")
         print(f"  {name}: {time.perf_counter() - begin:.0f} s {said}", file=sys.stderr)
-        found[name] = "ok" if not done.returncode and name != "versions" else said
+        actual[name] = "ok" if not done.returncode and name != "versions" else said
         if name == "tests":
-            found[name] = said.partition(" in ")[0]
+            actual[name] = said.partition(" in ")[0]
         if done.returncode:
-            found["failed"] = name
+            actual["failed"] = name
             if name != "tests":
                 break
-    return found
+    return actual
 
 
 def interpreter(version: str, given: Mapping[str, str]) -> str | None:

@@ -102,7 +102,7 @@ def rows(folder: Path) -> list[dict[str, str]]:
 
 
 def test_an_evaluation_with_and_without_half_precision(tiny_config: Path, tmp_path: Path) -> None:
-    found = {}
+    actual = {}
     settings = {
         "cpu": ["device=cpu"],
         "gpu": ["device=cuda"],
@@ -113,10 +113,10 @@ def test_an_evaluation_with_and_without_half_precision(tiny_config: Path, tmp_pa
         record = json.loads((tmp_path / name / "run.json").read_text())
         assert record["conservation_residual"] < 1e-4
         assert record["replay_deviation"] < 1e-3
-        found[name] = rows(tmp_path / name)
+        actual[name] = rows(tmp_path / name)
     assert json.loads((tmp_path / "half" / "run.json").read_text())["compute"]["channels_last"]
-    assert len({len(found[name]) for name in settings}) == 1
-    for mine, theirs in zip(found["gpu"], found["cpu"], strict=True):
+    assert len({len(actual[name]) for name in settings}) == 1
+    for mine, theirs in zip(actual["gpu"], actual["cpu"], strict=True):
         assert float(mine["pcc"] or 0) == pytest.approx(float(theirs["pcc"] or 0), abs=1e-2)
 
 

@@ -29,15 +29,15 @@ LINK = re.compile(r"\[([^\]\n]*)\]\(([^)\s]+)\)")
 
 
 def examples() -> list[Any]:
-    found = [
+    actual = [
         pytest.param(page.name, block, id=f"{page.stem}-{index}")
         for page in PAGES
         for index, block in enumerate(
             re.findall(r"```python\n(.*?)```", page.read_text(), flags=re.DOTALL)
         )
     ]
-    assert len(found) > 10
-    return found
+    assert len(actual) > 10
+    return actual
 
 
 @pytest.mark.parametrize(("page", "example"), examples())
@@ -88,24 +88,24 @@ def test_every_page_is_linked_from_the_readme_and_from_the_index(page: Path) -> 
 
 def code_references() -> list[Any]:
     """Links whose text is a name in the file that they lead to: [`name`](file.py)."""
-    found = []
+    actual = []
     for page in PAGES:
         for text, target in LINK.findall(prose(page)):
             name = re.fullmatch(r"`([\w.]+)`", text)
             if name and target.endswith(".py"):
-                found.append((page, name[1], target))
-    assert len(found) > 50
-    return sorted(set(found))
+                actual.append((page, name[1], target))
+    assert len(actual) > 50
+    return sorted(set(actual))
 
 
 def test_named_code_exists() -> None:
     missing = []
     for page, name, target in code_references():
         file = (page.parent / target).resolve().relative_to(ROOT)
-        found: Any = import_module(".".join(file.with_suffix("").parts))
+        actual: Any = import_module(".".join(file.with_suffix("").parts))
         for word in name.split("."):
-            found = getattr(found, word, None)
-        if found is None:
+            actual = getattr(actual, word, None)
+        if actual is None:
             missing.append((page.name, name, target))
     assert missing == []
 
@@ -171,12 +171,12 @@ def rules_table() -> dict[tuple[str, str, str], set[str]]:
     """The page's table of functions, by (file, kind, equation)."""
     block = re.search(r"<!-- rules -->\n(.*?)<!-- end -->", MATHEMATICS.read_text(), re.DOTALL)
     assert block
-    found = {}
+    actual = {}
     for line in block[1].strip().splitlines()[2:]:
         file, kind, equation, functions = (cell.strip() for cell in line.strip("| ").split(" | "))
         module = file.partition("]")[0].strip("[")
-        found[module, kind, equation] = set(re.findall(r"`([^`]+)`", functions))
-    return found
+        actual[module, kind, equation] = set(re.findall(r"`([^`]+)`", functions))
+    return actual
 
 
 def test_every_function_with_a_rule_is_in_the_table() -> None:

@@ -40,7 +40,7 @@ def test_the_engine_alone_imports_little_and_quickly() -> None:
 
 
 @pytest.mark.parametrize(
-    ("package", "installed", "told"),
+    ("package", "installed", "message"),
     [
         ("torch", "2.1.2+cu121", "lmd needs torch 2.4 or later, and 2.1.2+cu121 is installed"),
         ("numpy", "1.23.5", "lmd needs numpy 1.24 or later, and 1.23.5 is installed"),
@@ -52,7 +52,7 @@ def test_what_is_too_old_is_told_in_one_line(
     capsys: pytest.CaptureFixture[str],
     package: str,
     installed: str,
-    told: str,
+    message: str,
 ) -> None:
     true = metadata.version
     monkeypatch.setattr(metadata, "version", lambda n: installed if n == package else true(n))
@@ -60,7 +60,7 @@ def test_what_is_too_old_is_told_in_one_line(
         main()
     assert ended.value.code == 2
     said = capsys.readouterr().err
-    assert said.startswith(f"error: {told}")
+    assert said.startswith(f"error: {message}")
     assert len(said.splitlines()) == 1
     with pytest.raises(ImportError, match=f"lmd needs {package}"):
         supported.require_supported()

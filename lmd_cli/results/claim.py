@@ -61,9 +61,9 @@ def _require_same(
 
 def _recorded(path: Path) -> dict[str, Any] | None:
     try:
-        found = json.loads(read_own(path))
+        content = json.loads(read_own(path))
     except FileNotFoundError:
         return None
     except (ValueError, RecursionError):
         return {}
-    return found if isinstance(found, dict) else {}
+    return content if isinstance(content, dict) else {}

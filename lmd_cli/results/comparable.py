@@ -42,12 +42,12 @@ def require_comparable(
     lines: list[str] = []
     shared = set(samples)
     for run, survey in zip(runs[1:], surveys[1:], strict=True):
-        found = differences(first, _protocol(run, survey, common))
+        different = differences(first, _protocol(run, survey, common))
         own = _samples(run, survey)
         shared &= own
         if not common and own != samples:
-            found.append(_other_samples(samples, own))
-        lines += [f"\n  {run.path}: {line}" for line in found]
+            different.append(_other_samples(samples, own))
+        lines += [f"\n  {run.path}: {line}" for line in different]
     if lines:
         raise ResultsError(
             f"these runs cannot be compared with {runs[0].path} (there):{''.join(lines)}\n"

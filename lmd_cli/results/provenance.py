@@ -73,8 +73,8 @@ def read_data_hashes(folder: Path) -> dict[str, str]:
         text = read_own(folder / DATA).decode(errors="replace")
     except FileNotFoundError:
         return {}
-    found = (_LINE.fullmatch(line) for line in text.split("\n"))
-    return {match[2]: match[1] for match in found if match}
+    matches = (_LINE.fullmatch(line) for line in text.split("\n"))
+    return {match[2]: match[1] for match in matches if match}
 
 
 def claim_data(folder: Path, hashes: Mapping[str, str]) -> None:
@@ -153,12 +153,12 @@ def _now() -> str:
 
 def invocations(folder: Path) -> list[dict[str, Any]]:
     """The lines that can be read."""
-    found = []
+    entries = []
     for line in Journal(folder / INVOCATIONS).lines():
         try:
             entry = json.loads(line)
         except (ValueError, RecursionError):
             continue
         if isinstance(entry, dict):
-            found.append(entry)
-    return found
+            entries.append(entry)
+    return entries

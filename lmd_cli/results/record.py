@@ -102,13 +102,13 @@ def json_sha256(value: Any) -> str:
 
 def code_revisions(config: Any) -> dict[str, Any]:
     """Revision of this package, and of the modules of targets of the user's own."""
-    found = {"lmd": revision(PACKAGE)}
+    revisions = {"lmd": revision(PACKAGE)}
     for kind in ("model", "data"):
         section = getattr(config, kind)
         source = source_of_target(kind, section.target) if is_custom(section) else None
         if source is not None:
-            found[kind] = revision(source)
-    return found
+            revisions[kind] = revision(source)
+    return revisions
 
 
 def differing(

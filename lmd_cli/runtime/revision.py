@@ -24,12 +24,12 @@ def revision(source: Path) -> dict[str, Any]:
         tracked file of the same folder differs from that commit.
     """
     folder, name = (source, "__init__.py") if source.is_dir() else (source.parent, source.name)
-    found: dict[str, Any] = {"sha256": source_sha256(source)}
+    identity: dict[str, Any] = {"sha256": source_sha256(source)}
     if _git(folder, "ls-files", "--error-unmatch", "--", name) is None:
-        return found
+        return identity
     commit = _git(folder, "rev-parse", "HEAD")
     changes = _git(folder, "status", "--porcelain", "--untracked-files=no", "--", ".")
-    return found if commit is None else {**found, "commit": commit, "modified": bool(changes)}
+    return identity if commit is None else {**identity, "commit": commit, "modified": bool(changes)}
 
 
 def source_sha256(source: Path) -> str:

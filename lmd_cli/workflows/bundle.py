@@ -66,14 +66,14 @@ def bundle(path: Path, output: Path | None = None, *, overwrite: bool = False) -
 
 def _files(path: Path) -> list[str]:
     """Names of plain files below a folder, sorted; nothing is followed out of it."""
-    found = []
+    listed = []
     for folder, folders, names in os.walk(path):
         folders[:] = [n for n in folders if not n.startswith(".")]
         plain = (Path(folder, n) for n in names if not n.startswith("."))
-        found += [
+        listed += [
             p.relative_to(path).as_posix() for p in plain if p.is_file() and not p.is_symlink()
         ]
-    return sorted(name for name in found if name != MANIFEST)
+    return sorted(name for name in listed if name != MANIFEST)
 
 
 def _manifest(record: Mapping[str, Any], path: Path, files: list[str]) -> bytes:

@@ -113,7 +113,7 @@ def list_objects(
     dataset = build_dataset(config, progress)
     boxes = dataset.boxes_on_map(0 if token is None else dataset.index_of(token))
     plane = None if isinstance(config.model, CustomModelConfig) else plane_of(config)
-    found = [
+    objects = [
         AnnotatedObject(
             box.token,
             box.category,
@@ -123,4 +123,4 @@ def list_objects(
         )
         for box in boxes
     ]
-    return sorted(found, key=lambda one: one.distance)
+    return sorted(objects, key=lambda one: one.distance)

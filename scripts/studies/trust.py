@@ -153,8 +153,10 @@ def world_rows(worlds: Mapping[int, Results], network: str, name: str) -> list[l
 
 
 def _difference(results: Results, name: str, key: Key) -> str:
-    found = results[name][key].less(results[EXACT][key])
-    return "" if math.isnan(found.estimate) else f"{found.estimate:+.3f} {bounds(found)}"
+    difference = results[name][key].less(results[EXACT][key])
+    if math.isnan(difference.estimate):
+        return ""
+    return f"{difference.estimate:+.3f} {bounds(difference)}"
 
 
 def bounds(interval: Interval) -> str:

@@ -95,8 +95,8 @@ def _training(facts: Facts, recipe: Recipe) -> dict[str, object]:
 
 
 def _scores(facts: Facts, scores: Mapping[str, Tally]) -> str:
-    names = [name for name in classes(facts.modalities) if scores[""].found[name]]
-    counts = [len(scores[""].found[name]) for name in names]
+    names = [name for name in classes(facts.modalities) if scores[""].detected[name]]
+    counts = [len(scores[""].detected[name]) for name in names]
     head = "".join(f" recall, {n} ({k}) |" for n, k in zip(names, counts, strict=True))
     rows = [f"| | {facts.metric} |{head}", "|---|---|" + "---|" * len(names)]
     for condition, label in conditions(facts.modalities).items():

@@ -18,9 +18,9 @@ from lmd_cli.data.synthetic import EVIDENCE_FILE
 
 @dataclass
 class Tally(ABC):
-    """What was found in a split under one condition, by class of visibility."""
+    """What was detected in a split under one condition, by class of visibility."""
 
-    found: dict[str, list[bool]] = field(default_factory=lambda: defaultdict(list))
+    detected: dict[str, list[bool]] = field(default_factory=lambda: defaultdict(list))
 
     @property
     @abstractmethod
@@ -28,8 +28,8 @@ class Tally(ABC):
         """The network's main score, 0 to 1."""
 
     def recall(self, name: str) -> float:
-        """Share of a class's vehicles that were found."""
-        return float(np.mean(self.found[name])) if self.found[name] else float("nan")
+        """Share of a class's vehicles that were detected."""
+        return float(np.mean(self.detected[name])) if self.detected[name] else float("nan")
 
 
 def read_evidence(dataroot: Path) -> dict[str, dict[str, Any]]:

@@ -2,8 +2,8 @@
 
 Peaks: cells whose probability is the highest within 3 x 3, at their cells' centres. Average
 precision: nuScenes' (devkit), at a distance of 2 m, recall and precision above 0.1. Recall: a car
-counts as found if a peak of probability above :data:`FOUND` is matched to it. Cars of visibility 1
-are left out, and so are peaks within 2 m of one (unless a car that counts is nearer).
+counts as detected if a peak of probability above :data:`THRESHOLD` is matched to it. Cars of
+visibility 1 are left out, and so are peaks within 2 m of one (unless a car that counts is nearer).
 "Zeroed": a sensor's encoded features are set to zero before the view transform.
 """
 
@@ -33,15 +33,15 @@ from training.crn_targets import BevMap
 #: A peak may lie this far from its car, metres.
 DISTANCE = 2.0
 #: Probability above which a peak counts as a find.
-FOUND = 0.3
+THRESHOLD = 0.3
 #: Peaks of a sample that are kept, highest first, as the published decoder does.
 MOST_PEAKS = 500
 DEFINITIONS = (
     "AP: nuScenes' average precision of the heat map's peaks (cells that are highest within 3 x 3, "
     f"at their centres) at a distance of {DISTANCE:g} m. Recall by the sensors that can see a car "
-    f"(how many in brackets): found if a peak of probability > {FOUND} is matched to it within "
-    f"{DISTANCE:g} m. Cars of visibility 1, and peaks beside them, are left out. Zeroed: the "
-    "sensor's encoded features are zero. BatchNorm in evaluation mode."
+    f"(how many in brackets): detected if a peak of probability > {THRESHOLD} is matched to it "
+    f"within {DISTANCE:g} m. Cars of visibility 1, and peaks beside them, are left out. Zeroed: "
+    "the sensor's encoded features are zero. BatchNorm in evaluation mode."
 )
 
 
@@ -84,9 +84,9 @@ class Detections(Tally):
         counted = [car for car in cars if car.visibility > 1]
         self.peaks[token] = [peak for peak in guesses if not _beside(peak, cars)]
         self.cars[token] = counted
-        matched = match([peak for peak in self.peaks[token] if peak.score > FOUND], counted)
+        matched = match([peak for peak in self.peaks[token] if peak.score > THRESHOLD], counted)
         for i, car in enumerate(counted):
-            self.found[names[car.token]].append(i in matched)
+            self.detected[names[car.token]].append(i in matched)
 
     @property
     def figure(self) -> float:

@@ -1,7 +1,7 @@
 """How good a small SimpleBEV is, and how much it owes to each sensor.
 
 IoU: at probability > 0.5 inside ``valid``, intersections and unions summed over the split.
-Recall: a vehicle counts as found if the mean probability over the cells of its footprint exceeds
+Recall: a vehicle counts as detected if the mean probability over the cells of its footprint exceeds
 0.5; vehicles of visibility 1, and those without a cell on the grid, are left out.
 "Zeroed": a sensor's encoded features are set to zero before the fusion layer.
 """
@@ -23,7 +23,7 @@ from training.conditions import Tally, class_of, conditions, read_evidence
 DEFINITIONS = (
     "IoU: at probability > 0.5 inside `valid` (visibility 1 is left out), intersections and "
     "unions summed over the split. Recall by the sensors that can see a vehicle (how many in "
-    "brackets): found if the mean probability over its footprint's cells exceeds 0.5; "
+    "brackets): detected if the mean probability over its footprint's cells exceeds 0.5; "
     "visibility 1 left out. Zeroed: the sensor's encoded features are zero. BatchNorm in "
     "evaluation mode."
 )
@@ -81,4 +81,4 @@ def _count(
     mask = np.zeros(probability.shape, dtype=np.uint8)
     cv2.fillPoly(mask, [footprint(box, data.grid)], (1,))
     if box.visibility > 1 and mask.any():
-        score.found[name].append(bool(probability[mask > 0].mean() > 0.5))
+        score.detected[name].append(bool(probability[mask > 0].mean() > 0.5))

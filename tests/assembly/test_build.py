@@ -72,16 +72,16 @@ def test_where_a_checkpoint_is_looked_for(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(build, "shipped", lambda kind: zoo)
     config, wanted = project / "configs" / "x.yaml", "models/a.safetensors"
 
-    def found() -> Path:
+    def actual() -> Path:
         return build.find_checkpoint(wanted, config).resolve()
 
     with pytest.raises(CheckpointError, match=r"models/a\.safetensors does not exist"):
-        found()
+        actual()
     order = [zoo, project / "models", project / "configs" / "models", here / "models"]
     for folder in order:
         folder.mkdir(exist_ok=True)
         (folder / "a.safetensors").write_bytes(b"")
-        assert found() == folder / "a.safetensors"
+        assert actual() == folder / "a.safetensors"
     (tmp_path / "b.pth").write_bytes(b"")
     assert build.find_checkpoint(str(tmp_path / "b.pth"), config) == tmp_path / "b.pth"
 

@@ -63,13 +63,13 @@ def test_rules_of_the_config_hold_whenever_the_network_is_decomposed(config: Any
             network.mix.weight[:, 2:] = -0.1
             network.mix.bias.fill_(1.0)
             features["a"], features["b"] = torch.tensor([[1.0, 1, 0, 0], [0, 0, 1, 1]])[:, None]
-    found = {}
+    actual = {}
     for name, network in (("plain", plain), ("ruled", ruled)):
         fuse = fuse_function(network, "risk", {})
-        found[name] = decompose(fuse, features)
+        actual[name] = decompose(fuse, features)
     same = decompose(fuse_function(plain, "risk", {}), features, "identity-ratio-sum")
-    assert torch.equal(found["ruled"].parts["a"], same.parts["a"])
-    assert not torch.equal(found["ruled"].parts["a"], found["plain"].parts["a"])
+    assert torch.equal(actual["ruled"].parts["a"], same.parts["a"])
+    assert not torch.equal(actual["ruled"].parts["a"], actual["plain"].parts["a"])
 
 
 @pytest.mark.parametrize(
@@ -119,8 +119,8 @@ def test_every_gap_is_listed_with_what_would_fill_it(config: Any, tmp_path: Path
     text = MODULE.replace("torch.relu(self.mix", "torch.digamma(torch.lgamma(self.mix")
     text = text.replace('features["b"]))\n', 'features["b"])))\n')
     (tmp_path / "gappy.py").write_text(text)
-    found = inspect_network(made)
-    filled = {row.operation: row.register for row in found.gaps}
+    actual = inspect_network(made)
+    filled = {row.operation: row.register for row in actual.gaps}
     assert filled == {f"torch.{n}": f"@register_rule(torch.{n})" for n in ("lgamma", "digamma")}
     assert not inspect_network(config()).gaps
 

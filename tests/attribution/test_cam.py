@@ -46,42 +46,42 @@ def region() -> Tensor:
 
 
 def test_gradcam_is_its_definition(network: Fusion, features: dict[str, Tensor]):
-    found = activation_maps(network, features, network, "norm", region())
+    actual = activation_maps(network, features, network, "norm", region())
     before = network.norm(network.first(torch.cat(list(features.values()), dim=1)))
     before = before.requires_grad_()
     score = network.head(torch.relu(before))[0, 0][region()].sum()
     (gradient,) = torch.autograd.grad(score, before)
     alpha = gradient[0].mean(dim=(1, 2))
-    torch.testing.assert_close(found.weights, alpha)
+    torch.testing.assert_close(actual.weights, alpha)
     expected = (alpha[:, None, None] * before[0].detach()).sum(0).clamp(min=0)
-    torch.testing.assert_close(found.whole, expected)
-    assert found.score == pytest.approx(float(score.detach()))
-    assert found.whole.any()
+    torch.testing.assert_close(actual.whole, expected)
+    assert actual.score == pytest.approx(float(score.detach()))
+    assert actual.whole.any()
 
 
 def test_gradients_agree_with_finite_differences(network: Fusion, features: dict[str, Tensor]):
-    found = activation_maps(network, features, network, "relu", region())
+    actual = activation_maps(network, features, network, "relu", region())
     hidden = torch.relu(network.norm(network.first(torch.cat(list(features.values()), dim=1))))
     step = 1e-6
     for channel in range(6):
         moved = hidden.clone()
         moved[0, channel] += step
-        change = network.head(moved)[0, 0][region()].sum() - found.score
-        assert float(found.weights[channel]) == pytest.approx(float(change) / step / 63, abs=1e-6)
+        change = network.head(moved)[0, 0][region()].sum() - actual.score
+        assert float(actual.weights[channel]) == pytest.approx(float(change) / step / 63, abs=1e-6)
 
 
 @pytest.mark.parametrize("layer", ["first", "norm", "relu"])
 def test_a_modalitys_map_takes_its_part_of_the_activations(
     network: Fusion, features: dict[str, Tensor], layer: str
 ):
-    found = activation_maps(network, features, network, layer, region())
+    actual = activation_maps(network, features, network, layer, region())
     part = decompose(network, features, layers=[layer]).layers[layer].parts["radar"][0]
-    expected = (found.weights[:, None, None] * part).sum(0).clamp(min=0)
-    torch.testing.assert_close(found.parts["radar"], expected)
+    expected = (actual.weights[:, None, None] * part).sum(0).clamp(min=0)
+    torch.testing.assert_close(actual.parts["radar"], expected)
     parts = decompose(network, features, layers=[layer]).layers[layer]
-    whole = sum((found.weights[:, None, None] * p[0]).sum(0) for p in parts.parts.values())
-    whole = whole + (found.weights[:, None, None] * parts.bias[0]).sum(0)
-    torch.testing.assert_close(whole.clamp(min=0), found.whole)
+    whole = sum((actual.weights[:, None, None] * p[0]).sum(0) for p in parts.parts.values())
+    whole = whole + (actual.weights[:, None, None] * parts.bias[0]).sum(0)
+    torch.testing.assert_close(whole.clamp(min=0), actual.whole)
 
 
 def test_plus_plus_is_the_formula_cell_by_cell():
@@ -100,7 +100,7 @@ def test_plus_plus_is_the_formula_cell_by_cell():
 
 
 def test_score_weights_follow_the_masked_scores(network: Fusion, features: dict[str, Tensor]):
-    found = activation_maps(network, features, network, "relu", region(), method="scorecam")
+    actual = activation_maps(network, features, network, "relu", region(), method="scorecam")
     hidden = torch.relu(network.norm(network.first(torch.cat(list(features.values()), dim=1))))
     scores = []
     for channel in hidden[0]:
@@ -108,8 +108,8 @@ def test_score_weights_follow_the_masked_scores(network: Fusion, features: dict[
         masked = {name: value * mask for name, value in features.items()}
         scores.append(network(**masked)[0, 0][region()].sum())
     expected = torch.stack(scores).softmax(0)  # the baseline cancels
-    torch.testing.assert_close(found.weights, expected)
-    assert float(found.weights.sum()) == pytest.approx(1.0)
+    torch.testing.assert_close(actual.weights, expected)
+    assert float(actual.weights.sum()) == pytest.approx(1.0)
 
 
 @pytest.mark.parametrize("method", METHODS)

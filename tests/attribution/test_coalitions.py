@@ -38,12 +38,12 @@ def counting(calls: list[int]) -> Callable[..., Tensor]:
 def test_a_batch_of_partners_is_each_of_them(name: str, replaced: str) -> None:
     method: Any = method_named(name)
     together = method.at(Coalitions(fuse, broadcasts=True), CLEAN)
-    found = together.parts({**CLEAN, replaced: OTHERS[replaced]})
+    actual = together.parts({**CLEAN, replaced: OTHERS[replaced]})
     alone = method.at(fuse, CLEAN)
     for i in range(4):
         wanted = alone.parts({**CLEAN, replaced: OTHERS[replaced][i : i + 1]})
         for part, values in wanted.items():
-            batch = found[part].expand(4, *found[part].shape[1:])
+            batch = actual[part].expand(4, *actual[part].shape[1:])
             torch.testing.assert_close(batch[i : i + 1], values, rtol=1e-10, atol=1e-12)
 
 

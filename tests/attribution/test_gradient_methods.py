@@ -62,16 +62,16 @@ def by_modality(case: Case, products: list[Tensor]) -> dict[str, Tensor]:
     }
 
 
-def compare(found: dict[str, Tensor], wanted: dict[str, Tensor], tolerance: float = 1e-10) -> None:
+def compare(actual: dict[str, Tensor], wanted: dict[str, Tensor], tolerance: float = 1e-10) -> None:
     for name, value in wanted.items():
         scale = max(1.0, float(value.abs().max()))
-        torch.testing.assert_close(found[name], value, rtol=0, atol=tolerance * scale)
+        torch.testing.assert_close(actual[name], value, rtol=0, atol=tolerance * scale)
 
 
-def assert_complete(case: Case, found: dict[str, Tensor]) -> None:
+def assert_complete(case: Case, actual: dict[str, Tensor]) -> None:
     with torch.no_grad():
         total = two_numbers(case.network(**pytree.tree_map(torch.clone, case.inputs)))
-    compare({"total": sum(found.values())}, {"total": total})  # type: ignore[dict-item]
+    compare({"total": sum(actual.values())}, {"total": total})  # type: ignore[dict-item]
 
 
 @RUNS
@@ -79,9 +79,9 @@ def assert_complete(case: Case, found: dict[str, Tensor]) -> None:
 def test_gradient_times_input_is_the_jacobians(case: Case) -> None:
     assume(differentiable(case))
     x = pytree.tree_leaves(case.inputs)
-    found = scores(GradientTimesInput(), case.network, case.inputs, two_numbers)
-    compare(found, by_modality(case, jacobian_times(case, x, x)))
-    assert_complete(case, found)
+    actual = scores(GradientTimesInput(), case.network, case.inputs, two_numbers)
+    compare(actual, by_modality(case, jacobian_times(case, x, x)))
+    assert_complete(case, actual)
 
 
 @RUNS
@@ -98,20 +98,20 @@ def test_integrated_gradients_are_the_quadrature_of_jacobians(case: Case, power:
         sums = terms if sums is None else [a + b for a, b in zip(sums, terms, strict=True)]
     assert sums is not None
     method = IntegratedGradients(steps=steps, power=power)
-    found = scores(method, case.network, case.inputs, two_numbers)
-    compare(found, by_modality(case, sums))
-    assert_complete(case, found)
+    actual = scores(method, case.network, case.inputs, two_numbers)
+    compare(actual, by_modality(case, sums))
+    assert_complete(case, actual)
     maps = parts(method, case.network, case.inputs)
-    compare({name: two_numbers(tree) for name, tree in maps.items()}, found)
+    compare({name: two_numbers(tree) for name, tree in maps.items()}, actual)
 
 
 @settings(max_examples=10, deadline=None, derandomize=True)
 @given(cases(max_blocks=3), st.sampled_from([GradientTimesInput(), IntegratedGradients(5)]))
 def test_forward_mode_and_captum_agree(case: Case, method: Any) -> None:
     assume(differentiable(case))
-    found = scores(method, case.network, case.inputs, two_numbers)
+    actual = scores(method, case.network, case.inputs, two_numbers)
     captums = summed_by_modality(method.attribute, case.network, case.inputs, two_numbers)
-    compare({name: found[name] for name in captums}, captums, CAPTUM_WEIGHTS)
+    compare({name: actual[name] for name in captums}, captums, CAPTUM_WEIGHTS)
 
 
 def test_even_steps_are_captums_own() -> None:
@@ -122,14 +122,14 @@ def test_even_steps_are_captums_own() -> None:
     def fuse(camera: Tensor, radar: Tensor) -> Tensor:
         return network(torch.cat([camera, radar], 1))
 
-    found = scores(IntegratedGradients(7, power=1), fuse, features, lambda out: out)
+    actual = scores(IntegratedGradients(7, power=1), fuse, features, lambda out: out)
     for number in range(2):
         captums = Captum(lambda *x: fuse(*x)).attribute(
             tuple(features.values()), target=number, n_steps=7
         )
         for name, value in zip(features, captums, strict=True):
             torch.testing.assert_close(
-                found[name][:, number], value.sum(1), rtol=0, atol=CAPTUM_WEIGHTS
+                actual[name][:, number], value.sum(1), rtol=0, atol=CAPTUM_WEIGHTS
             )
 
 
@@ -146,15 +146,15 @@ SAMPLED = {"camera": normal(2, 3, 4, 5), "radar": normal(2, 2, 4, 5, seed=1)}
 def test_captum_takes_over_where_there_is_no_forward_mode() -> None:
     leaves = {name: x.clone().requires_grad_() for name, x in SAMPLED.items()}
     target = two_numbers(sampled(**leaves))
-    found = scores(GradientTimesInput(), sampled, SAMPLED, two_numbers)
+    actual = scores(GradientTimesInput(), sampled, SAMPLED, two_numbers)
     for number in range(2):
         gradients = torch.autograd.grad(
             target[:, number].sum(), list(leaves.values()), retain_graph=True
         )
         for (name, x), gradient in zip(SAMPLED.items(), gradients, strict=True):
             wanted = (gradient * x).flatten(1).sum(1)
-            torch.testing.assert_close(found[name][:, number], wanted)
-    torch.testing.assert_close(sum(found.values()), target.detach())
+            torch.testing.assert_close(actual[name][:, number], wanted)
+    torch.testing.assert_close(sum(actual.values()), target.detach())
     steps = scores(IntegratedGradients(4), sampled, SAMPLED, two_numbers)
     torch.testing.assert_close(sum(steps.values()), target.detach())
 
@@ -165,21 +165,21 @@ def test_bilinear_sampling_written_out(align_corners: bool) -> None:
     image, grid = normal(2, 3, 5, 7), 1.3 * normal(2, 4, 6, 2, seed=1)
     grid[0, 0, 0] = torch.tensor([-1.0, 1.0])
     wanted = torch.nn.functional.grid_sample(image, grid, align_corners=align_corners)
-    found = bilinear_sample(image, grid, align_corners=align_corners)
-    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)
+    actual = bilinear_sample(image, grid, align_corners=align_corners)
+    torch.testing.assert_close(actual, wanted, rtol=0, atol=1e-12)
     assert (wanted == 0).any()
 
 
 def test_bilinear_sampling_has_maps() -> None:
     """Of both factors, the image and the places; against autograd on torch's own kernel."""
-    found = parts(GradientTimesInput(), partial(sampled, mode="bilinear"), SAMPLED)
+    actual = parts(GradientTimesInput(), partial(sampled, mode="bilinear"), SAMPLED)
     leaves = {name: x.clone().requires_grad_() for name, x in SAMPLED.items()}
     total = sampled(**leaves, mode="bilinear")
     for cell in ((0, 0, 1, 2), (1, 2, 3, 4)):
         gradients = torch.autograd.grad(total[cell], list(leaves.values()), retain_graph=True)
         for (name, x), gradient in zip(SAMPLED.items(), gradients, strict=True):
-            torch.testing.assert_close(found[name][cell], (gradient * x).sum())
-    torch.testing.assert_close(sum(found.values()), total.detach())
+            torch.testing.assert_close(actual[name][cell], (gradient * x).sum())
+    torch.testing.assert_close(sum(actual.values()), total.detach())
 
 
 def test_without_forward_mode_there_is_no_map() -> None:
@@ -194,13 +194,13 @@ def test_integrated_gradients_of_a_smooth_function_are_complete() -> None:
         return (camera * radar).tanh() + camera.sin() + 0.3
 
     method = IntegratedGradients(steps=32)
-    found = scores(method, fuse, features, lambda out: out)
+    actual = scores(method, fuse, features, lambda out: out)
     assert (
         float(method.completeness_error(fuse, features, lambda out: out).abs().max())
         < CAPTUM_WEIGHTS
     )
     wanted = torch.full((2, 3), 0.3, dtype=torch.float64)
-    torch.testing.assert_close(found["bias"], wanted, rtol=0, atol=1e-9)
+    torch.testing.assert_close(actual["bias"], wanted, rtol=0, atol=1e-9)
 
 
 def chunked(camera: Tensor) -> Tensor:
@@ -212,15 +212,15 @@ def chunked(camera: Tensor) -> Tensor:
 
 def test_forward_mode_follows_writes_to_views() -> None:
     x = normal(1, 4)
-    found = scores(GradientTimesInput(), chunked, {"camera": x}, lambda y: y)
-    torch.testing.assert_close(found["camera"], chunked(x.clone()))
+    actual = scores(GradientTimesInput(), chunked, {"camera": x}, lambda y: y)
+    torch.testing.assert_close(actual["camera"], chunked(x.clone()))
 
 
 def test_lrp_follows_writes_to_views() -> None:
     """It goes back through the linear maps, not through the network."""
     x = normal(1, 4)
-    found = scores(Lrp(1e-12), chunked, {"camera": x}, lambda y: y)
-    torch.testing.assert_close(found["camera"], chunked(x.clone()), rtol=0, atol=1e-10)
+    actual = scores(Lrp(1e-12), chunked, {"camera": x}, lambda y: y)
+    torch.testing.assert_close(actual["camera"], chunked(x.clone()), rtol=0, atol=1e-10)
 
 
 def test_writes_that_autograd_cannot_follow_are_told() -> None:
@@ -238,8 +238,8 @@ def test_writes_that_autograd_cannot_follow_are_told() -> None:
 @pytest.mark.parametrize("method", [GradientTimesInput(), IntegratedGradients(steps=2)])
 def test_no_target_gives_no_column(method: Any) -> None:
     features = {"camera": torch.randn(2, 3), "radar": torch.randn(2, 3)}
-    found = scores(method, lambda camera, radar: camera + radar, features, lambda out: out[:, :0])
-    assert {name: tuple(value.shape) for name, value in found.items()} == {
+    actual = scores(method, lambda camera, radar: camera + radar, features, lambda out: out[:, :0])
+    assert {name: tuple(value.shape) for name, value in actual.items()} == {
         "camera": (2, 0),
         "radar": (2, 0),
         "bias": (2, 0),

@@ -32,8 +32,8 @@ def leaves(tree: Any) -> list[Tensor]:
     return pytree.tree_leaves(tree)
 
 
-def close(found: Any, wanted: Any, tolerance: float = 1e-11) -> None:
-    for a, b in zip(leaves(found), leaves(wanted), strict=True):
+def close(actual: Any, wanted: Any, tolerance: float = 1e-11) -> None:
+    for a, b in zip(leaves(actual), leaves(wanted), strict=True):
         scale = max(1.0, float(b.abs().max()))
         torch.testing.assert_close(a, b, rtol=0, atol=tolerance * scale)
 
@@ -83,10 +83,10 @@ def test_with_nothing_linearised_it_is_the_network(case: Case) -> None:
 @RUNS
 @given(case=cases())
 def test_at_the_operating_point_it_is_the_network(what: Any, case: Case) -> None:
-    found = parts(PartialLinearisation(what), case.network, case.inputs)
+    actual = parts(PartialLinearisation(what), case.network, case.inputs)
     with torch.no_grad():
         total = case.network(**pytree.tree_map(torch.clone, case.inputs))
-    sums = [sum(values) for values in zip(*map(leaves, found.values()), strict=True)]
+    sums = [sum(values) for values in zip(*map(leaves, actual.values()), strict=True)]
     close(sums, total)
 
 
@@ -130,12 +130,12 @@ def by_hand(network: Small, what: str, camera: Tensor, radar: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("what", ["activations", "normalisations"])
 def test_partly_linear_networks_written_out(small: Small, what: Any) -> None:
-    found = PartialLinearisation(what).at(small, CLEAN).parts(MOVED)
+    actual = PartialLinearisation(what).at(small, CLEAN).parts(MOVED)
     zero = torch.zeros_like(MOVED["camera"])
     with torch.no_grad():
         total = by_hand(small, what, **MOVED)
-        close(found["camera"], total - by_hand(small, what, zero, MOVED["radar"]))
-        close(found["radar"], total - by_hand(small, what, MOVED["camera"], zero))
+        close(actual["camera"], total - by_hand(small, what, zero, MOVED["radar"]))
+        close(actual["radar"], total - by_hand(small, what, MOVED["camera"], zero))
 
 
 class Attending(nn.Module):
@@ -159,7 +159,7 @@ def test_attention_and_sampling_are_frozen_with_the_activations(what: Any) -> No
     network = Attending().double().eval()
     clean = {"camera": normal(1, 3, 4, 5), "radar": normal(1, 3, 4, 5, seed=1)}
     moved = {"camera": normal(1, 3, 4, 5, seed=2), "radar": normal(1, 3, 4, 5, seed=3)}
-    found = PartialLinearisation(what).at(network, clean).parts(moved)
+    actual = PartialLinearisation(what).at(network, clean).parts(moved)
 
     def by_hand(camera: Tensor, radar: Tensor) -> Tensor:
         """Every frozen quantity is worked out at the clean sample."""
@@ -181,15 +181,15 @@ def test_attention_and_sampling_are_frozen_with_the_activations(what: Any) -> No
     zero = torch.zeros_like(moved["camera"])
     with torch.no_grad():
         total = by_hand(**moved)
-        close(found["camera"], total - by_hand(zero, moved["radar"]))
-        close(found["radar"], total - by_hand(moved["camera"], zero))
+        close(actual["camera"], total - by_hand(zero, moved["radar"]))
+        close(actual["radar"], total - by_hand(moved["camera"], zero))
 
 
 def test_the_baselines_differ(small: Small) -> None:
     """Otherwise the tests above could not tell them apart."""
     methods = [LeaveOneOut(), *map(PartialLinearisation, ("activations", "normalisations"))]
-    found = [m.at(small, CLEAN).parts(MOVED)["camera"] for m in [*methods, Lmd()]]
-    distances = [float((a - b).abs().max()) for i, a in enumerate(found) for b in found[:i]]
+    actual = [m.at(small, CLEAN).parts(MOVED)["camera"] for m in [*methods, Lmd()]]
+    distances = [float((a - b).abs().max()) for i, a in enumerate(actual) for b in actual[:i]]
     assert min(distances) > 0.05
 
 
@@ -215,15 +215,15 @@ def lmd_shapley_by_hand(case: Case, features: dict[str, Any]) -> dict[str, list[
     extras = {name: [tree] for name, tree in features.items()}
     linear = decompose(case.network, case.inputs, case.variant, extras=extras)
     orders = list(permutations(features))
-    found = {}
+    actual = {}
     for name in features:
         gains = []
         for order in orders:
             before = set(order[: order.index(name)])
             gains.append([a - b for a, b in zip(bias(before | {name}), bias(before), strict=True)])
         phi = [torch.stack(column).mean(0) for column in zip(*gains, strict=True)]
-        found[name] = [h + p for h, p in zip(leaves(linear.extras[name][0]), phi, strict=True)]
-    return found
+        actual[name] = [h + p for h, p in zip(leaves(linear.extras[name][0]), phi, strict=True)]
+    return actual
 
 
 @settings(max_examples=12, deadline=None, derandomize=True)
@@ -232,9 +232,9 @@ def test_lmd_shapley_is_its_definition(case: Case) -> None:
     assume(len(case.inputs) <= 3)
     explainer = LmdShapley(case.variant).at(case.network, case.inputs)
     clean, moved = explainer.parts(case.inputs), explainer.parts(perturbed(case))
-    for features, found in ((case.inputs, clean), (perturbed(case), moved)):
+    for features, actual in ((case.inputs, clean), (perturbed(case), moved)):
         for name, wanted in lmd_shapley_by_hand(case, features).items():
-            close(found[name], wanted)
+            close(actual[name], wanted)
     with torch.no_grad():
         total = case.network(**pytree.tree_map(torch.clone, case.inputs))
     close([sum(values) for values in zip(*map(leaves, clean.values()), strict=True)], total)
@@ -290,9 +290,9 @@ def test_lmd_shapley_of_a_product_sums_to_the_network() -> None:
     def fuse(camera: Tensor, radar: Tensor) -> Tensor:
         return network(camera * radar, radar)
 
-    found = parts(LmdShapley(), fuse, CLEAN_THREE)
+    actual = parts(LmdShapley(), fuse, CLEAN_THREE)
     with torch.no_grad():
-        close(sum(found.values()), fuse(**CLEAN_THREE))
+        close(sum(actual.values()), fuse(**CLEAN_THREE))
 
 
 CLEAN_THREE = {"camera": normal(1, 3, 4, 5), "radar": normal(1, 3, 4, 5, seed=1)}
@@ -315,9 +315,9 @@ def test_lmd_shapley_where_features_are_multiplied(remembers: bool) -> None:
         return decompose(attending, given).bias
 
     fuse = Coalitions(attending, broadcasts=False) if remembers else attending
-    found = parts(LmdShapley(), fuse, full)
+    actual = parts(LmdShapley(), fuse, full)
     own = decompose(attending, full).parts
     for name, other in (("camera", "radar"), ("radar", "camera")):
         gain = (bias(name, other) - bias(other) + bias(name) - bias()) / 2
-        close(found[name], own[name] + gain)
-    close(found["bias"], bias())
+        close(actual[name], own[name] + gain)
+    close(actual["bias"], bias())

@@ -58,10 +58,10 @@ class Supported(nn.Module):
 def test_it_is_captums_where_captum_has_rules(seed: int) -> None:
     torch.manual_seed(seed)
     network, x = Supported().double().eval(), normal(2, 3, 13, 13, seed=seed)
-    found = scores(Lrp(CAPTUM_EPSILON), network, {"image": x}, lambda y: y)
+    actual = scores(Lrp(CAPTUM_EPSILON), network, {"image": x}, lambda y: y)
     for target in range(3):
         wanted = captum.attr.LRP(network).attribute(x, target=target).flatten(1).sum(1)
-        torch.testing.assert_close(found["image"][:, target], wanted, rtol=1e-6, atol=1e-8)
+        torch.testing.assert_close(actual["image"][:, target], wanted, rtol=1e-6, atol=1e-8)
 
 
 def epsilon_rule(x: Tensor, weight: Tensor, z: Tensor, relevance: Tensor, eps: float) -> Tensor:
@@ -82,7 +82,7 @@ def test_the_definition_by_loops(eps: float) -> None:
     def fuse(camera: Tensor, radar: Tensor) -> Tensor:
         return second(F.silu(first(torch.cat([camera, radar], 1))))
 
-    found = scores(Lrp(eps), fuse, {"camera": camera, "radar": radar}, lambda y: y)
+    actual = scores(Lrp(eps), fuse, {"camera": camera, "radar": radar}, lambda y: y)
     x = torch.cat([camera, radar], 1)[0]
     with torch.no_grad():
         hidden = first(x)
@@ -95,8 +95,8 @@ def test_the_definition_by_loops(eps: float) -> None:
             relevance = epsilon_rule(x, first.weight, hidden, relevance, eps)  # passed directly
             shares = {"camera": relevance[:2].sum(), "radar": relevance[2:].sum()}
             for name, wanted in shares.items():
-                torch.testing.assert_close(found[name][0, target], wanted, rtol=1e-10, atol=1e-12)
-        total = sum(found.values())
+                torch.testing.assert_close(actual[name][0, target], wanted, rtol=1e-10, atol=1e-12)
+        total = sum(actual.values())
         torch.testing.assert_close(total, out.unsqueeze(0), rtol=1e-12, atol=1e-12)
 
 
@@ -110,33 +110,33 @@ def test_normalisation_with_constant_variance(layer: str) -> None:
         norm.weight.normal_()
         norm.bias.normal_()
     x = normal(1, 1, 6)
-    found = scores(Lrp(1e-12), lambda image: norm(image), {"image": x}, lambda y: y.flatten(1))
+    actual = scores(Lrp(1e-12), lambda image: norm(image), {"image": x}, lambda y: y.flatten(1))
     centred = x - x.mean(-1, keepdim=True)
     deviation = torch.sqrt(x.var(-1, correction=0, keepdim=True) + norm.eps)
     wanted = (centred / deviation * norm.weight).flatten(1)  # the share of y without the shift
-    torch.testing.assert_close(found["image"], wanted.detach(), rtol=1e-8, atol=1e-9)
+    torch.testing.assert_close(actual["image"], wanted.detach(), rtol=1e-8, atol=1e-9)
 
 
 @settings(max_examples=30, deadline=None, derandomize=True)
 @given(cases(max_blocks=5))
 def test_without_stabiliser_it_is_lmds_part_of_the_target(case: Case) -> None:
     assume(differentiable(case))
-    found = scores(Lrp(0.0), case.network, case.inputs, two_numbers)
+    actual = scores(Lrp(0.0), case.network, case.inputs, two_numbers)
     wanted = decompose(case.network, case.inputs, "identity-ratio")
     for name in case.inputs:
         part = two_numbers(wanted.parts[name])
-        if not torch.isfinite(found[name]).all():  # some z is exactly 0: 0 / 0 without a stabiliser
+        if not torch.isfinite(actual[name]).all():  # some z is 0: 0 / 0 without a stabiliser
             continue
         scale = max(1.0, float(part.abs().max()))
-        torch.testing.assert_close(found[name], part, rtol=0, atol=1e-9 * scale)
+        torch.testing.assert_close(actual[name], part, rtol=0, atol=1e-9 * scale)
 
 
 def test_a_product_gives_half_to_each_factor() -> None:
     features = {"camera": normal(2, 3), "radar": normal(2, 3, seed=1)}
-    found = scores(Lrp(1e-12), lambda camera, radar: camera * radar, features, lambda y: y)
+    actual = scores(Lrp(1e-12), lambda camera, radar: camera * radar, features, lambda y: y)
     half = features["camera"] * features["radar"] / 2
-    torch.testing.assert_close(found["camera"], half, rtol=1e-8, atol=1e-9)
-    torch.testing.assert_close(found["radar"], half, rtol=1e-8, atol=1e-9)
+    torch.testing.assert_close(actual["camera"], half, rtol=1e-8, atol=1e-9)
+    torch.testing.assert_close(actual["radar"], half, rtol=1e-8, atol=1e-9)
 
 
 def test_attention_weights_are_constants() -> None:
@@ -145,10 +145,10 @@ def test_attention_weights_are_constants() -> None:
     def fuse(query: Tensor, value: Tensor) -> Tensor:
         return torch.softmax(query @ torch.ones(6, 5).double(), -1) @ value
 
-    found = scores(Lrp(1e-12), fuse, features, lambda y: y.flatten(1)[:, :3])
-    assert not found["query"].any()
+    actual = scores(Lrp(1e-12), fuse, features, lambda y: y.flatten(1)[:, :3])
+    assert not actual["query"].any()
     total = fuse(**features).flatten(1)[:, :3]
-    torch.testing.assert_close(found["value"], total, rtol=1e-8, atol=1e-9)
+    torch.testing.assert_close(actual["value"], total, rtol=1e-8, atol=1e-9)
 
 
 def test_an_operation_without_a_rule_is_named() -> None:
@@ -184,10 +184,10 @@ def test_writes_in_place_are_what_they_write() -> None:
         left, last = out[:, :2] + radar[:, 1:3], out[:, 3:] * 2.0
         return torch.cat([left, out[:, 2:3], last], 1)
 
-    found = scores(Lrp(1e-12), in_place, features, lambda y: y)
+    actual = scores(Lrp(1e-12), in_place, features, lambda y: y)
     wanted = scores(Lrp(1e-12), apart, features, lambda y: y)
     for name, share in wanted.items():
-        torch.testing.assert_close(found[name], share, rtol=0, atol=1e-10)
+        torch.testing.assert_close(actual[name], share, rtol=0, atol=1e-10)
 
 
 def test_a_target_that_no_feature_reaches_is_all_bias() -> None:
@@ -195,9 +195,9 @@ def test_a_target_that_no_feature_reaches_is_all_bias() -> None:
         return torch.cat([camera, torch.full((1, 2), 3.0, dtype=camera.dtype)], 1)
 
     for target in (lambda y: y[:, 4:], lambda y: y[:, 4:].detach(), lambda y: y[:, :1] * 0 + 3):
-        found = scores(Lrp(), fuse, {"camera": normal(1, 4)}, target)
-        assert not found["camera"].any()
-        assert bool((found["bias"] == 3).all())
+        actual = scores(Lrp(), fuse, {"camera": normal(1, 4)}, target)
+        assert not actual["camera"].any()
+        assert bool((actual["bias"] == 3).all())
 
 
 def test_a_norm_written_by_hand_is_the_norm() -> None:

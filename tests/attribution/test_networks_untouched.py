@@ -63,8 +63,8 @@ def test_network_and_features_stay(name: str, breaks: bool) -> None:
         with pytest.raises(ValueError, match="broken on purpose"):
             scores(method_named(name), network, features, lambda y: y.flatten(1)[:, :2])
     else:
-        found = scores(method_named(name), network, features, lambda y: y.flatten(1)[:, :2])
-        assert all(not value.requires_grad for value in found.values())
+        actual = scores(method_named(name), network, features, lambda y: y.flatten(1)[:, :2])
+        assert all(not value.requires_grad for value in actual.values())
     network.breaks = False
     assert same(before, snapshot(network))
     assert torch.is_grad_enabled() == gradients_on

@@ -45,8 +45,8 @@ def plain(case: Case, present: set[str]) -> list[Tensor]:
 def by_permutations(case: Case) -> dict[str, list[Tensor]]:
     """A modality's Shapley value is the mean of what it adds over all orders of arrival."""
     orders = list(permutations(case.inputs))
-    found: dict[str, list[Tensor]] = {name: [] for name in case.inputs}
-    for name in found:
+    actual: dict[str, list[Tensor]] = {name: [] for name in case.inputs}
+    for name in actual:
         gains = []
         for order in orders:
             before = set(order[: order.index(name)])
@@ -56,12 +56,12 @@ def by_permutations(case: Case) -> dict[str, list[Tensor]]:
                     for a, b in zip(plain(case, before | {name}), plain(case, before), strict=True)
                 ]
             )
-        found[name] = [torch.stack(column).mean(0) for column in zip(*gains, strict=True)]
-    return found
+        actual[name] = [torch.stack(column).mean(0) for column in zip(*gains, strict=True)]
+    return actual
 
 
-def close(found: Any, wanted: Any) -> None:
-    for a, b in zip(leaves(found), leaves(wanted), strict=True):
+def close(actual: Any, wanted: Any) -> None:
+    for a, b in zip(leaves(actual), leaves(wanted), strict=True):
         scale = max(1.0, float(b.abs().max()))
         torch.testing.assert_close(a, b, rtol=0, atol=1e-11 * scale)
 
@@ -69,27 +69,27 @@ def close(found: Any, wanted: Any) -> None:
 @RUNS
 @given(cases(max_blocks=3))
 def test_shapley_is_the_mean_over_orders(case: Case) -> None:
-    found = parts(Shapley(), case.network, case.inputs)
+    actual = parts(Shapley(), case.network, case.inputs)
     for name, wanted in by_permutations(case).items():
-        close(found[name], wanted)
-    close(found["bias"], plain(case, set()))
+        close(actual[name], wanted)
+    close(actual["bias"], plain(case, set()))
 
 
 @RUNS
 @given(cases(max_blocks=3))
 def test_leave_one_out_is_the_difference(case: Case) -> None:
-    found = parts(LeaveOneOut(), case.network, case.inputs)
+    actual = parts(LeaveOneOut(), case.network, case.inputs)
     total = plain(case, set(case.inputs))
     for name in case.inputs:
         rest = plain(case, set(case.inputs) - {name})
-        close(found[name], [a - b for a, b in zip(total, rest, strict=True)])
+        close(actual[name], [a - b for a, b in zip(total, rest, strict=True)])
 
 
 @RUNS
 @given(cases(max_blocks=3), st.sampled_from([LeaveOneOut(), Shapley()]))
 def test_parts_sum_to_the_output(case: Case, method: Any) -> None:
-    found = parts(method, case.network, case.inputs)
-    sums = [sum(values) for values in zip(*map(leaves, found.values()), strict=True)]
+    actual = parts(method, case.network, case.inputs)
+    sums = [sum(values) for values in zip(*map(leaves, actual.values()), strict=True)]
     close(sums, plain(case, set(case.inputs)))
 
 
@@ -114,9 +114,9 @@ def test_ten_modalities_are_enumerated_and_eleven_refused() -> None:
         return sum((features[name] for name in features if name not in absent), torch.zeros(1))
 
     features = {f"m{i}": normal(1) for i in range(10)}
-    found = shapley(value, features)
+    actual = shapley(value, features)
     assert len(calls) == 1024
-    torch.testing.assert_close(found["m3"], features["m3"])
+    torch.testing.assert_close(actual["m3"], features["m3"])
     with pytest.raises(MethodError, match=r"11 modalities need 2048 passes; at most 10"):
         parts(Shapley(), lambda **f: f["m0"], {f"m{i}": normal(1) for i in range(11)})
     assert len(calls) == 1024
@@ -127,9 +127,9 @@ def test_weights_of_a_player_sum_to_zero_over_coalitions_and_to_one_where_it_is_
     players: int,
 ) -> None:
     names = tuple(map(str, range(players)))
-    found = {s: shapley_weight("0" in s, len(s), players) for s in coalitions(names)}
-    assert sum(found.values()) == pytest.approx(0.0, abs=1e-12)
-    assert sum(w for s, w in found.items() if "0" in s) == pytest.approx(1.0)
+    actual = {s: shapley_weight("0" in s, len(s), players) for s in coalitions(names)}
+    assert sum(actual.values()) == pytest.approx(0.0, abs=1e-12)
+    assert sum(w for s, w in actual.items() if "0" in s) == pytest.approx(1.0)
 
 
 def test_a_region_is_scored_on_every_part() -> None:
@@ -138,9 +138,9 @@ def test_a_region_is_scored_on_every_part() -> None:
     def fuse(camera: Tensor, radar: Tensor) -> dict[str, Tensor]:
         return {"map": camera * 2.0 + radar + 0.5}
 
-    found = scores(LeaveOneOut(), fuse, features, lambda out: out["map"].flatten(1)[:, :2])
-    torch.testing.assert_close(found["camera"], 2.0 * features["camera"].flatten(1)[:, :2])
-    torch.testing.assert_close(found["bias"], torch.full((2, 2), 0.5, dtype=torch.float64))
+    actual = scores(LeaveOneOut(), fuse, features, lambda out: out["map"].flatten(1)[:, :2])
+    torch.testing.assert_close(actual["camera"], 2.0 * features["camera"].flatten(1)[:, :2])
+    torch.testing.assert_close(actual["bias"], torch.full((2, 2), 0.5, dtype=torch.float64))
 
 
 def test_what_fuse_writes_to_its_inputs_is_not_seen() -> None:
@@ -149,6 +149,6 @@ def test_what_fuse_writes_to_its_inputs_is_not_seen() -> None:
 
     features = {"camera": normal(1, 5), "radar": normal(1, 5, seed=1)}
     kept = {name: x.clone() for name, x in features.items()}
-    found = parts(Shapley(), fuse, features)
-    torch.testing.assert_close(found["camera"], kept["camera"].relu())
+    actual = parts(Shapley(), fuse, features)
+    torch.testing.assert_close(actual["camera"], kept["camera"].relu())
     assert all(torch.equal(features[name], kept[name]) for name in kept)

@@ -103,14 +103,14 @@ def test_decompose_gives_the_same_bytes_again(lmd: Lmd, tiny_config: Path):
 
 
 def test_the_total_is_the_plain_networks_prediction(tiny_config: Path):
-    found = decompose_sample(load_config(tiny_config))
+    explained = decompose_sample(load_config(tiny_config))
     batch = {
         name: [t] if name.startswith("radar") else t[None]
-        for name, t in found.sample.tensors.items()
+        for name, t in explained.sample.tensors.items()
     }
     with torch.no_grad():
-        plain = found.built.network(batch)["segmentation"][0, 0]
-    assert torch.equal(found.total, plain)
+        plain = explained.built.network(batch)["segmentation"][0, 0]
+    assert torch.equal(explained.total, plain)
 
 
 def test_decompose_with_a_camera_alone_and_with_three_sensors(lmd: Lmd, tiny_config: Path):

@@ -79,14 +79,14 @@ def test_a_vehicles_parts_are_means_over_its_footprint(run: Path, tiny_config: P
     rows = vehicles[vehicles.method == "lmd:identity-ratio"].set_index("annotation_token")
     shown = 0
     for index in (0, 4):
-        found = decompose_sample(config, dataset.tokens[index], variant="identity-ratio")
+        actual = decompose_sample(config, dataset.tokens[index], variant="identity-ratio")
         for box in dataset.boxes(index):
             mask = footprint_mask(box, dataset.grid)
             if box.visibility == 1 or not mask.any():
                 assert box.token not in rows.index
                 continue
             for name in ("camera", "radar", "bias"):
-                wanted = found.parts[name].numpy()[mask].mean()
+                wanted = actual.parts[name].numpy()[mask].mean()
                 assert rows.loc[box.token, name] == pytest.approx(wanted, abs=1e-4)
             shown += 1
     assert shown > 5

@@ -87,8 +87,8 @@ def test_what_does_not_apply_is_refused(lmd: Lmd, tiny_config: Path) -> None:
 
 def test_costs_are_measured(made: Path) -> None:
     lines = list(csv.reader((made / "table3.csv").open()))[2:]
-    found = {(line[0], line[1]): line for line in lines}
-    assert {name: line[2] for name, line in found.items()} == {
+    actual = {(line[0], line[1]): line for line in lines}
+    assert {name: line[2] for name, line in actual.items()} == {
         ("plain pass", ""): "1 FWD",
         ("LRP", "1"): "1 FWD + 1 BWD",
         ("LRP", "2"): "1 FWD + 1 BWD",
@@ -97,7 +97,7 @@ def test_costs_are_measured(made: Path) -> None:
         ("LMD", "1"): "1 FWD",
         ("LMD", "2"): "1 FWD",
     }
-    ratios = {name: float(line[4]) for name, line in found.items()}
+    ratios = {name: float(line[4]) for name, line in actual.items()}
     assert ratios["Shapley-based", "2"] == 4.0
     assert ratios["LRP", "2"] == 3.0  # the network, its linear maps, and back through these
     assert 3.0 < ratios["LMD", "2"] <= 4.0  # the total, two parts and a bias that starts late

@@ -139,9 +139,9 @@ def test_inspect_ends_with_1_at_a_gap_and_says_what_would_fill_it(lmd: Lmd):
     assert "fill it with: @register_rule(torch.lgamma)" in done.stdout
     done = lmd("inspect", "-c", "risk.yaml", *gap, "--json")
     assert done.exit_code == 1
-    found = json.loads(done.stdout)
-    assert found["values"]["gaps"] == 1
-    (row,) = [row for row in found["tables"]["operations"] if row["kind"] == "gap"]
+    document = json.loads(done.stdout)
+    assert document["values"]["gaps"] == 1
+    (row,) = [row for row in document["tables"]["operations"] if row["kind"] == "gap"]
     assert (row["operation"], row["register"]) == ("torch.lgamma", "@register_rule(torch.lgamma)")
 
 

@@ -46,10 +46,10 @@ ORDER = [5, 0, 3, 8, 1, 2, 0, 4]
 
 @pytest.mark.parametrize("workers", [0, 1, 3, 20])
 def test_samples_come_in_the_order_announced(workers: int) -> None:
-    found = read_all(Numbers(), ORDER, workers)
-    assert [sample.number for sample in found] == ORDER
+    actual = read_all(Numbers(), ORDER, workers)
+    assert [sample.number for sample in actual] == ORDER
     processes = set()
-    for sample in found:
+    for sample in actual:
         assert isinstance(sample, Loaded)
         assert sample.token == f"token{sample.number}"
         images, points, about = (sample.batch[n] for n in ("images", "radar_xyz", "about"))
@@ -159,9 +159,9 @@ def test_how_many_workers_pay(cores: int, device: torch.device, expected: int) -
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU")
 def test_tensors_are_pinned_for_a_gpu(tmp_path: Path) -> None:
     with read_ahead(Numbers(), collate, [2], 1, pinned=True) as read:
-        found = read(2)
-    assert found.batch["images"].is_pinned()
-    assert found.batch["radar_xyz"][0].is_pinned()
+        actual = read(2)
+    assert actual.batch["images"].is_pinned()
+    assert actual.batch["radar_xyz"][0].is_pinned()
 
 
 # -- where something runs out -----------------------------------------------------------------
@@ -177,10 +177,10 @@ def test_what_shared_memory_does_not_hold_comes_through_a_pipe(
     """In a container it is small; torch would lose the sample, and the run wait for ever."""
     monkeypatch.setattr(torch.Tensor, "share_memory_", refuse)
     broken = Numbers({3: DataError("broken")})
-    found = read_all(broken, ORDER, 2)
-    assert [sample.number for sample in found] == ORDER
-    assert [type(sample) for sample in found if sample.number == 3] == [Unreadable]
-    for sample in found:
+    actual = read_all(broken, ORDER, 2)
+    assert [sample.number for sample in actual] == ORDER
+    assert [type(sample) for sample in actual if sample.number == 3] == [Unreadable]
+    for sample in actual:
         if isinstance(sample, Loaded):
             assert not sample.batch["images"].is_shared()
             assert float(sample.batch["images"].max()) == sample.number
@@ -191,8 +191,8 @@ def test_with_few_open_files_no_tensor_takes_one(
     monkeypatch: pytest.MonkeyPatch, files: int, shared: bool
 ) -> None:
     monkeypatch.setattr(loading, "_may_open", lambda count: count <= files)
-    found = read_all(Numbers(), [1, 2], 4)
-    assert [sample.batch["images"].is_shared() for sample in found] == [shared, shared]
+    actual = read_all(Numbers(), [1, 2], 4)
+    assert [sample.batch["images"].is_shared() for sample in actual] == [shared, shared]
 
 
 def test_too_few_files_for_any_worker(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -160,8 +160,8 @@ def _nonlinear(result: Any, inputs: dict[str, list[Tensor]]) -> str:
 
 
 def _floats(tree: Any) -> list[Tensor]:
-    found = [x for x in leaves(tree) if isinstance(x, Tensor)]
-    return [x for x in found if x.is_floating_point() or x.is_complex()]
+    actual = [x for x in leaves(tree) if isinstance(x, Tensor)]
+    return [x for x in actual if x.is_floating_point() or x.is_complex()]
 
 
 def _gap(a: Tensor, b: Any, scale: Any) -> float:
@@ -193,11 +193,11 @@ def main(*arguments: str) -> int:
     passed, without = set(), set()
     only = next((name for name in arguments if not name.startswith("--")), "")
     for sample in samples("--tenth" in arguments, only):
-        found, name = check(sample), sample.name.split("#")[0]
-        kind = found if found in KINDS else "failed"
+        actual, name = check(sample), sample.name.split("#")[0]
+        kind = actual if actual in KINDS else "failed"
         counts[kind] += 1
         if kind == "failed":
-            print(sample.name, found, flush=True)
+            print(sample.name, actual, flush=True)
         elif kind in ("passed", "no rule"):
             (passed if kind == "passed" else without).add(name)
     print("operators without a rule:", *sorted(without - passed))

@@ -42,8 +42,8 @@ W = [normal(4, 4, seed=i) for i in range(3)]
 
 def adds_up(method: str) -> bool:
     given = {"camera": normal(1, 4, seed=5), "radar": normal(1, 4, seed=6)}
-    found = explained(method, deep, **given)
-    return same(sum(found.values(), torch.zeros(1, 4).double()), deep(**given))
+    actual = explained(method, deep, **given)
+    return same(sum(actual.values(), torch.zeros(1, 4).double()), deep(**given))
 
 
 def is_linear(method: str) -> bool:
@@ -62,10 +62,10 @@ def is_linear(method: str) -> bool:
 
 
 def gives_zero_nothing(method: str) -> bool:
-    found = explained(method, deep, camera=torch.zeros(1, 4).double(), radar=normal(1, 4, seed=6))
+    parts = explained(method, deep, camera=torch.zeros(1, 4).double(), radar=normal(1, 4, seed=6))
     if method == "lmd:coalitions":  # values of two coalitions, each with rounding of its own
-        return same(found["camera"], torch.zeros(1, 4).double())
-    return not found["camera"].any()
+        return same(parts["camera"], torch.zeros(1, 4).double())
+    return not parts["camera"].any()
 
 
 #: The same function, written twice: nothing is left of the difference.
@@ -99,36 +99,36 @@ def beside_the_camera(method: str) -> list[tuple[Tensor, dict[str, Tensor]]]:
 
 def gives_the_ignored_nothing(method: str) -> bool:
     zero = torch.zeros(()).double()
-    return all(same(found["radar"], zero) for _, found in beside_the_camera(method))
+    return all(same(actual["radar"], zero) for _, actual in beside_the_camera(method))
 
 
 def sees_the_function_alone(method: str) -> bool:
     return all(
         same(part, camera if name == "camera" else torch.zeros(()).double())
-        for camera, found in beside_the_camera(method)
-        for name, part in found.items()
+        for camera, actual in beside_the_camera(method)
+        for name, part in actual.items()
     )
 
 
 def is_symmetric(method: str) -> bool:
     x = normal(1, 4, seed=5)
-    found = explained(
+    actual = explained(
         method,
         lambda camera, radar: torch.tanh(torch.relu(camera + radar - 0.3)),
         camera=x,
         radar=x,
     )
-    return same(found["camera"], found["radar"])
+    return same(actual["camera"], actual["radar"])
 
 
 def credits_switching_off(method: str) -> bool:
-    found = explained(
+    actual = explained(
         method,
         lambda camera, radar: torch.relu(1 - radar) + camera,
         camera=value(1.0),
         radar=value(2.0),
     )
-    return same(found["radar"], value(-1.0))
+    return same(actual["radar"], value(-1.0))
 
 
 def is_continuous(method: str) -> bool:

@@ -22,9 +22,9 @@ def test_shares_are_the_papers_cases(split: str, count: int) -> None:
     neurons = torch.tensor(list(product(VALUES, repeat=count + 1)), dtype=torch.float64)
     modalities, bias = neurons[:, :-1].T, neurons[:, -1]
     expected = [shares(neuron[:-1], neuron[-1], split) for neuron in neurons.tolist()]
-    found = RULES[split](modalities, bias)
+    actual = RULES[split](modalities, bias)
     torch.testing.assert_close(
-        found, torch.tensor(expected, dtype=torch.float64).T, rtol=1e-15, atol=1e-15
+        actual, torch.tensor(expected, dtype=torch.float64).T, rtol=1e-15, atol=1e-15
     )
 
 
@@ -46,7 +46,7 @@ def test_generalisation_is_the_paper_for_two(split: str) -> None:
 
 def test_tiny_values_keep_shares_finite() -> None:
     tiny = torch.full((2, 1), 1e-310, dtype=torch.float64)
-    found = ratio_shares(tiny, torch.tensor([1.0], dtype=torch.float64))
-    assert found.isfinite().all()
-    assert (found >= 0).all()
-    assert (found.sum(0) <= 1).all()
+    actual = ratio_shares(tiny, torch.tensor([1.0], dtype=torch.float64))
+    assert actual.isfinite().all()
+    assert (actual >= 0).all()
+    assert (actual.sum(0) <= 1).all()

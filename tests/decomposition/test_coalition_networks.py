@@ -168,10 +168,10 @@ def test_going_on_from_an_intermediate_tensor(rule: str) -> None:
         h = network.act(network.norm(x))
         return network.head(F.gelu(network.inner(network.deep(h)))).sigmoid()
 
-    found = decompose_onward(tail, layer.total, layer.parts, variant(rule), bias=layer.bias)
+    actual = decompose_onward(tail, layer.total, layer.parts, variant(rule), bias=layer.bias)
     for m in given:
-        close(found.parts[m], whole.parts[m])
-    close(found.bias, whole.bias)
+        close(actual.parts[m], whole.parts[m])
+    close(actual.bias, whole.bias)
 
 
 @EVERY_RULE
@@ -199,10 +199,10 @@ def test_only_activations_differ(rule: str) -> None:
         h = F.max_pool2d(camera + radar + 0.1, 2)
         return h.softmax(-1) @ h.transpose(-1, -2)
 
-    found, usual = (decompose(fuse, given, v) for v in (variant(rule), "identity-ratio"))
+    actual, usual = (decompose(fuse, given, v) for v in (variant(rule), "identity-ratio"))
     for m in given:
-        assert torch.equal(found.parts[m], usual.parts[m])
-    assert torch.equal(found.bias, usual.bias)
+        assert torch.equal(actual.parts[m], usual.parts[m])
+    assert torch.equal(actual.bias, usual.bias)
 
 
 def test_rules_of_some_modules() -> None:

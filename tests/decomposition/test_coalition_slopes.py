@@ -57,9 +57,9 @@ def extras(given: Mapping[str, Tensor]) -> dict[str, list[Tensor]]:
     return {name: [normal(*x.shape, seed=50 + i)] for i, (name, x) in enumerate(given.items())}
 
 
-def close(found: Any, wanted: Tensor, tolerance: float = 1e-12) -> None:
+def close(actual: Any, wanted: Tensor, tolerance: float = 1e-12) -> None:
     scale = max(1.0, float(wanted.abs().max()))
-    torch.testing.assert_close(found, wanted, rtol=0, atol=tolerance * scale)
+    torch.testing.assert_close(actual, wanted, rtol=0, atol=tolerance * scale)
 
 
 # -- the oracles ----------------------------------------------------------------------------------
@@ -134,8 +134,8 @@ def test_an_interaction_is_one_more_player(rule: str) -> None:
     camera, radar = given.values()
     players = [camera * -0.7, 0.3 * radar, camera * radar]
     values = ORACLES[rule](F.gelu, BIAS - 0.21, players)
-    found = [result.parts["camera"], result.parts["radar"], result.interaction]
-    for part, value in zip(found, values, strict=True):
+    actual = [result.parts["camera"], result.parts["radar"], result.interaction]
+    for part, value in zip(actual, values, strict=True):
         close(part, value, 1e-11)
     close(result.bias, F.gelu(BIAS - 0.21))
     replayed = replay(result, {m: x[0] for m, x in extras(given).items()}, given)

@@ -82,9 +82,9 @@ def test_extras_of_layers_and_of_an_intermediate_tensor() -> None:
     network, given = Fusing(), inputs(2, SHAPE)
     riding = {name: [x, 2 * x] for name, x in given.items()}
     whole = decompose(network, given, "coalitions", extras=riding, layers=["deep"])
-    for found in (whole, whole.layers["deep"]):
+    for actual in (whole, whole.layers["deep"]):
         for name in given:
-            close(found.extras[name][0], found.parts[name])
+            close(actual.extras[name][0], actual.parts[name])
     layer = decompose(
         lambda **x: network.mix(torch.cat(list(x.values()), 1)), given, "coalitions", extras=riding
     )
@@ -194,5 +194,5 @@ def test_a_head_along_an_edge_is_one_map() -> None:
     assert result.program is not None
     assert find_heads(result.program)
     linear = Linearised(result, inputs=20)
-    for found, x in zip(linear.parts("camera", partners), partners, strict=True):
-        close(found, linear.part("camera", x))
+    for actual, x in zip(linear.parts("camera", partners), partners, strict=True):
+        close(actual, linear.part("camera", x))

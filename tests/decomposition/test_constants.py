@@ -43,15 +43,15 @@ CONSTANTS: dict[str, Callable[[Tensor], Any]] = {
 
 @pytest.mark.parametrize("name", CONSTANTS)
 def test_constant_is_what_the_total_gives_and_is_listed(name: str) -> None:
-    found: list[Any] = []
+    actual: list[Any] = []
 
     def function(camera: Tensor) -> Tensor:
-        found.append(CONSTANTS[name](camera))
+        actual.append(CONSTANTS[name](camera))
         return camera * 2.0
 
     result = decompose(function, {"camera": X})
     wanted = CONSTANTS[name](X)
-    for a, b in zip(as_tuple(found[0]), as_tuple(wanted), strict=True):
+    for a, b in zip(as_tuple(actual[0]), as_tuple(wanted), strict=True):
         assert type(a) is type(b)
         assert torch.equal(a, b) if isinstance(a, Tensor) else a == b
     rule = result.coverage["", name]
@@ -93,14 +93,14 @@ METADATA: dict[str, Callable[[Tensor], Any]] = {
 
 @pytest.mark.parametrize("name", METADATA)
 def test_metadata_is_the_totals(name: str) -> None:
-    found: list[Any] = []
+    actual: list[Any] = []
 
     def function(camera: Tensor) -> Tensor:
-        found.append(METADATA[name](camera))
+        actual.append(METADATA[name](camera))
         return camera * 1.0
 
     result = decompose(function, {"camera": X})
-    assert found[0] == METADATA[name](X)
+    assert actual[0] == METADATA[name](X)
     assert {rule.kind for rule in result.coverage.values()} == {"product"}
 
 

@@ -99,11 +99,11 @@ def explained(network: nn.Module) -> Coverage:
 
 def test_every_gap_is_found_in_one_run() -> None:
     coverage = explained(all_gaps())
-    found = {(row.module, row.operation): row for row in coverage.gaps}
-    assert len(found) == len(GAPS)
+    actual = {(row.module, row.operation): row for row in coverage.gaps}
+    assert len(actual) == len(GAPS)
     for i, (_, operation, reason, register) in enumerate(GAPS.values()):
         name = operation.split(".")[-1]
-        row = next(r for (m, o), r in found.items() if m == str(i) and o.split(".")[-1] == name)
+        row = next(r for (m, o), r in actual.items() if m == str(i) and o.split(".")[-1] == name)
         assert reason in row.reason
         assert row.register.replace("test_coverage.", "") == register
         assert row.kind == "gap"

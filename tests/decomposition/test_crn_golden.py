@@ -59,13 +59,13 @@ def part(result: Any, name: str) -> Tensor:
 
 def distances(result: Decomposition, setting: str) -> dict[str, float]:
     """Relative L2 distance of every stored array of a setting."""
-    found = {}
+    actual = {}
     for key in (k for k in STORED.files if k.split("/")[0] == setting):
         _, task, name = key.split("/")
         wanted = torch.from_numpy(STORED[key]).double()
         ours = part(result[f"{task}.heatmap"], name).double()
-        found[key] = float((ours - wanted).norm() / wanted.norm())
-    return found
+        actual[key] = float((ours - wanted).norm() / wanted.norm())
+    return actual
 
 
 @pytest.mark.parametrize("setting", SETTINGS)

@@ -141,11 +141,11 @@ def test_a_custom_operator(call: Any) -> None:
     ],
 )
 def test_operators_have_the_rules_of_their_functions(operator: Any, twin: Any) -> None:
-    found, wanted = run(operator, audit="raise"), run(twin)
-    assert torch.equal(found.total, operator(C + R + 1.0))
+    result, wanted = run(operator, audit="raise"), run(twin)
+    assert torch.equal(result.total, operator(C + R + 1.0))
     for name in INPUTS:
-        assert torch.equal(found.parts[name], wanted.parts[name])
-    assert torch.equal(found.bias, wanted.bias)
+        assert torch.equal(result.parts[name], wanted.parts[name])
+    assert torch.equal(result.bias, wanted.bias)
 
 
 def test_a_rule_of_ours_is_replaced_and_comes_back() -> None:

@@ -94,8 +94,8 @@ def test_graph_pooling() -> None:
     def function(camera: Tensor, radar: Tensor) -> list[Tensor]:
         x = norms[0](conv(torch.cat([camera, radar], 1), EDGES)).relu()
         x = norms[2](norms[1](x, GRAPHS), GRAPHS)
-        found = [pool(x, EDGES, None, GRAPHS) for pool in kept]
-        read = [lib.global_mean_pool(nodes, index) for nodes, _, _, index, *_ in found]
+        pooled = [pool(x, EDGES, None, GRAPHS) for pool in kept]
+        read = [lib.global_mean_pool(nodes, index) for nodes, _, _, index, *_ in pooled]
         return [*read, *(pool(x, GRAPHS) for pool in pools)]
 
     check(network, function, NODES)
@@ -195,11 +195,11 @@ def test_waypoints_that_are_decoded_step_by_step(cell: Any) -> None:
     def function(camera: Tensor, radar: Tensor) -> Tensor:
         hidden = join(torch.cat([camera, radar], 2).mean(1))
         state = (hidden, torch.zeros_like(hidden)) if cell is nn.LSTMCell else hidden
-        at, found = hidden.new_zeros(2, 2), []
+        at, waypoints = hidden.new_zeros(2, 2), []
         for _ in range(4):
             state = decoder(at, state)
             at = at + head(state[0] if isinstance(state, tuple) else state)
-            found.append(at)
-        return torch.stack(found, 1)
+            waypoints.append(at)
+        return torch.stack(waypoints, 1)
 
     check(network, function, SEQUENCES)

@@ -67,9 +67,9 @@ def test_later_patterns_win_and_several_fields_may_be_set() -> None:
         "decoder.*": {"norm": "identity", "activation": "taylor"},
         "decoder.layer3.2": {"norm": "uniform"},
     }
-    found = decoded(rules=rules)
+    result = decoded(rules=rules)
     wanted = decoded("identity-uniform-taylor-frozen")
-    assert torch.equal(found.parts["radar"], wanted.parts["radar"])
+    assert torch.equal(result.parts["radar"], wanted.parts["radar"])
     function = lambda camera, radar: DECODER["decoder"](camera + radar)  # noqa: E731
     kept = decompose(function, INPUTS, root=DECODER, rules=rules, keep_maps=True)
     assert_replayed(INPUTS, kept)
@@ -83,9 +83,9 @@ def test_functions_in_a_module_outside_the_root_follow_the_module_around_it() ->
     root = nn.Sequential(Inline())
     function = lambda camera, radar: root(camera + radar)  # noqa: E731
     rules = {"0": {"activation": "taylor"}}
-    found = decompose(function, INPUTS, root=root, rules=rules)
+    result = decompose(function, INPUTS, root=root, rules=rules)
     wanted = decompose(function, INPUTS, "identity-ratio-taylor-frozen", root=root)
-    assert torch.equal(found.parts["camera"], wanted.parts["camera"])
+    assert torch.equal(result.parts["camera"], wanted.parts["camera"])
 
 
 BAD_RULES: dict[str, tuple[Any, str]] = {

@@ -25,9 +25,9 @@ def leaves(tree: Any) -> list[Tensor]:
     return pytree.tree_leaves(tree)
 
 
-def assert_same(found: Any, wanted: Any, tolerance: float = 1e-11) -> None:
+def assert_same(actual: Any, wanted: Any, tolerance: float = 1e-11) -> None:
     """Equal to rounding, relative to the largest value (batched kernels round otherwise)."""
-    for a, b in zip(leaves(found), leaves(wanted), strict=True):
+    for a, b in zip(leaves(actual), leaves(wanted), strict=True):
         scale = max(1.0, float(b.abs().max()))
         torch.testing.assert_close(a, b, rtol=0, atol=tolerance * scale)
 
@@ -114,7 +114,7 @@ def test_the_bias_can_be_followed_by_itself(case: Case) -> None:
     variant = replace(Variant.parse(case.variant), batch_norm="identity", activation="identity")
     variant = replace(variant, norm="ratio" if variant.norm == "ratio" else "identity")
     wanted = decompose(case.network, case.inputs, variant)
-    found = decompose_bias(case.network, case.inputs, variant)
-    assert_same(found.bias, wanted.bias)
-    for a, b in zip(leaves(found.total), leaves(wanted.total), strict=True):
+    actual = decompose_bias(case.network, case.inputs, variant)
+    assert_same(actual.bias, wanted.bias)
+    for a, b in zip(leaves(actual.total), leaves(wanted.total), strict=True):
         assert torch.equal(a, b)

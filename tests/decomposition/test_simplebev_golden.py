@@ -75,8 +75,8 @@ def part(result: Decomposition, name: str) -> np.ndarray:
     return (values.bias if name == "bias" else values.parts[name]).squeeze().numpy()
 
 
-def relative(found: np.ndarray, wanted: np.ndarray) -> float:
-    return float(np.linalg.norm(found - wanted) / np.linalg.norm(wanted))
+def relative(actual: np.ndarray, wanted: np.ndarray) -> float:
+    return float(np.linalg.norm(actual - wanted) / np.linalg.norm(wanted))
 
 
 def test_eight_rule_sets_are_stored() -> None:
@@ -97,16 +97,16 @@ def test_total_is_the_networks(reference: Reference, results: dict[str, Decompos
 @pytest.mark.parametrize("variant", [v for v in VARIANTS if v != JUMPS])
 def test_parts(results: dict[str, Decomposition], variant: str, name: str) -> None:
     """Each modality's part of the logits and the bias are the stored ones."""
-    found, wanted = part(results[variant], name), STORED[f"{variant}/{name}"]
-    assert relative(found, wanted) < 6e-6
-    np.testing.assert_allclose(found, wanted, rtol=0, atol=3e-5)
+    actual, wanted = part(results[variant], name), STORED[f"{variant}/{name}"]
+    assert relative(actual, wanted) < 6e-6
+    np.testing.assert_allclose(actual, wanted, rtol=0, atol=3e-5)
 
 
 @pytest.mark.parametrize("name", PARTS)
 def test_parts_of_the_ratio_split(results: dict[str, Decomposition], name: str) -> None:
-    found, wanted = part(results[JUMPS], name), STORED[f"{JUMPS}/{name}"]
-    assert relative(found, wanted) < 5e-3
-    assert np.median(np.abs(found - wanted)) < 3e-5  # where no neuron below has flipped
+    actual, wanted = part(results[JUMPS], name), STORED[f"{JUMPS}/{name}"]
+    assert relative(actual, wanted) < 5e-3
+    assert np.median(np.abs(actual - wanted)) < 3e-5  # where no neuron below has flipped
 
 
 def pcc_and_mse(a: Tensor, b: Tensor) -> dict[str, float]:
@@ -120,9 +120,9 @@ def test_metrics_between_two_samples(
     results: dict[str, Decomposition], variant: str, letter: str, name: str
 ) -> None:
     values = results[variant]["segmentation"]
-    found = pcc_and_mse(values.parts[name], values.extras[name][0])
+    actual = pcc_and_mse(values.parts[name], values.extras[name][0])
     tolerance = 1e-4 if variant == JUMPS else 3e-6
-    assert found == pytest.approx(METRICS[variant][f"{letter}p/{letter}"], rel=0, abs=tolerance)
+    assert actual == pytest.approx(METRICS[variant][f"{letter}p/{letter}"], rel=0, abs=tolerance)
 
 
 @pytest.mark.parametrize("name", ["camera", "radar"])
@@ -133,8 +133,8 @@ def test_perturbed_mse_is_the_same_within_a_family(
     for norms in (("identity", "uniform"), ("ratio",)):
         family = [v for v in VARIANTS if v in METRICS and v.split("-")[1] in norms]
         parts = [results[v]["segmentation"] for v in family]
-        found = [pcc_and_mse(p.parts[name], p.extras[name][0])["mse"] for p in parts]
-        assert found == pytest.approx([found[0]] * len(found), rel=1e-11)
+        actual = [pcc_and_mse(p.parts[name], p.extras[name][0])["mse"] for p in parts]
+        assert actual == pytest.approx([actual[0]] * len(actual), rel=1e-11)
 
 
 @pytest.mark.parametrize(
@@ -157,6 +157,6 @@ def test_metrics_through_the_interface(reference: Reference, stored: str, method
     for replaced, cell in (("camera", "Cp"), ("radar", "Rp")):
         moved = explainer.parts({**reference.clean, replaced: reference.other[replaced]})
         for target, letter in (("camera", "C"), ("radar", "R")):
-            found = pcc_and_mse(moved[target], clean[target])
+            actual = pcc_and_mse(moved[target], clean[target])
             wanted = METRICS[stored][f"{cell}/{letter}"]
-            assert found == pytest.approx(wanted, rel=0, abs=1e-5)
+            assert actual == pytest.approx(wanted, rel=0, abs=1e-5)

@@ -60,10 +60,10 @@ def test_a_method_at_whole_features(run: Path, config: RunConfig, name: str) -> 
         with torch.no_grad():
             return network.encode(collate([dataset[dataset.index_of(token)]]))
 
-    found = pairs(run)
-    found = found[(found.variant == method_named(name).name) & (found.offset == 2)]
-    token = found.sample_token.iloc[0]
-    rows = found[found.sample_token == token]
+    actual = pairs(run)
+    actual = actual[(actual.variant == method_named(name).name) & (actual.offset == 2)]
+    token = actual.sample_token.iloc[0]
+    rows = actual[actual.sample_token == token]
     assert len(rows) == 4
     clean = features(token)
     explainer = method_named(name).at(fuse, clean)  # type: ignore[union-attr]
@@ -77,9 +77,9 @@ def test_a_method_at_whole_features(run: Path, config: RunConfig, name: str) -> 
 
 
 def test_with_everything_linearised_the_rival_is_lmd(run: Path) -> None:
-    found = pairs(run)
-    lmd = found[found.variant == "identity-ratio"].reset_index(drop=True)
-    baseline = found[found.variant == "partial-everything"].reset_index(drop=True)
+    actual = pairs(run)
+    lmd = actual[actual.variant == "identity-ratio"].reset_index(drop=True)
+    baseline = actual[actual.variant == "partial-everything"].reset_index(drop=True)
     keys = ["sample_token", "perturbed_token", "offset", "perturbed", "target"]
     pd.testing.assert_frame_equal(lmd[keys], baseline[keys])
     assert (lmd.pcc - baseline.pcc).abs().max() < 1e-4
@@ -97,8 +97,8 @@ def test_the_table_has_a_row_for_each_method(run: Path) -> None:
 
 def test_a_rival_does_not_keep_still(run: Path) -> None:
     """Which is what table 1 shows."""
-    found = pairs(run)
-    kept = found[(found.variant == "leave-one-out") & (found.perturbed != found.target)]
+    actual = pairs(run)
+    kept = actual[(actual.variant == "leave-one-out") & (actual.perturbed != actual.target)]
     assert (kept.pcc < 0.999).any()
     assert (kept.mse > 0).all()
 
@@ -143,17 +143,17 @@ def test_lmd_means_the_configs_variants(config: RunConfig, tmp_path: Path) -> No
 def test_linearised_anew_at_the_perturbed_input(config: RunConfig, tmp_path: Path) -> None:
     """Against a decomposition of whole perturbed features; nothing holds by construction."""
     evaluate(config, tmp_path, relinearise=True, limit=1)
-    found = pairs(tmp_path)
-    assert list(found.variant.unique()) == [
+    actual = pairs(tmp_path)
+    assert list(actual.variant.unique()) == [
         "identity-ratio@perturbed",
         "uniform-identity@perturbed",
     ]
-    kept = found[found.perturbed != found.target]
+    kept = actual[actual.perturbed != actual.target]
     assert (kept.pcc < 0.9999).all()
     assert (kept.mse > 0).all()
     dataset = build_dataset(config)
     network = build_network(config, torch.device("cpu")).network
-    row = next(found[found.variant == "identity-ratio@perturbed"].itertuples())
+    row = next(actual[actual.variant == "identity-ratio@perturbed"].itertuples())
 
     def parts(clean: str, replaced: str | None) -> dict[str, Tensor]:
         with torch.no_grad():

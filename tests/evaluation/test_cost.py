@@ -34,15 +34,15 @@ def test_flops_of_a_plain_pass_are_counted_by_hand() -> None:
 
 
 def test_costs_by_hand() -> None:
-    found = {(c.method, c.modalities): c for c in method_costs(fuse, FEATURES, mean)}
-    assert len(found) == 9
+    actual = {(c.method, c.modalities): c for c in method_costs(fuse, FEATURES, mean)}
+    assert len(actual) == 9
     for count in (1, 2, 3):
-        shapley, lrp = found["Shapley-based", count], found["LRP", count]
+        shapley, lrp = actual["Shapley-based", count], actual["LRP", count]
         assert (shapley.forward, shapley.backward) == (2**count, 0)
         assert shapley.flops == 2**count * PLAIN
         assert (lrp.forward, lrp.backward) == (1, 1)
         assert lrp.flops == 3 * PLAIN  # the network, its linear maps, and back
-        lmd = found["LMD", count]
+        lmd = actual["LMD", count]
         assert (lmd.forward, lmd.backward) == (1, 0)
         constants = 0 if count == 3 else 1  # the modalities that are not told apart are bias
         assert lmd.flops == (1 + count + constants) * PLAIN
@@ -68,9 +68,9 @@ def test_memory_is_the_largest_sum_alive() -> None:
 
 
 def test_lrp_beside_lmd() -> None:
-    found = compare(fuse, FEATURES, mean)
-    assert found.target == pytest.approx(float(mean(fuse(**FEATURES))), rel=1e-5)
-    for shares in (found.relevance, found.parts):
-        assert sum(shares.values()) == pytest.approx(found.target, abs=1e-6)
-    assert found.distance < 1e-3
-    assert found.residual < 1e-5
+    actual = compare(fuse, FEATURES, mean)
+    assert actual.target == pytest.approx(float(mean(fuse(**FEATURES))), rel=1e-5)
+    for shares in (actual.relevance, actual.parts):
+        assert sum(shares.values()) == pytest.approx(actual.target, abs=1e-6)
+    assert actual.distance < 1e-3
+    assert actual.residual < 1e-5

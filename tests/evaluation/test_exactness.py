@@ -119,8 +119,8 @@ def test_no_number_is_beyond_every_limit() -> None:
 
 def test_limits_by_precision() -> None:
     x = torch.zeros(())
-    found = [tolerances_of(x.to(t)) for t in (torch.float64, torch.float32, torch.bfloat16)]
-    assert found == [DOUBLE, SINGLE, HALF]
+    actual = [tolerances_of(x.to(t)) for t in (torch.float64, torch.float32, torch.bfloat16)]
+    assert actual == [DOUBLE, SINGLE, HALF]
     assert (DOUBLE.replay, SINGLE.replay) == (1e-9, 1e-3)
 
 

@@ -35,8 +35,8 @@ def left_to_the_collector(work: Callable[[], object]) -> list[Tensor]:
 def test_an_evaluation(tiny_config: Path, tmp_path: Path, methods: tuple[str, ...]) -> None:
     run = load_config(str(tiny_config))
     evaluate(run, tmp_path / "warm", methods=methods, limit=1)
-    found = left_to_the_collector(lambda: evaluate(run, tmp_path, methods=methods, limit=3))
-    assert [type(x).__name__ for x in found] == []
+    actual = left_to_the_collector(lambda: evaluate(run, tmp_path, methods=methods, limit=3))
+    assert [type(x).__name__ for x in actual] == []
 
 
 def test_a_decomposition() -> None:

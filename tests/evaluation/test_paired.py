@@ -44,10 +44,10 @@ def test_a_difference_is_the_bootstrap_of_the_difference():
         return float(second - first)
 
     draws = Resampling(SAMPLES, seed=3, resamples=200)
-    found = difference(metric(0), metric(1), draws, {s: s for s in SAMPLES})
+    interval = difference(metric(0), metric(1), draws, {s: s for s in SAMPLES})
     expected = bootstrap(statistic, 30, seed=3, resamples=200, groups=SAMPLES)
     for name in ("estimate", "low", "high"):
-        assert getattr(found, name) == pytest.approx(getattr(expected, name), abs=1e-12)
+        assert getattr(interval, name) == pytest.approx(getattr(expected, name), abs=1e-12)
 
 
 def test_pairing_is_what_makes_the_interval_narrow():
@@ -55,9 +55,9 @@ def test_pairing_is_what_makes_the_interval_narrow():
     shifted = Metric("m", "", SAMPLES, ABOVE[0] + 0.25 * BELOW[0], BELOW[0])
     draws = Resampling(SAMPLES, seed=0, resamples=200)
     clusters = {s: s for s in SAMPLES}
-    found = difference(metric(0), shifted, draws, clusters)
-    assert found.low == pytest.approx(0.25)
-    assert found.high == pytest.approx(0.25)
+    paired = difference(metric(0), shifted, draws, clusters)
+    assert paired.low == pytest.approx(0.25)
+    assert paired.high == pytest.approx(0.25)
     alone = metric(0).interval(draws, clusters)
     assert alone.high - alone.low > 0.3
 
@@ -65,31 +65,31 @@ def test_pairing_is_what_makes_the_interval_narrow():
 def test_the_order_of_a_sum_is_no_difference():
     ones = Metric("m", "", SAMPLES, np.ones(30), np.ones(30))
     rounded = Metric("m", "", SAMPLES, np.full(30, 1 - 2e-16), np.ones(30))
-    found = difference(ones, rounded, Resampling(SAMPLES), {s: s for s in SAMPLES})
-    assert (found.estimate, found.low, found.high) == (0.0, 0.0, 0.0)
+    interval = difference(ones, rounded, Resampling(SAMPLES), {s: s for s in SAMPLES})
+    assert (interval.estimate, interval.low, interval.high) == (0.0, 0.0, 0.0)
 
 
 def test_one_cluster_gives_no_interval():
     only = metric_of("m", "", [("a", 1.0, 1.0), ("a", 3.0, 1.0)])
-    found = only.interval(Resampling(["a"]), {"a": "a"})
-    assert found.estimate == 2.0
-    assert math.isnan(found.low)
-    assert math.isnan(found.high)
+    bounds = only.interval(Resampling(["a"]), {"a": "a"})
+    assert bounds.estimate == 2.0
+    assert math.isnan(bounds.low)
+    assert math.isnan(bounds.high)
 
 
 def test_resamples_without_a_row_are_undefined():
     """Of a metric with rows in one sample of two, the resamples that miss it do not count."""
     rare = metric_of("m", "", [("a", 2.0, 1.0)])
-    found = rare.interval(Resampling(["a", "b"], resamples=400), {"a": "a", "b": "b"})
-    assert (found.estimate, found.low, found.high) == (2.0, 2.0, 2.0)
-    assert 60 < found.undefined < 140  # a quarter
+    bounds = rare.interval(Resampling(["a", "b"], resamples=400), {"a": "a", "b": "b"})
+    assert (bounds.estimate, bounds.low, bounds.high) == (2.0, 2.0, 2.0)
+    assert 60 < bounds.undefined < 140  # a quarter
 
 
 def test_the_largest_value_has_no_interval():
     largest = metric_of("m", "", [("a", 2.0, 1.0), ("b", 5.0, 1.0)], largest=True)
-    found = largest.interval(Resampling(["a", "b"]), {"a": "a", "b": "b"})
-    assert found.estimate == 5.0
-    assert math.isnan(found.low)
+    bounds = largest.interval(Resampling(["a", "b"]), {"a": "a", "b": "b"})
+    assert bounds.estimate == 5.0
+    assert math.isnan(bounds.low)
 
 
 @pytest.mark.parametrize(
@@ -104,9 +104,9 @@ def test_scenes_are_drawn_where_there_are_enough(scenes: int, kind: str):
 
 
 def vehicle(token: str, parts: str, removal: str, **more: object) -> dict[str, object]:
-    found = int(bool(parts))
+    detected = int(bool(parts))
     return {"sample_token": "t", "token": token, BY_PARTS: parts, BY_REMOVAL: removal} | {
-        DETECTED: found,
+        DETECTED: detected,
         **more,
     }
 

@@ -54,8 +54,8 @@ def test_layers_are_those_that_ran_from_the_output_on(network: Network) -> None:
 
 def test_the_cascade_written_out(network: Network) -> None:
     """The rows against a copy that is shuffled by hand, layer after layer."""
-    found = {(row.step, row.part): row for row in rows_of(network, seed=5)}
-    assert len(found) == 4 * 4
+    actual = {(row.step, row.part): row for row in rows_of(network, seed=5)}
+    assert len(actual) == 4 * 4
     copied, generator = Network().double().eval(), torch.Generator().manual_seed(5)
     copied.load_state_dict(network.state_dict())
     trained = decompose(network, FEATURES)
@@ -65,10 +65,10 @@ def test_the_cascade_written_out(network: Network) -> None:
             parameter.data = parameter.data.flatten()[order].view_as(parameter)
         random = decompose(copied, FEATURES)
         for name in FEATURES:
-            row = found[step, name]
+            row = actual[step, name]
             assert row.layer == layer
             assert row.pcc == pytest.approx(pcc(random.parts[name], trained.parts[name]), abs=1e-12)
-        assert found[step, "total"].pcc == pytest.approx(
+        assert actual[step, "total"].pcc == pytest.approx(
             pcc(random.total, trained.total), abs=1e-12
         )
 

@@ -29,13 +29,13 @@ def test_auroc_is_the_share_of_ordered_pairs(pairs: list[tuple[float, bool]]) ->
     scores, labels = [s for s, _ in pairs], [label for _, label in pairs]
     ones = [s for s, label in pairs if label]
     zeros = [s for s, label in pairs if not label]
-    found = auroc(scores, labels)
+    actual = auroc(scores, labels)
     if not ones or not zeros:
-        assert math.isnan(found)
+        assert math.isnan(actual)
         return
     wins = sum((a > b) + 0.5 * (a == b) for a in ones for b in zeros)
-    assert found == pytest.approx(wins / (len(ones) * len(zeros)), abs=1e-12)
-    assert found == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
+    assert actual == pytest.approx(wins / (len(ones) * len(zeros)), abs=1e-12)
+    assert actual == pytest.approx(roc_auc_score(labels, scores), abs=1e-12)
 
 
 def test_auroc_of_an_undefined_score_is_undefined() -> None:
@@ -61,7 +61,7 @@ def test_spearman_without_ties_is_the_textbooks(order: list[int]) -> None:
 @pytest.mark.parametrize("level", [0.9, 0.95])
 def test_bootstrap_is_scipys(seed: int, level: float) -> None:
     x = np.random.default_rng(3).exponential(size=40)
-    found = bootstrap(lambda i: float(x[i].mean()), 40, seed=seed, resamples=500, level=level)
+    actual = bootstrap(lambda i: float(x[i].mean()), 40, seed=seed, resamples=500, level=level)
     wanted = scipy.stats.bootstrap(
         (x,),
         np.mean,
@@ -70,22 +70,22 @@ def test_bootstrap_is_scipys(seed: int, level: float) -> None:
         method="percentile",
         rng=np.random.default_rng(seed),
     ).confidence_interval
-    assert found.estimate == pytest.approx(x.mean())
-    assert (found.low, found.high) == pytest.approx((wanted.low, wanted.high), rel=1e-12)
+    assert actual.estimate == pytest.approx(x.mean())
+    assert (actual.low, actual.high) == pytest.approx((wanted.low, wanted.high), rel=1e-12)
 
 
 def test_bootstrap_by_groups_is_the_slow_one() -> None:
     rng = np.random.default_rng(1)
     groups = [f"car {g}" for g in rng.integers(0, 6, 30)]
     x = rng.normal(size=30)
-    found = bootstrap(lambda i: float(x[i].mean()), 30, seed=5, resamples=200, groups=groups)
+    actual = bootstrap(lambda i: float(x[i].mean()), 30, seed=5, resamples=200, groups=groups)
     names = list(dict.fromkeys(groups))
     draws = np.random.default_rng(5).integers(0, len(names), (200, len(names)))
     means = []
     for draw in draws:
         values = [x[i] for g in draw for i in range(30) if groups[i] == names[g]]
         means.append(sum(values) / len(values))
-    assert (found.low, found.high) == pytest.approx(tuple(np.percentile(means, [2.5, 97.5])))
+    assert (actual.low, actual.high) == pytest.approx(tuple(np.percentile(means, [2.5, 97.5])))
 
 
 def test_intervals_of_many_means_are_those_of_each() -> None:
@@ -128,9 +128,9 @@ def test_bootstrap_is_a_function_of_its_seed(seed: int) -> None:
 
 def test_undefined_resamples_are_counted_and_left_out() -> None:
     labels, scores = np.array([True, False]), np.array([1.0, 0.0])
-    found = bootstrap(lambda i: auroc(scores[i], labels[i]), 2, seed=0, resamples=400)
-    assert found.estimate == found.low == found.high == 1.0
-    assert 150 < found.undefined < 250  # half of the draws have one label only
+    actual = bootstrap(lambda i: auroc(scores[i], labels[i]), 2, seed=0, resamples=400)
+    assert actual.estimate == actual.low == actual.high == 1.0
+    assert 150 < actual.undefined < 250  # half of the draws have one label only
     never = bootstrap(lambda i: math.nan, 3, seed=0, resamples=10)
     assert never.undefined == 10
     assert math.isnan(never.low)

@@ -45,26 +45,26 @@ def predictions(network: Any, visit: Visit, names: list[str]) -> dict[str, Predi
     return {name: together.under(Variant.parse(name)) for name in names}
 
 
-def close(found: Tensor, wanted: Tensor, scale: float) -> None:
-    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-11 * scale)
+def close(actual: Tensor, wanted: Tensor, scale: float) -> None:
+    torch.testing.assert_close(actual, wanted, rtol=0, atol=1e-11 * scale)
 
 
-def same(found: Prediction, wanted: Prediction) -> None:
+def same(actual: Prediction, wanted: Prediction) -> None:
     scale = max(float(part.abs().max()) for part in wanted.parts.values())
-    assert torch.equal(found.total, wanted.total)
+    assert torch.equal(actual.total, wanted.total)
     for name, part in wanted.parts.items():
-        close(found.parts[name], part, scale)
-        assert found.perturbed[name][1] is None
-        for a, b in zip(found.perturbed[name], wanted.perturbed[name], strict=True):
+        close(actual.parts[name], part, scale)
+        assert actual.perturbed[name][1] is None
+        for a, b in zip(actual.perturbed[name], wanted.perturbed[name], strict=True):
             if a is not None and b is not None:
                 close(a, b, scale)
 
 
 def test_every_variant_is_as_by_itself(setting: tuple[Any, Visit]) -> None:
     network, visit = setting
-    found = predictions(network, visit, variant_names())
-    assert list(found) == variant_names()
-    for variant, prediction in found.items():
+    actual = predictions(network, visit, variant_names())
+    assert list(actual) == variant_names()
+    for variant, prediction in actual.items():
         same(prediction, predict_alone(network, visit, Variant.parse(variant), "segmentation"))
 
 
@@ -86,10 +86,10 @@ def test_rules_of_some_modules_hold_under_every_variant(setting: tuple[Any, Visi
     without = predictions(network, visit, names)
     set_module_rules(network, {"decoder.*": {"batch_norm": "uniform", "norm": "ratio"}})
     try:
-        found = predictions(network, visit, names)
+        actual = predictions(network, visit, names)
         for name in names:
-            same(found[name], predict_alone(network, visit, Variant.parse(name), "segmentation"))
-            assert not torch.equal(found[name].parts["camera"], without[name].parts["camera"])
+            same(actual[name], predict_alone(network, visit, Variant.parse(name), "segmentation"))
+            assert not torch.equal(actual[name].parts["camera"], without[name].parts["camera"])
     finally:
         set_module_rules(network, {})
 
@@ -134,8 +134,8 @@ def test_the_derivative_is_a_base_of_its_own(setting: tuple[Any, Visit]) -> None
     """Its slopes are not the secant's (of GELU, here)."""
     network, visit = setting
     names = ["identity-ratio", "uniform-identity-taylor-frozen"]
-    found = predictions(network, visit, names)
-    same(found[names[1]], predict_alone(network, visit, Variant.parse(names[1]), "segmentation"))
+    actual = predictions(network, visit, names)
+    same(actual[names[1]], predict_alone(network, visit, Variant.parse(names[1]), "segmentation"))
 
 
 def test_base_variants() -> None:
@@ -150,6 +150,6 @@ def test_base_variants() -> None:
 def test_coalitions_behind_the_fusion_layer(setting: tuple[Any, Visit]) -> None:
     """Partners through the program, along every edge, as those that ride along."""
     network, visit = setting
-    (found,) = predictions(network, visit, ["coalitions"]).values()
-    same(found, predict_alone(network, visit, Variant.parse("coalitions"), "segmentation"))
-    assert float(found.residual) < 1e-12
+    (prediction,) = predictions(network, visit, ["coalitions"]).values()
+    same(prediction, predict_alone(network, visit, Variant.parse("coalitions"), "segmentation"))
+    assert float(prediction.residual) < 1e-12

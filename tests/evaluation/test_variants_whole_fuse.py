@@ -58,13 +58,13 @@ def visit() -> Visit:
     return Visit(0, encoding(0), [encoding(1), Skipped(2, "gone", "unreadable"), encoding(3)])
 
 
-def same(found: Prediction, wanted: Prediction) -> None:
+def same(actual: Prediction, wanted: Prediction) -> None:
     scale = max(float(part.abs().max()) for part in wanted.parts.values())
-    assert torch.equal(found.total, wanted.total)
-    assert found.residual < 1e-12
+    assert torch.equal(actual.total, wanted.total)
+    assert actual.residual < 1e-12
     for name, part in wanted.parts.items():
-        torch.testing.assert_close(found.parts[name], part, rtol=0, atol=1e-12 * scale)
-        for a, b in zip(found.perturbed[name], wanted.perturbed[name], strict=True):
+        torch.testing.assert_close(actual.parts[name], part, rtol=0, atol=1e-12 * scale)
+        for a, b in zip(actual.perturbed[name], wanted.perturbed[name], strict=True):
             assert (a is None) == (b is None)
             if a is not None and b is not None:
                 torch.testing.assert_close(a, b, rtol=0, atol=1e-12 * scale)

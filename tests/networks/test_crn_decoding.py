@@ -34,36 +34,36 @@ def decoded(name: str) -> tuple[Detections, Tensor]:
     """The boxes of a case, z that of the bottom as in the public code; and their rot maps."""
     network = fill_reference(CRN(CASES[name].sizes))
     outputs = network(reference_batch(name), network.detection_outputs)
-    (found,) = network.decode(outputs)
+    (actual,) = network.decode(outputs)
     turned = {n: outputs[n.replace(".vel", ".rot")] for n in outputs}
     (rot,) = network.decode(turned)
-    boxes = found.boxes.clone()
+    boxes = actual.boxes.clone()
     boxes[:, 2] -= boxes[:, 5] / 2
-    return replace(found, boxes=boxes), rot.boxes[:, 7:]
+    return replace(actual, boxes=boxes), rot.boxes[:, 7:]
 
 
 @torch.no_grad()
 def test_boxes_are_the_published_ones_in_their_order():
-    found, golden = decoded("tiny_s1")[0], Golden("tiny_s1").arrays
+    actual, golden = decoded("tiny_s1")[0], Golden("tiny_s1").arrays
     classes = [name for task in TINY.tasks for name in task]
-    assert [classes.index(name) for name in found.names] == golden["decode.b0.labels"].tolist()
-    np.testing.assert_allclose(found.scores, golden["decode.b0.scores"], rtol=0, atol=TOLERANCE)
-    np.testing.assert_allclose(found.boxes, golden["decode.b0.boxes"], rtol=0, atol=TOLERANCE)
+    assert [classes.index(name) for name in actual.names] == golden["decode.b0.labels"].tolist()
+    np.testing.assert_allclose(actual.scores, golden["decode.b0.scores"], rtol=0, atol=TOLERANCE)
+    np.testing.assert_allclose(actual.boxes, golden["decode.b0.boxes"], rtol=0, atol=TOLERANCE)
 
 
 @torch.no_grad()
 def test_boxes_of_the_published_network():
     """In the units of its maps: what the network's rounding is there, exponentials magnify."""
-    (found, rot), golden = decoded("r50"), Golden("r50").arrays
+    (actual, rot), golden = decoded("r50"), Golden("r50").arrays
     classes = [name for task in SHAPES["r50"].tasks for name in task]
     scores, wanted = golden["decode.b0.scores"], torch.from_numpy(golden["decode.b0.boxes"])
-    assert [classes.index(name) for name in found.names] == golden["decode.b0.labels"].tolist()
-    np.testing.assert_allclose(found.scores, scores, rtol=0, atol=NEAR_TIE)
-    place = torch.cdist(wanted, found.boxes).argmin(dim=1)
+    assert [classes.index(name) for name in actual.names] == golden["decode.b0.labels"].tolist()
+    np.testing.assert_allclose(actual.scores, scores, rtol=0, atol=NEAR_TIE)
+    place = torch.cdist(wanted, actual.boxes).argmin(dim=1)
     assert sorted(place.tolist()) == list(range(len(scores)))
     assert np.abs(scores[place] - scores).max() < NEAR_TIE
     assert (place == torch.arange(len(scores))).float().mean() > 0.99
-    boxes, sine_cosine = found.boxes[place], rot[place]
+    boxes, sine_cosine = actual.boxes[place], rot[place]
     np.testing.assert_allclose(
         in_units_of_maps(boxes), in_units_of_maps(wanted), rtol=0, atol=TOLERANCE
     )
@@ -111,16 +111,16 @@ def test_boxes_that_are_known_are_found_again():
         vel=(3.0, -1.0),
     )
     put(maps, 1, 1, (31, 0), 0.4)
-    none, found = decode(maps, TINY)
+    none, actual = decode(maps, TINY)
     assert none.boxes.shape == (0, 9)
     assert none.names == ()
-    assert found.names == ("car", "bus")
-    assert found.scores.tolist() == pytest.approx([0.7, 0.4])
+    assert actual.names == ("car", "bus")
+    assert actual.scores.tolist() == pytest.approx([0.7, 0.4])
     step = 2 * TINY.extent / TINY.cells
     x, y = 20.25 * step - TINY.extent, 3.5 * step - TINY.extent
-    assert found.boxes[0].tolist() == pytest.approx([x, y, -0.4, *size, yaw, 3, -1], abs=1e-4)
+    assert actual.boxes[0].tolist() == pytest.approx([x, y, -0.4, *size, yaw, 3, -1], abs=1e-4)
     corner = [-TINY.extent, 31 * step - TINY.extent, 0, 1, 1, 1, 0, 0, 0]
-    assert found.boxes[1].tolist() == pytest.approx(corner, abs=1e-4)
+    assert actual.boxes[1].tolist() == pytest.approx(corner, abs=1e-4)
 
 
 def test_what_is_too_weak_or_too_far_is_no_box():
@@ -130,8 +130,8 @@ def test_what_is_too_weak_or_too_far_is_no_box():
     put(maps, 0, 0, (8, 8), 0.9, reg=(15.0, 0.0), height=(0.0,))  # 15 cells on: on the map
     put(maps, 0, 0, (8, 31), 0.8, reg=(5.0, 0.0))  # 16 m beyond the last cell
     put(maps, 0, 0, (20, 20), 0.7, height=(10.5,))
-    (found,) = decode(maps, TINY)
-    assert found.scores.tolist() == pytest.approx([0.9, 0.0101], abs=1e-5)
+    (actual,) = decode(maps, TINY)
+    assert actual.scores.tolist() == pytest.approx([0.9, 0.0101], abs=1e-5)
 
 
 def test_classes_of_one_task_suppress_each_other_and_tasks_do_not():
@@ -139,8 +139,8 @@ def test_classes_of_one_task_suppress_each_other_and_tasks_do_not():
     put(maps, 1, 0, (10, 10), 0.6)
     put(maps, 1, 1, (10, 10), 0.8)
     put(maps, 0, 0, (10, 10), 0.5)
-    (found,) = decode(maps, TINY)
-    assert found.names == ("car", "bus")
+    (actual,) = decode(maps, TINY)
+    assert actual.names == ("car", "bus")
 
 
 def plain_nms(xy: list[list[float]], squared_radius: float, most: int) -> list[int]:
@@ -178,9 +178,9 @@ def test_the_best_are_in_order_and_ties_keep_theirs():
 def test_at_most_so_many_candidates_and_boxes_of_a_task():
     sizes = replace(TINY, cells=64, extent=512.0)  # cells of 16 m: nothing is suppressed
     maps = {n: torch.zeros(1, x.shape[1], 64, 64) for n, x in empty_maps().items()}
-    (found,) = decode(maps, sizes)
-    assert found.names.count("car") == KEPT < CANDIDATES
-    assert len(found.names) == 2 * KEPT
+    (actual,) = decode(maps, sizes)
+    assert actual.names.count("car") == KEPT < CANDIDATES
+    assert len(actual.names) == 2 * KEPT
 
 
 def test_every_published_class_has_a_radius():

@@ -36,8 +36,8 @@ def result() -> Decomposition:
 
 
 def images(page: str) -> list[Image.Image]:
-    found = re.findall(r"base64,([^\"]+)", page)
-    return [Image.open(io.BytesIO(base64.b64decode(data))) for data in found]
+    encoded = re.findall(r"base64,([^\"]+)", page)
+    return [Image.open(io.BytesIO(base64.b64decode(data))) for data in encoded]
 
 
 def test_html_has_shares_and_a_small_map_of_each_part(result: Decomposition) -> None:

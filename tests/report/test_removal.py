@@ -56,9 +56,9 @@ def output_without(ready: Ready, index: int, cut: Sequence[str]) -> np.ndarray:
     return turn(output[0, 0]).numpy()
 
 
-def rows_by_token(found: Survey) -> dict[str, dict[str, Any]]:
-    header = object_fields(found.parts)
-    rows = (dict(zip(header, row, strict=True)) for row in found.objects)
+def rows_by_token(made: Survey) -> dict[str, dict[str, Any]]:
+    header = object_fields(made.parts)
+    rows = (dict(zip(header, row, strict=True)) for row in made.objects)
     return {row["token"]: row for row in rows}
 
 
@@ -84,8 +84,8 @@ def test_removal_is_what_the_network_says_with_zeroed_features(ready: Ready):
     middle = float(np.median([value for by_cut in scores.values() for value in by_cut.values()]))
     config = ready.config.model_copy(update={"detection": 1 / (1 + np.exp(-middle))})
     changed = replace(ready, config=config)
-    found = survey(changed, [ready.dataset.tokens[index]], plane, viewer=1)
-    rows = rows_by_token(found)
+    actual = survey(changed, [ready.dataset.tokens[index]], plane, viewer=1)
+    rows = rows_by_token(actual)
     assert len(scores) >= 3
     for token, by_cut in scores.items():
         row = rows[token]
@@ -94,11 +94,11 @@ def test_removal_is_what_the_network_says_with_zeroed_features(ready: Ready):
             assert row[f"score_without_{cut}"] == pytest.approx(by_cut[cut], rel=1e-4, abs=1e-5)
             if abs(by_cut[cut] - middle) > 1e-4:
                 assert row[f"detected_without_{cut}"] == int(by_cut[cut] > middle)
-    told = {
+    verdicts = {
         row[f"detected_without_{cut}"] for row in rows.values() for cut in CUTS if row["inside"]
     }
-    assert told == {0, 1}
-    change = dict(zip(sample_fields(found.parts), found.samples[0], strict=True))
+    assert verdicts == {0, 1}
+    change = dict(zip(sample_fields(actual.parts), actual.samples[0], strict=True))
     for cut in CUTS:
         expected = np.linalg.norm(maps[cut] - maps[""]) / np.linalg.norm(maps[""])
         assert change[f"change_without_{cut}"] == pytest.approx(expected, rel=1e-3)
@@ -126,10 +126,10 @@ def test_features_can_be_replaced_by_those_of_another_sample(
     plain, encoded = network.encode, []
     monkeypatch.setattr(network, "encode", lambda batch: encoded.append(1) or plain(batch))
     tokens = [ready.dataset.tokens[i] for i in (index, other)]
-    found = survey(ready, tokens, plane_of(ready.config), viewer=1, partner=lambda i: i + 1)
-    assert found.removal == "replaced"
+    replaced = survey(ready, tokens, plane_of(ready.config), viewer=1, partner=lambda i: i + 1)
+    assert replaced.removal == "replaced"
     assert len(encoded) == 3
-    change = dict(zip(sample_fields(found.parts), found.samples[0], strict=True))
+    change = dict(zip(sample_fields(replaced.parts), replaced.samples[0], strict=True))
     for cut in removals(PAIR):
         wanted = np.linalg.norm(expected[cut] - expected[()]) / np.linalg.norm(expected[()])
         assert change[f"change_without_{'+'.join(cut)}"] == pytest.approx(wanted, rel=1e-3)
@@ -145,9 +145,9 @@ def test_a_partner_is_the_first_of_the_schedule_that_could_be_read(tmp_path: Pat
 
 
 def test_a_page_of_replaced_features_says_so(tmp_path: Path):
-    run, found = read_run(made_up.run_folder(tmp_path / "run")), made_up.survey()
-    found.removal = "replaced"
-    text = " ".join(build_page(run, found).decode().split())
+    run, made = read_run(made_up.run_folder(tmp_path / "run")), made_up.survey()
+    made.removal = "replaced"
+    text = " ".join(build_page(run, made).decode().split())
     assert "If a sensor shows another scene, without the camera it still detects 2" in text
     assert "features replaced by those of another sample" in text
     assert "set to zero" not in text
@@ -185,9 +185,9 @@ def test_subsets_of_many_sensors():
     [(0, 1, "camera"), (1, 0, "radar"), (1, 1, SEVERAL), (0, 0, TOGETHER), (None, 1, "")],
 )
 def test_verdicts(without_camera: int | None, without_radar: int | None, expected: str):
-    found = {(): 1, ("camera",): without_camera, ("radar",): without_radar, PAIR: 0}
-    assert removal_verdict(found, PAIR) == expected
-    assert removal_verdict({**found, (): 0}, PAIR) == ""
+    actual = {(): 1, ("camera",): without_camera, ("radar",): without_radar, PAIR: 0}
+    assert removal_verdict(actual, PAIR) == expected
+    assert removal_verdict({**actual, (): 0}, PAIR) == ""
 
 
 OWN = """

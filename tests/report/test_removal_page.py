@@ -34,8 +34,8 @@ def texts(table: Any) -> list[list[str]]:
 
 
 def test_tables_of_the_page():
-    found = made_up.survey()
-    tables = removal_tables(found, {"t0": 0})
+    made = made_up.survey()
+    tables = removal_tables(made, {"t0": 0})
     assert tables is not None
     questions = {row[0]: row[1:] for row in texts(tables["questions"])}
     assert questions == {
@@ -80,8 +80,8 @@ def test_tables_of_the_page():
 
 
 def test_the_list_of_all_objects_of_the_viewer():
-    found = made_up.survey()
-    table = all_objects(found, {"t0": 1, "t2": 0})
+    made = made_up.survey()
+    table = all_objects(made, {"t0": 1, "t2": 0})
     assert table is not None
     rows = [dict(zip(table.header, row, strict=True)) for row in table.rows]
     assert [row["vehicle or detection"].text for row in rows] == ["v2", "detection 1", "v0"]
@@ -90,16 +90,16 @@ def test_the_list_of_all_objects_of_the_viewer():
     ]
     assert [row["show"].sample for row in rows] == [0, 1, 1]
     assert table.caption == "3 vehicles and detections of the samples in the viewer"
-    assert all_objects(found, {}) is None
+    assert all_objects(made, {}) is None
 
 
 def test_lists_say_what_they_leave_out():
-    found = made_up.survey()
-    header = object_fields(found.parts)
+    made = made_up.survey()
+    header = object_fields(made.parts)
     far = header.index("distance")
-    row = list(found.objects[0])
-    found.objects = [(*row[:far], float(500 - n), *row[far + 1 :]) for n in range(300)]
-    tables = removal_tables(found, {})
+    row = list(made.objects[0])
+    made.objects = [(*row[:far], float(500 - n), *row[far + 1 :]) for n in range(300)]
+    tables = removal_tables(made, {})
     assert tables is not None
     (fails,) = (table for table in tables["lists"] if table.name == "fails")
     assert fails.caption.endswith("(the nearest 200 of 300)")
@@ -124,22 +124,22 @@ def test_one_bias_share():
     assert bias_share(parts) == 0.25
     assert bias_share(dict.fromkeys(parts, 0.0)) is None
     assert bias_shares([Vehicle("v", "i", {}, True, parts)]) == [0.25]
-    found = made_up.survey()
-    values = objects_values(found)
+    made = made_up.survey()
+    values = objects_values(made)
     assert values is not None
     expected = [1 / 3, 2 / 4.5, 3 / 6]  # 2, k / 2 and -1 - k
     assert values["bias"] == pytest.approx(np.mean(expected))
 
 
 def test_a_large_bias_share_is_pointed_out(tmp_path: Path):
-    run, found = read_run(made_up.run_folder(tmp_path / "run")), made_up.survey()
-    text = build_page(run, found).decode()
+    run, made = read_run(made_up.run_folder(tmp_path / "run")), made_up.survey()
+    text = build_page(run, made).decode()
     assert '<p class="banner">The <em>bias share</em>' in text
     assert "At the output the bias has 50 % of the norms" in text
-    bias = object_fields(found.parts).index("part_bias")
-    found.objects = [(*row[:bias], 0.1, *row[bias + 1 :]) for row in found.objects]
-    found.layers = found.layers[:1]
-    text = build_page(run, found).decode()
+    bias = object_fields(made.parts).index("part_bias")
+    made.objects = [(*row[:bias], 0.1, *row[bias + 1 :]) for row in made.objects]
+    made.layers = made.layers[:1]
+    text = build_page(run, made).decode()
     assert "<p>The <em>bias share</em>" in text
     assert "At the output the bias has" not in text
 

@@ -90,14 +90,14 @@ def quick(
 
 def contents(folder: Path) -> dict[str, bytes]:
     """Everything that a run leaves but its locks; of times only that they are there."""
-    found = {
+    files = {
         str(path.relative_to(folder)): path.read_bytes()
         for path in folder.rglob("*")
         if path.is_file() and path.name not in (".lock", ".ranks")
     }
-    assert set(found) == set(FILES)
-    found["timings.csv"] = found["invocations.jsonl"] = b""
-    return found
+    assert set(files) == set(FILES)
+    files["timings.csv"] = files["invocations.jsonl"] = b""
+    return files
 
 
 def prepare_fresh(folder: Path, config: RunConfig, rows: dict[int, Any]) -> None:

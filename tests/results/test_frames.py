@@ -45,10 +45,10 @@ def test_values_are_those_of_the_files(run: RunTables) -> None:
     assert list(run["pairs"]["offset"]) == list(raw["offset"])
     survey = read_survey(run.path / "survey", None)
     assert survey is not None
-    found = [row[list(run["objects"].columns).index("detected")] for row in survey.objects]
+    detected = [row[list(run["objects"].columns).index("detected")] for row in survey.objects]
     known = run["objects"]["detected"]
     assert [None if pd.isna(v) else bool(v) for v in known] == [
-        None if v is None else bool(v) for v in found
+        None if v is None else bool(v) for v in detected
     ]
     assert list(run.table["variant"]) == ["identity-ratio", "uniform-identity"]
     assert np.isfinite(run["samples"]["residual"]).all()

@@ -45,22 +45,22 @@ def test_a_survey_agrees_with_decomposing_each_sample(tiny_config: Path):
     config = load_config(str(tiny_config))
     ready = make_ready(config)
     tokens = [ready.dataset.tokens[i] for i in (4, 1, 2)]
-    found = survey(ready, tokens, Plane.of_grid(build_grid(config.model)), viewer=1)
-    assert [row[0] for row in found.samples] == tokens
-    assert [one.index for one in found.shown] == [1, 2, 4]  # all: fewer than the ten
+    made = survey(ready, tokens, Plane.of_grid(build_grid(config.model)), viewer=1)
+    assert [row[0] for row in made.samples] == tokens
+    assert [one.index for one in made.shown] == [1, 2, 4]  # all: fewer than the ten
     single = ready.decompose(1)
     np.testing.assert_array_equal(
-        found.shown[0].parts, np.stack([part.numpy() for part in single.parts.values()])
+        made.shown[0].parts, np.stack([part.numpy() for part in single.parts.values()])
     )
-    assert found.shown[0].truth.any()
-    annotated = object_fields(found.parts).index("annotated")
-    vehicles = [row for row in found.objects if row[annotated]]
+    assert made.shown[0].truth.any()
+    annotated = object_fields(made.parts).index("annotated")
+    vehicles = [row for row in made.objects if row[annotated]]
     assert len(vehicles) == sum(len(ready.dataset.boxes(i)) for i in (4, 1, 2))
-    assert len(found.shown[0].frames) == sum(row[0] == tokens[1] for row in found.objects)
-    assert found.shown[0].moment.startswith("0.5 s, 20")
-    shares = np.array([row[3:] for row in found.layers])
+    assert len(made.shown[0].frames) == sum(row[0] == tokens[1] for row in made.objects)
+    assert made.shown[0].moment.startswith("0.5 s, 20")
+    shares = np.array([row[3:] for row in made.layers])
     np.testing.assert_allclose(shares.sum(axis=1), 1.0, atol=1e-9)
-    assert len(found.shown[0].images) == 6
+    assert len(made.shown[0].images) == 6
 
 
 def test_layer_shares_are_averaged_over_samples():
@@ -74,17 +74,17 @@ def test_layer_shares_are_averaged_over_samples():
 
 
 def test_files_hold_the_survey(tmp_path: Path):
-    found, identity = made_up.survey(made_up.HOSTILE), {"variant": ("a", 1)}
-    write_survey(found, identity, tmp_path / "survey")
+    actual, identity = made_up.survey(made_up.HOSTILE), {"variant": ("a", 1)}
+    write_survey(actual, identity, tmp_path / "survey")
     assert read_survey(tmp_path / "survey", {"variant": ("b", 1)}) is None
     read = read_survey(tmp_path / "survey", identity)
     assert read is not None
-    assert (read.plane, read.parts, read.layers) == (found.plane, found.parts, found.layers)
-    assert read.objects == found.objects
-    assert read.samples == found.samples
-    assert [one.token for one in read.shown] == [one.token for one in found.shown]
-    np.testing.assert_array_equal(read.shown[1].parts, found.shown[1].parts)
-    np.testing.assert_array_equal(read.shown[2].truth, found.shown[2].truth)
+    assert (read.plane, read.parts, read.layers) == (actual.plane, actual.parts, actual.layers)
+    assert read.objects == actual.objects
+    assert read.samples == actual.samples
+    assert [one.token for one in read.shown] == [one.token for one in actual.shown]
+    np.testing.assert_array_equal(read.shown[1].parts, actual.shown[1].parts)
+    np.testing.assert_array_equal(read.shown[2].truth, actual.shown[2].truth)
 
 
 @pytest.mark.parametrize("damage", [b"PK broken", b"PK\x03\x04broken", b""])
@@ -134,7 +134,7 @@ def test_a_survey_that_was_killed_goes_on_and_ends_with_the_same_bytes(
     options = ReportOptions(viewer=1)
     monkeypatch.setattr(survey_module, "DISAGREEING", 1)
     monkeypatch.setattr(
-        make, "build_page", lambda run, found, detections: b""
+        make, "build_page", lambda run, made, detections: b""
     )  # it only reads the survey
     whole, cut = (tmp_path / name for name in ("run", "cut" / Path("run")))
     for copy in (whole, cut):

@@ -68,10 +68,10 @@ def gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("gpu")
 def test_auto_on_a_gpu_takes_most_of_what_is_free():
-    found = resolve_compute(ComputeConfig(), GPU)
+    actual = resolve_compute(ComputeConfig(), GPU)
     most = int(40e9 * FREE_SHARE * PASS_SHARE) // PASS_FACTOR
-    assert found.chunks == Chunks(most, most, most)
-    assert not found.channels_last
+    assert actual.chunks == Chunks(most, most, most)
+    assert not actual.channels_last
     assert resolve_compute(ComputeConfig(precision="bf16"), GPU).channels_last
     assert resolve_compute(ComputeConfig(tf32=True), GPU).channels_last
     assert not resolve_compute(ComputeConfig(tf32=True), CPU).channels_last
@@ -160,15 +160,15 @@ def test_numbers_do_not_depend_on_who_asks(tiny_config: Path, count: int):
     visit = Visit(5, sample, partners)
     variants = [Variant(), Variant("uniform", "identity")]
     task = Task(network, "segmentation", (), variants)
-    found = RecordedNumbers(task, visit.chunks)(visit)
+    actual = RecordedNumbers(task, visit.chunks)(visit)
     own = as_tensor(VariantPredictions(network, visit, "segmentation"), variants)
     assert len(own["numbers"]) == 2 * (2 + 2 * 2 + 2 * 2 * 3)
     if count == 3:
-        assert found is None
+        assert actual is None
         return
-    assert found is not None
-    assert torch.equal(found["numbers"], own["numbers"])
-    assert torch.equal(found["total"], own["total"])
+    assert actual is not None
+    assert torch.equal(actual["numbers"], own["numbers"])
+    assert torch.equal(actual["total"], own["total"])
 
 
 @pytest.mark.usefixtures("gpu")
@@ -196,9 +196,9 @@ def test_reduced_precision_is_the_encoders_alone(setting: Any, precision: Any, d
     network, batches = setting
     with torch.no_grad():
         plain = encode_features(network, batches[0])
-        found = encode_features(network, batches[0], precision)
-    assert torch.equal(found["radar"], plain["radar"])
-    camera, wanted = found["camera"], plain["camera"]
+        actual = encode_features(network, batches[0], precision)
+    assert torch.equal(actual["radar"], plain["radar"])
+    camera, wanted = actual["camera"], plain["camera"]
     assert camera.dtype == torch.float32
     # The projection is not rounded: the same voxels are seen, at the same pixels.
     assert torch.equal(camera != 0, wanted != 0)
@@ -226,8 +226,8 @@ def test_channels_last_changes_the_format_of_encoders_alone(tiny_config: Path, s
     assert last
     assert all(name.startswith("encoder.") for name in last)
     with torch.no_grad():
-        found, wanted = (n.encode(setting[1][0])["camera"] for n in (network, setting[0]))
-    assert float((found - wanted).abs().max() / wanted.abs().max()) < 1e-5
+        actual, wanted = (n.encode(setting[1][0])["camera"] for n in (network, setting[0]))
+    assert float((actual - wanted).abs().max() / wanted.abs().max()) < 1e-5
 
 
 # -- batches ------------------------------------------------------------------------------
@@ -246,17 +246,17 @@ def visit_of(network: Any, batches: list[Any], chunks: Chunks) -> Visit:
 def test_batches_of_any_size_give_the_same_parts_within_the_budget(setting: Any):
     network, batches = setting
     entry = 8 * 24 * 24 * 4  # bytes of a partner's part behind the fusion layer
-    peaks, found = {}, {}
+    peaks, actual = {}, {}
     for count in (1, 5, 12):
         visit = visit_of(network, batches, Chunks(linear=count * entry, head=count * entry))
         with Meter() as meter:
             predictions = VariantPredictions(network, visit, "segmentation")
-            found[count] = predictions.under(Variant()).perturbed
+            actual[count] = predictions.under(Variant()).perturbed
         peaks[count] = meter.peak
     for count in (5, 12):
         assert peaks[1] < peaks[count] <= peaks[1] + PASS_FACTOR * (count - 1) * entry
-        for name, maps in found[1].items():
-            for a, b in zip(found[count][name], maps, strict=True):
+        for name, maps in actual[1].items():
+            for a, b in zip(actual[count][name], maps, strict=True):
                 assert a is not None
                 assert b is not None
                 torch.testing.assert_close(a, b, rtol=0, atol=1e-5 * float(b.abs().max()))

@@ -120,15 +120,15 @@ def on_a_terminal(code: str, width: int) -> str:
         [sys.executable, "-c", code], stderr=slave, stdout=slave, env=environment, cwd=root
     )
     os.close(slave)
-    found = b""
+    actual = b""
     try:
         while piece := os.read(master, 65536):
-            found += piece
+            actual += piece
     except OSError:  # Linux says so at the end of a terminal
         pass
     os.close(master)
-    assert process.wait() == 0, found.decode()
-    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", found.decode())
+    assert process.wait() == 0, actual.decode()
+    return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", actual.decode())
 
 
 def test_a_terminal_gets_a_bar_that_says_the_same():

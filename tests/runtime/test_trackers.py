@@ -102,9 +102,9 @@ def test_mlflow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_what_is_not_installed_is_said_with_its_command(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(trackers, "find_spec", lambda name: None)
-    with pytest.raises(ConfigError) as told:
+    with pytest.raises(ConfigError) as error:
         require_tracker("mlflow")
-    assert str(told.value) == (
+    assert str(error.value) == (
         "mlflow needs mlflow and sqlalchemy and alembic, not installed here: "
         "pip install 'lmd-cli[mlflow]'"
     )

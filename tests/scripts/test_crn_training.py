@@ -231,12 +231,12 @@ def test_scores_follow_their_definitions() -> None:
     cars = [car(1, 1), car(8, 8), car(-8, 8), car(-9, -9, visibility=1)]
     names = {c.token: "both" for c in cars}
     guesses = [Peak(0.9, (1.5, 1)), Peak(0.8, (-9, -9)), Peak(0.7, (8, 9)), Peak(0.6, (0, -8))]
-    found = demo_crn_scoring.Detections()
-    found.add("a", guesses, cars, names)
-    assert found.found["both"] == [True, True, False]
+    actual = demo_crn_scoring.Detections()
+    actual.add("a", guesses, cars, names)
+    assert actual.detected["both"] == [True, True, False]
     # Precision 1 up to recall 2/3 (66 of the recalls above 0.1 to 1 in steps of 0.01), then 0.
     expected = sum((1 - 0.1) for r in range(11, 101) if r / 100 <= 2 / 3) / 90 / 0.9
-    assert found.figure == pytest.approx(expected, abs=0.01)
+    assert actual.figure == pytest.approx(expected, abs=0.01)
     assert demo_crn_scoring.Detections(cars={"a": cars[:1]}, peaks={"a": []}).figure == 0
 
 
@@ -265,7 +265,7 @@ def test_conditions_zero_one_sensor_each(data: KeyframeSamples) -> None:
 def test_evaluation_runs_on_a_root(data: KeyframeSamples) -> None:
     scores = demo_crn_scoring.evaluate(CRN(SIZES), data)
     assert set(scores) == {"", "camera", "radar"}
-    counted = sum(len(found) for found in scores[""].found.values())
+    counted = sum(len(actual) for actual in scores[""].detected.values())
     cars = [box for i in range(len(data)) for box in data.boxes(i) if box.name == "car"]
     assert 0 < counted <= len(cars)
     assert all(0 <= score.figure <= 1 for score in scores.values())

@@ -178,10 +178,10 @@ def test_scores_follow_their_definitions(data: NuScenesSamples) -> None:
     scores = demo_scoring.evaluate(Oracle(grid=GRID, encoder="res50"), data)
     assert scores[""].figure == scores["camera"].figure == 1.0
     assert scores["radar"].figure == 0.0
-    for name, found in scores[""].found.items():
-        assert found
-        assert all(found), name
-        assert not any(scores["radar"].found[name])
+    for name, actual in scores[""].detected.items():
+        assert actual
+        assert all(actual), name
+        assert not any(scores["radar"].detected[name])
 
 
 def test_the_weights_and_card_are_written(loaded, data, tmp_path: Path, monkeypatch) -> None:

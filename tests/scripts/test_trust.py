@@ -32,15 +32,15 @@ def test_a_difference_is_that_of_paired_bootstrap() -> None:
     wanted = bootstrap(
         lambda rows: float(difference[rows].mean()), 40, seed=3, resamples=200, groups=OBJECTS
     )
-    found = drawn(a).less(drawn(b))
+    interval = drawn(a).less(drawn(b))
     for name in ("estimate", "low", "high"):
-        assert math.isclose(getattr(found, name), getattr(wanted, name), abs_tol=1e-12)
+        assert math.isclose(getattr(interval, name), getattr(wanted, name), abs_tol=1e-12)
 
 
 def test_the_mean_is_over_worlds_in_which_a_score_exists() -> None:
     low, high, none = np.zeros(40), np.ones(40), np.full(40, math.nan)
-    found = study.mean([{"a": {KEY: drawn(x)}} for x in (low, high, none)])
-    assert (found["a"][KEY].values == 0.5).all()
+    averaged = study.mean([{"a": {KEY: drawn(x)}} for x in (low, high, none)])
+    assert (averaged["a"][KEY].values == 0.5).all()
     nowhere = study.mean([{"a": {KEY: drawn(none)}}])
     assert np.isnan(nowhere["a"][KEY].values).all()
 

@@ -68,8 +68,8 @@ def check(
         for part in result.parts.values():
             assert max(float(t.abs().max()) for t in tensors(part)) > 0
         assert_finite(result)
-        found = replay(result, perturbed, only=inputs)
-        assert deviation({m: (found[m], result.extras[m][0]) for m in inputs}) < 1e-10
+        actual = replay(result, perturbed, only=inputs)
+        assert deviation({m: (actual[m], result.extras[m][0]) for m in inputs}) < 1e-10
     assert_replayed(inputs, result)
 
 

@@ -72,8 +72,8 @@ def ended(pids: list[int], seconds: float = 120.0) -> list[int]:
     deadline = time.monotonic() + seconds
     while len(codes) < len(pids):
         for pid in set(pids) - set(codes):
-            found, status = os.waitpid(pid, os.WNOHANG)
-            if found:
+            done, status = os.waitpid(pid, os.WNOHANG)
+            if done:
                 codes[pid] = os.waitstatus_to_exitcode(status)
         if time.monotonic() > deadline:
             kill([pid for pid in pids if pid not in codes])

@@ -39,10 +39,10 @@ def aliases(*names: str) -> list[Any]:
 def _aliases(name: str) -> list[Any]:
     if name.startswith("torch."):
         first, *path = name.removeprefix("torch.").split(".")
-        found = getattr(torch, first)
+        actual = getattr(torch, first)
         for step in path:
-            found = getattr(found, step)
-        return [found]
+            actual = getattr(actual, step)
+        return [actual]
     short = next((name.removeprefix(p) for p in PREFIXES if name.startswith(p)), name)
     named = [getattr(home, key, None) for key in {name: 0, short: 0} for home in HOMES]
     return [f for f in named if callable(f) and (short == name or f.__name__ == name)]
@@ -121,10 +121,10 @@ def _tensors(tree: Any) -> list[Tensor]:
 
 def assert_rows(result: Decomposition, expected: Expected, tolerance: float = TOLERANCE) -> None:
     """Every part is what the oracle says, and the total is their sum."""
-    found = rows_of(result)
-    assert found.keys() == expected.keys()
+    actual = rows_of(result)
+    assert actual.keys() == expected.keys()
     for name, tensors in expected.items():
-        for value, wanted in zip(found[name], tensors, strict=True):
+        for value, wanted in zip(actual[name], tensors, strict=True):
             assert value.shape == wanted.shape, name
             torch.testing.assert_close(value, wanted, rtol=tolerance, atol=tolerance, msg=name)
     assert max((record.residual for record in result.operations), default=0.0) < TOLERANCE

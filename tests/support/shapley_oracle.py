@@ -73,8 +73,8 @@ def shapley_of_layers(
     return made
 
 
-def assert_shapley(found: Any, wanted: Mapping[str, list[Tensor]]) -> None:
-    parts = {**found.parts, "bias": found.bias}
+def assert_shapley(result: Any, wanted: Mapping[str, list[Tensor]]) -> None:
+    parts = {**result.parts, "bias": result.bias}
     assert parts.keys() == wanted.keys()
     for name, tree in parts.items():
         for a, b in zip(pytree.tree_leaves(tree), wanted[name], strict=True):

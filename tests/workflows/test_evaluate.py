@@ -88,9 +88,9 @@ def test_the_schedule_gives_what_the_straightforward_way_gives(
     config: RunConfig, run: Path
 ) -> None:
     expected = straightforward(config)
-    found = list(read_pairs(run / "pairs.csv").itertuples(index=False, name=None))
-    assert [row[:6] for row in found] == [row[:6] for row in expected]
-    for row, reference in zip(found, expected, strict=True):
+    actual = list(read_pairs(run / "pairs.csv").itertuples(index=False, name=None))
+    assert [row[:6] for row in actual] == [row[:6] for row in expected]
+    for row, reference in zip(actual, expected, strict=True):
         assert row[6] == pytest.approx(reference[6], abs=1e-5)
         assert row[7] == pytest.approx(reference[7], rel=1e-4, abs=1e-12)
 
@@ -125,10 +125,10 @@ def test_slopes_between_coalitions_are_evaluated_as_any_other(
     record = evaluate(config, tmp_path, limit=2).record
     assert record["conservation_residual"] < 1e-4
     assert record["replay_deviation"] < 1e-4
-    found = list(read_pairs(tmp_path / "pairs.csv").itertuples(index=False, name=None))
+    rows = list(read_pairs(tmp_path / "pairs.csv").itertuples(index=False, name=None))
     expected = {row[:6]: row[6:] for row in straightforward(config, (0, 1))}
-    assert {row[3] for row in found} == set(rules)
-    for row in found:
+    assert {row[3] for row in rows} == set(rules)
+    for row in rows:
         assert row[6] == pytest.approx(expected[row[:6]][0], abs=1e-5)
         assert row[7] == pytest.approx(expected[row[:6]][1], rel=1e-4, abs=1e-12)
 

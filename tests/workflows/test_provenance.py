@@ -124,8 +124,8 @@ def test_an_edited_value_is_found_by_every_reader(config: RunConfig, run: Path, 
         make_report(run, options=ReportOptions(compute=False))
     with pytest.raises(ResultsError, match=said):
         bundle(run)
-    found = statuses(run, compute=False)
-    assert found["result files"] == found["tables"] == "FAIL"
+    checks = statuses(run, compute=False)
+    assert checks["result files"] == checks["tables"] == "FAIL"
 
 
 def test_results_of_changed_code_are_not_mixed(
@@ -156,8 +156,8 @@ def test_results_of_changed_data_are_not_mixed(
     shutil.copy(images[-1], images[0])
     with pytest.raises(ResultsError, match="and so are its inputs: the data"):
         evaluate(config, tmp_path / "run")
-    found = statuses(tmp_path / "run", samples=1)
-    assert found["data files"] == found["network"] == "FAIL"
+    checks = statuses(tmp_path / "run", samples=1)
+    assert checks["data files"] == checks["network"] == "FAIL"
 
 
 # -- again --------------------------------------------------------------------------------
@@ -175,10 +175,10 @@ def test_a_run_repeats_from_its_record(run: Path) -> None:
 
 def test_verify_measures_samples_again(run: Path) -> None:
     report = verify(run, samples=1)
-    found = {check.name: check for check in report.checks}
+    by_name = {check.name: check for check in report.checks}
     assert report.ok
-    assert found["samples"].detail == "1 computed again: the same to the last digit"
-    assert found["status"].status == "note"  # two of six samples
+    assert by_name["samples"].detail == "1 computed again: the same to the last digit"
+    assert by_name["status"].status == "note"  # two of six samples
     lines = (run / "pairs.csv").read_text().splitlines(keepends=True)
     cells = lines[1].split(",")
     lines[1] = ",".join([*cells[:-2], str(float(cells[-2]) - 0.25), cells[-1]])
@@ -186,10 +186,10 @@ def test_verify_measures_samples_again(run: Path) -> None:
     record = record_of(run)
     del record["files"]  # whoever edits the rows can edit the record
     (run / "run.json").write_text(json.dumps(record))
-    found = {check.name: check for check in verify(run, samples=1).checks}
-    assert found["result files"].status == "note"
-    assert found["samples"].status == "FAIL"
-    assert "largest difference" in found["samples"].detail
+    by_name = {check.name: check for check in verify(run, samples=1).checks}
+    assert by_name["result files"].status == "note"
+    assert by_name["samples"].status == "FAIL"
+    assert "largest difference" in by_name["samples"].detail
 
 
 @pytest.mark.parametrize(

@@ -50,10 +50,10 @@ def alone(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[s
 
 def contents(folder: Path) -> dict[str, bytes]:
     """All results of a finished run, and no other file."""
-    found = {path.name for path in folder.iterdir()} - {".lock", ".ranks"}
-    assert found == set(FILES)
+    names = {path.name for path in folder.iterdir()} - {".lock", ".ranks"}
+    assert names == set(FILES)
     timed = {"timings.csv", "invocations.jsonl"}
-    return {name: (folder / name).read_bytes() for name in found - timed}
+    return {name: (folder / name).read_bytes() for name in names - timed}
 
 
 def arguments(config: Path, output: Path, *more: str) -> list[str]:

@@ -76,17 +76,17 @@ def test_an_unreadable_sample_is_the_same_error(
     tiny_config: Path, damaged: tuple[str, str, Path], tmp_path: Path
 ) -> None:
     setting, token, image = damaged
-    found = []
+    actual = []
     for workers in (0, 2):
         with pytest.raises(DataError) as caught:
             evaluate(with_workers(tiny_config, workers, setting), tmp_path / str(workers))
         error = caught.value
-        found.append((str(error), error.path, error.token, error.exit_code))
+        actual.append((str(error), error.path, error.token, error.exit_code))
         rows = (tmp_path / str(workers) / "samples.csv").read_bytes()
         assert rows.count(b"\n") == 2  # sample 0 was finished; sample 1 needs sample 3
-    assert found[0] == found[1]
-    assert (found[0][1], found[0][2]) == (str(image), token)
-    assert found[0][0].startswith(f"{image}: truncated")
+    assert actual[0] == actual[1]
+    assert (actual[0][1], actual[0][2]) == (str(image), token)
+    assert actual[0][0].startswith(f"{image}: truncated")
 
 
 def test_skipping_works_through_workers(
@@ -121,9 +121,9 @@ def wait_for_a_row(process: subprocess.Popen[str], output: Path) -> list[int]:
     path = output / "samples.csv"
     for _ in range(2400):
         if path.exists() and path.read_bytes().count(b"\n") > 1:
-            found = group(process.pid)
-            assert len(found) == 3
-            return [member for member in found if member != process.pid]
+            actual = group(process.pid)
+            assert len(actual) == 3
+            return [member for member in actual if member != process.pid]
         if process.poll() is not None:
             pytest.fail(f"ended with {process.returncode}: {process.communicate()}")
         time.sleep(0.02)
@@ -133,7 +133,7 @@ def wait_for_a_row(process: subprocess.Popen[str], output: Path) -> list[int]:
 
 def group(leader: int) -> list[int]:
     """Living processes of a process group."""
-    found = []
+    actual = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
             try:
@@ -141,8 +141,8 @@ def group(leader: int) -> list[int]:
             except OSError:
                 continue
             if int(fields[2]) == leader and fields[0] != "Z":
-                found.append(int(entry.name))
-    return found
+                actual.append(int(entry.name))
+    return actual
 
 
 @pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")

@@ -52,15 +52,15 @@ def test_radar_points_in_the_images_are_those_that_the_network_takes(
     drive: KeyframeSamples, drive_root: Path
 ) -> None:
     rows = drive[7].tensors["pts_pv"][0].numpy()  # (6, P, 5), the current frame
-    found = drive.radar_in_images(7)
-    assert list(found) == list(PERSPECTIVE_CAMERAS)
+    actual = drive.radar_in_images(7)
+    assert list(actual) == list(PERSPECTIVE_CAMERAS)
     height, width = drive.image_size
-    for camera, taken in zip(found.values(), rows, strict=True):
+    for camera, taken in zip(actual.values(), rows, strict=True):
         real = taken[(taken[:, 0] != -999) & (taken[:, 2] == 1)]  # not the made-up one
         np.testing.assert_array_equal(camera[:, [0, 2]], real[:, :2])
         assert ((camera[:, 1] > -1) & (camera[:, 1] < height)).all()
         assert ((camera[:, 0] > -1) & (camera[:, 0] < width)).all()
-    assert sum(map(len, found.values())) > 0
+    assert sum(map(len, actual.values())) > 0
     assert open_drive(drive_root, modalities=["camera"]).radar_in_images(7) == {}
 
 

@@ -118,10 +118,10 @@ def compressed(data: bytes) -> bytes:
 
 
 def again(data: bytes, at: int, back: int) -> bytes:
-    found = bytearray(data[:at])
+    actual = bytearray(data[:at])
     for _ in range(3):
-        found.append(found[-back])
-    return bytes(found[at:])
+        actual.append(actual[-back])
+    return bytes(actual[at:])
 
 
 @settings(max_examples=60, deadline=None)

@@ -114,10 +114,10 @@ def test_fields_of_another_radar_are_mapped(tmp_path: Path) -> None:
     ):
         read_radar(path)
     named = {"vx": "vr", "rcs": "dBm", "dyn_prop": 3}
-    found = dict(zip(RADAR_FIELDS, read_radar(path, fields=named), strict=True))
+    actual = dict(zip(RADAR_FIELDS, read_radar(path, fields=named), strict=True))
     for name in RADAR_FIELDS:
         expected = {"vy": 0.0, "dyn_prop": 3.0}.get(name, usual[name])
-        np.testing.assert_array_equal(found[name], np.broadcast_to(expected, 9), name)
+        np.testing.assert_array_equal(actual[name], np.broadcast_to(expected, 9), name)
     with pytest.raises(DataError, match="no field vanished"):
         read_radar(path, fields={"vx": "vanished"})
 

@@ -98,22 +98,22 @@ def test_without_annotations_all_but_the_truth_is_there(
     for table in ("sample_annotation", "instance", "category", "visibility"):
         path = root / VERSION / f"{table}.json"
         path.unlink() if how == "absent" else path.write_text("[]")
-    found = open_samples(root)
-    assert not found.annotated
+    actual = open_samples(root)
+    assert not actual.annotated
     assert samples.annotated
-    left = {name for name in samples[0].tensors if name not in found[0].tensors}
+    left = {name for name in samples[0].tensors if name not in actual[0].tensors}
     assert left == {"segmentation", "valid", "center", "offset"}
-    assert found.boxes(0) == []
+    assert actual.boxes(0) == []
     crn = KeyframeSamples(root, VERSION, "mini_val", image_size=(32, 88))
     assert "cars" not in crn[0].tensors
 
 
 def test_annotations_without_visibility_count_as_seen(root: Path, samples: NuScenesSamples) -> None:
     edit(root, "sample_annotation", lambda rows: [{**r, "visibility_token": ""} for r in rows])
-    found = open_samples(root)
-    assert {box.visibility for box in found.boxes(0)} == {0}
-    assert bool(found[0].tensors["valid"].all())
-    assert torch.equal(found[0].tensors["segmentation"], samples[0].tensors["segmentation"])
+    actual = open_samples(root)
+    assert {box.visibility for box in actual.boxes(0)} == {0}
+    assert bool(actual[0].tensors["valid"].all())
+    assert torch.equal(actual[0].tensors["segmentation"], samples[0].tensors["segmentation"])
 
 
 # -- what lmd check finds -------------------------------------------------------------------------
@@ -128,12 +128,12 @@ def test_check_finds_every_record_and_every_file(root: Path) -> None:
     images = sorted((root / "samples" / "CAM_BACK").glob("scene-0916*"))
     images[0].write_bytes(b"")
     images[1].write_bytes(images[1].read_bytes()[:900])
-    found, samples = Checks(), open_samples(root)
-    check_tables(found, samples)
-    check_files(found, samples)
-    check_contents(found, samples, Silent())
-    said = {check.name: check for check in found.checks}
-    assert [check.status for check in found.checks] == ["FAIL", "ok", "FAIL", "FAIL"]
+    actual, samples = Checks(), open_samples(root)
+    check_tables(actual, samples)
+    check_files(actual, samples)
+    check_contents(actual, samples, Silent())
+    said = {check.name: check for check in actual.checks}
+    assert [check.status for check in actual.checks] == ["FAIL", "ok", "FAIL", "FAIL"]
     for step in (1, 4):
         record = f"ego_pose.json, record pose-scene-0103-RADAR_FRONT-{step}: rotation"
         assert record in said["tables"].detail
@@ -143,10 +143,10 @@ def test_check_finds_every_record_and_every_file(root: Path) -> None:
 
 
 def test_check_is_content_with_a_whole_root(samples: NuScenesSamples) -> None:
-    found = Checks()
-    check_tables(found, samples)
-    check_files(found, samples)
-    check_contents(found, samples, Silent())
-    assert found.ok
+    actual = Checks()
+    check_tables(actual, samples)
+    check_files(actual, samples)
+    check_contents(actual, samples, Silent())
+    assert actual.ok
     count = sum(map(len, samples.needed_files().values()))
-    assert found.checks[-1].detail == f"all {count} files are readable"
+    assert actual.checks[-1].detail == f"all {count} files are readable"

@@ -63,12 +63,12 @@ def global_points(devkit: NuScenes, token: str, points: NDArray) -> NDArray:
 
 def radar_of(devkit: NuScenes, sample: dict) -> NDArray:
     """All radar points (3, n) of a keyframe in the global frame."""
-    found = []
+    actual = []
     for channel in sensors.RADARS:
         path, _, _ = devkit.get_sample_data(sample["data"][channel])
         cloud = RadarPointCloud.from_file(path, ALL_STATES, ALL_STATES, ALL_STATES)
-        found.append(global_points(devkit, sample["data"][channel], cloud.points[:3]))
-    return np.concatenate(found, axis=1)
+        actual.append(global_points(devkit, sample["data"][channel], cloud.points[:3]))
+    return np.concatenate(actual, axis=1)
 
 
 def test_evidence_is_complete(devkit: NuScenes, evidence: dict[str, dict]) -> None:
@@ -130,9 +130,9 @@ def test_lidar_has_no_trace_of_what_it_cannot_see(scene: Scene) -> None:
         unseen = [item for item in placed if item.actor.annotated and not item.actor.seen.lidar]
         assert len(unseen) > 5
         without = [item for item in placed if item.actor.seen.lidar]
-        found = sensors.lidar_returns(scene, time, placed)
-        assert np.array_equal(found.xyz, sensors.lidar_returns(scene, time, without).xyz)
-        ground = found.xyz[found.owner < 0]
+        actual = sensors.lidar_returns(scene, time, placed)
+        assert np.array_equal(actual.xyz, sensors.lidar_returns(scene, time, without).xyz)
+        ground = actual.xyz[actual.owner < 0]
         assert any(item.footprint_contains(ground[:, :2]).any() for item in unseen)
         assert (ground[:, 2] < 0).all()  # in no box
 
@@ -152,8 +152,8 @@ def test_radar_points_in_boxes_are_those_annotated(devkit: NuScenes) -> None:
 
 def test_radar_file_reads_back_through_the_devkit(tmp_path: Path, scene: Scene) -> None:
     ego, placed = scene.ego_pose(1.0), scene.placed(1.0)
-    found = sensors.radar_returns(scene, 1.0, placed, key=True)
-    chosen = found.keep(sensors.split_by_radar(found, ego)["RADAR_BACK_LEFT"])
+    actual = sensors.radar_returns(scene, 1.0, placed, key=True)
+    chosen = actual.keep(sensors.split_by_radar(actual, ego)["RADAR_BACK_LEFT"])
     rng = np.random.Generator(np.random.PCG64(0))
     records = sensors.radar_records(rng, chosen, "RADAR_BACK_LEFT", ego, scene.ego_speed)
     path = tmp_path / "radar.pcd"
@@ -174,10 +174,10 @@ def test_an_empty_radar_file_is_valid(tmp_path: Path) -> None:
 def test_radar_velocity_is_radial_and_compensated(scene: Scene) -> None:
     ego = scene.ego_pose(0.0)
     placed = [item for item in scene.placed(0.0) if item.actor.kind == "vehicle"]
-    found = sensors.radar_returns(scene, 0.0, placed, key=True)
-    found = found.keep(found.owner >= 0)
+    actual = sensors.radar_returns(scene, 0.0, placed, key=True)
+    actual = actual.keep(actual.owner >= 0)
     rng = np.random.Generator(np.random.PCG64(0))
-    records = sensors.radar_records(rng, found, "RADAR_FRONT_LEFT", ego, scene.ego_speed)
+    records = sensors.radar_records(rng, actual, "RADAR_FRONT_LEFT", ego, scene.ego_speed)
     ray = np.arctan2(records["y"], records["x"])
     for x, y in (("vx", "vy"), ("vx_comp", "vy_comp")):
         across = records[x] * np.sin(ray) - records[y] * np.cos(ray)
@@ -188,14 +188,14 @@ def test_radar_velocity_is_radial_and_compensated(scene: Scene) -> None:
         records["vy_comp"] - records["vy"]
     ) * np.sin(ray)
     np.testing.assert_allclose(difference, own, atol=1e-4)
-    parked = np.array([placed[i].actor.speed == 0 for i in found.owner])
+    parked = np.array([placed[i].actor.speed == 0 for i in actual.owner])
     assert np.hypot(records["vx_comp"], records["vy_comp"])[parked].max() < 1.0
 
 
 def test_every_return_goes_to_one_radar(scene: Scene) -> None:
-    found = sensors.radar_returns(scene, 0.0, scene.placed(0.0), key=True)
-    parts = sensors.split_by_radar(found, scene.ego_pose(0.0)).values()
-    assert sorted(np.concatenate(list(parts))) == list(range(len(found.xyz)))
+    actual = sensors.radar_returns(scene, 0.0, scene.placed(0.0), key=True)
+    parts = sensors.split_by_radar(actual, scene.ego_pose(0.0)).values()
+    assert sorted(np.concatenate(list(parts))) == list(range(len(actual.xyz)))
 
 
 def difference(scene: Scene, placed: list[Placed], item: Placed, channel: str) -> NDArray:
@@ -294,5 +294,5 @@ def test_road_coordinates_invert_road_points(scene: Scene) -> None:
     rng = np.random.Generator(np.random.PCG64(1))
     along, lateral = rng.uniform(60, 140, 50), rng.uniform(-40, 40, 50)
     points = [scene.road_point(a, b) for a, b in zip(along, lateral, strict=True)]
-    found = scene.road_coordinates(np.array([[p.x, p.y] for p in points]), about=100.0)
-    np.testing.assert_allclose(found, [along, lateral], atol=1e-8)
+    actual = scene.road_coordinates(np.array([[p.x, p.y] for p in points]), about=100.0)
+    np.testing.assert_allclose(actual, [along, lateral], atol=1e-8)

@@ -76,8 +76,8 @@ def linearised(
     parts = {name: normal(1, CHANNELS, *SIZE, seed=s) for s, name in enumerate(("camera", "radar"))}
     bias = normal(1, CHANNELS, *SIZE, seed=9)
     total = sum(parts.values()) + bias
-    found = decompose_onward(network, total, parts, variant, bias=bias, keep_maps=True)
-    return Linearised(found, **{"inputs": 100, **options})
+    actual = decompose_onward(network, total, parts, variant, bias=bias, keep_maps=True)
+    return Linearised(actual, **{"inputs": 100, **options})
 
 
 def partners(batch: int = 1) -> list[Tensor]:
@@ -88,8 +88,8 @@ def compare(linear: Linearised, inputs: list[Tensor]) -> int:
     """Both ways; how often the convolution ran for all of the inputs together."""
     for modality in ("camera", "radar"):
         with Counter() as counter:
-            found = linear.parts(modality, inputs)
-        for a, x in zip(found, inputs, strict=True):
+            actual = linear.parts(modality, inputs)
+        for a, x in zip(actual, inputs, strict=True):
             wanted = linear.part(modality, x)
             scale = max(1.0, float(wanted.abs().max()))
             torch.testing.assert_close(a, wanted, rtol=0, atol=1e-12 * scale)
@@ -159,8 +159,8 @@ def test_for_few_inputs_a_head_runs() -> None:
 def heads_in(network: Callable[[Tensor], Any]) -> int:
     """How many heads are found in the program of a network."""
     x = normal(1, CHANNELS, *SIZE)
-    found = decompose_onward(network, x, {"camera": x}, keep_maps=True)
-    return len(heads.find_heads(kept_program(found)))
+    actual = decompose_onward(network, x, {"camera": x}, keep_maps=True)
+    return len(heads.find_heads(kept_program(actual)))
 
 
 def test_heads_are_found_behind_other_layers() -> None:
@@ -225,9 +225,9 @@ def test_what_is_used_further_runs_as_it_is(way: str, ran: int) -> None:
         linear.parts("camera", partners())
     assert counter.count == ran
     for modality in ("camera", "radar"):
-        for found, x in zip(linear.parts(modality, partners()), partners(), strict=True):
+        for actual, x in zip(linear.parts(modality, partners()), partners(), strict=True):
             wanted = linear.part(modality, x)
-            for a, b in zip(tensors(found), tensors(wanted), strict=True):
+            for a, b in zip(tensors(actual), tensors(wanted), strict=True):
                 scale = max(1.0, float(b.abs().max()))
                 torch.testing.assert_close(a, b, rtol=0, atol=1e-12 * scale)
 
@@ -251,8 +251,8 @@ def test_nothing_of_the_network_runs_again(monkeypatch: pytest.MonkeyPatch) -> N
     linear = linearised(head())
     wanted = linear.parts("camera", partners())
     monkeypatch.setattr(nn.Sequential, "forward", None)
-    for found, expected in zip(linear.parts("camera", partners()), wanted, strict=True):
-        assert torch.equal(found, expected)
+    for actual, expected in zip(linear.parts("camera", partners()), wanted, strict=True):
+        assert torch.equal(actual, expected)
 
 
 # -- what is no head ----------------------------------------------------------------------

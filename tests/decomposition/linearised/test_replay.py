@@ -41,8 +41,8 @@ def test_extras_are_what_the_linearised_network_gives_for_them(case: Case) -> No
     perturbed = {name: values[0] for name, values in case.extras.items()}
     replayed = replay(result, perturbed)
     for name in case.inputs:
-        found, wanted = result.extras[name][0], replayed[name]
-        for a, b in zip(pytree.tree_leaves(found), pytree.tree_leaves(wanted), strict=True):
+        actual, wanted = result.extras[name][0], replayed[name]
+        for a, b in zip(pytree.tree_leaves(actual), pytree.tree_leaves(wanted), strict=True):
             scale = max(1.0, float(b.abs().max()))
             torch.testing.assert_close(a, b, rtol=0, atol=1e-11 * scale)
 
@@ -91,8 +91,8 @@ def test_a_batch_goes_where_the_operating_point_is_a_batch_of_one() -> None:
     inputs = {"input": normal(1, 2, 6, 6)}
     result = decompose(network, inputs, keep_maps=True)
     others = normal(4, 2, 6, 6, seed=1)
-    found = replay(result, {"input": others}, only=["input"])["input"]
-    for one, x in zip(found.split(1), others.split(1), strict=True):
+    actual = replay(result, {"input": others}, only=["input"])["input"]
+    for one, x in zip(actual.split(1), others.split(1), strict=True):
         torch.testing.assert_close(one, replay(result, {"input": x})["input"], rtol=0, atol=1e-13)
 
 
@@ -108,6 +108,6 @@ def test_a_batch_through_the_linear_network_is_the_extras(variant: str) -> None:
     total = parts["camera"] + parts["radar"] + bias
     extras = {"radar": list(others.split(1))}
     result = decompose_onward(tail, total, parts, variant, bias=bias, extras=extras, keep_maps=True)
-    found = Linearised(result).part("radar", others)
+    actual = Linearised(result).part("radar", others)
     wanted = torch.cat(list(result.extras["radar"]))
-    torch.testing.assert_close(found, wanted, rtol=0, atol=1e-12)
+    torch.testing.assert_close(actual, wanted, rtol=0, atol=1e-12)

@@ -268,11 +268,11 @@ def test_operators_are_their_public_twins(name: str, variant: str) -> None:
 @pytest.fixture(scope="module")
 def met() -> set[int]:
     """Which rules were run."""
-    found: set[int] = set()
+    actual: set[int] = set()
     plain = Call.linearise
 
     def linearise(self: Any, *args: Any, **kwargs: Any) -> Any:
-        found.add(id(self.rule))
+        actual.add(id(self.rule))
         return plain(self, *args, **kwargs)
 
     Call.linearise = linearise  # type: ignore[method-assign]
@@ -281,7 +281,7 @@ def met() -> set[int]:
             case()
     finally:
         Call.linearise = plain  # type: ignore[method-assign]
-    return found
+    return actual
 
 
 #: Not met here, by reason.

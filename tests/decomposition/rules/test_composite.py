@@ -68,9 +68,9 @@ def check(call: Callable[[Tensor, Tensor], Any], case: Slope | Multilinear) -> N
     result = two(call)
     assert_total(result, plain)
     rows = rows_wanted(case, tensors(plain))
-    found = rows_of(result)
+    actual = rows_of(result)
     for name, wanted in rows.items():
-        for value, want in zip(found[name], wanted, strict=True):
+        for value, want in zip(actual[name], wanted, strict=True):
             torch.testing.assert_close(value, want, rtol=1e-11, atol=1e-11, msg=name)
     if isinstance(case, Multilinear):
         bias = case.again(X.bias, Y.bias, X.total, Y.total)

@@ -96,8 +96,8 @@ def test_an_operator_with_its_other_forms(call: Callable[[Tensor], Tensor], vari
 def test_splitting_of_the_bias_holds_for_it_too(split: str) -> None:
     sample, variant = Sample(2, 3, 4), f"identity-ratio-{split}"
     with registered(Cube, lambda x, factor: factor * x**2):
-        found = sample.through(lambda x: Cube.apply(x, 1.0), variant)
-    assert_rows(found, rows_of(sample.through(lambda x: x**3, variant)))
+        actual = sample.through(lambda x: Cube.apply(x, 1.0), variant)
+    assert_rows(actual, rows_of(sample.through(lambda x: x**3, variant)))
 
 
 def test_without_a_slope_or_a_derivative_it_is_refused() -> None:

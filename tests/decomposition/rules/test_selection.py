@@ -182,8 +182,8 @@ def test_extremum_over_several_dimensions(name: str, dims: tuple[int, ...], keep
         return h.permute(*kept, *over).reshape(*(h.shape[d] for d in kept), -1)
 
     best = (torch.argmax if name == "amax" else torch.argmin)(rows(sample.total), -1)
-    found = {k: rows(h).gather(-1, best.unsqueeze(-1))[..., 0] for k, h in sample.rows().items()}
-    wanted = {k: [h.reshape(shape) if keepdim else h] for k, h in found.items()}
+    actual = {k: rows(h).gather(-1, best.unsqueeze(-1))[..., 0] for k, h in sample.rows().items()}
+    wanted = {k: [h.reshape(shape) if keepdim else h] for k, h in actual.items()}
     result = sample.through(lambda x: function(x, dims, keepdim), "identity-ratio")
     assert_total(result, function(sample.total, dims, keepdim))
     assert_rows(result, wanted)

@@ -85,9 +85,9 @@ def test_it_is_the_bias_of_all_parts(fuse: Fuse, absent: tuple[str, ...]) -> Non
     features = {n: torch.zeros_like(x) if n in absent else x for n, x in BOTH.items()}
     count = products_of_features(kept_program(decompose(fuse, BOTH, keep_maps=True)))
     wanted = decompose(fuse, features)
-    found = decompose_bias(fuse, features, "identity-ratio", count)
-    assert torch.equal(found.total, wanted.total)
-    torch.testing.assert_close(found.bias, wanted.bias, rtol=0, atol=1e-12)
+    actual = decompose_bias(fuse, features, "identity-ratio", count)
+    assert torch.equal(actual.total, wanted.total)
+    torch.testing.assert_close(actual.bias, wanted.bias, rtol=0, atol=1e-12)
 
 
 def noted_products(fuse: Fuse, monkeypatch: pytest.MonkeyPatch) -> list[list[tuple[int, ...]]]:

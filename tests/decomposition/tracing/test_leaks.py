@@ -102,14 +102,14 @@ class Handed(Doubled):
         return torch.from_numpy(2.0 * x.numpy())
 
 
-def assert_same_as(found: Decomposition, function: Callable[[Tensor], Tensor]) -> None:
+def assert_same_as(result: Decomposition, function: Callable[[Tensor], Tensor]) -> None:
     """The parts of the same function written with torch's own calls."""
     wanted = run(function)
     tolerance = {"rtol": 1e-14, "atol": 1e-14}
-    torch.testing.assert_close(found.total, wanted.total, **tolerance)
+    torch.testing.assert_close(result.total, wanted.total, **tolerance)
     for name in INPUTS:
-        torch.testing.assert_close(found.parts[name], wanted.parts[name], **tolerance)
-    torch.testing.assert_close(found.bias, wanted.bias, **tolerance)
+        torch.testing.assert_close(result.parts[name], wanted.parts[name], **tolerance)
+    torch.testing.assert_close(result.bias, wanted.bias, **tolerance)
 
 
 def test_scripted_function() -> None:

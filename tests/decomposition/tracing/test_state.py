@@ -304,13 +304,13 @@ def test_results_can_be_copied_and_pickled(again: Callable[[Any], Any]) -> None:
     network = nn.Sequential(nn.Linear(4, 4), nn.ReLU()).double()
     options: dict[str, Any] = {"layers": "all", "audit": True, "keep_maps": True}
     result = both(lambda camera, radar: {"x": network(camera + radar)}, root=network, **options)
-    found = again(result)
-    assert torch.equal(found.total["x"], result.total["x"])
-    assert torch.equal(found.parts["radar"]["x"], result.parts["radar"]["x"])
-    assert found.coverage == result.coverage
-    assert found.operations == result.operations
-    assert torch.equal(found.layers["0"].bias, result.layers["0"].bias)
-    assert found.program in (None, result.program)
+    copied = again(result)
+    assert torch.equal(copied.total["x"], result.total["x"])
+    assert torch.equal(copied.parts["radar"]["x"], result.parts["radar"]["x"])
+    assert copied.coverage == result.coverage
+    assert copied.operations == result.operations
+    assert torch.equal(copied.layers["0"].bias, result.layers["0"].bias)
+    assert copied.program in (None, result.program)
 
 
 def test_results_can_be_moved() -> None:

@@ -34,14 +34,14 @@ def test_two_decompositions_in_two_threads() -> None:
     scaled = decompose(
         lambda camera, radar: network(camera + radar), {"camera": 3.0 * C, "radar": R}
     )
-    found: dict[int, Any] = {}
+    results: dict[int, Any] = {}
     ready = threading.Barrier(2)
 
     def work(index: int) -> None:
         inputs = {"camera": (1.0 + 2.0 * index) * C, "radar": R}
         ready.wait()
         for _ in range(20):
-            found[index] = decompose(
+            results[index] = decompose(
                 lambda camera, radar: network(camera + radar), inputs, audit="raise"
             )
 
@@ -50,7 +50,7 @@ def test_two_decompositions_in_two_threads() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    for result, expected in ((found[0], wanted), (found[1], scaled)):
+    for result, expected in ((results[0], wanted), (results[1], scaled)):
         assert torch.equal(result.parts["camera"], expected.parts["camera"])
         assert torch.equal(result.bias, expected.bias)
 
@@ -111,10 +111,10 @@ def test_vmap_and_functional_calls_inside_the_network() -> None:
 def test_an_exported_network() -> None:
     network = nn.Sequential(nn.Linear(4, 4), nn.ReLU(), nn.LayerNorm(4)).double().eval()
     exported = torch.export.export(network, (C,)).module()
-    found = both(lambda camera, radar: exported(camera + radar))
+    result = both(lambda camera, radar: exported(camera + radar))
     wanted = both(lambda camera, radar: network(camera + radar))
-    assert torch.equal(found.total, wanted.total)
-    assert torch.equal(found.parts["camera"], wanted.parts["camera"])
+    assert torch.equal(result.total, wanted.total)
+    assert torch.equal(result.parts["camera"], wanted.parts["camera"])
 
 
 @pytest.mark.parametrize("mask", [torch.tensor(True), torch.tensor(False), True, None])

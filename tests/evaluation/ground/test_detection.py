@@ -33,11 +33,11 @@ def test_targets_are_means_over_footprints_and_linear() -> None:
     maps = torch.randn(3, 1, 8, 9, generator=torch.Generator().manual_seed(0)).double()
     vehicles = [square(1, 2), square(2, 3, 4)]
     target = FootprintMeans.over(vehicles, maps)
-    found = target(maps)
+    actual = target(maps)
     for b in range(3):
         for n, vehicle in enumerate(vehicles):
-            assert found[b, n] == pytest.approx(maps[b, 0].numpy()[vehicle.mask].mean())
-    torch.testing.assert_close(target(2 * maps - maps.flip(0)), 2 * found - found.flip(0))
+            assert actual[b, n] == pytest.approx(maps[b, 0].numpy()[vehicle.mask].mean())
+    torch.testing.assert_close(target(2 * maps - maps.flip(0)), 2 * actual - actual.flip(0))
     assert FootprintMeans.over([], maps)(maps).shape == (3, 0)
 
 
@@ -77,9 +77,9 @@ def test_crns_map_looks_for_one_class() -> None:
         replace(CAR, token="d", center=(90.0, 0, 0)),
     )
     dataset: Any = Boxes([CAR, truck, hidden, far])
-    found = footprints(dataset, 0, "heatmap.car")
-    assert [f.token for f in found] == ["a"]
-    rows, columns = np.nonzero(found[0].mask)  # y to the left, x forward
+    actual = footprints(dataset, 0, "heatmap.car")
+    assert [f.token for f in actual] == ["a"]
+    rows, columns = np.nonzero(actual[0].mask)  # y to the left, x forward
     assert (rows.min() + 0.5) * 0.8 - 51.2 == pytest.approx(5.0 - 0.6, abs=0.5)
     assert (columns.mean() + 0.5) * 0.8 - 51.2 == pytest.approx(10.0, abs=0.41)
     assert [f.token for f in footprints(dataset, 0, "heatmap.truck")] == ["b"]

@@ -69,12 +69,12 @@ def config(tmp_path: Path) -> Any:
 
 
 def test_methods_are_scored_against_a_data_sets_own_regions(config: Any, tmp_path: Path):
-    found = score(config(), tmp_path / "out", ("lmd", "leave-one-out"), resamples=50)
+    actual = score(config(), tmp_path / "out", ("lmd", "leave-one-out"), resamples=50)
     for name in ("lmd:identity-ratio", "leave-one-out"):
-        values = {(s.name, s.modality): s.interval.estimate for s in found.scores[name]}
+        values = {(s.name, s.modality): s.interval.estimate for s in actual.scores[name]}
         assert values["auroc_all", "a"] == 1.0  # a part is its modality, without any doubt
         assert values["rank_correlation", "b"] > 0.8
-    assert "6 regions" in found.notes[0]
+    assert "6 regions" in actual.notes[0]
     header, first, *_ = (tmp_path / "out" / "vehicles.csv").read_text().splitlines()
     assert "seen_by_a,seen_by_b,evidence_a,evidence_b" in header
     assert ",lesion-0," in first

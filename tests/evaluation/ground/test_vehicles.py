@@ -213,10 +213,10 @@ def test_groups_have_their_lower_edge():
 
 def test_the_interval_of_independent_values_is_the_usual_one():
     values = np.random.default_rng(3).normal(size=(400, 2))
-    found = mean_interval(values, [str(i) for i in range(400)])
-    assert found is not None
+    actual = mean_interval(values, [str(i) for i in range(400)])
+    assert actual is not None
     expected = stats.norm.interval(0.95, values.mean(0), values.std(0) / 20)
-    np.testing.assert_allclose(found, expected, atol=0.012)
+    np.testing.assert_allclose(actual, expected, atol=0.012)
 
 
 def test_vehicles_of_one_sample_do_not_count_as_independent():

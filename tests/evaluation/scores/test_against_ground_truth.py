@@ -56,8 +56,8 @@ def random_vehicles(count: int, seed: int = 0) -> list[Vehicle]:
 
 def test_with_two_sensors_d_is_their_difference() -> None:
     vehicles = random_vehicles(90)
-    found = by_name(ground_truth_scores(vehicles, TWO, resamples=10))
-    assert list(found) == [
+    actual = by_name(ground_truth_scores(vehicles, TWO, resamples=10))
+    assert list(actual) == [
         ("auroc_all", "camera"),
         ("auroc_detected", "camera"),
         ("rank_correlation", "camera"),
@@ -71,30 +71,30 @@ def test_with_two_sensors_d_is_their_difference() -> None:
         single = [v for v in kept if v.evidence.camera != v.evidence.radar]  # the LiDAR is no part
         labels = [v.evidence.camera for v in single]
         d = [v.parts["camera"] - v.parts["radar"] for v in single]
-        score = found[name, "camera"]
+        score = actual[name, "camera"]
         assert score.interval.estimate == pytest.approx(roc_auc_score(labels, d))
         assert score.vehicles == len(single)
 
 
 def test_with_three_sensors_each_is_set_against_the_mean_of_the_others() -> None:
     vehicles = random_vehicles(120)
-    found = by_name(ground_truth_scores(vehicles, THREE, resamples=10))
+    actual = by_name(ground_truth_scores(vehicles, THREE, resamples=10))
     single = [v for v in vehicles if sum(map(v.sees, THREE)) == 1]
     for name in THREE:
         others = [other for other in THREE if other != name]
         d = [v.parts[name] - np.mean([v.parts[other] for other in others]) for v in single]
         wanted = roc_auc_score([v.sees(name) for v in single], d)
-        assert found["auroc_all", name].interval.estimate == pytest.approx(wanted)
+        assert actual["auroc_all", name].interval.estimate == pytest.approx(wanted)
 
 
 def test_rank_correlation_is_over_all_vehicles() -> None:
     vehicles = random_vehicles(70)
-    found = by_name(ground_truth_scores(vehicles, THREE, resamples=10))
+    actual = by_name(ground_truth_scores(vehicles, THREE, resamples=10))
     for name, grade in zip(THREE, GRADES, strict=True):
         part = [v.parts[name] for v in vehicles]
         evidence = [getattr(v.evidence, grade) for v in vehicles]
         wanted = scipy.stats.spearmanr(part, evidence).statistic
-        score = found["rank_correlation", name]
+        score = actual["rank_correlation", name]
         assert score.interval.estimate == pytest.approx(wanted)
         assert score.vehicles == 70
 
@@ -140,9 +140,9 @@ def test_intervals_resample_objects_and_hold_the_truth() -> None:
 
 def test_what_does_not_exist_is_undefined() -> None:
     vehicles = [vehicle("c", {"camera": 1.0, "radar": 0.0}, instance=f"{i}") for i in range(4)]
-    found = by_name(ground_truth_scores(vehicles, TWO, resamples=20))
-    assert math.isnan(found["auroc_all", "camera"].interval.estimate)  # no radar-only vehicle
-    assert math.isnan(found["rank_correlation", "camera"].interval.estimate)  # all the same
+    actual = by_name(ground_truth_scores(vehicles, TWO, resamples=20))
+    assert math.isnan(actual["auroc_all", "camera"].interval.estimate)  # no radar-only vehicle
+    assert math.isnan(actual["rank_correlation", "camera"].interval.estimate)  # all the same
     empty = by_name(ground_truth_scores([], TWO, resamples=20))
     assert all(math.isnan(s.interval.estimate) for s in empty.values())
 

@@ -48,7 +48,7 @@ def test_best_level_and_avoided() -> None:
     """All share what is hard about an object, so that the paired interval excludes a method whose
     own interval is well within the best's; another's noise of its own hides as large a gap."""
     other = np.random.default_rng(1).normal(size=120).cumsum() / 10.0
-    found = verdict(
+    judged = verdict(
         {
             "poor": scores(level(-5.0), level(-5.0)),
             "best": scores(level(0.9), level(0.8)),
@@ -58,17 +58,17 @@ def test_best_level_and_avoided() -> None:
         },
         resamples=200,
     )
-    assert found is not None
-    assert (found.best, found.level, found.avoid) == ("best", ["level"], ["poor"])
-    assert list(found.behind) == ["close behind", "level", "poor"]
-    assert math.isclose(found.quality["best"].estimate, (0.9 + 0.9) / 2)
-    gap, wide = found.behind["close behind"], found.behind["level"]
+    assert judged is not None
+    assert (judged.best, judged.level, judged.avoid) == ("best", ["level"], ["poor"])
+    assert list(judged.behind) == ["close behind", "level", "poor"]
+    assert math.isclose(judged.quality["best"].estimate, (0.9 + 0.9) / 2)
+    gap, wide = judged.behind["close behind"], judged.behind["level"]
     for number in (gap.estimate, gap.low, gap.high):
         assert math.isclose(number, (0.04 + 0.02) / 2)
     assert math.isclose(wide.estimate, 0.03)
     assert wide.low < 0.0 < wide.high
-    assert found.quality["close behind"].high > found.quality["best"].low  # marginal ones overlap
-    assert found.sentence == (
+    assert judged.quality["close behind"].high > judged.quality["best"].low  # marginal ones overlap
+    assert judged.sentence == (
         "Trust best on this network (0.900, the mean of AUROC and rank correlation, chance 0.5); "
         "the paired interval does not exclude level; avoid poor, whose intervals end below its own."
     )
@@ -76,10 +76,10 @@ def test_best_level_and_avoided() -> None:
 
 def test_a_paired_interval_is_the_bootstrap_of_the_difference() -> None:
     other = np.random.default_rng(2).normal(size=120)
-    found = verdict({"a": scores(NOISE, NOISE), "b": scores(other, other)}, seed=5, resamples=300)
-    assert found is not None
-    (behind,) = found.behind.values()
-    difference = (NOISE - other) * (1.0 if found.best == "a" else -1.0) * 0.75
+    judged = verdict({"a": scores(NOISE, NOISE), "b": scores(other, other)}, seed=5, resamples=300)
+    assert judged is not None
+    (behind,) = judged.behind.values()
+    difference = (NOISE - other) * (1.0 if judged.best == "a" else -1.0) * 0.75
     wanted = bootstrap(
         lambda rows: float(difference[rows].mean()), 120, seed=5, resamples=300, groups=OBJECTS
     )

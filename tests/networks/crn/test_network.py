@@ -28,7 +28,7 @@ def literal_pillars(points: np.ndarray, sizes: CRNSizes) -> list[tuple[int, int,
     first, last, step = sizes.depth
     columns, rows = sizes.image_size[1] // 8, round((last - first) / (step / 2))
     size, lower = np.float32([8, step / 2, 2]), np.float32([0, first, 0])
-    found = []
+    actual = []
     for view, rows_of_view in enumerate(points):
         pillars: dict[tuple[int, int], list[np.ndarray]] = {}
         for point in rows_of_view:
@@ -38,10 +38,10 @@ def literal_pillars(points: np.ndarray, sizes: CRNSizes) -> list[tuple[int, int,
             if (row, column) not in pillars and len(pillars) >= sizes.max_pillars:
                 continue
             pillars.setdefault((row, column), []).append(point)
-        found += [
+        actual += [
             (view, *place, np.stack(p[: sizes.pillar_points])) for place, p in pillars.items()
         ]
-    return found
+    return actual
 
 
 @settings(max_examples=25, deadline=None)
@@ -122,7 +122,7 @@ def test_deformable_attention_is_its_literal_loop():
     g = torch.Generator().manual_seed(3)
     query = torch.randn(1, n * n, 8, generator=g, dtype=torch.float64)
     image, radar = (torch.randn(1, n * n, 3, generator=g, dtype=torch.float64) for _ in range(2))
-    found = attend(query, image, radar, cell_centres(n).double())
+    actual = attend(query, image, radar, cell_centres(n).double())
     offsets = attend.sampling_offsets(query).reshape(
         n * n, 2, 2, 2, 2
     )  # query, head, sensor, point
@@ -141,7 +141,7 @@ def test_deformable_attention_is_its_literal_loop():
                 for s in range(2)
                 for p in range(2)
             )
-            assert torch.allclose(found[0, cell, 4 * head : 4 * head + 4], wanted, atol=1e-12)
+            assert torch.allclose(actual[0, cell, 4 * head : 4 * head + 4], wanted, atol=1e-12)
 
 
 # -- outputs ------------------------------------------------------------------------------------
@@ -160,11 +160,11 @@ def batch() -> dict[str, Tensor]:
 @torch.no_grad()
 def test_outputs_are_channels_of_the_heat_maps_and_their_sigmoid(network: CRN, batch: Any):
     names = ["heatmap.bus", "probability.bus", "task1.heatmap", "heatmap.car"]
-    found = network(batch, names)
-    assert list(found) == names
-    assert torch.equal(found["heatmap.bus"], found["task1.heatmap"][:, 1:])
-    assert torch.equal(found["probability.bus"], found["heatmap.bus"].sigmoid())
-    assert torch.equal(network(batch)["heatmap.car"], found["heatmap.car"])
+    actual = network(batch, names)
+    assert list(actual) == names
+    assert torch.equal(actual["heatmap.bus"], actual["task1.heatmap"][:, 1:])
+    assert torch.equal(actual["probability.bus"], actual["heatmap.bus"].sigmoid())
+    assert torch.equal(network(batch)["heatmap.car"], actual["heatmap.car"])
 
 
 def test_an_unknown_output_is_refused_with_those_there_are(network: CRN):

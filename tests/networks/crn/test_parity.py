@@ -103,9 +103,9 @@ class Stages:
         for i, attend in enumerate(fuser.attn_layers):
             if sweep == i == 0:
                 yield from self.linear_outputs(attend, query + position, image, radar)
-            found = attend(query + position, image, radar, fuser.ref_2d)
-            query = query + found
-            stages = {"sampled": found, "attn": query}
+            actual = attend(query + position, image, radar, fuser.ref_2d)
+            query = query + actual
+            stages = {"sampled": actual, "attn": query}
             stages["norm1"] = fuser.norm_layers1[i](query)
             stages["ffn"] = fuser.ffn_layers[i](stages["norm1"])
             stages["norm2"] = query = fuser.norm_layers2[i](stages["ffn"])

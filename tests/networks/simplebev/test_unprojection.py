@@ -215,5 +215,7 @@ def test_the_way_of_a_gpu_gives_the_same(seed: int) -> None:
     features, pix_T_cams, poses = random_rig(seed)
     matrices = scaled_projection(pix_T_cams[0], poses[0], (FEATURE[1] / IMAGE[1],) * 2)
     projection = project(matrices, GRID, FEATURE)
-    found = mean_over_cameras_steadily(features[0], projection)
-    torch.testing.assert_close(found, mean_over_cameras(features[0], projection), rtol=0, atol=1e-6)
+    actual = mean_over_cameras_steadily(features[0], projection)
+    torch.testing.assert_close(
+        actual, mean_over_cameras(features[0], projection), rtol=0, atol=1e-6
+    )

@@ -47,8 +47,8 @@ def peak(z: slice, x: slice) -> tuple[float, float]:
     """Row and column, in pixels, of a block drawn at these cells."""
     part = np.zeros((40, 40))
     part[z, x] = 2.0
-    found = np.abs(pixels(scene(part)) - PEAK).max(axis=-1) <= 2
-    rows, columns = np.nonzero(found[: int(0.8 * len(found))])  # without the colour bar
+    is_peak = np.abs(pixels(scene(part)) - PEAK).max(axis=-1) <= 2
+    rows, columns = np.nonzero(is_peak[: int(0.8 * len(is_peak))])  # without the colour bar
     assert len(rows) > 100
     return rows.mean(), columns.mean()
 

@@ -61,10 +61,10 @@ def test_points_known_in_pixels_take_the_place_of_those_in_space():
     tensors = {"images": np.zeros((6, 3, *SIZE)), "radar_xyz": space}
     tensors |= dict(zip(("pix_T_cams", "cam0_T_camXs"), views, strict=True))
     pixels = {"CAM_BACK": np.array([[3.0, 4.0, 20.0]])}
-    found = sample_overlays([], tensors, pixels)
-    np.testing.assert_allclose(found["CAM_FRONT"].points, [[90.0, 65.0]])
-    np.testing.assert_allclose(found["CAM_BACK"].points, [[3.0, 4.0]])
-    np.testing.assert_allclose(found["CAM_BACK"].depth, [20.0])
+    actual = sample_overlays([], tensors, pixels)
+    np.testing.assert_allclose(actual["CAM_FRONT"].points, [[90.0, 65.0]])
+    np.testing.assert_allclose(actual["CAM_BACK"].points, [[3.0, 4.0]])
+    np.testing.assert_allclose(actual["CAM_BACK"].depth, [20.0])
     lidar = {**tensors, "lidar_xyz": tensors["radar_xyz"]}
     lidar.pop("radar_xyz")
     assert {over.sensor for over in sample_overlays([], lidar).values()} == {"lidar"}
@@ -94,9 +94,9 @@ def maps(**values: float) -> dict[str, np.ndarray]:
     ],
 )
 def test_one_sensor_decides_where_it_alone_would_do(values: dict[str, float], sensor: str | None):
-    found = decisive_places(maps(**values), ["camera", "radar"], PLANE, [square(4, 5)])
+    actual = decisive_places(maps(**values), ["camera", "radar"], PLANE, [square(4, 5)])
     expected = [] if sensor is None else [Decisive(sensor, -4.0, -3.0, True)]
-    assert found == expected
+    assert actual == expected
 
 
 def test_detections_without_a_vehicle_are_marked_as_wrong():

@@ -28,8 +28,8 @@ def test_axe_has_no_complaint(opened: Callable[..., Browser], width: int, scheme
     browser = opened(width, scheme)
     run(browser, "for (const d of document.querySelectorAll('details')) d.open = true")
     result = Axe().run(browser, options={"resultTypes": ["violations", "passes"]})
-    told = {v["id"]: [node["html"] for node in v["nodes"]] for v in result["violations"]}
-    assert told == {}
+    violations = {v["id"]: [node["html"] for node in v["nodes"]] for v in result["violations"]}
+    assert violations == {}
     assert len(result["passes"]) > 20
 
 

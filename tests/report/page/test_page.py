@@ -50,10 +50,10 @@ DRAWN: dict[tuple[str, ...], list[dict[str, str]]] = {}
 def figures_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
     """The figures of a survey, most of a page's cost, are the same in every test."""
 
-    def once(found: Survey) -> list[dict[str, str]]:
-        key = tuple(one.token for one in found.shown)
+    def once(actual: Survey) -> list[dict[str, str]]:
+        key = tuple(one.token for one in actual.shown)
         if key not in DRAWN:
-            DRAWN[key] = page_figures(found)
+            DRAWN[key] = page_figures(actual)
         return DRAWN[key]
 
     monkeypatch.setattr(page_module, "page_figures", once)
@@ -61,8 +61,8 @@ def figures_drawn_once(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def page(tmp_path: Path, **options: object) -> str:
     folder = made_up.run_folder(tmp_path / "run", **options)  # type: ignore[arg-type]
-    found = made_up.survey(str(options.get("text", "")))
-    return build_page(read_run(folder), found).decode()
+    actual = made_up.survey(str(options.get("text", "")))
+    return build_page(read_run(folder), actual).decode()
 
 
 def test_hostile_texts_add_no_element_and_no_handler(tmp_path: Path):
@@ -81,14 +81,14 @@ def test_hostile_texts_add_no_element_and_no_handler(tmp_path: Path):
 
 def test_data_for_scripts_reads_back_as_it_was(tmp_path: Path):
     text = page(tmp_path, text=made_up.HOSTILE)
-    found = re.search(
+    actual = re.search(
         r'<script type="application/json" id="viewer-data">(.*?)</script>', text, re.S
     )
-    assert found is not None
-    data = json.loads(found[1])
+    assert actual is not None
+    data = json.loads(actual[1])
     assert data["samples"][1]["token"] == f"t1{made_up.HOSTILE}"
-    assert "<" not in found[1]
-    assert "\u2028" not in found[1]
+    assert "<" not in actual[1]
+    assert "\u2028" not in actual[1]
 
 
 def test_nothing_is_fetched_and_only_own_scripts_may_run(tmp_path: Path):
@@ -281,15 +281,15 @@ def test_quantised_maps_are_off_by_at_most_half_a_step():
 
 
 def test_the_viewers_maps_add_up_to_the_prediction():
-    found = made_up.survey()
-    data = viewer_data(found, found.shown)
+    actual = made_up.survey()
+    data = viewer_data(actual, actual.shown)
     sample = data["samples"][2]
     raw = base64.b64decode(sample["maps"])
     whole = np.array(struct.unpack(f"<{len(raw) // 2}h", raw)).reshape(3, 20, 20)
     total = (whole * np.array(sample["scales"])[:, None, None]).sum(axis=0)
-    np.testing.assert_allclose(total, found.shown[2].parts.sum(axis=0), atol=1e-3)
+    np.testing.assert_allclose(total, actual.shown[2].parts.sum(axis=0), atol=1e-3)
     bits = np.unpackbits(np.frombuffer(base64.b64decode(sample["truth"]), np.uint8))[:400]
-    np.testing.assert_array_equal(bits.reshape(20, 20), found.shown[2].truth)
-    limits = colour_limits(found.shown)
+    np.testing.assert_array_equal(bits.reshape(20, 20), actual.shown[2].truth)
+    limits = colour_limits(actual.shown)
     assert 0 < limits["positive"] <= 6.0
     assert limits["signed"] <= 6.0

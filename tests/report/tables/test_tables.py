@@ -43,8 +43,8 @@ def figures(number: int, modalities: tuple[str, ...], **values: tuple[float, flo
 def made(number: int, modalities: tuple[str, ...], **values: tuple[float, float]) -> Table:
     spec = TABLES[number]
     columns = columns_of(spec, spec.cells(modalities))
-    found = figures(number, modalities, **values)
-    return lay_out(spec, found, columns, "Caption & more", ["A note."], modality_label(modalities))
+    actual = figures(number, modalities, **values)
+    return lay_out(spec, actual, columns, "Caption & more", ["A note."], modality_label(modalities))
 
 
 def test_columns_of_table_1_are_the_papers() -> None:

@@ -34,7 +34,7 @@ def test_what_is_no_list_is_one_element() -> None:
 
 
 @pytest.mark.parametrize(
-    ("text", "told"),
+    ("text", "message"),
     [
         ("", "Expecting value"),
         ("[", r"Expecting value \(char 1\)"),
@@ -46,8 +46,8 @@ def test_what_is_no_list_is_one_element() -> None:
         ("[{}] []", r"Extra data \(char 5\)"),
     ],
 )
-def test_what_is_no_json_is_told_with_its_place(text: str, told: str) -> None:
-    with pytest.raises(ValueError, match=told):
+def test_what_is_no_json_is_told_with_its_place(text: str, message: str) -> None:
+    with pytest.raises(ValueError, match=message):
         list(list_elements(io.StringIO(text)))
 
 

@@ -101,9 +101,9 @@ def test_rows_that_lead_nowhere_are_damage(
     rows = changed[table][column] if column else changed[table]
     rows[0] = value
     write_arrays(index, changed, meta)
-    found = SplitIndex.load(index)
+    actual = SplitIndex.load(index)
     with pytest.raises(DamagedError):
-        require_sound(found.arrays, found.meta)
+        require_sound(actual.arrays, actual.meta)
 
 
 def test_other_columns_are_damage(index: Path) -> None:

@@ -61,12 +61,12 @@ def oracle(db: NuScenes, token: str, radar_sweeps: int, lidar_sweeps: int) -> Sa
         )
 
     def chain(channel: str, count: int) -> tuple[SensorFrame, ...]:
-        found, at = [], sample["data"][channel]
-        while at and len(found) < count:
+        actual, at = [], sample["data"][channel]
+        while at and len(actual) < count:
             row = db.get("sample_data", at)
-            found.append(frame(row))
+            actual.append(frame(row))
             at = row["prev"]
-        return tuple(found)
+        return tuple(actual)
 
     sample = db.get("sample", token)
     scene = db.get("scene", sample["scene_token"])
@@ -191,8 +191,8 @@ def test_the_same_tables_elsewhere_or_touched_are_others(own_root: Path) -> None
 
 def test_a_link_to_a_root_shares_its_index(own_root: Path, tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(own_root)
-    found = [index_path(root, VERSION, "val") for root in (own_root, tmp_path / "link")]
-    assert found[0] == found[1]
+    actual = [index_path(root, VERSION, "val") for root in (own_root, tmp_path / "link")]
+    assert actual[0] == actual[1]
 
 
 def test_an_index_is_made_once_and_says_how_far_it_is(tiny_root: Path) -> None:
@@ -235,9 +235,9 @@ def test_without_a_cache_folder_the_index_stays_in_memory(
         cache.write_text("a file where the folder should be")
     else:
         monkeypatch.setattr("os.fsync", _full)
-    found = open_samples(tiny_root)
-    assert found._records.split.path is None
-    assert all((found[1].tensors[name] == value).all() for name, value in expected.tensors.items())
+    actual = open_samples(tiny_root)
+    assert actual._records.split.path is None
+    assert all((actual[1].tensors[name] == value).all() for name, value in expected.tensors.items())
     assert "stays in memory" in caplog.text
     assert "set LMD_CACHE to a folder that can be written" in caplog.text
     if fault == "full disk":
