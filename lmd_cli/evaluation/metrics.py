@@ -20,21 +20,6 @@ def bias_share(parts: Mapping[str, float]) -> float | None:
     return abs(parts[BIAS]) / total if total else None
 
 
-def bias_warning(shares: Sequence[float]) -> list[str]:
-    """What is said where the bias has more than :data:`LARGE_BIAS` of the parts' norms.
-
-    Args:
-        shares: the bias's norm share, of each sample.
-    """
-    if max(shares, default=0.0) <= LARGE_BIAS:
-        return []
-    much = f"{'up to ' if len(shares) > 1 else ''}{max(shares):.0%}"
-    return [
-        f"The bias has {much} of the parts' norms, more than a third: the other parts say less "
-        "than their maps suggest."
-    ]
-
-
 def evidence_shares(logits: Sequence[float]) -> list[float] | None:
     """Positive values over their sum; ``None`` if there are none."""
     positive = [max(value, 0.0) for value in logits]

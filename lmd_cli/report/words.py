@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
+
+from lmd_cli.evaluation.metrics import LARGE_BIAS
 
 SENSORS = frozenset(("camera", "radar", "lidar"))
 
@@ -32,3 +34,18 @@ def words_of(modalities: Collection[str]) -> Words:
     if SENSORS.issuperset(modalities):
         return Words("sensor", "sensors", "fails")
     return Words("modality", "modalities", "is missing")
+
+
+def bias_warning(shares: Sequence[float]) -> list[str]:
+    """What is said where the bias has more than ``LARGE_BIAS`` of the parts' norms.
+
+    Args:
+        shares: the bias's norm share, of each sample.
+    """
+    if max(shares, default=0.0) <= LARGE_BIAS:
+        return []
+    much = f"{'up to ' if len(shares) > 1 else ''}{max(shares):.0%}"
+    return [
+        f"The bias has {much} of the parts' norms, more than a third: the other parts say less "
+        "than their maps suggest."
+    ]

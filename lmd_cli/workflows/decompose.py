@@ -17,7 +17,6 @@ from lmd_cli.decomposition import OperationRecord
 from lmd_cli.decomposition.layout import BIAS, INTERACTION
 from lmd_cli.errors import ConfigError
 from lmd_cli.evaluation.decomposed_sample import SampleDecomposition
-from lmd_cli.evaluation.metrics import bias_warning
 from lmd_cli.report.figures.axes import Format
 from lmd_cli.report.figures.bev import grid_figure
 from lmd_cli.report.figures.generic import generic_figure, view_of
@@ -25,6 +24,7 @@ from lmd_cli.report.figures.layers import layers_figure
 from lmd_cli.report.figures.scene import note_of, scene_of, title_of
 from lmd_cli.report.figures.styles import STYLES, Style
 from lmd_cli.report.notebook import drawing
+from lmd_cli.report.words import bias_warning
 from lmd_cli.results.claim import write_results
 from lmd_cli.runtime.files import csv_lines
 from lmd_cli.runtime.progress import Progress

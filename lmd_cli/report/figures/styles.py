@@ -12,8 +12,8 @@ from matplotlib.colors import Colormap, LinearSegmentedColormap, to_rgb
 from numpy.typing import NDArray
 
 from lmd_cli.decomposition.layout import BIAS
-from lmd_cli.evaluation.metrics import bias_warning
 from lmd_cli.report.palette import PREDICTION, colour
+from lmd_cli.report.words import bias_warning
 
 Map = NDArray[np.floating]
 #: Figures 4, 2 and 3 of the paper; the first is the default.
