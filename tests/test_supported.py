@@ -47,7 +47,7 @@ def test_the_engine_alone_imports_little_and_quickly() -> None:
         ("typer", "0.15.3", "lmd needs typer 0.15.4 or later, and 0.15.3 is installed"),
     ],
 )
-def test_what_is_too_old_is_told_in_one_line(
+def test_what_is_too_old_is_reported_in_one_line(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     package: str,
@@ -66,7 +66,7 @@ def test_what_is_too_old_is_told_in_one_line(
         supported.require_supported()
 
 
-def test_an_old_python_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_old_python_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "version_info", (3, 9, 18))
     assert supported.unsupported().startswith("lmd needs Python 3.10 or later; this is ")
 

@@ -94,7 +94,7 @@ class Pictures:
         known: tuple[Format, ...] = get_args(Format)
         for name, choices in (*((s, STYLES) for s in styles), *((f, known) for f in forms)):
             if name not in choices:
-                raise ValueError(f"{name!r} is none of {', '.join(choices)}")
+                raise ValueError(f"{name!r} is not one of {', '.join(choices)}")
         return cls([s for s in STYLES if s in styles], [f for f in known if f in forms])
 
 

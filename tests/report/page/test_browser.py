@@ -96,11 +96,11 @@ def test_what_is_drawn_is_the_sum_of_the_parts(opened: Callable[..., Browser]):
     assert colour(5, 4) not in (both, none)
 
 
-@pytest.mark.parametrize("look", ["positive", "probability"])
-def test_other_looks(opened: Callable[..., Browser], look: str):
+@pytest.mark.parametrize("style", ["positive", "probability"])
+def test_other_styles(opened: Callable[..., Browser], style: str):
     browser = opened()
     before, scale = pixels(browser), pixels(browser, "scale")
-    run(browser, "document.querySelector(`input[value=${arguments[0]}]`).click()", look)
+    run(browser, "document.querySelector(`input[value=${arguments[0]}]`).click()", style)
     assert pixels(browser) != before
     assert pixels(browser, "scale") != scale
 
