@@ -137,7 +137,8 @@ def _network(
         checks.note("environment", "\n".join(others))
     command = recorded_command(path, record)
     if not isinstance(command, EvaluateCommand):
-        checks.note("samples", f"those of lmd {command.name} are not computed again")
+        said = f"those of lmd {command.name} are not computed again; lmd rerun repeats them all"
+        checks.note("samples", said)
         return
     how = (command.methods, command.relinearise, command.table_only)
     run = prepare(config, progress, *how, recorded=record)

@@ -224,7 +224,7 @@ def test_the_page_of_a_network_of_ones_own(browser: Browser, own_page: Path):
     element(browser, "part-0").click()
     press(element(browser, "sample"), keys().ARROW_RIGHT)
     assert pixels(browser) != whole
-    assert element(browser, "sample-name").text == "2 of 3: samples, sample 1"
+    assert element(browser, "sample-name").text == "2 of 3: sample 1"
     press(element(browser, "bev"), keys().ARROW_UP)
     readout = element(browser, "readout").text
     assert readout.startswith("Row ")
