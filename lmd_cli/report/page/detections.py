@@ -146,7 +146,7 @@ def _window(one: Example) -> tuple[float, float, float, float]:
 def _facts(row: Row) -> str:
     said = [f"{row['class']}", f"{row['distance']:.0f} m away"]
     if row["score"] is not None:
-        said.append(f"score {row['score']:.2f}")
+        said.append(f"score {row['score']:.2g}")
     if row["visibility"]:
         said.append(f"visibility {row['visibility']}")
     return ", ".join(said)
@@ -157,7 +157,7 @@ def _parts(row: Row, method: str) -> str:
     names = [name for name in row if name.startswith(f"{method}.")]
     numbers = [(n.removeprefix(f"{method}."), row[n]) for n in names]
     return ", ".join(
-        f"{part_title(name)} {value:+.2f}"
+        f"{part_title(name)} {value:+.3g}"
         for name, value in numbers
         if isinstance(value, int | float)
     )
