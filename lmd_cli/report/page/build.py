@@ -121,8 +121,8 @@ def _warnings(run: RunResults) -> list[str]:
     total = run.record["samples"]["count"]
     if not run.finished:
         lines.append(
-            f"This run is not finished: {len(run.samples)} of {total} samples are in. Every number "
-            "on this page may still change."
+            f"{len(run.samples)} of {total} samples are in: the run was limited, or cut off. Every "
+            "number on this page may still change; the same lmd evaluate without --limit goes on."
         )
     if run.record["weights"]["random"]:
         lines.append(
@@ -145,18 +145,18 @@ def _facts(run: RunResults) -> list[dict[str, str]]:
             "largest deviation, relative to the prediction",
         ),
         _fact(
-            "Calculated twice",
+            "Checked by a second calculation",
             _scientific(record.get("replay_deviation")),
             "largest deviation from a slower calculation of the same parts",
         ),
-        _fact("Rows", run.rows[0], _rows_note(record, len(run.rows) - 1)),
+        _fact("Method", run.rows[0], _rows_note(record, len(run.rows) - 1)),
     ]
 
 
 def _rows_note(record: dict[str, Any], more: int) -> str:
     explain = record["config"].get("explain")
-    drawn = f"; maps: {explain}" if explain else ""
-    return f"of the tables{f', with {more} more' if more else ''}{drawn}"
+    drawn = f"; the maps are by {explain}" if explain else ""
+    return f"first row of the tables{f', {more} more follow' if more else ''}{drawn}"
 
 
 def _iou_fact(run: RunResults) -> dict[str, str]:

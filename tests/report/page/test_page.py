@@ -213,7 +213,7 @@ def test_each_printed_page_names_run_and_hash(tmp_path: Path):
 
 def test_an_unfinished_run_says_so_first(tmp_path: Path):
     text = page(tmp_path, samples=2, status="unfinished", random=True)
-    banner = text.index("This run is not finished: 2 of 3 samples are in.")
+    banner = text.index("2 of 3 samples are in: the run was limited, or cut off.")
     assert banner < text.index("<nav")
     assert "random weights" in text[banner : banner + 600]
 
