@@ -131,7 +131,7 @@ def _measured_tables(
 
 
 def table_methods(numbers: Sequence[int], variants: Sequence[str] = ()) -> list[str]:
-    """The methods that the tables' rows show, each once; further ones of ``variants`` among them."""
+    """The methods that the tables' rows show, each once, with further ones of ``variants``."""
     tables = [with_variants(TABLES[number], variants) for number in numbers]
     return list(dict.fromkeys(row.method for table in tables for row in table.rows))
 

@@ -98,7 +98,9 @@ _THREE = (
     "A sensor's part depends on its own input alone, so C_pR_p/C = C_pL_p/C, C_pR_p/R = R_pL_p/R "
     "and C_pL_p/L = R_pL_p/L under LMD. The paper prints small differences."
 )
-_FURTHER = "Rows below the paper's are those of the config's variants that no table of the paper has."
+_FURTHER = (
+    "Rows below the paper's are those of the config's variants that no table of the paper has."
+)
 
 TABLES = {
     spec.number: spec
