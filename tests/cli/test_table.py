@@ -81,7 +81,9 @@ def test_variants_that_the_paper_has_not_are_further_rows(
     chosen = f"variants=[identity-ratio,{','.join(NEW)}]"
     result = lmd("table", 2, "-c", tiny_config, "--limit", 3, "--set", chosen)
     assert result.exit_code == 0, result.output
-    assert "Rows below the paper's are the config's variants" in " ".join(result.stdout.split())
+    assert "Rows below the paper's are those of the config's variants" in " ".join(
+        result.stdout.split()
+    )
     folder = Path("results/tiny/table2")
     assert set(pd.read_csv(folder / "run" / "metrics.csv").variant) >= set(NEW)
     own, papers = (list(csv.reader((f / "table2.csv").open())) for f in (folder, made))
