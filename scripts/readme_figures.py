@@ -32,8 +32,8 @@ LARGEST = 100_000
 #: Qualities that are tried, the best first.
 QUALITIES = range(90, 20, -5)
 #: Pixels: of the decomposition, and of the browser's window.
-WIDTH, WINDOW = 1500, (1140, 1500)
-#: Elements of the page, by the name of their picture.
+WIDTH, WINDOW = 1500, (1140, 2400)
+#: Elements of the page, by the name of their picture; the window is as high as the first.
 ELEMENTS = {"demo_page": "#viewer", "demo_vehicles": "#measures > div"}
 #: Charts that stay, by how their title starts: in the demo, weather and time of day do not vary.
 CHARTS = ("Distance", "Visibility", "Radar points")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import os
 import subprocess
 import sys
 from importlib import metadata
@@ -47,7 +48,7 @@ def test_the_engine_alone_imports_little_and_quickly() -> None:
         ("typer", "0.15.3", "lmd needs typer 0.15.4 or later, and 0.15.3 is installed"),
     ],
 )
-def test_what_is_too_old_is_told_in_one_line(
+def test_what_is_too_old_is_reported_in_one_line(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     package: str,
@@ -66,7 +67,7 @@ def test_what_is_too_old_is_told_in_one_line(
         supported.require_supported()
 
 
-def test_an_old_python_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_old_python_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "version_info", (3, 9, 18))
     assert supported.unsupported().startswith("lmd needs Python 3.10 or later; this is ")
 
@@ -100,6 +101,23 @@ def test_other_systems_do_without(monkeypatch: pytest.MonkeyPatch) -> None:
     for system in ("darwin", "win32"):
         monkeypatch.setattr(sys, "platform", system)
         assert not memory.keep_freed_memory()
+
+
+def test_an_evaluation_gives_the_same_bytes_on_other_systems(
+    tiny_config: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "sitecustomize.py").write_text("import tests.support.other_system\n")
+    paths = os.pathsep.join(map(str, [tmp_path, PROJECT, os.environ.get("PYTHONPATH", "")]))
+    command = [sys.executable, "-m", "lmd_cli", "evaluate", "-c", str(tiny_config), "--limit", "2"]
+    for system in ("", "macos", "windows"):
+        surroundings = {**os.environ, "PYTHONPATH": paths, "LMD_TEST_SYSTEM": system}
+        there = subprocess.run([sys.executable, "-c", "import fcntl"], env=surroundings)
+        assert bool(there.returncode) == (system == "windows")
+        arguments = [*command, "--workers", "1", "--output", str(tmp_path / f"out{system}")]
+        done = subprocess.run(arguments, capture_output=True, text=True, env=surroundings)
+        assert done.returncode == 0, done.stderr
+        pairs = (tmp_path / f"out{system}" / "pairs.csv").read_bytes()
+        assert pairs == (tmp_path / "out" / "pairs.csv").read_bytes()
 
 
 def test_a_c_library_that_is_not_glibc(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -25,7 +25,7 @@ from lmd_cli.config.schema import (
     RunConfig,
     SimpleBEVConfig,
 )
-from lmd_cli.config.shipped import first_file, listing, shipped
+from lmd_cli.config.shipped import first_file, from_home, listing, shipped
 from lmd_cli.data import Channels, KeyframeSamples, NuScenesSamples, RadarFilters
 from lmd_cli.data.choice import chosen_rows
 from lmd_cli.data.custom import CustomSamples
@@ -204,7 +204,7 @@ def data_root(data: DataConfig, progress: Progress) -> Path:
         ConfigError: the synthetic root has no such split.
     """
     if data.dataroot != SYNTHETIC:
-        return Path(data.dataroot).expanduser()
+        return from_home(data.dataroot)
     split = data.split
     if split not in ("mini_val", "mini_train"):
         raise ConfigError(
@@ -314,13 +314,15 @@ def find_checkpoint(name: str, config_file: Path | None = None) -> Path:
     Raises:
         CheckpointError: it is in none of these; says which models there are.
     """
-    given = Path(name).expanduser()
+    given = from_home(name)
     models = shipped("models")
     beside = [] if config_file is None else [config_file.parent, config_file.parent.parent]
     inside = given.relative_to("models") if given.is_relative_to("models") else given
     file = first_file([given, *(folder / given for folder in beside), models / inside])
     if file is not None:
         return file
+    if given.exists():
+        return given  # no file: told when it is opened
     known = [path.name for path in models.glob("*") if path.suffix in (".safetensors", ".pth")]
     raise CheckpointError(
         f"checkpoint {name} does not exist (looked from {Path.cwd()}, from the config's folder and "

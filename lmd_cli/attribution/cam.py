@@ -139,8 +139,8 @@ def _activation(
         gradient = _gradient(score, output)
     if gradient is None:
         raise ConfigError(
-            f"layer {layer!r} has no say in the output: no gradient comes back to it; choose one "
-            "between fusion and output"
+            f"layer {layer!r} does not influence the output: no gradient comes back to it; choose "
+            "one between fusion and output"
         )
     return output.detach()[0], gradient[0], float(score.detach())
 

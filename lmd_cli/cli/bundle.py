@@ -30,4 +30,6 @@ def command(
 
     archive = bundle(run, output, overwrite=overwrite)
     size = archive.stat().st_size / 1e3
-    show.lines([f"archive: {archive} ({size:.0f} kB), sha256 {file_sha256(archive)}"])
+    digest = file_sha256(archive)
+    show.written([archive], f"archive: {archive} ({size:.0f} kB), sha256 {digest}")
+    show.value("sha256", digest)

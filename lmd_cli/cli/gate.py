@@ -40,7 +40,8 @@ def command(
     answered with those that are. Writes gate.html, gate.json and gate.xml (JUnit).
     """
     from lmd_cli.cli import show
-    from lmd_cli.report.tables.gate import HEADER, outcome_cells, outcome_values
+    from lmd_cli.report.tables.gate import HEADER, outcome_cells
+    from lmd_cli.results.verdict import outcome_values
     from lmd_cli.runtime.progress import make_progress
     from lmd_cli.workflows.gate import gate
 

@@ -14,7 +14,6 @@ from lmd_cli.cli import options
 from lmd_cli.cli.evaluate import quietly, stoppable
 
 if TYPE_CHECKING:
-    from lmd_cli.workflows.score_files import ScoreSummary
     from lmd_cli.workflows.score_inputs import Kind
 
 
@@ -106,25 +105,16 @@ def command(
             )
         finally:
             progress.close()
-    picture = _picture(summary, folder)
     if trackers:
         from lmd_cli.workflows.track import track_files
 
-        short = [file for file in summary.files if file.name in ("score.csv", "times.csv")]
-        track_files(trackers, folder, run, [*short, picture])
+        tracked = ("score.csv", "times.csv", "score.png")
+        files = [file for file in summary.files if file.name in tracked]
+        track_files(trackers, folder, run, files)
     from lmd_cli.report.figures.scores import score_table
 
     header, rows = score_table(summary.scores, summary.seconds, summary.plain_seconds)
     show.table(header, rows, "methods")
     show.value("scores", {name: list(map(asdict, of)) for name, of in summary.scores.items()})
     show.lines(summary.notes)
-    show.files([*summary.files, picture], "sanity", *given.arguments())
-
-
-def _picture(summary: ScoreSummary, folder: Path) -> Path:
-    from lmd_cli.report.figures.scores import score_png
-    from lmd_cli.runtime.files import write_atomically
-
-    path = folder / "score.png"
-    write_atomically(path, score_png(summary.scores))
-    return path
+    show.files(summary.files, "sanity", *given.arguments())

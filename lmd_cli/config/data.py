@@ -40,7 +40,7 @@ class DataConfig(Section):
         "nuScenes root: holds samples/, sweeps/ and the version's tables; 'synthetic' for the "
         "demo's, made in the user's cache folder on first use",
         "a folder, or synthetic",
-        min_length=1,
+        pattern=r"^[^\x00]+$",
     )
     version: str = option("nuScenes version", "a name such as v1.0-trainval", min_length=1)
     split: Name | Names = option(

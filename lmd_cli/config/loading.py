@@ -13,7 +13,7 @@ from pydantic.fields import FieldInfo
 from lmd_cli.config.base import expected_of
 from lmd_cli.config.models import MODELS, network_of
 from lmd_cli.config.schema import SOURCES, RunConfig, source_of
-from lmd_cli.config.shipped import first_file, listing, shipped
+from lmd_cli.config.shipped import first_file, from_home, listing, shipped
 from lmd_cli.config.yaml_text import DEPTH, LONGEST, TextError, load_yaml
 from lmd_cli.errors import ConfigError
 
@@ -46,7 +46,7 @@ def find_config(name: str) -> Path:
     Raises:
         ConfigError: there is none; names those that there are.
     """
-    given = Path(name).expanduser()
+    given = from_home(name)
     bare = given.name == name
     folders = (Path(), Path("configs"), shipped("configs")) if bare else (Path(),)
     file = first_file(folder / f"{given}{suffix}" for folder in folders for suffix in SUFFIXES)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Literal
@@ -14,6 +15,13 @@ def shipped(kind: Literal["configs", "models"]) -> Path:
     """The folder as installed (``lmd_cli/_configs``), else the checkout's."""
     installed = PACKAGE / f"_{kind}"
     return installed if installed.is_dir() else PACKAGE.parent / kind
+
+
+def from_home(name: Path | str) -> Path:
+    """A path with the home folder in place of its ``~``; as it is where no such home is known."""
+    with suppress(RuntimeError):
+        return Path(name).expanduser()
+    return Path(name)
 
 
 def first_file(candidates: Iterable[Path]) -> Path | None:

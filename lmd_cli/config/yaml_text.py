@@ -83,7 +83,7 @@ def _require_bounded(text: bytes | str) -> None:
             _count(counts, anchors, event.anchor, 1)
         elif isinstance(event, yaml.AliasEvent):
             if event.anchor in names:
-                raise TextError(f"*{event.anchor} stands inside of what it repeats", line)
+                raise TextError(f"*{event.anchor} refers to a value that contains it", line)
             counts[-1] += anchors.get(str(event.anchor), 1)
         if sum(counts) > VALUES:
             raise TextError(f"more than {VALUES} values, those that aliases repeat included", line)
@@ -102,7 +102,7 @@ def _check(loader: yaml.SafeLoader, node: Node, key: tuple[str, ...], seen: set[
     seen.add(id(node))
     kind = node.tag.removeprefix(_TAG)
     if kind not in _KINDS:
-        raise _error(node, key, f"not valid YAML: {node.tag!r} is no kind of value here")
+        raise _error(node, key, f"not valid YAML: {node.tag!r} is not a type that is read here")
     if isinstance(node, ScalarNode):
         _read(loader, node, key)
     for name, value in _inside(loader, node, key):

@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from lmd_cli.data.nuscenes.split import SplitSamples
+from lmd_cli.errors import ForeignFileError
+from lmd_cli.runtime.files import is_inside, open_given
 
 #: Samples, evenly spread, whose files are hashed unless all are.
 SAMPLES = 8
@@ -39,7 +41,7 @@ def file_hashes(dataset: Any, *, whole: bool = False) -> dict[str, str]:
     """
     if not isinstance(dataset, SplitSamples):
         return {}
-    names = sorted(_all_names(dataset) if whole else _some_names(dataset))
+    names = sorted(filter(is_inside, _all_names(dataset) if whole else _some_names(dataset)))
     with ThreadPoolExecutor() as pool:
         hashes = pool.map(lambda name: file_sha256(dataset.dataroot / name), names)
         return {name: value for name, value in zip(names, hashes, strict=True) if value}
@@ -56,9 +58,9 @@ def _some_names(dataset: SplitSamples) -> Iterator[str]:
 
 
 def file_sha256(path: Path) -> str | None:
-    """Hash of a file; nothing if it cannot be read."""
+    """Hash of a plain file, or of one that a link leads to; nothing if it cannot be read."""
     digest = hashlib.sha256()
-    with suppress(OSError), path.open("rb") as file:
+    with suppress(OSError, ForeignFileError), open(path, "rb", opener=open_given) as file:
         while piece := file.read(_PIECE):
             digest.update(piece)
         return digest.hexdigest()

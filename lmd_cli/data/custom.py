@@ -58,7 +58,7 @@ class CustomSamples:
         if len(self._index) < self._length:
             twice = next(t for i, t in enumerate(self.tokens) if self._index[t] != i)
             raise ContractError(f"{what}: token {twice!r} is there twice; expected different ones")
-        self.scenes = self._names("scenes", ["samples"] * self._length)
+        self.scenes = self._names("scenes", [""] * self._length)
         self.descriptions = self._names("descriptions", [""] * self._length)
         self.scene_names = list(dict.fromkeys(self.scenes))
         self._rows: Sequence[int] = range(self._length)

@@ -20,7 +20,7 @@ class Sample:
 
     Attributes:
         token: the sample's nuScenes token.
-        scene: its scene's name, e.g. ``scene-0103``.
+        scene: its scene's name, e.g. ``scene-0103``; empty where there are no scenes.
         tensors: by name, all float32. Of :class:`~lmd_cli.data.simplebev.samples.NuScenesSamples`
             (reference camera's axes: x right, y down, z forward):
 
@@ -53,6 +53,11 @@ class Sample:
     tensors: dict[str, Tensor]
     #: The tensors are a batch of one already, made by a data set of the user's own.
     batched: bool = False
+
+    @property
+    def name(self) -> str:
+        """``TOKEN of SCENE``, or the token where there are no scenes."""
+        return f"{self.token} of {self.scene}" if self.scene else self.token
 
 
 def collate(samples: Sequence[Sample]) -> dict[str, Tensor | list[Tensor]]:

@@ -103,7 +103,7 @@ def decompose(
     if not decomposed_leaves(tree):
         raise LeakError("no output carries parts: it does not depend on the inputs, or they leaked")
     if audit is not True:  # the records show where
-        _require_conserved(tree, layout)
+        _require_conserved(tree, session)
     return _result(session, tree, kept, merged)
 
 
@@ -189,15 +189,16 @@ _UNDEFINED = (
 )
 
 
-def _require_conserved(tree: Any, layout: Layout) -> None:
+def _require_conserved(tree: Any, session: Session) -> None:
     """The parts of the output must sum to it: writes that nothing can see show here."""
     for x in decomposed_leaves(tree):
-        stack, cuda = clean_stack(x.parts, x.rows, layout.outer), torch.backends
+        stack, cuda = clean_stack(x.parts, x.rows, session.layout.outer), torch.backends
         rounded = x.total.is_cuda and (cuda.cuda.matmul.allow_tf32 or cuda.cudnn.allow_tf32)
-        if recording(x.total) or not is_broken(x.total, stack, 1e-3 if rounded else 1e-5):
+        brought = 1e-3 if rounded else 1e-5
+        if recording(x.total) or not is_broken(x.total, stack, brought, session.types):
             continue
         finite = bool(torch.isfinite(stack[:, torch.isfinite(x.total)]).all())
-        undefined = _UNDEFINED if isinstance(layout, CoalitionLayout) else _NOT_FINITE
+        undefined = _UNDEFINED if isinstance(session, CoalitionSession) else _NOT_FINITE
         raise ConservationError(_NOT_THE_SUM if finite else undefined)
 
 

@@ -55,8 +55,7 @@ class DecomposedTensor:
 
 def map_tensors(function: Any, tree: Any) -> Any:
     """``function`` of every tensor, with or without parts."""
-    kinds = (Tensor, DecomposedTensor)
-    return map_leaves(lambda v: function(v) if isinstance(v, kinds) else v, tree)
+    return map_leaves(lambda v: function(v) if _carries(v) else v, tree)
 
 
 def decomposed_leaves(tree: Any) -> list[DecomposedTensor]:

@@ -128,16 +128,18 @@ def product(times: Callable[[Tensor, Tensor], Tensor], a: Tensor, b: Tensor) -> 
 
 
 def quotient(a: Tensor, b: Tensor, spread: Callable[[Tensor], Tensor], varies: bool) -> Secant:
-    """h_a mean(1 / b) - mean(a) h_b / (b_u b_v); ``varies``: a carries parts too."""
+    """(h_a - y_u h_b) / b_v with y = a / b, or the same with u and v exchanged: the larger of |b_u|
+    and |b_v| divides. ``varies``: a carries parts too."""
 
     def between(us: Sequence[Tensor], vs: Sequence[Tensor]) -> Affine:
-        u, v = us[-1], vs[-1]
-        inverse, mean_a = (1.0 / u + 1.0 / v) / 2, (us[0] + vs[0]) / 2 if varies else a
-        falls = spread((mean_a / (u * v)).unsqueeze(0))
+        (a_u, b_u), (a_v, b_v) = ((ends[0] if varies else a, ends[-1]) for ends in (us, vs))
+        far = b_v.abs() >= b_u.abs()
+        near = torch.where(far, a_u / b_u, a_v / b_v).unsqueeze(0)
+        divisor = spread(torch.where(far, b_v, b_u).unsqueeze(0))
 
         def run(*h: Tensor) -> Tensor:
-            made = -falls * spread(h[-1])
-            return made + spread(h[0]) * inverse if varies else made
+            falls = near * spread(h[-1])
+            return (spread(h[0]) - falls if varies else -falls) / divisor
 
         return Affine(run)
 
@@ -166,13 +168,16 @@ def extreme(
 
 
 def larger_or_smaller(
-    operands: tuple[Tensor, ...], a: Tensor, b: Tensor, larger: bool, ndim: int
+    operands: tuple[Tensor, ...],
+    a: Tensor,
+    b: Tensor,
+    larger: bool,
+    spread: Callable[[Tensor], Tensor],
 ) -> Secant:
     """max(a, b) = b + relu(a - b), min(a, b) = a - relu(a - b), with relu's secant.
 
     Args:
         operands: those of a and b that carry parts.
-        ndim: dimensions of the result.
     """
 
     carried = [any(t is o for o in operands) for t in (a, b)]
@@ -181,9 +186,6 @@ def larger_or_smaller(
         given = iter(values)
         return [next(given) if own else f for own, f in zip(carried, fixed, strict=True)]
 
-    def wide(h: Tensor) -> Tensor:
-        return h.reshape(len(h), *(1,) * (ndim + 1 - h.dim()), *h.shape[1:])
-
     def between(us: Sequence[Tensor], vs: Sequence[Tensor]) -> Affine:
         (a_u, b_u), (a_v, b_v) = both(us, (a, b)), both(vs, (a, b))
         relu = CURVES["relu"]
@@ -191,7 +193,7 @@ def larger_or_smaller(
         zeros = [torch.zeros_like(t).unsqueeze(0) for t in (a, b)]
 
         def run(*h: Tensor) -> Tensor:
-            h_a, h_b = map(wide, both(h, zeros))
+            h_a, h_b = map(spread, both(h, zeros))
             return torch.lerp(h_b, h_a, steep if larger else 1.0 - steep)
 
         return Affine(run)

@@ -15,6 +15,9 @@ COALITION_RULES = ("shapley", "reveal", "rescale")
 #: All of a variant: the values of all coalitions go through the network (:mod:`.coalitions`).
 COALITIONS = "coalitions"
 ACTIVATION_RULES = (*ACTIVATION_SPLITS, "taylor", *COALITION_RULES, COALITIONS)
+_ALONE = (
+    "coalitions runs every operation as it is and leaves no other rule open; write coalitions alone"
+)
 SOFTMAX_RULES = ("frozen", "taylor", "secant")
 
 
@@ -52,10 +55,7 @@ class Variant:
                 raise ValueError(f"variant: {field} must be one of {choices}, not {value!r}")
         others = (self.batch_norm, self.norm, self.softmax)
         if self.activation == COALITIONS and others != ("identity", "ratio", SOFTMAX_RULES[0]):
-            raise ValueError(
-                "variant: coalitions runs every operation as it is and leaves no other rule open; "
-                "write coalitions alone"
-            )
+            raise ValueError(f"variant: {_ALONE}")
 
     @classmethod
     def parse(cls, name: str | Variant) -> Variant:
@@ -70,10 +70,7 @@ class Variant:
         words = str(name).strip().lower().split("-")
         if COALITIONS in words:
             if len(words) > 1:
-                raise ValueError(
-                    f"{name!r}: coalitions runs every operation as it is and leaves no other rule "
-                    "open; write coalitions alone"
-                )
+                raise ValueError(f"{name!r}: {_ALONE}")
             return cls(activation=COALITIONS)
         softmax = {"softmax": words.pop()} if words[-1] in SOFTMAX_RULES else {}
         if len(words) == 2 and softmax == {"softmax": "taylor"}:

@@ -89,7 +89,7 @@ class SampleDecomposition(Presented):
     def __repr__(self) -> str:
         shares = ", ".join(f"{name} {share:.1%}" for name, share in self.shares().items())
         return (
-            f"sample {self.sample.token} of {self.sample.scene}, rules {self.variant}: {shares}; "
+            f"sample {self.sample.name}, rules {self.variant}: {shares}; "
             f"residual {self.residual:.1e}"
         )
 

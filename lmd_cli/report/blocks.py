@@ -40,16 +40,16 @@ def drawn_operations(names: Sequence[str]) -> list[int]:
 
 def note(count: int, drawn: int) -> str:
     """What a chart's bars are, in words."""
-    order = "from where the sensors meet (left) to the prediction"
+    order = "from the fusion (left) to the prediction"
     if drawn == count:
         return f"After each of {count} operations, {order}"
     return f"After the last operation of each of {drawn} blocks ({count} operations), {order}"
 
 
 def last_name(block: str) -> str:
-    """``layers.3`` of ``encoder.layers.3``."""
+    """``layers.3`` of ``encoder.layers.3``; ``network`` of what runs in none of its modules."""
     parts = block.split(".")
-    return ".".join(parts[-2:] if parts[-1].isdigit() else parts[-1:])
+    return ".".join(parts[-2:] if parts[-1].isdigit() else parts[-1:]) or "network"
 
 
 def _block(module: str, depth: int, numbered: bool) -> str:

@@ -117,7 +117,7 @@ def drawing(split: SampleDecomposition) -> Callable[[Style, Format], bytes]:
 
 def _known(style: Style) -> Style:
     if style not in STYLES:
-        raise InputError(f"style {style!r} is none of {', '.join(STYLES)}")
+        raise InputError(f"style {style!r} is not one of {', '.join(STYLES)}")
     return style
 
 

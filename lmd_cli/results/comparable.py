@@ -78,8 +78,12 @@ def _protocol(run: RunResults, survey: Survey | None, common: bool) -> dict[str,
     if not common:
         same["samples"] = run.record["samples"]
     if survey is not None:
-        plane = asdict(survey.plane)
-        same["survey"] = {"parts": survey.parts, "plane": plane, "output": survey.output}
+        same["survey"] = {
+            "parts": survey.parts,
+            "plane": asdict(survey.plane),
+            "output": survey.output,
+            "removal": survey.removal,
+        }
     return same
 
 

@@ -7,34 +7,33 @@ from collections.abc import Iterable
 
 #: Digits behind the point of mean and deviation, as in the paper.
 PLACES = (2, 2)
-#: Of a table whose figures are all small, what is this much smaller still is zero.
+#: Beside a table's largest figure, what is this much smaller is zero: rounding of the largest.
 NOTHING = 1e-6
 
 
-def small_scale(means: Iterable[float], places: tuple[int, int] = PLACES) -> float:
-    """The largest of a table's figures, if so many digits would show next to nothing of it; else 0.
-
-    The paper's digits suit logits; the errors of a network with small outputs would all be 0.00.
-    """
-    largest = max((abs(mean) for mean in means if math.isfinite(mean)), default=0.0)
-    return largest if largest < 10.0 ** (1 - places[0]) else 0.0
+def largest(means: Iterable[float]) -> float:
+    """The largest size of a table's figures, those that do not exist aside; 0 of none."""
+    return max((abs(mean) for mean in means if math.isfinite(mean)), default=0.0)
 
 
-def rounded(value: float, places: int, scale: float) -> str:
-    """A figure as it is shown: two significant digits where all are small.
+def rounded(value: float, places: int, scale: float = math.inf) -> str:
+    """A figure as it is shown.
+
+    The paper's digits suit logits; an error of 0.0004 beside one of 3 would be 0.00, and is shown
+    with two significant digits.
 
     Args:
         value: finite.
-        places: digits behind the point otherwise.
-        scale: from :func:`small_scale`.
+        places: digits behind the point, where they hold two significant ones.
+        scale: the :func:`largest` figure; none to keep to ``places``, as for correlations.
     """
-    if scale and abs(value) > NOTHING * scale:
+    if NOTHING * scale < abs(value) < 10.0 ** (1 - places):
         return f"{value:.2g}"
-    return f"{value:.{places}f}"
+    return f"{round(value, places) + 0.0:.{places}f}"
 
 
 def figure_text(
-    mean: float, deviation: float, places: tuple[int, int] = PLACES, scale: float = 0.0
+    mean: float, deviation: float, places: tuple[int, int] = PLACES, scale: float = math.inf
 ) -> str:
     """``0.05 ± 0.02``."""
     return f"{rounded(mean, places[0], scale)} ± {rounded(deviation, places[1], scale)}"

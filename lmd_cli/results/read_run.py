@@ -60,6 +60,10 @@ class RunResults:
         return [row["sample_token"] for row in self.samples if row["status"] == "ok"]
 
     @property
+    def modalities(self) -> list[str]:
+        return list(self.record["config"]["model"]["modalities"])
+
+    @property
     def variants(self) -> list[str]:
         return list(self.record["config"]["variants"])
 
@@ -82,7 +86,7 @@ class RunResults:
     @property
     def comparisons(self) -> list[Comparison]:
         """The table's columns."""
-        return table_comparisons(self.record["config"]["model"]["modalities"])
+        return table_comparisons(self.modalities)
 
     @property
     def scope(self) -> str:

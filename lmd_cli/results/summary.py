@@ -11,7 +11,7 @@ import pandas as pd
 
 from lmd_cli.errors import ResultsError
 from lmd_cli.evaluation.comparisons import Comparison
-from lmd_cli.results.digits import figure_text, small_scale
+from lmd_cli.results.digits import figure_text, largest
 from lmd_cli.results.pair_rows import PAIR_FIELDS
 from lmd_cli.runtime.files import open_plain, read_text
 
@@ -111,10 +111,10 @@ def paper_table(metrics: pd.DataFrame, comparisons: Sequence[Comparison]) -> pd.
     rows = []
     chosen = {(c.perturbed_name, c.target) for c in comparisons}
     pairs = zip(metrics.perturbed, metrics.target, metrics.mse_mean, strict=True)
-    scale = small_scale(mean for *which, mean in pairs if tuple(which) in chosen)
+    scale = largest(mean for *which, mean in pairs if tuple(which) in chosen)
     for variant, group in metrics.groupby("variant", sort=False):
         row = {"variant": str(variant)}
-        for metric, size in (("pcc", 0.0), ("mse", scale)):
+        for metric, size in (("pcc", np.inf), ("mse", scale)):
             for comparison in comparisons:
                 row[f"{metric.upper()} {comparison.title}"] = _entry(
                     group, comparison, metric, size

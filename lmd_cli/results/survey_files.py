@@ -83,6 +83,17 @@ class _Record(BaseModel):
     removal: Removal
 
 
+class _Options(BaseModel):
+    """Of a survey's identity, what ``lmd report`` was told."""
+
+    model_config = ConfigDict(strict=True)
+
+    viewer: int = Field(ge=1)
+    variant: str
+    removal: Removal
+    limit: int | None = Field(None, ge=1)
+
+
 def write_survey(survey: Survey, identity: Mapping[str, Any], folder: Path) -> list[Path]:
     """Writes :data:`FILES`, the record last, so that a torn survey is not taken for a whole one.
 
@@ -169,15 +180,13 @@ def earlier_format(folder: Path) -> int | None:
     return made if isinstance(made, int) and made != FORMAT else None
 
 
-def surveyed_with(folder: Path) -> tuple[int | None, str | None]:
-    """How many samples the survey in a folder shows, and its rules; none if there is no survey."""
+def surveyed_with(folder: Path) -> dict[str, Any] | None:
+    """The options of ``lmd report`` that the survey in a folder was made with, if there is one."""
     try:
         identity = json.loads(read_own(folder / "survey.json"))["identity"]
-        viewer, variant = identity["viewer"], identity["variant"]
+        return _Options.model_validate(identity).model_dump()
     except (FileNotFoundError, *DAMAGED):
-        return None, None
-    plain = isinstance(viewer, int) and viewer > 0
-    return viewer if plain else None, variant if isinstance(variant, str) else None
+        return None
 
 
 def _survey(folder: Path, record: Mapping[str, Any]) -> Survey:

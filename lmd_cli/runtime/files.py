@@ -12,14 +12,14 @@ import stat
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from glob import escape as glob_escape
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import IO, Any
 
 from lmd_cli.errors import ForeignFileError, RunError
 from lmd_cli.runtime.locks import lock_file
 
-#: A link is not followed, and a pipe without a second end does not hold us up.
-_CAREFUL = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+#: A link is not followed; a pipe without a second end does not hold us up.
+_NO_LINK, _NO_WAIT = getattr(os, "O_NOFOLLOW", 0), getattr(os, "O_NONBLOCK", 0)
 #: Characters of a name made from a text.
 _LONGEST = 100
 #: What opening says of a link (two systems), of a pipe or socket that nobody reads, and of a
@@ -45,8 +45,26 @@ def open_plain(path: str | os.PathLike[str], flags: int) -> int:
     """
     if os.path.islink(path):
         raise _foreign(path)
+    return _opened(path, flags | _NO_LINK)
+
+
+def open_given(path: str | os.PathLike[str], flags: int) -> int:
+    """Opener (see :func:`open`) for a plain file of somebody else's, or a link to one.
+
+    Raises:
+        ForeignFileError: it is a pipe, a device or a folder.
+        OSError: it cannot be opened.
+    """
+    true = os.path.realpath(path)
     try:
-        descriptor = os.open(path, flags | _CAREFUL, 0o666)
+        return _opened(true, flags)
+    except ForeignFileError:
+        raise ForeignFileError(f"it is {kind_of(true)}; expected a file") from None
+
+
+def _opened(path: str | os.PathLike[str], flags: int) -> int:
+    try:
+        descriptor = os.open(path, flags | _NO_WAIT, 0o666)
     except OSError as error:
         raise (_foreign(path) if error.errno in _NO_FILE else error) from None
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -59,6 +77,12 @@ def kind_of(path: str | os.PathLike[str]) -> str:
     """``a pipe``, say, of what is no plain file."""
     mode = os.lstat(path).st_mode
     return next((name for test, name in _KINDS if test(mode)), "no plain file")
+
+
+def is_inside(name: str) -> bool:
+    """Whether a name from a file leads to something below the folder that it is joined to."""
+    path = PurePath(name)
+    return bool(path.parts) and not path.is_absolute() and not {"..", "\0"} & {*path.parts, *name}
 
 
 def _foreign(path: str | os.PathLike[str]) -> ForeignFileError:

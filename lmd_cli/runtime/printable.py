@@ -19,6 +19,11 @@ def printable(text: str) -> str:
     return "".join(c if c in "\n\t" or not _unseen(c) else _written_out(c) for c in text)
 
 
+def in_one_line(text: str) -> str:
+    """The same with line ends and tabs written out too, for a name within a message."""
+    return "".join(_written_out(c) if _unseen(c) else c for c in text)
+
+
 def _unseen(character: str) -> bool:
     return unicodedata.category(character) in _UNSEEN
 

@@ -148,7 +148,7 @@ def require_tracker(kind: str) -> None:
         ConfigError: it is unknown or not installed; says how to install it.
     """
     if kind not in TRACKERS:
-        raise ConfigError(f"tracker {kind!r} is none of {', '.join(TRACKERS)}")
+        raise ConfigError(f"tracker {kind!r} is not one of {', '.join(TRACKERS)}")
     missing = [module for module in TRACKERS[kind][1] if find_spec(module) is None]
     if missing:
         raise ConfigError(

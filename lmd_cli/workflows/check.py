@@ -90,7 +90,7 @@ def preflight(
         check_published(checks, config, built, results or Path("results") / config.name)
     sample = None if dataset is None else checks.attempt("first sample", lambda: dataset[0])
     if sample is not None:
-        checks.add("first sample", True, f"{sample.token} of {sample.scene} is readable")
+        checks.add("first sample", True, f"{sample.name} is readable")
     if device is not None and built is not None and sample is not None:
         encoded = checks.attempt("encode", lambda: encode(built.network, [sample], device))
         if encoded is not None:

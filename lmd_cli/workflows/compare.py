@@ -77,10 +77,18 @@ def open_comparison(
     if len(runs) < 2:
         raise ResultsError("one run cannot be compared; give at least two: lmd compare RUN RUN")
     require_comparable(runs, [None] * len(runs), common=common)  # before hours of surveys
+    options = _removed_alike(runs, options or ReportOptions())
     opened = [open_survey(run, options, progress) for run in runs]
     surveys, notes = [survey for survey, _ in opened], [note for _, note in opened if note]
     comparison = compare_runs(runs, surveys, common=common, resamples=resamples)
     return replace(comparison, notes=[*comparison.notes, *notes])
+
+
+def _removed_alike(runs: Sequence[RunResults], options: ReportOptions) -> ReportOptions:
+    """For runs without a survey: features removed as in the others'."""
+    made = [surveyed_with(run.path / SURVEY) for run in runs]
+    removal = next((one["removal"] for one in made if one), options.removal)
+    return replace(options, removal=removal)
 
 
 def open_survey(
@@ -99,9 +107,9 @@ def open_survey(
 
 def _as_made(run: RunResults, options: ReportOptions) -> ReportOptions:
     """With the options of the survey that is there."""
-    viewer, variant = surveyed_with(run.path / SURVEY)
-    same = options if viewer is None else replace(options, viewer=viewer)
-    return same if variant not in run.known_variants else replace(same, variant=variant)
+    made = surveyed_with(run.path / SURVEY)
+    known = made is not None and made["variant"] in run.known_variants
+    return replace(options, **made) if made and known else options
 
 
 def write_comparison(comparison: RunComparison, folder: Path) -> list[Path]:

@@ -24,6 +24,7 @@ from lmd_cli.report.figures.layers import layers_figure
 from lmd_cli.report.figures.scene import note_of, scene_of, title_of
 from lmd_cli.report.figures.styles import STYLES, Style
 from lmd_cli.report.notebook import drawing
+from lmd_cli.report.words import bias_warning
 from lmd_cli.results.claim import write_results
 from lmd_cli.runtime.files import csv_lines
 from lmd_cli.runtime.progress import Progress
@@ -93,7 +94,7 @@ class Pictures:
         known: tuple[Format, ...] = get_args(Format)
         for name, choices in (*((s, STYLES) for s in styles), *((f, known) for f in forms)):
             if name not in choices:
-                raise ValueError(f"{name!r} is none of {', '.join(choices)}")
+                raise ValueError(f"{name!r} is not one of {', '.join(choices)}")
         return cls([s for s in STYLES if s in styles], [f for f in known if f in forms])
 
 
@@ -235,11 +236,12 @@ def summary(split: SampleDecomposition) -> list[str]:
     shares = split.shares()
     largest = max(record.residual for record in split.result.operations)
     return [
-        f"sample {split.sample.token} of {split.sample.scene}, rules {split.variant}",
+        f"sample {split.sample.name}, rules {split.variant}",
         f"weights: {split.built.checkpoint}"
         + ("; the maps mean nothing" if split.built.random else ""),
         f"residual {split.residual:.1e} (total against the sum of the parts; largest at any of "
         f"{len(split.result.operations)} operations: {largest:.1e})",
         "shares of the prediction: "
         + ", ".join(f"{name} {share:.1%}" for name, share in shares.items()),
+        *bias_warning([shares[BIAS]]),
     ]

@@ -38,7 +38,7 @@ class OneDetection:
     def lines(self) -> list[str]:
         """What the command prints."""
         row = self.row
-        score = "" if row["score"] is None else f", score {row['score']:.2f}"
+        score = "" if row["score"] is None else f", score {row['score']:.2g}"
         return [
             f"detection {row['detection']}: {row['kind']} of {row['class'] or row['category']}, "
             f"{row['outcome'] or 'not matched'}, {row['distance']:.1f} m away{score}",

@@ -74,6 +74,11 @@ class WhoseParts:
     methods: Sequence[str] = ()
     parts: bool = True
 
+    def recorded(self) -> dict[str, Any]:
+        """As ``run.json`` holds them."""
+        wanted = {"variants": list(self.variants), "methods": list(self.methods)}
+        return {**wanted, "parts": self.parts}
+
     def names(self, config: RunConfig) -> tuple[str, ...]:
         """The variants, each once.
 
@@ -127,7 +132,7 @@ def detect(
         recorded = None if overwrite else read_record(folder)
         setting = prepare(config, whose or WhoseParts(), recorded, progress, rank)
         count = len(setting.dataset) if limit is None else min(limit, len(setting.dataset))
-        command = {"name": "detect", "limit": limit}
+        command = {"name": "detect", "limit": limit, **(whose or WhoseParts()).recorded()}
         how = {"resume": resume, "overwrite": overwrite}
         return _detected(setting, folder, count, command, how, progress, meeting)
 

@@ -17,6 +17,7 @@ from lmd_cli.decomposition.linearised.replay import largest
 from lmd_cli.errors import DataError
 from lmd_cli.evaluation.comparisons import table_comparisons
 from lmd_cli.evaluation.tolerances import require_within, tolerances_of
+from lmd_cli.report.words import words_of
 from lmd_cli.results.pair_rows import stretches
 from lmd_cli.results.provenance import edited, hashes_of
 from lmd_cli.results.reopen import readable_again
@@ -161,7 +162,7 @@ def _require_exact(run: Run, samples: list[dict[str, str]]) -> None:
 
 def notes(run: Run, record: dict[str, Any]) -> list[str]:
     """What a reader of the table must know."""
-    lines = []
+    lines, word = [], words_of(run.config.model.modalities).one
     if run.built.random:
         lines.append("Random weights: the numbers say nothing about a trained network.")
     lines += _data_notes(run.dataset)
@@ -177,15 +178,15 @@ def notes(run: Run, record: dict[str, Any]) -> list[str]:
     if run.variants:
         whose = "LMD's cells" if run.baselines else "Cells"
         lines.append(
-            f"{whose} that keep their sensor are 1 and 0 by construction, replay deviation "
+            f"{whose} that keep their {word} are 1 and 0 by construction, replay deviation "
             f"{_scientific(record['replay_deviation'])}."
         )
     if any(isinstance(method, Relinearised) for method in run.baselines):
         lines.append(
             "Rows @perturbed are linearised anew at each perturbed input: their cells that keep "
-            "their sensor show how much its part moves when only another sensor was replaced."
+            f"their {word} show how much its part moves when only another {word} was replaced."
         )
-    if run.schedule.samples < 1000:
+    if run.schedule.samples < 1000 and _has_scenes(run):
         lines.append(
             "With so few samples many partners come from the same scenes and are not uncorrelated."
         )
@@ -200,6 +201,11 @@ def notes(run: Run, record: dict[str, Any]) -> list[str]:
         tokens = sorted({*record["skipped"], *record["missing_partners"]})
         lines.append(f"Unreadable samples were skipped ({len(tokens)}): {', '.join(tokens)}.")
     return lines
+
+
+def _has_scenes(run: Run) -> bool:
+    """Whether samples follow each other in scenes, in which they are alike."""
+    return not is_custom(run.config.data) or len(run.dataset.scene_names) > 1
 
 
 def _data_notes(dataset: Any) -> list[str]:

@@ -19,18 +19,17 @@ from lmd_cli.evaluation.requirements import (
 from lmd_cli.evaluation.run_metrics import Vehicle
 from lmd_cli.report.page.compare import comparison_page
 from lmd_cli.report.page.gate import gate_page, verdict_values
-from lmd_cli.report.tables.gate import gate_json, junit_xml
+from lmd_cli.report.tables.gate import junit_xml
 from lmd_cli.results.comparison import RunComparison, scenes_of
 from lmd_cli.results.read_run import read_run
 from lmd_cli.results.run_metrics import RunMetrics
 from lmd_cli.results.survey import Survey
 from lmd_cli.results.survey_files import TEXTS
+from lmd_cli.results.verdict import FILE, GATE, gate_json, results_sha256
 from lmd_cli.runtime.files import disk_errors, write_atomically
 from lmd_cli.runtime.progress import Progress
 from lmd_cli.workflows.compare import open_comparison, open_survey
 from lmd_cli.workflows.report import ReportOptions
-
-FOLDER = "gate"
 
 
 @dataclass(frozen=True)
@@ -103,9 +102,8 @@ def gate(
     opened = _open(path, baseline, options, resamples, progress)
     _require_known(parsed, opened)
     outcomes = [_check(requirement, opened, confident) for requirement in parsed]
-    folder = output or path / FOLDER
-    names = (str(path), None if baseline is None else str(baseline))
-    return Gated(outcomes, opened.notes, _write(folder, names, outcomes, opened))
+    folder = output or path / GATE
+    return Gated(outcomes, opened.notes, _write(folder, path, baseline, outcomes, opened))
 
 
 def _require_any(parsed: Sequence[Requirement], baseline: Path | None) -> None:
@@ -164,20 +162,21 @@ def _check(requirement: Requirement, opened: _Opened, confident: bool) -> Outcom
 
 
 def _write(
-    folder: Path, names: tuple[str, str | None], outcomes: Sequence[Outcome], opened: _Opened
+    folder: Path, run: Path, baseline: Path | None, outcomes: Sequence[Outcome], opened: _Opened
 ) -> list[Path]:
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
-    verdict = verdict_values(names[0], outcomes)
+    verdict = verdict_values(str(run), outcomes)
     page = (
         gate_page(opened.metrics.run, opened.clusters, verdict, opened.notes)
         if opened.comparison is None
         else comparison_page(opened.comparison, verdict)
     )
+    against = None if baseline is None else str(baseline)
     files = {
         "gate.html": page,
-        "gate.json": gate_json(*names, outcomes),
-        "gate.xml": junit_xml(names[0], outcomes),
+        FILE: gate_json(str(run), against, outcomes, results_sha256(run)),
+        "gate.xml": junit_xml(str(run), outcomes),
     }
     for name, data in files.items():
         write_atomically(folder / name, data)

@@ -104,7 +104,7 @@ def _require(request: CamRequest, config: RunConfig) -> None:
     if request.region is not None and request.target is not None:
         raise ConfigError("give --region or --object, not both")
     if request.modality is not None and request.modality not in names:
-        raise ConfigError(f"modality {request.modality!r} is none of {', '.join(names)}")
+        raise ConfigError(f"modality {request.modality!r} is not one of {', '.join(names)}")
 
 
 def _region_of(request: CamRequest, split: SampleDecomposition) -> tuple[Mask, Array | None]:

@@ -228,7 +228,9 @@ def _named(metrics: Sequence[str | Metric] | Mapping[str, Metric]) -> dict[str, 
         name = metric if isinstance(metric, str) else _own_name(metric)
         if isinstance(metric, str) and metric not in METRICS:
             known = ", ".join(METRICS)
-            raise MethodError(f"metric {metric!r} is none of {known}; give a function for your own")
+            raise MethodError(
+                f"metric {metric!r} is not one of {known}; give a function for your own"
+            )
         if name in chosen:
             raise ConfigError(f"two metrics are called {name!r}: give a dict of names")
         chosen[name] = METRICS[metric] if isinstance(metric, str) else metric

@@ -21,6 +21,7 @@ from lmd_cli.results.record import sample_list_sha256
 from lmd_cli.results.survey import Survey
 from lmd_cli.results.survey_draft import DraftFolder
 from lmd_cli.results.survey_files import FORMAT, earlier_format, read_survey, write_survey
+from lmd_cli.results.verdict import read_verdict
 from lmd_cli.runtime.files import disk_errors, write_atomically
 from lmd_cli.runtime.progress import Progress
 from lmd_cli.workflows.recorded_run import (
@@ -89,7 +90,7 @@ def make_report(
     if left_out:
         log.warning(left_out)
         run = replace(run, notes=[*run.notes, left_out])
-    page = build_page(run, surveyed, detections_of(run))
+    page = build_page(run, surveyed, detections_of(run), read_verdict(path))
     target = output or path / PAGE
     with disk_errors(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -156,12 +157,14 @@ def survey_identity(
 ) -> dict[str, Any]:
     """What a survey depends on."""
     same = ("config", "weights", "threads", "versions")
+    limited = options.limit is not None and options.limit < len(run.tokens)
     return {
         **{key: run.record.get(key) for key in same},
         "tokens": sample_list_sha256(tokens),
         "variant": variant,
         "viewer": options.viewer,
         "removal": options.removal,
+        **({"limit": options.limit} if limited else {}),
     }
 
 

@@ -16,7 +16,7 @@ from lmd_cli.results.read_run import existing_record
 from lmd_cli.results.record import differences
 from lmd_cli.results.run_folder import read_record
 from lmd_cli.runtime.progress import Progress
-from lmd_cli.workflows.detect import detect
+from lmd_cli.workflows.detect import WhoseParts, detect
 from lmd_cli.workflows.evaluate import evaluate
 from lmd_cli.workflows.ready import make_ready
 from lmd_cli.workflows.recorded_run import (
@@ -92,9 +92,13 @@ class DetectCommand(RecordedCommand):
     """Of ``lmd detect``."""
 
     name: Literal["detect"]
+    variants: list[str] = []
+    methods: list[str] = []
+    parts: bool = True
 
     def run(self, config: RunConfig, output: Path, **how: Any) -> object:
-        return detect(config, output, limit=self.limit, **how)
+        whose = WhoseParts(self.variants, self.methods, self.parts)
+        return detect(config, output, whose=whose, limit=self.limit, **how)
 
 
 AnyCommand: TypeAlias = EvaluateCommand | ScoreCommand | SanityCommand | DetectCommand

@@ -58,7 +58,7 @@ from lmd_cli.workflows.shared_samples import SharedSamples
 log = logging.getLogger(__name__)
 
 #: Results that differ from run to run, or that are written later.
-UNSTABLE = ("times.csv", "score.png", "run.json")
+UNSTABLE = ("times.csv", "run.json")
 #: What is scored if nothing is asked for: LMD under the paper's rules, and every baseline.
 DEFAULT_METHODS = (
     "lmd:identity-ratio",

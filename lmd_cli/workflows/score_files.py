@@ -28,6 +28,7 @@ from lmd_cli.evaluation.scores.best_method import Verdict, verdict
 from lmd_cli.evaluation.scores.ground_truth import RegionGroundTruth
 from lmd_cli.evaluation.scores.planted import planted_scores
 from lmd_cli.evaluation.statistics import spearman
+from lmd_cli.report.figures.scores import score_png
 from lmd_cli.results.score_rows import (
     AGREEMENT_FIELDS,
     SCORE_FIELDS,
@@ -43,6 +44,8 @@ from lmd_cli.results.score_rows import (
 )
 from lmd_cli.runtime.files import csv_lines, write_atomically
 from lmd_cli.workflows.score_inputs import Setting
+
+PICTURE = "score.png"
 
 
 @dataclass(frozen=True)
@@ -127,7 +130,8 @@ def write_results(
         "vehicles); that is in the bias."
         for name, share in missed_by_steps(entries).items()
     ]
-    files = [folder / name for name in (*tables, "run.json")]
+    write_atomically(folder / PICTURE, score_png(scored))
+    files = [folder / name for name in (*tables, PICTURE, "run.json")]
     said = verdict(scored, seed=draw.seed, resamples=draw.resamples)
     notes += [said.sentence] if said is not None and not setting.built.random else []
     return ScoreSummary(modalities, scored, seconds, usual, notes, files, said)

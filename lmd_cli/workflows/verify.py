@@ -17,7 +17,7 @@ from lmd_cli.results.provenance import edited, read_data_hashes
 from lmd_cli.results.read_run import existing_record
 from lmd_cli.results.record import code_revisions, differences, package_versions, processor
 from lmd_cli.results.summary import paper_table, read_pairs, summarise
-from lmd_cli.runtime.files import csv_lines, read_own
+from lmd_cli.runtime.files import csv_lines, is_inside, read_own
 from lmd_cli.runtime.progress import Progress, Silent
 from lmd_cli.workflows.check_data import Checks
 from lmd_cli.workflows.evaluate import measured_again
@@ -137,7 +137,8 @@ def _network(
         checks.note("environment", "\n".join(others))
     command = recorded_command(path, record)
     if not isinstance(command, EvaluateCommand):
-        checks.note("samples", f"those of lmd {command.name} are not computed again")
+        said = f"those of lmd {command.name} are not computed again; lmd rerun repeats them all"
+        checks.note("samples", said)
         return
     how = (command.methods, command.relinearise, command.table_only)
     run = prepare(config, progress, *how, recorded=record)
@@ -159,8 +160,7 @@ def _data(checks: Checks, path: Path, ready: Ready) -> None:
 
 def _hash(root: Path, name: str) -> str | None:
     """Of a file inside the root; a list from elsewhere may name others."""
-    inside = not Path(name).is_absolute() and ".." not in Path(name).parts
-    return file_sha256(root / name) if inside else None
+    return file_sha256(root / name) if is_inside(name) else None
 
 
 def _samples(

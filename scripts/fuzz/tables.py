@@ -2,7 +2,7 @@
 
     python scripts/fuzz/tables.py --seed 0 --seconds 60
 
-A file outside the root is never read, whatever a table names.
+A file outside the root is never read, whatever a table names; nor a pipe or device, wherever it is.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from pathlib import Path
 from trials import damage_file, damage_json, main
 
 from lmd_cli.data import NuScenesSamples
+from lmd_cli.data.content import file_hashes
 from lmd_cli.data.synthetic import synthesize
 from lmd_cli.geometry import Grid
 from lmd_cli.runtime.cache import CACHE_VARIABLE
@@ -42,6 +43,8 @@ def trial(chance: random.Random, folder: Path) -> None:
             damage_file(chance.choice(tables), chance)
         else:
             damage_row(chance.choice(tables), chance)
+    if chance.random() < 0.05:
+        no_file(chance.choice(tables), chance)
     grid = Grid((8, 2, 8), (-50.0, 50.0, -5.0, 5.0, -50.0, 50.0))
     size, modalities = (32, 64), ("camera", "radar", "lidar")
     samples = NuScenesSamples(
@@ -51,9 +54,16 @@ def trial(chance: random.Random, folder: Path) -> None:
         image_size=size,
         grid=grid,
     )
-    samples.missing_files()
+    samples.missing_files(), samples.empty_files(), samples.missing_hint(), samples.problems()
+    assert all("outside" not in name for name in file_hashes(samples, whole=True))
     for index, _ in enumerate(samples.tokens):
         samples[index]
+
+
+def no_file(path: Path, chance: random.Random) -> None:
+    """A pipe, a device or a folder in a table's place."""
+    path.unlink()
+    chance.choice((os.mkfifo, os.mkdir, lambda path: os.symlink("/dev/zero", path)))(path)
 
 
 def damage_row(path: Path, chance: random.Random) -> None:

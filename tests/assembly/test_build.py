@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,8 @@ from safetensors.torch import save_file
 
 from lmd_cli.assembly import build
 from lmd_cli.config.loading import load_config
-from lmd_cli.errors import CheckpointError, ConfigError
+from lmd_cli.data.nuscenes.index.cache import open_index
+from lmd_cli.errors import CheckpointError, ConfigError, DataError
 from lmd_cli.runtime import compute
 from lmd_cli.runtime.progress import Silent
 
@@ -91,6 +93,18 @@ def test_a_missing_checkpoint_is_answered_with_the_models_there_are(tmp_path: Pa
     monkeypatch.setattr(build, "shipped", lambda kind: tmp_path)
     with pytest.raises(CheckpointError, match=r"did you mean demo_radar_cam\.safetensors\?"):
         build.find_checkpoint("demo_radar_kam.safetensors")
+    os.mkfifo(tmp_path / "pipe.pth")  # told when it is opened, not as absent
+    assert build.find_checkpoint(str(tmp_path / "pipe.pth")) == tmp_path / "pipe.pth"
+
+
+def test_a_home_of_nobody_is_a_folder_that_is_not_there() -> None:
+    root = build.data_root(
+        load_config("demo", ["data.dataroot=~nobody-of-this-name/x"]).data, Silent()
+    )
+    with pytest.raises(DataError, match="data root ~nobody-of-this-name/x not found"):
+        open_index(root, "v1.0-mini", "mini_val")
+    with pytest.raises(ConfigError, match="config ~nobody-of-this-name/x not found"):
+        load_config("~nobody-of-this-name/x")
 
 
 def test_the_synthetic_root_is_made_for_the_split_with_progress(monkeypatch: pytest.MonkeyPatch):

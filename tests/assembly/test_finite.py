@@ -1,4 +1,4 @@
-"""A NaN is told as the data's, the weights', or the network's own, by name."""
+"""A NaN is reported as the data's, the weights', or the network's own, by name."""
 
 from __future__ import annotations
 

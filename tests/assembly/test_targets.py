@@ -80,7 +80,7 @@ def test_installed_packages_register_names(
     refused(config("data.target=mydat"), "there are mydata, nuscenes; did you mean mydata?")
 
 
-def test_ours_come_through_the_same_door():
+def test_built_in_targets_are_resolved_alike():
     options = {"image_size": [64, 64], "grid": [8, 2, 8], "encoder": "res50"}
     model = {"target": "simplebev", "modalities": ["camera", "radar"], "output": "segmentation"}
     made = RunConfig.model_validate(

@@ -223,7 +223,7 @@ def test_lrp_follows_writes_to_views() -> None:
     torch.testing.assert_close(actual["camera"], chunked(x.clone()), rtol=0, atol=1e-10)
 
 
-def test_writes_that_autograd_cannot_follow_are_told() -> None:
+def test_writes_that_autograd_cannot_follow_are_reported() -> None:
     features = {**SAMPLED, "camera": normal(2, 6, 4, 5)}
 
     def fuse(camera: Tensor, radar: Tensor) -> Tensor:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import json
 import re
 import shutil
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from lmd_cli.evaluation.paired import MetricRow
+from lmd_cli.evaluation.statistics import Interval
+from lmd_cli.report.tables.comparison import beyond_zero
 from tests.support import made_up
 from tests.support.calling import Lmd
 from tests.support.run_pairs import before_and_after, edit_record, run_of
@@ -107,6 +112,35 @@ def test_runs_of_another_protocol_are_refused(
     assert not Path("results").exists()
 
 
+def test_rounding_is_no_difference():
+    def row(change: float) -> MetricRow:
+        return MetricRow("m", "", [0.5, 0.5 + change], [3, 3], [Interval(change, change, change)])
+
+    verdicts = [beyond_zero(row(change), 0) for change in (0.1, -0.1, 4e-7, -4e-7, 0.0)]
+    assert verdicts == [True, True, None, None, False]
+
+
+def test_the_page_names_runs_by_their_hashes(lmd: Lmd, pair: tuple[Path, Path]):
+    assert lmd("compare", *pair, "--no-survey", "--output", "out").exit_code == 0
+    page = Path("out/comparison.html").read_text()
+    hashes = [hashlib.sha256((run / "run.json").read_bytes()).hexdigest() for run in pair]
+    for run, value in zip(pair, hashes, strict=True):
+        assert re.search(rf"<td>{run.name}</td>\s*<td>{value[:12]}</td>\s*<td>ab", page)
+    margin = re.search(r'@bottom-left { content: "(.*?)"', page)
+    assert margin
+    printed = re.sub(r"\\([0-9a-f]{6})", lambda m: chr(int(m[1], 16)), margin[1])
+    assert printed == "; ".join(
+        f"run {run.name}, run.json sha256 {value}" for run, value in zip(pair, hashes, strict=True)
+    )
+
+
+def test_other_removals_are_refused(lmd: Lmd, pair: tuple[Path, Path], tmp_path: Path):
+    other = run_of(tmp_path / "other", replace(made_up.survey(), removal="replaced"))
+    result = lmd("compare", pair[0], other, "--no-survey")
+    assert result.exit_code == 2
+    assert f"{other}: survey.removal: 'zeroed' there, 'replaced' here" in result.stderr
+
+
 def test_every_field_is_named(lmd: Lmd, own_pair: tuple[Path, Path]):
     model = {"name": "simplebev", "modalities": ["camera", "lidar"], "output": "instance"}
     edit_record(own_pair[1], config_model=model, schedule={"stride": 2, "count": 3})
@@ -172,17 +206,19 @@ def test_the_page_escapes_and_fetches_nothing(lmd: Lmd, pair: tuple[Path, Path],
 
 
 def test_a_survey_that_is_lacking_is_made(lmd: Lmd, tiny_config: Path):
-    """A real run, and the same explained by other rules."""
-    assert lmd("evaluate", "-c", tiny_config, "--output", "a", "--limit", 1).exit_code == 0
+    """A real run, and the same explained by other rules; a survey that is there is taken."""
+    assert lmd("evaluate", "-c", tiny_config, "--output", "a", "--limit", 2).exit_code == 0
     shutil.copytree("a", "b")
     edit_record(Path("b"), config_explain="identity-identity")
-    assert lmd("report", "a", "--viewer", 1).exit_code == 0
+    given = ("--viewer", 1, "--removal", "replaced", "--limit", 1)
+    assert lmd("report", "a", *given).exit_code == 0
     made = Path("a/survey/survey.json").read_bytes()
-    result = lmd("compare", "a", "b", "--output", "out")
+    result = lmd("compare", "a", "b", "--output", "out", "--common")
     assert result.exit_code == 0, result.output
-    assert result.stderr.count("survey: 1 to do") == 1
-    assert Path("a/survey/survey.json").read_bytes() == made  # whatever its --viewer was
-    assert json.loads(Path("b/survey/survey.json").read_text())["variant"] == "identity-identity"
+    assert re.findall(r"survey: (.*) to do", result.stderr) == ["2"]
+    assert Path("a/survey/survey.json").read_bytes() == made  # whatever its options were
+    other = json.loads(Path("b/survey/survey.json").read_text())
+    assert (other["variant"], other["removal"]) == ("identity-identity", "replaced")
     assert ", identity-identity), so a difference of parts need not be" in result.stdout
     rows = {r["metric"]: r for r in rows_of(Path("out/comparison.csv")) if r["run"] == "b"}
     assert float(rows["objects.logit.total"]["difference"]) == 0.0  # the same network

@@ -72,6 +72,8 @@ def test_a_process_of_its_own_finds_the_module_beside_the_yaml(folder: Path):
 def test_the_check_and_the_table(folder: Path, said: dict[str, str]):
     assert "FAIL" not in said["check"]
     results = folder / "results" / "scanner"
+    assert "sensor" not in said["evaluate"]
+    assert "same scenes" not in said["evaluate"]
     assert "PCC mri_p/mri" in (results / "table.csv").read_text()
     record = json.loads((results / "run.json").read_text())
     assert record["status"] == "finished"
@@ -98,7 +100,11 @@ def test_the_page(folder: Path, said: dict[str, str]):
     assert "report.html" in said["report"]
     assert 'id="viewer-data"' in page
     assert "scanner:Fusion" in page
-    assert "annotated vehicles" not in page
+    text = re.sub(r"<(style|script).*?</\1>|<[^>]*>", " ", page, flags=re.DOTALL)
+    for word in ("sensor", "camera", "radar", "vehicle", "scene", "logit"):
+        assert not re.findall(rf"[^.]*\b{word}s?\b[^.]*", text, flags=re.IGNORECASE)
+    assert "What if a modality is missing?" in text
+    assert "how strongly this network's output hangs on a modality's features" in text
 
 
 def test_the_pages_remove_scores_a_data_set_of_ones_own(

@@ -9,8 +9,10 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner, Result
 
 from lmd_cli.assembly.build import build_dataset
+from lmd_cli.cli.app import app
 from lmd_cli.config.loading import load_config
 from lmd_cli.workflows import detection_metrics
 from tests.support.calling import Lmd
@@ -23,21 +25,29 @@ def config(tiny_root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return crn_config(tmp_path_factory.mktemp("detect"), tiny_root)
 
 
+@pytest.fixture(scope="module")
+def whole(config: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+    """A run's folder, and what it showed."""
+    folder = tmp_path_factory.mktemp("whole") / "out"
+    result = CliRunner().invoke(app, ["detect", "-c", str(config), "--output", str(folder)])
+    return folder, result
+
+
 @needs_devkit
-def test_boxes_and_figures(lmd: Lmd, config: Path):
-    result = lmd("detect", "-c", config, "--output", "out")
+def test_boxes_and_figures(config: Path, whole: tuple[Path, Result]):
+    out, result = whole
     assert result.exit_code == 0, result.output
     tokens = build_dataset(load_config(config)).tokens
-    results = boxes_of("out")
+    results = boxes_of(out)
     assert list(results) == tokens
-    meta = json.loads(Path("out/detections.json").read_text())["meta"]
+    meta = json.loads((out / "detections.json").read_text())["meta"]
     assert [name for name, used in meta.items() if used] == ["use_camera", "use_radar"]
     for token, boxes in results.items():
         assert 0 < len(boxes) <= 500
         assert {box["sample_token"] for box in boxes} == {token}
         scores = [box["detection_score"] for box in boxes]
         assert scores == sorted(scores, reverse=True)
-    metrics = json.loads(Path("out/detection_metrics.json").read_text())
+    metrics = json.loads((out / "detection_metrics.json").read_text())
     assert metrics["samples"] == 6
     assert set(metrics["tp_errors"]) == set(detection_metrics.ERRORS)
     assert len(metrics["mean_dist_aps"]) == 10
@@ -45,14 +55,15 @@ def test_boxes_and_figures(lmd: Lmd, config: Path):
     assert "Random weights: the boxes mean nothing." in result.stdout
     assert "The network does not have trailer, construction_vehicle, pedestrian" in result.stdout
     assert f"mAP {metrics['mean_ap']:.3f}, NDS {metrics['nd_score']:.3f} (N = 6)" in result.stdout
-    record = json.loads(Path("out/run.json").read_text())
+    record = json.loads((out / "run.json").read_text())
     assert (record["status"], record["detected"]) == ("finished", 6)
     assert record["boxes"] == sum(map(len, results.values()))
 
 
 @needs_devkit
-def test_a_run_that_was_cut_off_ends_with_the_same_bytes(lmd: Lmd, config: Path):
-    lmd("detect", "-c", config, "--output", "whole")
+def test_a_run_that_was_cut_off_ends_with_the_same_bytes(
+    lmd: Lmd, config: Path, whole: tuple[Path, Result]
+):
     first = lmd("detect", "-c", config, "--output", "parts", "--limit", "2")
     assert "The figures are of the first 2 of 6 samples." in first.stdout
     assert len(boxes_of("parts")) == 2
@@ -61,8 +72,8 @@ def test_a_run_that_was_cut_off_ends_with_the_same_bytes(lmd: Lmd, config: Path)
     second = lmd("detect", "-c", config, "--output", "parts")
     assert "detect: 4 to do" in second.stderr
     for name in ("detections.json", "detection_metrics.json", "run.json"):
-        assert Path("whole", name).read_bytes() == Path("parts", name).read_bytes(), name
-    other = lmd("detect", "-c", config, "--output", "whole", "--set", "seed=1")
+        assert (whole[0] / name).read_bytes() == Path("parts", name).read_bytes(), name
+    other = lmd("detect", "-c", config, "--output", whole[0], "--set", "seed=1")
     assert other.exit_code == 2
     assert "holds the results of another run" in other.stderr
 

@@ -119,3 +119,44 @@ def test_a_baseline_of_another_protocol(lmd: Lmd, pair: tuple[Path, Path], tmp_p
     result = lmd("gate", pair[1], *required("iou>=baseline"), "--baseline", other)
     assert result.exit_code == 2
     assert "schedule.stride: 2 there, 1 here" in result.stderr
+
+
+def test_the_report_shows_the_verdict(lmd: Lmd, tmp_path: Path):
+    run = run_of(tmp_path / "run")
+
+    def page() -> str:
+        assert lmd("report", run, "--no-survey").exit_code == 0
+        return (run / "report.html").read_text()
+
+    assert 'aria-label="Verdict"' not in page()
+    assert lmd("gate", run, *required("iou>=0.5", "residual<1e-9")).exit_code == 1
+    text = page()
+    said = "Failed: run misses 1 of 2 requirements."
+    assert text.index(said) < text.index("This page")
+    assert "1e-07 is not &lt; 1e-09" in text
+    assert "Out of date" not in text
+    changed = (run / "samples.csv").read_text().replace(",10,20,", ",2,20,")
+    (run / "samples.csv").write_text(changed)
+    said = "this verdict of lmd gate is about other results; samples.csv changed since."
+    assert f"Out of date: {said} Run the same lmd gate again." in page()
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "said"),
+    [
+        ('"format": 1', '"format": 2', "(format: Input should be less than or equal to 1)"),
+        ('"iou>=0.5"', '"iou"', "--require 'iou' is no requirement"),
+        ('"value": 0.5', '"value": NaN', "(requirements.0.value: Input should be a finite number)"),
+    ],
+)
+def test_a_damaged_verdict(lmd: Lmd, tmp_path: Path, old: str, new: str, said: str):
+    run = run_of(tmp_path / "run")
+    lmd("gate", run, *required("iou>=0.5"))
+    verdict = run / "gate" / "gate.json"
+    assert old in verdict.read_text()
+    verdict.write_text(verdict.read_text().replace(old, new))
+    result = lmd("report", run, "--no-survey")
+    assert result.exit_code == 2
+    assert f"{verdict} is damaged" in result.stderr
+    assert said in result.stderr
+    assert "run the same lmd gate again" in result.stderr

@@ -43,7 +43,7 @@ def test_maps_of_a_vehicle(lmd: Lmd, tiny_config: Path):
         (["--region", "a,b"], "expected x0,y0,x1,y1"),
         (["--region", "5,5,1,1"], "x0 < x1"),
         (["--object", "nothing"], "is not a vehicle of this sample; its vehicles: "),
-        (["--modality", "lidar"], "modality 'lidar' is none of camera, radar"),
+        (["--modality", "lidar"], "modality 'lidar' is not one of camera, radar"),
         (["--region", "0,0,9,9", "--object", "x"], "not both"),
     ],
 )

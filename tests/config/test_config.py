@@ -64,6 +64,7 @@ def test_every_key_is_documented_where_it_is_declared():
         ("split=val", "unknown key split; did you mean data.split?"),
         ("nsweeps.x=1", "unknown key nsweeps; did you mean data.nsweeps?"),
         ("qqq=1", "unknown key qqq; known here: data, model, variants"),
+        (r'data.dataroot="a\0b"', "expected a folder, or synthetic"),
         ("data.nsweeps=0", "data.nsweeps is 0: expected an integer from 1 to 100"),
         ("data.nsweeps=true", "data.nsweeps is True: expected an integer"),
         ("data.nsweeps='5'", "data.nsweeps is '5': expected an integer"),

@@ -35,13 +35,13 @@ REFUSED = {
     "~: 1": (1, "a key is null; expected a name"),
     "a:\n  null: 1": (2, "a: a key is null; expected a name"),
     "? [a]\n: 1": (1, "a key is a list or mapping; expected a name"),
-    "a: &a [*a]": (1, "*a stands inside of what it repeats"),
+    "a: &a [*a]": (1, "*a refers to a value that contains it"),
     laughs(9): (5, "more than 20000 values"),
     "- a\n" * 30_000: (20_000, "more than 20000 values"),
     "[" * 60: (1, "more than 50 mappings and lists"),
     "- " * 60: (1, "more than 50 mappings and lists"),
-    "!!set {a}": (1, "is no kind of value here"),
-    "!!python/object/apply:os.getcwd []": (1, "is no kind of value here"),
+    "!!set {a}": (1, "is not a type that is read here"),
+    "!!python/object/apply:os.getcwd []": (1, "is not a type that is read here"),
     "a: *b": (1, "undefined alias"),
     "a: \x07": (None, "not valid YAML"),
     "#" * (LONGEST + 1): (None, f"expected at most {LONGEST}"),
@@ -49,7 +49,7 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("text", REFUSED, ids=range(len(REFUSED)))
-def test_line_key_and_problem_are_told_at_once(text: str) -> None:
+def test_line_key_and_problem_are_reported_at_once(text: str) -> None:
     line, said = REFUSED[text]
     start = time.monotonic()
     with pytest.raises(TextError) as caught:

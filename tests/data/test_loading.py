@@ -221,7 +221,7 @@ def test_a_limit_of_the_system_is_no_unreadable_sample(error: Exception, said: s
         read_all(Numbers({2: error}), [1, 2], 0)
 
 
-def test_a_file_that_does_not_come_over_is_told() -> None:
+def test_a_file_that_does_not_come_over_is_reported() -> None:
     ahead = Ahead(Reader(Numbers(), collate), [1], 1, False)
     ahead._samples = (refuse_files() for _ in range(1))
     with pytest.raises(RunError, match=r"cannot be taken over \(received 0 items of ancdata\)"):

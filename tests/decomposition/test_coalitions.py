@@ -157,6 +157,21 @@ def test_it_leaves_no_other_rule_open() -> None:
     assert base_variant(Variant.parse("coalitions")).name == "coalitions"
 
 
+def test_the_larger_divisor_divides() -> None:
+    """Without any sensor the norm is its eps, and would make other inputs' parts 1e12 times it."""
+    given = {"camera": normal(1, 3), "radar": normal(1, 3, seed=1)}
+    other = normal(1, 3, seed=2)
+    result = decompose(
+        lambda camera, radar: F.normalize(camera + radar, p=1, dim=1),
+        given,
+        "coalitions",
+        extras={"camera": [other]},
+        keep_maps=True,
+    )
+    assert replay_deviation(replay(result, given), result) < 1e-14
+    assert float(result.extras["camera"][0].abs().max()) < 10.0
+
+
 def test_a_network_that_is_not_defined_without_a_sensor() -> None:
     given = {"camera": normal(1, 3).abs() + 1, "radar": normal(1, 3, seed=1).abs()}
     with pytest.raises(ConservationError, match="some modality's features zero is not finite"):

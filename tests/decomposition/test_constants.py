@@ -104,12 +104,15 @@ def test_metadata_is_the_totals(name: str) -> None:
     assert {rule.kind for rule in result.coverage.values()} == {"product"}
 
 
-@pytest.mark.parametrize("make", ["zeros_like", "ones_like", "empty_like", "new_zeros", "new_full"])
+@pytest.mark.parametrize(
+    "make", ["zeros_like", "ones_like", "empty_like", "new_zeros", "new_full", "new_tensor"]
+)
 def test_new_tensors_of_the_same_shape_are_plain(make: str) -> None:
     def function(camera: Tensor) -> Tensor:
         new = {
             "new_zeros": lambda: camera.new_zeros(3, 4),
             "new_full": lambda: camera.new_full((3, 4), 2.0),
+            "new_tensor": lambda: camera.new_tensor([[2.0] * 4] * 3),
         }.get(make, lambda: getattr(torch, make)(camera))()
         assert type(new) is Tensor
         assert new.shape == (3, 4)

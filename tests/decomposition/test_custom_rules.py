@@ -33,7 +33,7 @@ INPUTS = {"camera": C, "radar": R}
 class Double(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, factor: float = 2.0) -> Tensor:  # type: ignore[override]
-        return torch.from_numpy(factor * x.numpy())
+        return torch.from_numpy((x * factor).numpy())
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> Any:  # type: ignore[override]
@@ -287,3 +287,18 @@ def test_a_functional_copy_replays() -> None:  # of exported modules
     )
     assert torch.equal(result.parts["camera"], 2.0 * C)
     assert_replayed(INPUTS, result)
+
+
+def test_constants_of_a_rule_are_those_of_its_call() -> None:
+    """The network writes to one afterwards; the program keeps what the rule was given."""
+
+    def scaled(call: Call, x: Tensor, factor: Tensor) -> Any:
+        return call.function(x, factor), linear(lambda h: h * factor)
+
+    def function(camera: Tensor, radar: Tensor) -> Tensor:
+        factor = torch.full((4,), 2.0, dtype=torch.float64)
+        y = STORED(camera + radar, factor)
+        return y + factor.zero_()
+
+    with registered(Double, rule=scaled):
+        assert_replayed(INPUTS, decompose(function, INPUTS, keep_maps=True))

@@ -111,7 +111,7 @@ def test_the_fused_kernel_is_the_one_that_is_compared() -> None:
     assert result.residual < 1e-14
 
 
-def test_padding_that_only_the_fused_kernel_zeroes_is_told() -> None:
+def test_padding_that_only_the_fused_kernel_zeroes_is_reported() -> None:
     """Nested tensors are refused; the error names the switch, and with the switch off all is
     well."""
     layer = made(lambda: nn.TransformerEncoderLayer(8, 2, 16, batch_first=True))

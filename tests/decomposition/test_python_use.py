@@ -131,6 +131,24 @@ def test_autocast_is_the_plain_autocast_call(dtype: torch.dtype, variant: str) -
     assert result.parts["camera"].dtype == result.extras["radar"][0].dtype == dtype
 
 
+@pytest.mark.parametrize("variant", ["identity-ratio", "identity-ratio-taylor-taylor"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_precision_inside_conserves_as_half_precision_does(
+    dtype: torch.dtype, variant: str
+) -> None:
+    images = {"camera": normal(2, 64, 64).float(), "radar": normal(2, 64, 64, seed=1).float()}
+    weight = normal(64, 64, seed=2).float() / 8.0
+
+    def function(camera: Tensor, radar: Tensor) -> Tensor:
+        with torch.autocast("cpu", dtype=dtype):
+            x = F.gelu(F.linear(camera, weight) + F.linear(radar, weight))
+        return x.float()
+
+    result = decompose(function, images, variant)
+    assert torch.equal(result.total, function(**images))
+    assert 1e-5 < result.residual < 8 * torch.finfo(dtype).eps
+
+
 def test_a_batch_is_its_samples_one_by_one() -> None:
     network, images = NETWORK.double(), {name: x.double() for name, x in IMAGES.items()}
     try:
@@ -245,6 +263,7 @@ def test_compiled_modules_and_functions_are_decomposed_as_they_are_written() -> 
 
 def test_what_was_not_compiled_yet_is_compiled_when_it_is_called() -> None:
     """A decomposition neither compiles nor keeps torch from doing so later."""
+    torch._dynamo.reset()  # what other tests compiled of nn.Sequential counts for its limit
     graphs = []
 
     def backend(graph: torch.fx.GraphModule, _: Any) -> Any:

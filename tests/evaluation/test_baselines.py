@@ -76,7 +76,7 @@ def test_a_method_at_whole_features(run: Path, config: RunConfig, name: str) -> 
         assert row.mse == pytest.approx(mse(a, b), rel=2e-3, abs=1e-9)
 
 
-def test_with_everything_linearised_the_rival_is_lmd(run: Path) -> None:
+def test_with_everything_linearised_the_baseline_is_lmd(run: Path) -> None:
     actual = pairs(run)
     lmd = actual[actual.variant == "identity-ratio"].reset_index(drop=True)
     baseline = actual[actual.variant == "partial-everything"].reset_index(drop=True)
@@ -95,7 +95,7 @@ def test_the_table_has_a_row_for_each_method(run: Path) -> None:
     assert "LMD's cells that keep their sensor are 1 and 0 by construction" in notes
 
 
-def test_a_rival_does_not_keep_still(run: Path) -> None:
+def test_a_baseline_changes_the_kept_sensors_part(run: Path) -> None:
     """Which is what table 1 shows."""
     actual = pairs(run)
     kept = actual[(actual.variant == "leave-one-out") & (actual.perturbed != actual.target)]
@@ -103,7 +103,7 @@ def test_a_rival_does_not_keep_still(run: Path) -> None:
     assert (kept.mse > 0).all()
 
 
-def test_rivals_alone_resume_to_the_same_bytes(config: RunConfig, tmp_path: Path) -> None:
+def test_baselines_alone_resume_to_the_same_bytes(config: RunConfig, tmp_path: Path) -> None:
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     evaluate(config, whole, methods=["shapley", "leave-one-out"])
     evaluate(config, cut, methods=["shapley", "leave-one-out"], limit=2)

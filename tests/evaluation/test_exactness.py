@@ -142,7 +142,7 @@ def test_a_map_that_conserves_at_no_step_is_found() -> None:
 
 
 @pytest.mark.usefixtures("wrong_relu")
-def test_blame_names_the_first_operation() -> None:
+def test_the_first_operation_at_fault_is_named() -> None:
     features = {name: torch.randn(2, 3).double() for name in ("camera", "radar")}
     said = locate_deviation(
         lambda camera, radar: (camera + radar).relu() * 2, features, Variant(), None, 1e-9
@@ -150,7 +150,7 @@ def test_blame_names_the_first_operation() -> None:
     assert said.startswith("torch.Tensor.relu outside any module breaks conservation")
 
 
-def test_parts_far_beyond_the_total_are_told() -> None:
+def test_parts_far_beyond_the_total_are_reported() -> None:
     total = torch.tensor([1.0, 2.0, 0.0, 4.0])
     parts = {"camera": 30 * total, "bias": -29 * total}
     assert magnification(total, parts) == 59.0

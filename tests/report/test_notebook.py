@@ -80,7 +80,7 @@ def test_what_cannot_be_drawn_is_refused(result: Decomposition, tmp_path: Path) 
         result.plot(channel=3)
     with pytest.raises(InputError, match="sample -1"):
         result.plot(sample=-1)
-    with pytest.raises(InputError, match="style 'blue' is none of signed"):
+    with pytest.raises(InputError, match="style 'blue' is not one of signed"):
         result.plot(style="blue")
     with pytest.raises(InputError, match=r"ends in \.png, \.svg or \.pdf"):
         result.plot().save(tmp_path / "one.jpg")

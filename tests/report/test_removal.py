@@ -235,6 +235,6 @@ def test_a_network_of_ones_own(tmp_path: Path, output: str):
             assert float(row["change_without_left+right"]) == 1
         else:  # no finite number: not known
             assert row["change_without_right"] == row["change_without_left+right"] == ""
-    assert "What if a sensor fails?" in page
+    assert "What if a modality is missing?" in page
     assert 'id="changes"' in page
     assert 'id="fails"' not in page

@@ -12,7 +12,7 @@ import torch
 from lmd_cli.data import Sample
 from lmd_cli.errors import DataError, ResultsError
 from lmd_cli.evaluation.comparisons import table_comparisons
-from lmd_cli.results.digits import figure_text, small_scale
+from lmd_cli.results.digits import figure_text, largest
 from lmd_cli.results.pair_rows import Stretch, merge, missing
 from lmd_cli.results.record import require_own
 from lmd_cli.results.reopen import reopen
@@ -128,8 +128,10 @@ def test_errors_of_small_outputs_show_digits() -> None:
     assert small["PCC R_p/R"] == usual["PCC R_p/R"] == "0.00 ± 0.10"
 
 
-def test_digits_depend_on_the_largest_figure() -> None:
-    assert small_scale([0.09, float("nan"), 1e-9]) == 0.09
-    assert small_scale([0.11, 1e-9]) == 0.0
-    assert small_scale([]) == 0.0
-    assert figure_text(0.0149, 0.0, scale=0.09) == "0.015 ± 0.00"
+def test_small_figures_beside_large_ones_show_digits() -> None:
+    assert largest([-0.09, float("nan"), 1e-9]) == 0.09
+    assert largest([]) == 0.0
+    assert figure_text(0.0149, 0.0, scale=3.0) == "0.015 ± 0.00"
+    assert figure_text(3.0, 0.0004, scale=3.0) == "3.00 ± 0.0004"
+    assert figure_text(-2.9e-6, 0.5, scale=3.0) == "0.00 ± 0.50"  # rounding of the largest
+    assert figure_text(-0.004, 0.0149) == "0.00 ± 0.01"  # a correlation

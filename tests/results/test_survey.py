@@ -134,7 +134,7 @@ def test_a_survey_that_was_killed_goes_on_and_ends_with_the_same_bytes(
     options = ReportOptions(viewer=1)
     monkeypatch.setattr(survey_module, "DISAGREEING", 1)
     monkeypatch.setattr(
-        make, "build_page", lambda run, made, detections: b""
+        make, "build_page", lambda run, made, detections, verdict: b""
     )  # it only reads the survey
     whole, cut = (tmp_path / name for name in ("run", "cut" / Path("run")))
     for copy in (whole, cut):

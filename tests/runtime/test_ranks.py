@@ -115,7 +115,7 @@ def test_shares_are_equal_in_order_and_complete(edges: list[int], shares: int) -
     assert all(part for share in divided for part in share)
 
 
-def test_a_plan_is_told_whole() -> None:
+def test_a_plan_is_published_whole() -> None:
     plan = Plan("job", {"threads": 1}, [[range(3), range(5, 6)], []])
     assert Plan.loads(plan.dumps()) == plan
 

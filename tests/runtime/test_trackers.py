@@ -108,5 +108,5 @@ def test_what_is_not_installed_is_said_with_its_command(monkeypatch: pytest.Monk
         "mlflow needs mlflow and sqlalchemy and alembic, not installed here: "
         "pip install 'lmd-cli[mlflow]'"
     )
-    with pytest.raises(ConfigError, match="'comet' is none of tensorboard, wandb, mlflow"):
+    with pytest.raises(ConfigError, match="'comet' is not one of tensorboard, wandb, mlflow"):
         require_tracker("comet")

@@ -78,7 +78,7 @@ class Boxes:
 '''
 
 
-def boxes_of(folder: str) -> dict:
+def boxes_of(folder: Path | str) -> dict:
     content = json.loads(Path(folder, "detections.json").read_text())
     assert set(content) == {"meta", "results"}
     return content["results"]

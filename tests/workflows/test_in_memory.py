@@ -111,7 +111,7 @@ class Two(Fusion):
         (nn.ReLU(), Scans(), {}, ContractError, "a ReLU without modalities and encode and fuse"),
         (Fusion(), DataLoader(Stream()), {}, ContractError, "iterable; partners are looked up"),
         (Fusion(), 3, {}, ContractError, "the second argument gave a int without __len__"),
-        (Fusion(), Scans(), {"metrics": ["iou"]}, MethodError, "'iou' is none of pcc, mse"),
+        (Fusion(), Scans(), {"metrics": ["iou"]}, MethodError, "'iou' is not one of pcc, mse"),
         (Fusion(), Scans(), {"metrics": ["pcc", "pcc"]}, ConfigError, "two metrics are called"),
         (Fusion(), Scans(), {"metrics": [lambda a, b: "x"]}, ContractError, "metric <lambda>"),
         (Fusion(), Scans(), {"variants": ["ratio"]}, MethodError, "ratio"),

@@ -5,11 +5,12 @@ from __future__ import annotations
 import errno
 import stat
 from contextlib import suppress
-from pathlib import Path, PurePath
+from pathlib import Path
 
 from lmd_cli.data.nuscenes.roots import missing_hint
 from lmd_cli.errors import DataError
-from lmd_cli.runtime.files import kind_of
+from lmd_cli.runtime.files import is_inside, kind_of
+from lmd_cli.runtime.printable import in_one_line
 
 #: Bytes at a file's begin that show its format.
 HEAD = 4096
@@ -20,8 +21,11 @@ SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
 
 def file_error(path: Path, problem: str, token: str | None) -> DataError:
     """A :class:`DataError` that names the file and, where known, the sample that needs it."""
-    needed = "" if token is None else f" (needed by sample {token})"
-    return DataError(f"{path}: {problem}{needed}", path=path, token=token)
+    return DataError(f"{path}: {problem}{_needed(token)}", path=path, token=token)
+
+
+def _needed(token: str | None) -> str:
+    return "" if token is None else f" (needed by sample {in_one_line(token)})"
 
 
 def data_file(root: Path, name: str, token: str | None) -> Path:
@@ -31,10 +35,9 @@ def data_file(root: Path, name: str, token: str | None) -> Path:
         DataError: the name leads out of the root, or to a pipe, a device or a folder.
     """
     path = root / name
-    inside = PurePath(name)
-    if inside.is_absolute() or ".." in inside.parts or "\0" in name or not inside.parts:
+    if not is_inside(name):
         problem = f"the tables name {name!r}, which is not inside the data root {root}"
-        raise DataError(f"{problem} (needed by sample {token})", path=path, token=token)
+        raise DataError(f"{problem}{_needed(token)}", path=path, token=token)
     try:
         if not stat.S_ISREG(path.stat().st_mode):
             raise file_error(path, f"is {kind_of(path.resolve())}; expected a file", token)

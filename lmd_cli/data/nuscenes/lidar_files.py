@@ -22,6 +22,7 @@ RINGS = 1024
 NOT_FIVE = "is it a cloud of other values than x, y, z, intensity, ring?"
 
 
+@np.errstate(invalid="ignore")  # what is no number is refused, once all are there
 def read_lidar(path: Path | str, *, token: str | None = None) -> NDArray[np.float32]:
     """Points of a LiDAR file, (5, n): x, y, z (m, sensor frame), intensity, ring.
 

@@ -99,7 +99,7 @@ def _named(names: list[str]) -> list[str]:
     fields = [f"{_PADDING}{next(numbers)}" if name == _PADDING else name for name in names]
     twice = next((name for i, name in enumerate(fields) if name in fields[:i]), None)
     if twice is not None:
-        raise NotPcdError(f"the field {twice!r} is there twice")
+        raise NotPcdError(f"the field {twice!r} occurs twice")
     return fields
 
 

@@ -31,6 +31,7 @@ class RadarFilters:
 DEVKIT_FILTERS = RadarFilters((0,), range(7), (3,))
 
 
+@np.errstate(invalid="ignore")  # what is no number is refused, once all are there
 def read_radar(
     path: Path | str,
     filters: RadarFilters | None = None,

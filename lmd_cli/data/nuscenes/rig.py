@@ -90,6 +90,11 @@ def _lacking(
 
 def _missing_channels(lacking: Mapping[str, Sequence[str]], there: Mapping[str, str]) -> str:
     """What lacks, what there is, and what to do."""
+    if not there:
+        return (
+            "the tables have no key frame of any sensor: no record of sample_data.json is one "
+            "(is_key_frame) of the split's samples"
+        )
     absent = " and ".join(f"no {m} {', '.join(names)}" for m, names in lacking.items())
     listed = ", ".join(f"{name} ({modality})" for name, modality in there.items()) or "none"
     settings, without = [], []

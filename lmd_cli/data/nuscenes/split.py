@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
+from lmd_cli.config.shipped import from_home
 from lmd_cli.data.nuscenes.database import SampleRecord, SensorFrame
 from lmd_cli.data.nuscenes.index import Records, SplitIndex, open_index
 from lmd_cli.data.nuscenes.index.splits import Split, split_name
@@ -22,7 +23,7 @@ from lmd_cli.data.nuscenes.rig import NUSCENES, Channels, left_out, resolve_rig
 from lmd_cli.data.nuscenes.roots import missing_hint
 from lmd_cli.data.sample import Sample
 from lmd_cli.errors import DataError
-from lmd_cli.runtime.printable import one_line
+from lmd_cli.runtime.printable import in_one_line, one_line
 
 log = logging.getLogger(__name__)
 
@@ -68,7 +69,7 @@ class SplitSamples(Dataset[Sample]):
         usual: Channels = NUSCENES,
         progress: Callable[[int, int], None] | None = None,
     ) -> None:
-        self.dataroot, self.version = Path(dataroot).expanduser(), version
+        self.dataroot, self.version = from_home(dataroot), version
         index = open_index(self.dataroot, version, split, progress)
         asked = channels or Channels()
         self.rig = resolve_rig(index.channels, asked, usual, modalities)
@@ -174,7 +175,7 @@ class SplitSamples(Dataset[Sample]):
     def problems(self) -> list[str]:
         """Records of the tables that samples need and that cannot be used."""
         problems = self._records.problems(self.needed_rows()).items()
-        return [f"{text} (needed by sample {token})" for text, token in problems]
+        return [f"{text} (needed by sample {in_one_line(token)})" for text, token in problems]
 
     def require_records(self) -> None:
         """Make sure that every record that samples need can be used.
@@ -265,7 +266,7 @@ class SplitSamples(Dataset[Sample]):
 
 
 def _size(path: Path) -> int | None:
-    with suppress(OSError):
+    with suppress(OSError, ValueError):  # also a name that no file can have
         return path.stat().st_size
     return None
 

@@ -36,8 +36,6 @@ from lmd_cli.decomposition.pytrees import leaves
 BLOCK = 8 * 2**20
 #: Inputs for each output of a head from which on it pays to work out its kernel.
 PAYS_FROM = 6
-
-
 #: The first convolution, the norm if there is one, the activation, the last convolution.
 Head: TypeAlias = tuple[Step, ...]
 

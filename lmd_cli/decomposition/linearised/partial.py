@@ -121,11 +121,10 @@ def _value(env: Env, place: Place) -> Tensor:
 
 
 def _put(env: Env, step: Step, output: Output, value: Tensor | None) -> None:
-    """Puts a value where it lies, in memory that is not written to."""
+    """Puts a value where it lies."""
     assert value is not None
     place = output.place
     store(env, step, output, value.to(place.dtype).expand(place.shape).unsqueeze(0))
-    env[place.key].shared = True
 
 
 # -- where the linearised network goes wrong ------------------------------------------------------

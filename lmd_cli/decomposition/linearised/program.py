@@ -248,14 +248,18 @@ def store(env: Env, step: Step, output: Output, stack: Tensor | None) -> None:
             env.pop(place.key, None)
             return
         stack = zeros_at(place, len(buffer.rows))
-    if step.fresh:
+    if not step.fresh:
+        rows = tuple(range(len(stack)))
+        if place.key not in env:  # zero so far
+            start, n = output.whole
+            env[place.key] = Buffer(place.key, rows, stack.new_zeros((len(stack), n)), start)
+        env[place.key].write(stack, rows, place)
+    else:
         keep(env, place, stack)
-        return
-    rows = tuple(range(len(stack)))
-    if place.key not in env:  # zero so far
-        start, n = output.whole
-        env[place.key] = Buffer(place.key, rows, stack.new_zeros((len(stack), n)), start)
-    env[place.key].write(stack, rows, place)
+    storage = stack.untyped_storage()  # of a map that moves elements, an operand's or a constant's
+    for key in (place.key, *(read.key for read in output.reads)):
+        if key in env and env[key].lies_in(storage):
+            env[key].shared = True
 
 
 def keep(env: Env, place: Place, stack: Tensor) -> Buffer:

@@ -11,6 +11,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
+from operator import mul
 from typing import Any, NamedTuple
 
 import torch
@@ -147,14 +148,11 @@ def _mean(weighted: Sequence[tuple[float, Any]]) -> Any:
     if len(trees) == 1:
         return trees[0]
     columns = zip(*map(leaves, trees), strict=True)
-    sums = iter([_weighted(column, weights) for column in columns])
+    sums = (
+        sum(map(mul, weights, column)) if is_continuous(column[0]) else column[0]
+        for column in columns  # indices are the same in every part
+    )
     return map_leaves(lambda _: next(sums), trees[0])
-
-
-def _weighted(values: Sequence[Any], weights: Sequence[float]) -> Any:
-    if not is_continuous(values[0]):
-        return values[0]  # indices are the same in every part
-    return sum(w * x for w, x in zip(weights, values, strict=True))
 
 
 class _Pass(NamedTuple):

@@ -186,7 +186,7 @@ THROUGH_ORIGIN: dict[str, Any] = {
     **dict.fromkeys(("tanh", "atan", "sin", "expm1", "log1p", "sinh", "asinh", "asin"), 1.0),
     **dict.fromkeys(("atanh", "tan", "frac", "celu"), 1.0),
     **dict.fromkeys(("gelu", "silu", "hardswish"), 0.5),
-    **dict.fromkeys(("abs", "round", "trunc", "hardshrink", "softshrink"), 0.0),
+    **dict.fromkeys(("round", "trunc", "hardshrink", "softshrink"), 0.0),
     "mish": 0.6,  # tanh(log(2))
     "erf": 2.0 / math.sqrt(math.pi),
     "erfinv": math.sqrt(math.pi) / 2.0,
@@ -259,7 +259,15 @@ def relu_slope(x: Tensor, y: Tensor) -> Tensor:
     return (x > 0).to(x.dtype)
 
 
-_clamp = activation(through_origin(clamp_limit))
+_clamp, _absolute = map(activation, (through_origin(clamp_limit), through_origin(0.0)))
+
+
+@aten_rule("abs", kind="activation", equation="eq. 9, App. C")
+def absolute(call: Call, input: Tensor) -> Result:
+    """|x|; of a complex number the root of a sum of squares."""
+    if not input.is_complex():
+        return _absolute(call, input=input)
+    return call.plain(), call.compose(lambda: torch.hypot(input.real, input.imag))
 
 
 @aten_rule("clamp", "clamp_min", "clamp_max", kind="activation", equation="eq. 9, App. C")

@@ -39,6 +39,7 @@ def vector_norm(
 ) -> Tensor:
     """(sum |x|^p)^(1/p), the largest or smallest |x| for infinite p."""
     x, order = (input if dtype is None else input.to(dtype)), float(ord)
+    x = torch.abs(x) if x.is_complex() else x
     if math.isinf(order):
         over = () if dim is None else dim
         return (torch.amax if order > 0 else torch.amin)(torch.abs(x), over, keepdim)

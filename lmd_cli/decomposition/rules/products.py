@@ -59,6 +59,7 @@ def affine_layer(
     total = call.plain()
     if call.carries(input) or (call.carries(a) and call.carries(b)):
         return total, call.compose(lambda: input * beta + torch.matmul(a, b) * alpha)
+    input = input.resolve_conj()  # arithmetic here would overlook it
     added = None if beta == 0 else input if beta == 1 else input * beta
     made = matmul(call, a, b, added)
     if alpha == 1:
@@ -76,12 +77,12 @@ def sparse_reduction(call: Call, input: Tensor, other: Tensor, reduce: str) -> t
     return call.plain(), [Affine(each(lambda h: function(input, h, reduce)[0]), (other,)), None]
 
 
-@aten_rule("convolution", kind="linear", equation="eq. 3, 13")
+@aten_rule("convolution", "_convolution", kind="linear", equation="eq. 3, 13")
 def convolution(
     call: Call, input: Tensor, weight: Tensor, bias: Tensor | None, **named: Any
 ) -> Result:
     """Convolution, also transposed: the parts are one batch."""
-    total, options = call.plain(), tuple(named.values())
+    total, options = call.plain(), tuple(named.values())[:6]  # traced modules give more
     added = None if bias is None else bias.reshape(-1, *(1,) * (total.dim() - 2))  # (C, 1, ...)
 
     def convolved(x: Tensor, w: Tensor) -> Tensor:

@@ -106,7 +106,8 @@ def reciprocal(call: Call, input: Tensor) -> Result:
 def _statistic(call: Call, x: Tensor, total: Tensor, function: Elementwise) -> Affine:
     """All of it bias."""
     curve = curve_of(function, partial(derivative, function))
-    return replace(constant(call.kept(total)), secant=secants.elementwise(x, curve))
+    secant = None if x.is_complex() else secants.elementwise(x, curve)
+    return replace(constant(call.kept(total)), secant=secant)
 
 
 # -- powers ---------------------------------------------------------------------------------------

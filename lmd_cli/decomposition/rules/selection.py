@@ -5,7 +5,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from functools import reduce
+from functools import partial, reduce
 from typing import Any
 
 import torch
@@ -14,7 +14,7 @@ from torch import Tensor
 from lmd_cli.decomposition import secants
 from lmd_cli.decomposition.maps import Affine
 from lmd_cli.decomposition.registry import aten_rule
-from lmd_cli.decomposition.rules.common import jointly_linear, spread
+from lmd_cli.decomposition.rules.common import behind_rows, jointly_linear, spread
 from lmd_cli.decomposition.rules.linear import read_along
 from lmd_cli.decomposition.tracing.calls import Call, Result
 
@@ -52,14 +52,12 @@ def ordered(call: Call, input: Tensor, **given: Any) -> Result:
     result = call.plain()
     values, indices = result
     defaults = {a.name: a.default_value for a in call.function._schema.arguments}  # type: ignore[attr-defined]
-    dim = given.get("dim", defaults["dim"])
-    reduced = values.dim() < input.dim()
-    where = call.kept(indices)
-    squeezed = dim % max(input.dim(), 1) + 1
+    dim, ndim, where = given.get("dim", defaults["dim"]), input.dim(), call.kept(indices)
+    reduced = values.dim() < ndim
 
     def read(h: Tensor, at: Tensor) -> Tensor:
-        made = read_along(dim, at.unsqueeze(dim) if reduced else at, input.dim())(h)
-        return made.squeeze(squeezed) if reduced else made
+        made = read_along(dim, at.unsqueeze(dim) if reduced else at, ndim)(h)
+        return made.squeeze(behind_rows(dim, ndim)) if reduced else made
 
     secant = None
     if call.operator is not None and call.operator.name in EXTREMES:
@@ -103,7 +101,6 @@ def median(call: Call, input: Tensor) -> Result:
 
 # -- of two tensors -------------------------------------------------------------------------------
 
-
 #: Whether an element comes from the first tensor; it does where both are equal.
 FROM_FIRST: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
     "maximum": torch.ge,
@@ -127,6 +124,6 @@ def larger_or_smaller(call: Call, input: Tensor, other: Tensor) -> Result:
 
     made = jointly_linear(call, chosen, (input, other), stacked=True)
     secant = secants.larger_or_smaller(
-        call.operands(input, other), input, other, "max" in name, ndim
+        call.operands(input, other), input, other, "max" in name, partial(spread, ndim=ndim)
     )
     return total, replace(made, secant=secant)

@@ -33,11 +33,6 @@ from lmd_cli.decomposition.tracing.calls import Call, Result
 SOFTMAX_GUARD = 0.1
 
 
-def secant_slope(x: Tensor, y: Tensor) -> tuple[Tensor, Tensor]:
-    """Guarded slope and what it misses of the output, both of the logits' shape."""
-    return guarded(y, x, y * (1.0 - y), SOFTMAX_GUARD)
-
-
 @aten_rule("_softmax", "_safe_softmax", kind="softmax", equation="eq. 9, App. D.2")
 def softmax(call: Call, input: Tensor, dim: int, *options: Any, **named: Any) -> Result:
     """Softmax along one dimension, under the variant's rule."""
@@ -54,7 +49,7 @@ def weights_map(call: Call, input: Tensor, dim: int, total: Tensor) -> Affine:
     masked, y = torch.isinf(input), call.kept(total)
     x = input.to(total.dtype).masked_fill(masked, 0.0)
     if call.variant.softmax == "secant":
-        slope, missing = secant_slope(x, y)
+        slope, missing = guarded(y, x, y * (1.0 - y), SOFTMAX_GUARD)
         return Affine(lambda h: h.masked_fill(masked, 0.0) * slope, (input,), missing, splits=True)
 
     def jacobian(h: Tensor) -> Tensor:

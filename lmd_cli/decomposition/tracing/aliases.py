@@ -63,8 +63,9 @@ class Aliases(Results):
         """
         if not self.calls and self.carries(source):
             how = (
-                "detaches a tensor that carries parts, as all scripted code does that has run with "
-                "gradients; load or script it anew, and run it under torch.no_grad() only"
+                "detaches a tensor that carries parts, as torch.nested.nested_tensor does, and all "
+                "scripted code that has run with gradients (load or script that anew, and run it "
+                "under torch.no_grad() only)"
             )
             raise self.leak(None, how)
         self.met(CONSTANT, None)

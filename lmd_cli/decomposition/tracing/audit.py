@@ -5,6 +5,7 @@ A total has any shape; its parts ``(P, *total.shape)`` are the clean parts and t
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import torch
@@ -46,23 +47,32 @@ ROUNDING = {torch.float64: 1e-10, torch.float32: 1e-4}
 _INSIDE = 64
 
 
-def is_broken(total: Tensor, parts: Tensor, brought: float = 0.0) -> bool:
+def is_broken(
+    total: Tensor, parts: Tensor, brought: float = 0.0, through: Iterable[torch.dtype] = ()
+) -> bool:
     """Whether total and parts differ at any element by more than the operation's own rounding
     (where the total is NaN, they cannot be compared).
 
     Args:
         total, parts: of its result.
         brought: the largest :func:`parts_residual_tensor` of what it was given.
+        through: other types that it was rounded to.
     """
     if total.numel() == 0:
         return False
     magnitude = parts.abs().sum(0)
     finite = torch.isfinite(magnitude)
     most = float(torch.where(finite, magnitude, 0.0).max())
-    inside = _INSIDE * torch.finfo(total.dtype).eps * most
-    real = total.dtype.to_real() if total.is_complex() else total.dtype
-    allowed = ROUNDING.get(real, 0.1) * magnitude + inside + 16.0 * brought * most
+    precision = coarsest([total.dtype, *through])
+    inside = _INSIDE * torch.finfo(precision).eps * most
+    allowed = ROUNDING.get(precision, 0.1) * magnitude + inside + 16.0 * brought * most
     return not bool(((_difference(total, parts) <= allowed) | total.isnan()).all())
+
+
+def coarsest(types: Iterable[torch.dtype]) -> torch.dtype:
+    """The real type of the least precision; a complex one has that of its parts."""
+    continuous = (t for t in types if t.is_floating_point or t.is_complex)
+    return max((t.to_real() for t in continuous), key=lambda t: torch.finfo(t).eps)
 
 
 def residual_tensor(total: Tensor, parts: Tensor) -> Tensor:

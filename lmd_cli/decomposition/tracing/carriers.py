@@ -21,10 +21,13 @@ class Carriers:
 
     Args:
         layout: rows of the stacks.
+
+    Attributes:
+        types: of all tensors with a buffer.
     """
 
     def __init__(self, layout: Layout):
-        self.layout = layout
+        self.layout, self.types = layout, set[torch.dtype]()
         self._count = 0
         self._buffers: dict[int, Buffer] = {}
         self._keys: dict[int, int] = {}  # of these buffers, by their storages' addresses
@@ -73,7 +76,11 @@ class Carriers:
         buffer = self.buffer_of(t)
         if buffer is None or not buffer.rows or id(t) in self._plain:
             return t.new_empty((0, *t.shape)), ()
-        return buffer.read(Place(t, buffer.key)), buffer.rows
+        place = Place(t, buffer.key)
+        stack = buffer.read(place)
+        if place.conjugate or place.negative:  # torch's kernels overlook it in a handler
+            stack = stack.resolve_conj().resolve_neg()
+        return stack, buffer.rows
 
     def place_of(self, t: Tensor) -> Place:
         """Where a tensor lies that depends on the inputs."""
@@ -92,6 +99,7 @@ class Carriers:
         storage, buffers, keys = t.untyped_storage(), self._buffers, self._keys
         key, address = id(storage), storage.data_ptr()
         self._count += 1
+        self.types.add(t.dtype)
 
         def gone(_: Any) -> None:
             buffers.pop(key, None)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from functools import partial
+from functools import partial, reduce
+from operator import or_
 from typing import Any
 
 import torch
@@ -18,7 +19,7 @@ from lmd_cli.decomposition.coalitions import (
     within,
 )
 from lmd_cli.decomposition.linearised.program import Step
-from lmd_cli.decomposition.maps import Affine, Bilinear, Map, Secant, Stack
+from lmd_cli.decomposition.maps import Affine, Bilinear, Map, Secant, Stack, summed
 from lmd_cli.decomposition.memory import expanded
 from lmd_cli.decomposition.pytrees import map_leaves
 from lmd_cli.decomposition.secants import elementwise, product
@@ -126,7 +127,7 @@ class CoalitionSession(Session):
         """The modalities that a tensor's dividends are of."""
         rows = self.parts(t)[1]
         players = (s for s, row in enumerate(self.layout.rows_of_coalitions) if row in rows)
-        return _union(players)
+        return reduce(or_, players, 0)
 
     def _dividends(self, t: Tensor) -> dict[int, Tensor]:
         """d(S) for all coalitions that have one, and none."""
@@ -144,7 +145,7 @@ class CoalitionSession(Session):
     def _between(self, call: Call, raw: Affine | Bilinear, total: Tensor) -> Affine:
         """The parts of an operation that is not linear, and its maps along the edges."""
         values = {id(t): self._values(t) for t in call.carrying}
-        players = _union(s for known in values.values() for s in known)
+        players = reduce(or_, (max(known) for known in values.values()), 0)
         made = {s: self._at(call, values, s) for s in within(players)[:-1]} | {players: total}
         made = {s: y.to(total.dtype) for s, y in made.items()}
         operands, edges = self._edges(call, raw, made, players)
@@ -158,12 +159,7 @@ class CoalitionSession(Session):
             known = values.get(id(leaf))
             return leaf if known is None else known[s & max(known)]
 
-        given = map_leaves(value, dict(call.given))
-        if call.operator is not None:
-            result = call.operator.call(given)
-        else:
-            positional = [given.pop(str(i)) for i in range(len(given)) if str(i) in given]
-            result = call.function(*positional, **given)
+        result = call.run(**map_leaves(value, dict(call.given)))
         chosen: Tensor = result[self._index] if isinstance(result, (tuple, list)) else result
         return chosen
 
@@ -215,8 +211,12 @@ class CoalitionSession(Session):
         edges = linear_map.edges or {}
         for m, s in edges if any(self.layout.extras.values()) else ():
             if own := tuple(self.layout.extra_rows_along(m, s)):
-                moved = _moved(edges[m, s], [_only(stack, rows, own) for stack, rows in stacks])
-                parts |= dict(zip(own, moved.to(total.dtype).expand(-1, *total.shape), strict=True))
+                run, constant = edges[m, s].run, edges[m, s].constant
+                given = (_only(stack, rows, own) for stack, rows in stacks)
+                moved = summed(None if run is None else run(*given), constant)
+                assert moved is not None
+                wide = moved.to(total.dtype).expand(len(own), *total.shape)
+                parts |= dict(zip(own, wide, strict=True))
         if len(parts) == len(rows):
             return stack, rows
         ordered = tuple(sorted(parts))
@@ -227,22 +227,6 @@ class CoalitionSession(Session):
             return super()._kept_map(linear_map)
         assert linear_map.constant is not None
         return Affine(None, (), linear_map.constant.clone(), edges=linear_map.edges)
-
-
-def _union(coalitions: Iterator[int]) -> int:
-    players = 0
-    for s in coalitions:
-        players |= s
-    return players
-
-
-def _moved(edge: Affine, stacks: Sequence[Tensor]) -> Tensor:
-    """Rows along an edge."""
-    if edge.run is None:
-        assert edge.constant is not None
-        return edge.constant.expand(len(stacks[0]), *edge.constant.shape)
-    made = edge.run(*stacks)
-    return made if edge.constant is None else made + edge.constant
 
 
 def _only(stack: Tensor, rows: tuple[int, ...], wanted: tuple[int, ...]) -> Tensor:

@@ -146,8 +146,10 @@ class Functions(TorchFunctionMode):
         session = self._session
         if func is Tensor.data_ptr and session.any_carries(args):
             return Address(func(*args), partial(session.outward, func, args, kwargs))
-        if func in OUTWARD and not (func is torch.as_tensor and isinstance(args[0], Tensor)):
-            session.outward(func, args, kwargs)
+        read = args[1:] if func is Tensor.new_tensor else args  # of whose type it is, it reads none
+        as_it_is = func is torch.as_tensor and any(map(torch.is_tensor, (*args, *kwargs.values())))
+        if func in OUTWARD and not as_it_is:
+            session.outward(func, read, kwargs)
         elif func in PRINTING and session.any_carries(args):
             session.met(CONSTANT, None)
         result = func(*args, **kwargs)

@@ -31,8 +31,6 @@ _FACTORIES = {
     *("sym_size", "sym_stride", "sym_numel", "sym_storage_offset", "is_same_size"),
     *("_has_compatible_shallow_copy_type", "is_pinned", "record_stream"),
 }
-
-
 #: Make memory without writing to it.
 _ALLOCATING = {"empty", "empty_like", "new_empty", "empty_strided", "new_empty_strided"}
 #: Names of arguments that Python reserves, or that methods use.

@@ -102,7 +102,7 @@ class Results(Run):
         constant = linear_map.constant
         if constant is not None and self.depends(constant):
             constant = constant.clone()
-        return replace(linear_map, operands=(), constant=constant)
+        return replace(linear_map, operands=(), constant=constant, secant=None, curve=None)
 
     def _bias_of(self, t: Tensor) -> Tensor | None:
         (stack, rows), bias = self.parts(t), self.layout.bias
@@ -124,9 +124,8 @@ class Results(Run):
         if isinstance(total, Tensor):
             self._register_one(call, total, maps, step, 0)
         elif isinstance(total, (list, tuple)):
-            listed = list(maps) if isinstance(maps, (list, tuple)) else [maps]
-            listed += [None] * (len(total) - len(listed))
-            for index, (t, raw) in enumerate(zip(total, listed, strict=True)):
+            listed = maps if isinstance(maps, (list, tuple)) else [maps]
+            for index, (t, raw) in enumerate(zip_longest(total, listed)):
                 if isinstance(t, Tensor):
                     self._register_one(call, t, raw, step, index)
         self.met(call.rule, call.operator)

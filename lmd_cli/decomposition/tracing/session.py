@@ -213,16 +213,15 @@ class Session(Aliases):
 
     def by_function(self, function: Any, rule: Rule, args: Any, kwargs: Any) -> Any:
         """A Python function or custom autograd function that has a rule of its own."""
-        given = {str(i): value for i, value in enumerate(args)} | kwargs
-        carrying = [t for t in tensors_in(given.values()) if self.carries(t)]
         run = function.apply if is_custom(function) else function
-        call = Call(self, run, rule, given, carrying)
-
         try:
             with self.paused():
-                total, maps = call.linearise(*args, **kwargs)
+                given = self._held({str(i): value for i, value in enumerate(args)} | kwargs)
+                carrying = [t for t in tensors_in(given.values()) if self.carries(t)]
+                call = Call(self, run, rule, given, carrying)
+                total, maps = called(call.linearise, given)
                 total = self._apart(total, maps)
-            self._register(call, total, maps, partial(called, run))
+                self._register(call, total, maps, partial(called, run))
         except DecompositionError as error:
             self.fail(error)
         return total

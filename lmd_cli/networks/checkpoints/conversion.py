@@ -17,7 +17,7 @@ from torch import Tensor
 from lmd_cli.errors import CheckpointError
 from lmd_cli.networks.checkpoints.loading import file_sha256, read_state
 from lmd_cli.networks.checkpoints.refusals import EXPECTED, listed, refuse_model
-from lmd_cli.networks.checkpoints.states import places, unwrapped
+from lmd_cli.networks.checkpoints.states import Place, named_means, places, unwrapped
 from lmd_cli.networks.checkpoints.stored import printable
 from lmd_cli.runtime.files import replacing
 
@@ -48,7 +48,8 @@ def convert(source: Path, output: Path, *, overwrite: bool = False, ema: bool = 
             the like; the prefixes that wrappers give all names are dropped.
         output: a new ``.safetensors`` file.
         overwrite: replace it if it exists.
-        ema: copy the running means of the weights that the source holds beside them.
+        ema: copy the running means of the weights that the source holds beside them, under the
+            names that the weights have: some averages drop the dots.
 
     Raises:
         CheckpointError: the source is missing, damaged or holds no weights; the output exists or
@@ -75,8 +76,8 @@ def read_weights(
     def choose(content: Any, types: list[str]) -> dict[str, Any]:
         left_out.extend(sorted(types))
         refuse_model(path, content)
-        candidates = [place for place in places(content) if place.averaged == ema]
-        if not candidates:
+        place = _place(content, ema)
+        if place is None:
             entries = list(content) if isinstance(content, Mapping) else []
             kind = "EMA weights" if ema else "tensors"
             raise CheckpointError(
@@ -84,12 +85,24 @@ def read_weights(
                 f"{listed(entries) or 'none'}; types not built: {listed(left_out) or 'none'}): "
                 f"expected {EXPECTED}"
             )
-        place = unwrapped(min(candidates, key=lambda place: place.rank))
         outer = [key for key in content if key not in place.keys[:1]] if place.keys else []
         skipped.extend(map(printable, [*place.beside, *outer]))
         return dict(place.weights)
 
     return read_state(path, choose), left_out, skipped
+
+
+def _place(content: Any, ema: bool) -> Place | None:
+    """The likeliest place of the weights, or of their running means; ``None`` if there is none.
+
+    Means have the names of the weights beside them, where there are some.
+    """
+    likeliest: dict[bool, Place] = {}
+    for place in sorted(places(content), key=lambda place: place.rank):
+        likeliest.setdefault(place.averaged, place)
+    means = named_means(content, likeliest[False]) if ema and False in likeliest else None
+    alone = likeliest.get(ema)
+    return means or (unwrapped(alone) if alone else None)
 
 
 def _check_paths(source: Path, output: Path, overwrite: bool) -> None:

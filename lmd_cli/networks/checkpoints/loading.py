@@ -267,6 +267,4 @@ def _check_finite(state: Mapping[str, Tensor], module: nn.Module, path: Path) ->
 
 def describe(kind: str, names: list[str]) -> str:
     """``"2 missing: a, b"``, cut after the first five."""
-    more = f", and {len(names) - NAMED} more" if len(names) > NAMED else ""
-    listed = f": {', '.join(names[:NAMED])}{more}" if names else ""
-    return f"{len(names)} {kind}{listed}"
+    return f"{len(names)} {kind}{f': {listed(names)}' if names else ''}"

@@ -12,7 +12,7 @@ from typing import Any
 from safetensors import SafetensorError
 
 from lmd_cli.errors import CheckpointError
-from lmd_cli.networks.checkpoints.states import whole_model
+from lmd_cli.networks.checkpoints.states import places, whole_model
 from lmd_cli.networks.checkpoints.stored import MalformedError, printable
 
 #: What can be loaded, for error messages.
@@ -32,6 +32,8 @@ OTHERS = {
     b"version https://git-lfs": "a pointer of Git LFS; get the file itself: git lfs pull",
     b"<!DOCTYPE": "a web page, not the file that it is about",
     b"<html": "a web page, not the file that it is about",
+    b"\x1f\x8b": "compressed by gzip; unpack it first: gzip -d",
+    b"\x89HDF": "an HDF5 file (Keras, say); its weights have to be saved by PyTorch",
 }
 
 
@@ -69,14 +71,24 @@ def require_file(path: Path) -> None:
 def reading_failed(path: Path, error: Exception) -> str:
     """What to say when a file could not be read."""
     with path.open("rb") as file:
-        start = file.read(100).lstrip()
+        start = file.read(100)
     what = f"checkpoint {path} ({path.stat().st_size} bytes) cannot be read"
     if isinstance(error, MalformedError):
         return f"{what}: {error}"
     known = isinstance(error, SafetensorError | OSError | zipfile.BadZipFile)
     reason = printable(error) if known else "not a PyTorch file"
-    reason = next((text for begin, text in OTHERS.items() if start.startswith(begin)), reason)
+    reason = _other_format(start, path.suffix == ".safetensors") or reason
     return f"{what}, it may be truncated or in another format: {reason}"
+
+
+def _other_format(start: bytes, safetensors: bool) -> str:
+    """What a file is, by its begin, if not what its name says."""
+    if safetensors and start.startswith(b"PK\x03\x04"):
+        return "an archive like PyTorch's; if it is a PyTorch file, rename it to .pth"
+    if not safetensors and start[8:10] == b'{"':
+        return "a safetensors file under another name; rename it to .safetensors"
+    text = start.lstrip()
+    return next((kind for begin, kind in OTHERS.items() if text.startswith(begin)), "")
 
 
 def refuse_objects(path: Path, content: Any, left_out: list[str]) -> None:
@@ -94,11 +106,11 @@ def refuse_objects(path: Path, content: Any, left_out: list[str]) -> None:
     refused = [name for name in left_out if not HARMLESS.fullmatch(name)]
     if refused:
         target = shlex.quote(path.with_suffix(".safetensors").name)
+        copy = f"Make a clean copy: lmd convert {shlex.quote(str(path))} {target}; or save"
         raise CheckpointError(
             f"checkpoint {path} was refused: it holds {refused[0]}, and only tensors are loaded, "
-            "because anything else could run code. Make a clean copy: "
-            f"lmd convert {shlex.quote(str(path))} {target}; or save the weights "
-            "alone: torch.save(model.state_dict(), path)"
+            f"because anything else could run code. {copy if places(content) else 'Save'} "
+            "the weights alone: torch.save(model.state_dict(), path)"
         )
 
 

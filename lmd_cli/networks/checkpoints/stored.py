@@ -39,6 +39,9 @@ class Placeholder:
 
     name: str
 
+    def __str__(self) -> str:
+        return self.name
+
 
 @dataclass(frozen=True, slots=True)
 class Kind:

@@ -20,12 +20,12 @@ from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.gridspec import SubplotSpec
 from matplotlib.patches import Polygon
-from matplotlib.ticker import FixedLocator
+from matplotlib.ticker import FixedLocator, MaxNLocator, StrMethodFormatter
 
 from lmd_cli.evaluation.ground.decisive import Decisive
 from lmd_cli.report.figures.projection import Overlay
 from lmd_cli.report.figures.scene import Scene
-from lmd_cli.report.figures.styles import Map, MapStyle
+from lmd_cli.report.figures.styles import Map, MapStyle, from_white
 
 Format = Literal["png", "svg", "pdf"]
 DPI = 150
@@ -163,9 +163,7 @@ CROSS = _outlined(marker="x", markersize=6)
 
 
 def draw_bar(figure: Figure, map_style: MapStyle, place: tuple[float, float, float, float]) -> None:
-    """The scale that the panels share, if they do, with its unit and what its ends mean."""
-    if not map_style.unit:
-        return
+    """The scale that the panels share, with its unit and what its ends mean."""
     signed = map_style.style == "signed"
     unit = f"against  ←  {map_style.unit}  →  for" if signed else map_style.unit
     shown = ScalarMappable(Normalize(map_style.low, map_style.high), map_style.colours(""))
@@ -178,11 +176,19 @@ def draw_depths(figure: Figure, sensor: str, place: tuple[float, float, float, f
     _bar(figure, shown, f"{sensor} points in the images, depth (m)", place)
 
 
+def draw_activations(figure: Figure, top: float, place: tuple[float, float, float, float]) -> None:
+    """The scale of a layer's activation maps, in grey for all their colours."""
+    shown = ScalarMappable(Normalize(0, top or 1.0), from_white())
+    _bar(figure, shown, "activation, in each map's own colour", place)
+
+
 def _bar(
     figure: Figure, shown: ScalarMappable, title: str, place: tuple[float, float, float, float]
 ) -> None:
     axes = figure.add_axes(place)
     bar = figure.colorbar(shown, cax=axes, orientation="horizontal")
+    bar.locator, bar.formatter = MaxNLocator(4, steps=[1, 2, 5, 10]), StrMethodFormatter("{x:g}")
+    bar.update_ticks()
     bar.outline.set_linewidth(0.5)  # type: ignore[operator]
     axes.tick_params(length=2, width=0.6, pad=1.5, labelsize=8)
     axes.set_title(title, fontsize=8, pad=2)

@@ -31,7 +31,14 @@ from lmd_cli.report.figures.sheet import (
     make_sheet,
     title_size,
 )
-from lmd_cli.report.figures.styles import MapStyle, Style, from_white, make_map_style, part_title
+from lmd_cli.report.figures.styles import (
+    MapStyle,
+    Style,
+    bias_lines,
+    from_white,
+    make_map_style,
+    part_title,
+)
 
 #: Of a grid, inches: between two rows (axes of the one above, titles of the maps, the row's title),
 #: from a row to its title, and for the axis between images and maps.
@@ -155,4 +162,4 @@ def _text(scenes: Sequence[Scene], map_style: MapStyle) -> list[str]:
         lines.append("Ground truth: the corners of annotated vehicles are cut to whole cells.")
     if any(scene.marks for scene in scenes):
         lines.append(f"Only this part is enough: {criterion.definition}.")
-    return lines
+    return lines + bias_lines(scene.parts for scene in scenes)

@@ -12,13 +12,14 @@ from lmd_cli.attribution.cam import ActivationMaps, Method, on_grid
 from lmd_cli.evaluation.ground.plane import Array
 from lmd_cli.report.figures.axes import (
     Format,
+    draw_activations,
     draw_map,
     draw_vehicles,
     figure_bytes,
     figure_settings,
 )
 from lmd_cli.report.figures.scene import Scene
-from lmd_cli.report.figures.sheet import WIDTH, draw_legend, make_sheet, title_size
+from lmd_cli.report.figures.sheet import WIDTH, bar_place, draw_legend, make_sheet, title_size
 from lmd_cli.report.figures.styles import Map, from_white, part_title, positive_normalised
 from lmd_cli.report.palette import colour
 
@@ -60,6 +61,7 @@ def _picture(
         text = _text(maps, corners, top)
         sheet = make_sheet(scene, 1 + len(panels), title, text)
         draw_legend(sheet.figure, [replace(scene, marks=())], text)
+        draw_activations(sheet.figure, top, bar_place(sheet.figure))
         positive, largest = positive_normalised(scene.total)
         panels = [("prediction", "fused prediction", positive), *panels]
         for index, (name, label, values) in enumerate(panels):

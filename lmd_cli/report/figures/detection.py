@@ -81,7 +81,7 @@ def _figure(look: Look) -> Figure:
         x, y = look.centre
         axes.set_xlim(x - AROUND, x + AROUND)
         axes.set_ylim(y - AROUND, y + AROUND)
-        axes.set_title(f"{part_title(name)} {look.values[name]:+.2f}", fontsize=8)
+        axes.set_title(f"{part_title(name)} {look.values[name]:+.3g}", fontsize=8)
         axes.set_xlabel("right (m)")
     panels[0].set_ylabel("forward (m)")
     bar = below.colorbar(shown, ax=panels, fraction=0.02)

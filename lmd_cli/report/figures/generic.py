@@ -15,7 +15,14 @@ from torch import Tensor
 from lmd_cli.evaluation.decomposed_sample import SampleDecomposition
 from lmd_cli.report.figures.axes import DPI, Format, draw_bar, figure_bytes, figure_settings
 from lmd_cli.report.figures.scene import note_of, title_of
-from lmd_cli.report.figures.styles import Map, MapStyle, Style, from_white, make_map_style
+from lmd_cli.report.figures.styles import (
+    Map,
+    MapStyle,
+    Style,
+    bias_lines,
+    from_white,
+    make_map_style,
+)
 from lmd_cli.report.palette import colour
 
 WIDTH = 13.0
@@ -102,8 +109,8 @@ def _maps(views: Sequence[View], map_style: MapStyle) -> Figure:
         f"Prediction = {parts}, pixel by pixel. {map_style.statement} Axes in pixels, the first "
         "row on top."
     ]
-    footer(figure, lines, height)
-    draw_bar(figure, map_style, (0.83, 0.36 / height, 0.155, 0.1 / height))
+    footer(figure, lines + bias_lines(view.parts for view in views), height)
+    draw_bar(figure, map_style, bar_place(height))
     return figure
 
 
@@ -125,7 +132,7 @@ def _bars(views: Sequence[View]) -> Figure:
     figure = Figure(figsize=(WIDTH, height), dpi=DPI, facecolor="white")
     values = np.concatenate([m for v in views for m in (v.total, *v.parts.values())])
     low, high = min(float(values.min()), 0.0), max(float(values.max()), 0.0)
-    margin = 0.18 * (high - low or 1.0)
+    margin = 0.25 * (high - low or 1.0)
     top = height
     for view in views:
         title(figure, view, top / height, height)
@@ -138,7 +145,7 @@ def _bars(views: Sequence[View]) -> Figure:
         top -= ROW * len(view.panels)
     parts = " + ".join(views[0].parts)
     text = f"Prediction = {parts}, number by number. One scale for the prediction and its parts."
-    footer(figure, [text], height)
+    footer(figure, [text, *bias_lines(view.parts for view in views)], height)
     return figure
 
 
@@ -160,8 +167,9 @@ def _bar(axes: Axes, name: str, values: Map, hue: str) -> None:
         return
     axes.set_xticks(places)
     for place, value in zip(places, values, strict=True):
-        side = "bottom" if value >= 0 else "top"
-        axes.text(place, value, f"{value:.3g}", ha="center", va=side, fontsize=7.5)
+        side, gap = ("bottom", 2) if value >= 0 else ("top", -2)
+        at: dict[str, Any] = {"xytext": (0, gap), "textcoords": "offset points", "va": side}
+        axes.annotate(f"{value:.3g}", (place, value), **at, ha="center", fontsize=7.5)
 
 
 def title(figure: Figure, view: View, top: float, height: float) -> None:
@@ -172,6 +180,11 @@ def title(figure: Figure, view: View, top: float, height: float) -> None:
     figure.text(0.5, top - 0.25 / height, view.note, **line, **note)
     if view.warning:
         figure.text(0.5, top - 0.37 / height, view.warning, **line, color="#c00000", fontsize=8.5)
+
+
+def bar_place(height: float) -> tuple[float, float, float, float]:
+    """Where a colour bar goes, at the bottom right of a figure of so many inches."""
+    return 0.83, 0.36 / height, 0.155, 0.1 / height
 
 
 def footer(figure: Figure, lines: Sequence[str], height: float) -> None:

@@ -10,8 +10,22 @@ from matplotlib.patches import Polygon
 
 from lmd_cli.evaluation.decomposed_sample import SampleDecomposition
 from lmd_cli.evaluation.ground.plane import Array
-from lmd_cli.report.figures.axes import DPI, Format, figure_bytes, figure_settings
-from lmd_cli.report.figures.generic import FOOTER, HEADER, WIDTH, footer, title, view_of
+from lmd_cli.report.figures.axes import (
+    DPI,
+    Format,
+    draw_activations,
+    figure_bytes,
+    figure_settings,
+)
+from lmd_cli.report.figures.generic import (
+    FOOTER,
+    HEADER,
+    WIDTH,
+    bar_place,
+    footer,
+    title,
+    view_of,
+)
 from lmd_cli.report.figures.styles import Map, from_white, positive_normalised
 from lmd_cli.report.palette import PREDICTION, colour
 
@@ -57,6 +71,7 @@ def generic_picture(
             _panel(axes, hue, label, values, corners)
             if i:
                 axes.set_yticklabels([])
+        draw_activations(figure, top, bar_place(height))
         footer(figure, _text(layer, score, top, corners), height)
         return figure_bytes(figure, form)
 

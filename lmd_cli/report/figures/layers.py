@@ -25,7 +25,7 @@ WIDTH, LEFT = 11.0, 0.55
 #: What belongs to no sensor is hatched.
 HATCHES = {BIAS: "////", INTERACTION: "...."}
 #: A part with less than this at the output has no name beside it.
-NAMED = 0.05
+NAMED = 0.03
 
 
 def layers_figure(
@@ -61,6 +61,7 @@ def layers_figure(
                 place = (len(row) - 0.4, floor[-1] + row[-1] / 2)
                 axes.text(*place, part_title(name), va="center", fontsize=9, parse_math=False)
             floor += row
+            axes.stairs(floor, np.arange(len(drawn) + 1) - 0.5, baseline=None, color="white", lw=1)
         axes.set_xlim(-0.5, len(drawn) - 0.5)
         axes.set_ylim(0.0, 1.0)
         axes.set_ylabel("share of the parts' norms")
@@ -83,8 +84,8 @@ def _stages(axes: Axes, names: Sequence[str]) -> None:
     enough = LABELLED * len(names)
     wide = [(a, b) for a, b in blocks if b - a >= enough]
     places = [(a + b - 1) / 2 for a, b in wide]
-    titles = [last_name(names[a]) or "input" for a, _ in wide]
-    labels = [_short(t, p / len(names)) for t, p in zip(titles, places, strict=True)]
+    titles = [last_name(names[a]) for a, _ in wide]
+    labels = [_short(t, (p + 0.5) / len(names)) for t, p in zip(titles, places, strict=True)]
     axes.set_xticks(places, labels, rotation=25, ha="right")
 
 

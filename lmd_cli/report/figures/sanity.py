@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from lmd_cli.evaluation.randomisation import SanityRow
 from lmd_cli.report.figures.axes import DPI, figure_bytes, figure_settings
@@ -48,7 +49,9 @@ def sanity_png(rows: Sequence[SanityRow], samples: int) -> bytes:
             axes.plot(steps, [row.pcc for row in mine], label=label, ms=5, **style)
             axes.plot(steps, [row.rank for row in mine], lw=0.9, ls=":", ms=3, **style)
         axes.axhline(0.0, color=OUTLINE, lw=0.8)
-        axes.set(xlabel="layers randomised, from the output", ylim=(-0.6, 1.05))
+        lowest = min(value for row in rows for value in (row.pcc, row.rank, -0.5))
+        axes.set(xlabel="layers randomised, from the output", ylim=(lowest - 0.1, 1.05))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True))
         axes.set_ylabel("correlation with the trained network's map\n(dotted: ranks of magnitudes)")
         figure.suptitle(f"{conclusion(rows)}\nN = {samples} samples; lower is better", fontsize=9.5)
         axes.legend(frameon=False)

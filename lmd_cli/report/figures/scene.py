@@ -67,7 +67,8 @@ class Scene:
 
 def title_of(split: SampleDecomposition) -> str:
     """Scene and time; the token where no time is known."""
-    return f"{split.sample.scene}, {split.moment or f'sample {split.sample.token}'}"
+    when = split.moment or f"sample {split.sample.token}"
+    return ", ".join(filter(None, (split.sample.scene, when)))
 
 
 def note_of(split: SampleDecomposition) -> str:

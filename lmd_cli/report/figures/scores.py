@@ -62,7 +62,7 @@ def score_table(
     header = ["method", *_titles(scores), "s/sample", "x plain"]
     rows = []
     for name, values in scores.items():
-        cost = [f"{seconds[name]:.3f}", f"{seconds[name] / plain_seconds:.1f}"]
+        cost = [f"{seconds[name]:.3g}", f"{seconds[name] / plain_seconds:.1f}"]
         rows.append([name, *map(_entry, values), *cost])
     return header, rows
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -11,7 +11,9 @@ import numpy as np
 from matplotlib.colors import Colormap, LinearSegmentedColormap, to_rgb
 from numpy.typing import NDArray
 
+from lmd_cli.decomposition.layout import BIAS
 from lmd_cli.report.palette import PREDICTION, colour
+from lmd_cli.report.words import bias_warning
 
 Map = NDArray[np.floating]
 #: Figures 4, 2 and 3 of the paper; the first is the default.
@@ -22,6 +24,8 @@ STYLES: tuple[Style, ...] = get_args(Style)
 TITLES = {"prediction": "fused prediction", "lidar": "LiDAR"}
 #: The signed scale's end: this share of all cells of all maps lies within it.
 QUANTILE = 0.999
+#: Unit of a map that is divided by its own maximum.
+SHARE = "share of the map's own maximum"
 #: From against, over nothing, to for. What speaks for a vehicle is darker than anything against
 #: it, so that the two differ on grey paper too.
 SIGNED = LinearSegmentedColormap.from_list(
@@ -40,7 +44,7 @@ class MapStyle:
         values: from logits to what is coloured, and a note for the panel's title.
         colours: the colour map of a part.
         low, high: ends of the colour scale, shared by all panels.
-        unit: of the colour bar; none where each panel has its own scale.
+        unit: of the colour bar.
         outline: colour of the vehicles' outlines.
     """
 
@@ -72,7 +76,7 @@ def make_map_style(
     if style == "positive":
         statement = f"Each map shows its positive values, divided by its own maximum ({unit})."
         shades = lambda name: from_white(colour(name, names))  # noqa: E731
-        return MapStyle(style, statement, _positive, shades, 0.0, 1.0, "", "#8a8a8a")
+        return MapStyle(style, statement, _positive, shades, 0.0, 1.0, SHARE, "#8a8a8a")
     if style == "sigmoid":
         statement = "Each map shows the sigmoid of its values; 0.5 is no evidence. One scale."
         cividis = matplotlib.colormaps["cividis"]
@@ -90,6 +94,12 @@ def signed_limit(maps: Iterable[Map]) -> float:
     """End of a symmetric scale that :data:`QUANTILE` of all cells lie within."""
     values = np.concatenate([np.abs(m).ravel() for m in maps])
     return float(np.quantile(values, QUANTILE)) or 1.0
+
+
+def bias_lines(samples: Iterable[Mapping[str, Map]]) -> list[str]:
+    """A line of the caption where the bias is large in a figure; of each sample its parts."""
+    norms = [{n: float(np.linalg.norm(values)) for n, values in each.items()} for each in samples]
+    return bias_warning([each.get(BIAS, 0.0) / (sum(each.values()) or 1.0) for each in norms])
 
 
 def positive_normalised(values: Map) -> tuple[Map, float]:

@@ -6,11 +6,9 @@ security policy lets nothing run but the page's own scripts, by their hashes.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
-
-import yaml
 
 from lmd_cli.decomposition.layout import BIAS
 from lmd_cli.errors import RunError
@@ -18,19 +16,23 @@ from lmd_cli.evaluation.ground.detection import criterion_of
 from lmd_cli.evaluation.metrics import LARGE_BIAS
 from lmd_cli.report.figures.styles import part_title
 from lmd_cli.report.page.detections import detections_section
-from lmd_cli.report.page.document import document
+from lmd_cli.report.page.document import document, page_margin
 from lmd_cli.report.page.figures import page_figures
+from lmd_cli.report.page.gate import recorded_verdict
 from lmd_cli.report.page.object_lists import all_objects
+from lmd_cli.report.page.provenance import provenance_values
 from lmd_cli.report.page.removal import HOW, changes_table, removal_tables
 from lmd_cli.report.page.separation import by_construction, explained, separation
 from lmd_cli.report.page.svg_charts import layer_chart
-from lmd_cli.report.page.table_cells import PageTable, TableCell, cell, flat, page_table
+from lmd_cli.report.page.table_cells import PageTable, TableCell, cell, page_table
 from lmd_cli.report.page.vehicle_charts import detected_vehicles, objects_values
 from lmd_cli.report.page.viewer import viewer_data
 from lmd_cli.report.palette import slot
+from lmd_cli.report.words import words_of
 from lmd_cli.results.detection_run import DetectionRun
 from lmd_cli.results.read_run import RunResults, sequence_of
 from lmd_cli.results.survey import LAYER_FIELDS, Shown, Survey, conflict_of
+from lmd_cli.results.verdict import Verdict
 
 SCRIPTS = ("tables.js", "charts.js", "images.js", "viewer.js")
 #: A page may not be larger than this, bytes.
@@ -38,7 +40,10 @@ LARGEST = 15_000_000
 
 
 def build_page(
-    run: RunResults, survey: Survey | None, detections: DetectionRun | None = None
+    run: RunResults,
+    survey: Survey | None,
+    detections: DetectionRun | None = None,
+    verdict: Verdict | None = None,
 ) -> bytes:
     """The page as UTF-8 bytes: the same for the same files.
 
@@ -46,16 +51,18 @@ def build_page(
         run: the evaluation's results.
         survey: the survey of its samples; without it there are no maps, layers and vehicles.
         detections: the results of ``lmd detect``, if there are any.
+        verdict: that of ``lmd gate``, if there is one.
 
     Raises:
         RunError: the page would be larger than :data:`LARGEST` with the maps of one sample. Of
             more, as many are left out as must be; the page says so.
     """
-    render = document("page.html.j2", SCRIPTS, _page_margin(run))
+    render = document("page.html.j2", SCRIPTS, page_margin([run]))
     run_values, kept = _run_values(run), 0 if survey is None else len(survey.shown)
     run_values["facts"][2:2] = _detected_fact(survey)
     run_values["surveyed"] = _surveyed(run, survey)
     run_values["detections"] = detections_section(detections)
+    run_values["verdict"] = recorded_verdict(run, verdict)
     while True:
         data = render(**run_values, **_survey_values(survey, kept))
         if len(data) <= LARGEST:
@@ -68,27 +75,18 @@ def build_page(
         kept = int(kept * min(0.9, LARGEST / len(data)))
 
 
-def _page_margin(run: RunResults) -> str:
-    """On each printed page: which run, the hash of its record, and the page's number."""
-    said = f"run {run.path.resolve().name}, run.json sha256 {run.sha256}"
-    text = "".join(c if c.isascii() and c.isalnum() else f"\\{ord(c):06x}" for c in said)
-    return (
-        f'@page {{ margin: 9mm 10mm 12mm; @bottom-left {{ content: "{text}"; font-size: 7pt; }} '
-        '@bottom-right { content: counter(page) " / " counter(pages); font-size: 7pt; } }\n'
-    )
-
-
 # -- what the run says ------------------------------------------------------------------------
 
 
 def _run_values(run: RunResults) -> dict[str, Any]:
     record, config = run.record, run.record["config"]
-    sensors = [part_title(name) for name in config["model"]["modalities"]]
+    words, fused = words_of(run.modalities), [part_title(name) for name in run.modalities]
     return {
         "ground": "target" not in config["model"],
-        "title": f"Which sensor carried the predictions? {run.path.resolve().name}",
+        "title": f"Which {words.one} carried the predictions? {run.path.resolve().name}",
         "subtitle": _subtitle(run),
-        "sensors": " and ".join((", ".join(sensors[:-1]), sensors[-1])).removeprefix(" and "),
+        "words": words,
+        "fused": " and ".join((", ".join(fused[:-1]), fused[-1])).removeprefix(" and "),
         "warnings": _warnings(run),
         "facts": _facts(run),
         "residual": _scientific(record.get("conservation_residual")),
@@ -102,11 +100,9 @@ def _run_values(run: RunResults) -> dict[str, Any]:
         "separation": separation(run),
         "explained": explained(run),
         "by_construction": by_construction(run),
-        "three": len(config["model"]["modalities"]) == 3,
+        "three": len(run.modalities) == 3,
         "scope": run.scope,
-        "provenance": _provenance(run),
-        "config": yaml.safe_dump(config, sort_keys=False, allow_unicode=True),
-        "evaluated": _evaluated(run),
+        **provenance_values(run),
     }
 
 
@@ -170,10 +166,10 @@ def _iou_fact(run: RunResults) -> dict[str, str]:
     if record.get("annotated") is False:
         return _fact("Vehicle IoU", "not known", "the data has no annotations")
     if "target" in model:
-        known = "not known" if iou is None else f"{iou:.3f}"
-        return _fact(
-            "IoU", known, f"of the unmodified network with the data's segmentation, {run.scope}"
-        )
+        if iou is None:
+            return _fact("IoU", "not known", "there is no segmentation to compare with")
+        note = f"of the unmodified network with the data's segmentation, {run.scope}"
+        return _fact("IoU", f"{iou:.3f}", note)
     if iou is not None:
         return _fact(
             "Vehicle IoU",
@@ -215,23 +211,6 @@ def _caption(run: RunResults) -> str:
         f"Mean ± standard deviation over {run.scope}, each with "
         f"{schedule['count']} others at multiples of {schedule['stride']} samples"
     )
-
-
-def _provenance(run: RunResults) -> PageTable:
-    kept = ("status", "checkpoint", "weights", "samples", "schedule", "threads", "device")
-    record = {key: run.record[key] for key in kept if key in run.record}
-    rows = [
-        ("run.json sha256", run.sha256),
-        *flat(record),
-        *flat({"versions": run.record.get("versions", {})}),
-    ]
-    return page_table("record", "From run.json, which has the first hash", ["entry", "value"], rows)
-
-
-def _evaluated(run: RunResults) -> PageTable:
-    header = ["position", "sample_token", "status", "pairs", "residual"]
-    rows = [[row[name] for name in header] for row in run.samples]
-    return page_table("evaluated", "In the order of the walk", header, rows)
 
 
 # -- what the survey says ---------------------------------------------------------------------
@@ -310,6 +289,16 @@ def _disagreeing(survey: Survey, places: Mapping[str, int]) -> PageTable:
     ]
     header = ["sample", "scene", "description", "vehicles", "conflict (logits)"]
     if not survey.ground:
-        header, rows = [*header[:3], "conflict"], [[*row[:3], row[4]] for row in rows]
+        header, rows = _named_alone([*header[:3], "conflict"], [[*r[:3], r[4]] for r in rows])
     caption = f"The {len(rows)} samples with the most conflict"
     return PageTable("disagreeing", caption, header, rows)
+
+
+def _named_alone(header: list[str], rows: list[list[TableCell]]) -> tuple[list[str], Any]:
+    """Without the columns, behind the first, that say the same of each sample or nothing."""
+    kept = [i for i, column in enumerate(zip(*rows, strict=True)) if not i or _tells(column)]
+    return [header[i] for i in kept], [[row[i] for i in kept] for row in rows]
+
+
+def _tells(column: Sequence[TableCell]) -> bool:
+    return column[0].number or len({entry.text for entry in column}) > 1

@@ -15,15 +15,15 @@ from lmd_cli.evaluation.ground.decisive import SEVERAL, TOGETHER
 from lmd_cli.evaluation.paired import NOT_DETECTED, Change, MetricRow, moves
 from lmd_cli.evaluation.statistics import Interval
 from lmd_cli.report.figures.difference import ScenePair, difference_figure
-from lmd_cli.report.page.document import document
+from lmd_cli.report.page.document import document, page_margin
 from lmd_cli.report.page.figures import ROWS, scene_of_shown
 from lmd_cli.report.page.svg_charts import FEW, Bar, Group, bars
 from lmd_cli.report.page.table_cells import PageTable, cell, page_table
 from lmd_cli.report.tables.comparison import (
+    beyond_zero,
     change_values,
     changed,
     differing_metrics,
-    excludes_zero,
     headline,
     interval_note,
     interval_text,
@@ -34,6 +34,8 @@ from lmd_cli.results.comparison import RunComparison
 from lmd_cli.results.survey import Shown, Survey
 
 SCRIPTS = ("tables.js", "charts.js")
+#: Whether a difference excludes zero.
+BEYOND = {True: "yes", None: "rounding only"}
 #: Colours of the other runs: none of a sensor's.
 RUN_SLOTS = (6, 5, 4, 7)
 #: Of a hash.
@@ -60,7 +62,7 @@ def comparison_page(comparison: RunComparison, verdict: dict[str, Any] | None = 
         verdict: what stands at the top, see :func:`~.gate.verdict_values`; nothing if none.
     """
     first, others = comparison.labels[0], " and ".join(comparison.others)
-    render = document("compare.html.j2", SCRIPTS)
+    render = document("compare.html.j2", SCRIPTS, page_margin(comparison.runs))
     return render(
         title=f"{others} compared with {first}",
         heading="What changed between the runs?",
@@ -76,12 +78,7 @@ def comparison_page(comparison: RunComparison, verdict: dict[str, Any] | None = 
         charts=_charts(comparison),
         intervals=interval_note(comparison),
         metrics=_metrics(comparison),
-        meanings=page_table(
-            "meanings",
-            "Metrics",
-            ["metric", "meaning"],
-            [(r.name, r.meaning) for r in comparison.rows],
-        ),
+        meanings=_meanings(comparison),
         vehicles=_vehicles(comparison),
         pictures=_pictures(comparison),
         runs=_runs(comparison),
@@ -169,8 +166,9 @@ def _meanings(comparison: RunComparison) -> PageTable:
 
 def _metric_cells(row: MetricRow) -> list[Any]:
     cells: list[Any] = [row.name, row.values[0]]
-    for value, d in zip(row.values[1:], row.differences, strict=True):
-        cells += [value, d.estimate, interval_text(d), "yes" if excludes_zero(d) else ""]
+    for other, (value, d) in enumerate(zip(row.values[1:], row.differences, strict=True)):
+        verdict = beyond_zero(row, other)
+        cells += [value, d.estimate, interval_text(d), BEYOND.get(verdict, "")]
     return cells
 
 
@@ -258,12 +256,17 @@ def _runs(comparison: RunComparison) -> PageTable:
     for label, run in zip(comparison.labels, comparison.runs, strict=True):
         record = run.record
         weights = "random" if record["weights"]["random"] else record["weights"].get("sha256")
-        weights = str(weights)[:DIGITS]
-        rows.append(
-            [label, record.get("checkpoint"), weights, ", ".join(run.variants), len(run.tokens)]
-        )
-    header = ["run", "folder", "checkpoint", "weights (sha256)", "variants", "samples"]
+        commit = record.get("code", {}).get("lmd", {}).get("commit")
+        hashes = [_digits(value) for value in (run.sha256, weights, commit)]
+        named = [record.get("checkpoint"), ", ".join(run.variants), len(run.tokens)]
+        rows.append([label, *hashes, *named])
+    header = ["run", "run.json (sha256)", "weights (sha256)", "code (commit)"]
+    header += ["checkpoint", "variants", "samples"]
     return page_table("runs-table", "The runs", header, rows)
+
+
+def _digits(value: Any) -> str:
+    return "" if value is None else str(value)[:DIGITS]
 
 
 def _differences(comparison: RunComparison) -> list[PageTable]:

@@ -129,7 +129,7 @@ def _picture(one: Example, row: Row, run: DetectionRun) -> dict[str, Any]:
 def _facts(row: Row) -> str:
     said = [f"{row['class']}", f"{row['distance']:.0f} m away"]
     if row["score"] is not None:
-        said.append(f"score {row['score']:.2f}")
+        said.append(f"score {row['score']:.2g}")
     if row["visibility"]:
         said.append(f"visibility {row['visibility']}")
     return ", ".join(said)
@@ -140,7 +140,7 @@ def _parts(row: Row, method: str) -> str:
     names = [name for name in row if name.startswith(f"{method}.")]
     numbers = [(n.removeprefix(f"{method}."), row[n]) for n in names]
     return ", ".join(
-        f"{part_title(name)} {value:+.2f}"
+        f"{part_title(name)} {value:+.3g}"
         for name, value in numbers
         if isinstance(value, int | float)
     )

@@ -12,6 +12,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
 from lmd_cli.report.palette import stylesheet
+from lmd_cli.results.read_run import RunResults
 
 
 def document(template: str, scripts: Sequence[str], style: str = "") -> Callable[..., bytes]:
@@ -37,6 +38,17 @@ def document(template: str, scripts: Sequence[str], style: str = "") -> Callable
         return loaded.render(**own, **values).encode()
 
     return render
+
+
+def page_margin(runs: Sequence[RunResults]) -> str:
+    """On each printed page: which runs, the hashes of their records, and the page's number."""
+    named = [f"run {run.path.resolve().name}, run.json sha256 {run.sha256}" for run in runs]
+    said = "; ".join(named)
+    text = "".join(c if c.isascii() and c.isalnum() else f"\\{ord(c):06x}" for c in said)
+    return (
+        f'@page {{ margin: 9mm 10mm 12mm; @bottom-left {{ content: "{text}"; font-size: 7pt; }} '
+        '@bottom-right { content: counter(page) " / " counter(pages); font-size: 7pt; } }\n'
+    )
 
 
 def _own(environment: Environment, name: str) -> Markup:

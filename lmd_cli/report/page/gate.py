@@ -8,10 +8,11 @@ from typing import Any
 from lmd_cli.evaluation.paired import Clusters
 from lmd_cli.evaluation.requirements import Outcome
 from lmd_cli.report.page.compare import SCRIPTS, fact
-from lmd_cli.report.page.document import document
+from lmd_cli.report.page.document import document, page_margin
 from lmd_cli.report.page.table_cells import page_table
 from lmd_cli.report.tables.gate import HEADER, outcome_cells
 from lmd_cli.results.read_run import RunResults
+from lmd_cli.results.verdict import Verdict
 
 
 def verdict_values(run: str, outcomes: Sequence[Outcome]) -> dict[str, Any]:
@@ -25,14 +26,31 @@ def verdict_values(run: str, outcomes: Sequence[Outcome]) -> dict[str, Any]:
         "passed": not missed,
         "words": f"{'Passed' if not missed else 'Failed'}: {words}.",
         "table": page_table("requirements", "Requirements", header, rows),
+        "stale": "",
     }
+
+
+def recorded_verdict(run: RunResults, verdict: Verdict | None) -> dict[str, Any] | None:
+    """:func:`verdict_values` of what ``lmd gate`` wrote into the run's folder, if it did."""
+    if verdict is None:
+        return None
+    values = verdict_values(run.path.resolve().name, verdict.outcomes)
+    against = "" if verdict.baseline is None else f" Baseline: {verdict.baseline}."
+    values["words"] += against
+    if verdict.changed:
+        values["passed"] = False
+        values["stale"] = (
+            "Out of date: this verdict of lmd gate is about other results; "
+            f"{', '.join(verdict.changed)} changed since. Run the same lmd gate again."
+        )
+    return values
 
 
 def gate_page(
     run: RunResults, clusters: Clusters, verdict: dict[str, Any], notes: Sequence[str]
 ) -> bytes:
     """The page as UTF-8 bytes, of a run that was compared with numbers alone."""
-    render = document("compare.html.j2", SCRIPTS)
+    render = document("compare.html.j2", SCRIPTS, page_margin([run]))
     checkpoint = str(run.record.get("checkpoint", ""))
     return render(
         title=verdict["words"],

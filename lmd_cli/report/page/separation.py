@@ -8,6 +8,7 @@ from lmd_cli.evaluation.comparisons import Comparison, letter
 from lmd_cli.report.figures.styles import part_title
 from lmd_cli.report.page.svg_charts import WIDTH, Bar, Group, bars, chart_width
 from lmd_cli.report.palette import shade
+from lmd_cli.report.words import words_of
 from lmd_cli.results.read_run import RunResults
 
 NAMES = {"pcc": "correlation (PCC)", "mse": "mean squared error (MSE)"}
@@ -56,13 +57,13 @@ def explained(run: RunResults) -> str:
         (c for c in run.comparisons if c.expected == "keep"),
         next(iter(run.comparisons), None),
     )
-    return "" if kept is None else _sentence(kept)
+    return "" if kept is None else _sentence(kept, words_of(run.modalities).many)
 
 
-def _sentence(cell: Comparison) -> str:
+def _sentence(cell: Comparison, many: str) -> str:
     replaced = " and ".join(f"the {part_title(name)}" for name in cell.perturbed)
     short = {letter(name) for name in (*cell.perturbed, cell.target)}
-    named = " (sensors by their first letters)" if all(len(name) == 1 for name in short) else ""
+    named = f" ({many} by their first letters)" if all(len(name) == 1 for name in short) else ""
     verb = "was" if len(cell.perturbed) == 1 else "were"
     return (
         f"{cell.title} is what became of the {part_title(cell.target)}'s part when {replaced} "
@@ -72,7 +73,7 @@ def _sentence(cell: Comparison) -> str:
 
 def by_construction(run: RunResults) -> str:
     """For which rows kept cells are 1 and 0 by construction, and what the others' say."""
-    exact = [name for name in run.rows if name in run.exact]
+    exact, word = [name for name in run.rows if name in run.exact], words_of(run.modalities).one
     anew = [name for name in run.rows if name.endswith(ANEW)]
     others = [name for name in run.rows if name not in (*exact, *anew)]
     lines = []
@@ -80,16 +81,16 @@ def by_construction(run: RunResults) -> str:
         whose = f"In the rows {', '.join(exact)}" if others or anew else "Here"
         lines.append(
             f"{whose} 1 and 0 hold by construction: the factors of the split are fixed at the "
-            "sample as it was, so a part whose sensor was kept is compared with itself."
+            f"sample as it was, so a part whose {word} was kept is compared with itself."
         )
     if anew:
         lines.append(
             "Rows @perturbed are linearised anew at each perturbed input: their kept cells are "
-            "measured, and say how much a part moves when only another sensor was replaced."
+            f"measured, and say how much a part moves when only another {word} was replaced."
         )
     if others:
         lines.append(
             f"For {', '.join(others)} nothing holds by construction: all cells are measured, and "
-            "a kept sensor's part may move."
+            f"a kept {word}'s part may move."
         )
     return " ".join(lines)

@@ -37,7 +37,11 @@ def page_table(
     name: str, caption: str, header: Sequence[str], rows: Sequence[Sequence[Any]]
 ) -> PageTable:
     """Plain values to cells."""
-    return PageTable(name, caption, header, [[cell(value) for value in row] for row in rows])
+    return PageTable(name, caption, header, _cells(header, rows))
+
+
+def _cells(header: Sequence[str], rows: Sequence[Sequence[Any]]) -> list[list[TableCell]]:
+    return [[cell(value) for _, value in zip(header, row, strict=True)] for row in rows]
 
 
 def cell(value: Any) -> TableCell:
@@ -61,5 +65,6 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> list[tuple[str, str]]:
         if isinstance(value, Mapping):
             rows += flat(value, f"{prefix}{key}.")
         else:
-            rows.append((f"{prefix}{key}", "" if value is None else str(value)))
+            listed = ", ".join(map(str, value)) if isinstance(value, list) else value
+            rows.append((f"{prefix}{key}", "" if listed is None else str(listed)))
     return rows

@@ -10,6 +10,8 @@ from lmd_cli.evaluation.paired import Change, MetricRow
 from lmd_cli.evaluation.statistics import Interval
 from lmd_cli.results.comparison import RunComparison
 
+#: Of float32 results, a difference of less than this beside the values is none.
+ROUNDING = 1e-6
 METRIC_FIELDS = (
     *("metric", "run", "value", "rows", "difference", "low", "high", "undefined", "meaning"),
 )
@@ -20,16 +22,22 @@ CHANGE_FIELDS = (
 )
 
 
-def excludes_zero(interval: Interval) -> bool:
-    """Whether zero lies outside the interval; not if there is none."""
-    return interval.low > 0 or interval.high < 0
+def beyond_zero(row: MetricRow, other: int) -> bool | None:
+    """Whether zero lies outside the interval of a difference; not if there is none.
+
+    ``None`` where it does, but the difference is :data:`ROUNDING` of float32.
+    """
+    interval, values = row.differences[other], (row.values[0], row.values[1 + other])
+    if not (interval.low > 0 or interval.high < 0):
+        return False
+    return True if abs(interval.estimate) > ROUNDING * max(map(abs, values)) else None
 
 
 def number(value: float, sign: str = "") -> str:
     """Three significant digits; nothing for what does not exist."""
     if math.isnan(value):
         return ""
-    return format(value + 0.0, f"{sign}.3g")
+    return format(value + 0.0, f"{sign if value else ''}.3g")
 
 
 def interval_text(interval: Interval) -> str:
@@ -88,9 +96,8 @@ def change_values(change: Change) -> tuple[Any, ...]:
 
 def differing_metrics(comparison: RunComparison, other: int) -> tuple[int, int]:
     """How many differences have an interval that excludes zero, and how many have any."""
-    known = [row.differences[other] for row in comparison.rows]
-    known = [interval for interval in known if not math.isnan(interval.low)]
-    return sum(map(excludes_zero, known)), len(known)
+    known = [row for row in comparison.rows if not math.isnan(row.differences[other].low)]
+    return sum(beyond_zero(row, other) is True for row in known), len(known)
 
 
 def headline(comparison: RunComparison, other: int) -> str:

@@ -1,20 +1,15 @@
-"""The verdict of a gate as rows of text, as JSON and as JUnit XML."""
+"""The verdict of a gate as rows of text and as JUnit XML."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Sequence
-from typing import Any
 from xml.etree import ElementTree
 
 from lmd_cli.evaluation.requirements import Outcome
-from lmd_cli.evaluation.statistics import Interval
 from lmd_cli.report.tables.comparison import number
 from lmd_cli.runtime.printable import printable
 
-#: Raised whenever an entry of ``gate.json`` changes its meaning.
-FORMAT = 1
 HEADER = ("result", "requirement", "value", "95 % interval", "rows", "bound", "margin")
 
 
@@ -27,44 +22,6 @@ def outcome_cells(outcome: Outcome) -> list[str]:
     )
     result = "ok" if outcome.passed else "FAIL"
     return [result, outcome.requirement.text, value, interval, str(outcome.rows), bound, margin]
-
-
-def gate_json(run: str, baseline: str | None, outcomes: Sequence[Outcome]) -> bytes:
-    """``gate.json``; what does not exist is ``null``."""
-    values = {
-        "format": FORMAT,
-        "run": run,
-        "baseline": baseline,
-        "passed": all(outcome.passed for outcome in outcomes),
-        "requirements": [outcome_values(outcome) for outcome in outcomes],
-    }
-    return json.dumps(values, indent=2, ensure_ascii=False, allow_nan=False).encode() + b"\n"
-
-
-def outcome_values(outcome: Outcome) -> dict[str, Any]:
-    """One requirement of ``gate.json``."""
-    requirement = outcome.requirement
-    return {
-        "requirement": requirement.text,
-        "metric": requirement.metric,
-        "operator": requirement.operator,
-        "passed": outcome.passed,
-        "reason": outcome.reason,
-        **_interval("value", outcome.value),
-        "rows": outcome.rows,
-        "bound": _plain(outcome.bound),
-        "baseline": None if outcome.baseline is None else _plain(outcome.baseline),
-        **_interval("margin", outcome.margin),
-    }
-
-
-def _interval(name: str, interval: Interval) -> dict[str, float | None]:
-    ends = (interval.estimate, interval.low, interval.high)
-    return dict(zip((name, f"{name}_low", f"{name}_high"), map(_plain, ends), strict=True))
-
-
-def _plain(value: float) -> float | None:
-    return value if math.isfinite(value) else None
 
 
 def junit_xml(run: str, outcomes: Sequence[Outcome]) -> bytes:

@@ -13,7 +13,7 @@ import pandas as pd
 
 from lmd_cli.evaluation.comparisons import Comparison
 from lmd_cli.report.tables.spec import Metric, TableSpec
-from lmd_cli.results.digits import figure_text, small_scale
+from lmd_cli.results.digits import figure_text, largest
 
 TITLES = {"pcc": "Pearson Correlation", "mse": "Mean Squared Error"}
 _ESCAPES = {
@@ -124,11 +124,10 @@ def lay_out(
     places, first = spec.decimals, [model] if spec.names_modalities else []
     asked = [[figures.get((row.name, c.metric, c.title)) for row in spec.rows] for c in columns]
     errors = zip(columns, asked, strict=True)
-    scale = small_scale(
-        (f[0] for c, each in errors if c.metric == "mse" for f in each if f), places
-    )
+    scale = {"pcc": math.inf}
+    scale["mse"] = largest(f[0] for c, each in errors if c.metric == "mse" for f in each if f)
     entries = [
-        _column(values, column.lower_is_better, places, scale if column.metric == "mse" else 0.0)
+        _column(values, column.lower_is_better, places, scale[column.metric])
         for column, values in zip(columns, asked, strict=True)
     ]
     titles = [*(["Modality"] if first else []), *spec.headers]

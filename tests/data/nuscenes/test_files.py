@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,10 +10,13 @@ from types import SimpleNamespace
 import pytest
 
 from lmd_cli.assembly.targets import user_code
+from lmd_cli.data.content import file_hashes
 from lmd_cli.data.custom import CustomSamples
 from lmd_cli.data.nuscenes.files import data_file
 from lmd_cli.data.nuscenes.split import SplitSamples
 from lmd_cli.errors import ContractError, DataError
+from lmd_cli.runtime.files import is_inside
+from tests.support.tiny_nuscenes import VERSION, open_samples
 
 
 @pytest.mark.parametrize(
@@ -35,6 +39,27 @@ def test_what_is_no_file_is_named(tmp_path: Path) -> None:
         assert data_file(tmp_path, name, "t") == tmp_path / name
     with pytest.raises(DataError, match="absent: file not found"):
         data_file(tmp_path, "absent", "t")
+
+
+def test_hashes_are_of_plain_files_inside_the_root(own_root: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret").write_bytes(b"x")
+    tables = own_root / VERSION / "sample_data.json"
+    rows = json.loads(tables.read_text())
+    names = [row["filename"] for row in rows if row["is_key_frame"]]
+    odd = iter(("../secret", str(tmp_path / "secret")))
+    for row in rows:
+        if row["filename"] in names[:2]:
+            row["filename"] = next(odd)
+    tables.write_text(json.dumps(rows))
+    (own_root / names[2]).unlink()
+    os.mkfifo(own_root / names[2])
+    (own_root / names[3]).unlink()
+    (own_root / names[3]).symlink_to("/dev/zero")
+    samples = open_samples(own_root)
+    needed = {name for group in samples.needed_files().values() for name in group}
+    assert needed >= {"../secret", str(tmp_path / "secret"), *names[2:4]}
+    there = {name for name in needed - {*names[2:4]} if is_inside(name)}
+    assert file_hashes(samples, whole=True).keys() == there
 
 
 def test_a_token_is_one_line() -> None:

@@ -82,7 +82,7 @@ def test_cut_anywhere_is_an_error(encoding: str) -> None:
         ("COUNT 1 1 1 3", "COUNT 1 1 1 65537", "COUNT is"),
         ("COUNT 1 1 1 3", "COUNT 1 1 1 0", "COUNT 0"),
         ("COUNT 1 1 1 3", "COUNT 1 1 1 65536", "larger than any sensor's"),
-        ("FIELDS x y", "FIELDS x x", "the field 'x' is there twice"),
+        ("FIELDS x y", "FIELDS x x", "the field 'x' occurs twice"),
         ("FIELDS x y", "FIELDS x", "not of one length"),
         ("TYPE F F U U I\n", "", "no line 'TYPE'"),
         ("DATA binary", "DATA gzip", "DATA is 'gzip'"),

@@ -1,4 +1,4 @@
-"""Images that are too much, or not what the calibration is for: told before they are decoded."""
+"""Images that are too much, or not what the calibration is for: refused before they are decoded."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def test_a_bomb_is_refused_by_its_header(
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_sixteen_bits_are_told(tmp_path: Path, channels: int) -> None:
+def test_sixteen_bits_are_refused(tmp_path: Path, channels: int) -> None:
     path = tmp_path / "a.png"
     cv2.imwrite(str(path), np.full((90, 160, channels), 3000, np.uint16))
     assert "more than 8 bits a channel" in refusal(path)
@@ -61,7 +61,7 @@ def test_sixteen_bits_are_told(tmp_path: Path, channels: int) -> None:
 
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
 @pytest.mark.parametrize("turned", [1, 3, 6])
-def test_a_turned_image_is_told(tmp_path: Path, suffix: str, turned: int) -> None:
+def test_a_turned_image_is_refused(tmp_path: Path, suffix: str, turned: int) -> None:
     exif, path = Image.Exif(), tmp_path / f"a.{suffix}"
     exif[0x0112] = turned
     Image.new("RGB", (160, 90), "red").save(path, exif=exif)

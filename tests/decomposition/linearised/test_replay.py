@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import weakref
+from collections.abc import Callable
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hypothesis import given, settings
 from torch import Tensor, nn
 from torch.utils import _pytree as pytree
@@ -17,6 +21,7 @@ from lmd_cli.decomposition import (
     decompose_onward,
     variant_names,
 )
+from lmd_cli.decomposition.linearised.partial import PartiallyLinear
 from lmd_cli.decomposition.linearised.replay import Linearised, replay, replay_deviation
 from tests.support.random_networks import Case, cases
 from tests.support.rule_oracle import normal
@@ -67,6 +72,83 @@ def test_the_function_does_not_run_again() -> None:
     result = decompose(function, inputs, keep_maps=True)
     assert replay_deviation(replay(result, inputs), result) < 1e-15
     assert calls == [1]
+
+
+def _sum(camera: Tensor, radar: Tensor) -> Tensor:
+    x = camera * 2.0
+    y = x + 1.0  # its parts are those of x
+    y[:, 0] = 5.0
+    x[:, 1] *= 3.0
+    return x + y + radar
+
+
+def _canvas(camera: Tensor, radar: Tensor) -> Tensor:
+    y = torch.ones(2, 4, dtype=torch.float64)
+    y[:, 1:] = camera
+    y[:, :2] += 2.0
+    return y * radar.sum()
+
+
+def _weights(camera: Tensor, radar: Tensor) -> Tensor:
+    a = torch.softmax(camera @ radar.mT, -1)
+    b = a + 0.0
+    a[:, 0] = 0.0
+    return (a + b) @ radar
+
+
+def _composite(camera: Tensor, radar: Tensor) -> Tensor:
+    x = camera * 2.0
+    y = torch.prod(x[:, :1], 1)
+    y[0] = 3.0
+    return x + y.unsqueeze(1) * radar
+
+
+@pytest.mark.parametrize("variant", ["identity-ratio", "coalitions"])
+@pytest.mark.parametrize("function", [_sum, _canvas, _weights, _composite])
+def test_writes_reach_no_operand_and_no_constant(
+    function: Callable[..., Tensor], variant: str
+) -> None:
+    """Where a map only moves elements its result may lie in their memory."""
+    inputs = {"camera": normal(2, 3), "radar": normal(2, 3, seed=1)}
+    result = decompose(function, inputs, variant, keep_maps=True)
+    for _ in range(2):  # the program is as it was after each use
+        assert replay_deviation(replay(result, inputs), result) < 1e-14
+        if variant != "coalitions":
+            plain = PartiallyLinear(result, frozenset())(**inputs)
+            torch.testing.assert_close(plain, function(**inputs), rtol=0, atol=1e-14)
+
+
+OPERATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "layer_norm": lambda x: F.layer_norm(x, (3,)),
+    "instance_norm": lambda x: F.instance_norm(x),
+    "softmax": lambda x: x.softmax(-1),
+    "logsumexp": lambda x: x.logsumexp(-1),
+    "max_pool": lambda x: F.max_pool2d(x, 2, 1),
+    "max": lambda x: x.max(-1)[0],
+    "sort": lambda x: x.sort(-1)[0],
+    "divisor": lambda x: x / (1.0 + x.abs()),
+    "reciprocal": lambda x: 1.0 / x,
+    "maximum": lambda x: torch.maximum(x, -x),
+    "silu": F.silu,
+    "square": lambda x: x * x,
+}
+
+
+@pytest.mark.parametrize("variant", ["identity-ratio", "identity-ratio-shapley-taylor"])
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_the_program_holds_no_operand(name: str, variant: str) -> None:
+    operands: list[weakref.ref[Tensor]] = []
+
+    def function(camera: Tensor, radar: Tensor) -> Tensor:
+        x = camera * 2.0 + radar
+        operands.append(weakref.ref(x))
+        return OPERATIONS[name](x) * 1.0
+
+    inputs = {"camera": normal(2, 3, 3), "radar": normal(2, 3, 3, seed=1)}
+    result = decompose(function, inputs, variant, keep_maps=True)
+    gc.collect()
+    assert result.program is not None
+    assert operands[0]() is None
 
 
 def test_inputs_of_other_shapes_are_refused() -> None:

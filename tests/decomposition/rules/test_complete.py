@@ -297,6 +297,7 @@ ELSEWHERE: dict[str, str] = {
         "nanmean where.ScalarOther where.ScalarSelf _grid_sampler_2d_cpu_fallback "
         "conj_physical"
     ),
+    "what torch.jit.trace records": "_convolution",
     "it writes to running statistics, and is refused": (
         "_batch_norm_with_update _batch_norm_with_update_functional"
     ),

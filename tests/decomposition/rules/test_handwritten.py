@@ -83,7 +83,7 @@ def sigmoid_slope(g: Tensor) -> Tensor:
 
 
 def test_gates_are_products() -> None:
-    """GLU, SwiGLU's kin and squeeze-excite: appendix D.2 with eq. 9's gate."""
+    """GLU, SwiGLU's relatives and squeeze-excite: appendix D.2 with eq. 9's gate."""
     result = two(lambda x, y: F.glu(x, -1))
     value, gate = X.total[..., :2], X.total[..., 2:]
     assert_total(result, F.glu(X.total, -1))

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from lmd_cli.decomposition import (
@@ -115,3 +116,18 @@ def test_only_one_argument_may_carry_parts() -> None:
 def test_a_function_that_has_a_rule_keeps_it_unless_told_otherwise() -> None:
     with pytest.raises(ValueError, match="has a rule already"):
         register_activation(torch.relu)
+
+
+@pytest.mark.parametrize("function", [F.tanhshrink, F.softsign, lambda x: Cube.apply(x, 2.0)])
+def test_shapley_values_of_a_function_that_is_no_operator(function: Any) -> None:
+    camera, radar, b = (normal(2, 3, seed=s) for s in range(3))
+    with registered(Cube):
+        result = decompose(
+            lambda camera, radar: function(camera + radar + b),
+            {"camera": camera, "radar": radar},
+            "identity-ratio-shapley",
+        )
+        alone = function(b + camera) - function(b)
+        last = function(b + camera + radar) - function(b + radar)
+    torch.testing.assert_close(result.parts["camera"], (alone + last) / 2, rtol=0, atol=1e-13)
+    torch.testing.assert_close(result.bias, function(b), rtol=0, atol=1e-13)

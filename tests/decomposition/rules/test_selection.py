@@ -1,4 +1,4 @@
-"""Max-pooling and its kin by brute force: where is the total largest, and what stands there."""
+"""Max-pooling and related operations by brute force: the largest total and its parts."""
 
 from __future__ import annotations
 

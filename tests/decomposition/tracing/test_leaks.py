@@ -153,6 +153,7 @@ LEAVES_TORCH: dict[str, Callable[[Tensor], Any]] = {
     "torch.tensor": lambda x: torch.tensor(x),
     "torch.tensor of a list": lambda x: torch.tensor([x[0, 0, 0, 0], x[0, 0, 0, 1]]),
     "as_tensor of a list": lambda x: torch.as_tensor([x[0, 0, 0, 0], x[0, 0, 0, 1]]),
+    "new_tensor": lambda x: x.new_tensor([x[0, 0, 0, 0]]),
     "deepcopy": copy.deepcopy,
     "copy": copy.copy,
     "pickle": lambda x: pickle.loads(pickle.dumps(x)),
@@ -173,6 +174,7 @@ def test_values_that_leave_torch(name: str) -> None:
 
 def test_as_tensor_of_a_tensor_is_that_tensor() -> None:
     assert_same_as(run(lambda x: torch.as_tensor(x) * 2.0), lambda x: x * 2.0)
+    assert_same_as(run(lambda x: torch.as_tensor(data=x) * 2.0), lambda x: x * 2.0)
 
 
 def test_addresses_may_be_compared() -> None:

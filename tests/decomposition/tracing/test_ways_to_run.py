@@ -117,6 +117,17 @@ def test_an_exported_network() -> None:
     assert torch.equal(result.parts["camera"], wanted.parts["camera"])
 
 
+def test_a_traced_network() -> None:
+    network = nn.Sequential(nn.Conv1d(3, 3, 3, padding=1), nn.ReLU(), nn.Linear(4, 4)).double()
+    traced = torch.jit.trace(network, C)
+    found, wanted = (
+        both(lambda camera, radar: layers(camera + radar), audit="raise")  # noqa: B023
+        for layers in (traced, network)
+    )
+    assert torch.equal(found.total, wanted.total)
+    torch.testing.assert_close(found.parts["camera"], wanted.parts["camera"], rtol=0, atol=1e-14)
+
+
 @pytest.mark.parametrize("mask", [torch.tensor(True), torch.tensor(False), True, None])
 def test_indexing_by_a_mask_without_dimensions(mask: Any) -> None:
     result = both(lambda camera, radar: (camera + 2.0 * radar)[mask])

@@ -206,7 +206,7 @@ def test_a_failed_write_leaves_what_was_there(
 
 
 class Explaining(nn.Sequential):
-    """A network that recognises its kin."""
+    """A network that recognises others of its kind."""
 
     def explain_mismatch(self, state: Mapping[str, Tensor]) -> str | None:
         """Counts input channels."""

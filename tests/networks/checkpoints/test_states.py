@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -91,7 +92,20 @@ def test_a_line_says_what_was_left_out(tmp_path: Path, caplog: pytest.LogCapture
 AVERAGES: dict[str, Callable[[], Any]] = {
     "timm": lambda: {"state_dict": state(), "state_dict_ema": state(5)},
     "beside": lambda: {"model": state(), "ema": {"module": behind("module.", 5)}},
-    "mmengine": lambda: {"state_dict": state(), "ema_state_dict": behind("module.", 5)},
+    "mmengine": lambda: {
+        "state_dict": state(),
+        "ema_state_dict": behind("module.", 5) | {"steps": torch.tensor(7)},
+    },
+    "ema_pytorch": lambda: (
+        behind("online_model.")
+        | behind("ema_model.", 5)
+        | {"initted": torch.tensor(True), "step": torch.tensor(7)}
+    ),
+    "Lightning": lambda: {
+        "state_dict": behind("model.", 5),
+        "current_model_state": behind("model."),
+        "averaging_state": {"n_averaged": torch.tensor(7)},
+    },
     "DETR": lambda: {"model": behind("module."), "model_ema": state(5)},
     "by name": lambda: {"state_dict": behind("model.") | behind("model_ema.", 5)},
 }
@@ -112,6 +126,10 @@ FLAT: dict[str, Callable[[], Any]] = {
     },
     "behind a wrapper": lambda: behind("model.") | flat("ema.model_", "_"),
     "a dict of their own": lambda: {"model": state(), "ema": flat("", "_")},
+    "a name without dots": lambda: {
+        "state_dict": behind("model."),
+        "ema": flat("", "_") | {"step": torch.tensor(7)},
+    },
 }
 
 
@@ -121,6 +139,58 @@ def test_running_means_whose_names_lost_their_dots(tmp_path: Path, name: str) ->
     torch.save(FLAT[name](), path)
     assert_loads(path)
     assert_loads(path, seed=5, ema=True)
+    convert(path, tmp_path / "a.safetensors", ema=True)
+    assert_loads(tmp_path / "a.safetensors", seed=5)
+
+
+class Odd(nn.Module):
+    """A buffer first, a weight of its own, and two weights that are one without their dots."""
+
+    def __init__(self, alike: bool) -> None:
+        super().__init__()
+        self.register_buffer("grid", torch.ones(2))
+        self.scale = nn.Parameter(torch.ones(2))
+        self.head = nn.Module()
+        self.head.last_bias = nn.Parameter(torch.ones(3))
+        if alike:
+            self.head_last = nn.Linear(1, 3)
+
+
+def without_dots(module: nn.Module) -> State:
+    return {"ema_" + n.replace(".", "_"): 2 * p for n, p in module.named_parameters()}
+
+
+def test_names_that_had_no_dots_stay(tmp_path: Path) -> None:
+    module, path = Odd(alike=False), tmp_path / "a.pth"
+    torch.save(module.state_dict() | without_dots(module), path)
+    convert(path, tmp_path / "a.safetensors", ema=True)
+    written = load_file(tmp_path / "a.safetensors")
+    assert written.keys() == dict(module.named_parameters()).keys()
+    assert all(torch.equal(written[n], 2 * p) for n, p in module.named_parameters())
+
+
+def test_names_that_are_one_without_their_dots_are_refused(tmp_path: Path) -> None:
+    module, path = Odd(alike=True), tmp_path / "a.pth"
+    torch.save(module.state_dict() | without_dots(module), path)
+    told = "head_last_bias stands for head.last_bias and head_last.bias"
+    with pytest.raises(CheckpointError, match=told):
+        load_checkpoint(path, module, ema=True)
+    with pytest.raises(CheckpointError, match=told):
+        convert(path, tmp_path / "a.safetensors", ema=True)
+    load_checkpoint(path, module)
+
+
+def test_running_means_alone_are_copied_as_they_are(tmp_path: Path) -> None:
+    torch.save({"ema": flat("", "_")}, tmp_path / "a.pth")
+    convert(tmp_path / "a.pth", tmp_path / "a.safetensors", ema=True)
+    assert load_file(tmp_path / "a.safetensors").keys() == flat("", "_").keys()
+
+
+def test_running_means_in_two_places_are_refused(tmp_path: Path) -> None:
+    twice = {"model": state(), "ema": state(5), "model_ema": state(6)}
+    torch.save(twice, tmp_path / "a.pth")
+    with pytest.raises(CheckpointError, match=r"more than once \(\['ema'\].*; \['model_ema'\]"):
+        convert(tmp_path / "a.pth", tmp_path / "a.safetensors", ema=True)
 
 
 def test_running_means_keep_the_statistics_of_the_weights(tmp_path: Path) -> None:
@@ -138,9 +208,8 @@ def test_running_means_are_chosen_by_a_flag(tmp_path: Path, name: str) -> None:
     torch.save(AVERAGES[name](), path)
     assert_loads(path)
     assert_loads(path, seed=5, ema=True)
-    if name != "by name":
-        convert(path, tmp_path / "a.safetensors", ema=True)
-        assert_loads(tmp_path / "a.safetensors", seed=5)
+    convert(path, tmp_path / "a.safetensors", ema=True)
+    assert_loads(tmp_path / "a.safetensors", seed=5)
 
 
 def test_running_means_that_are_not_there_or_alone(tmp_path: Path) -> None:
@@ -239,6 +308,32 @@ def test_what_people_have_in_place_of_a_file_is_named(
         path = tmp_path / f"a{suffix}"
         path.write_bytes(start + b"oid sha256:4d7a\n")
         assert named in refusal(path)
+
+
+def test_a_file_under_another_formats_name_is_named(tmp_path: Path) -> None:
+    torch.save(state(), tmp_path / "a.safetensors")
+    assert "if it is a PyTorch file, rename it to .pth" in refusal(tmp_path / "a.safetensors")
+    save_file(state(), tmp_path / "b.safetensors")
+    (tmp_path / "b.safetensors").rename(tmp_path / "b.pth")
+    assert "rename it to .safetensors" in refusal(tmp_path / "b.pth")
+    (tmp_path / "c.pth").write_bytes(gzip.compress(b"anything"))
+    assert "unpack it first: gzip -d" in refusal(tmp_path / "c.pth")
+
+
+def test_a_copy_is_advised_only_where_there_are_tensors(tmp_path: Path) -> None:
+    torch.save({name: value.numpy() for name, value in state().items()}, tmp_path / "a.pth")
+    said = refusal(tmp_path / "a.pth")
+    assert "lmd convert" not in said
+    assert said.endswith("Save the weights alone: torch.save(model.state_dict(), path)")
+    torch.save({"a": Path("x"), "state_dict": state()}, tmp_path / "b.pth")
+    assert "Make a clean copy: lmd convert" in refusal(tmp_path / "b.pth")
+
+
+def test_names_are_shown_in_one_line(tmp_path: Path) -> None:
+    torch.save(state() | {"a\nb": torch.ones(1)}, tmp_path / "a.pth")
+    assert r"1 unexpected: 'a\nb'" in refusal(tmp_path / "a.pth")
+    torch.save({b"a": torch.ones(1)}, tmp_path / "b.pth")
+    assert "Placeholder(" not in refusal(tmp_path / "b.pth")
 
 
 def test_wrappers_prefixes_are_dropped_by_a_conversion(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from lmd_cli.report.figures.axes import CROSS, RING, Format
 from lmd_cli.report.figures.bev import decomposition_figure, grid_figure
 from lmd_cli.report.figures.layers import layers_figure
 from lmd_cli.report.figures.scene import ROWS, Scene
-from lmd_cli.report.figures.styles import Style, make_map_style, positive_normalised
+from lmd_cli.report.figures.styles import Style, bias_lines, make_map_style, positive_normalised
 from lmd_cli.report.palette import colour, slot, stylesheet
 
 PLANE = Plane.of_grid(Grid((40, 4, 40)))
@@ -227,8 +227,8 @@ def test_blocks_are_as_fine_as_there_is_room_for():
     assert block_names(layers, most=3) == ["encoder"] * len(layers)
     assert drawn_operations(block_names(layers)) == [8 * i + 7 for i in range(12)]
     assert note(96, 12) == (
-        "After the last operation of each of 12 blocks (96 operations), from where the sensors "
-        "meet (left) to the prediction"
+        "After the last operation of each of 12 blocks (96 operations), from the fusion (left) to "
+        "the prediction"
     )
     assert drawn_operations(block_names(one)) == [0, 1, 2, 3]
 
@@ -258,3 +258,18 @@ def test_the_checks_figures_conclude_in_one_line():
     )
     assert sanity.sanity_png(rows, 2).startswith(b"\x89PNG")
     assert scores.score_png(kept).startswith(b"\x89PNG")
+
+
+def test_a_large_bias_is_said_below_the_maps():
+    third = np.full((2, 2), 1.0)
+    assert bias_lines([{"camera": third, "radar": third, "bias": third}]) == []
+    calm = {"camera": 9 * third, "bias": third}
+    assert bias_lines([calm]) == []
+    said = bias_lines([{"camera": third, "bias": -3 * third}])
+    assert said == [
+        "The bias has 75% of the parts' norms, more than a third: the other parts say less than "
+        "their maps suggest."
+    ]
+    assert bias_lines([calm, {"camera": third, "bias": third}])[0].startswith(
+        "The bias has up to 50% of"
+    )

@@ -96,11 +96,11 @@ def test_what_is_drawn_is_the_sum_of_the_parts(opened: Callable[..., Browser]):
     assert colour(5, 4) not in (both, none)
 
 
-@pytest.mark.parametrize("look", ["positive", "probability"])
-def test_other_looks(opened: Callable[..., Browser], look: str):
+@pytest.mark.parametrize("style", ["positive", "probability"])
+def test_other_styles(opened: Callable[..., Browser], style: str):
     browser = opened()
     before, scale = pixels(browser), pixels(browser, "scale")
-    run(browser, "document.querySelector(`input[value=${arguments[0]}]`).click()", look)
+    run(browser, "document.querySelector(`input[value=${arguments[0]}]`).click()", style)
     assert pixels(browser) != before
     assert pixels(browser, "scale") != scale
 
@@ -224,7 +224,7 @@ def test_the_page_of_a_network_of_ones_own(browser: Browser, own_page: Path):
     element(browser, "part-0").click()
     press(element(browser, "sample"), keys().ARROW_RIGHT)
     assert pixels(browser) != whole
-    assert element(browser, "sample-name").text == "2 of 3: samples, sample 1"
+    assert element(browser, "sample-name").text == "2 of 3: sample 1"
     press(element(browser, "bev"), keys().ARROW_UP)
     readout = element(browser, "readout").text
     assert readout.startswith("Row ")

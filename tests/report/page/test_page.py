@@ -176,6 +176,29 @@ def test_words_fit_the_sensors_of_the_run(tmp_path: Path):
     assert explained(run) == (
         "mri_p/pet is what became of the pet's part when the mri was replaced."
     )
+    assert "a part whose modality was kept is compared with itself" in by_construction(run)
+
+
+def test_the_page_says_from_which_code_weights_and_data(tmp_path: Path):
+    folder = made_up.run_folder(tmp_path / "run")
+    record = json.loads((folder / "run.json").read_text())
+    record["code"] = {"lmd": {"sha256": "ef" * 32, "commit": "0a" * 20, "modified": False}}
+    record["command"] = {"name": "evaluate", "methods": ["lmd", "shapley"]}
+    record["files"] = {"pairs.csv": "12" * 32}
+    (folder / "run.json").write_text(json.dumps(record))
+    (folder / "data.sha256").write_text(f"{'34' * 32}  samples/a.jpg\n")
+    entry = {"event": "started", "date": "2026-01-02", "command": ["lmd", "demo"], "machine": 7}
+    (folder / "invocations.jsonl").write_text(json.dumps(entry) + "\n")
+    cells = Elements(build_page(read_run(folder), made_up.survey()).decode()).words
+    for name, value in (
+        *(("code.lmd.commit", "0a" * 20), ("code.lmd.modified", "False")),
+        *(("command.methods", "lmd, shapley"), ("files.pairs.csv", "12" * 32)),
+        *(("weights.sha256", "ab" * 32), ("samples.sha256", "cd" * 32)),
+    ):
+        assert cells[cells.index(name) + 1] == value
+    assert cells[cells.index("data.sha256 sha256") + 1].endswith(", of 1 files")
+    at = cells.index("2026-01-02")
+    assert cells[at : at + 5] == ["2026-01-02", "started", "lmd demo", "7", "\n"]
 
 
 def test_each_printed_page_names_run_and_hash(tmp_path: Path):

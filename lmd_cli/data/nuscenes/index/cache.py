@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
 
+from lmd_cli.config.shipped import from_home
 from lmd_cli.data.nuscenes.index.records import FORMAT, SplitIndex
 from lmd_cli.data.nuscenes.index.splits import OWN_SPLITS, Split, split_name
 from lmd_cli.data.nuscenes.index.storage import DamagedError, is_index, write_arrays
@@ -56,7 +57,7 @@ def open_index(
         DataError: data root, version or split not found (says what is there), a split without a
             scene in this version, or tables that cannot be read.
     """
-    root = Path(dataroot).expanduser()
+    root = from_home(dataroot)
     require_version(root, version)
     path = index_path(root, version, split)
     index = _load(path)

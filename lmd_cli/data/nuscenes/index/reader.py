@@ -15,7 +15,8 @@ from typing import Any
 from lmd_cli.data.nuscenes.database import UNKNOWN_VELOCITY, VEHICLE
 from lmd_cli.data.nuscenes.index.elements import list_elements
 from lmd_cli.data.nuscenes.index.values import RecordError, present, text, whole
-from lmd_cli.errors import DataError
+from lmd_cli.errors import DataError, ForeignFileError
+from lmd_cli.runtime.files import open_given
 
 #: Two annotations farther apart than this say nothing of a velocity, seconds (nuscenes-devkit's).
 MAX_TIME_DIFFERENCE = 1.5
@@ -206,7 +207,8 @@ def read_table(folder: Path, name: str, wanted: Callable[[Row], bool] | None = N
     """
     path, fields, rows = folder / f"{name}.json", FIELDS.get(name), []
     try:
-        with open(path, encoding="utf-8") as file:
+        # Some editors begin a file with a mark of its encoding.
+        with open(path, encoding="utf-8-sig", opener=open_given) as file:
             for row in list_elements(file):
                 if not _is_row(row):
                     raise DataError(
@@ -218,7 +220,7 @@ def read_table(folder: Path, name: str, wanted: Callable[[Row], bool] | None = N
         if name in OPTIONAL:
             return []
         raise DataError(f"{path}: file not found; it is one of the version's tables") from None
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError, ForeignFileError) as error:
         raise DataError(f"{path} cannot be read as a table: {error}", path=path) from error
     return rows
 

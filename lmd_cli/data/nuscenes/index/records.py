@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 from lmd_cli.data.nuscenes.database import Annotation, Rig, SampleRecord, SensorFrame
 from lmd_cli.data.nuscenes.index.storage import Arrays, read_arrays
 from lmd_cli.errors import DataError
+from lmd_cli.runtime.printable import in_one_line
 
 #: Raised whenever what an index holds, or how, changes.
 FORMAT = 3
@@ -142,7 +143,7 @@ class SplitIndex:
 
     def _require(self, row: int, sample: str) -> None:
         if row < -1:
-            needed = f"{self._text(row)} (needed by sample {sample})"
+            needed = f"{self._text(row)} (needed by sample {in_one_line(sample)})"
             raise DataError(needed, token=sample)
 
     def _chain(self, frame: int, sweeps: int) -> list[int]:

@@ -9,7 +9,8 @@ from pathlib import Path
 from typing import TypeAlias
 
 from lmd_cli.data.nuscenes.index.scenes import nuscenes_splits
-from lmd_cli.errors import DataError
+from lmd_cli.errors import DataError, ForeignFileError
+from lmd_cli.runtime.files import open_given
 
 #: A split's name, or names of scenes.
 Split: TypeAlias = str | Sequence[str]
@@ -53,10 +54,11 @@ def own_splits(folder: Path) -> dict[str, list[str]]:
     """
     path = folder / OWN_SPLITS
     try:
-        content = json.loads(path.read_bytes())
+        with open(path, "rb", opener=open_given) as file:
+            content = json.loads(file.read())
     except FileNotFoundError:
         return {}
-    except (OSError, ValueError, RecursionError) as error:
+    except (OSError, ValueError, RecursionError, ForeignFileError) as error:
         raise DataError(f"{path} cannot be read as JSON: {error}", path=path) from error
     if not isinstance(content, dict):
         content = {"": None}

@@ -17,6 +17,7 @@ from lmd_cli.data.nuscenes.index.reader import Row, Tables, read_table
 from lmd_cli.data.nuscenes.index.records import SplitIndex
 from lmd_cli.data.nuscenes.index.splits import Split, split_scenes
 from lmd_cli.errors import DataError
+from lmd_cli.runtime.printable import in_one_line
 
 Progress = Callable[[int, int], None]
 
@@ -150,7 +151,8 @@ class _Builder:
     def _frame(self, token: str | None, channel: str, sample: Row) -> int:
         """Row of a frame; it and, but for cameras, the sweeps before it are added."""
         if token is None:
-            lacking = f"sample_data.json has no key frame of {channel} for {sample['token']}"
+            name = in_one_line(sample["token"])
+            lacking = f"sample_data.json has no key frame of {channel} for {name}"
             return self._problem(values.RecordError(lacking))
         newest = self._add_frame(token)
         row = newest

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
+
+from lmd_cli.runtime.printable import in_one_line
 
 #: A sensor is mounted within this distance of its vehicle; a box is no larger, metres.
 ON_VEHICLE = 1e3
@@ -30,7 +33,7 @@ def problem(table: str, row: Row, field: str, expected: str) -> RecordError:
     """The error for a record's field."""
     value = repr(row[field]) if field in row else "missing"
     shown = value if len(value) <= _SHOWN else f"{value[: _SHOWN - 3]}..."
-    token = row.get("token")
+    token = in_one_line(str(row.get("token")))
     return RecordError(f"{table}.json, record {token}: {field} is {shown}; expected {expected}")
 
 
@@ -116,13 +119,13 @@ def whole(table: str, row: Row, field: str, least: int = 0, most: int = 2**62) -
 
 
 def text(table: str, row: Row, field: str) -> str:
-    """A text that is not empty.
+    """A text that is not empty and may be a file's name.
 
     Raises:
-        RecordError: it is none.
+        RecordError: it is none, or holds zero bytes or halves of characters.
     """
     value = row.get(field)
-    if not isinstance(value, str) or not value:
+    if not isinstance(value, str) or not value or re.search("[\0\ud800-\udfff]", value):
         raise problem(table, row, field, "a text")
     return value
 

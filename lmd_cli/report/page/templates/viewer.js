@@ -267,9 +267,10 @@
     if (chosen) cursor = cellOf(chosen.place);
     current = decode(sample);
     const said = sample.description ? ` \u201c${sample.description}\u201d` : "";
-    const when = sample.moment ? `, ${sample.moment}` : "";
-    find("sample-name").textContent = `${index + 1} of ${data.samples.length}: ${sample.scene}${when}${said}, sample ${sample.token}`;
-    slider.setAttribute("aria-valuetext", `sample ${index + 1} of ${data.samples.length}, ${sample.scene}`);
+    const named = [sample.scene, sample.moment].filter(Boolean).join(", ") + said;
+    const where = named ? `${named}, ` : "";
+    find("sample-name").textContent = `${index + 1} of ${data.samples.length}: ${where}sample ${sample.token}`;
+    slider.setAttribute("aria-valuetext", `${where}sample ${index + 1} of ${data.samples.length}`);
     showImages();
     draw();
   };

@@ -46,7 +46,7 @@ def test_what_is_no_list_is_one_element() -> None:
         ("[{}] []", r"Extra data \(char 5\)"),
     ],
 )
-def test_what_is_no_json_is_told_with_its_place(text: str, message: str) -> None:
+def test_what_is_no_json_is_reported_with_its_place(text: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         list(list_elements(io.StringIO(text)))
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import re
 from pathlib import Path
 from typing import Any
@@ -60,6 +61,8 @@ def test_an_image_without_a_size_is_an_error(
         ("calibrated_sensor", "camera_intrinsic", [[1, 2, 3]] * 3, "a matrix with an inverse"),
         ("sample_data", "timestamp", "noon", "a whole number"),
         ("sample_data", "filename", None, "a text"),
+        ("sample_data", "filename", "samples/a\0b", "a text"),
+        ("sample_data", "filename", "samples/\ud800", "a text"),
         ("sample_annotation", "visibility_token", "all", "a whole number"),
         ("sample_annotation", "size", [1.9, -4.6, 1.6], "3 positive numbers"),
         ("sample_annotation", "translation", [1, 2, None], "3 finite numbers"),
@@ -84,6 +87,41 @@ def test_values_of_another_kind_are_an_error(
         assert f": {column} is " in str(error.value)
         assert expected in str(error.value)
         assert f"(needed by sample {samples.tokens[0]})" in str(error.value)
+
+
+@pytest.mark.parametrize("name", ["ego_pose", "splits"])
+@pytest.mark.parametrize(("kind", "there"), [("pipe", "a pipe"), ("zero", "a device")])
+def test_a_table_that_is_no_file_is_told(own_root: Path, name: str, kind: str, there: str) -> None:
+    path = own_root / VERSION / f"{name}.json"
+    path.unlink(missing_ok=True)
+    os.mkfifo(path) if kind == "pipe" else path.symlink_to("/dev/zero")
+    with pytest.raises(DataError, match=f"{path} cannot be read as .*: it is {there}; expected a"):
+        open_samples(own_root)
+
+
+def test_tables_may_be_links_and_begin_with_a_mark_of_their_encoding(
+    own_root: Path, tmp_path: Path
+) -> None:
+    path = own_root / VERSION / "scene.json"
+    (tmp_path / "elsewhere.json").write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    path.unlink()
+    path.symlink_to(tmp_path / "elsewhere.json")
+    assert open_samples(own_root)[0].token
+
+
+def test_tables_without_a_key_frame_are_told(own_root: Path) -> None:
+    edit(own_root, "sample_data", lambda rows: [{**row, "is_key_frame": False} for row in rows])
+    with pytest.raises(DataError, match="no key frame of any sensor: no record of sample_data"):
+        open_samples(own_root)
+
+
+def test_a_token_of_two_lines_is_shown_in_one(own_root: Path) -> None:
+    def rename(rows: list[dict]) -> None:
+        next(row for row in rows if row["token"] == "scene-0916-sample1")["token"] = "a\nb"
+
+    edit(own_root, "sample", rename)
+    (problem, *_) = open_samples(own_root).problems()
+    assert problem.endswith(r"for a\nb (needed by sample a\nb)")
 
 
 @pytest.mark.parametrize("table", ["sample_data", "ego_pose"])
