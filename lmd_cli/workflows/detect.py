@@ -16,11 +16,13 @@ from lmd_cli.assembly.detections import require_decode
 from lmd_cli.attribution import method_named
 from lmd_cli.attribution.interface import require_maps
 from lmd_cli.config.schema import RunConfig
+from lmd_cli.data import KeyframeSamples
+from lmd_cli.data.content import index_sha256
 from lmd_cli.decomposition import Variant
 from lmd_cli.errors import ConfigError
 from lmd_cli.results.finished import FinishedSamples
 from lmd_cli.results.provenance import FINISHED
-from lmd_cli.results.record import identity, require_same_ranks
+from lmd_cli.results.record import ANNOTATIONS, identity, require_same_ranks
 from lmd_cli.results.run_folder import read_record
 from lmd_cli.runtime.compute import resolve_device, set_switches
 from lmd_cli.runtime.meeting import Meeting
@@ -193,6 +195,8 @@ def prepare(
     built = build_network(config, device)
     require_decode(built.network)
     dataset = build_dataset(config, progress)
+    if isinstance(dataset, KeyframeSamples):
+        dataset.require_annotations()
     return Setting(config, built, dataset, device, threads, variants, methods)
 
 
@@ -200,7 +204,10 @@ def run_record(setting: Setting) -> dict[str, Any]:
     """What identifies the run; the first samples are computed for it."""
     where = (setting.config, setting.built, setting.dataset)
     same = identity(*where, setting.threads, setting.device)
-    return {**same, "rows": ["detections", *setting.names]}
+    same["rows"] = ["detections", *setting.names]
+    if isinstance(setting.dataset, KeyframeSamples):
+        same[ANNOTATIONS] = index_sha256(setting.dataset, others=True)
+    return same
 
 
 def _shared(setting: Setting, finished: FinishedSamples) -> SharedSamples:
