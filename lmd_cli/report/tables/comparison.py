@@ -105,7 +105,8 @@ def headline(comparison: RunComparison, other: int) -> str:
     beyond, known = differing_metrics(comparison, other)
     first, label = comparison.labels[0], comparison.others[other]
     overlap = (
-        f"{row.name.replace('iou', 'IoU')} {number(row.values[0])}, then {number(row.values[other + 1])}; "
+        f"{row.name.replace('iou', 'IoU')} {number(row.values[0])}, "
+        f"then {number(row.values[other + 1])}; "
         for row in comparison.rows
         if row.name.startswith("iou") and "@" not in row.name
     )
