@@ -128,6 +128,8 @@ def _warnings(run: RunResults) -> list[str]:
         lines.append(
             "The network has random weights: nothing here says anything about a trained one."
         )
+    if run.record["config"].get("data", {}).get("dataroot") == "synthetic":
+        lines.append("The data are synthetic: no conclusion about a real vehicle or sensor.")
     skipped = [row for row in run.samples if row["status"] != "ok"]
     if skipped:
         lines.append(f"{len(skipped)} samples could not be read and were left out.")
