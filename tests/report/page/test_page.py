@@ -122,9 +122,9 @@ def test_what_a_reader_must_know_stands_there(tmp_path: Path):
     assert "0.500" in said  # the IoU
     answer = (
         "In short (all 3 samples): the network detects 2 of 3 annotated vehicles. If a sensor "
-        "fails (features set to zero), it loses 0 (0 %) without the camera and 1 (50 %, 95 % interval "
-        "0 to 100 %) without the radar. 1 stay detected whichever one sensor fails; 1 have a single "
-        "point of failure. This is removal"
+        "fails (features set to zero), it loses 0 (0 %) without the camera and 1 (50 %, 95 % "
+        "interval 0 to 100 %) without the radar. 1 stay detected whichever one sensor fails; 1 "
+        "have a single point of failure. This is removal"
     )
     assert answer in said
 
