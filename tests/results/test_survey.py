@@ -257,6 +257,10 @@ def test_a_survey_that_is_a_link_is_neither_read_nor_written(run: Path, tmp_path
         ({"versions": []}, "versions is not"),
         ({"checkpoint": "\ud800"}, "holds text that is no Unicode"),
         ({"weights": None}, "lacks weights: not a run's record"),
+        (
+            {"schedule": None, "command": {"name": "detect"}},
+            "is a run of lmd detect; give the folder",
+        ),
     ],
 )
 def test_a_record_that_nobody_wrote_is_refused(
