@@ -22,6 +22,8 @@ TABLES: dict[str, tuple[str, list[Any]]] = {
     "annotations": ("token", ANNOTATION),
     "others": ("token", ANNOTATION),
 }
+#: Rows whose names are decoded at a time: all of a split's would take 25 MB.
+_PIECE = 2**12
 #: Lists of texts beside the arrays.
 _NAMES = ("categories", "instances", "problems")
 
@@ -75,7 +77,8 @@ def _require_types(arrays: Arrays, meta: Any) -> None:
             raise DamagedError(f"the columns of {name}")
         if dtype != np.dtype([(first, dtype[first]), *fields]) or arrays[name].ndim != 1:
             raise DamagedError(f"the columns of {name}")
-        arrays[name][first].tobytes().decode()  # or a ValueError
+        for start in range(0, len(arrays[name]), _PIECE):
+            arrays[name][first][start : start + _PIECE].tobytes().decode()  # or a ValueError
     if arrays["calibrations"].dtype != CALIBRATION or arrays["calibrations"].ndim != 1:
         raise DamagedError("the columns of calibrations")
     of_samples = arrays["others_of"]
