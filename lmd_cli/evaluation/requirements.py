@@ -157,8 +157,8 @@ class Outcome:
         if self.requirement.operator in ("==", "!="):
             side = "beyond"
         return (
-            f"{self.requirement.text}: the value passes, but the interval reaches {side} the bound; "
-            "see --confident."
+            f"{self.requirement.text}: the value passes, but the interval reaches {side} the "
+            "bound; see --confident."
         )
 
 

@@ -162,7 +162,7 @@ def _finish_samples(
             finished.append(entries[-1])
             if progress is not None:
                 token, waiting = setting.dataset.tokens[index], setting.stopwatch.waiting_share
-                progress.advance(note=token, waiting=waiting)
+                progress.advance(note=f"sample {token}", waiting=waiting)
     finally:
         if progress is not None:
             progress.close()
