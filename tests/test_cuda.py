@@ -51,7 +51,11 @@ def inputs() -> dict[str, Tensor]:
 
 
 @pytest.mark.parametrize(
-    "variant", ["identity-ratio", "uniform-identity-sum", "identity-ratio-taylor-taylor"]
+    "variant",
+    [
+        *("identity-ratio", "uniform-identity-sum", "identity-ratio-taylor-taylor"),
+        *("identity-ratio-shapley", "identity-ratio-reveal", "coalitions"),
+    ],
 )
 def test_total_parts_extras_and_replay(
     network: Fusion, inputs: dict[str, Tensor], variant: str
@@ -121,12 +125,20 @@ def test_an_evaluation_with_and_without_half_precision(tiny_config: Path, tmp_pa
 
 
 @pytest.mark.filterwarnings("error:.*without a CUDA graph")
-@pytest.mark.parametrize("precision", ["float32", "bf16"])
+@pytest.mark.parametrize(
+    ("precision", "variants"),
+    [
+        ("float32", "identity-ratio,uniform-identity"),
+        ("bf16", "identity-ratio,uniform-identity"),
+        ("float32", "identity-ratio-shapley,identity-ratio-reveal,identity-ratio-rescale"),
+        ("float32", "coalitions"),
+    ],
+)
 def test_a_replayed_graph_writes_the_same_rows(
-    tiny_config: Path, tmp_path: Path, precision: str
+    tiny_config: Path, tmp_path: Path, precision: str, variants: str
 ) -> None:
     for graphs in ("true", "false"):
-        settings = ["device=cuda", f"compute.precision={precision}"]
+        settings = ["device=cuda", f"compute.precision={precision}", f"variants=[{variants}]"]
         config = load_config(str(tiny_config), [*settings, f"compute.cuda_graphs={graphs}"])
         evaluate(config, tmp_path / graphs, limit=6)
         assert (tmp_path / graphs / "samples.csv").read_text().count(",ok,") == 6

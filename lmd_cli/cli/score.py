@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from enum import Enum
+from functools import partial
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lmd_cli.cli import options
+from lmd_cli.cli.evaluate import quietly, stoppable
+
+if TYPE_CHECKING:
+    from lmd_cli.workflows.score_inputs import Kind
 
 
 class GroundTruthKind(str, Enum):
@@ -64,7 +69,8 @@ def command(
     Where nobody recorded what each sensor could see, every detected vehicle is taken out of one
     sensor's raw data at a time, and the prediction's drop says which sensor carries it. Writes
     score.csv, score.png, vehicles.csv, times.csv and interventions.csv to
-    results/<config name>/score. A run that was interrupted goes on with the same command.
+    results/<config name>/score. A run that was interrupted goes on with the same command. Started
+    by torchrun or srun, the processes share the work.
     """
     from lmd_cli.cli import show
 
@@ -73,24 +79,32 @@ def command(
     folder = output or Path("results") / run.name / "score"
     from lmd_cli.data import RemovalSettings
     from lmd_cli.runtime.progress import make_progress
-    from lmd_cli.workflows.score import score
+    from lmd_cli.runtime.ranks import launched
+    from lmd_cli.workflows.score import contribute, score
 
-    progress = make_progress()
-    try:
-        summary = score(
-            run,
-            folder,
-            method or (),
-            limit=limit,
-            resamples=resamples,
-            resume=resume,
-            overwrite=overwrite,
-            progress=progress,
-            truth=None if truth is None else truth.value,
-            removal=RemovalSettings(margin, fill.value),
-        )
-    finally:
-        progress.close()
+    rank, methods = launched(), method or ()
+    kind: Kind | None = None if truth is None else truth.value
+    removal = RemovalSettings(margin, fill.value)
+    with stoppable(folder):
+        if rank is not None and rank.rank:
+            share = partial(contribute, run, folder, rank, methods, truth=kind, removal=removal)
+            quietly(rank, share, debug)
+            return
+        progress = make_progress()
+        try:
+            summary = score(
+                *(run, folder, methods),
+                limit=limit,
+                resamples=resamples,
+                resume=resume,
+                overwrite=overwrite,
+                progress=progress,
+                truth=kind,
+                removal=removal,
+                rank=rank,
+            )
+        finally:
+            progress.close()
     if trackers:
         from lmd_cli.workflows.track import track_files
 

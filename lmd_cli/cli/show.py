@@ -91,7 +91,7 @@ def plain(name: str, columns: Sequence[str], rows: Iterable[Sequence[Any]]) -> N
     if (document := output.document()) is not None:
         document.tables[name] = [dict(zip(columns, row, strict=True)) for row in rows]
         return
-    lines(" ".join(map(str, row)) for row in rows)
+    lines(" ".join(map(str, row)).rstrip() for row in rows)
 
 
 def text(name: str, whole: str) -> None:

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True, eq=False)
 class Box3D:
-    """A vehicle's annotated box, in the reference camera's axes (x right, y down, z forward).
+    """An annotated box, in the reference camera's axes (x right, y down, z forward).
 
     Attributes:
         token: the annotation's token.

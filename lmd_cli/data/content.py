@@ -16,16 +16,24 @@ from lmd_cli.runtime.files import is_inside, open_given
 
 #: Samples, evenly spread, whose files are hashed unless all are.
 SAMPLES = 8
+#: Of an index, what only detection reads.
+OTHERS = ("others", "others_of")
 _PIECE = 2**20
 
 
-def index_sha256(dataset: Any) -> str | None:
-    """Hash of what the split needs of nuScenes' tables; nothing for data of the user's own."""
+def index_sha256(dataset: Any, *, others: bool = False) -> str | None:
+    """Hash of what the split needs of nuScenes' tables; nothing for data of the user's own.
+
+    Args:
+        dataset: all samples.
+        others: with their annotations that are no vehicles, which only some commands read.
+    """
     if not isinstance(dataset, SplitSamples):
         return None
-    index = dataset.index
-    digest = hashlib.sha256(json.dumps(index.meta, sort_keys=True).encode())
-    for name in sorted(index.arrays):
+    index, left_out = dataset.index, () if others else OTHERS
+    meta = {name: value for name, value in index.meta.items() if name not in left_out}
+    digest = hashlib.sha256(json.dumps(meta, sort_keys=True).encode())
+    for name in sorted(set(index.arrays).difference(left_out)):
         array = index.arrays[name]
         digest.update(f"\n{name} {array.dtype.descr} {array.shape}\n".encode())
         digest.update(array.tobytes())

@@ -55,7 +55,7 @@ def normalised(
 
         def run(h: Tensor) -> Tensor:
             moved = centre(h)
-            return moved * scale - turned * mean(both * moved)
+            return torch.addcmul(moved * scale, turned, mean(both * moved), value=-1)
 
         return Affine(run)
 

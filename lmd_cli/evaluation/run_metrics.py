@@ -122,7 +122,7 @@ def object_metrics(parts: Sequence[str]) -> dict[str, ObjectMetric]:
     """
     sensors = sensors_of(parts)
     metrics = {
-        "objects.detected": ObjectMetric("share of vehicles that are detected", _found),
+        "objects.detected": ObjectMetric("share of vehicles that are detected", _detected),
         **{f"objects.share.{name}": _share(name, parts) for name in parts},
         **{f"objects.logit.{name}": _logit(name) for name in ("total", *parts)},
         **{f"objects.lost_without.{name}": _lost(name, sensors) for name in sensors},
@@ -147,7 +147,7 @@ def object_metrics(parts: Sequence[str]) -> dict[str, ObjectMetric]:
     }
 
 
-def _found(vehicle: Vehicle) -> float:
+def _detected(vehicle: Vehicle) -> float:
     return float(vehicle[DETECTED])
 
 
@@ -156,7 +156,9 @@ def _share(name: str, parts: Sequence[str]) -> ObjectMetric:
         shares = evidence_shares([vehicle[part_field(part)] for part in parts])
         return None if shares is None else shares[parts.index(name)]
 
-    return ObjectMetric(f"mean share of {name} in the evidence for a vehicle", value)
+    return ObjectMetric(
+        f"mean share of {name} in what speaks for a vehicle (a negative part counts as 0)", value
+    )
 
 
 def _logit(name: str) -> ObjectMetric:

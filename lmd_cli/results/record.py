@@ -29,6 +29,10 @@ IDENTITY = (
 )
 
 
+#: Hash of the tables with annotations that only some commands read.
+ANNOTATIONS = "annotations_sha256"
+
+
 @functools.cache
 def package_versions() -> Mapping[str, str]:
     """Versions of what computes the results."""
@@ -187,7 +191,8 @@ def _require_same_run(old: Mapping[str, Any], new: Mapping[str, Any], folder: Pa
 def other_tables(old: Mapping[str, Any], new: Mapping[str, Any]) -> bool:
     """Whether two records know of tables with different contents."""
     hashes = [(record.get("samples") or {}).get("tables_sha256") for record in (old, new)]
-    return None not in hashes and hashes[0] != hashes[1]
+    differ = None not in hashes and hashes[0] != hashes[1]
+    return differ or old.get(ANNOTATIONS) != new.get(ANNOTATIONS)
 
 
 def another_network(old: Mapping[str, Any], new: Mapping[str, Any]) -> str:

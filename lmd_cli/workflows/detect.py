@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -15,18 +16,18 @@ from lmd_cli.assembly.detections import require_decode
 from lmd_cli.attribution import method_named
 from lmd_cli.attribution.interface import require_maps
 from lmd_cli.config.schema import RunConfig
+from lmd_cli.data import KeyframeSamples
+from lmd_cli.data.content import index_sha256
 from lmd_cli.decomposition import Variant
 from lmd_cli.errors import ConfigError
-from lmd_cli.evaluation.schedule import divide
 from lmd_cli.results.finished import FinishedSamples
-from lmd_cli.results.pair_rows import Watch
 from lmd_cli.results.provenance import FINISHED
-from lmd_cli.results.record import identity, require_same_ranks
+from lmd_cli.results.record import ANNOTATIONS, identity, require_same_ranks
 from lmd_cli.results.run_folder import read_record
 from lmd_cli.runtime.compute import resolve_device, set_switches
 from lmd_cli.runtime.meeting import Meeting
 from lmd_cli.runtime.progress import Progress, Silent
-from lmd_cli.runtime.ranks import Plan, Rank
+from lmd_cli.runtime.ranks import Rank
 from lmd_cli.runtime.threads import resolve_threads
 from lmd_cli.workflows.detect_results import (
     BOXES,
@@ -37,8 +38,9 @@ from lmd_cli.workflows.detect_results import (
     write_rows,
 )
 from lmd_cli.workflows.detect_sample import Setting, sample_entry
-from lmd_cli.workflows.ranks import Tally, planned, require_all, wait_for_ranks
+from lmd_cli.workflows.ranks import planned
 from lmd_cli.workflows.setup import own_device
+from lmd_cli.workflows.shared_samples import SharedSamples
 
 
 @dataclass(frozen=True)
@@ -149,7 +151,7 @@ def _detected(
     own, finished = run_record(setting), FinishedSamples(folder)
     record = {**own, "command": command}
     with finished.claimed(record, dataset=setting.dataset, names_only=True, **how):
-        _finish_samples(setting, own, count, finished, progress, meeting)
+        _shared(setting, finished).finish("detect", own, count, progress, meeting)
         boxes = write_boxes(folder / BOXES, setting, finished.entries(count))
         tables, more = write_rows(folder, setting, finished, count, progress)
         metrics, reasons = figures(setting, folder, finished, count, progress)
@@ -173,11 +175,11 @@ def contribute(
     with planned(rank, folder) as plan:
         if plan is None:
             return
-        finished = FinishedSamples(folder)
         setting = prepare(config, whose or WhoseParts(), plan.record, Silent(), rank)
         require_same_ranks(plan.record, run_record(setting), rank.rank)
+        shared = _shared(setting, FinishedSamples(folder))
         for part in plan.shares[rank.rank]:
-            _work(setting, finished, part, part.start)
+            shared.work(part, part.start)
 
 
 def prepare(
@@ -193,6 +195,8 @@ def prepare(
     built = build_network(config, device)
     require_decode(built.network)
     dataset = build_dataset(config, progress)
+    if isinstance(dataset, KeyframeSamples):
+        dataset.require_annotations()
     return Setting(config, built, dataset, device, threads, variants, methods)
 
 
@@ -200,45 +204,12 @@ def run_record(setting: Setting) -> dict[str, Any]:
     """What identifies the run; the first samples are computed for it."""
     where = (setting.config, setting.built, setting.dataset)
     same = identity(*where, setting.threads, setting.device)
-    return {**same, "rows": ["detections", *setting.names]}
+    same["rows"] = ["detections", *setting.names]
+    if isinstance(setting.dataset, KeyframeSamples):
+        same[ANNOTATIONS] = index_sha256(setting.dataset, others=True)
+    return same
 
 
-def _finish_samples(
-    setting: Setting,
-    record: Mapping[str, Any],
-    count: int,
-    finished: FinishedSamples,
-    progress: Progress,
-    meeting: Meeting | None,
-) -> None:
-    """Takes the samples that are missing, with the other ranks, and notes each as it is done."""
-    done = finished.merge()
-    todo = finished.missing(done, count)
-    shares = divide(todo, 1 if meeting is None else meeting.size)
-    if meeting is not None:
-        meeting.publish(Plan(finished.job, dict(record), shares))
-    others = [finished.stretch(part.start).path for share in shares[1:] for part in share]
-    tally, lost = Tally(progress, Watch(others, headers=0), shares, "detect"), []
-    try:
-        for part in shares[0]:
-            first = None if part.start == done else part.start
-            _work(setting, finished, part, first, tally.advance)
-        if meeting is not None:
-            lost = wait_for_ranks(finished.folder, meeting, tally)
-    finally:
-        tally.close()
-    require_all(finished.merge(), count, lost)
-
-
-def _work(
-    setting: Setting,
-    finished: FinishedSamples,
-    part: range,
-    first: int | None,
-    tell: Callable[[str, float], None] | None = None,
-) -> None:
-    """Detects a range of samples; their lines go to the stretch that begins at ``first``."""
-    for index in part:
-        finished.append(sample_entry(setting, index), first)
-        if tell is not None:
-            tell(setting.dataset.tokens[index], setting.stopwatch.waiting_share)
+def _shared(setting: Setting, finished: FinishedSamples) -> SharedSamples:
+    entry = partial(sample_entry, setting)
+    return SharedSamples(finished, entry, setting.dataset.tokens, setting.stopwatch)

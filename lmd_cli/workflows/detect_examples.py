@@ -96,7 +96,9 @@ def _of_sample(
 
 def solid_boxes(dataset: Any, index: int, rows: Sequence[Row]) -> list[tuple[Row, Box3D]]:
     """Each row of a sample with its box in the axes of the maps."""
-    annotations = {box.token: box for box in dataset.boxes_on_map(index)}
+    annotated = any(row["kind"] == "annotation" for row in rows)
+    boxes = dataset.boxes_on_map(index, dataset.annotations(index)) if annotated else []
+    annotations = {box.token: box for box in boxes}
     lift = dataset.camera_height(index) if isinstance(dataset, NuScenesSamples) else 0.0
     return [
         (row, annotations[row["annotation"]] if row["kind"] == "annotation" else _box(row, lift))

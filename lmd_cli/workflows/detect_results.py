@@ -16,8 +16,10 @@ from lmd_cli.data.custom import CustomSamples
 from lmd_cli.data.nuscenes.submission import DETECTION_NAMES
 from lmd_cli.decomposition.layout import BIAS, INTERACTION
 from lmd_cli.evaluation.detections.counts import clusters_note, count_rows, counts
+from lmd_cli.evaluation.detections.left_out import left_out_notes
 from lmd_cli.evaluation.detections.parts import probability_of, threshold_of
 from lmd_cli.evaluation.detections.quality import instance_metrics
+from lmd_cli.evaluation.ground.plane import plane_of
 from lmd_cli.networks.detections import Place
 from lmd_cli.results.detection_rows import (
     PartColumns,
@@ -98,17 +100,15 @@ def _row_notes(
     counted: bool,
 ) -> list[str]:
     notes = []
-    outside = sum(row["kind"] == "annotation" and not row["output"] for row in rows)
     if setting.names and not known and rows:
         notes.append(
             "The network does not say where a box is decided, so its parts are not known: let "
             "decode give places (see docs/extending.md)."
         )
-    elif outside:
-        notes.append(
-            f"{outside} annotations are outside the map or of a class that the network does not "
-            "have: no parts of them."
-        )
+    else:
+        custom = isinstance(setting.config.model, CustomModelConfig)
+        classes = getattr(setting.built.network, "detection_classes", None)
+        notes += left_out_notes(rows, classes, None if custom else plane_of(setting.config))
     return [*notes, clusters_note(rows)] if counted else notes
 
 
@@ -174,7 +174,10 @@ def result_notes(
         notes.append("Random weights: the boxes mean nothing.")
     classes = getattr(setting.built.network, "detection_classes", None)
     if foreign := sorted({*boxes, *(classes or ())} - set(DETECTION_NAMES)):
-        notes.append(f"No classes of nuScenes' detection task: {', '.join(foreign)}.")
+        notes.append(
+            f"No classes of nuScenes' detection task: {', '.join(foreign)}. nuscenes-devkit does "
+            "not read files with boxes of such classes."
+        )
     if metrics is None:
         return notes
     samples = len(setting.dataset)

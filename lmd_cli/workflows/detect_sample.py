@@ -16,12 +16,17 @@ from lmd_cli.assembly.detections import detections
 from lmd_cli.assembly.forward import fuse_several
 from lmd_cli.attribution import Method, parts
 from lmd_cli.config.schema import RunConfig
-from lmd_cli.data import NuScenesSamples
+from lmd_cli.data import Box3D, NuScenesSamples
 from lmd_cli.data.custom import CustomSamples
 from lmd_cli.data.nuscenes.submission import submission_boxes
 from lmd_cli.decomposition import decompose
 from lmd_cli.decomposition.layout import BIAS, INTERACTION
-from lmd_cli.evaluation.detections.candidates import Candidate, annotated, predicted
+from lmd_cli.evaluation.detections.candidates import (
+    Candidate,
+    annotated,
+    outside_racks,
+    predicted,
+)
 from lmd_cli.evaluation.detections.matching import Match, Rule, match_centres, match_overlaps
 from lmd_cli.evaluation.detections.parts import (
     Maps,
@@ -93,9 +98,9 @@ def sample_entry(setting: Setting, index: int) -> dict[str, Any]:
     made = detections(network, features, constants, token)
     boxes, scores = (x.double().cpu().numpy() for x in (made.boxes, made.scores))
     pose = _pose(setting, index)
-    candidates, matches = _matched(setting, index, predicted(made, probability_of(setting.config)))
+    truth, instances = _annotations(setting, index)
+    candidates, matches = _matched(setting, predicted(made, probability_of(setting.config)), truth)
     explained = _explained(setting, candidates, features, constants)
-    instances = {} if isinstance(dataset, CustomSamples) else dataset.instances(index)
     weather = Weather.of(dataset.descriptions[index])
     return {
         "sample": token,
@@ -118,13 +123,24 @@ def _pose(setting: Setting, index: int) -> NDArray[np.float64]:
     return dataset.global_T_ego(index)
 
 
+def _annotations(setting: Setting, index: int) -> tuple[list[Box3D] | None, dict[str, str]]:
+    """What boxes are matched with, if there is anything, and the object of each by its token."""
+    dataset = setting.dataset
+    if isinstance(dataset, CustomSamples) or not dataset.annotated:
+        return None, {}
+    known = dataset.annotations(index)
+    boxes = dataset.boxes_on_map(index, known)
+    return boxes, {annotation.token: annotation.instance for annotation in known}
+
+
 def _matched(
-    setting: Setting, index: int, boxes: list[Candidate]
+    setting: Setting, boxes: list[Candidate], annotations: Sequence[Box3D] | None
 ) -> tuple[list[Candidate], list[Match]]:
     """Boxes and annotations in one list, with what became of each; ``other`` counts in it."""
-    if not setting.matched:
+    if annotations is None:
         return boxes, [Match("") for _ in boxes]
-    truth = annotated(setting.built.network, setting.dataset.boxes_on_map(index))
+    truth = annotated(setting.built.network, annotations)
+    boxes, truth = (outside_racks(some, annotations) for some in (boxes, truth))
     of_boxes, of_truth = setting.rule(boxes, truth)
     behind = [
         Match(m.outcome, None if m.other is None else m.other + len(boxes), m.closeness)

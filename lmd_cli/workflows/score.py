@@ -5,7 +5,9 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,12 +30,15 @@ from lmd_cli.evaluation.scores.ground_truth import GroundTruthObject, Means
 from lmd_cli.evaluation.scores.interventions import Clean
 from lmd_cli.results.finished import FinishedSamples
 from lmd_cli.results.provenance import FINISHED
-from lmd_cli.results.record import identity
+from lmd_cli.results.record import identity, require_same_ranks
 from lmd_cli.results.run_folder import read_record
 from lmd_cli.results.score_rows import written_effects
 from lmd_cli.runtime.compute import resolve_device, set_switches
+from lmd_cli.runtime.meeting import Meeting
+from lmd_cli.runtime.progress import Progress, Silent
+from lmd_cli.runtime.ranks import Rank
 from lmd_cli.runtime.threads import resolve_threads, threads_note
-from lmd_cli.workflows.evaluate import Progress
+from lmd_cli.workflows.ranks import planned
 from lmd_cli.workflows.score_files import (
     ScoreSummary,
     left_out_methods,
@@ -47,6 +52,8 @@ from lmd_cli.workflows.score_inputs import (
     planted_of,
     require_ground_truth,
 )
+from lmd_cli.workflows.setup import own_device
+from lmd_cli.workflows.shared_samples import SharedSamples
 
 log = logging.getLogger(__name__)
 
@@ -86,6 +93,7 @@ def score(
     progress: Progress | None = None,
     truth: Kind | None = None,
     removal: RemovalSettings | None = None,
+    rank: Rank | None = None,
 ) -> ScoreSummary:
     """Scores methods and writes score.csv, vehicles.csv and times.csv; by intervention also
     interventions.csv, and against both truths agreement.csv.
@@ -103,6 +111,7 @@ def score(
         truth: what is scored against: recorded ground truth, interventions on objects, or both; by
             default the recorded one where there is one.
         removal: how objects are taken out of a sensor's data.
+        rank: this process is rank 0 of several; the others call :func:`contribute`.
 
     Raises:
         MethodError: an unknown method, one that was asked for and cannot explain this network, or
@@ -114,72 +123,110 @@ def score(
         ResultsError: the folder holds another run's results.
         LmdError: what the building of data and network raises.
     """
-    recorded = None if overwrite else read_record(folder)
-    setting = _prepare(config, methods, progress, recorded, truth, removal or RemovalSettings())
-    if note := threads_note(config, setting.threads, setting.device):
-        log.warning(note)
-    count = len(setting.dataset) if limit is None else min(limit, len(setting.dataset))
-    rows: dict[str, Any] = {"methods": [m.name for m in setting.methods], "asked": setting.strict}
-    if setting.truth.intervenes:
-        rows |= {"truth": setting.truth.kind, "removal": asdict(setting.removal)}
-    command = {
-        "name": "score",
-        "methods": list(methods),
-        "limit": limit,
-        "resamples": resamples,
-        "truth": truth,
-        "removal": asdict(setting.removal),
-    }
-    which = identity(config, setting.built, setting.dataset, setting.threads, setting.device)
-    record = {**which, "rows": rows, "command": command}
-    finished = FinishedSamples(folder)
-    with finished.claimed(record, overwrite, setting.dataset, resume=resume) as entries:
-        _finish_samples(setting, entries, count, finished, progress)
-        summary = write_results(setting, folder, entries[:count], resamples)
-        bootstrap = {"resamples": resamples, "seed": config.seed, "level": 0.95}
+    progress, meeting = progress or Silent(), None if rank is None else Meeting(rank)
+    with nullcontext() if meeting is None else meeting.announcing_failure():
+        recorded = None if overwrite else read_record(folder)
+        asked = (truth, removal or RemovalSettings(), rank)
+        setting = _prepare(config, methods, progress, recorded, *asked)
+        if note := threads_note(config, setting.threads, setting.device):
+            log.warning(note)
+        count = len(setting.dataset) if limit is None else min(limit, len(setting.dataset))
+        command = {
+            "name": "score",
+            "methods": list(methods),
+            "limit": limit,
+            "resamples": resamples,
+            "truth": truth,
+            "removal": asdict(setting.removal),
+        }
+        how = {"resume": resume, "overwrite": overwrite}
+        return _scored(setting, folder, count, command, how, progress, meeting)
+
+
+def contribute(
+    config: RunConfig,
+    folder: Path,
+    rank: Rank,
+    methods: Sequence[str] = (),
+    *,
+    truth: Kind | None = None,
+    removal: RemovalSettings | None = None,
+) -> None:
+    """Scores one rank's share of what rank 0 scores, with the same arguments.
+
+    Raises:
+        ResultsError: this rank would compute something else, or sees another folder.
+        RunError: rank 0 ended before it had divided the work, or is frozen.
+        LmdError: as :func:`score`.
+    """
+    with planned(rank, folder) as plan:
+        if plan is None:
+            return
+        asked = (truth, removal or RemovalSettings(), rank)
+        setting = _prepare(config, methods, Silent(), plan.record, *asked)
+        require_same_ranks(plan.record, _run_record(setting), rank.rank)
+        shared = _shared(setting, FinishedSamples(folder), {})
+        for part in plan.shares[rank.rank]:
+            shared.work(part, part.start)
+
+
+def _scored(
+    setting: Setting,
+    folder: Path,
+    count: int,
+    command: Mapping[str, Any],
+    how: Mapping[str, bool],
+    progress: Progress,
+    meeting: Meeting | None,
+) -> ScoreSummary:
+    own, finished = _run_record(setting), FinishedSamples(folder)
+    record = {**own, "command": command}
+    with finished.claimed(record, dataset=setting.dataset, **how) as before:
+        shared = _shared(setting, finished, left_out_methods(before))
+        shared.finish("score", own, count, progress, meeting)
+        entries = list(finished.entries(count))
+        resamples = command["resamples"]
+        summary = write_results(setting, folder, entries, resamples)
+        bootstrap = {"resamples": resamples, "seed": setting.config.seed, "level": 0.95}
         verdict = None if summary.verdict is None else asdict(summary.verdict)
-        ended = {**outcome(setting.methods, entries[:count]), "verdict": verdict}
+        ended = {**outcome(setting.methods, entries), "verdict": verdict}
         files = [path.name for path in summary.files if path.name not in UNSTABLE]
         finished.finish({**record, **ended, "bootstrap": bootstrap}, count, files)
     return summary if finished.computed else replace(summary, notes=[*summary.notes, FINISHED])
 
 
-def _finish_samples(
-    setting: Setting,
-    entries: list[dict[str, Any]],
-    count: int,
-    finished: FinishedSamples,
-    progress: Progress | None,
-) -> None:
-    """Takes the samples that are missing, and notes each as it is done."""
-    if progress is not None:
-        progress.start(max(count - len(entries), 0), "score")
-    try:
-        for index in range(len(entries), count):
-            left_out = left_out_methods(entries)
-            able = [method for method in setting.methods if method.name not in left_out]
-            entries.append(_sample(setting, index, able))
-            finished.append(entries[-1])
-            if progress is not None:
-                token, waiting = setting.dataset.tokens[index], setting.stopwatch.waiting_share
-                progress.advance(note=f"sample {token}", waiting=waiting)
-    finally:
-        if progress is not None:
-            progress.close()
+def _run_record(setting: Setting) -> dict[str, Any]:
+    """What identifies the run."""
+    rows: dict[str, Any] = {"methods": [m.name for m in setting.methods], "asked": setting.strict}
+    if setting.truth.intervenes:
+        rows |= {"truth": setting.truth.kind, "removal": asdict(setting.removal)}
+    where = (setting.config, setting.built, setting.dataset)
+    return {**identity(*where, setting.threads, setting.device), "rows": rows}
+
+
+def _shared(setting: Setting, finished: FinishedSamples, left_out: dict[str, str]) -> SharedSamples:
+    """What is done at each sample.
+
+    Args:
+        left_out: methods that cannot explain the network, and why; those that are met are added.
+    """
+    entry = partial(_sample, setting, left_out)
+    return SharedSamples(finished, entry, setting.dataset.tokens, setting.stopwatch)
 
 
 def _prepare(
     config: RunConfig,
     names: Sequence[str],
-    progress: Progress | None,
+    progress: Progress,
     recorded: Any,
     truth: Kind | None,
     removal: RemovalSettings,
+    rank: Rank | None,
 ) -> Setting:
     methods = [method_named(name) for name in names or DEFAULT_METHODS]
     require_ground_truth(config)
-    device = resolve_device(config.device)
-    threads = resolve_threads(config, device, recorded=recorded)
+    device = resolve_device(config.device if rank is None else own_device(config.device, rank))
+    threads = resolve_threads(config, device, None if rank is None else rank.local_size, recorded)
     torch.set_num_threads(threads)
     set_switches(config.compute.tf32)
     built = build_network(config, device)
@@ -190,8 +237,9 @@ def _prepare(
     return Setting(config, built, dataset, device, *asked)
 
 
-def _sample(setting: Setting, index: int, methods: Sequence[Method]) -> dict[str, Any]:
-    """Every method at one sample: its line among the finished."""
+def _sample(setting: Setting, left_out: dict[str, str], index: int) -> dict[str, Any]:
+    """Every method at one sample: its line among the finished, which names the methods that are
+    left out, so that it does not depend on who took the sample before."""
     network = setting.built.network
     with setting.stopwatch.reading():
         sample = setting.dataset[index]
@@ -208,8 +256,7 @@ def _sample(setting: Setting, index: int, methods: Sequence[Method]) -> dict[str
     planted, means = _with_planted(setting, index, total, means)
     effects = _effects(setting, Clean(index, sample, features, total))
     shares: dict[str, Any] = {}
-    left_out: dict[str, str] = {}
-    for method in methods:
+    for method in (m for m in setting.methods if m.name not in left_out):
         try:
             shares[method.name] = _timed(method, what, means, maps_only=not setting.strict)
         except (MethodError, DecompositionError) as error:
@@ -222,7 +269,7 @@ def _sample(setting: Setting, index: int, methods: Sequence[Method]) -> dict[str
         "vehicles": [_written(_seen(setting, one, effects)) for one in objects],
         **({"planted": [_written(one) for one in planted]} if setting.planted else {}),
         "methods": shares,
-        "left_out": left_out,
+        "left_out": dict(left_out),
         **({"effects": written_effects(effects)} if setting.truth.intervenes else {}),
     }
 

@@ -21,7 +21,7 @@ from lmd_cli.report.tables.render import (
     lay_out,
     modality_label,
 )
-from lmd_cli.report.tables.spec import TABLES, TableSpec, refusal
+from lmd_cli.report.tables.spec import TABLES, TableSpec, refusal, with_variants
 from lmd_cli.runtime.files import disk_errors, write_atomically
 from lmd_cli.workflows.costs import measure_costs
 from lmd_cli.workflows.evaluate import Progress, evaluate
@@ -77,7 +77,8 @@ def reproduce(
     One pass over the data serves the rows of all of them; it goes on from a run that was cut off.
 
     Args:
-        config: data, network, protocol; its variants are not used.
+        config: data, network, protocol; its variants that the paper has not are further rows of
+            the tables of variants (2, 8, 9, 10).
         numbers: of the tables.
         folder: ``run/`` holds the evaluation, beside it each table as CSV, Markdown and LaTeX, the
             paper's own figures, and both in one table (``tableN_beside``) where they share columns.
@@ -88,9 +89,9 @@ def reproduce(
         MethodError: a table that does not apply to the model, with the reason.
         LmdError: what ``evaluate`` raises.
     """
-    specs = [TABLES[number] for number in numbers if number in TABLES]
     reasons = refusals(numbers, config)
-    wanted = [spec for spec in specs if spec.number not in reasons]
+    fitting = [number for number in numbers if number in TABLES and number not in reasons]
+    wanted = [with_variants(TABLES[number], config.variants) for number in fitting]
     if reasons and strict:
         raise MethodError(_refused(reasons, config))
     measured = _measured_tables(numbers, config, reasons, strict)
@@ -99,7 +100,7 @@ def reproduce(
     run = evaluate(
         config,
         folder / "run",
-        methods=table_methods([spec.number for spec in wanted]),
+        methods=table_methods(fitting, config.variants),
         table_only=True,
         limit=limit,
         resume=resume,
@@ -129,10 +130,10 @@ def _measured_tables(
     return {number: makers[number](measured, config.name) for number in wanted}
 
 
-def table_methods(numbers: Sequence[int]) -> list[str]:
-    """The methods that the tables' rows show, each once."""
-    rows = [row for number in numbers for row in TABLES[number].rows]
-    return list(dict.fromkeys(row.method for row in rows))
+def table_methods(numbers: Sequence[int], variants: Sequence[str] = ()) -> list[str]:
+    """The methods that the tables' rows show, each once, with further ones of ``variants``."""
+    tables = [with_variants(TABLES[number], variants) for number in numbers]
+    return list(dict.fromkeys(row.method for table in tables for row in table.rows))
 
 
 def refusals(numbers: Sequence[int], config: RunConfig) -> dict[int, str]:

@@ -1,4 +1,4 @@
-"""The variant ``coalitions`` in each command, on the tiny root."""
+"""The variant ``coalitions`` in each command, and slopes between coalitions, on the tiny root."""
 
 from __future__ import annotations
 
@@ -6,7 +6,9 @@ from pathlib import Path
 
 import numpy as np
 import pandas as pd
+import pytest
 
+from lmd_cli.decomposition.variant import COALITION_RULES
 from tests.support.calling import Lmd
 
 ONLY = ("--set", "variants=[coalitions]")
@@ -26,13 +28,15 @@ def test_evaluate_and_report(lmd: Lmd, tiny_config: Path, tmp_path: Path) -> Non
     assert lmd("report", folder, "--limit", 1).exit_code == 0
 
 
-def test_check_and_decompose(lmd: Lmd, tiny_config: Path, tmp_path: Path) -> None:
-    result = lmd("check", "-c", tiny_config, *ONLY)
+@pytest.mark.parametrize(
+    "name", ["coalitions", *(f"identity-ratio-{rule}" for rule in COALITION_RULES)]
+)
+def test_check_and_decompose(lmd: Lmd, tiny_config: Path, tmp_path: Path, name: str) -> None:
+    result = lmd("check", "-c", tiny_config, "--set", f"variants=[{name}]")
     assert result.exit_code == 0, result.output
-    assert "replay of eq. 14, coalitions" in result.stdout
-    result = lmd(
-        "decompose", "-c", tiny_config, "--set", "explain=coalitions", "--output", tmp_path / "d"
-    )
+    assert f"replay of eq. 14, {name}" in result.stdout
+    explain = ("--set", f"explain={name}")
+    result = lmd("decompose", "-c", tiny_config, *explain, "--output", tmp_path / "d")
     assert result.exit_code == 0, result.output
     arrays = np.load(tmp_path / "d" / "parts.npz")
     summed = arrays["camera"] + arrays["radar"] + arrays["bias"]

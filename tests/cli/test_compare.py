@@ -43,7 +43,9 @@ def test_two_runs(lmd: Lmd, pair: tuple[Path, Path]):
     result = lmd("compare", *pair, "--no-survey")
     assert result.exit_code == 0, result.output
     assert re.search(r"iou +0\.5 +0\.6 +\+0\.1 +\[", result.stdout)
-    assert "after against before: " in result.stdout
+    assert re.search(
+        r"after against before: IoU 0\.5, then 0\.6; ", " ".join(result.stdout.split())
+    )
     assert "of 3 vehicles 2 have another decisive sensor by parts and 1 by removal" in result.stdout
     assert "0 are newly detected, 1 newly missed" in result.stdout
     assert "paired bootstrap of 3 whole samples" in result.stdout

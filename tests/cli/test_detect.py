@@ -145,7 +145,7 @@ def test_each_box_has_its_parts_its_match_and_its_sensors(lmd: Lmd, config: Path
     annotations = [row for row in rows if row["kind"] == "annotation"]
     dataset = build_dataset(load_config(config))
     assert [row["annotation"] for row in annotations] == [
-        box.token for index in range(2) for box in dataset.boxes_on_map(index)
+        one.token for index in range(2) for one in dataset.annotations(index)
     ]
     assert len(boxes) > 1
     assert all(row["score"] > 0.02 for row in boxes)

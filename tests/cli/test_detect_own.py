@@ -60,6 +60,7 @@ def test_classes_that_nuscenes_does_not_have_are_named(lmd: Lmd, custom: Path):
     result = lmd("detect", "-c", custom, "--set", "model.options={mode: tram}", "--output", "out")
     assert result.exit_code == 0, result.output
     assert "No classes of nuScenes' detection task: tram." in result.stdout
+    assert "nuscenes-devkit does not read files with boxes of such classes" in result.stdout
 
 
 REFUSED = {

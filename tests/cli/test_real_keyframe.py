@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import json
 import os
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from lmd_cli.results.detection_rows import read_detections
 from tests.support.calling import Lmd
 from tests.support.repeated_keyframe import repeat_keyframe
 
@@ -73,6 +75,29 @@ def test_evaluate_on_real_images(lmd: Lmd, several: Path, tmp_path: Path, networ
     assert record["replay_deviation"] < 1e-3
     if network == "crn":
         assert sorted(record["padded"].values()) == [2, 2, 3, 3]
+
+
+@pytest.mark.parametrize("demo", ["demo", "demo_lidar", "demo_three", "demo_crn"])
+def test_detect(lmd: Lmd, several: Path, demo: str):
+    """Boxes of the demos' networks on real images, matched, and shown on the page."""
+    given = ["-c", demo, "--dataroot", several, "--limit", "1", "--set", "threads=1"]
+    chosen = ["data.split=mini_train", "perturbation.stride=auto", "perturbation.count=1"]
+    given += [word for setting in chosen for word in ("--set", setting)]
+    assert lmd("evaluate", *given, "--output", "run").exit_code == 0
+    result = lmd("detect", *given, "--output", "run/detect")
+    assert result.exit_code == 0, result.output
+    metrics = json.loads(Path("run/detect/detection_metrics.json").read_text())
+    assert metrics["samples"] == 1
+    rows = read_detections(Path("run/detect/detections.csv"))
+    kinds = Counter(row["class"] for row in rows if row["kind"] == "annotation")
+    if demo == "demo_crn":
+        classes = {"car": 4, "truck": 2, "pedestrian": 10, "traffic_cone": 3, "barrier": 15}
+        assert {name: n for name, n in metrics["annotations"].items() if n} == classes
+        assert all(kinds[name] >= count for name, count in classes.items())
+    else:
+        assert set(kinds) == {"vehicle"}
+    assert lmd("report", "run", "--no-survey").exit_code == 0
+    assert '<h2 id="detections">' in Path("run/report.html").read_text()
 
 
 @pytest.mark.parametrize("demo", ["demo", "demo_crn", "demo_lidar"])

@@ -22,7 +22,7 @@ def test_a_page_of_a_run(lmd: Lmd, tiny_config: Path):
     assert last.endswith(" MB); open it in a browser")
     assert re.search(r"survey: 1/1, .* in all, \d+% waiting for data", result.stderr)
     text = Path("run/report.html").read_text()
-    assert "This run is not finished: 1 of 6 samples are in." in text
+    assert "1 of 6 samples are in: the run was limited, or cut off." in text
     assert 'id="viewer-data"' in text
     result = lmd("report", "run", "--output", "elsewhere/page.html", "--no-survey")
     assert result.exit_code == 0

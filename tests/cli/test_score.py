@@ -199,6 +199,9 @@ def test_a_root_without_recorded_truth_is_scored_by_intervention(
     printed = " ".join(result.stdout.split())
     every = len(vehicles[vehicles.method == "leave-one-out"])
     assert f"Interventions: {len(detected)} of {every} are detected" in printed
+    cut = effects[effects.clipped_images > 0].annotation_token.nunique()
+    assert 0 < cut < len(detected)
+    assert f"An image's edge cuts {cut}." in printed
     assert "Without camera the output changes by" in printed
     other = lmd(*arguments, "--output", "out", "--fill", "ring")
     assert other.exit_code == 2

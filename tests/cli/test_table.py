@@ -72,6 +72,37 @@ def test_one_table_by_number(lmd: Lmd, tiny_config: Path, made: Path) -> None:
     assert again.stdout == result.stdout
 
 
+NEW = ["identity-ratio-shapley", "identity-ratio-reveal", "identity-ratio-rescale", "coalitions"]
+
+
+def test_variants_that_the_paper_has_not_are_further_rows(
+    lmd: Lmd, tiny_config: Path, made: Path
+) -> None:
+    chosen = f"variants=[identity-ratio,{','.join(NEW)}]"
+    result = lmd("table", 2, "-c", tiny_config, "--limit", 3, "--set", chosen)
+    assert result.exit_code == 0, result.output
+    assert "Rows below the paper's are those of the config's variants" in " ".join(
+        result.stdout.split()
+    )
+    folder = Path("results/tiny/table2")
+    assert set(pd.read_csv(folder / "run" / "metrics.csv").variant) >= set(NEW)
+    own, papers = (list(csv.reader((f / "table2.csv").open())) for f in (folder, made))
+    assert [row[1] for row in own[2:]] == [row[1] for row in papers[2:]] + NEW
+    plain = [[cell.rstrip("*") for cell in row] for row in own]
+    assert plain[:6] == [[cell.rstrip("*") for cell in row] for row in papers]
+    kept = [i for i, title in enumerate(own[1]) if title.startswith(("R_p/C", "C_p/R"))]
+    for row in plain[6:]:
+        assert {row[i].split(" ")[0] for i in kept} == {"1.00", "0.00"}
+        assert all(row)
+
+
+def test_a_variant_that_is_none_is_refused(lmd: Lmd, tiny_config: Path) -> None:
+    for name in ("identity-coalitions", "identity-ratio-shapely"):
+        result = lmd("table", 2, "-c", tiny_config, "--set", f"variants=[{name}]")
+        assert result.exit_code == 2
+        assert f"'{name}'" in result.output
+
+
 def test_what_does_not_apply_is_refused(lmd: Lmd, tiny_config: Path) -> None:
     for number, why in ((8, "compares 3 modalities, and the model has 2"), (9, "about attention")):
         result = lmd("table", number, "-c", tiny_config)

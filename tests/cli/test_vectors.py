@@ -64,7 +64,7 @@ def files(lmd: Lmd) -> None:
 
 
 def test_numbers_give_a_table_a_picture_and_a_page(lmd: Lmd):
-    assert lmd("samples", "-c", "risk.yaml").output.splitlines()[1] == "1 patient-1 samples"
+    assert lmd("samples", "-c", "risk.yaml").output.splitlines()[1] == "1 patient-1"
     done = lmd("evaluate", "-c", "risk.yaml")
     assert done.exit_code == 0, done.output
     assert "PCC blood_p/notes" in Path("results/risk/table.csv").read_text()

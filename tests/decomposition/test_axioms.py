@@ -190,3 +190,66 @@ def test_every_guarantee_is_checked() -> None:
 def test_a_cell(name: str, method: str, said: bool) -> None:
     known = method if method == "shapley" else f"lmd:{method}"
     assert CHECKS[name](known) is said
+
+
+# -- the page's counter-examples, by number -------------------------------------------------------
+
+
+def camera_alone(method: str, fuse: Callable[[Tensor], Tensor], c: float) -> float:
+    parts = explained(method, lambda camera, radar: fuse(camera), camera=value(c), radar=value(1.0))
+    return float(parts["camera"])
+
+
+def of_both(method: str, fuse: Fuse, c: float, r: float) -> tuple[float, float]:
+    parts = explained(method, fuse, camera=value(c), radar=value(r))
+    return float(parts["camera"]), float(parts["radar"])
+
+
+def test_1_a_shapley_value_is_not_linear() -> None:
+    values = [camera_alone("shapley", lambda c: torch.relu(c - 1), c) for c in (1.0, 2.0)]
+    assert values == [0.0, 1.0]
+    moved = [
+        of_both("shapley", lambda camera, radar: torch.relu(camera + radar), 1.0, r)[0]
+        for r in (1.0, -1.0)
+    ]
+    assert moved == [1.0, 0.5]
+
+
+@pytest.mark.parametrize("rule", ["shapley", "reveal"])
+def test_3_a_second_activation_takes_off_each(rule: str) -> None:
+    method = f"lmd:identity-ratio-{rule}"
+    once = of_both(method, lambda camera, radar: torch.relu(camera + radar), 3.0, -1.0)
+    twice = of_both(method, lambda camera, radar: torch.relu(torch.relu(camera + radar)), 3.0, -1.0)
+    assert sum(once) == sum(twice) == 2.0
+    assert once[0] != twice[0]
+
+
+def test_5_what_switches_off() -> None:
+    def fuse(camera: Tensor, radar: Tensor) -> Tensor:
+        return torch.relu(1 - radar) + camera
+
+    rules = ("", "-shapley", "-reveal", "-rescale")
+    taken = [of_both(f"lmd:identity-ratio{rule}", fuse, 1.0, 2.0)[1] for rule in rules]
+    assert taken == [0.0, -1.0, -1.0, -1.0]
+
+
+def test_6_one_slope_for_all_jumps() -> None:
+    def beside(method: str) -> list[float]:
+        sides = (-1 - 1e-7, -1 + 1e-7)
+        return [
+            of_both(method, lambda camera, radar: torch.relu(camera + radar), 1.0, r)[0]
+            for r in sides
+        ]
+
+    assert beside("lmd:identity-ratio") == [0.0, 1.0]
+    assert beside("lmd:identity-ratio-rescale") == [0.0, 1.0]
+    assert beside("lmd:identity-ratio-shapley") == pytest.approx([0.5, 0.5], abs=1e-6)
+
+
+def test_8_a_frozen_edge_extrapolates() -> None:
+    given = {"camera": value(2.0), "radar": value(1.0)}
+    result = decompose(
+        lambda camera, radar: torch.relu(camera - 1) + radar, given, "coalitions", keep_maps=True
+    )
+    assert float(Linearised(result).part("camera", value(4.0))) == 2.0
+    assert camera_alone("lmd:coalitions", lambda c: torch.relu(c - 1), 4.0) == 3.0

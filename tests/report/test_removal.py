@@ -17,7 +17,12 @@ from lmd_cli.config.loading import load_config
 from lmd_cli.data import collate
 from lmd_cli.evaluation.ground.decisive import SEVERAL, TOGETHER
 from lmd_cli.evaluation.ground.plane import plane_of
-from lmd_cli.evaluation.ground.removal import removal_fields, removal_verdict, removals
+from lmd_cli.evaluation.ground.removal import (
+    lost_without,
+    removal_fields,
+    removal_verdict,
+    removals,
+)
 from lmd_cli.evaluation.ground.vehicles import object_fields, outline
 from lmd_cli.report.page.build import build_page
 from lmd_cli.results.read_run import read_run
@@ -148,7 +153,10 @@ def test_a_page_of_replaced_features_says_so(tmp_path: Path):
     run, made = read_run(made_up.run_folder(tmp_path / "run")), made_up.survey()
     made.removal = "replaced"
     text = " ".join(build_page(run, made).decode().split())
-    assert "If a sensor shows another scene, without the camera it still detects 2" in text
+    assert (
+        "If a sensor shows another scene (features replaced by those of another sample), it" in text
+    )
+    assert "it loses 0 (0 %) without the camera and 1 (50 %" in text
     assert "features replaced by those of another sample" in text
     assert "set to zero" not in text
     assert "detected with every sensor&#39;s features replaced" in text
@@ -170,6 +178,12 @@ def test_there_are_as_many_more_passes_as_subsets(ready: Ready, monkeypatch: pyt
     surveying = calls - decomposing
     assert surveying["encode"] == decomposing["encode"] == 1
     assert surveying["fuse"] - decomposing["fuse"] == 3  # 2^2 - 1
+
+
+def test_what_is_missed_cannot_be_lost():
+    without = {"detected_without_camera": 0, "detected_without_radar": 1}
+    assert lost_without({"detected": 1, **without}, PAIR) == ["camera"]
+    assert lost_without({"detected": 0, **without}, PAIR) == []
 
 
 def test_subsets_of_many_sensors():

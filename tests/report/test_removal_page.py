@@ -51,7 +51,7 @@ def test_tables_of_the_page():
         "stay detected without the camera": "2",
         "stay detected without the radar": "1",
         "stay detected whichever one sensor fails": "1",
-        "are lost if one certain sensor fails": "1",
+        "are lost without one certain sensor": "1",
         "get two answers": "2",
         "of the 1 missed ones are detected with a sensor removed": "1",
         "are detected with no sensor": "0",

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 from torch import nn
+from torch.utils._python_dispatch import TorchDispatchMode
 
+from lmd_cli.assembly import forward
 from lmd_cli.assembly.build import build_dataset, build_network
 from lmd_cli.assembly.forward import encode_features, fused_parts
 from lmd_cli.config.compute import ComputeConfig, parse_size
 from lmd_cli.config.loading import load_config
 from lmd_cli.data import collate
-from lmd_cli.decomposition import Variant
+from lmd_cli.decomposition import Variant, api, inputs
+from lmd_cli.decomposition.tracing import calls
 from lmd_cli.errors import ConfigError, ResultsError
 from lmd_cli.evaluation.cost import Meter
 from lmd_cli.evaluation.measure import RecordedNumbers, Task, as_tensor
@@ -147,28 +151,77 @@ def test_without_a_gpu_a_graph_is_the_function():
     assert graph.refused is None
 
 
-@pytest.mark.parametrize("count", [4, 3])
-def test_numbers_do_not_depend_on_who_asks(tiny_config: Path, count: int):
-    """What a graph would record gives the numbers of the visit itself; no graph without all
-    partners."""
+#: Behind a linear fusion layer, each of a program of its own.
+GROUPS = [["identity-ratio", "uniform-identity"], ["identity-ratio-shapley"], ["coalitions"]]
+
+
+@pytest.fixture(scope="module")
+def visit(tiny_config: Path) -> tuple[Any, Visit]:
+    """A network, and a sample with three partners."""
     config = load_config(str(tiny_config))
     network = build_network(config, CPU).network
-    dataset = build_dataset(config)
-    encode = Encoder(network, dataset, CPU)
+    encode = Encoder(network, build_dataset(config), CPU)
     sample, *partners = [encode(i, False) for i in range(4)]
-    partners += [Skipped(9, "x", "gone")] * (count == 3)
-    visit = Visit(5, sample, partners)
-    variants = [Variant(), Variant("uniform", "identity")]
+    return network, Visit(5, sample, partners)
+
+
+@pytest.mark.parametrize("count", [4, 3])
+@pytest.mark.parametrize("names", GROUPS)
+def test_numbers_do_not_depend_on_who_asks(visit: tuple[Any, Visit], names: list[str], count: int):
+    """What a graph would record gives the numbers of the visit itself; no graph without all
+    partners."""
+    network, own_visit = visit
+    partners = [*own_visit.partners, *[Skipped(9, "x", "gone")] * (count == 3)]
+    visited = replace(own_visit, partners=partners)
+    variants = [Variant.parse(name) for name in names]
     task = Task(network, "segmentation", (), variants)
-    actual = RecordedNumbers(task, visit.chunks)(visit)
-    own = as_tensor(VariantPredictions(network, visit, "segmentation"), variants)
-    assert len(own["numbers"]) == 2 * (2 + 2 * 2 + 2 * 2 * 3)
+    actual = RecordedNumbers(task, visited.chunks)(visited)
+    own = as_tensor(VariantPredictions(network, visited, "segmentation"), variants)
+    assert len(own["numbers"]) == len(names) * (2 + 2 * 2 + 2 * 2 * 3)
     if count == 3:
         assert actual is None
         return
     assert actual is not None
     assert torch.equal(actual["numbers"], own["numbers"])
     assert torch.equal(actual["total"], own["total"])
+
+
+WAITING = ("_local_scalar_dense", "is_nonzero", "nonzero", "equal")
+
+
+class ValuesRead(TorchDispatchMode):
+    """Operators for which Python would wait for a GPU, as they are met."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.met: list[str] = []
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        if func.overloadpacket.__name__ in (
+            "_local_scalar_dense",
+            "is_nonzero",
+            "nonzero",
+            "equal",
+        ):
+            self.met.append(str(func))
+        return func(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("names", GROUPS)
+def test_nothing_that_a_graph_records_looks_at_values(
+    visit: tuple[Any, Visit], names: list[str], monkeypatch: pytest.MonkeyPatch
+):
+    """On a CPU, with the code told that it is being recorded."""
+    network, own_visit = visit
+    for module in (api, calls, forward, inputs):
+        monkeypatch.setattr(module, "recording", lambda x: True)
+    task = Task(network, "segmentation", (), [Variant.parse(name) for name in names])
+    with ValuesRead() as read:
+        RecordedNumbers(task, own_visit.chunks)(own_visit)
+    assert read.met == []
+    with ValuesRead() as read:
+        bool(torch.ones(1).any())
+    assert read.met == ["aten._local_scalar_dense.default"]
 
 
 @pytest.mark.usefixtures("gpu")

@@ -340,9 +340,30 @@ class KeyframeSamples(SplitSamples):
         record = self._records[index]
         return ego_boxes(record if others is None else replace(record, vehicles=tuple(others)))
 
-    def boxes_on_map(self, index: int) -> list[Box3D]:
+    def boxes_on_map(self, index: int, others: Sequence[Annotation] | None = None) -> list[Box3D]:
         """The same boxes for maps turned forward up: axes x right, y down, z forward."""
-        return [turned(box) for box in self.boxes(index)]
+        return [turned(box) for box in self.boxes(index, others)]
+
+    def annotations(self, index: int) -> tuple[Annotation, ...]:
+        """What a sample's predicted boxes are matched with: its vehicles, then the other classes of
+        nuScenes' detection task, and bicycle racks.
+
+        Raises:
+            DataError: one of the tables' records cannot be used.
+        """
+        return super().annotations(index) + self._records.others(index)
+
+    def require_annotations(self) -> None:
+        """Make sure that :meth:`annotations` can be used.
+
+        Raises:
+            DataError: names table, record and field of the first that cannot, and counts the rest.
+        """
+        problems = self.index.problems_of_others(self._records.rows)
+        if problems:
+            (text, token), *rest = problems.items()
+            more = f"; {len(rest)} more" if rest else ""
+            raise DataError(f"{text} (needed by sample {token}){more}", token=token)
 
 
 def _stack(arrays: Iterable[NDArray[np.float32]]) -> NDArray[np.float32]:

@@ -14,29 +14,17 @@ from torch import Tensor
 
 from lmd_cli.data.boxes import Box3D
 from lmd_cli.data.crn.matrices import global_T_mean_ego
-from lmd_cli.data.nuscenes.database import Annotation, SampleRecord
+from lmd_cli.data.nuscenes.database import DETECTION_CLASSES, Annotation, SampleRecord
 from lmd_cli.data.nuscenes.frames import Matrix, invert_rigid, rigid
 
 #: Corners by front and back, within that left and right, within that top and bottom, as a
 #: :class:`~lmd_cli.data.boxes.Box3D` has them.
 _SIGNS = np.array(list(itertools.product((1, -1), repeat=3)))
-#: The vehicles' classes in nuScenes' detection task, by category, as in nuscenes-devkit (which
-#: worker processes do not import).
-DETECTION_CLASSES = {
-    "vehicle.bicycle": "bicycle",
-    "vehicle.bus.bendy": "bus",
-    "vehicle.bus.rigid": "bus",
-    "vehicle.car": "car",
-    "vehicle.construction": "construction_vehicle",
-    "vehicle.motorcycle": "motorcycle",
-    "vehicle.trailer": "trailer",
-    "vehicle.truck": "truck",
-}
 
 
 @dataclass(frozen=True)
 class EgoBox:
-    """A vehicle's annotated box in the ego frame (x forward, y left, z up).
+    """An annotated box in the ego frame (x forward, y left, z up).
 
     Attributes:
         token: the annotation's token.

@@ -26,7 +26,33 @@ LIDAR = "LIDAR_TOP"
 REFERENCE_RADAR = "RADAR_FRONT"
 #: What the category of an annotation must contain to count as a vehicle.
 VEHICLE = "vehicle"
+#: Classes of nuScenes' detection task by category, as in nuscenes-devkit (which worker processes do
+#: not import).
+DETECTION_CLASSES = {
+    "vehicle.bicycle": "bicycle",
+    "vehicle.bus.bendy": "bus",
+    "vehicle.bus.rigid": "bus",
+    "vehicle.car": "car",
+    "vehicle.construction": "construction_vehicle",
+    "vehicle.motorcycle": "motorcycle",
+    "vehicle.trailer": "trailer",
+    "vehicle.truck": "truck",
+    "human.pedestrian.adult": "pedestrian",
+    "human.pedestrian.child": "pedestrian",
+    "human.pedestrian.construction_worker": "pedestrian",
+    "human.pedestrian.police_officer": "pedestrian",
+    "movable_object.barrier": "barrier",
+    "movable_object.trafficcone": "traffic_cone",
+}
+#: Where nuScenes' evaluation counts no bicycle and no motorcycle.
+BICYCLE_RACK = "static_object.bicycle_rack"
 UNKNOWN_VELOCITY = (math.nan, math.nan, math.nan)
+
+
+def is_indexed(category: str) -> bool:
+    """Whether annotations of a category are read: of vehicles, of the detection task's classes, and
+    of bicycle racks."""
+    return VEHICLE in category or category in DETECTION_CLASSES or category == BICYCLE_RACK
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from torch.utils.data import Dataset
 
 from lmd_cli.config.shipped import from_home
-from lmd_cli.data.nuscenes.database import SampleRecord, SensorFrame
+from lmd_cli.data.nuscenes.database import Annotation, SampleRecord, SensorFrame
 from lmd_cli.data.nuscenes.index import Records, SplitIndex, open_index
 from lmd_cli.data.nuscenes.index.splits import Split, split_name
 from lmd_cli.data.nuscenes.rig import NUSCENES, Channels, left_out, resolve_rig
@@ -171,6 +171,10 @@ class SplitSamples(Dataset[Sample]):
     def instances(self, index: int) -> dict[str, str]:
         """For each of a sample's annotated vehicles, the token of its object."""
         return {vehicle.token: vehicle.instance for vehicle in self._records[index].vehicles}
+
+    def annotations(self, index: int) -> tuple[Annotation, ...]:
+        """What a sample's predicted boxes are matched with: its vehicles."""
+        return self._records[index].vehicles
 
     def problems(self) -> list[str]:
         """Records of the tables that samples need and that cannot be used."""

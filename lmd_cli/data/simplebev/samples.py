@@ -195,9 +195,9 @@ class NuScenesSamples(SplitSamples):
         record = record if others is None else replace(record, vehicles=tuple(others))
         return camera_boxes(record, cam0_T_ego(record.cameras))
 
-    def boxes_on_map(self, index: int) -> list[Box3D]:
+    def boxes_on_map(self, index: int, others: Sequence[Annotation] | None = None) -> list[Box3D]:
         """:meth:`boxes`, whose axes are those of the maps: x right, z forward."""
-        return self.boxes(index)
+        return self.boxes(index, others)
 
     def read_file(self, channel: str, name: str) -> None:
         """See :meth:`SplitSamples.read_file`."""

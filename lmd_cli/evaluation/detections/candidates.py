@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
 from lmd_cli.data import Box3D
-from lmd_cli.data.crn.truth import DETECTION_CLASSES
+from lmd_cli.data.nuscenes.database import BICYCLE_RACK, DETECTION_CLASSES
 from lmd_cli.evaluation.ground.plane import Plane
 from lmd_cli.evaluation.ground.vehicles import outline
 from lmd_cli.networks import SimpleBEV
 from lmd_cli.networks.detections import Detections, Place
 from lmd_cli.networks.simplebev.instances import NAME
 
+#: Classes of which nuScenes' evaluation counts none in a bicycle rack.
+RACKED = ("bicycle", "motorcycle")
 #: nuScenes' distances from the vehicle up to which a class counts, metres
 #: (``detection_cvpr_2019``).
 CLASS_RANGE = {
@@ -82,11 +84,11 @@ def _near(name: str, box: Sequence[float]) -> bool:
 
 
 def annotated(network: Any, boxes: Sequence[Box3D]) -> list[Candidate]:
-    """A sample's annotated vehicles.
+    """A sample's annotations, bicycle racks left out.
 
     Of a network that predicts boxes those count that nuScenes' evaluation counts: with a LiDAR or
-    radar point, within the class's range, and of a class that the network has. Of a segmentation
-    those count whose visibility is above 1, as in its loss and IoU.
+    radar point, within the class's range (see also :func:`outside_racks`), and of a class that the
+    network has. Of a segmentation those count whose visibility is above 1, as in its loss and IoU.
 
     Args:
         network: what predicts.
@@ -95,7 +97,26 @@ def annotated(network: Any, boxes: Sequence[Box3D]) -> list[Candidate]:
     if isinstance(network, SimpleBEV):
         plane = Plane.of_grid(network.grid)
         return [_on_segmentation(box, plane) for box in boxes]
-    return [_as_box(network, box) for box in boxes]
+    return [_as_box(network, box) for box in boxes if box.category != BICYCLE_RACK]
+
+
+def outside_racks(candidates: Sequence[Candidate], annotations: Sequence[Box3D]) -> list[Candidate]:
+    """The candidates, of which bicycles and motorcycles in an annotated rack do not count."""
+    racks = [_ego_box(box) for box in annotations if box.category == BICYCLE_RACK]
+    return [
+        replace(one, counted=False)
+        if one.name in RACKED and any(_holds(rack, one.box) for rack in racks)
+        else one
+        for one in candidates
+    ]
+
+
+def _holds(rack: Sequence[float], box: Sequence[float]) -> bool:
+    """Whether a box's middle is in a rack."""
+    x, y, z = (own - its for own, its in zip(box[:3], rack[:3], strict=True))
+    cos, sin = math.cos(rack[6]), math.sin(rack[6])
+    offsets = (cos * x + sin * y, cos * y - sin * x, z)
+    return all(abs(way) <= side / 2 for way, side in zip(offsets, rack[3:6], strict=True))
 
 
 def _on_segmentation(annotation: Box3D, plane: Plane) -> Candidate:

@@ -95,11 +95,13 @@ def removal_verdict(detected: Mapping[Removed, int | None], sensors: Sequence[st
 
 
 def lost_without(vehicle: Mapping[str, Any], sensors: Sequence[str]) -> list[str]:
-    """Sensors of which each alone, when removed, loses a detected vehicle.
+    """Sensors of which each alone, when removed, loses a detected vehicle; none of a missed one.
 
     Args:
         vehicle: the columns of ``objects.csv`` by name.
     """
+    if not vehicle["detected"]:
+        return []
     return [name for name in sensors if vehicle[f"detected_{suffix((name,))}"] == 0]
 
 

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from lmd_cli.data.boxes import Box3D
 from lmd_cli.data.choice import Weather
-from lmd_cli.data.crn.truth import DETECTION_CLASSES
+from lmd_cli.data.nuscenes.database import DETECTION_CLASSES
 from lmd_cli.decomposition.layout import BIAS, INTERACTION
 from lmd_cli.evaluation.ground.decisive import MISSED, middle, unannotated, verdict
 from lmd_cli.evaluation.ground.detection import Criterion, criterion_of, sought_class

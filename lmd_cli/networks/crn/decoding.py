@@ -123,13 +123,11 @@ def circle_nms(xy: Tensor, squared_radius: float, most: int) -> Tensor:
         most: at most so many are kept.
     """
     x, y = xy.T.contiguous().numpy()
+    near = np.square(x - x[:, None]) + np.square(y - y[:, None]) <= squared_radius
     removed = np.zeros(len(x), dtype=bool)
     kept: list[int] = []
     for i in range(len(x)):
-        if removed[i]:
-            continue
-        kept.append(i)
-        if len(kept) == most:
-            break
-        removed |= np.square(x - x[i]) + np.square(y - y[i]) <= squared_radius
+        if not removed[i] and len(kept) < most:
+            kept.append(i)
+            removed |= near[i]
     return torch.tensor(kept, dtype=torch.long)

@@ -54,11 +54,7 @@ def instances(outputs: Mapping[str, Tensor], grid: Grid, how: How) -> list[Detec
 def _of_sample(maps: Mapping[str, Tensor], grid: Grid, how: How) -> Detections:
     logits = maps["segmentation"][0]  # (Z, X)
     labels = (_components if how == "components" else _grouped)(maps)
-    places = [
-        Place("segmentation", 0, *np.nonzero(labels == label))
-        for label in range(1, int(labels.max(initial=0)) + 1)
-        if (labels == label).any()
-    ]
+    places = _places(labels)
     means = [logits[place.rows, place.columns].double().mean() for place in places]
     scores = torch.stack(means).sigmoid().float() if means else torch.zeros(0)
     order = scores.argsort(descending=True, stable=True).tolist()
@@ -69,6 +65,16 @@ def _of_sample(maps: Mapping[str, Tensor], grid: Grid, how: How) -> Detections:
         (NAME,) * len(order),
         tuple(places[i] for i in order),
     )
+
+
+def _places(labels: NDArray[np.int32]) -> list[Place]:
+    """The cells of each number from 1 in a map (Z, X), in the order of the numbers."""
+    rows, columns = np.nonzero(labels)
+    order = labels[rows, columns].argsort(kind="stable")
+    rows, columns = rows[order], columns[order]
+    starts = np.flatnonzero(np.diff(labels[rows, columns])) + 1
+    pairs = zip(np.split(rows, starts), np.split(columns, starts), strict=True)
+    return [Place("segmentation", 0, *pair) for pair in pairs if len(pair[0])]
 
 
 def _components(maps: Mapping[str, Tensor]) -> NDArray[np.int32]:

@@ -121,13 +121,15 @@ def _warnings(run: RunResults) -> list[str]:
     total = run.record["samples"]["count"]
     if not run.finished:
         lines.append(
-            f"This run is not finished: {len(run.samples)} of {total} samples are in. Every number "
-            "on this page may still change."
+            f"{len(run.samples)} of {total} samples are in: the run was limited, or cut off. Every "
+            "number on this page may still change; the same lmd evaluate without --limit goes on."
         )
     if run.record["weights"]["random"]:
         lines.append(
             "The network has random weights: nothing here says anything about a trained one."
         )
+    if run.record["config"].get("data", {}).get("dataroot") == "synthetic":
+        lines.append("The data are synthetic: no conclusion about a real vehicle or sensor.")
     skipped = [row for row in run.samples if row["status"] != "ok"]
     if skipped:
         lines.append(f"{len(skipped)} samples could not be read and were left out.")
@@ -145,18 +147,18 @@ def _facts(run: RunResults) -> list[dict[str, str]]:
             "largest deviation, relative to the prediction",
         ),
         _fact(
-            "Calculated twice",
+            "Checked by a second calculation",
             _scientific(record.get("replay_deviation")),
             "largest deviation from a slower calculation of the same parts",
         ),
-        _fact("Rows", run.rows[0], _rows_note(record, len(run.rows) - 1)),
+        _fact("Method", run.rows[0], _rows_note(record, len(run.rows) - 1)),
     ]
 
 
 def _rows_note(record: dict[str, Any], more: int) -> str:
     explain = record["config"].get("explain")
-    drawn = f"; maps: {explain}" if explain else ""
-    return f"of the tables{f', with {more} more' if more else ''}{drawn}"
+    drawn = f"; the maps are by {explain}" if explain else ""
+    return f"first row of the tables{f', {more} more follow' if more else ''}{drawn}"
 
 
 def _iou_fact(run: RunResults) -> dict[str, str]:

@@ -45,6 +45,7 @@ DIGITS = 12
 LISTED = 200
 #: Charts by title: the metrics whose names begin so, and what of the name is the label.
 FAMILIES = (
+    ("IoU", ("iou",)),
     ("Detected, and lost without a sensor", ("objects.detected", "objects.lost_without.")),
     ("Share of the evidence", ("objects.share.", "objects.bias_share")),
     ("Enough alone, by parts", ("objects.decisive.",)),
@@ -52,7 +53,6 @@ FAMILIES = (
     ("Mean logit in the footprint", ("objects.logit.",)),
     ("Correlation (PCC)", ("pcc.",)),
     ("Mean squared error (MSE)", ("mse.",)),
-    ("IoU", ("iou",)),
 )
 
 
@@ -121,7 +121,7 @@ def _charts(comparison: RunComparison) -> list[dict[str, Any]]:
         rows = [r for r in comparison.rows if r.name.startswith(prefixes) and "@" not in r.name]
         groups = [_group(row, comparison) for row in rows if not math.isnan(row.values[0])]
         if groups:
-            svg = bars(groups, comparison.others, f"{title}: difference", slots=_slots(comparison))
+            svg = bars(groups, comparison.others, "difference", slots=_slots(comparison))
             charts.append({"title": title, "svg": svg, "broad": len(groups) > FEW})
     return charts
 
@@ -205,7 +205,7 @@ def _moves(name: str, title: str, comparison: RunComparison, other: int, source:
 
 def _listed(name: str, changes: Sequence[Change]) -> PageTable:
     nearest = sorted(changes, key=lambda change: change.before["distance"])[:LISTED]
-    caption = f"{len(changes)} vehicles with another decisive sensor"
+    caption = f"{len(changes)} vehicles with another decisive sensor, by parts or by removal"
     if len(nearest) < len(changes):
         caption += f", the nearest {LISTED}"
     header = ["distance (m)", "parts before", "after", "removal before", "after", "detection"]

@@ -19,13 +19,11 @@ TITLES = {
     FALSE_ALARM: ("False alarms", "by the sensor that alone would do"),
     MISS: ("Misses", "by the sensor that speaks against most"),
 }
-GROUP_TITLES = {
-    "all": "all",
-    "class": "class",
-    "distance": "distance",
-    "weather": "weather",
-    "visibility": "visibility (1 to 4)",
-}
+GROUP_TITLES = {"all": "", "visibility": "visibility (1 to 4)"}
+#: Width and height of a picture in the page's units; least part of the image's width that it
+#: shows, and how many times the box's size.
+PICTURE = (196, 120)
+LEAST_PART, TIMES = 0.25, 3
 #: Strokes of boxes by outcome, on light and on dark.
 COLOURS = {HIT: "#12a012", FALSE_ALARM: "#e0218a", MISS: "#ff8c00"}
 OTHER = "#777777"
@@ -42,12 +40,12 @@ class CountCell:
 
 @dataclass(frozen=True)
 class CountTable:
-    """One outcome: a column for each sensor, a row for each group."""
+    """One outcome: a column for each sensor; by each criterion a row for each group."""
 
     title: str
     question: str
     sensors: Sequence[str]
-    rows: Sequence[tuple[str, str, int, Sequence[CountCell | None]]]
+    criteria: Mapping[str, Sequence[tuple[str, int, Sequence[CountCell | None]]]]
 
 
 def detections_section(run: DetectionRun | None) -> dict[str, Any] | None:
@@ -77,24 +75,21 @@ def _table(
     groups: dict[tuple[str, str], dict[str, Row]] = {}
     for row in own:
         groups.setdefault((row["by"], row["group"]), {})[row["sensor"]] = row
-    rows = [
-        (
-            GROUP_TITLES.get(by, by),
-            group,
-            next(iter(cells.values()))["of"],
-            [_cell(cells.get(sensor), with_picture) for sensor in sensors],
-        )
-        for (by, group), cells in groups.items()
-    ]
+    criteria: dict[str, list[tuple[str, int, Sequence[CountCell | None]]]] = {}
+    for (by, group), by_sensor in groups.items():
+        cells = [_cell(by_sensor.get(sensor), with_picture) for sensor in sensors]
+        of = next(iter(by_sensor.values()))["of"]
+        criteria.setdefault(GROUP_TITLES.get(by, by), []).append((group, of, cells))
     titles = [part_title(name) if name else "not above the threshold" for name in sensors]
-    return CountTable(*TITLES[outcome], titles, rows)
+    return CountTable(*TITLES[outcome], titles, criteria)
 
 
 def _cell(row: Row | None, with_picture: Mapping[Key, Sequence[int]]) -> CountCell | None:
     if row is None:
         return None
     key = (row["by"], row["group"], row["outcome"], row["sensor"])
-    interval = f"{row['share']:.0%} [{row['low']:.0%}, {row['high']:.0%}]"
+    low, high = (round(100 * row[name]) for name in ("low", "high"))
+    interval = f"{row['share']:.0%} [{low},\N{NO-BREAK SPACE}{high}]"
     return CountCell(str(row["count"]), interval, with_picture.get(key, ())[:3])
 
 
@@ -109,6 +104,7 @@ def _pictures(run: DetectionRun) -> list[dict[str, Any]]:
 
 def _picture(one: Example, row: Row, run: DetectionRun) -> dict[str, Any]:
     x, y = one.centre
+    window = _window(one)
     left, right, back, front = one.extent
     return {
         "number": one.detection,
@@ -118,12 +114,33 @@ def _picture(one: Example, row: Row, run: DetectionRun) -> dict[str, Any]:
         "camera": label(one.camera) if one.camera else "",
         "image": one.image,
         "size": one.size,
+        "window": window,
+        "drawn": (PICTURE[0], PICTURE[0] * window[3] / window[2] if one.image else 0),
         "in_image": [_drawn(box) for box in one.in_image],
         "map": one.map,
         "place": (left, -front, right - left, front - back),
         "view": (x - AROUND, -y - AROUND, 2 * AROUND, 2 * AROUND),
         "on_map": [_drawn(box, up=True) for box in one.on_map],
     }
+
+
+def _window(one: Example) -> tuple[float, float, float, float]:
+    """The part of the image around the box: left, top, width and height in pixels."""
+    width, height = one.size
+    points = [point for box in one.in_image if box.shown for line in box.lines for point in line]
+    if not points:
+        return 0.0, 0.0, float(width), float(height)
+    ends = [(min(values), max(values)) for values in zip(*points, strict=True)]
+    (left, right), (top, bottom) = (
+        (max(low, 0.0), min(high, side)) for (low, high), side in zip(ends, one.size, strict=True)
+    )
+    ratio = PICTURE[1] / PICTURE[0]
+    wanted = max(TIMES * (right - left), TIMES * (bottom - top) / ratio, LEAST_PART * width)
+    wide = min(wanted, float(width))
+    high = min(wide * ratio, float(height))
+    x = min(max((left + right - wide) / 2, 0.0), width - wide)
+    y = min(max((top + bottom - high) / 2, 0.0), height - high)
+    return x, y, wide, high
 
 
 def _facts(row: Row) -> str:

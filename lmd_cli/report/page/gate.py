@@ -19,8 +19,10 @@ from lmd_cli.results.verdict import Verdict
 def verdict_values(run: str, outcomes: Sequence[Outcome]) -> dict[str, Any]:
     """What the page's template needs to show the verdict first."""
     missed = sum(not outcome.passed for outcome in outcomes)
-    count = f"{len(outcomes)} requirement{'s' if len(outcomes) > 1 else ''}"
-    words = f"{run} meets all of {count}" if not missed else f"{run} misses {missed} of {count}"
+    one = len(outcomes) == 1
+    every = "its one requirement" if one else f"all {len(outcomes)} requirements"
+    some = "its one requirement" if one else f"{missed} of {len(outcomes)} requirements"
+    words = f"{run} misses {some}" if missed else f"{run} meets {every}"
     header = [*HEADER, "reason"]
     rows = [[*outcome_cells(outcome), outcome.reason] for outcome in outcomes]
     return {

@@ -38,6 +38,11 @@ def detected_without(vehicle: Vehicle, sensors: Sequence[str]) -> list[str]:
     return [" and ".join(map(part_title, removed)) for removed in kept]
 
 
+def _gained(vehicle: Vehicle, sensors: Sequence[str]) -> str:
+    """Of a missed vehicle, the removals that detect it."""
+    return "" if vehicle["detected"] else ", ".join(detected_without(vehicle, sensors))
+
+
 def object_list(
     name: str,
     caption: str,
@@ -63,7 +68,7 @@ def object_list(
     }[name]
     chosen: Columns = {title: answers[title] for title in wanted}
     if name == "gained":
-        chosen = {"detected without": lambda v: ", ".join(detected_without(v, sensors))}
+        chosen = {"detected without": lambda v: _gained(v, sensors)}
     columns = {**_facts(name != "false"), **chosen, **_scores(sensors), **_names()}
     return _table(name, caption, listed, columns, survey.parts, places)
 
@@ -85,6 +90,7 @@ def all_objects(survey: Survey, places: Mapping[str, int]) -> PageTable | None:
         "scene": itemgetter("scene"),
         **_facts(True),
         **_answers(survey.sensors),
+        "detected without": lambda v: _gained(v, survey.sensors),
         **_scores(survey.sensors),
         **_names(),
     }
@@ -130,8 +136,8 @@ def _answers(sensors: Sequence[str]) -> Columns:
 
 
 def _facts(annotated: bool) -> Columns:
-    known: Columns = {"visibility (1 to 4)": itemgetter("visibility")} if annotated else {}
-    return {"distance (m)": itemgetter("distance"), "weather": _weather, **known}
+    known: Columns = {"visibility (1 to 4, best)": itemgetter("visibility")} if annotated else {}
+    return {"distance (m)": lambda v: round(v["distance"], 1), "weather": _weather, **known}
 
 
 def _scores(sensors: Sequence[str]) -> Columns:

@@ -18,7 +18,7 @@ from lmd_cli.report.page.object_lists import (
     object_list,
 )
 from lmd_cli.report.page.table_cells import PageTable, page_table
-from lmd_cli.report.page.vehicle_charts import Vehicle, objects_of
+from lmd_cli.report.page.vehicle_charts import Vehicle, mean_interval, objects_of
 from lmd_cli.results.survey import Survey, sample_fields
 
 #: The two questions, as headers.
@@ -71,15 +71,27 @@ def headline(inside: Sequence[Vehicle], sensors: Sequence[str], removal: Removal
     """How many vehicles are detected, and what is left of them when a sensor fails."""
     detected = [v for v in inside if v["detected"]]
     losses = [lost_without(v, sensors) for v in detected]
-    kept = {name: sum(name not in lost for lost in losses) for name in sensors}
-    left = [f"without the {part_title(name)} it still detects {kept[name]}" for name in sensors]
+    left = [f"{_lost(name, losses, detected)} without the {part_title(name)}" for name in sensors]
     safe = sum(not lost for lost in losses)
     return (
-        f"the network detects {len(detected)} of {len(inside)} annotated vehicles. {IF[removal]}, "
-        f"{' and '.join((', '.join(left[:-1]), left[-1])).removeprefix(' and ')} of these "
-        f"{len(detected)}. {safe} stay detected whichever one sensor fails; "
+        f"the network detects {len(detected)} of {len(inside)} annotated vehicles. {IF[removal]} "
+        f"(features {HOW[removal]}), it loses "
+        f"{' and '.join((', '.join(left[:-1]), left[-1])).removeprefix(' and ')}. "
+        f"{safe} stay detected whichever one sensor fails; "
         f"{len(detected) - safe} have a single point of failure"
     )
+
+
+def _lost(name: str, losses: Sequence[Sequence[str]], detected: Sequence[Vehicle]) -> str:
+    """How many are lost, in numbers and as a share with its interval."""
+    lost = np.array([[float(name in each)] for each in losses]).reshape(-1, 1)
+    count = f"{int(lost.sum())}"
+    if not len(lost):
+        return count
+    interval = mean_interval(lost, [v["sample_token"] for v in detected])
+    low, high = (0, 0) if interval is None else (100 * interval[:, 0]).tolist()
+    known = f", 95 % interval {low:.0f} to {high:.0f} %" if low < high else ""
+    return f"{count} ({100 * lost.mean():.0f} %{known})"
 
 
 def _questions(detected: Sequence[Vehicle], sensors: Sequence[str]) -> PageTable:
@@ -112,7 +124,7 @@ def _conclusions(
         [len(detected), f"of {len(inside)} annotated vehicles are detected", *DETECTED],
         *(_left_row(name, losses, removal) for name in sensors),
         [sum(not lost for lost in losses), "stay detected whichever one sensor fails", *SAFE],
-        [sum(map(bool, losses)), "are lost if one certain sensor fails", *FAILS],
+        [sum(map(bool, losses)), "are lost without one certain sensor", *FAILS],
         [len(disagreeing(detected)), "get two answers", *DISAGREE],
         [gained, f"of the {len(missed)} missed ones are detected with a sensor removed", *GAINED],
         [sum(bool(v[control]) for v in inside), *NONE[removal]],
@@ -147,13 +159,17 @@ def _gone_row(name: str, false: Sequence[Vehicle], sensors: Sequence[str]) -> li
 
 
 LEFT: dict[Removal, str] = {
-    "zeroed": "What it does with a {} that is wrong, late or dirty: that is not a zero.",
+    "zeroed": (
+        "What it does with a {} that is wrong, late or dirty: that is not a zero. Nor how many "
+        "false alarms appear without it."
+    ),
     "replaced": "What it does with no {} at all: here it sees another scene, with other vehicles.",
 }
 DETECTED = (
     "the network",
     "The unchanged network says that a vehicle is there.",
-    "That it says so for the right reason.",
+    "That it says so for the right reason, nor that it is an object of its own: a neighbour's "
+    "detection can reach into the footprint.",
 )
 SAFE = (
     "removal",
@@ -162,7 +178,7 @@ SAFE = (
 )
 FAILS = (
     "removal",
-    "The detection hangs on that sensor: they are listed below.",
+    "The detection hangs on that sensor, or on each of several: the nearest are listed below.",
     "That the sensor alone would do: it may need the others too.",
 )
 DISAGREE = (

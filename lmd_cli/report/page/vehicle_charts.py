@@ -243,6 +243,8 @@ def _group(label: str, measure: Measure, members: Sequence[tuple[str, Sequence[f
     for column, name in enumerate(measure.series):
         mean = float(array[:, column].mean())
         low, high = (None, None) if interval is None else map(float, interval[:, column])
+        if low == high:  # all are alike: the bootstrap knows nothing of others
+            low = high = None
         known = "" if low is None else f" (95 % interval {low:.3g} to {high:.3g})"
         text = f"{label}, {name}: {mean:.3g}{known}, {len(members)} vehicles"
         bars.append(Bar(mean, text, low, high))

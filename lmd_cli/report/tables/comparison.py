@@ -104,7 +104,14 @@ def headline(comparison: RunComparison, other: int) -> str:
     """What changed in a run, in a sentence."""
     beyond, known = differing_metrics(comparison, other)
     first, label = comparison.labels[0], comparison.others[other]
-    said = f"{label} against {first}: {beyond} of {known} differences have an interval without zero"
+    overlap = (
+        f"{row.name.replace('iou', 'IoU')} {number(row.values[0])}, "
+        f"then {number(row.values[other + 1])}; "
+        for row in comparison.rows
+        if row.name.startswith("iou") and "@" not in row.name
+    )
+    said = f"{label} against {first}: {''.join(overlap)}"
+    said += f"{beyond} of {known} differences have an interval without zero"
     changes = comparison.changes[other]
     if not changes:
         return said

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from lmd_cli.evaluation.comparisons import Comparison, table_comparisons
@@ -97,6 +97,9 @@ _CONSTANTS = (
 _THREE = (
     "A sensor's part depends on its own input alone, so C_pR_p/C = C_pL_p/C, C_pR_p/R = R_pL_p/R "
     "and C_pL_p/L = R_pL_p/L under LMD. The paper prints small differences."
+)
+_FURTHER = (
+    "Rows below the paper's are those of the config's variants that no table of the paper has."
 )
 
 TABLES = {
@@ -200,6 +203,19 @@ TABLES = {
         ),
     )
 }
+
+
+def with_variants(spec: TableSpec, variants: Sequence[str]) -> TableSpec:
+    """A table of variants with further ones below the paper's; any other table as it is.
+
+    Args:
+        variants: names; those that a table of the paper has are left out.
+    """
+    published = {row.name for each in TABLES.values() for row in each.rows}
+    further = tuple(Row(f"lmd:{name}", (name,)) for name in variants if name not in published)
+    if spec.rows != _VARIANTS or not further:
+        return spec
+    return replace(spec, rows=(*spec.rows, *further), notes=(*spec.notes, _FURTHER))
 
 
 def refusal(spec: TableSpec, modalities: Sequence[str], attends: Callable[[], bool]) -> str | None:

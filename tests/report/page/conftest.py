@@ -11,6 +11,7 @@ from lmd_cli.report.page.build import build_page
 from lmd_cli.results.read_run import read_run
 from tests.support import made_up
 from tests.support.browser import CHROMIUM, DRIVER, FLAGS, Browser
+from tests.support.made_up_detections import detections
 
 
 @pytest.fixture(scope="module")
@@ -33,7 +34,8 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("page")
     run = made_up.run_folder(folder / "run", text=made_up.HOSTILE)
     target = folder / "report.html"
-    target.write_bytes(build_page(read_run(run), made_up.survey(made_up.HOSTILE)))
+    boxes = detections(made_up.HOSTILE)
+    target.write_bytes(build_page(read_run(run), made_up.survey(made_up.HOSTILE), boxes))
     return target
 
 

@@ -122,9 +122,9 @@ def test_what_a_reader_must_know_stands_there(tmp_path: Path):
     assert "0.500" in said  # the IoU
     answer = (
         "In short (all 3 samples): the network detects 2 of 3 annotated vehicles. If a sensor "
-        "fails, without the camera it still detects 2 and without the radar it still detects 1 of "
-        "these 2. 1 stay detected whichever one sensor fails; 1 have a single point of failure. "
-        "This is removal"
+        "fails (features set to zero), it loses 0 (0 %) without the camera and 1 (50 %, 95 % "
+        "interval 0 to 100 %) without the radar. 1 stay detected whichever one sensor fails; 1 "
+        "have a single point of failure. This is removal"
     )
     assert answer in said
 
@@ -213,7 +213,7 @@ def test_each_printed_page_names_run_and_hash(tmp_path: Path):
 
 def test_an_unfinished_run_says_so_first(tmp_path: Path):
     text = page(tmp_path, samples=2, status="unfinished", random=True)
-    banner = text.index("This run is not finished: 2 of 3 samples are in.")
+    banner = text.index("2 of 3 samples are in: the run was limited, or cut off.")
     assert banner < text.index("<nav")
     assert "random weights" in text[banner : banner + 600]
 

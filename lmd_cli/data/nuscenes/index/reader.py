@@ -12,7 +12,7 @@ from collections.abc import Callable, Collection
 from pathlib import Path
 from typing import Any
 
-from lmd_cli.data.nuscenes.database import UNKNOWN_VELOCITY, VEHICLE
+from lmd_cli.data.nuscenes.database import UNKNOWN_VELOCITY, VEHICLE, is_indexed
 from lmd_cli.data.nuscenes.index.elements import list_elements
 from lmd_cli.data.nuscenes.index.values import RecordError, present, text, whole
 from lmd_cli.errors import DataError, ForeignFileError
@@ -50,7 +50,7 @@ class Tables:
         samples: rows of each scene token's samples, in the order of the table.
         key_frames: for each sample token, its key frames' ``sample_data`` tokens by channel.
         annotations: for each sample token, the tokens of its annotations, those of instances
-            that are known to be no vehicles left out.
+            that are known to be of other categories than :func:`~..database.is_indexed` left out.
         annotated: whether any sample has annotations at all.
         channels: modality of every channel.
 
@@ -103,9 +103,9 @@ class Tables:
         self._load("ego_pose", lambda row: row["token"] in poses)
 
     def load_boxes(self) -> None:
-        """Annotations, without those of instances that are known to be no vehicles."""
+        """Annotations, without those of instances that are known to be of other categories."""
         names = self._tables["category"].values()
-        others = [row["token"] for row in names if VEHICLE not in str(row.get("name", VEHICLE))]
+        others = [row["token"] for row in names if not is_indexed(str(row.get("name", VEHICLE)))]
         known = self._of("instance", "category_token", *others)
 
         def needed(row: Row) -> bool:

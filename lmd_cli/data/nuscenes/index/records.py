@@ -9,6 +9,9 @@ The arrays of an index:
   an image's size. Cameras have their key frames only, the other sensors every sweep.
 - ``prev`` (frames,): the row of the sweep before.
 - ``calibrations``, and ``annotations`` (vehicles only).
+- ``others``: annotations of the detection task's other classes and of bicycle racks, which few
+  need; ``others_of`` (samples,) as the last columns of ``samples``. Their names and problems are in
+  ``meta["others"]``.
 
 Rows are numbers from 0; -1 is none, and -2 - k one that cannot be used: entry k of ``problems``
 says why, so that only those who need it stumble over it.
@@ -29,7 +32,7 @@ from lmd_cli.errors import DataError
 from lmd_cli.runtime.printable import in_one_line
 
 #: Raised whenever what an index holds, or how, changes.
-FORMAT = 3
+FORMAT = 4
 
 
 class SplitIndex:
@@ -40,7 +43,7 @@ class SplitIndex:
         meta: ``version``; ``scenes``, pairs of name and description; ``absent``, names of scenes;
             ``categories``; ``instances``, tokens of the objects; ``problems``; ``channels``,
             modality by name in the order of ``key_frames``; ``annotated``, whether any sample has
-            annotations.
+            annotations; ``others``, ``categories``, ``instances`` and ``problems`` of these.
         path: the file that the arrays are mapped from; none if they are in memory only.
     """
 
@@ -98,6 +101,15 @@ class SplitIndex:
             problems.setdefault(text, tokens[sample].decode())
         return problems
 
+    def problems_of_others(self, samples: Sequence[int]) -> dict[str, str]:
+        """What keeps :meth:`others` of some samples from being used, and the first of them."""
+        tokens, rows = self.tokens(), self.arrays["others_of"]["problem"].tolist()
+        problems: dict[str, str] = {}
+        for sample in samples:
+            if rows[sample] < -1:
+                problems.setdefault(self._text(rows[sample], "others"), tokens[sample])
+        return problems
+
     def _steps(self, channels: Sequence[str], sweeps: int) -> Iterator[NDArray[np.int32]]:
         """Rows (samples, channels) of the key frames, then of the sweeps before them."""
         rows = self.arrays["key_frames"][:, [list(self.channels).index(c) for c in channels]]
@@ -109,9 +121,14 @@ class SplitIndex:
         prev = self.arrays["prev"]
         return prev[np.maximum(rows, 0)] if len(prev) else rows  # type: ignore[no-any-return]
 
-    def _text(self, row: int) -> str:
+    def _text(self, row: int, kind: str = "") -> str:
         """The problem that a row stands for."""
-        return f"{self.meta['version']}/{self.meta['problems'][-2 - row]}"
+        return f"{self.meta['version']}/{self._names(kind)['problems'][-2 - row]}"
+
+    def _names(self, kind: str) -> dict[str, Any]:
+        """What numbers stand for, of vehicles and frames or of ``others``."""
+        names: dict[str, Any] = self.meta[kind] if kind else self.meta
+        return names
 
     def record(
         self, index: int, radar_sweeps: int, lidar_sweeps: int, rig: Rig | None = None
@@ -137,13 +154,23 @@ class SplitIndex:
             cameras=self._frames([frames[channel] for channel in rig.cameras], sample),
             radars=sweeps(rig.radars if radar_sweeps else (), radar_sweeps),
             lidars=sweeps(rig.lidars, lidar_sweeps),
-            vehicles=self._vehicles(first, first + count),
+            vehicles=self._annotations(self.arrays["annotations"][first : first + count]),
             description=description,
         )
 
-    def _require(self, row: int, sample: str) -> None:
+    def others(self, index: int) -> tuple[Annotation, ...]:
+        """A sample's annotations that are no vehicles, in the order of the table.
+
+        Raises:
+            DataError: one of the tables' records cannot be used.
+        """
+        first, count, problem = _plain(self.arrays["others_of"][index])
+        self._require(problem, self.arrays["samples"]["token"][index].decode(), "others")
+        return self._annotations(self.arrays["others"][first : first + count], "others")
+
+    def _require(self, row: int, sample: str, kind: str = "") -> None:
         if row < -1:
-            needed = f"{self._text(row)} (needed by sample {in_one_line(sample)})"
+            needed = f"{self._text(row, kind)} (needed by sample {in_one_line(sample)})"
             raise DataError(needed, token=sample)
 
     def _chain(self, frame: int, sweeps: int) -> list[int]:
@@ -171,13 +198,14 @@ class SplitIndex:
             frames.append(SensorFrame(name.decode(), timestamp, *pose, matrix, width, height))
         return tuple(frames)
 
-    def _vehicles(self, first: int, last: int) -> tuple[Annotation, ...]:
-        return tuple(self._vehicle(row) for row in self.arrays["annotations"][first:last])
-
-    def _vehicle(self, row: np.void) -> Annotation:
-        token, category, instance, *values = _plain(row)
-        values.append(self.meta["instances"][instance])
-        return Annotation(token.decode(), self.meta["categories"][category], *values)
+    def _annotations(self, rows: NDArray[np.void], kind: str = "") -> tuple[Annotation, ...]:
+        names = self._names(kind)
+        made = []
+        for row in rows:
+            token, category, instance, *values = _plain(row)
+            values.append(names["instances"][instance])
+            made.append(Annotation(token.decode(), names["categories"][category], *values))
+        return tuple(made)
 
 
 def _plain(row: np.void) -> list[Any]:
@@ -223,6 +251,10 @@ class Records(Sequence[SampleRecord]):
     def at_row(self, row: int) -> SampleRecord:
         """The record of any of the split's samples."""
         return self.split.record(row, *self._sweeps, self.rig)
+
+    def others(self, at: int) -> tuple[Annotation, ...]:
+        """A sample's annotations that are no vehicles, see :meth:`SplitIndex.others`."""
+        return self.split.others(self.rows[at])
 
     def problems(self, rows: Sequence[int]) -> dict[str, str]:
         """What keeps records from being used, and for each the first sample that needs it."""

@@ -13,6 +13,7 @@ from numpy.typing import NDArray
 
 from lmd_cli.data.nuscenes.database import CAMERAS, LIDAR, RADARS, VEHICLE
 from lmd_cli.data.nuscenes.index import values
+from lmd_cli.data.nuscenes.index.annotations import ANNOTATION, OTHERS, PLACE, Boxes, problem_row
 from lmd_cli.data.nuscenes.index.reader import Row, Tables, read_table
 from lmd_cli.data.nuscenes.index.records import SplitIndex
 from lmd_cli.data.nuscenes.index.splits import Split, split_scenes
@@ -21,19 +22,13 @@ from lmd_cli.runtime.printable import in_one_line
 
 Progress = Callable[[int, int], None]
 
-_PLACE = [("translation", "<f8", (3,)), ("rotation", "<f8", (4,))]
-CALIBRATION = np.dtype([*_PLACE, ("intrinsic", "<f8", (3, 3)), ("camera", "?")])
+CALIBRATION = np.dtype([*PLACE, ("intrinsic", "<f8", (3, 3)), ("camera", "?")])
 SAMPLE = [
     *[("scene", "<i4"), ("first_annotation", "<i8"), ("annotations", "<i4"), ("problem", "<i4")]
 ]
 FRAME = [
     *[("timestamp", "<i8"), ("ego_translation", "<f8", (3,)), ("ego_rotation", "<f8", (4,))],
     *[("calibration", "<i4"), ("width", "<i4"), ("height", "<i4")],
-]
-ANNOTATION = [
-    *[("category", "<i4"), ("instance", "<i4"), ("visibility", "<i4")],
-    *[*_PLACE, ("size", "<f8", (3,))],
-    *[("num_lidar_pts", "<i4"), ("num_radar_pts", "<i4"), ("velocity", "<f8", (3,))],
 ]
 
 
@@ -114,28 +109,38 @@ class _Builder:
         self.frames: list[tuple[Any, ...]] = []
         self.prev: list[int] = []
         self.calibrations: dict[str, tuple[int, tuple[Any, ...]]] = {}
-        self.categories: dict[str, int] = {}
-        self.instances: dict[str, int] = {}
         self.problems: dict[str, int] = {}
+        self.vehicles, self.others = Boxes(self.tables, self.problems), Boxes(self.tables, {})
         self._row_of: dict[str, int] = {}
         self._before: list[str | None] = []
 
     def add_boxes(self) -> None:
         """All samples and their annotations, one of the largest tables, which is then let go."""
         self.tables.load_boxes()
-        boxes: list[tuple[Any, ...]] = []
         for number, scene in enumerate(self.tables.scenes):
             for row in self._in_order(scene):
-                first, problem = len(boxes), -1
-                for token in self.tables.annotations[row["token"]]:
-                    try:
-                        boxes += self._vehicle(self.tables.get("sample_annotation", token))
-                    except values.RecordError as error:
-                        problem = self._problem(error)
-                count = len(boxes) - first
-                self.samples.append((row["token"].encode(), number, first, count, problem))
-        self.annotations = _table(boxes, "token", ANNOTATION)
+                sample = row["token"]
+                vehicles, others = self._vehicles_and_others(sample)
+                self.others.add(others)
+                self.samples.append((sample.encode(), number, *self.vehicles.add(vehicles)))
         self.tables.release("sample_annotation")
+        self.boxes = {
+            "annotations": _table(self.vehicles.take_rows(), "token", ANNOTATION),
+            "others": _table(self.others.take_rows(), "token", ANNOTATION),
+            "others_of": np.array(self.others.ranges, dtype=OTHERS),
+        }
+
+    def _vehicles_and_others(self, sample: str) -> tuple[list[str], list[str]]:
+        """Tokens of a sample's annotations; of broken references nobody knows, so they count as
+        vehicles."""
+        kinds: tuple[list[str], list[str]] = ([], [])
+        for token in self.tables.annotations[sample]:
+            try:
+                category = self.tables.category(self.tables.get("sample_annotation", token))
+            except values.RecordError:
+                category = VEHICLE
+            kinds[VEHICLE not in category].append(token)
+        return kinds
 
     def _in_order(self, scene: Row) -> list[Row]:
         """A scene's samples, ordered by time."""
@@ -200,7 +205,7 @@ class _Builder:
 
     def _problem(self, error: values.RecordError) -> int:
         """The row that stands for a problem."""
-        return -2 - self.problems.setdefault(str(error), len(self.problems))
+        return problem_row(self.problems, error)
 
     def _calibration(self, row: Row, camera: bool) -> int:
         """Row of a calibration."""
@@ -215,27 +220,6 @@ class _Builder:
             self.calibrations[token] = (len(self.calibrations), calibration)
         return self.calibrations[token][0]
 
-    def _vehicle(self, row: Row) -> Iterator[tuple[Any, ...]]:
-        """A row of :data:`ANNOTATION`, its token first, if it is a vehicle.
-
-        Raises:
-            RecordError: of this record, its instance or its category.
-        """
-        table, name = "sample_annotation", self.tables.category(row)
-        if VEHICLE not in name:
-            return
-        box = (
-            values.place(table, row, "translation", values.ON_EARTH),
-            values.quaternion(table, row),
-            values.box_size(table, row),
-        )
-        counts = (_count(row, "num_lidar_pts"), _count(row, "num_radar_pts"))
-        category = self.categories.setdefault(name, len(self.categories))
-        velocity = self.tables.velocity(row["token"])
-        instance = self.instances.setdefault(row["instance_token"], len(self.instances))
-        fields = (category, instance, _visibility(row), *box, *counts, velocity)
-        yield row["token"].encode(), *fields
-
     def finish(self, absent: list[str]) -> SplitIndex:
         """Everything so far as arrays; channels that no sample has are left out."""
         self.tables.release("ego_pose")
@@ -247,11 +231,10 @@ class _Builder:
                 (row["name"], str(row.get("description", ""))) for row in self.tables.scenes
             ],
             "absent": absent,
-            "categories": list(self.categories),
-            "instances": list(self.instances),
-            "problems": list(self.problems),
+            **self.vehicles.names(),
             "channels": {self.channels[i]: self.tables.channels[self.channels[i]] for i in there},
             "annotated": self.tables.annotated,
+            "others": self.others.names(),
         }
         arrays = {
             "samples": _table(self.samples, "token", SAMPLE),
@@ -261,7 +244,7 @@ class _Builder:
             "calibrations": np.array(
                 [calibration for _, calibration in self.calibrations.values()], dtype=CALIBRATION
             ),
-            "annotations": self.annotations,
+            **self.boxes,
         }
         return SplitIndex(arrays, meta)
 
@@ -284,20 +267,6 @@ def _pixels(row: Row) -> tuple[int, int]:
         values.whole("sample_data", row, name, 1, values.PIXELS) for name in ("width", "height")
     )
     return width, height
-
-
-def _count(row: Row, field: str) -> int:
-    """Points in a box; 0 where the tables do not say."""
-    if row.get(field) in (None, ""):
-        return 0
-    return max(values.whole("sample_annotation", row, field, -1, 2**31 - 1), 0)
-
-
-def _visibility(row: Row) -> int:
-    """nuScenes' level; 0 where the tables do not say."""
-    if row.get("visibility_token") in (None, ""):
-        return 0
-    return values.whole("sample_annotation", row, "visibility_token", 0, 4)
 
 
 def _table(rows: list[tuple[Any, ...]], name: str, fields: list[Any]) -> NDArray[np.void]:

@@ -11,17 +11,19 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from lmd_cli.data.nuscenes.index.annotations import ANNOTATION, OTHERS
 from lmd_cli.data.nuscenes.index.storage import INVALID, Arrays, DamagedError
-from lmd_cli.data.nuscenes.index.tables import ANNOTATION, CALIBRATION, FRAME, SAMPLE
+from lmd_cli.data.nuscenes.index.tables import CALIBRATION, FRAME, SAMPLE
 
 #: The arrays, their first column, and the others.
 TABLES: dict[str, tuple[str, list[Any]]] = {
     "samples": ("token", SAMPLE),
     "frames": ("filename", FRAME),
     "annotations": ("token", ANNOTATION),
+    "others": ("token", ANNOTATION),
 }
 #: Lists of texts beside the arrays.
-_TEXTS = ("absent", "categories", "instances", "problems")
+_NAMES = ("categories", "instances", "problems")
 
 
 def require_sound(arrays: Arrays, meta: Any) -> None:
@@ -42,18 +44,28 @@ def require_sound(arrays: Arrays, meta: Any) -> None:
 
 
 def _require_rows(arrays: Arrays, meta: Any) -> None:
-    samples, frames, annotations = (arrays[name] for name in TABLES)
+    samples, frames, annotations, others = (arrays[name] for name in TABLES)
     key_frames, lacking = arrays["key_frames"], -1 - len(meta["problems"])
     _require("scene", samples["scene"], 0, len(meta["scenes"]))
     _require("problem", samples["problem"], lacking, 0)
     _require("key_frames", key_frames, lacking, len(frames))
     _require("prev", arrays["prev"], lacking, len(frames))
     _require("calibration", frames["calibration"], 0, len(arrays["calibrations"]))
-    _require("category", annotations["category"], 0, len(meta["categories"]))
-    _require("instance", annotations["instance"], 0, len(meta["instances"]))
-    _require("annotations", samples["annotations"], 0, len(annotations) + 1)
-    last = len(annotations) - samples["annotations"] + 1
-    _require("first_annotation", samples["first_annotation"], 0, last)
+    _require("problem", arrays["others_of"]["problem"], -1 - len(meta["others"]["problems"]), 0)
+    ranges = (samples["first_annotation"], samples["annotations"])
+    _require_boxes(annotations, meta, *ranges)
+    ranges = (arrays["others_of"]["first"], arrays["others_of"]["count"])
+    _require_boxes(others, meta["others"], *ranges)
+
+
+def _require_boxes(
+    rows: NDArray[Any], names: Any, first: NDArray[Any], count: NDArray[Any]
+) -> None:
+    """Annotations of which each sample has some."""
+    _require("category", rows["category"], 0, len(names["categories"]))
+    _require("instance", rows["instance"], 0, len(names["instances"]))
+    _require("annotations", count, 0, len(rows) + 1)
+    _require("first_annotation", first, 0, len(rows) - count + 1)
 
 
 def _require_types(arrays: Arrays, meta: Any) -> None:
@@ -66,6 +78,9 @@ def _require_types(arrays: Arrays, meta: Any) -> None:
         arrays[name][first].tobytes().decode()  # or a ValueError
     if arrays["calibrations"].dtype != CALIBRATION or arrays["calibrations"].ndim != 1:
         raise DamagedError("the columns of calibrations")
+    of_samples = arrays["others_of"]
+    if of_samples.dtype != OTHERS or of_samples.shape != arrays["samples"].shape:
+        raise DamagedError("the columns of others_of")
     if arrays["prev"].dtype != np.int32 or arrays["prev"].shape != arrays["frames"].shape:
         raise DamagedError("the column prev")
     scenes, channels = meta["scenes"], dict(meta["channels"])
@@ -73,7 +88,8 @@ def _require_types(arrays: Arrays, meta: Any) -> None:
     if arrays["key_frames"].dtype != np.int32 or arrays["key_frames"].shape != shape:
         raise DamagedError("the array key_frames")
     texts = [meta["version"], *channels, *channels.values()]
-    texts += [text for name in _TEXTS for text in meta[name]]
+    texts += [text for name in ("absent", *_NAMES) for text in meta[name]]
+    texts += [text for name in _NAMES for text in meta["others"][name]]
     texts += [text for name, description in scenes for text in (name, description)]
     if not all(isinstance(text, str) for text in texts):
         raise DamagedError("a text that is none")

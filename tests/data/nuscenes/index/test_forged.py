@@ -67,6 +67,10 @@ HEADERS: dict[str, Callable[[Any], Any]] = {
     "fewer scenes": lambda header: header["meta"].update(scenes=[]),
     "another channel": lambda header: header["meta"]["channels"].update(CAM="camera"),
     "no channels": lambda header: header["meta"].update(channels=3),
+    "no text of others": lambda header: header["meta"]["others"].update(instances=[1, 2, 3, 4]),
+    "no others": lambda header: header["meta"].pop("others") and None,
+    "others are no names": lambda header: header["meta"].update(others=[]),
+    "fewer others": lambda header: header["meta"]["others"].update(instances=[]),
     "no text": lambda header: header["meta"].update(categories=[1, 2, 3]),
 }
 
@@ -87,6 +91,9 @@ ROWS = [
     *[("samples", "first_annotation", 2**62), ("samples", "annotations", -5)],
     *[("samples", "annotations", 2**31 - 1), ("frames", "calibration", -1)],
     *[("frames", "calibration", 12345), ("annotations", "category", 77)],
+    *[("others", "category", 1), ("others", "instance", -1), ("others_of", "first", 4)],
+    *[("others_of", "count", -1), ("others_of", "count", 2**31 - 1), ("others_of", "problem", -2)],
+    ("others_of", "problem", 0),
     *[("prev", None, 10**6), ("prev", None, -2), ("frames", "filename", b"\xff\xfe")],
 ]
 
@@ -110,6 +117,8 @@ def test_other_columns_are_damage(index: Path) -> None:
     arrays, meta = read_arrays(index)
     with pytest.raises(DamagedError, match="the column prev"):
         require_sound({**arrays, "prev": arrays["prev"].astype(np.int64)}, meta)
+    with pytest.raises(DamagedError, match="the columns of others_of"):
+        require_sound({**arrays, "others_of": arrays["others_of"][:1]}, meta)
     with pytest.raises(DamagedError, match="the columns of frames"):
         require_sound({**arrays, "frames": arrays["samples"]}, meta)
 

@@ -17,11 +17,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from nuscenes.eval.detection.utils import category_to_detection_name
 from nuscenes.nuscenes import NuScenes
 
 from lmd_cli.data import KeyframeSamples
-from lmd_cli.data.crn.truth import DETECTION_CLASSES
 from lmd_cli.data.nuscenes.database import (
     CAMERAS,
     LIDAR,
@@ -113,15 +111,6 @@ def test_one_file_serves_any_sweeps_and_modalities(tiny_root: Path, cache: Path)
     assert len(files(cache)) == 1
     open_samples(tiny_root, split="mini_train")
     assert len(files(cache)) == 2
-
-
-def test_detection_classes_are_the_devkits(devkit: NuScenes) -> None:
-    assert {name: category_to_detection_name(name) for name in DETECTION_CLASSES} == (
-        DETECTION_CLASSES
-    )
-    for name in ("vehicle.emergency.ambulance", "vehicle.emergency.police"):
-        assert category_to_detection_name(name) is None
-        assert name not in DETECTION_CLASSES
 
 
 @pytest.mark.parametrize("nothing", ["kept", "in memory"])
