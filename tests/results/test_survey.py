@@ -109,7 +109,7 @@ def test_a_page_leaves_the_evaluation_as_it_was_and_comes_again_the_same(run: Pa
     assert (run / "survey" / "objects.csv").read_bytes() == objects
     rows = list(csv.DictReader(objects.decode().splitlines()))
     assert {row["scene"] for row in rows} <= {"scene-0103", "scene-0916"}
-    assert "not finished" in first.decode()  # three of six samples
+    assert "the run was limited, or cut off" in first.decode()  # three of six samples
 
 
 KILLED = """
@@ -257,6 +257,10 @@ def test_a_survey_that_is_a_link_is_neither_read_nor_written(run: Path, tmp_path
         ({"versions": []}, "versions is not"),
         ({"checkpoint": "\ud800"}, "holds text that is no Unicode"),
         ({"weights": None}, "lacks weights: not a run's record"),
+        (
+            {"schedule": None, "command": {"name": "detect"}},
+            "is a run of lmd detect; give the folder",
+        ),
     ],
 )
 def test_a_record_that_nobody_wrote_is_refused(

@@ -178,8 +178,8 @@ def clusters_note(rows: Sequence[Row]) -> str:
     scenes = _scenes(rows)
     if scenes >= FEW_SCENES:
         return f"Intervals (95 %) draw whole scenes, of which there are {scenes}."
+    few = "one scene is" if scenes == 1 else f"{scenes} scenes are"
     return (
-        f"Intervals (95 %) draw whole objects, and for false alarms whole samples: {scenes} "
-        "scene(s) are too few to draw. Samples of a scene are alike, so the intervals are too "
-        "narrow."
+        f"Intervals (95 %) draw whole objects, and for false alarms whole samples: {few} too few "
+        "to draw. Samples of a scene are alike, so the intervals are too narrow."
     )

@@ -91,6 +91,6 @@ def test_shares_with_intervals_of_clusters():
     assert (one.low, one.high) == (0.0, 1.0)  # two samples, drawn whole
     hit = made["all", "hit", "radar"]
     assert (hit.low, hit.high) == (1.0, 1.0)
-    assert "1 scene(s) are too few" in clusters_note(ROWS)
+    assert "one scene is too few" in clusters_note(ROWS)
     many = [row(i, "box", "false alarm", scene=f"scene {i}") for i in range(10)]
     assert clusters_note(many) == "Intervals (95 %) draw whole scenes, of which there are 10."
