@@ -88,7 +88,12 @@ Log = Annotated[
 ]
 Limit = Annotated[
     int | None,
-    typer.Option(min=1, metavar="COUNT", help="Only the first COUNT samples of the cycle."),
+    typer.Option(
+        min=1,
+        metavar="COUNT",
+        help="Only the first COUNT samples of the cycle; which those are depends on "
+        "perturbation.stride, and with stride auto on perturbation.count, too.",
+    ),
 ]
 Resume = Annotated[
     bool, typer.Option("--resume/--no-resume", help="Go on from results that are there.")

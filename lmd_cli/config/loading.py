@@ -11,6 +11,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
 from lmd_cli.config.base import expected_of
+from lmd_cli.config.custom import CUSTOM
 from lmd_cli.config.models import MODELS, network_of
 from lmd_cli.config.schema import SOURCES, RunConfig, source_of
 from lmd_cli.config.shipped import first_file, from_home, listing, shipped
@@ -143,6 +144,9 @@ def _origin(key: Key, origins: Mapping[Key, str], path: str) -> str:
 def _problem(detail: Any, key: Key, field: FieldInfo | None, values: Any) -> str:
     name = ".".join(key)
     if detail["type"] == "extra_forbidden":
+        of_own = CHOICES[key[0]][0][CUSTOM] if key[0] in CHOICES else None
+        if of_own is not None and key[-1] in of_own.model_fields:
+            return f"unknown key {name}; only a {key[0]} of your own ({key[0]}.target) has it"
         return f"unknown key {name}{_nearest(key, values)}"
     expected = _expected(field, values)
     value = _value_at(values, key)

@@ -55,8 +55,8 @@ def decompose(
             dataclasses of tensors.
         variant: linearisation rules, BN-NORM[-ACT].
         constants: other arguments; they belong to no modality, and what they add is bias.
-        extras: for each modality, alternatives of the same structure as its input; they ride
-            along at the operating point of ``inputs`` and come back as ``result.extras``.
+        extras: for each modality, alternatives of the same structure as its input, taken through
+            the same maps as ``inputs`` (linearised there); their parts are ``result.extras``.
         layers: qualified module names (or ``"all"``) whose output's parts are wanted too.
         root: the module that names are relative to; guessed from ``function`` if not given.
         audit: record conservation and shares at every operation (``result.operations``), and
@@ -252,7 +252,7 @@ def decompose_onward(
         parts: each modality's part of it, same shape.
         variant: linearisation rules.
         bias: the bias part, zero if not given.
-        extras: for each modality, other parts of the same shape that ride along.
+        extras: for each modality, other parts of the same shape, taken through the same maps.
         root, keep_maps: as in :func:`decompose`.
 
     Raises:

@@ -17,7 +17,8 @@ from lmd_cli.decomposition.older_torch import can_decompose
 KINDS = {
     "structure": "moves or copies elements; applied to each part",
     "linear": "applied to each part; an own bias goes to the bias part",
-    "sum": "joins several tensors; constants go to the bias part",
+    "sum": "adds several tensors, or picks among them; constants go to the bias part",
+    "concatenation": "puts tensors side by side; constants go to the bias part",
     "product": "by constants, each part; of two decomposed factors as in appendix D.2",
     "quotient": "the divisor is a constant of the operating point, as the deviation in eq. 11",
     "statistic": "a divisor, constant as the deviation in eq. 11; all of it is bias",

@@ -7,6 +7,7 @@ import operator
 import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from difflib import get_close_matches
 from typing import Any
 
 from lmd_cli.errors import ConfigError
@@ -147,6 +148,19 @@ class Outcome:
     passed: bool
     reason: str = ""
 
+    @property
+    def note(self) -> str:
+        """That the value meets it and a part of its interval does not; else empty."""
+        if not self.passed or _is_met_by_all_of(self.requirement, self.margin):
+            return ""
+        side = "below" if self.requirement.operator in (">", ">=") else "above"
+        if self.requirement.operator in ("==", "!="):
+            side = "beyond"
+        return (
+            f"{self.requirement.text}: the value passes, but the interval reaches {side} the "
+            "bound; see --confident."
+        )
+
 
 def check_requirement(
     requirement: Requirement,
@@ -186,9 +200,15 @@ def _reason(
         return f"{value:.4g} is not {requirement.operator} {bound:.4g}"
     if confident and math.isnan(margin.low):
         return "there is no interval to be confident of"
-    if confident and not (compare(margin.low, 0.0) and compare(margin.high, 0.0)):
+    if confident and not _is_met_by_all_of(requirement, margin):
         return f"the interval of the margin is [{margin.low:+.4g}, {margin.high:+.4g}]"
     return ""
+
+
+def _is_met_by_all_of(requirement: Requirement, margin: Interval) -> bool:
+    """Whether no end of the margin's interval misses a requirement; no interval does not."""
+    compare = OPERATORS[requirement.operator]
+    return math.isnan(margin.low) or (compare(margin.low, 0.0) and compare(margin.high, 0.0))
 
 
 def require_known(
@@ -206,8 +226,10 @@ def require_known(
     """
     if requirement.metric not in names:
         more = f" ({lacking})" if lacking else ""
+        near = get_close_matches(requirement.metric.lower(), names, n=1)
+        hint = f"; did you mean {near[0]}?" if near else ""
         raise ConfigError(
-            f"--require {requirement.text!r}: there is no metric {requirement.metric!r}; "
+            f"--require {requirement.text!r}: there is no metric {requirement.metric!r}{hint}\n"
             f"there are: {', '.join(names)}{more}"
         )
     if requirement.conditions and not requirement.metric.startswith("objects."):

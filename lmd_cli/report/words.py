@@ -29,6 +29,11 @@ class Words:
         return self.one.capitalize()
 
 
+def counted(count: int, noun: str) -> str:
+    """``1 sample``, ``3 samples``."""
+    return f"{count} {noun}" if count == 1 else f"{count} {noun}s"
+
+
 def words_of(modalities: Collection[str]) -> Words:
     """Sensors where all are, else modalities: MRI and PET are none that could fail."""
     if SENSORS.issuperset(modalities):

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
 from typing import Any
 
 from lmd_cli.errors import ResultsError
 from lmd_cli.results.read_run import RunResults
-from lmd_cli.results.record import differences, differing
+from lmd_cli.results.record import differing
 from lmd_cli.results.survey import Survey
 
 #: Entries of ``run.json`` that may differ between runs that are compared.
@@ -38,21 +38,22 @@ def require_comparable(
     Raises:
         ResultsError: names every field of every run in which it differs from the first.
     """
-    first, samples = _protocol(runs[0], surveys[0], common), _samples(runs[0], surveys[0])
+    first, *labels = labels_of(runs)
+    protocol, samples = _protocol(runs[0], surveys[0], common), _samples(runs[0], surveys[0])
     lines: list[str] = []
-    shared = set(samples)
-    for run, survey in zip(runs[1:], surveys[1:], strict=True):
-        different = differences(first, _protocol(run, survey, common))
+    shared, hint = set(samples), "--common compares the samples that all runs have"
+    for label, run, survey in zip(labels, runs[1:], surveys[1:], strict=True):
+        different = differing(protocol, _protocol(run, survey, common))
+        lines += [f"{key} ({first}: {a!r}, {label}: {b!r})" for key, a, b in different]
+        if any(not key.startswith("samples.") for key, *_ in different):
+            hint = "compare runs of one protocol on one split"
         own = _samples(run, survey)
         shared &= own
         if not common and own != samples:
-            different.append(_other_samples(samples, own))
-        lines += [f"\n  {run.path}: {line}" for line in different]
+            lines.append(_other_samples(first, samples, label, own))
     if lines:
-        raise ResultsError(
-            f"these runs cannot be compared with {runs[0].path} (there):{''.join(lines)}\n"
-            "Compare runs of one protocol on one split; --common compares the samples that all have"
-        )
+        listed = "".join(f"\n  {line}" for line in lines)
+        raise ResultsError(f"these runs cannot be compared with {runs[0].path}:{listed}\n{hint}")
     if not shared:
         raise ResultsError("these runs have no sample in common, so there is nothing to compare")
     return frozenset(shared)
@@ -87,14 +88,23 @@ def _protocol(run: RunResults, survey: Survey | None, common: bool) -> dict[str,
     return same
 
 
-def _other_samples(there: Iterable[str], here: Iterable[str]) -> str:
-    there, here = set(there), set(here)
-    lacking, more = sorted(there - here), sorted(here - there)
-    said = [f"samples: {len(there)} there, {len(here)} here"]
-    for tokens, where in ((lacking, "there"), (more, "here")):
+def _other_samples(first: str, before: set[str], label: str, after: set[str]) -> str:
+    pieces = [f"{first}: {len(before)}, {label}: {len(after)}"]
+    for name, tokens in ((first, sorted(before - after)), (label, sorted(after - before))):
         if tokens:
-            said.append(f"{len(tokens)} only {where} (first: {tokens[0]})")
-    return ", ".join(said)
+            pieces.append(f"{len(tokens)} only in {name}, such as {tokens[0]}")
+    return f"samples ({'; '.join(pieces)})"
+
+
+def labels_of(runs: Sequence[RunResults]) -> list[str]:
+    """Each run's folder name, or its path where that names several."""
+    names = [run.path.resolve().name for run in runs]
+    if len(set(names)) == len(names):
+        return names
+    paths = [str(run.path) for run in runs]
+    return (
+        paths if len(set(paths)) == len(paths) else [f"{i + 1}: {p}" for i, p in enumerate(paths)]
+    )
 
 
 def allowed_differences(first: RunResults, other: RunResults) -> list[tuple[str, Any, Any]]:

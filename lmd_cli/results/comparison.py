@@ -15,7 +15,7 @@ from lmd_cli.evaluation.paired import (
     vehicle_key,
 )
 from lmd_cli.evaluation.run_metrics import Vehicle
-from lmd_cli.results.comparable import require_comparable
+from lmd_cli.results.comparable import labels_of, require_comparable
 from lmd_cli.results.read_run import RunResults
 from lmd_cli.results.run_metrics import RunMetrics
 from lmd_cli.results.survey import Survey
@@ -88,20 +88,21 @@ def compare_runs(
     return RunComparison(labels_of(runs), runs, surveys, clusters, len(keys), rows, changes, notes)
 
 
-def labels_of(runs: Sequence[RunResults]) -> list[str]:
-    """Each run's folder name, or its path where that names several."""
-    names = [run.path.resolve().name for run in runs]
-    if len(set(names)) == len(names):
-        return names
-    paths = [str(run.path) for run in runs]
-    return (
-        paths if len(set(paths)) == len(paths) else [f"{i + 1}: {p}" for i, p in enumerate(paths)]
-    )
-
-
 def scenes_of(survey: Survey | None) -> dict[str, str]:
     """Each sample's scene, by its token."""
     return {} if survey is None else {str(row[0]): str(row[1]) for row in survey.samples}
+
+
+def caveats(label: str, run: RunResults) -> list[str]:
+    """What a reader of a run's figures must know: random weights, and a part of the samples."""
+    notes = []
+    if run.record["weights"]["random"]:
+        notes.append(
+            f"{label} has random weights: the numbers say nothing about a trained network."
+        )
+    if len(run.tokens) < run.record["samples"]["count"]:
+        notes.append(f"{label} has {run.scope}.")
+    return notes
 
 
 def _notes(
@@ -120,13 +121,8 @@ def _notes(
             f"The parts are made by different rules ({', '.join(rules)}), so a difference of parts "
             "need not be one of the networks."
         )
-    named = list(zip(labels_of(runs), runs, strict=True))
-    notes += [f"{label} has random weights." for label, r in named if r.record["weights"]["random"]]
-    notes += [
-        f"{label} has {len(run.samples)} of {run.record['samples']['count']} samples."
-        for label, run in named
-        if not run.finished
-    ]
+    for label, run in zip(labels_of(runs), runs, strict=True):
+        notes += caveats(label, run)
     if left_out:
         notes.append(f"{left_out} vehicles are not in every run and are left out.")
     if surveys[0] is None:

@@ -35,5 +35,6 @@ def rounded(value: float, places: int, scale: float = math.inf) -> str:
 def figure_text(
     mean: float, deviation: float, places: tuple[int, int] = PLACES, scale: float = math.inf
 ) -> str:
-    """``0.05 ± 0.02``."""
-    return f"{rounded(mean, places[0], scale)} ± {rounded(deviation, places[1], scale)}"
+    """``0.05 ± 0.02``; a dash for a deviation that is NaN."""
+    spread = "–" if math.isnan(deviation) else rounded(deviation, places[1], scale)
+    return f"{rounded(mean, places[0], scale)} ± {spread}"

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -129,5 +130,11 @@ def _entry(group: pd.DataFrame, comparison: Comparison, metric: str, scale: floa
     ]
     if chosen.empty:  # it was not asked for
         return ""
-    mean, deviation = (float(chosen[f"{metric}_{what}"].iloc[0]) for what in ("mean", "std"))
+    mean, deviation = mean_and_deviation(chosen.iloc[0], metric)
     return "" if np.isnan(mean) else figure_text(mean, deviation, scale=scale)
+
+
+def mean_and_deviation(row: Mapping[Any, Any] | pd.Series[Any], metric: str) -> tuple[float, float]:
+    """Of ``pcc`` or ``mse`` in a row of ``metrics.csv``; one value has no deviation: NaN."""
+    values = row["pairs"] - (row["undefined"] if metric == "pcc" else 0)
+    return float(row[f"{metric}_mean"]), float(row[f"{metric}_std"]) if values > 1 else math.nan

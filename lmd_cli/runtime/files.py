@@ -195,7 +195,7 @@ def _clear_drafts(path: Path) -> None:
 
 
 #: A number, or a mean with its deviation, is no formula.
-_NUMBER = re.compile(r"'*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?( ± [\d.eE+-]+)?\*?")
+_NUMBER = re.compile(r"'*[+-]?(\d+\.?\d*|\.\d+)([eE][+-]?\d+)?( ± [\d.eE+–-]+)?\*?")
 
 
 def format_value(value: Any) -> str:

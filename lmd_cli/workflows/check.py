@@ -183,7 +183,9 @@ def _coverage(checks: Preflight, result: Decomposition) -> None:
     kinds = Counter(entry.kind for entry in checks.coverage)
     counts = ", ".join(f"{kind} {count}" for kind, count in kinds.most_common())
     checks.add("rules", True, f"all {len(checks.coverage)} operations have one: {counts}")
-    constants = [f"{e.operation} in {e.module}" for e in checks.coverage if e.kind == "constant"]
+    constants = [
+        f"{e.operation} in {e.module or '(root)'}" for e in checks.coverage if e.kind == "constant"
+    ]
     checks.add("constants of the operating point", True, "; ".join(constants) or "none")
 
 
@@ -200,7 +202,7 @@ def _conservation(
         f"conservation, {variant}, {precision}",
         residuals[worst.order] < limit,
         f"largest {name.replace('_', ' ')} {residuals[worst.order]:.1e} "
-        f"({worst.operation} in {worst.module or 'fuse'}), "
+        f"({worst.operation} in {worst.module or '(root)'}), "
         f"limit {limit:.0e}, {len(result.operations)} operations",
     )
 

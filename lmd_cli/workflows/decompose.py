@@ -25,7 +25,7 @@ from lmd_cli.report.figures.scene import note_of, scene_of, title_of
 from lmd_cli.report.figures.styles import STYLES, Style
 from lmd_cli.report.notebook import drawing
 from lmd_cli.report.words import bias_warning
-from lmd_cli.results.claim import write_results
+from lmd_cli.results.write_once import write_results
 from lmd_cli.runtime.files import csv_lines
 from lmd_cli.runtime.progress import Progress
 from lmd_cli.workflows.ready import make_ready

@@ -69,7 +69,7 @@ def examples(setting: Setting, rows: Sequence[Row], progress: Progress) -> list[
         for token, wanted in by_sample.items():
             around = [row for row in rows if row["sample"] == token]
             made += _of_sample(setting, token, wanted, around)
-            progress.advance(note=token)
+            progress.advance(note=f"sample {token}")
     finally:
         progress.close()
     return made

@@ -17,7 +17,7 @@ from lmd_cli.decomposition.linearised.replay import largest
 from lmd_cli.errors import DataError
 from lmd_cli.evaluation.comparisons import table_comparisons
 from lmd_cli.evaluation.tolerances import require_within, tolerances_of
-from lmd_cli.report.words import words_of
+from lmd_cli.report.words import counted, words_of
 from lmd_cli.results.pair_rows import stretches
 from lmd_cli.results.provenance import edited, hashes_of
 from lmd_cli.results.reopen import readable_again
@@ -163,28 +163,31 @@ def _require_exact(run: Run, samples: list[dict[str, str]]) -> None:
 def notes(run: Run, record: dict[str, Any]) -> list[str]:
     """What a reader of the table must know."""
     lines, word = [], words_of(run.config.model.modalities).one
+    columns = table_comparisons(run.config.model.modalities)
+    kept = ", ".join(column.title for column in columns if column.expected == "keep")
     if run.built.random:
         lines.append("Random weights: the numbers say nothing about a trained network.")
     lines += _data_notes(run.dataset)
     if record["vehicle_iou"] is not None:
         lines.append(
             f"{_iou_name(run)} of the unmodified network: {record['vehicle_iou']:.3f} "
-            f"over {record['evaluated']} samples."
+            f"over {counted(record['evaluated'], 'sample')}."
         )
     lines.append(
-        f"Perturbed with the {run.schedule.count} samples at multiples of {run.schedule.stride} "
-        f"samples (N = {run.schedule.samples})."
+        f"Each {word} is replaced by that of {counted(run.schedule.count, 'other sample')}, at "
+        f"steps of {counted(run.schedule.stride, 'sample')} (N = {run.schedule.samples})."
     )
     if run.variants:
-        whose = "LMD's cells" if run.baselines else "Cells"
+        which = "In LMD's rows, columns" if run.baselines else "Columns"
         lines.append(
-            f"{whose} that keep their {word} are 1 and 0 by construction, replay deviation "
-            f"{_scientific(record['replay_deviation'])}."
+            f"{which} {kept} are 1 (PCC) and 0 (MSE) by construction, because the part's own "
+            f"{word} is not replaced (deviation measured by replay: "
+            f"{_scientific(record['replay_deviation'])})."
         )
     if any(isinstance(method, Relinearised) for method in run.baselines):
         lines.append(
-            "Rows @perturbed are linearised anew at each perturbed input: their cells that keep "
-            f"their {word} show how much its part moves when only another {word} was replaced."
+            f"Rows @perturbed are linearised anew at each perturbed input: their columns {kept} "
+            f"show how much a part moves when only another {word} was replaced."
         )
     if run.schedule.samples < 1000 and _has_scenes(run):
         lines.append(
@@ -192,8 +195,9 @@ def notes(run: Run, record: dict[str, Any]) -> list[str]:
         )
     if record["padded"]:
         lines.append(
-            f"{len(record['padded'])} samples have fewer previous key frames in their scene than "
-            "the network fuses; the scene's first stands in for them (run.json lists the samples)."
+            "Fewer previous key frames in their scene than the network fuses: "
+            f"{counted(len(record['padded']), 'sample')}; the scene's first key frame stands in "
+            "for those that are missing (run.json lists the samples)."
         )
     if run.open_threads:
         lines.append(run.open_threads)

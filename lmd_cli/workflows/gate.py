@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from lmd_cli.errors import ConfigError
@@ -20,7 +20,7 @@ from lmd_cli.evaluation.run_metrics import Vehicle
 from lmd_cli.report.page.compare import comparison_page
 from lmd_cli.report.page.gate import gate_page, verdict_values
 from lmd_cli.report.tables.gate import junit_xml
-from lmd_cli.results.comparison import RunComparison, scenes_of
+from lmd_cli.results.comparison import RunComparison, caveats, labels_of, scenes_of
 from lmd_cli.results.read_run import read_run
 from lmd_cli.results.run_metrics import RunMetrics
 from lmd_cli.results.survey import Survey
@@ -102,13 +102,18 @@ def gate(
     opened = _open(path, baseline, options, resamples, progress)
     _require_known(parsed, opened)
     outcomes = [_check(requirement, opened, confident) for requirement in parsed]
+    notes = [*opened.notes, *(outcome.note for outcome in outcomes if outcome.note)]
+    opened = replace(opened, notes=notes)
     folder = output or path / GATE
     return Gated(outcomes, opened.notes, _write(folder, path, baseline, outcomes, opened))
 
 
 def _require_any(parsed: Sequence[Requirement], baseline: Path | None) -> None:
     if not parsed:
-        raise ConfigError("nothing is required; give at least one --require 'METRIC>=NUMBER'")
+        raise ConfigError(
+            "nothing is required; give at least one --require 'METRIC>=NUMBER', such as 'iou>=0.5' "
+            "(all metrics: lmd_cli/docs/reference.md, Metrics by name)"
+        )
     relative = next((requirement for requirement in parsed if requirement.relative), None)
     if relative is not None and baseline is None:
         raise ConfigError(
@@ -127,7 +132,8 @@ def _open(
         run = read_run(path)
         survey, why = open_survey(run, options, progress)
         clusters = clusters_of(run.tokens, scenes_of(survey), resamples=resamples)
-        return _Opened(RunMetrics(run, survey), None, clusters, None, [why] if why else [])
+        notes = [*caveats(labels_of([run])[0], run), *([why] if why else [])]
+        return _Opened(RunMetrics(run, survey), None, clusters, None, notes)
     comparison = open_comparison([baseline, path], options, resamples=resamples, progress=progress)
     before, after = (
         RunMetrics(run, survey, frozenset(comparison.clusters.of))
@@ -170,7 +176,7 @@ def _write(
     page = (
         gate_page(opened.metrics.run, opened.clusters, verdict, opened.notes)
         if opened.comparison is None
-        else comparison_page(opened.comparison, verdict)
+        else comparison_page(replace(opened.comparison, notes=opened.notes), verdict)
     )
     against = None if baseline is None else str(baseline)
     files = {

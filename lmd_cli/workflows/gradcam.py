@@ -26,7 +26,7 @@ from lmd_cli.report.figures.cam import CamRequest, _name, _numpy, _part_name, _p
 from lmd_cli.report.figures.generic_cam import generic_picture
 from lmd_cli.report.figures.scene import scene_of
 from lmd_cli.report.figures.styles import Map
-from lmd_cli.results.claim import write_results
+from lmd_cli.results.write_once import write_results
 from lmd_cli.runtime.files import file_name
 from lmd_cli.runtime.progress import Progress
 from lmd_cli.workflows.decompose import request_of

@@ -38,7 +38,8 @@ class Tally:
     def advance(self, token: str, waiting: float) -> None:
         """One more here, and what the others have done."""
         if self._progress is not None:
-            self._progress.advance(1 + self._watch.count_new(), note=token, waiting=waiting)
+            new = 1 + self._watch.count_new()
+            self._progress.advance(new, note=f"sample {token}", waiting=waiting)
 
     def refresh(self) -> None:
         """What the others have done."""

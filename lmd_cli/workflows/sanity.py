@@ -71,7 +71,7 @@ def run_sanity(
             entries.append({"sample": sample.token, "rows": _rows(config, built, sample, device)})
             finished.append(entries[-1])
             if progress is not None:
-                progress.advance(note=sample.token, waiting=stopwatch.waiting_share)
+                progress.advance(note=f"sample {sample.token}", waiting=stopwatch.waiting_share)
         rows = mean_rows([[SanityRow(*row) for row in e["rows"]] for e in entries[:count]])
         files = _write(rows, folder, count)
         names = [path.name for path in files if path.suffix != ".json"]

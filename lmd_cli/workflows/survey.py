@@ -58,7 +58,7 @@ def survey(
             draft.add(ready.decompose(index, other), index, plane)
             if keeper is not None:
                 keeper.write(draft)
-            progress.advance(note=token, waiting=ready.stopwatch.waiting_share)
+            progress.advance(note=f"sample {token}", waiting=ready.stopwatch.waiting_share)
     finally:
         progress.close()
     output = (ready.config.model.output, ready.config.detection)

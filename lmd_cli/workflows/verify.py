@@ -182,7 +182,7 @@ def _samples(
             here = csv_lines(measured.pairs)
             exact = exact and there == here
             worst = max(worst, _distance(there, here))
-            progress.advance(note=rows[position]["sample_token"])
+            progress.advance(note=f"sample {rows[position]['sample_token']}")
     finally:
         progress.close()
     _judge(checks, len(chosen), worst, exact, elsewhere)

@@ -165,5 +165,5 @@ def test_the_check_sees_numbers_that_are_none_inside_the_network(config: Any, tm
     )
     (tmp_path / "hidden.py").write_text(text)
     failed = [check for check in preflight(made).checks if check.status == "FAIL"]
-    assert "largest residual nan (torch.Tensor.log in fuse)" in failed[0].detail
+    assert "largest residual nan (torch.Tensor.log in (root))" in failed[0].detail
     assert preflight(config()).ok

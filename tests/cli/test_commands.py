@@ -122,8 +122,12 @@ def test_decompose_with_a_camera_alone_and_with_three_sensors(lmd: Lmd, tiny_con
         assert list(arrays) == ["total", *names, "bias", "ground_truth"]
 
 
-def test_evaluate_prints_the_papers_table_and_where_files_are(lmd: Lmd, tiny_config: Path):
-    result = lmd("evaluate", "-c", tiny_config, "--output", "out", "--limit", 2)
+def test_evaluate_prints_the_papers_table_and_where_files_are(
+    lmd: Lmd, tiny_config: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+):
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    given = ("--output", "out", "--limit", 2, "--set", "threads=null")
+    result = lmd("evaluate", "-c", tiny_config, *given)
     assert result.exit_code == 0, result.output
     for column in ("PCC R_p/R", "PCC C_p/C", "MSE R_p/C", "MSE C_p/R"):
         assert column in result.stdout
@@ -131,7 +135,13 @@ def test_evaluate_prints_the_papers_table_and_where_files_are(lmd: Lmd, tiny_con
     assert "Random weights" in result.stdout
     assert "files in out: " in result.stdout
     assert result.stdout.splitlines()[-1] == "results: out; next: lmd report out"
-    progress = r"evaluate: 2/2, .* in all, \d+% waiting for data, [0-9a-f]{32}"
+    assert (result.output + caplog.text).count("a number that the config leaves open") == 1
+    assert "Columns R_p/C, C_p/R are 1 (PCC) and 0 (MSE) by construction" in result.stdout
+    assert "Each sensor is replaced by that of 2 other samples, at steps of " in result.stdout
+    for task in ("loading the network", "fingerprints of data and unchanged network"):
+        assert f"{task}: 1 to do" in result.stderr
+        assert f"{task}: 1/1, " in result.stderr
+    progress = r"evaluate: 2/2, .* in all, \d+% waiting for data, sample [0-9a-f]{32}"
     assert re.fullmatch(progress, result.stderr.splitlines()[-1])
     assert list(pd.read_csv("out/table.csv").variant) == ["identity-ratio", "uniform-identity"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import re
 import shutil
@@ -81,7 +82,8 @@ def test_nothing_selected_is_not_met(lmd: Lmd, pair: tuple[Path, Path]):
 @pytest.mark.parametrize(
     ("expression", "said"),
     [
-        ("precision>=0.5", "there is no metric 'precision'; there are: iou, objects.detected, "),
+        ("precision>=0.5", "there is no metric 'precision'\nthere are: iou, objects.detected, "),
+        ("IOU > 0.5", "there is no metric 'IOU'; did you mean iou?\nthere are: iou, "),
         ("objects.share.sonar>0", "objects.share.camera, objects.share.radar, "),
         ("iou[distance>40]>=0.5", "iou is not about vehicles"),
         ("objects.detected[range>40]>=0.5", "no column 'range'; there are: sample_token, scene,"),
@@ -111,6 +113,26 @@ def test_nothing_required(lmd: Lmd, pair: tuple[Path, Path]):
     result = lmd("gate", pair[0])
     assert result.exit_code == 2
     assert "give at least one --require 'METRIC>=NUMBER'" in result.stderr
+    assert "all metrics: lmd_cli/docs/reference.md, Metrics by name" in result.stderr
+
+
+@pytest.mark.parametrize("options", [(), ("--baseline",)])
+def test_what_a_reader_must_know_is_noted(lmd: Lmd, tmp_path: Path, options: tuple[str, ...]):
+    """With a baseline and without: random weights, some of the samples, an interval that holds
+    values that fail."""
+    run = run_of(tmp_path / "run", hits=(10, 14), samples=2, status="unfinished", random=True)
+    against = [*options, run] if options else []
+    result = lmd("gate", run, *required("iou>=0.55"), *against, "--output", "out")
+    assert result.exit_code == 0, result.output
+    notes = (
+        "run has random weights: the numbers say nothing about a trained network.",
+        "run has 2 of 3 samples.",
+        "iou>=0.55: the value passes, but the interval reaches below the bound; see --confident.",
+    )
+    page = html.unescape(Path("out/gate.html").read_text())
+    for note in notes:
+        assert note in " ".join(result.stdout.split())
+        assert note in page
 
 
 def test_a_baseline_of_another_protocol(lmd: Lmd, pair: tuple[Path, Path], tmp_path: Path):
@@ -118,7 +140,7 @@ def test_a_baseline_of_another_protocol(lmd: Lmd, pair: tuple[Path, Path], tmp_p
     edit_record(other, schedule={"stride": 2, "count": 1})
     result = lmd("gate", pair[1], *required("iou>=baseline"), "--baseline", other)
     assert result.exit_code == 2
-    assert "schedule.stride: 2 there, 1 here" in result.stderr
+    assert "schedule.stride (other: 2, after: 1)" in result.stderr
 
 
 def test_the_report_shows_the_verdict(lmd: Lmd, tmp_path: Path):

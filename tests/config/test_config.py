@@ -61,6 +61,7 @@ def test_every_key_is_documented_where_it_is_declared():
     [
         ("model.encodr=res50", "unknown key model.encodr; did you mean model.encoder?"),
         ("model.widths.latents=3", "unknown key model.widths.latents; did you mean model.widths.l"),
+        ("model.channel=0", "key model.channel; only a model of your own (model.target) has it"),
         ("split=val", "unknown key split; did you mean data.split?"),
         ("nsweeps.x=1", "unknown key nsweeps; did you mean data.nsweeps?"),
         ("qqq=1", "unknown key qqq; known here: data, model, variants"),

@@ -290,7 +290,7 @@ def doubled(x: Tensor) -> Tensor:
 
 
 def test_a_rule_for_a_users_own_function() -> None:
-    with pytest.raises(NoRuleError, match=r"no rule for doubled.*@register_rule\(doubled\)"):
+    with pytest.raises(NoRuleError, match=r"no rule for doubled.*@register_rule\(doubled\), or "):
         both(lambda camera, radar: doubled(camera + radar))
 
     @register_rule(doubled, kind="linear", equation="eq. 13")

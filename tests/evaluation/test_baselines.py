@@ -92,7 +92,7 @@ def test_the_table_has_a_row_for_each_method(run: Path) -> None:
     names = [method_named(name).name for name in METHODS]
     assert table.variant.tolist() == ["identity-ratio", *names, "partial-everything"]
     notes = (run / "notes.txt").read_text()
-    assert "LMD's cells that keep their sensor are 1 and 0 by construction" in notes
+    assert "In LMD's rows, columns R_p/C, C_p/R are 1 (PCC) and 0 (MSE) by construction" in notes
 
 
 def test_a_baseline_changes_the_kept_sensors_part(run: Path) -> None:

@@ -1,4 +1,5 @@
-"""Sums (eq. 6): every part of every term; a term that is a constant goes to the bias part."""
+"""Sums (eq. 6) and concatenations (eq. 5): every part of every term; a term that is a constant goes
+to the bias part."""
 
 from __future__ import annotations
 
@@ -49,7 +50,7 @@ def add(call: Call, input: Tensor, other: Any, alpha: Any = 1) -> Result:
     return total, weighted_sum(call, total, [(first, input), (second, other)])
 
 
-@aten_rule("cat", kind="sum", equation="eq. 5")
+@aten_rule("cat", kind="concatenation", equation="eq. 5")
 def concatenate(call: Call, tensors: Sequence[Tensor], dim: int = 0) -> Result:
     """Concatenation. Along channels, parts that meet in no row stay apart until they are read, so
     that a convolution multiplies each sensor's own channels only."""
@@ -99,7 +100,8 @@ def _jointly_linear(names: str, equation: str, made_of: Callable[..., Any]) -> N
         operands, function = made_of(**given)
         return call.plain(), jointly_linear(call, function, operands)
 
-    aten_rule(*names.split(), kind="sum", equation=equation)(rule)
+    kind = "concatenation" if equation == "eq. 5" else "sum"
+    aten_rule(*names.split(), kind=kind, equation=equation)(rule)
 
 
 for (_names, _equation), _made_of in JOINTLY_LINEAR.items():

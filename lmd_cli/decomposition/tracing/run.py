@@ -203,7 +203,8 @@ class Run(Carriers):
             what = caller
         return NoRuleError(
             f"no rule for {what} {self.tracker.describe()}; register one with "
-            f"@register_rule({name}) (see lmd_cli.decomposition.registry.register_rule)"
+            f"@register_rule({name}), or register_activation({name}) if it is elementwise "
+            "(see register_rule, register_activation of lmd_cli.decomposition)"
         )
 
     def outward(self, function: Any, args: Any, kwargs: Any) -> None:

@@ -29,6 +29,7 @@ from lmd_cli.report.tables.comparison import (
     interval_text,
     number,
 )
+from lmd_cli.report.words import counted
 from lmd_cli.results.comparable import allowed_differences
 from lmd_cli.results.comparison import RunComparison
 from lmd_cli.results.survey import Shown, Survey
@@ -95,7 +96,7 @@ def _facts(comparison: RunComparison) -> list[dict[str, str]]:
     return [
         fact("Samples", str(len(clusters.of)), "in all runs"),
         fact("Vehicles", str(comparison.vehicles), "in all runs, inside the maps"),
-        fact("Resampled", f"{clusters.count} {clusters.kind}s", "whole, for the intervals"),
+        fact("Bootstrap", counted(clusters.count, clusters.kind), "drawn with replacement"),
         *(_changed_fact(comparison, i) for i in range(len(comparison.others))),
     ]
 

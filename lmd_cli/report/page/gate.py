@@ -11,6 +11,7 @@ from lmd_cli.report.page.compare import SCRIPTS, fact
 from lmd_cli.report.page.document import document, page_margin
 from lmd_cli.report.page.table_cells import page_table
 from lmd_cli.report.tables.gate import HEADER, outcome_cells
+from lmd_cli.report.words import counted
 from lmd_cli.results.read_run import RunResults
 from lmd_cli.results.verdict import Verdict
 
@@ -63,7 +64,7 @@ def gate_page(
         headlines=[],
         facts=[
             fact("Samples", str(len(run.tokens)), "evaluated"),
-            fact("Resampled", f"{clusters.count} {clusters.kind}s", "whole, for the intervals"),
+            fact("Bootstrap", counted(clusters.count, clusters.kind), "drawn with replacement"),
         ],
         compared=False,
     )

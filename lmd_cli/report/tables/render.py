@@ -14,6 +14,7 @@ import pandas as pd
 from lmd_cli.evaluation.comparisons import Comparison
 from lmd_cli.report.tables.spec import Metric, TableSpec
 from lmd_cli.results.digits import figure_text, largest
+from lmd_cli.results.summary import mean_and_deviation
 
 TITLES = {"pcc": "Pearson Correlation", "mse": "Mean Squared Error"}
 _ESCAPES = {
@@ -96,8 +97,7 @@ def figures_of(
         title = titles.get((row["perturbed"], row["target"]))
         for metric in ("pcc", "mse"):
             if title is not None:
-                mean, std = float(row[f"{metric}_mean"]), float(row[f"{metric}_std"])
-                values[str(row["variant"]), metric, title] = (mean, std)
+                values[str(row["variant"]), metric, title] = mean_and_deviation(row, metric)
     return values
 
 

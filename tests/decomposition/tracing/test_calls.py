@@ -108,7 +108,8 @@ def test_function_without_a_rule(name: str) -> None:
     assert function in message
     assert "in module 'neck.suspect' (Calls)" in message
     assert "@register_rule(" in message
-    assert "lmd_cli.decomposition.registry" in message
+    assert "or register_activation(torch." in message
+    assert "(see register_rule, register_activation of lmd_cli.decomposition)" in message
 
 
 def test_outside_any_module_the_message_says_so() -> None:

@@ -153,6 +153,8 @@ def test_figures_come_from_the_metrics() -> None:
                 "target": "camera",
                 **dict.fromkeys(("pcc_mean", "pcc_std"), 0.25),
                 **dict.fromkeys(("mse_mean", "mse_std"), 4.0),
+                "pairs": 3,
+                "undefined": 1,
             }
         ]
     )
