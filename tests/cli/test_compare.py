@@ -47,7 +47,7 @@ def test_two_runs(lmd: Lmd, pair: tuple[Path, Path]):
         r"after against before: IoU 0\.5, then 0\.6; ", " ".join(result.stdout.split())
     )
     assert "of 3 vehicles 2 have another decisive sensor by parts and 1 by removal" in result.stdout
-    assert "0 are newly detected, 1 newly missed" in result.stdout
+    assert "0 are newly detected, 1 newly missed (false alarms are not counted" in result.stdout
     assert "paired bootstrap of 3 whole samples" in result.stdout
     assert "With so few of them they are too narrow" in result.stdout
     folder = Path("results/compare/before-vs-after")

@@ -214,7 +214,9 @@ def _listed(name: str, changes: Sequence[Change]) -> PageTable:
     for change in nearest:
         values = change_values(change)
         sample, token, category, distance, detection, *verdicts = values
-        rows.append([distance, *verdicts[:4], detection, *verdicts[4:], category, sample, token])
+        rows.append(
+            [round(distance, 1), *verdicts[:4], detection, *verdicts[4:], category, sample, token]
+        )
     return PageTable(name, caption, header, [[cell(value) for value in row] for row in rows])
 
 

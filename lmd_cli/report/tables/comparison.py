@@ -122,7 +122,8 @@ def headline(comparison: RunComparison, other: int) -> str:
     )
     return (
         f"{said}; of {len(changes)} vehicles {parts} have another decisive sensor by parts and "
-        f"{removal} by removal; {detected} are newly detected, {missed} newly missed"
+        f"{removal} by removal; {detected} are newly detected, {missed} newly missed "
+        "(false alarms are not counted here)"
     )
 
 
