@@ -170,15 +170,15 @@ CHECKS = {
 }
 
 
-def cells() -> list[tuple[str, str, bool]]:
-    """(guarantee, method, yes or no), as the page says."""
+def cells() -> list[tuple[str, str, str]]:
+    """(guarantee, method, cell), as the page says."""
     lines = PAGE.read_text().split("<!-- guarantees -->")[1].split("<!-- end -->")[0].split("\n")
     rows = [[cell.strip(" `") for cell in line.split("|")[1:-1]] for line in lines if "|" in line]
     header, _, *body = rows
     return [
-        (row[0], method, said.startswith("yes"))
+        (row[0], method if method == "shapley" else f"lmd:{method}", cell)
         for row in body
-        for method, said in zip(header[1:], row[1:], strict=True)
+        for method, cell in zip(header[1:], row[1:], strict=True)
     ]
 
 
@@ -186,10 +186,10 @@ def test_every_guarantee_is_checked() -> None:
     assert {name for name, _, _ in cells()} == set(CHECKS)
 
 
-@pytest.mark.parametrize(("name", "method", "said"), cells())
-def test_a_cell(name: str, method: str, said: bool) -> None:
-    known = method if method == "shapley" else f"lmd:{method}"
-    assert CHECKS[name](known) is said
+@pytest.mark.parametrize(("name", "method", "cell"), cells())
+def test_a_cell(name: str, method: str, cell: str) -> None:
+    assert cell.startswith(("yes", "no ("))
+    assert CHECKS[name](method) is cell.startswith("yes")
 
 
 # -- the page's counter-examples, by number -------------------------------------------------------
@@ -213,6 +213,22 @@ def test_1_a_shapley_value_is_not_linear() -> None:
         for r in (1.0, -1.0)
     ]
     assert moved == [1.0, 0.5]
+
+
+@pytest.mark.parametrize(("number", "fuse"), [(3, TWICE[0]), (2, TWICE[1]), (4, TWICE[2])])
+def test_2_to_4_who_gives_a_part_of_a_difference_that_is_zero(number: int, fuse: Fuse) -> None:
+    """Those whose cell names the counter-example, and no other."""
+    guarantee = "nothing for a sensor that the network ignores"
+    row = {method: cell for name, method, cell in cells() if name == guarantee}
+
+    def gives(method: str) -> bool:
+        beside = [
+            of_both(method, lambda camera, radar: fuse(camera, radar) + camera, *at)[1]
+            for at in PLACES
+        ]
+        return beside != pytest.approx([0.0] * len(PLACES), abs=1e-9)
+
+    assert {m for m in row if gives(m)} == {m for m in row if f"({number})" in row[m]}
 
 
 @pytest.mark.parametrize("rule", ["shapley", "reveal"])
@@ -244,6 +260,17 @@ def test_6_one_slope_for_all_jumps() -> None:
     assert beside("lmd:identity-ratio") == [0.0, 1.0]
     assert beside("lmd:identity-ratio-rescale") == [0.0, 1.0]
     assert beside("lmd:identity-ratio-shapley") == pytest.approx([0.5, 0.5], abs=1e-6)
+
+
+@pytest.mark.parametrize("method", sorted({method for _, method, _ in cells()}))
+def test_7_zero_is_a_convention(method: str) -> None:
+    usual = explained(method, lambda camera, radar: camera + radar, camera=value(1), radar=value(2))
+    moved = explained(
+        method, lambda camera, radar: (camera - 1) + radar, camera=value(2), radar=value(2)
+    )
+    assert list(usual) == list(moved) == ["camera", "radar", "bias"]
+    assert [float(part) for part in usual.values()] == [1.0, 2.0, 0.0]
+    assert [float(part) for part in moved.values()] == [2.0, 2.0, -1.0]
 
 
 def test_8_a_frozen_edge_extrapolates() -> None:

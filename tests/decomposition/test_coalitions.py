@@ -136,6 +136,19 @@ def test_more_than_five_modalities_are_refused() -> None:
         decompose(lambda **x: torch.relu(sum(x.values())), given, "coalitions")
 
 
+def test_values_that_do_not_fit_into_memory_are_named() -> None:
+    """The error is that of torch's allocator; others pass as they are."""
+
+    def endless(camera: Tensor, radar: Tensor) -> Tensor:
+        return torch.relu(camera + radar).expand(1 << 46, -1) * 2.0
+
+    given = {"camera": normal(1, 2, seed=1), "radar": normal(1, 2, seed=2)}
+    with pytest.raises(MemoryError, match=r"values of 4 coalitions.*take identity-ratio-shapley"):
+        decompose(endless, given, "coalitions")
+    with pytest.raises(RuntimeError, match="must match the size"):
+        decompose(lambda camera, radar: camera + radar[:, :0], given, "coalitions")
+
+
 def test_it_leaves_no_other_rule_open() -> None:
     assert (
         Variant.parse(" Coalitions").name == str(Variant(activation="coalitions")) == "coalitions"

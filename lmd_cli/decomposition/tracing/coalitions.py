@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial, reduce
 from operator import or_
@@ -96,6 +97,26 @@ class CoalitionSession(Session):
         self._index = 0
         if self.program is not None:
             self.program.edges = True
+
+    @contextmanager
+    def open(self) -> Iterator[Session]:
+        """See :meth:`.Session.open`.
+
+        Raises:
+            MemoryError: the values of all coalitions do not fit.
+        """
+        try:
+            with super().open() as session:
+                yield session
+        except (MemoryError, RuntimeError) as error:
+            on_cpu = "DefaultCPUAllocator" in str(error)  # torch has no class for it
+            if not (on_cpu or isinstance(error, (MemoryError, torch.OutOfMemoryError))):
+                raise
+            count = 1 << len(self.layout.modalities)
+            raise MemoryError(
+                f"coalitions: the values of {count} coalitions, each as large as a plain pass, do "
+                f"not fit; take identity-ratio-shapley, or a smaller batch ({error})"
+            ) from error
 
     def hold(self, what: str) -> None:
         """Weights, divisors and places follow the coalitions: nothing is held."""
