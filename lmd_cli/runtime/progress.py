@@ -8,8 +8,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from contextvars import ContextVar
 from typing import IO, Any, Protocol
 
@@ -175,18 +174,6 @@ def make_progress(stream: IO[str] | None = None) -> Progress:
         return Silent()
     stream = stream if stream is not None else sys.stderr
     return Bar() if stream is sys.stderr and stream.isatty() else Lines(stream)
-
-
-@contextmanager
-def single_step(progress: Progress | None, description: str) -> Iterator[None]:
-    """A task of one step, which is what the block does."""
-    shown = progress or Silent()
-    shown.start(1, description)
-    try:
-        yield
-        shown.advance()
-    finally:
-        shown.close()
 
 
 def counter(progress: Progress, description: str) -> Callable[[int, int], None]:

@@ -21,7 +21,6 @@ from lmd_cli.results.record import no_resume, require_own, require_same_ranks
 from lmd_cli.results.reopen import reopen
 from lmd_cli.results.run_folder import RunFolder, read_record
 from lmd_cli.runtime.meeting import Meeting
-from lmd_cli.runtime.progress import single_step
 from lmd_cli.runtime.ranks import Plan, Rank
 from lmd_cli.runtime.stopwatch import Stopwatch
 from lmd_cli.workflows.finish import RunSummary, finish, finished_before, is_complete
@@ -88,9 +87,8 @@ def evaluate(
         folder = RunFolder(output)
         last = min(limit or run.schedule.samples, run.schedule.samples)
         with folder.locked() as job:
-            with single_step(progress, "fingerprints of data and unchanged network"):
-                hashes = file_hashes(run.dataset, whole=hash_data)
-                before = _claim(folder, run, resume, overwrite, hashes)
+            hashes = file_hashes(run.dataset, whole=hash_data)
+            before = _claim(folder, run, resume, overwrite, hashes)
             if is_complete(folder, before, run.dataset, last):
                 _tell_ranks(run, folder, job, meeting)
                 return finished_before(folder)

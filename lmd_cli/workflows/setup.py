@@ -20,7 +20,6 @@ from lmd_cli.evaluation.measure import Task
 from lmd_cli.evaluation.schedule import Schedule
 from lmd_cli.results.record import identity
 from lmd_cli.runtime.compute import Compute, resolve_compute, resolve_device
-from lmd_cli.runtime.progress import single_step
 from lmd_cli.runtime.ranks import Rank
 from lmd_cli.runtime.threads import available_cores, resolve_threads, threads_note
 from lmd_cli.workflows.ranks import Progress
@@ -129,8 +128,7 @@ def prepare(
     # Whatever a launcher chose: a convolution's sums depend on it.
     torch.set_num_threads(threads)
     # Weights first: what is wrong with them shows before a synthetic root is made.
-    with single_step(progress, "loading the network"):
-        built = build_network(config, device)
+    built = build_network(config, device)
     compute = resolve_compute(config.compute, device, recorded, built.network)
     compute.apply(built.network)
     dataset = build_dataset(config, progress, tolerant=skip_errors)
