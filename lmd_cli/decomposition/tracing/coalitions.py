@@ -110,7 +110,7 @@ class CoalitionSession(Session):
                 yield session
         except (MemoryError, RuntimeError) as error:
             on_cpu = "DefaultCPUAllocator" in str(error)  # torch has no class for it
-            if not (on_cpu or isinstance(error, (MemoryError, torch.OutOfMemoryError))):
+            if not (on_cpu or isinstance(error, (MemoryError, torch.cuda.OutOfMemoryError))):
                 raise
             count = 1 << len(self.layout.modalities)
             raise MemoryError(
