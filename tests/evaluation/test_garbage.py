@@ -25,7 +25,7 @@ def left_to_the_collector(work: Callable[[], object]) -> list[Tensor]:
         work()
         gc.set_debug(gc.DEBUG_SAVEALL)
         gc.collect()
-        # Torch's compiler, which other tests use, lets go of fake tensors late: they hold no memory.
+        # Torch's compiler, which other tests use, frees fake tensors late: they hold no memory.
         return [x for x in gc.garbage if isinstance(x, Tensor) and not isinstance(x, FakeTensor)]
     finally:
         gc.set_debug(0)
