@@ -22,7 +22,7 @@ from lmd_cli.decomposition import Variant
 from lmd_cli.errors import ConfigError
 from lmd_cli.results.finished import FinishedSamples
 from lmd_cli.results.provenance import FINISHED
-from lmd_cli.results.record import ANNOTATIONS, identity, require_same_ranks
+from lmd_cli.results.record import ANNOTATIONS, identity
 from lmd_cli.results.run_folder import read_record
 from lmd_cli.runtime.compute import resolve_device, set_switches
 from lmd_cli.runtime.meeting import Meeting
@@ -176,10 +176,8 @@ def contribute(
         if plan is None:
             return
         setting = prepare(config, whose or WhoseParts(), plan.record, Silent(), rank)
-        require_same_ranks(plan.record, run_record(setting), rank.rank)
         shared = _shared(setting, FinishedSamples(folder))
-        for part in plan.shares[rank.rank]:
-            shared.work(part, part.start)
+        shared.contribute(plan, run_record(setting), rank.rank)
 
 
 def prepare(

@@ -30,7 +30,7 @@ from lmd_cli.evaluation.scores.ground_truth import GroundTruthObject, Means
 from lmd_cli.evaluation.scores.interventions import Clean
 from lmd_cli.results.finished import FinishedSamples
 from lmd_cli.results.provenance import FINISHED
-from lmd_cli.results.record import identity, require_same_ranks
+from lmd_cli.results.record import identity
 from lmd_cli.results.run_folder import read_record
 from lmd_cli.results.score_rows import written_effects
 from lmd_cli.runtime.compute import resolve_device, set_switches
@@ -164,10 +164,8 @@ def contribute(
             return
         asked = (truth, removal or RemovalSettings(), rank)
         setting = _prepare(config, methods, Silent(), plan.record, *asked)
-        require_same_ranks(plan.record, _run_record(setting), rank.rank)
         shared = _shared(setting, FinishedSamples(folder), {})
-        for part in plan.shares[rank.rank]:
-            shared.work(part, part.start)
+        shared.contribute(plan, _run_record(setting), rank.rank)
 
 
 def _scored(

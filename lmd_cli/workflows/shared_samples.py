@@ -10,6 +10,7 @@ from lmd_cli.evaluation.schedule import divide
 from lmd_cli.evaluation.walk import Stopwatch
 from lmd_cli.results.finished import FinishedSamples
 from lmd_cli.results.pair_rows import Watch
+from lmd_cli.results.record import require_same_ranks
 from lmd_cli.runtime.meeting import Meeting
 from lmd_cli.runtime.progress import Progress
 from lmd_cli.runtime.ranks import Plan
@@ -59,14 +60,27 @@ class SharedSamples:
         tally, lost = Tally(progress, Watch(others, headers=0), shares, what), []
         try:
             for part in shares[0]:
-                self.work(part, None if part.start == done else part.start, tally.advance)
+                self._work(part, None if part.start == done else part.start, tally.advance)
             if meeting is not None:
                 lost = wait_for_ranks(self.finished.folder, meeting, tally)
         finally:
             tally.close()
         require_all(self.finished.merge(), count, lost)
 
-    def work(
+    def contribute(self, plan: Plan, record: Mapping[str, Any], rank: int) -> None:
+        """Takes a rank's share of the samples that rank 0 has divided.
+
+        Args:
+            record: what rank 0 must agree with.
+
+        Raises:
+            ResultsError: this rank would compute something else.
+        """
+        require_same_ranks(plan.record, record, rank)
+        for part in plan.shares[rank]:
+            self._work(part, part.start)
+
+    def _work(
         self, part: range, first: int | None, tell: Callable[[str, float], None] | None = None
     ) -> None:
         """Takes a range of samples; their lines go to the stretch that begins at ``first``."""
