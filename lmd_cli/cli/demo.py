@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from lmd_cli.cli import options
-from lmd_cli.cli.evaluate import stoppable
+from lmd_cli.cli.ranks import stoppable
 
 CONFIG = "demo.yaml"
 

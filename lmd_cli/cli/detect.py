@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from lmd_cli.cli import options
-from lmd_cli.cli.evaluate import quietly, stoppable
+from lmd_cli.cli.ranks import among_ranks
 
 
 def command(
@@ -45,31 +46,17 @@ def command(
     the same command. Started by torchrun or srun, the processes share the work.
     """
     from lmd_cli.cli import show
-    from lmd_cli.runtime.progress import make_progress
-    from lmd_cli.runtime.ranks import launched
     from lmd_cli.workflows.detect import WhoseParts, contribute, detect
 
     run = given.load()
     folder = output or Path("results") / run.name / "detect"
     whose = WhoseParts(variant or (), method or (), parts or bool(variant or method))
-    rank = launched()
-    with stoppable(folder):
-        if rank is not None and rank.rank:
-            quietly(rank, lambda: contribute(run, folder, rank, whose=whose), debug)
-            return
-        progress = make_progress()
-        try:
-            summary = detect(
-                *(run, folder),
-                whose=whose,
-                limit=limit,
-                resume=resume,
-                overwrite=overwrite,
-                progress=progress,
-                rank=rank,
-            )
-        finally:
-            progress.close()
+    lead = partial(
+        detect, run, folder, whose=whose, limit=limit, resume=resume, overwrite=overwrite
+    )
+    summary = among_ranks(folder, lead, partial(contribute, run, folder, whose=whose), debug)
+    if summary is None:
+        return
     if summary.metrics is not None:
         _show_metrics(summary.metrics)
     boxes = sum(summary.boxes.values())

@@ -2,23 +2,18 @@
 
 from __future__ import annotations
 
-import signal
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from enum import Enum
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypedDict
 
 import typer
 
 from lmd_cli.cli import options
-from lmd_cli.cli.errors import INTERRUPTED, explain
-from lmd_cli.runtime.printable import printable
+from lmd_cli.cli.ranks import among_ranks
 
 if TYPE_CHECKING:
-    from lmd_cli.config.schema import RunConfig
-    from lmd_cli.runtime.ranks import Rank
     from lmd_cli.workflows.finish import RunSummary
 
 
@@ -74,7 +69,7 @@ def command(
     Writes metrics.csv, table.csv, pairs.csv and run.json to results/<config name>. Started by
     torchrun or srun, the processes share the work; rank 0 shows the result.
     """
-    from lmd_cli.runtime.ranks import launched
+    from lmd_cli.workflows.evaluate import contribute, evaluate
 
     trackers = options.require_trackers(log)
     run = given.load(precision=precision, memory=memory, workers=workers)
@@ -84,18 +79,20 @@ def command(
         "relinearise": operating_point is OperatingPoint.PERTURBED,
         "on_error": on_error.value,
     }
-    rank = launched()
-    with stoppable(folder):
-        if rank is not None and rank.rank:
-            _contribute(run, folder, rank, shared, debug)
-            return
-        where: Where = {
-            "limit": limit,
-            "resume": resume,
-            "overwrite": overwrite,
-            "hash_data": hash_data,
-        }
-        summary = _evaluate(run, folder, where, rank, shared)
+    where: Where = {
+        "limit": limit,
+        "resume": resume,
+        "overwrite": overwrite,
+        "hash_data": hash_data,
+    }
+    summary = among_ranks(
+        folder,
+        partial(evaluate, run, folder, **where, **shared),
+        partial(contribute, run, folder, **shared),
+        debug,
+    )
+    if summary is None:
+        return
     if trackers:
         from lmd_cli.workflows.track import track_run
 
@@ -118,60 +115,6 @@ class Where(TypedDict):
     resume: bool
     overwrite: bool
     hash_data: bool
-
-
-def _evaluate(
-    run: RunConfig, folder: Path, where: Where, rank: Rank | None, shared: Shared
-) -> RunSummary:
-    from lmd_cli.runtime.progress import make_progress
-    from lmd_cli.workflows.evaluate import evaluate
-
-    progress = make_progress()
-    try:
-        return evaluate(run, folder, progress=progress, rank=rank, **where, **shared)
-    finally:
-        progress.close()
-
-
-def _contribute(run: RunConfig, folder: Path, rank: Rank, shared: Shared, debug: bool) -> None:
-    from lmd_cli.workflows.evaluate import contribute
-
-    quietly(rank, lambda: contribute(run, folder, rank, **shared), debug)
-
-
-def quietly(rank: Rank, work: Callable[[], None], debug: bool) -> None:
-    """Another rank than 0: quiet, but for what went wrong."""
-    try:
-        work()
-    except KeyboardInterrupt:
-        raise typer.Exit(INTERRUPTED) from None  # rank 0 says it
-    except Exception as error:
-        explained = None if debug else explain(error)
-        if explained is None:
-            raise
-        typer.echo(printable(f"error in rank {rank.rank}: {explained[0]}"), err=True)
-        raise typer.Exit(explained[1]) from None
-
-
-@contextmanager
-def stoppable(folder: Path) -> Iterator[None]:
-    """Ctrl-C, and what launchers and schedulers send before they kill, end a run alike.
-
-    Raises:
-        KeyboardInterrupt: with a message that says how to go on.
-    """
-    # Only a process's main thread may say what a signal does.
-    main = threading.current_thread() is threading.main_thread()
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler) if main else None
-    try:
-        yield
-    except KeyboardInterrupt:
-        raise KeyboardInterrupt(
-            f"interrupted: finished rows are kept in {folder}; the same command goes on from there"
-        ) from None
-    finally:
-        if main:
-            signal.signal(signal.SIGTERM, before)
 
 
 def _show(summary: RunSummary, next_command: Sequence[object]) -> None:

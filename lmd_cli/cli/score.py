@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from lmd_cli.cli import options
-from lmd_cli.cli.evaluate import quietly, stoppable
+from lmd_cli.cli.ranks import among_ranks
 
 if TYPE_CHECKING:
     from lmd_cli.workflows.score_inputs import Kind
@@ -78,33 +78,25 @@ def command(
     run = given.load()
     folder = output or Path("results") / run.name / "score"
     from lmd_cli.data import RemovalSettings
-    from lmd_cli.runtime.progress import make_progress
-    from lmd_cli.runtime.ranks import launched
     from lmd_cli.workflows.score import contribute, score
 
-    rank, methods = launched(), method or ()
+    methods = method or ()
     kind: Kind | None = None if truth is None else truth.value
     removal = RemovalSettings(margin, fill.value)
-    with stoppable(folder):
-        if rank is not None and rank.rank:
-            share = partial(contribute, run, folder, rank, methods, truth=kind, removal=removal)
-            quietly(rank, share, debug)
-            return
-        progress = make_progress()
-        try:
-            summary = score(
-                *(run, folder, methods),
-                limit=limit,
-                resamples=resamples,
-                resume=resume,
-                overwrite=overwrite,
-                progress=progress,
-                truth=kind,
-                removal=removal,
-                rank=rank,
-            )
-        finally:
-            progress.close()
+    lead = partial(
+        score,
+        *(run, folder, methods),
+        limit=limit,
+        resamples=resamples,
+        resume=resume,
+        overwrite=overwrite,
+        truth=kind,
+        removal=removal,
+    )
+    share = partial(contribute, run, folder, methods=methods, truth=kind, removal=removal)
+    summary = among_ranks(folder, lead, share, debug)
+    if summary is None:
+        return
     if trackers:
         from lmd_cli.workflows.track import track_files
 
