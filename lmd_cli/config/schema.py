@@ -49,8 +49,8 @@ def why_explained(variant: str) -> str:
     if variant != EXPLAIN:
         return "asked for"
     return (
-        "the default: on the demos its parts agree better with what each sensor could see than "
-        "those of the paper's rules, which tables keep"
+        "the default: on the demos its parts agree better with known truth than those of the "
+        "paper's rules, which tables keep"
     )
 
 
