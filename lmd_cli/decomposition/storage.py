@@ -50,7 +50,9 @@ def load(path: str | os.PathLike[str], device: torch.device | str = "cpu") -> De
     data = io.BytesIO(Path(path).read_bytes())
     try:
         state = torch.load(data, map_location=device, weights_only=True)
-    except (pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError) as error:
+    except pickle.UnpicklingError:  # torch's own advice is to run what the file holds
+        raise InputError(f"{path} cannot be read: no plain tensors; {expected}") from None
+    except (RuntimeError, OSError, EOFError, ValueError) as error:
         reason = str(error).partition("\n")[0]
         raise InputError(f"{path} cannot be read: {reason}; {expected}") from None
     if not isinstance(state, dict) or state.get("format") != FORMAT:
