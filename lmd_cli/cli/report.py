@@ -48,6 +48,7 @@ def command(
     survey: options.Survey = True,
     *,
     where: options.WhereaboutsOptions,
+    log: options.Log = None,
     debug: options.Debug = False,
 ) -> None:
     """Make one HTML page of a run: tables, maps to switch and slide, charts, caveats.
@@ -60,6 +61,7 @@ def command(
     from lmd_cli.runtime.progress import make_progress
     from lmd_cli.workflows.report import ReportOptions, make_report
 
+    trackers = options.require_trackers(log)
     chosen = ReportOptions(
         **vars(where.resolved()),
         variant=variant,
@@ -77,5 +79,9 @@ def command(
         ) from None
     finally:
         progress.close()
+    if trackers:
+        from lmd_cli.workflows.track import track_report
+
+        track_report(trackers, run)
     size = page.stat().st_size / 1e6
     show.written([page], f"page: {page} ({size:.1f} MB); open it in a browser")

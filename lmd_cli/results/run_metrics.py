@@ -10,6 +10,7 @@ from itertools import product
 import numpy as np
 
 from lmd_cli.evaluation.comparisons import Comparison, measured_comparisons
+from lmd_cli.evaluation.detections.figures import MatchedDetections, matched_metrics
 from lmd_cli.evaluation.ground.removal import removals, suffix
 from lmd_cli.evaluation.run_metrics import Metric, ObjectMetric, Vehicle, metric_of, object_metrics
 from lmd_cli.results.read_run import RunResults
@@ -24,11 +25,13 @@ class RunMetrics:
         run: its tables.
         survey: of its samples; without it there are no metrics of objects and removal.
         samples: tokens of the samples to take; all if none.
+        detections: what was detected in them; without it there are no metrics of detections.
     """
 
     run: RunResults
     survey: Survey | None = None
     samples: frozenset[str] | None = None
+    detections: MatchedDetections | None = None
 
     @cached_property
     def vehicles(self) -> list[Vehicle]:
@@ -52,7 +55,9 @@ class RunMetrics:
         ``pcc.radar.camera`` is of the first variant (radar replaced, the camera's part compared),
         ``pcc.radar.camera@VARIANT`` of another.
         """
-        made: dict[str, Callable[[], Metric]] = {"iou": self._iou, **self._of_survey()}
+        made: dict[str, Callable[[], Metric]] = {"iou": self._iou}
+        made |= {} if self.detections is None else matched_metrics(self.detections)
+        made |= self._of_survey()
         comparisons = measured_comparisons(self.run.record["config"]["model"]["modalities"])
         for variant, kind, comparison in product(self.variants, ("pcc", "mse"), comparisons):
             name = f"{kind}.{comparison.perturbed_name}.{comparison.target}"

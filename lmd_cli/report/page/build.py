@@ -28,7 +28,7 @@ from lmd_cli.report.page.table_cells import PageTable, TableCell, cell, page_tab
 from lmd_cli.report.page.vehicle_charts import detected_vehicles, objects_values
 from lmd_cli.report.page.viewer import viewer_data
 from lmd_cli.report.palette import slot
-from lmd_cli.report.words import words_of
+from lmd_cli.report.words import counted, words_of
 from lmd_cli.results.detection_run import DetectionRun
 from lmd_cli.results.read_run import RunResults, sequence_of
 from lmd_cli.results.survey import LAYER_FIELDS, Shown, Survey, conflict_of
@@ -210,8 +210,9 @@ def _scientific(value: float | None) -> str:
 def _caption(run: RunResults) -> str:
     schedule = run.record["schedule"]
     return (
-        f"Mean ± standard deviation over {run.scope}, each with "
-        f"{schedule['count']} others at multiples of {schedule['stride']} samples"
+        f"Mean ± standard deviation over {run.scope}; each {words_of(run.modalities).one} is "
+        f"replaced by that of {counted(schedule['count'], 'other sample')}, at steps of "
+        f"{counted(schedule['stride'], 'sample')}"
     )
 
 

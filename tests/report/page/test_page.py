@@ -142,7 +142,7 @@ def test_a_run_of_methods_has_its_own_rows_and_words(tmp_path: Path):
     assert len(run.table) == 2
     said = " ".join("".join(Elements(build_page(run, None).decode()).words).split())
     assert "In the rows identity-ratio 1 and 0 hold by construction" in said
-    assert "For shapley nothing holds by construction: all cells are measured" in said
+    assert "For shapley nothing holds by construction: every comparison is measured" in said
     (folder / "run.json").write_text(json.dumps({**record, "rows": names[2:]}))
     said = by_construction(read_run(folder))
     assert said.startswith("Rows @perturbed are linearised anew")
