@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterator
@@ -10,7 +11,7 @@ from typing import Any, NoReturn, TextIO
 #: No element is longer, characters.
 CHUNK = 1 << 23
 #: Pieces of so large an element that are read one at a time.
-_PIECES = 8
+_PIECES = 32
 
 _decode = json.JSONDecoder().raw_decode
 _space = re.compile(r"[ \t\n\r]*").match
@@ -24,18 +25,23 @@ def list_elements(file: TextIO) -> Iterator[Any]:
         ValueError: it is no JSON, no text, or an element is longer than :data:`CHUNK`.
         RecursionError: it is nested too deeply.
     """
+    return itertools.chain.from_iterable(_pieces(file))
+
+
+def _pieces(file: TextIO) -> Iterator[list[Any]]:
+    """The elements, many at a time."""
     window = _Window(file)
     if window.next_character() != "[":
         file.seek(0)
-        yield json.load(file)
+        yield [json.load(file)]
         return
     window.at += 1
     if window.next_character() == "]":
         window.end()
         return
-    yield from window.elements()
+    yield window.elements()
     while window.goes_on():
-        yield from window.elements()
+        yield window.elements()
     window.end()
 
 
@@ -66,6 +72,8 @@ class _Window:
 
         Where a bracket is not the end of an element, what lies before it is no list.
         """
+        if "}" not in self.text[self.at :] and len(self.text) - self.at < CHUNK:
+            self._more()
         end = self.text.rfind("}", self.at) + 1
         if self._divisible and end:
             try:
