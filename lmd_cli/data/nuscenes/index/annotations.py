@@ -72,7 +72,10 @@ class Annotations:
     def _read(self) -> None:
         tables, unread = self._tables, self._tables.other_instances()
         for row in tables.rows(_TABLE):
-            if row.get("sample_token") in tables.times:
+            sample = row.get("sample_token")
+            if type(sample) is not str:
+                raise values.problem(_TABLE, row, "sample_token", "a text")
+            if sample in tables.times:
                 self.any = True
                 instance = row.get("instance_token")
                 if not isinstance(instance, str) or instance not in unread:

@@ -19,10 +19,10 @@ _comma = re.compile(r"[ \t\n\r]*,[ \t\n\r]*(?=[^ \t\n\r])").match
 
 
 def list_elements(file: TextIO) -> Iterator[Any]:
-    """Elements of the list that a file holds; what is no list is its own only element.
+    """Elements of the list that a file holds.
 
     Raises:
-        ValueError: it is no JSON, no text, or an element is longer than :data:`CHUNK`.
+        ValueError: it is no list, no JSON, no text, or an element is longer than :data:`CHUNK`.
         RecursionError: it is nested too deeply.
     """
     return itertools.chain.from_iterable(_pieces(file))
@@ -32,9 +32,8 @@ def _pieces(file: TextIO) -> Iterator[list[Any]]:
     """The elements, many at a time."""
     window = _Window(file)
     if window.next_character() != "[":
-        file.seek(0)
-        yield [json.load(file)]
-        return
+        window.elements()
+        raise ValueError("it is no list")
     window.at += 1
     if window.next_character() == "]":
         window.end()

@@ -65,13 +65,23 @@ class Frames:
         samples, cameras = self._tables.times, self._tables.cameras()
         for row in self._tables.rows(_TABLE):
             sample, mount = row.get("sample_token"), row.get("calibrated_sensor_token")
-            if type(sample) is not str or sample not in samples:
+            if type(sample) is not str:
+                raise values.problem(_TABLE, row, "sample_token", "a text")
+            if sample not in samples:
                 continue
             if row.get("is_key_frame") is not False:
-                self._key_frames[sample][self._tables.channel(row)] = len(self._columns)
+                self._add_key_frame(sample, self._tables.channel(row))
             elif type(mount) is str and mount in cameras:
                 continue
             self._add(row)
+
+    def _add_key_frame(self, sample: str, channel: str) -> None:
+        """Notes that the row that is added next is one."""
+        row, frames = len(self._columns), self._key_frames[sample]
+        if channel in frames:
+            several = f"{_TABLE}.json has more than one key frame of {channel} for"
+            self._broken[row] = values.RecordError(f"{several} {in_one_line(sample)}")
+        frames[channel] = row
 
     def _add(self, row: Row) -> None:
         own, name, integers = self._tokens[values.text(_TABLE, row, "token")], b"", (0,) * 6
@@ -80,7 +90,7 @@ class Frames:
             integers = self._referring(row)
             name = values.text(_TABLE, row, "filename").encode()
         except values.RecordError as error:
-            self._broken[len(self._columns)] = error
+            self._broken.setdefault(len(self._columns), error)
         self._columns.add((own, *integers))
         self._names.append(name)
 

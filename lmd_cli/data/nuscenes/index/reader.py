@@ -10,7 +10,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any
 
-from lmd_cli.data.nuscenes.database import VEHICLE, is_indexed
+from lmd_cli.data.nuscenes.database import is_indexed
 from lmd_cli.data.nuscenes.index import values
 from lmd_cli.data.nuscenes.index.elements import list_elements
 from lmd_cli.errors import DataError, ForeignFileError
@@ -56,7 +56,7 @@ class Tables:
         }
 
     def _add_sample(self, row: Row) -> None:
-        if _has(self._samples, row.get("scene_token")):
+        if values.text("sample", row, "scene_token") in self._samples:
             token = values.text("sample", row, "token")
             if token in self.times:
                 raise values.twice("sample", token)
@@ -85,7 +85,7 @@ class Tables:
     def other_instances(self) -> set[str]:
         """Tokens of instances that are known to be of categories that are not indexed."""
         names = self._tables["category"].items()
-        others = {t for t, row in names if not is_indexed(str(row.get("name", VEHICLE)))}
+        others = {token for token, row in names if _is_other(row.get("name"))}
         instances = self._tables["instance"].items()
         return {token for token, row in instances if _has(others, row.get("category_token"))}
 
@@ -146,7 +146,21 @@ def table_rows(folder: Path, name: str) -> Iterator[Row]:
         if name not in OPTIONAL:
             raise DataError(f"{path}: file not found; it is one of the version's tables") from None
     except (OSError, ValueError, RecursionError, ForeignFileError) as error:
-        raise DataError(f"{path} cannot be read as a table: {error}", path=path) from error
+        raise DataError(f"{path} cannot be read as a table: {_why(error)}", path=path) from error
+
+
+def _why(error: Exception) -> str:
+    """What Python's limits mean, in other words."""
+    if isinstance(error, RecursionError):
+        return "it is nested too deeply"
+    if type(error) is ValueError and "set_int_max_str_digits" in str(error):
+        return "a number has thousands of digits"
+    return str(error)
+
+
+def _is_other(category: Any) -> bool:
+    """Whether a category's annotations are not read; of one without a name nobody knows."""
+    return isinstance(category, str) and category != "" and not is_indexed(category)
 
 
 def _has(tokens: Collection[str], token: Any) -> bool:
