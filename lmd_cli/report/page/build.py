@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from lmd_cli.config.schema import why_explained
 from lmd_cli.decomposition.layout import BIAS
 from lmd_cli.errors import RunError
 from lmd_cli.evaluation.ground.detection import criterion_of
@@ -60,6 +61,8 @@ def build_page(
     render = document("page.html.j2", SCRIPTS, page_margin([run]))
     run_values, kept = _run_values(run), 0 if survey is None else len(survey.shown)
     run_values["facts"][2:2] = _detected_fact(survey)
+    if survey is not None:
+        run_values["facts"].append(_fact("Maps", survey.variant, why_explained(survey.variant)))
     run_values["surveyed"] = _surveyed(run, survey)
     run_values["detections"] = detections_section(detections)
     run_values["verdict"] = recorded_verdict(run, verdict)
@@ -151,14 +154,12 @@ def _facts(run: RunResults) -> list[dict[str, str]]:
             _scientific(record.get("replay_deviation")),
             "largest deviation from a slower calculation of the same parts",
         ),
-        _fact("Method", run.rows[0], _rows_note(record, len(run.rows) - 1)),
+        _fact("Method", run.rows[0], _rows_note(len(run.rows) - 1)),
     ]
 
 
-def _rows_note(record: dict[str, Any], more: int) -> str:
-    explain = record["config"].get("explain")
-    drawn = f"; the maps are by {explain}" if explain else ""
-    return f"first row of the tables{f', {more} more follow' if more else ''}{drawn}"
+def _rows_note(more: int) -> str:
+    return f"first row of the tables{f', {more} more follow' if more else ''}"
 
 
 def _iou_fact(run: RunResults) -> dict[str, str]:
