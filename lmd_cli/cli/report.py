@@ -57,8 +57,10 @@ def command(
     is not lmd's) is only run if --config names the same, or with --trust.
     """
     from lmd_cli.cli import show
+    from lmd_cli.report.tables.removal import detected_note, header_of, subset_cells
+    from lmd_cli.results.removal_subsets import subsets
     from lmd_cli.runtime.progress import make_progress
-    from lmd_cli.workflows.report import ReportOptions, make_report
+    from lmd_cli.workflows.report import ReportOptions, open_surveyed, write_page
 
     chosen = ReportOptions(
         **vars(where.resolved()),
@@ -70,12 +72,18 @@ def command(
     )
     progress = make_progress()
     try:
-        page = make_report(run, output, chosen, progress)
+        made = open_surveyed(run, chosen, progress)
+        page = write_page(made, output)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
             f"interrupted: what is surveyed is kept in {run}; the same command goes on from there"
         ) from None
     finally:
         progress.close()
+    table = subsets(made.survey) if made.survey is not None else []
+    if made.survey is not None and table:
+        values = [one.values() for one in table]
+        show.table(header_of(table), subset_cells(table), "removal", values)
+        show.lines([detected_note(made.survey)])
     size = page.stat().st_size / 1e6
     show.written([page], f"page: {page} ({size:.1f} MB); open it in a browser")

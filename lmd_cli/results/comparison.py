@@ -19,6 +19,7 @@ from lmd_cli.results.comparable import labels_of, require_comparable
 from lmd_cli.results.read_run import RunResults
 from lmd_cli.results.run_metrics import RunMetrics
 from lmd_cli.results.survey import Survey
+from lmd_cli.results.survey_metrics import scenes_of
 
 
 @dataclass(frozen=True, eq=False)
@@ -86,11 +87,6 @@ def compare_runs(
     left_out = max(len(m.vehicles) for m in metrics) - len(keys)
     notes = _notes(runs, surveys, metrics, left_out)
     return RunComparison(labels_of(runs), runs, surveys, clusters, len(keys), rows, changes, notes)
-
-
-def scenes_of(survey: Survey | None) -> dict[str, str]:
-    """Each sample's scene, by its token."""
-    return {} if survey is None else {str(row[0]): str(row[1]) for row in survey.samples}
 
 
 def caveats(label: str, run: RunResults) -> list[str]:

@@ -59,6 +59,14 @@ class ReportOptions(Whereabouts):
     compute: bool = True
 
 
+@dataclass(frozen=True, eq=False)
+class Surveyed:
+    """A run, and the survey of its samples if there is one."""
+
+    run: RunResults
+    survey: Survey | None
+
+
 def make_report(
     path: Path,
     output: Path | None = None,
@@ -66,9 +74,6 @@ def make_report(
     progress: Progress | None = None,
 ) -> Path:
     """Writes the page of a run, and first, if needed, the survey of its samples.
-
-    A survey that was cut off goes on, and ends with the same bytes. A record's targets are code:
-    unless somebody vouches for them, the page is made of what is there, and says so.
 
     Args:
         path: the folder that ``lmd evaluate`` wrote.
@@ -78,10 +83,23 @@ def make_report(
         the page.
 
     Raises:
+        LmdError: see :func:`open_surveyed`; RunError: the disk is full.
+    """
+    return write_page(open_surveyed(path, options, progress), output)
+
+
+def open_surveyed(
+    path: Path, options: ReportOptions | None = None, progress: Progress | None = None
+) -> Surveyed:
+    """A run with its survey, which is made if there is none.
+
+    A survey that was cut off goes on, and ends with the same bytes. A record's targets are code:
+    unless somebody vouches for them, the page is made of what is there, and says so.
+
+    Raises:
         ResultsError: not a run's folder, or results that were edited, or data, weights and code
             are no longer the run's, or another process surveys it.
         LmdError: data or weights cannot be read.
-        RunError: the disk is full.
     """
     options = options or ReportOptions()
     run = read_run(path)
@@ -90,7 +108,17 @@ def make_report(
     if left_out:
         log.warning(left_out)
         run = replace(run, notes=[*run.notes, left_out])
-    page = build_page(run, surveyed, detections_of(run), read_verdict(path))
+    return Surveyed(run, surveyed)
+
+
+def write_page(made: Surveyed, output: Path | None = None) -> Path:
+    """Writes the page.
+
+    Raises:
+        RunError: the disk is full.
+    """
+    path = made.run.path
+    page = build_page(made.run, made.survey, detections_of(made.run), read_verdict(path))
     target = output or path / PAGE
     with disk_errors(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
