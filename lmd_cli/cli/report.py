@@ -46,6 +46,10 @@ def command(
         typer.Option(min=1, metavar="COUNT", help="Survey only the run's first COUNT samples."),
     ] = None,
     survey: options.Survey = True,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume/--no-resume", help="Take the survey that is there, or survey anew."),
+    ] = True,
     *,
     where: options.WhereaboutsOptions,
     debug: options.Debug = False,
@@ -69,6 +73,7 @@ def command(
         removal=removal.value,
         limit=limit,
         compute=survey,
+        resume=resume,
     )
     progress = make_progress()
     try:

@@ -50,6 +50,7 @@ class ReportOptions(Whereabouts):
         removal: what takes the place of a removed sensor's features.
         limit: survey only the first samples of the run.
         compute: decompose the samples again if there is no survey of them yet.
+        resume: take a survey that is there, whole or begun; else the samples are surveyed anew.
     """
 
     variant: str | None = None
@@ -57,6 +58,15 @@ class ReportOptions(Whereabouts):
     removal: Removal = "zeroed"
     limit: int | None = None
     compute: bool = True
+    resume: bool = True
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError: to survey anew, and not to survey."""
+        if not (self.compute or self.resume):
+            raise ConfigError(
+                "--no-resume surveys the samples anew and --no-survey does not survey them: give "
+                "one of the two"
+            )
 
 
 @dataclass(frozen=True, eq=False)
@@ -150,7 +160,9 @@ def run_survey(
     tokens = run.tokens[: options.limit]
     variant = _variant(run, options.variant)
     identity = survey_identity(run, tokens, variant, options)
-    surveyed = read_survey(folder, identity if options.compute else None)
+    surveyed = None
+    if options.resume:
+        surveyed = read_survey(folder, identity if options.compute else None)
     old = earlier_format(folder) if surveyed is None else None
     made_before = f"the survey in {folder} has format {old}, this version's has {FORMAT}: "
     unknown = unknown_targets(run.record, options)
@@ -167,6 +179,8 @@ def run_survey(
             log.warning("%sthe samples are surveyed again", made_before)
         draft = DraftFolder(folder / DRAFT, identity)
         with draft.held():
+            if not options.resume:
+                draft.forget()
             made = _compute(run, tokens, variant, options, draft, progress)
             write_survey(made, identity, folder)
         surveyed = read_survey(folder, identity)
