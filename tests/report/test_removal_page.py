@@ -110,7 +110,7 @@ def test_lists_say_what_they_leave_out():
     tables = removal_tables(made, {})
     assert tables is not None
     (fails,) = (table for table in tables["lists"] if table.name == "fails")
-    assert fails.caption.endswith("(the nearest 200 of 300)")
+    assert fails.caption.endswith("(the nearest 200 of 300, the rest in survey/objects.csv)")
     distances = [float(row[1]) for row in texts(fails)]
     assert distances == sorted(distances)
     assert (len(distances), distances[0]) == (200, 201)

@@ -196,7 +196,7 @@ def _detected_fact(survey: Survey | None) -> list[dict[str, str]]:
     if survey is None or not vehicles:
         return []
     words = survey.criterion.words
-    return [_fact("Vehicles detected", f"{count} of {vehicles}", f"{words} in the footprint")]
+    return [_fact("Annotations detected", f"{count} of {vehicles}", f"{words} in the footprint")]
 
 
 def _fact(name: str, value: str, note: str) -> dict[str, str]:

@@ -194,8 +194,8 @@ def _gone_row(name: str, false: Sequence[Vehicle], sensors: Sequence[str]) -> li
 
 LEFT: dict[Removal, str] = {
     "zeroed": (
-        "What it does with a {} that is wrong, late or dirty: that is not a zero. Nor how many "
-        "false alarms appear without it."
+        "What it does with a {} that is wrong, late or dirty: that is not a zero. For false alarms "
+        "see the table of subsets."
     ),
     "replaced": "What it does with no {} at all: here it sees another scene, with other vehicles.",
 }
