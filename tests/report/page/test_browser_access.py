@@ -108,10 +108,14 @@ table.tHead.style.display = arguments[0];
 table.tHead.rows[0].cells[1].style.height = "130px";
 table.tBodies[0].append(...Array.from({length: 90}, () => row.cloneNode(true)));
 document.body.replaceChildren(table);
+addEventListener("beforeprint", () => {
+  window.controls = document.querySelectorAll("thead button").length;
+});
 """
 
 
 def test_the_head_of_a_long_table_is_on_each_printed_page(opened: Callable[..., Browser]):
+    """Chromium leaves room for a head that holds controls, but draws it on the first page only."""
     pages = {}
     for display in ("table-header-group", "table-row-group"):  # repeated, and never repeated
         browser = opened()
@@ -120,6 +124,7 @@ def test_the_head_of_a_long_table_is_on_each_printed_page(opened: Callable[..., 
         pages[display] = len(re.findall(rb"/Type\s*/Page\b", printed))
     assert pages["table-row-group"] >= 4
     assert pages["table-header-group"] > pages["table-row-group"]
+    assert run(browser, "return window.controls") == 0
     assert run(browser, "return document.querySelectorAll('thead button').length") > 5  # again
 
 

@@ -62,8 +62,8 @@
   };
   for (const table of document.querySelectorAll("table.filterable")) filter(table);
 
-  // On paper every number is there. A table head that holds a control is not repeated on each
-  // page: headers are buttons on the screen alone.
+  // On paper every number is there. Chromium draws controls in a table's head on the first page
+  // only: headers are buttons on the screen alone.
   const closed = [];
   const pressed = [];
   addEventListener("beforeprint", () => {
