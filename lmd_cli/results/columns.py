@@ -112,6 +112,7 @@ TABLES = {
             "rain": ("bool", "the scene's description says rain"),
             "night": ("bool", "the scene's description says night"),
             "token": ("str", "the annotation"),
+            "instance": ("str", "the vehicle over time; empty where nobody knows"),
             "category": ("str", "nuScenes' category"),
             "right": ("float", "of the reference camera, metres"),
             "forward": ("float", "of the reference camera, metres"),
