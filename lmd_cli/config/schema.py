@@ -48,7 +48,7 @@ def why_explained(variant: str) -> str:
     if variant != EXPLAIN:
         return "asked for"
     return (
-        "the default: on the demos its parts agree better with what each sensor could see than "
+        "the default: on the demos, where the truth is known, its parts agree better with it than "
         "those of the paper's rules, which tables keep"
     )
 
