@@ -241,6 +241,39 @@ def test_other_samples_are_refused_or_left_out(lmd: Lmd, tmp_path: Path, pair: t
     assert "objects." not in result.stdout
 
 
+def test_each_runs_own_samples(lmd: Lmd, tmp_path: Path):
+    """Two weathers: no sample in common, so nothing is paired and no vehicle is compared."""
+    dry = run_of(tmp_path / "dry", made_up.survey(), hits=(10, 12, 14))
+    rain = run_of(tmp_path / "rain", made_up.survey("x"), hits=(6, 8, 10), text="x")
+    edit_record(rain, schedule={"stride": 2, "count": 1})
+    hits = {f"t{i}": [("hit", 5.0, 0.0)] for i in range(3)}
+    detect_in(dry, hits, FIGURES)
+    detect_in(rain, {f"{t}x": [*h, ("false alarm", 9.0, 0.0)] for t, h in hits.items()}, FIGURES)
+    given = ("compare", dry, rain, "--no-survey", "--output", "out")
+    assert "--unpaired compares each run's own" in lmd(*given, "--common").stderr
+    assert "either --common or --unpaired" in lmd(*given, "--common", "--unpaired").stderr
+    result = lmd(*given, "--unpaired")
+    assert result.exit_code == 0, result.output
+    said = "rain against dry: IoU 0.6, then 0.4; mAP 0.4, then 0.4; NDS 0.5, then 0.5; "
+    assert said in result.stdout
+    assert "newly" not in result.stdout
+    assert (
+        "The runs have different samples: a difference may come from the samples" in result.stdout
+    )
+    assert "bootstrap of 6 whole samples, of all runs together." in result.stdout
+    rows = {r["metric"]: r for r in rows_of(Path("out/comparison.csv")) if r["run"] == "rain"}
+    assert float(rows["iou"]["low"]) < -0.2 < float(rows["iou"]["high"])
+    assert (rows["objects.detected"]["rows"], rows["detections.precision"]["value"]) == ("3", "0.5")
+    page = Path("out/comparison.html").read_text()
+    assert "<b>Other samples.</b> Each run has its own" in page
+    assert ">Vehicles that changed</h2>" not in page
+    edit_record(rain, schedule={"stride": 1, "count": 2})
+    refused = lmd(*given, "--unpaired")
+    assert refused.exit_code == 2
+    assert "schedule.count (dry: 1, rain: 2)" in refused.stderr
+    assert "schedule.stride" not in refused.stderr
+
+
 def test_one_run_is_no_comparison(lmd: Lmd, pair: tuple[Path, Path]):
     result = lmd("compare", pair[0])
     assert result.exit_code == 2

@@ -81,6 +81,7 @@ def comparison_page(comparison: RunComparison, verdict: dict[str, Any] | None = 
         headlines=[headline(comparison, i) for i in range(len(comparison.others))],
         facts=_facts(comparison),
         compared=True,
+        paired=comparison.paired,
         first=first,
         cluster=comparison.clusters.kind,
         series=list(zip(comparison.others, _slots(comparison), strict=True)),
@@ -102,9 +103,10 @@ def _slots(comparison: RunComparison) -> list[int]:
 
 def _facts(comparison: RunComparison) -> list[dict[str, str]]:
     clusters = comparison.clusters
+    where = "in all runs" if comparison.paired else "of all runs together"
     return [
-        fact("Samples", str(len(clusters.of)), "in all runs"),
-        fact("Vehicles", str(comparison.vehicles), "in all runs, inside the maps"),
+        fact("Samples", str(len(clusters.of)), where),
+        fact("Vehicles", str(comparison.vehicles), f"{where}, inside the maps"),
         fact("Bootstrap", counted(clusters.count, clusters.kind), "drawn with replacement"),
         *(_changed_fact(comparison, i) for i in range(len(comparison.others))),
     ]
@@ -188,7 +190,7 @@ def _metric_cells(row: MetricRow) -> list[Any]:
 
 
 def _vehicles(comparison: RunComparison) -> list[dict[str, Any]]:
-    if not comparison.vehicles:
+    if not comparison.vehicles or not comparison.paired:
         return []
     return [
         {
