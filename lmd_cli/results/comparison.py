@@ -24,6 +24,7 @@ from lmd_cli.results.comparable import Pairing, labels_of, require_comparable
 from lmd_cli.results.read_run import RunResults
 from lmd_cli.results.run_metrics import RunMetrics
 from lmd_cli.results.survey import Survey
+from lmd_cli.results.survey_metrics import scenes_of
 
 UNPAIRED = (
     "The runs have different samples: a difference may come from the samples, from the networks, "
@@ -149,11 +150,6 @@ def _detections(
             count = len(known[0].evaluated)
             notes.append(f"mAP and NDS are of all samples of lmd detect ({count}).")
     return within, notes
-
-
-def scenes_of(survey: Survey | None) -> dict[str, str]:
-    """Each sample's scene, by its token."""
-    return {} if survey is None else {str(row[0]): str(row[1]) for row in survey.samples}
 
 
 def caveats(label: str, run: RunResults) -> list[str]:

@@ -20,11 +20,12 @@ from lmd_cli.evaluation.run_metrics import Vehicle
 from lmd_cli.report.page.compare import comparison_page
 from lmd_cli.report.page.gate import gate_page, verdict_values
 from lmd_cli.report.tables.gate import junit_xml
-from lmd_cli.results.comparison import RunComparison, caveats, labels_of, scenes_of
+from lmd_cli.results.comparison import RunComparison, caveats, labels_of
 from lmd_cli.results.read_run import read_run
 from lmd_cli.results.run_metrics import RunMetrics
 from lmd_cli.results.survey import Survey
 from lmd_cli.results.survey_files import TEXTS
+from lmd_cli.results.survey_metrics import scenes_of
 from lmd_cli.results.verdict import FILE, GATE, gate_json, results_sha256
 from lmd_cli.runtime.files import disk_errors, write_atomically
 from lmd_cli.runtime.progress import Progress
