@@ -14,9 +14,12 @@ from typing import Any
 
 import pytest
 
+from lmd_cli.errors import ResultsError
 from lmd_cli.evaluation.paired import MetricRow
 from lmd_cli.evaluation.statistics import Interval
-from lmd_cli.report.tables.comparison import beyond_zero
+from lmd_cli.report.tables.comparison import beyond_zero, headline
+from lmd_cli.workflows.compare import open_comparison
+from lmd_cli.workflows.report import ReportOptions
 from tests.support import made_up
 from tests.support.calling import Lmd
 from tests.support.run_pairs import FIGURES, before_and_after, detect_in, edit_record, run_of
@@ -112,18 +115,15 @@ def test_false_alarms_map_and_nds(lmd: Lmd, own_pair: tuple[Path, Path]):
     assert not Path("out/changed_false_alarms.csv").exists()
 
 
-def test_detections_of_other_samples(
-    lmd: Lmd, own_pair: tuple[Path, Path], caplog: pytest.LogCaptureFixture
-):
+def test_detections_of_other_samples(own_pair: tuple[Path, Path], caplog: pytest.LogCaptureFixture):
     one, two = {"t0": [("hit", 1.0, 0.0)]}, {"t1": [("hit", 1.0, 0.0)], "t0": []}
 
     def said(*boxes: dict[str, list[tuple[str, float, float]]]) -> str:
         for run, listed in zip(own_pair, boxes, strict=True):
             shutil.rmtree(run / "detect", ignore_errors=True)
             detect_in(run, listed, FIGURES)
-        result = lmd("compare", *own_pair, "--no-survey")
-        assert result.exit_code == 0, result.output
-        return result.stdout
+        comparison = open_comparison(own_pair, ReportOptions(compute=False), resamples=20)
+        return " ".join([headline(comparison, 0), *comparison.notes])
 
     assert "Detections are compared in 1 of the 3 samples." in said(one, two)
     assert "mAP and NDS are of different samples in the runs and are left out." in said(one, two)
@@ -132,15 +132,14 @@ def test_detections_of_other_samples(
     away = {"t9": [("hit", 1.0, 0.0)]}
     assert "The detections have no sample in common with the runs and are" in said(away, away)
     edit_record(own_pair[0] / "detect", weights={"sha256": "0" * 64, "random": False})
-    assert lmd("compare", *own_pair, "--no-survey").exit_code == 0
+    open_comparison(own_pair, ReportOptions(compute=False), resamples=20)
     assert "is of other weights than the run: its detections are left out" in caplog.text
     for name, text in (("detections.json", 'x\n"'), ("detection_metrics.json", "{}")):
         said(one, one)
         (own_pair[1] / "detect" / name).write_text(text)
-        result = lmd("compare", *own_pair, "--no-survey")
-        assert result.exit_code == 2
-        assert f"{own_pair[1] / 'detect' / name} is damaged (" in result.stderr
-        assert "the same lmd detect writes it again" in result.stderr
+        with pytest.raises(ResultsError, match="the same lmd detect writes it again") as error:
+            open_comparison(own_pair, ReportOptions(compute=False))
+        assert f"{own_pair[1] / 'detect' / name} is damaged (" in str(error.value)
 
 
 def test_three_runs(lmd: Lmd, tmp_path: Path):
