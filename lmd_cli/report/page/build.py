@@ -61,8 +61,7 @@ def build_page(
     render = document("page.html.j2", SCRIPTS, page_margin([run]))
     run_values, kept = _run_values(run), 0 if survey is None else len(survey.shown)
     run_values["facts"][2:2] = _detected_fact(survey)
-    if survey is not None:
-        run_values["facts"].append(_fact("Maps", survey.variant, why_explained(survey.variant)))
+    run_values["rules"] = survey and f"{survey.variant}, {why_explained(survey.variant)}"
     run_values["surveyed"] = _surveyed(run, survey)
     run_values["detections"] = detections_section(detections)
     run_values["verdict"] = recorded_verdict(run, verdict)

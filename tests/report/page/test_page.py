@@ -130,7 +130,7 @@ def test_what_a_reader_must_know_stands_there(tmp_path: Path):
         "single point of failure. This is removal"
     )
     assert answer in said
-    assert "Maps identity-ratio asked for" in said
+    assert "are by the rules identity-ratio, asked for." in said
 
 
 def test_the_page_says_which_rules_its_maps_are_by_and_why(tmp_path: Path):
@@ -138,8 +138,8 @@ def test_the_page_says_which_rules_its_maps_are_by_and_why(tmp_path: Path):
     survey = replace(made_up.survey(), variant="identity-ratio-shapley")
     said = " ".join("".join(Elements(build_page(run, survey).decode()).words).split())
     assert (
-        "Maps identity-ratio-shapley the default: on the demos its parts agree better with what "
-        "each sensor could see than those of the paper's rules, which tables keep"
+        "are by the rules identity-ratio-shapley, the default: on the demos its parts agree better "
+        "with what each sensor could see than those of the paper's rules, which tables keep"
     ) in said
 
 
