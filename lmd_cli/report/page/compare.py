@@ -54,7 +54,8 @@ FAMILIES = (
     ),
     ("False alarms of a sample", ("detections.false_alarms",)),
     ("Errors of the hits", ("detections.m",)),
-    ("Detected, and lost without a sensor", ("objects.detected", "objects.lost_without.")),
+    ("Detected, in all and without sensors", ("objects.detected",)),
+    ("Lost without a sensor", ("objects.lost_without.",)),
     ("Share of the evidence", ("objects.share.", "objects.bias_share")),
     ("Enough alone, by parts", ("objects.decisive.",)),
     ("Enough alone, by removal", ("objects.decisive_removal.",)),
@@ -152,7 +153,10 @@ def _label(name: str) -> str:
         return label.replace("_", " ").replace(".", " ")
     if family == "objects":
         first, _, rest = label.partition(".")
-        return f"without {rest}" if first == "lost_without" else rest or first.replace("_", " ")
+        removed = first in ("lost_without", "detected_without")
+        return f"without {rest}" if removed else rest or first.replace("_", " ")
+    if family == "iou_without":
+        return f"without {label}"
     return name
 
 
