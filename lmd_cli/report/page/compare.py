@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lmd_cli.evaluation.comparisons import Comparison
+from lmd_cli.evaluation.comparisons import Comparison, letter
 from lmd_cli.evaluation.ground.decisive import SEVERAL, TOGETHER
 from lmd_cli.evaluation.paired import NOT_DETECTED, Change, MetricRow, moves
 from lmd_cli.evaluation.statistics import Interval
@@ -154,10 +154,14 @@ def _label(name: str) -> str:
     if family == "objects":
         first, _, rest = label.partition(".")
         removed = first in ("lost_without", "detected_without")
-        return f"without {rest}" if removed else rest or first.replace("_", " ")
-    if family == "iou_without":
-        return f"without {label}"
-    return name
+        return _without(rest) if removed else rest or first.replace("_", " ")
+    return _without(label) if family == "iou_without" else name
+
+
+def _without(removed: str) -> str:
+    """Several by their first letters: there is no room for more below a bar."""
+    names = removed.split("+")
+    return f"without {removed if len(names) == 1 else '+'.join(map(letter, names))}"
 
 
 def _bar(row: MetricRow, run: str, d: Interval) -> Bar:
