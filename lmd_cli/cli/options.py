@@ -86,8 +86,8 @@ Log = Annotated[
     list[TrackerName] | None,
     typer.Option(
         "--log",
-        metavar="<tensorboard|wandb|mlflow>",
-        help="Also write scalars, figures and tables there; repeatable.",
+        metavar="TRACKER",
+        help="Also write scalars, figures and tables to tensorboard, wandb or mlflow; repeatable.",
     ),
 ]
 Limit = Annotated[
