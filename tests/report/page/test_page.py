@@ -138,8 +138,8 @@ def test_the_page_says_which_rules_its_maps_are_by_and_why(tmp_path: Path):
     survey = replace(made_up.survey(), variant="identity-ratio-shapley")
     said = " ".join("".join(Elements(build_page(run, survey).decode()).words).split())
     assert (
-        "are by the rules identity-ratio-shapley, the default: on the demos, where the truth is "
-        "known, its parts agree better with it than those of the paper's rules, which tables keep"
+        "are by the rules identity-ratio-shapley, the default: on the demos its parts agree better "
+        "with known truth than those of the paper's rules, which tables keep"
     ) in said
 
 
