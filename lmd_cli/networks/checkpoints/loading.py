@@ -247,8 +247,9 @@ def _family(value: Tensor) -> str:
 
 
 def _check_finite(state: Mapping[str, Tensor], module: nn.Module, path: Path) -> None:
-    """Refuses weights that are no finite numbers, and variances below 0; buffers may hold infinities
-    (masks).
+    """Refuses weights that are no finite numbers, and variances below 0.
+
+    Buffers may hold infinities (masks).
 
     Raises:
         CheckpointError: names the first five.
