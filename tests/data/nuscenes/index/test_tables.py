@@ -207,6 +207,16 @@ def test_tables_may_be_links_and_begin_with_a_mark_of_their_encoding(
     assert open_samples(own_root)[0].token
 
 
+def test_a_file_name_of_any_length_is_a_missing_file(own_root: Path) -> None:
+    name = "samples/" + "a" * 5000
+    edit(own_root, "sample_data", lambda rows: [{**row, "filename": name} for row in rows])
+    samples = open_samples(own_root)
+    assert set(samples.missing_files().values()) == {1}
+    assert samples.missing_hint() == ""
+    with pytest.raises(DataError, match=r"cannot be read: File name too long .needed by sample"):
+        samples[0]
+
+
 def test_tables_without_a_key_frame_are_told(own_root: Path) -> None:
     edit(own_root, "sample_data", lambda rows: [{**row, "is_key_frame": False} for row in rows])
     with pytest.raises(DataError, match="no key frame of any sensor: no record of sample_data"):
