@@ -46,8 +46,13 @@ def command(
         typer.Option(min=1, metavar="COUNT", help="Survey only the run's first COUNT samples."),
     ] = None,
     survey: options.Survey = True,
+    resume: Annotated[
+        bool,
+        typer.Option("--resume/--no-resume", help="Take the survey that is there, or survey anew."),
+    ] = True,
     *,
     where: options.WhereaboutsOptions,
+    log: options.Log = None,
     debug: options.Debug = False,
 ) -> None:
     """Make one HTML page of a run: tables, maps to switch and slide, charts, caveats.
@@ -57,9 +62,12 @@ def command(
     is not lmd's) is only run if --config names the same, or with --trust.
     """
     from lmd_cli.cli import show
+    from lmd_cli.report.tables.removal import detected_note, header_of, subset_cells
+    from lmd_cli.results.removal_subsets import subsets
     from lmd_cli.runtime.progress import make_progress
-    from lmd_cli.workflows.report import ReportOptions, make_report
+    from lmd_cli.workflows.report import ReportOptions, open_surveyed, write_page
 
+    trackers = options.require_trackers(log)
     chosen = ReportOptions(
         **vars(where.resolved()),
         variant=variant,
@@ -67,15 +75,26 @@ def command(
         removal=removal.value,
         limit=limit,
         compute=survey,
+        resume=resume,
     )
     progress = make_progress()
     try:
-        page = make_report(run, output, chosen, progress)
+        made = open_surveyed(run, chosen, progress)
+        page = write_page(made, output)
     except KeyboardInterrupt:
         raise KeyboardInterrupt(
             f"interrupted: what is surveyed is kept in {run}; the same command goes on from there"
         ) from None
     finally:
         progress.close()
+    table = subsets(made.survey) if made.survey is not None else []
+    if made.survey is not None and table:
+        values = [one.values() for one in table]
+        show.table(header_of(table), subset_cells(table), "removal", values)
+        show.lines([detected_note(made.survey)])
+    if trackers:
+        from lmd_cli.workflows.track import track_report
+
+        track_report(trackers, run)
     size = page.stat().st_size / 1e6
     show.written([page], f"page: {page} ({size:.1f} MB); open it in a browser")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 from numpy.typing import NDArray
@@ -17,6 +17,7 @@ from lmd_cli.decomposition import Decomposition
 from lmd_cli.decomposition.presentation import Presented
 from lmd_cli.errors import ContractError
 from lmd_cli.evaluation.ground.detection import Criterion, criterion_of
+from lmd_cli.evaluation.metrics import vehicle_counts
 
 
 @dataclass(frozen=True, eq=False)
@@ -35,9 +36,12 @@ class SampleDecomposition(Presented):
         ground_truth: where the vehicles (of the output's class) are, (Z, X), 0 or 1; none where
             there are no annotations, or a data set of the user's own says nothing that fits the
             output.
+        segmentation: what IoU compares the output with, and which cells count, both as ``total``;
+            none where the output is no such map or nobody knows.
         pictures: the images by camera, (H, W, 3) in [0, 1].
         boxes: the sample's annotated vehicles, axes x right, y down, z forward, in metres from
             the origin of the maps.
+        instances: by a box's token that of the vehicle, which is the same in other samples.
         description: its scene's, in the dataset's words.
         moment: when it was recorded, in words; empty where nobody knows.
         without: the output as ``total`` shows it, with the features of some modalities removed:
@@ -59,6 +63,8 @@ class SampleDecomposition(Presented):
     ground_truth: Tensor | None
     pictures: Mapping[str, NDArray[np.float32]]
     boxes: Sequence[Box3D] = ()
+    instances: Mapping[str, str] = field(default_factory=dict)
+    segmentation: tuple[Tensor, Tensor] | None = None
     description: str = ""
     moment: str = ""
     without: Callable[[frozenset[str]], Tensor | None] = lambda removed: None
@@ -79,6 +85,16 @@ class SampleDecomposition(Presented):
     def residual(self) -> float:
         """max |total - sum of parts| / max |total| of the output."""
         return self.result.residual
+
+    def overlap(self, output: Tensor | None) -> tuple[int, int] | tuple[None, None]:
+        """Cells (intersection, union) of an output with the ground truth, for the IoU.
+
+        Args:
+            output: as ``total``; none if it is not known.
+        """
+        if output is None or self.segmentation is None:
+            return None, None
+        return vehicle_counts(output, *self.segmentation)
 
     def shares(self) -> dict[str, float]:
         """Each part's L2 norm over the sum of the norms, of what ``parts`` shows."""

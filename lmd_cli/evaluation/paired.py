@@ -18,6 +18,8 @@ from lmd_cli.evaluation.statistics import Interval, Resampling
 
 #: Scenes are resampled if there are so many; of fewer, samples.
 FEWEST_SCENES = 10
+#: How often they are resampled.
+RESAMPLES = 1000
 #: What is resampled, and the verdict of a vehicle that is not detected.
 SCENE, SAMPLE, NOT_DETECTED = "scene", "sample", "not detected"
 
@@ -42,7 +44,7 @@ class Clusters:
 
 
 def clusters_of(
-    samples: Sequence[str], scenes: Mapping[str, str], *, seed: int = 0, resamples: int = 1000
+    samples: Sequence[str], scenes: Mapping[str, str], *, seed: int = 0, resamples: int = RESAMPLES
 ) -> Clusters:
     """Scenes, whose samples are not independent, if enough of them are known; else samples.
 

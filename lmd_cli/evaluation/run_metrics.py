@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from lmd_cli.decomposition.layout import BIAS
 from lmd_cli.evaluation.ground.decisive import MISSED, SEVERAL, TOGETHER
-from lmd_cli.evaluation.ground.removal import lost_without
+from lmd_cli.evaluation.ground.removal import Removed, lost_without, removals, suffix
 from lmd_cli.evaluation.ground.vehicles import part_field, sensors_of
 from lmd_cli.evaluation.metrics import bias_share, evidence_shares
 from lmd_cli.evaluation.statistics import Interval, Resampling, percentile_interval
@@ -37,7 +37,8 @@ class Metric:
         meaning: a sentence.
         samples: for each of n rows the token of its sample.
         above, below: (n,); the metric is the sum of ``above`` over the sum of ``below``.
-        largest: the metric is the largest of ``above`` instead, and has no interval.
+        largest: the metric is the largest of ``above`` instead, and has no interval; as has a
+            figure of all samples together, which stands in every row.
     """
 
     name: str
@@ -125,6 +126,10 @@ def object_metrics(parts: Sequence[str]) -> dict[str, ObjectMetric]:
         "objects.detected": ObjectMetric("share of vehicles that are detected", _detected),
         **{f"objects.share.{name}": _share(name, parts) for name in parts},
         **{f"objects.logit.{name}": _logit(name) for name in ("total", *parts)},
+        **{
+            f"objects.detected_without.{'+'.join(removed)}": _kept(removed)
+            for removed in removals(sensors)
+        },
         **{f"objects.lost_without.{name}": _lost(name, sensors) for name in sensors},
         "objects.lost_without.any": ObjectMetric(
             "of the detected, share that is lost when at least one of the sensors is removed",
@@ -166,6 +171,15 @@ def _logit(name: str) -> ObjectMetric:
     return ObjectMetric(
         f"mean of {name} over a vehicle's footprint", lambda vehicle: float(vehicle[column])
     )
+
+
+def _kept(removed: Removed) -> ObjectMetric:
+    def value(vehicle: Vehicle) -> float | None:
+        known = vehicle[f"detected_{suffix(removed)}"]
+        return None if known is None else float(known)
+
+    listed = " and ".join(removed)
+    return ObjectMetric(f"share of vehicles that are detected with {listed} removed", value)
 
 
 def _lost(name: str, sensors: Sequence[str]) -> ObjectMetric:

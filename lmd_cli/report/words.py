@@ -5,8 +5,14 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
+from lmd_cli.evaluation.ground.removal import Removal
 from lmd_cli.evaluation.metrics import LARGE_BIAS
 
+#: What happens to a removed sensor's features.
+HOW: dict[Removal, str] = {
+    "zeroed": "set to zero",
+    "replaced": "replaced by those of another sample",
+}
 SENSORS = frozenset(("camera", "radar", "lidar"))
 
 

@@ -10,10 +10,11 @@ from itertools import product
 import numpy as np
 
 from lmd_cli.evaluation.comparisons import Comparison, measured_comparisons
-from lmd_cli.evaluation.ground.removal import removals, suffix
-from lmd_cli.evaluation.run_metrics import Metric, ObjectMetric, Vehicle, metric_of, object_metrics
+from lmd_cli.evaluation.detections.figures import MatchedDetections, matched_metrics
+from lmd_cli.evaluation.run_metrics import Metric, ObjectMetric, Vehicle, metric_of
 from lmd_cli.results.read_run import RunResults
-from lmd_cli.results.survey import Survey, sample_fields
+from lmd_cli.results.survey import Survey
+from lmd_cli.results.survey_metrics import SurveyMetrics
 
 
 @dataclass(eq=False)
@@ -24,26 +25,28 @@ class RunMetrics:
         run: its tables.
         survey: of its samples; without it there are no metrics of objects and removal.
         samples: tokens of the samples to take; all if none.
+        detections: what was detected in them; without it there are no metrics of detections.
     """
 
     run: RunResults
     survey: Survey | None = None
     samples: frozenset[str] | None = None
+    detections: MatchedDetections | None = None
 
     @cached_property
+    def surveyed(self) -> SurveyMetrics | None:
+        """Those of the survey."""
+        return None if self.survey is None else SurveyMetrics(self.survey, self.samples)
+
+    @property
     def vehicles(self) -> list[Vehicle]:
         """Annotated vehicles inside the maps, of classes that the output looks for."""
-        if self.survey is None or not self.survey.ground:
-            return []
-        inside = [v for v in self.survey.vehicles if v["sought"] and v["inside"]]
-        return [v for v in inside if self._taken(str(v["sample_token"]))]
+        return [] if self.surveyed is None else self.surveyed.vehicles
 
-    @cached_property
+    @property
     def of_objects(self) -> dict[str, ObjectMetric]:
         """Metrics over vehicles by name."""
-        if self.survey is None or not self.survey.ground:
-            return {}
-        return object_metrics(self.survey.parts)
+        return {} if self.surveyed is None else self.surveyed.of_objects
 
     @cached_property
     def of_samples(self) -> dict[str, Callable[[], Metric]]:
@@ -52,7 +55,9 @@ class RunMetrics:
         ``pcc.radar.camera`` is of the first variant (radar replaced, the camera's part compared),
         ``pcc.radar.camera@VARIANT`` of another.
         """
-        made: dict[str, Callable[[], Metric]] = {"iou": self._iou, **self._of_survey()}
+        made: dict[str, Callable[[], Metric]] = {"iou": self._iou}
+        made |= {} if self.detections is None else matched_metrics(self.detections)
+        made |= {} if self.surveyed is None else self.surveyed.of_samples
         comparisons = measured_comparisons(self.run.record["config"]["model"]["modalities"])
         for variant, kind, comparison in product(self.variants, ("pcc", "mse"), comparisons):
             name = f"{kind}.{comparison.perturbed_name}.{comparison.target}"
@@ -83,9 +88,8 @@ class RunMetrics:
         Raises:
             KeyError: there is no such metric.
         """
-        if name in self.of_objects:
-            vehicles = self.vehicles if keep is None else filter(keep, self.vehicles)
-            return self.of_objects[name].over(name, vehicles)
+        if self.surveyed is not None and name in self.of_objects:
+            return self.surveyed.metric(name, keep)
         return self.of_samples[name]()
 
     def _taken(self, token: str) -> bool:
@@ -118,23 +122,3 @@ class RunMetrics:
         what = {"pcc": "correlation", "mse": "squared error"}[kind]
         meaning = f"mean {what} of the part of {target} before and after {perturbed} was replaced"
         return metric_of(name, f"{meaning}, {variant}", rows)
-
-    def _of_survey(self) -> dict[str, Callable[[], Metric]]:
-        """What the samples' rows of the survey say."""
-        if self.survey is None:
-            return {}
-        columns = {"conflict": ("conflict", "mean conflict of the sensors")}
-        for removed in removals(self.survey.sensors):
-            listed = "+".join(removed)
-            meaning = f"mean relative change of the output without {listed}"
-            columns[f"change.{listed}"] = (f"change_{suffix(removed)}", meaning)
-        return {
-            name: partial(self._surveyed, name, *described) for name, described in columns.items()
-        }
-
-    def _surveyed(self, name: str, column: str, meaning: str) -> Metric:
-        assert self.survey is not None
-        at = sample_fields(self.survey.parts).index(column)
-        rows = ((str(row[0]), row[at]) for row in self.survey.samples)
-        known = ((t, float(v), 1.0) for t, v in rows if v is not None and self._taken(t))
-        return metric_of(name, meaning, known)

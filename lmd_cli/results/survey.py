@@ -9,19 +9,28 @@ from __future__ import annotations
 
 import heapq
 import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
+from torch import Tensor
 
 from lmd_cli.decomposition import OperationRecord
 from lmd_cli.evaluation.decomposed_sample import SampleDecomposition
 from lmd_cli.evaluation.ground.detection import Criterion, criterion_of
 from lmd_cli.evaluation.ground.plane import Plane
-from lmd_cli.evaluation.ground.removal import Removal, Removed, relative_change, removals, suffix
+from lmd_cli.evaluation.ground.removal import (
+    Removal,
+    Removed,
+    count_fields,
+    false_counts,
+    relative_change,
+    removals,
+    suffix,
+)
 from lmd_cli.evaluation.ground.vehicles import (
     FACT_FIELDS,
     SampleMaps,
@@ -43,9 +52,10 @@ LAYER_FIELDS = ("order", "module", "operation")
 
 
 def sample_fields(parts: Sequence[str]) -> tuple[str, ...]:
-    """The header of ``samples.csv``: last, the output's relative change by each removal."""
-    changes = [f"change_{suffix(removed)}" for removed in removals(sensors_of(parts))]
-    return (*SAMPLE_FIELDS, *changes)
+    """The header of ``samples.csv``: facts, the output's relative change by removal, counts."""
+    sensors = sensors_of(parts)
+    changes = [f"change_{suffix(removed)}" for removed in removals(sensors)]
+    return (*SAMPLE_FIELDS, *changes, *count_fields(sensors))
 
 
 def conflict_of(row: Sequence[Any]) -> float:
@@ -209,15 +219,16 @@ class Draft:
         self.indices.append(index)
         boxes = () if plane is None else split.boxes
         where = plane or _pixels(total.shape)
-        without = _without(split)
+        outputs = {key: split.without(frozenset(key)) for key in removals(list(sensors))}
+        without = {key: None if out is None else out.numpy() for key, out in outputs.items()}
         changes = [relative_change(total, output) for output in without.values()]
-        what = (split.config.model.output, split.config.detection)
+        what = (split.config.model.output, split.config.detection, split.instances)
         maps = SampleMaps(where, total, parts, without, *what)
         rows = [] if plane is None else object_rows(named, weather, boxes, maps)
         self.shown[len(self.samples)] = _shown(split, index, _places(rows, len(boxes)))
         facts = (split.description, split.moment, len(boxes), disagreement, split.residual)
         self.objects.append(rows)
-        self.samples.append((*named, *facts, *changes))
+        self.samples.append((*named, *facts, *changes, *_counts(split, maps, outputs, plane)))
         self.layers.add(split.result.operations)
         for position in self.shown.keys() - self.wanted():
             del self.shown[position]
@@ -255,13 +266,23 @@ class Draft:
         )
 
 
-def _without(split: SampleDecomposition) -> dict[Removed, NDArray[np.floating] | None]:
-    """The output with each subset of the sensors removed."""
-    outputs = {
-        removed: split.without(frozenset(removed))
-        for removed in removals(split.config.model.modalities)
-    }
-    return {key: None if out is None else out.numpy() for key, out in outputs.items()}
+def _counts(
+    split: SampleDecomposition,
+    maps: SampleMaps,
+    outputs: Mapping[Removed, Tensor | None],
+    plane: Plane | None,
+) -> Iterator[int | None]:
+    """The values of :func:`~.removal.count_fields`; ``None`` of what is not known."""
+    masks = [maps.plane.mask(outline(box)) for box in split.boxes]
+    own = None if plane is None else false_counts(maps.total, maps.total, masks, maps.criterion)[1]
+    yield from (own, *split.overlap(split.total))
+    for removed, output in outputs.items():
+        after = maps.without[removed]
+        if after is None or plane is None:
+            yield from (None, None)
+        else:
+            yield from false_counts(maps.total, after, masks, maps.criterion)
+        yield from split.overlap(output)
 
 
 def _pixels(shape: Sequence[int]) -> Plane:

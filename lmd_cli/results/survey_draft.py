@@ -56,6 +56,11 @@ class DraftFolder:
             yield
             shutil.rmtree(self.folder, ignore_errors=True)
 
+    def forget(self) -> None:
+        """Drops what is kept."""
+        with disk_errors(self.folder):
+            (self.folder / STATE).unlink(missing_ok=True)
+
     def read(self, viewer: int) -> Draft:
         """The draft that is kept; an empty one if there is none of this identity."""
         state = self._state()

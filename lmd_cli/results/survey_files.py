@@ -37,12 +37,12 @@ from lmd_cli.runtime.files import (
 )
 
 #: Raised whenever the files' content changes its meaning.
-FORMAT = 5
+FORMAT = 6
 FILES = ("objects.csv", "layers.csv", "samples.csv", "maps.npz", "survey.json")
 #: Columns that hold text, also where it looks like a number.
 TEXTS = frozenset(
     (
-        *("sample_token", "scene", "description", "moment", "token", "category"),
+        *("sample_token", "scene", "description", "moment", "token", "instance", "category"),
         *("module", "operation"),
         *("enough_by_parts", "enough_by_removal"),
     )

@@ -67,6 +67,7 @@ class Ready:
             named[INTERACTION] = result.interaction
         pictures, boxes = self.dataset.pictures(sample), self.dataset.boxes_on_map(index)
         tensors = {name: value.numpy() for name, value in sample.tensors.items()}
+        split_samples = self.dataset if isinstance(self.dataset, SplitSamples) else None
         return SampleDecomposition(
             config,
             self.variant,
@@ -76,10 +77,12 @@ class Ready:
             total=_shown(network, config, result.total),
             parts={name: _shown(network, config, part) for name, part in named.items()},
             ground_truth=self._truth(sample, result.total),
+            segmentation=self._segmentation(sample, result.total),
             pictures=pictures,
             boxes=boxes,
+            instances={} if split_samples is None else split_samples.instances(index),
             description=self.dataset.descriptions[index],
-            moment=self.dataset.moment(index) if isinstance(self.dataset, SplitSamples) else "",
+            moment="" if split_samples is None else split_samples.moment(index),
             without=partial(self._without, features, constants, other),
             frames=partial(object_frames, boxes, tensors, list(pictures)),
             radar_in_images=_radar_in_images(self.dataset, index),
@@ -127,6 +130,20 @@ class Ready:
         if not getattr(self.dataset, "annotated", True):
             return None
         return _truth(self.built.network, self.config, sample, total)
+
+    def _segmentation(self, sample: Sample, total: Tensor) -> tuple[Tensor, Tensor] | None:
+        """What IoU compares the shown output with, and the cells that count; as :mod:`.measure`."""
+        truth, valid = (sample.tensors.get(name) for name in ("segmentation", "valid"))
+        if truth is None or not getattr(self.dataset, "annotated", True):
+            return None
+        valid = torch.ones_like(truth) if valid is None else valid
+        if not sample.batched:
+            truth, valid = truth[None], valid[None]
+        if truth.shape != total.shape:
+            return None
+        show = partial(_shown, self.built.network, self.config)
+        shown_truth = show(truth)
+        return (shown_truth, show(valid)) if shown_truth.numel() == truth.numel() else None
 
 
 def make_ready(

@@ -3,18 +3,20 @@
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lmd_cli.config.schema import CustomModelConfig
 from lmd_cli.errors import ConfigError
+from lmd_cli.evaluation.detections.figures import MatchedDetections
 from lmd_cli.evaluation.ground.plane import plane_of
 from lmd_cli.evaluation.ground.removal import Removal
 from lmd_cli.evaluation.schedule import Schedule
 from lmd_cli.report.page.build import build_page
 from lmd_cli.results.detection_run import DetectionRun, read_detection_run
+from lmd_cli.results.matched_detections import read_matched
 from lmd_cli.results.provenance import require_unedited
 from lmd_cli.results.read_run import RunResults, read_run
 from lmd_cli.results.record import sample_list_sha256
@@ -50,6 +52,7 @@ class ReportOptions(Whereabouts):
         removal: what takes the place of a removed sensor's features.
         limit: survey only the first samples of the run.
         compute: decompose the samples again if there is no survey of them yet.
+        resume: take a survey that is there, whole or begun; else the samples are surveyed anew.
     """
 
     variant: str | None = None
@@ -57,6 +60,23 @@ class ReportOptions(Whereabouts):
     removal: Removal = "zeroed"
     limit: int | None = None
     compute: bool = True
+    resume: bool = True
+
+    def __post_init__(self) -> None:
+        """Raises ConfigError: to survey anew, and not to survey."""
+        if not (self.compute or self.resume):
+            raise ConfigError(
+                "--no-resume surveys the samples anew and --no-survey does not survey them: give "
+                "one of the two"
+            )
+
+
+@dataclass(frozen=True, eq=False)
+class Surveyed:
+    """A run, and the survey of its samples if there is one."""
+
+    run: RunResults
+    survey: Survey | None
 
 
 def make_report(
@@ -67,9 +87,6 @@ def make_report(
 ) -> Path:
     """Writes the page of a run, and first, if needed, the survey of its samples.
 
-    A survey that was cut off goes on, and ends with the same bytes. A record's targets are code:
-    unless somebody vouches for them, the page is made of what is there, and says so.
-
     Args:
         path: the folder that ``lmd evaluate`` wrote.
         output: the page; ``report.html`` in that folder if none.
@@ -78,10 +95,23 @@ def make_report(
         the page.
 
     Raises:
+        LmdError: see :func:`open_surveyed`; RunError: the disk is full.
+    """
+    return write_page(open_surveyed(path, options, progress), output)
+
+
+def open_surveyed(
+    path: Path, options: ReportOptions | None = None, progress: Progress | None = None
+) -> Surveyed:
+    """A run with its survey, which is made if there is none.
+
+    A survey that was cut off goes on, and ends with the same bytes. A record's targets are code:
+    unless somebody vouches for them, the page is made of what is there, and says so.
+
+    Raises:
         ResultsError: not a run's folder, or results that were edited, or data, weights and code
             are no longer the run's, or another process surveys it.
         LmdError: data or weights cannot be read.
-        RunError: the disk is full.
     """
     options = options or ReportOptions()
     run = read_run(path)
@@ -90,7 +120,17 @@ def make_report(
     if left_out:
         log.warning(left_out)
         run = replace(run, notes=[*run.notes, left_out])
-    page = build_page(run, surveyed, detections_of(run), read_verdict(path))
+    return Surveyed(run, surveyed)
+
+
+def write_page(made: Surveyed, output: Path | None = None) -> Path:
+    """Writes the page.
+
+    Raises:
+        RunError: the disk is full.
+    """
+    path = made.run.path
+    page = build_page(made.run, made.survey, detections_of(made.run), read_verdict(path))
     target = output or path / PAGE
     with disk_errors(target.parent):
         target.parent.mkdir(parents=True, exist_ok=True)
@@ -101,17 +141,24 @@ def make_report(
 def detections_of(run: RunResults) -> DetectionRun | None:
     """What ``lmd detect`` wrote beside a run, of the same weights and samples."""
     made = read_detection_run(run.path / DETECT)
-    if made is None:
-        return None
-    different = [name for name in ("weights", "samples") if made.record[name] != run.record[name]]
+    return made if made is not None and _is_of(run, made.record) else None
+
+
+def matched_of(run: RunResults) -> MatchedDetections | None:
+    """The same, of which only the outcomes are needed."""
+    made = read_matched(run.path / DETECT)
+    return made[1] if made is not None and _is_of(run, made[0]) else None
+
+
+def _is_of(run: RunResults, record: Mapping[str, Any]) -> bool:
+    different = [name for name in ("weights", "samples") if record[name] != run.record[name]]
     if different:
         log.warning(
-            "%s is of other %s than the run: the page leaves its detections out",
+            "%s is of other %s than the run: its detections are left out",
             run.path / DETECT,
             " and ".join(different),
         )
-        return None
-    return made
+    return not different
 
 
 def run_survey(
@@ -122,7 +169,9 @@ def run_survey(
     tokens = run.tokens[: options.limit]
     variant = _variant(run, options.variant)
     identity = survey_identity(run, tokens, variant, options)
-    surveyed = read_survey(folder, identity if options.compute else None)
+    surveyed = None
+    if options.resume:
+        surveyed = read_survey(folder, identity if options.compute else None)
     old = earlier_format(folder) if surveyed is None else None
     made_before = f"the survey in {folder} has format {old}, this version's has {FORMAT}: "
     unknown = unknown_targets(run.record, options)
@@ -139,6 +188,8 @@ def run_survey(
             log.warning("%sthe samples are surveyed again", made_before)
         draft = DraftFolder(folder / DRAFT, identity)
         with draft.held():
+            if not options.resume:
+                draft.forget()
             made = _compute(run, tokens, variant, options, draft, progress)
             write_survey(made, identity, folder)
         surveyed = read_survey(folder, identity)

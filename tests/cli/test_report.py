@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 import sys
@@ -27,6 +28,35 @@ def test_a_page_of_a_run(lmd: Lmd, tiny_config: Path):
     result = lmd("report", "run", "--output", "elsewhere/page.html", "--no-survey")
     assert result.exit_code == 0
     assert Path("elsewhere/page.html").read_text() == text  # the survey is there
+    table = result.stdout.splitlines()
+    assert any(line.startswith(" sensors left ") for line in table)
+    assert any("annotations of" in line and "in 1 scene" in line for line in table)
+    made = json.loads(lmd("report", "run", "--json").stdout)
+    rows = list(csv.DictReader(Path("run/survey/samples.csv").read_text().splitlines()))
+    (every, no_camera, _, none) = made["tables"]["removal"]
+    assert (every["removed"], no_camera["sensors"]) == ([], ["radar"])
+    assert no_camera["new_false_alarms"] == int(rows[0]["new_false_without_camera"])
+    assert none["iou"] == pytest.approx(
+        int(rows[0]["intersection_without_camera+radar"])
+        / int(rows[0]["union_without_camera+radar"])
+    )
+    assert every["detected_share_low"] is None  # one sample has no interval
+
+
+def test_a_survey_is_made_anew_when_asked(lmd: Lmd, tiny_config: Path):
+    assert lmd("evaluate", "-c", tiny_config, "--output", "run", "--limit", 1).exit_code == 0
+    assert lmd("report", "run").exit_code == 0
+    changes = Path("run/survey/samples.csv")
+    as_made, page = changes.read_bytes(), Path("run/report.html").read_bytes()
+    changes.write_bytes(as_made.replace(b"scene-", b"other-"))
+    assert lmd("report", "run").exit_code == 0
+    assert Path("run/report.html").read_bytes() != page  # taken as it is
+    result = lmd("report", "run", "--no-resume")
+    assert "survey: 1/1" in result.stderr
+    assert (changes.read_bytes(), Path("run/report.html").read_bytes()) == (as_made, page)
+    result = lmd("report", "run", "--no-resume", "--no-survey")
+    assert result.exit_code == 2
+    assert "give one of the two" in result.stderr
 
 
 @pytest.mark.parametrize(

@@ -128,6 +128,7 @@ def test_metrics_over_vehicles():
     parts = ["camera", "radar", "bias"]
     sums = {"total": 1.0, "part_camera": 3.0, "part_radar": 1.0, "part_bias": -4.0}
     lost = {"detected_without_camera": 0, "detected_without_radar": 1}
+    lost |= {"detected_without_camera+radar": None}
     seen = vehicle("a", "camera", "camera", **sums, **lost)
     missed = vehicle("b", "", "", **dict.fromkeys(sums, -1.0), **lost)
     metrics = object_metrics(parts)
@@ -135,6 +136,9 @@ def test_metrics_over_vehicles():
     assert values["objects.detected"] == 0.5
     assert values["objects.share.camera"] == 0.75  # the missed one has no evidence
     assert values["objects.logit.camera"] == 1.0
+    assert values["objects.detected_without.camera"] == 0.0
+    assert values["objects.detected_without.radar"] == 1.0
+    assert math.isnan(values["objects.detected_without.camera+radar"])  # not known
     assert values["objects.lost_without.camera"] == 1.0
     assert values["objects.lost_without.radar"] == 0.0
     assert values["objects.lost_without.any"] == 1.0

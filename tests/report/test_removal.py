@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import csv
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from scipy import ndimage
 
 from lmd_cli.config.loading import load_config
 from lmd_cli.data import collate
@@ -67,6 +68,30 @@ def rows_by_token(made: Survey) -> dict[str, dict[str, Any]]:
     return {row["token"]: row for row in rows}
 
 
+def false_alarms(above: np.ndarray, masks: Iterable[np.ndarray], least: int) -> list[np.ndarray]:
+    """Touching cells without a vehicle's, found by another library than the program's."""
+    labels, count = ndimage.label(above, structure=np.ones((3, 3)))
+    groups = [labels == n for n in range(1, count + 1)]
+    vehicles = np.any([np.zeros_like(above), *masks], axis=0)
+    return [g for g in groups if g.sum() >= least and not (g & vehicles).any()]
+
+
+def overlap(ready: Ready, index: int, logits: np.ndarray) -> tuple[int, int] | tuple[None, None]:
+    """Intersection and union with the sample's segmentation; of heatmaps there is none."""
+    tensors = ready.dataset[index].tensors
+    if "segmentation" not in tensors:
+        return None, None
+    counts = np.squeeze(tensors["valid"].numpy()) == 1
+    truth = np.squeeze(tensors["segmentation"].numpy()) == 1
+    predicted = (1 / (1 + np.exp(-logits.astype(np.float64)))) > 0.5
+    both, any_ = predicted & truth & counts, (predicted | truth) & counts
+    return int(both.sum()), int(any_.sum())
+
+
+def ious(row: Mapping[str, Any], end: str) -> tuple[Any, Any]:
+    return row[f"intersection{end}"], row[f"union{end}"]
+
+
 @pytest.fixture(scope="module", params=["simplebev", "crn"])
 def ready(request: pytest.FixtureRequest, tiny_config: Path, tiny_root: Path, tmp_path_factory):
     if request.param == "simplebev":
@@ -104,6 +129,18 @@ def test_removal_is_what_the_network_says_with_zeroed_features(ready: Ready):
     }
     assert verdicts == {0, 1}
     change = dict(zip(sample_fields(actual.parts), actual.samples[0], strict=True))
+    false = {
+        key: false_alarms(m > middle, masks.values(), 1 if peak else 4) for key, m in maps.items()
+    }
+    for cut in CUTS:
+        new = [group for group in false[cut] if not any((group & old).any() for old in false[""])]
+        assert change[f"false_without_{cut}"] == len(false[cut])
+        assert change[f"new_false_without_{cut}"] == len(new)
+        assert ious(change, f"_without_{cut}") == overlap(ready, index, maps[cut])
+    assert change["false"] == len(false[""])
+    assert ious(change, "") == overlap(ready, index, maps[""])
+    kind = "false" if peak else "new_false"  # heatmaps of random weights have few peaks
+    assert sum(change[f"{kind}_without_{cut}"] for cut in CUTS)
     for cut in CUTS:
         expected = np.linalg.norm(maps[cut] - maps[""]) / np.linalg.norm(maps[""])
         assert change[f"change_without_{cut}"] == pytest.approx(expected, rel=1e-3)

@@ -37,17 +37,25 @@ def test_tables_of_the_page():
     made = made_up.survey()
     tables = removal_tables(made, {"t0": 0})
     assert tables is not None
+    subsets = {row[0]: row[1:] for row in texts(tables["subsets"])}
+    assert subsets == {
+        "camera and radar": ["2 of 3", "0.67 (0 to 1)", "3", "0", "0", "0.5"],
+        "radar": ["2 of 3", "0.67 (0 to 1)", "9", "6", "2", "0.4"],
+        "camera": ["2 of 3", "0.67 (0 to 1)", "3", "0", "0", "0.25"],
+        "none": ["0 of 3", "0", "0", "0", "0", "0"],
+    }
+    assert tables["subsets"].caption.endswith("(95 % intervals: 1000 resamples of 3 samples)")
     questions = {row[0]: row[1:] for row in texts(tables["questions"])}
     assert questions == {
         "any of several sensors alone": ["0", "1", "0"],
         "only the camera alone": ["1", "0", "0"],
         "only the radar alone": ["0", "1", "0"],
         "only several sensors together": ["1", "0", "0"],
-        "all detected vehicles": ["2", "2", "0"],
+        "all detected annotations": ["2", "2", "0"],
     }
     counts = {row[1]: row[0] for row in texts(tables["conclusions"])}
     assert counts == {
-        "of 3 annotated vehicles are detected": "2",
+        "of 3 annotations are detected": "2",
         "stay detected without the camera": "2",
         "stay detected without the radar": "1",
         "stay detected whichever one sensor fails": "1",
@@ -102,7 +110,7 @@ def test_lists_say_what_they_leave_out():
     tables = removal_tables(made, {})
     assert tables is not None
     (fails,) = (table for table in tables["lists"] if table.name == "fails")
-    assert fails.caption.endswith("(the nearest 200 of 300)")
+    assert fails.caption.endswith("(the nearest 200 of 300, the rest in survey/objects.csv)")
     distances = [float(row[1]) for row in texts(fails)]
     assert distances == sorted(distances)
     assert (len(distances), distances[0]) == (200, 201)

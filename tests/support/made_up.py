@@ -85,18 +85,30 @@ def survey(text: str = "", samples: int = 3) -> Survey:
     alone = ("only together", "camera", "camera")
     objects = [
         (
-            *(f"t{k}{text}", f"scene{text}", k % 2, 0, f"v{k}{text}", 1, f"vehicle.car{text}"),
+            *(f"t{k}{text}", f"scene{text}", k % 2, 0, f"v{k}{text}", f"car{k // 2}{text}"),
+            *(1, f"vehicle.car{text}"),
             *(-5.5 + 5 * k, -4.5 + 4 * k, 12.0, *facts, 1.0 + k, 2.0, 0.5 * k, -1.0 - k),
             *(alone[k % 3], *REMOVED[k % 3]),
         )
         for k in range(samples)
     ]
-    false = (f"t0{text}", f"scene{text}", 0, 0, "detection 1", 0, "", 5.0, 5.0, 7.0, *[None] * 4)
+    false = (f"t0{text}", f"scene{text}", 0, 0, "detection 1", "", 0, "", 5.0, 5.0, 7.0)
     answers = (1.0, 2.0, 0.0, -1.0, "camera", 1, 1.0, "camera", 0, 1, 0, -1.0, 1.0, -1.0)
-    objects.append((*false, 4, 1, 1, *answers))
+    objects.append((*false, *[None] * 4, 4, 1, 1, *answers))
     changes = (0.5, 0.25, None)
+    counts = (1, 10, 20, *(2, 3, 8, 20), *(0, 1, 5, 20), *(0, 0, 0, 20))
     surveyed = [
-        (f"t{k}{text}", f"scene{text}", f"Rain{text}", f"{k}.0 s{text}", 1, 0.1 * k, 1e-7, *changes)
+        (
+            f"t{k}{text}",
+            f"scene{text}",
+            f"Rain{text}",
+            f"{k}.0 s{text}",
+            1,
+            0.1 * k,
+            1e-7,
+            *changes,
+            *counts,
+        )
         for k in range(3)
     ]
     assert len(surveyed[0]) == len(sample_fields(PARTS))

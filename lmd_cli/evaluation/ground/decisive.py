@@ -110,15 +110,35 @@ def unannotated(
 ) -> list[NDArray[np.bool_]]:
     """Detections without an annotation: at most :data:`MOST`, as they lie from the rear forwards.
 
-    Groups of touching cells above the threshold that hold no vehicle's cell.
+    The groups of :func:`unannotated_groups`, the largest.
+    """
+    groups = unannotated_groups(total, vehicles, criterion)
+    sizes = np.bincount(groups.ravel())
+    largest = sorted(np.flatnonzero(sizes[1:]) + 1, key=lambda n: -sizes[n])[:MOST]
+    return [groups == group for group in sorted(largest)]
+
+
+def unannotated_groups(
+    total: Array, vehicles: Sequence[NDArray[np.bool_]], criterion: Criterion
+) -> NDArray[np.int32]:
+    """Groups of touching cells above the threshold that hold no vehicle's cell.
+
+    Args:
+        total: the prediction (rows, columns).
+        vehicles: cells of each annotated vehicle.
+        criterion: when cells count as detected.
+
+    Returns:
+        (rows, columns): each cell's group, 0 of none.
     """
     above = (total > criterion.threshold).astype(np.uint8)
     _, labels, stats, _ = cv2.connectedComponentsWithStats(above, connectivity=8)
-    sizes, smallest = stats[:, cv2.CC_STAT_AREA], 1 if criterion.peak else SMALLEST
-    taken = {int(label) for mask in vehicles for label in np.unique(labels[mask])}
-    free = [n for n in range(1, len(sizes)) if n not in taken and sizes[n] >= smallest]
-    largest = sorted(free, key=lambda n: -sizes[n])[:MOST]
-    return [labels == label for label in sorted(largest)]
+    free = stats[:, cv2.CC_STAT_AREA] >= (1 if criterion.peak else SMALLEST)
+    free[0] = False
+    for mask in vehicles:
+        free[labels[mask]] = False
+    groups: NDArray[np.int32] = np.where(free[labels], labels, 0)
+    return groups
 
 
 def middle(mask: NDArray[np.bool_], plane: Plane) -> tuple[float, float]:

@@ -9,7 +9,7 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from lmd_cli.evaluation.ground.decisive import MISSED, SEVERAL, TOGETHER
+from lmd_cli.evaluation.ground.decisive import MISSED, SEVERAL, TOGETHER, unannotated_groups
 from lmd_cli.evaluation.ground.detection import Criterion
 from lmd_cli.evaluation.ground.plane import Array
 
@@ -19,6 +19,8 @@ Removed: TypeAlias = tuple[str, ...]
 Removal: TypeAlias = Literal["zeroed", "replaced"]
 #: Of more sensors, only single ones, all but one, and all are removed.
 MOST_SENSORS = 6
+#: Of a sample's output, what is counted; see :func:`count_fields`.
+COUNTS = ("false", "intersection", "union")
 
 
 def removals(sensors: Sequence[str]) -> list[Removed]:
@@ -103,6 +105,36 @@ def lost_without(vehicle: Mapping[str, Any], sensors: Sequence[str]) -> list[str
     if not vehicle["detected"]:
         return []
     return [name for name in sensors if vehicle[f"detected_{suffix((name,))}"] == 0]
+
+
+def count_fields(sensors: Sequence[str]) -> tuple[str, ...]:
+    """Columns of the survey's ``samples.csv`` with what is counted in a sample.
+
+    ``false``: detections without an annotation; ``intersection``, ``union``: cells, for the IoU;
+    then, of each removal, the same and ``new_false``, see :func:`false_counts`.
+    """
+    removed = [
+        f"{kind}_{suffix(key)}" for key in removals(sensors) for kind in ("new_false", *COUNTS)
+    ]
+    return (*COUNTS, *removed)
+
+
+def false_counts(
+    total: Array, without: Array, vehicles: Sequence[NDArray[np.bool_]], criterion: Criterion
+) -> tuple[int, int]:
+    """Detections without an annotation when sensors are removed: new ones, and all.
+
+    New is one that shares no cell with any that the network makes with all sensors.
+
+    Args:
+        total, without: the prediction (rows, columns) with all sensors, and with some removed.
+        vehicles: cells of each annotated vehicle.
+        criterion: when cells count as detected.
+    """
+    before = unannotated_groups(total, vehicles, criterion)
+    after = unannotated_groups(without, vehicles, criterion)
+    every = set(np.unique(after[after > 0]).tolist())
+    return len(every - set(np.unique(after[before > 0]).tolist())), len(every)
 
 
 def relative_change(total: Array, without: Array | None) -> float | None:

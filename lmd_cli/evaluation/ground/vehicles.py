@@ -21,7 +21,7 @@ from lmd_cli.evaluation.ground.removal import Removed, removal_fields, removal_v
 
 #: Columns of ``objects.csv`` that answer neither question.
 FACT_FIELDS = (
-    *("sample_token", "scene", "rain", "night", "token", "annotated", "category"),
+    *("sample_token", "scene", "rain", "night", "token", "instance", "annotated", "category"),
     *("right", "forward", "distance", "visibility", "num_lidar_pts", "num_radar_pts", "speed"),
     *("cells", "inside", "sought"),
 )
@@ -70,6 +70,7 @@ class SampleMaps:
         without: the prediction with sensors removed, as far as it is known.
         output: which output it is.
         detection: the config's.
+        instances: by an annotation's token that of the vehicle, which others are of too.
     """
 
     plane: Plane
@@ -78,6 +79,7 @@ class SampleMaps:
     without: Mapping[Removed, Array | None] = field(default_factory=dict)
     output: str = "segmentation"
     detection: float | Literal["auto"] = "auto"
+    instances: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def criterion(self) -> Criterion:
@@ -108,13 +110,14 @@ def object_rows(
         sought = int(wanted is None or DETECTION_CLASSES.get(box.category) == wanted)
         place = (float(box.center[0]), float(box.center[2]), distance(box))
         counts = (box.visibility, box.num_lidar_pts, box.num_radar_pts, box.speed)
-        known: tuple[Any, ...] = (box.token, 1, box.category, *place, *counts)
+        named = (box.token, maps.instances.get(box.token, ""), 1, box.category)
+        known: tuple[Any, ...] = (*named, *place, *counts)
         rows.append((*begin, *known, *_size(mask), sought, *_answers(maps, mask)))
     false = unannotated(maps.total, [mask for mask in masks if mask.any()], maps.criterion)
     for number, mask in enumerate(false):
         right, forward = middle(mask, plane)
         place = (right, forward, math.hypot(right, forward))
-        known = (f"detection {number + 1}", 0, "", *place, *[None] * 4)
+        known = (f"detection {number + 1}", "", 0, "", *place, *[None] * 4)
         rows.append((*begin, *known, *_size(mask), 1, *_answers(maps, mask)))
     return rows
 

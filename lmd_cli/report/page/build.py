@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from lmd_cli.config.schema import why_explained
 from lmd_cli.decomposition.layout import BIAS
 from lmd_cli.errors import RunError
 from lmd_cli.evaluation.ground.detection import criterion_of
@@ -21,14 +22,14 @@ from lmd_cli.report.page.figures import page_figures
 from lmd_cli.report.page.gate import recorded_verdict
 from lmd_cli.report.page.object_lists import all_objects
 from lmd_cli.report.page.provenance import provenance_values
-from lmd_cli.report.page.removal import HOW, changes_table, removal_tables
+from lmd_cli.report.page.removal import changes_table, removal_tables
 from lmd_cli.report.page.separation import by_construction, explained, separation
 from lmd_cli.report.page.svg_charts import layer_chart
 from lmd_cli.report.page.table_cells import PageTable, TableCell, cell, page_table
 from lmd_cli.report.page.vehicle_charts import detected_vehicles, objects_values
 from lmd_cli.report.page.viewer import viewer_data
 from lmd_cli.report.palette import slot
-from lmd_cli.report.words import words_of
+from lmd_cli.report.words import HOW, counted, words_of
 from lmd_cli.results.detection_run import DetectionRun
 from lmd_cli.results.read_run import RunResults, sequence_of
 from lmd_cli.results.survey import LAYER_FIELDS, Shown, Survey, conflict_of
@@ -60,6 +61,7 @@ def build_page(
     render = document("page.html.j2", SCRIPTS, page_margin([run]))
     run_values, kept = _run_values(run), 0 if survey is None else len(survey.shown)
     run_values["facts"][2:2] = _detected_fact(survey)
+    run_values["rules"] = survey and f"{survey.variant}, {why_explained(survey.variant)}"
     run_values["surveyed"] = _surveyed(run, survey)
     run_values["detections"] = detections_section(detections)
     run_values["verdict"] = recorded_verdict(run, verdict)
@@ -151,14 +153,12 @@ def _facts(run: RunResults) -> list[dict[str, str]]:
             _scientific(record.get("replay_deviation")),
             "largest deviation from a slower calculation of the same parts",
         ),
-        _fact("Method", run.rows[0], _rows_note(record, len(run.rows) - 1)),
+        _fact("Method", run.rows[0], _rows_note(len(run.rows) - 1)),
     ]
 
 
-def _rows_note(record: dict[str, Any], more: int) -> str:
-    explain = record["config"].get("explain")
-    drawn = f"; the maps are by {explain}" if explain else ""
-    return f"first row of the tables{f', {more} more follow' if more else ''}{drawn}"
+def _rows_note(more: int) -> str:
+    return f"first row of the tables{f', {more} more follow' if more else ''}"
 
 
 def _iou_fact(run: RunResults) -> dict[str, str]:
@@ -196,7 +196,7 @@ def _detected_fact(survey: Survey | None) -> list[dict[str, str]]:
     if survey is None or not vehicles:
         return []
     words = survey.criterion.words
-    return [_fact("Vehicles detected", f"{count} of {vehicles}", f"{words} in the footprint")]
+    return [_fact("Annotations detected", f"{count} of {vehicles}", f"{words} in the footprint")]
 
 
 def _fact(name: str, value: str, note: str) -> dict[str, str]:
@@ -210,8 +210,9 @@ def _scientific(value: float | None) -> str:
 def _caption(run: RunResults) -> str:
     schedule = run.record["schedule"]
     return (
-        f"Mean ± standard deviation over {run.scope}, each with "
-        f"{schedule['count']} others at multiples of {schedule['stride']} samples"
+        f"Mean ± standard deviation over {run.scope}; each {words_of(run.modalities).one} is "
+        f"replaced by that of {counted(schedule['count'], 'other sample')}, at steps of "
+        f"{counted(schedule['stride'], 'sample')}"
     )
 
 

@@ -58,7 +58,8 @@ def object_list(
     """
     listed = sorted(objects, key=itemgetter("distance"))[:LISTED]
     if len(listed) < len(objects):
-        caption = f"{caption} (the nearest {len(listed)} of {len(objects)})"
+        nearest = f"the nearest {len(listed)} of {len(objects)}"
+        caption = f"{caption} ({nearest}, the rest in survey/objects.csv)"
     answers, sensors = _answers(survey.sensors), survey.sensors
     wanted = {
         "fails": ("lost without (removal)", "enough (parts)"),
@@ -96,7 +97,7 @@ def all_objects(survey: Survey, places: Mapping[str, int]) -> PageTable | None:
     }
     caption = f"{len(listed)} vehicles and detections of the samples in the viewer"
     if len(listed) > MOST:
-        caption = f"The first {MOST} of {caption}"
+        caption = f"The first {MOST} of {caption}, the rest in survey/objects.csv"
     return _table("all_objects", caption, listed[:MOST], columns, survey.parts, places)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 
 from lmd_cli.evaluation.ground.decisive import SEVERAL, TOGETHER
 from lmd_cli.evaluation.ground.removal import Removal, lost_without, removals, suffix
+from lmd_cli.evaluation.paired import RESAMPLES, SAMPLE
 from lmd_cli.report.figures.styles import part_title
 from lmd_cli.report.page.object_lists import (
     detected_without,
@@ -17,17 +19,17 @@ from lmd_cli.report.page.object_lists import (
     failing,
     object_list,
 )
-from lmd_cli.report.page.table_cells import PageTable, page_table
-from lmd_cli.report.page.vehicle_charts import Vehicle, mean_interval, objects_of
+from lmd_cli.report.page.table_cells import PageTable, TableCell, page_table
+from lmd_cli.report.page.vehicle_charts import Vehicle, objects_of
+from lmd_cli.report.tables.removal import counted_annotations, header_of, subset_cells
+from lmd_cli.report.words import HOW
+from lmd_cli.results.removal_subsets import Subset, subsets
 from lmd_cli.results.survey import Survey, sample_fields
+from lmd_cli.results.survey_metrics import SurveyMetrics
 
 #: The two questions, as headers.
 PARTS, REMOVAL = "parts: who contributed?", "removal: what if a sensor fails?"
-#: What happens to a removed sensor's features, and what that stands for.
-HOW: dict[Removal, str] = {
-    "zeroed": "set to zero",
-    "replaced": "replaced by those of another sample",
-}
+#: What a removal stands for.
 IF: dict[Removal, str] = {
     "zeroed": "If a sensor fails",
     "replaced": "If a sensor shows another scene",
@@ -57,7 +59,9 @@ def removal_tables(survey: Survey, places: Mapping[str, int]) -> dict[str, Any] 
         ),
     }
     return {
-        "headline": headline(inside, sensors, survey.removal),
+        "headline": headline(survey, inside),
+        "subsets": _subsets(survey),
+        "few_scenes": SurveyMetrics(survey).clusters.kind == SAMPLE,
         "questions": _questions(detected, sensors),
         "conclusions": _conclusions(inside, false, sensors, survey.removal),
         "lists": [
@@ -67,31 +71,61 @@ def removal_tables(survey: Survey, places: Mapping[str, int]) -> dict[str, Any] 
     }
 
 
-def headline(inside: Sequence[Vehicle], sensors: Sequence[str], removal: Removal = "zeroed") -> str:
-    """How many vehicles are detected, and what is left of them when a sensor fails."""
+def headline(survey: Survey, inside: Sequence[Vehicle]) -> str:
+    """How many annotations are detected, and what is left of them when a sensor fails."""
+    sensors, removal, metrics = survey.sensors, survey.removal, SurveyMetrics(survey)
     detected = [v for v in inside if v["detected"]]
-    losses = [lost_without(v, sensors) for v in detected]
-    left = [f"{_lost(name, losses, detected)} without the {part_title(name)}" for name in sensors]
-    safe = sum(not lost for lost in losses)
+    safe = sum(not lost_without(v, sensors) for v in detected)
+    left = [f"{_lost(name, metrics)} without the {part_title(name)}" for name in sensors]
     return (
-        f"the network detects {len(detected)} of {len(inside)} annotated vehicles. {IF[removal]} "
-        f"(features {HOW[removal]}), it loses "
-        f"{' and '.join((', '.join(left[:-1]), left[-1])).removeprefix(' and ')}. "
+        f"the network detects {len(detected)} of {counted_annotations(inside)}. {IF[removal]} "
+        f"(features {HOW[removal]}), it loses {_listed(left)}{_also(subsets(survey))}. "
         f"{safe} stay detected whichever one sensor fails; "
         f"{len(detected) - safe} have a single point of failure"
     )
 
 
-def _lost(name: str, losses: Sequence[Sequence[str]], detected: Sequence[Vehicle]) -> str:
+def _listed(words: Sequence[str]) -> str:
+    return " and ".join((", ".join(words[:-1]), words[-1])).removeprefix(" and ")
+
+
+def _lost(name: str, metrics: SurveyMetrics) -> str:
     """How many are lost, in numbers and as a share with its interval."""
-    lost = np.array([[float(name in each)] for each in losses]).reshape(-1, 1)
-    count = f"{int(lost.sum())}"
-    if not len(lost):
+    lost, clusters = metrics.metric(f"objects.lost_without.{name}"), metrics.clusters
+    count = f"{int(lost.above.sum())}"
+    if not len(lost.above):
         return count
-    interval = mean_interval(lost, [v["sample_token"] for v in detected])
-    low, high = (0, 0) if interval is None else (100 * interval[:, 0]).tolist()
+    interval = lost.interval(clusters.draws, clusters.of)
+    low, high = 100 * interval.low, 100 * interval.high
     known = f", 95 % interval {low:.0f} to {high:.0f} %" if low < high else ""
-    return f"{count} ({100 * lost.mean():.0f} %{known})"
+    return f"{count} ({100 * lost.value:.0f} %{known})"
+
+
+def _also(table: Sequence[Subset]) -> str:
+    """What one failure costs besides: false alarms that are new, and the IoU where it is known."""
+    single = [one for one in table if len(one.removed) == 1]
+    new = [f"{one.new_false_alarms} without the {part_title(one.removed[0])}" for one in single]
+    said = f"; new false alarms appear: {_listed(new)}"
+    if not math.isnan(table[0].iou.estimate):
+        changed = [
+            f"{one.iou.estimate:.2f} without the {part_title(*one.removed)}" for one in single
+        ]
+        said += f"; the IoU is {table[0].iou.estimate:.2f} with all sensors, {_listed(changed)}"
+    return said
+
+
+def _subsets(survey: Survey) -> PageTable:
+    """Every subset of the sensors, with intervals."""
+    table, drawn = subsets(survey), SurveyMetrics(survey).clusters
+    rows = [
+        [TableCell(left), *(TableCell(text, text.split()[0], number=True) for text in figures)]
+        for left, *figures in subset_cells(table)
+    ]
+    caption = (
+        f"What each subset of the sensors detects, the others' features {HOW[survey.removal]} "
+        f"(95 % intervals: {RESAMPLES} resamples of {drawn.count} {drawn.kind}s)"
+    )
+    return PageTable("subsets", caption, header_of(table), rows)
 
 
 def _questions(detected: Sequence[Vehicle], sensors: Sequence[str]) -> PageTable:
@@ -105,8 +139,8 @@ def _questions(detected: Sequence[Vehicle], sensors: Sequence[str]) -> PageTable
         TOGETHER: "only several sensors together",
     }
     rows = [[title, parts[key], removal[key], same[key]] for key, title in titles.items()]
-    rows.append(["all detected vehicles", len(both), len(both), sum(same.values())])
-    caption = f"What keeps the {len(both)} detected vehicles detected, asked in two ways"
+    rows.append(["all detected annotations", len(both), len(both), sum(same.values())])
+    caption = f"What keeps the {len(both)} detected annotations detected, asked in two ways"
     header = ["enough to stay detected", PARTS, REMOVAL, "the same by both"]
     return page_table("questions", caption, header, rows)
 
@@ -121,7 +155,7 @@ def _conclusions(
     gained = sum(bool(detected_without(v, sensors)) for v in missed)
     control = f"detected_{suffix(tuple(sensors))}"
     rows: list[list[Any]] = [
-        [len(detected), f"of {len(inside)} annotated vehicles are detected", *DETECTED],
+        [len(detected), f"of {len(inside)} annotations are detected", *DETECTED],
         *(_left_row(name, losses, removal) for name in sensors),
         [sum(not lost for lost in losses), "stay detected whichever one sensor fails", *SAFE],
         [sum(map(bool, losses)), "are lost without one certain sensor", *FAILS],
@@ -160,8 +194,8 @@ def _gone_row(name: str, false: Sequence[Vehicle], sensors: Sequence[str]) -> li
 
 LEFT: dict[Removal, str] = {
     "zeroed": (
-        "What it does with a {} that is wrong, late or dirty: that is not a zero. Nor how many "
-        "false alarms appear without it."
+        "What it does with a {} that is wrong, late or dirty: that is not a zero. For false alarms "
+        "see the table of subsets."
     ),
     "replaced": "What it does with no {} at all: here it sees another scene, with other vehicles.",
 }

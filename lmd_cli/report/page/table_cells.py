@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 _NUMBER = re.compile(r"[-+]?\d+(\.\d+)?([eE][-+]?\d+)?")
+#: Characters of a word that is not torn.
+LONGEST = 20
 
 
 @dataclass(frozen=True)
@@ -20,6 +22,11 @@ class TableCell:
     number: bool = False
     sample: int | None = None
     object: int | None = None
+
+    @property
+    def long(self) -> bool:
+        """Whether a word, such as a token or a hash, may be torn."""
+        return any(len(word) > LONGEST for word in self.text.split())
 
 
 @dataclass(frozen=True)

@@ -16,14 +16,18 @@ from lmd_cli.evaluation.ground.detection import Criterion
 from lmd_cli.evaluation.ground.removal import lost_without
 from lmd_cli.evaluation.ground.vehicles import part_field, sensors_of
 from lmd_cli.evaluation.metrics import LARGE_BIAS, bias_share, evidence_shares
-from lmd_cli.evaluation.statistics import bootstrap_means
+from lmd_cli.evaluation.paired import RESAMPLES, SAMPLE, Clusters
+from lmd_cli.evaluation.run_metrics import Metric
+from lmd_cli.evaluation.statistics import Interval
 from lmd_cli.report.page.svg_charts import Bar, Group, bars
 from lmd_cli.report.palette import shade, slot
+from lmd_cli.report.tables.removal import counted_annotations
+from lmd_cli.report.words import counted
 from lmd_cli.results.survey import Survey
+from lmd_cli.results.survey_metrics import SurveyMetrics
 
 #: One vehicle: the columns of ``objects.csv`` by name.
 Vehicle = Mapping[str, Any]
-RESAMPLES, SEED = 1000, 0
 #: The series beside the sensors': lost to at least one of their failures.
 ANY = "at least one of them"
 
@@ -165,8 +169,9 @@ def objects_values(survey: Survey) -> dict[str, Any] | None:
     inside = [vehicle for vehicle in sought if vehicle["inside"]]
     if not inside:
         return None
+    clusters = SurveyMetrics(survey).clusters
     return {
-        "count": len(inside),
+        "count": counted_annotations(inside),
         "outside": len(sought) - len(inside),
         "others": len(vehicles) - len(sought),
         "detected": sum(vehicle["detected"] for vehicle in inside),
@@ -176,7 +181,11 @@ def objects_values(survey: Survey) -> dict[str, Any] | None:
         "bias": mean_bias_share(inside, survey.parts),
         "large_bias": LARGE_BIAS,
         "resamples": RESAMPLES,
-        "measures": [_measure_values(m, inside) for m in measures(survey.parts, criterion)],
+        "drawn": f"{clusters.kind}s",
+        "few_scenes": clusters.kind == SAMPLE,
+        "measures": [
+            _measure_values(m, inside, clusters) for m in measures(survey.parts, criterion)
+        ],
     }
 
 
@@ -204,8 +213,10 @@ def detected_vehicles(survey: Survey) -> tuple[int, int]:
     return sum(vehicle["detected"] for vehicle in inside), len(inside)
 
 
-def _measure_values(measure: Measure, vehicles: Sequence[Vehicle]) -> dict[str, Any]:
-    charts = {grouping: _chart(measure, grouping, vehicles) for grouping in GROUPINGS}
+def _measure_values(
+    measure: Measure, vehicles: Sequence[Vehicle], clusters: Clusters
+) -> dict[str, Any]:
+    charts = {grouping: _chart(measure, grouping, vehicles, clusters) for grouping in GROUPINGS}
     return {
         "name": measure.name,
         "title": measure.title,
@@ -216,7 +227,9 @@ def _measure_values(measure: Measure, vehicles: Sequence[Vehicle]) -> dict[str, 
     }
 
 
-def _chart(measure: Measure, grouping: Grouping, vehicles: Sequence[Vehicle]) -> str:
+def _chart(
+    measure: Measure, grouping: Grouping, vehicles: Sequence[Vehicle], clusters: Clusters
+) -> str:
     """Empty where no two groups hold a vehicle: there is nothing to compare."""
     placed: list[list[tuple[str, Sequence[float]]]] = [[] for _ in grouping.labels]
     for vehicle in vehicles:
@@ -226,45 +239,42 @@ def _chart(measure: Measure, grouping: Grouping, vehicles: Sequence[Vehicle]) ->
     if sum(map(bool, placed)) < 2:
         return ""
     groups = [
-        _group(label, measure, members)
+        _group(label, measure, members, clusters)
         for label, members in zip(grouping.labels, placed, strict=True)
     ]
     return bars(groups, measure.series, measure.axis, slots=measure.slots, across=grouping.title)
 
 
-def _group(label: str, measure: Measure, members: Sequence[tuple[str, Sequence[float]]]) -> Group:
+def _group(
+    label: str, measure: Measure, members: Sequence[tuple[str, Sequence[float]]], clusters: Clusters
+) -> Group:
     note = f"n = {len(members)}"
     if not members:
         return Group(label, [Bar(None, "")] * len(measure.series), note)
     tokens, values = zip(*members, strict=True)
     array = np.array(values, dtype=np.float64)
-    interval = mean_interval(array, tokens)
     bars = []
     for column, name in enumerate(measure.series):
-        mean = float(array[:, column].mean())
-        low, high = (None, None) if interval is None else map(float, interval[:, column])
-        if low == high:  # all are alike: the bootstrap knows nothing of others
-            low = high = None
-        known = "" if low is None else f" (95 % interval {low:.3g} to {high:.3g})"
-        text = f"{label}, {name}: {mean:.3g}{known}, {len(members)} vehicles"
-        bars.append(Bar(mean, text, low, high))
+        interval = mean_interval(array[:, column], tokens, clusters)
+        mean, low, high = interval.estimate, interval.low, interval.high
+        ends = (low, high) if low < high else (None, None)  # all alike: nothing of others is known
+        known = f" (95 % interval {low:.3g} to {high:.3g})" if low < high else ""
+        text = f"{label}, {name}: {mean:.3g}{known}, {counted(len(members), 'annotation')}"
+        bars.append(Bar(mean, text, *ends))
     return Group(label, bars, note)
 
 
 def mean_interval(
-    values: NDArray[np.float64], clusters: Sequence[str], level: float = 0.95
-) -> NDArray[np.float64] | None:
-    """Bootstrap interval of the means.
+    values: NDArray[np.float64], samples: Sequence[str], clusters: Clusters
+) -> Interval:
+    """The mean with its bootstrap interval.
 
-    Vehicles of one sample are not independent, so samples are drawn, not vehicles.
+    Vehicles of one sample, or scene, are not independent, so these are drawn, not vehicles.
 
     Args:
-        values: (n, k).
-        clusters: each row's sample.
-
-    Returns:
-        (2, k): lower and upper ends; ``None`` with fewer than two clusters.
+        values: (n,).
+        samples: each row's, by token.
+        clusters: what is drawn: all samples or scenes, also those without a vehicle that counts.
     """
-    if len(set(clusters)) < 2:
-        return None
-    return bootstrap_means(values, clusters, seed=SEED, resamples=RESAMPLES, level=level)
+    mean = Metric("mean", "", samples, values, np.ones(len(values)))
+    return mean.interval(clusters.draws, clusters.of)

@@ -13,7 +13,7 @@ from lmd_cli.config.loading import load_config
 from lmd_cli.data import KeyframeSamples
 from lmd_cli.data.crn.truth import EgoBox
 from lmd_cli.errors import MethodError
-from lmd_cli.evaluation.ground.detection import criterion_of
+from lmd_cli.evaluation.ground.detection import Criterion, criterion_of
 from lmd_cli.evaluation.ground.footprints import (
     Footprint,
     FootprintMeans,
@@ -21,6 +21,7 @@ from lmd_cli.evaluation.ground.footprints import (
     footprints,
     require_vehicle_logits,
 )
+from lmd_cli.evaluation.ground.removal import false_counts
 
 
 def square(row: int, column: int, size: int = 2) -> Footprint:
@@ -92,3 +93,19 @@ def test_outputs_without_vehicle_logits_are_refused() -> None:
         config = load_config("crn.yaml", [f"model.output={output}"])
         with pytest.raises(MethodError, match=r"scores need the vehicles' logits \(heatmap\.CLASS"):
             require_vehicle_logits(config)
+
+
+def test_a_new_false_alarm_shares_no_cell_with_one_that_was_there():
+    before, after = -np.ones((2, 8, 8))
+    before[0:2, 0:2] = 1  # a false alarm, which moves
+    before[6:8, 6:8] = 1  # a detected vehicle
+    after[1:3, 1:3] = 1
+    after[0:2, 5:7] = 1  # appears
+    after[4:6, 4:6] = 1  # the vehicle's detection slips off it
+    after[7, 0] = 1  # too small
+    vehicle = np.zeros((8, 8), dtype=bool)
+    vehicle[7, 7] = True
+    assert false_counts(before, before, [vehicle], Criterion()) == (0, 1)
+    assert false_counts(before, after, [vehicle], Criterion()) == (2, 3)
+    assert false_counts(before, after, [vehicle], Criterion(peak=True)) == (3, 4)
+    assert false_counts(after, -np.ones((8, 8)), [vehicle], Criterion()) == (0, 0)

@@ -22,6 +22,7 @@ from lmd_cli.evaluation.ground.vehicles import (
     object_rows,
     outline,
 )
+from lmd_cli.evaluation.paired import clusters_of
 from lmd_cli.geometry import Grid
 from lmd_cli.report.page.vehicle_charts import (
     GROUPINGS,
@@ -212,29 +213,29 @@ def test_groups_have_their_lower_edge():
 
 
 def test_the_interval_of_independent_values_is_the_usual_one():
-    values = np.random.default_rng(3).normal(size=(400, 2))
-    actual = mean_interval(values, [str(i) for i in range(400)])
-    assert actual is not None
-    expected = stats.norm.interval(0.95, values.mean(0), values.std(0) / 20)
-    np.testing.assert_allclose(actual, expected, atol=0.012)
+    values, samples = np.random.default_rng(3).normal(size=400), [str(i) for i in range(400)]
+    actual = mean_interval(values, samples, clusters_of(samples, {}))
+    expected = stats.norm.interval(0.95, values.mean(), values.std() / 20)
+    assert actual.estimate == pytest.approx(values.mean())
+    np.testing.assert_allclose((actual.low, actual.high), expected, atol=0.012)
 
 
 def test_vehicles_of_one_sample_do_not_count_as_independent():
-    random = np.random.default_rng(4)
-    shared = np.repeat(random.normal(size=40), 10)[:, None]
-    clusters = np.repeat(np.arange(40), 10)
-    together = mean_interval(shared, list(clusters))
-    apart = mean_interval(shared, [str(i) for i in range(400)])
-    assert together is not None
-    assert apart is not None
-    assert np.ptp(together) > 2 * np.ptp(apart)
-    assert mean_interval(shared[:10], ["one"] * 10) is None
+    shared = np.repeat(np.random.default_rng(4).normal(size=40), 10)
+    one_each, tens = [str(i) for i in range(400)], [str(i // 10) for i in range(400)]
+    together, apart = (mean_interval(shared, s, clusters_of(s, {})) for s in (tens, one_each))
+    assert together.high - together.low > 2 * (apart.high - apart.low)
+    alone = mean_interval(shared[:10], ["0"] * 10, clusters_of(["0"], {}))
+    assert np.isnan([alone.low, alone.high]).all()
+    of_scenes = mean_interval(shared, tens, clusters_of(tens, {s: s[-1] for s in tens}))
+    assert of_scenes != together
 
 
 def test_charts_count_every_vehicle_once():
     values = objects_values(made_up.survey())
     assert values is not None
-    assert (values["count"], values["outside"], values["detected"]) == (3, 0, 2)
+    assert (values["outside"], values["detected"]) == (0, 2)
+    assert values["count"] == "3 annotations of 2 vehicles in 1 scene"
     (share,) = (measure for measure in values["measures"] if measure["name"] == "share")
     assert share["left_out"].startswith("Distance (m), ")  # all at 12 m: nothing to compare
     (weather,) = share["charts"]

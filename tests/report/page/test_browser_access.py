@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import re
 from collections.abc import Callable
 
@@ -99,6 +100,34 @@ def test_print_has_every_number_and_no_controls(opened: Callable[..., Browser]):
     assert run(browser, closed) > 0
 
 
+#: A table of some pages, with a head as high as an eighth of one.
+TALL = """
+const table = document.getElementById("two_answers");
+const [row] = table.tBodies[0].rows;
+table.tHead.style.display = arguments[0];
+table.tHead.rows[0].cells[1].style.height = "130px";
+table.tBodies[0].append(...Array.from({length: 90}, () => row.cloneNode(true)));
+document.body.replaceChildren(table);
+addEventListener("beforeprint", () => {
+  window.controls = document.querySelectorAll("thead button").length;
+});
+"""
+
+
+def test_the_head_of_a_long_table_is_on_each_printed_page(opened: Callable[..., Browser]):
+    """Chromium leaves room for a head that holds controls, but draws it on the first page only."""
+    pages = {}
+    for display in ("table-header-group", "table-row-group"):  # repeated, and never repeated
+        browser = opened()
+        run(browser, TALL, display)
+        printed = base64.b64decode(browser.execute_cdp_cmd("Page.printToPDF", {})["data"])
+        pages[display] = len(re.findall(rb"/Type\s*/Page\b", printed))
+    assert pages["table-row-group"] >= 4
+    assert pages["table-header-group"] > pages["table-row-group"]
+    assert run(browser, "return window.controls") == 0
+    assert run(browser, "return document.querySelectorAll('thead button').length") > 5  # again
+
+
 def test_regions_that_scroll_are_reached_by_keyboard(opened: Callable[..., Browser]):
     browser = opened(390)
     run(browser, "for (const d of document.querySelectorAll('details')) d.open = true")
@@ -130,8 +159,6 @@ def test_dark_follows_the_system_and_print_is_light(opened: Callable[..., Browse
 
 
 def test_it_prints_the_viewer_on_the_first_page(opened: Callable[..., Browser]):
-    import base64
-
     browser = opened()
     first = {"printBackground": True, "pageRanges": "1"}
     printed = base64.b64decode(browser.execute_cdp_cmd("Page.printToPDF", first)["data"])

@@ -62,19 +62,35 @@
   };
   for (const table of document.querySelectorAll("table.filterable")) filter(table);
 
-  // On paper every number is there.
+  // On paper every number is there. Chromium draws controls in a table's head on the first page
+  // only: headers are buttons on the screen alone.
   const closed = [];
+  const pressed = [];
   addEventListener("beforeprint", () => {
     closed.push(...document.querySelectorAll("details:not([open])"));
     for (const part of closed) part.open = true;
+    for (const button of document.querySelectorAll("thead button")) {
+      const plain = document.createElement("span");
+      plain.append(...button.childNodes);
+      button.replaceWith(plain);
+      pressed.push([button, plain]);
+    }
   });
   addEventListener("afterprint", () => {
     for (const part of closed.splice(0)) part.open = false;
+    for (const [button, plain] of pressed.splice(0)) {
+      button.append(...plain.childNodes);
+      plain.replaceWith(button);
+    }
   });
 
   for (const table of document.querySelectorAll("table.sortable")) {
     for (const header of table.tHead.rows[0].cells) {
-      header.querySelector("button").addEventListener("click", () => sort(table, header));
+      const button = document.createElement("button");
+      button.type = "button";
+      button.append(...header.childNodes);
+      header.append(button);
+      button.addEventListener("click", () => sort(table, header));
     }
   }
 })();
