@@ -225,13 +225,14 @@ def _compute(
     hint = "or --no-survey for a page without maps"
     require_recorded(ready, run.path, run.record, hint)
     where = None if isinstance(config.model, CustomModelConfig) else plane_of(config)
-    other = partner_of(run, ready.dataset.tokens) if options.removal == "replaced" else None
+    partner = partner_of(run, ready.dataset.tokens)
     return survey(
         *(ready, tokens, where),
         viewer=options.viewer,
         progress=progress,
         keeper=draft,
-        partner=other,
+        partner=partner if options.removal == "replaced" else None,
+        compared=None if variant in run.rows else partner,
     )
 
 

@@ -29,7 +29,7 @@ from lmd_cli.results.survey_files import read_survey, write_survey
 from lmd_cli.workflows import report as make
 from lmd_cli.workflows.evaluate import evaluate
 from lmd_cli.workflows.ready import Ready, make_ready
-from lmd_cli.workflows.report import ReportOptions, make_report
+from lmd_cli.workflows.report import ReportOptions, make_report, open_surveyed
 from lmd_cli.workflows.survey import survey
 from tests.support import made_up
 
@@ -61,6 +61,29 @@ def test_a_survey_agrees_with_decomposing_each_sample(tiny_config: Path):
     shares = np.array([row[3:] for row in made.layers])
     np.testing.assert_allclose(shares.sum(axis=1), 1.0, atol=1e-9)
     assert len(made.shown[0].images) == 6
+
+
+def test_the_rules_of_the_maps_are_measured_as_the_tables_are(
+    run: Path, tiny_config: Path, tmp_path: Path
+):
+    """Against an evaluation under these rules, with the first partner of the run's schedule."""
+    page = make_report(run).read_text()
+    stride = json.loads((run / "run.json").read_text())["schedule"]["stride"]
+    overrides = ["variants=[identity-ratio-shapley]", "perturbation.count=1"]
+    config = load_config(str(tiny_config), [*overrides, f"perturbation.stride={stride}"])
+    evaluate(config, tmp_path, limit=3)
+    assert (run / "survey" / "pairs.csv").read_bytes() == (tmp_path / "pairs.csv").read_bytes()
+    table = csv.DictReader((tmp_path / "table.csv").read_text().splitlines())
+    (own,) = (list(row.values()) for row in table)
+    rows = re.findall(r"<tr>(.*?)</tr>", page.partition('id="table"')[2].partition("</table>")[0])
+    assert re.findall(r"<td[^>]*>([^<]*)</td>", rows[-1])[:5] == own[:5]  # the name, and the PCCs
+    assert "identity-ratio-shapley, by which the maps and charts are made, was not among" in page
+    assert "measured it, over 3 samples with one other sample each" in page
+    assert page.count("by the rules identity-ratio-shapley") >= 4
+    copy = Path(shutil.copytree(run, tmp_path / "copy"))
+    known = open_surveyed(copy, ReportOptions(variant="identity-ratio", limit=1)).survey
+    assert known is not None
+    assert not known.pairs  # in the tables: not measured again
 
 
 def test_layer_shares_are_averaged_over_samples():
@@ -116,7 +139,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from lmd_cli.results import survey_draft
-from lmd_cli.workflows.report import ReportOptions, make_report
+from lmd_cli.workflows.report import ReportOptions, make_report, open_surveyed
 write, states = survey_draft.write_atomically, []
 def deadly(path, data):
     states.extend([path] if path.name == "state.json" else [])
@@ -166,7 +189,7 @@ def test_a_survey_that_was_killed_goes_on_and_ends_with_the_same_bytes(
 def test_a_draft_of_something_else_is_not_gone_on_from(tmp_path: Path):
     folder = DraftFolder(tmp_path, {"variant": "a"})
     draft = folder.read(1)
-    draft.parts, draft.indices, draft.objects = ["camera"], [4], [[]]
+    draft.parts, draft.indices, draft.objects, draft.pairs = ["camera"], [4], [[]], [[]]
     draft.samples = [("t", "s", "d", "0.0 s", 0, 0.1, 1e-7)]
     draft.shown = {0: made_up.survey().shown[0]}
     folder.write(draft)
@@ -181,7 +204,7 @@ def test_a_draft_of_something_else_is_not_gone_on_from(tmp_path: Path):
 def test_a_draft_that_is_cut_loses_nothing_whenever_the_process_dies(tmp_path: Path, monkeypatch):
     """Rows behind those that count go in one step: there is no moment without the others."""
     folder, draft = DraftFolder(tmp_path, {}), Draft(1)
-    draft.parts, draft.indices, draft.objects = ["camera"], [4], [[]]
+    draft.parts, draft.indices, draft.objects, draft.pairs = ["camera"], [4], [[]], [[]]
     draft.samples = [("t", "s", "d", "0.0 s", 0, 0.1, 1e-7)]
     draft.shown = {0: made_up.survey().shown[0]}
     folder.write(draft)

@@ -22,7 +22,7 @@ from lmd_cli.report.page.gate import recorded_verdict
 from lmd_cli.report.page.object_lists import all_objects
 from lmd_cli.report.page.provenance import provenance_values
 from lmd_cli.report.page.removal import changes_table, removal_tables
-from lmd_cli.report.page.separation import by_construction, explained, separation
+from lmd_cli.report.page.separation import by_construction, explained, separation, with_explained
 from lmd_cli.report.page.svg_charts import layer_chart
 from lmd_cli.report.page.table_cells import PageTable, TableCell, cell, page_table
 from lmd_cli.report.page.vehicle_charts import detected_vehicles, objects_values
@@ -58,7 +58,10 @@ def build_page(
             more, as many are left out as must be; the page says so.
     """
     render = document("page.html.j2", SCRIPTS, page_margin([run]))
-    run_values, kept = _run_values(run), 0 if survey is None else len(survey.shown)
+    run_values, kept = (
+        _run_values(with_explained(run, survey)),
+        0 if survey is None else len(survey.shown),
+    )
     run_values["facts"][2:2] = _detected_fact(survey)
     run_values["surveyed"] = _surveyed(run, survey)
     run_values["detections"] = detections_section(detections)
@@ -231,6 +234,7 @@ def _survey_values(survey: Survey | None, kept: int) -> dict[str, Any]:
             "removal",
             "changes",
             "how",
+            "rules",
             "listed",
         )
         return {**dict.fromkeys(absent), "numbers": False}
@@ -250,6 +254,7 @@ def _survey_values(survey: Survey | None, kept: int) -> dict[str, Any]:
         "listed": all_objects(survey, places) if survey.ground else None,
         "changes": changes_table(survey),
         "how": HOW[survey.removal],
+        "rules": survey.variant,
     }
 
 

@@ -97,8 +97,17 @@ class Measure:
     values: Callable[[Vehicle], Sequence[float] | None]
 
 
-def measures(parts: Sequence[str], criterion: Criterion | None = None) -> list[Measure]:
-    """The measures, for whatever parts there are; ``criterion`` of the output."""
+def measures(
+    parts: Sequence[str], criterion: Criterion | None = None, rules: str = ""
+) -> list[Measure]:
+    """The measures, for whatever parts there are.
+
+    Args:
+        parts: names.
+        criterion: of the output.
+        rules: that the parts are made by.
+    """
+    by = f" Parts by the rules {rules}." if rules else ""
     colours, words = [slot(name, parts) for name in parts], (criterion or Criterion()).words
     return [
         _removal_measure(parts, words),
@@ -109,11 +118,11 @@ def measures(parts: Sequence[str], criterion: Criterion | None = None) -> list[M
             "Who contributed? Each part's share of the evidence for the vehicle: its mean logit in "
             "the footprint where positive, over the sum of the positive ones. Vehicles that no "
             "part speaks for are left out. What the network does without a sensor is another "
-            "question: see removal.",
+            f"question: see removal.{by}",
             *(parts, colours),
             lambda vehicle: evidence_shares([vehicle[part_field(name)] for name in parts]),
         ),
-        _decisive_measure(parts, words),
+        _decisive_measure(parts, words, by),
     ]
 
 
@@ -139,7 +148,7 @@ def _lost_values(vehicle: Vehicle, sensors: Sequence[str]) -> list[float] | None
     return [*(float(name in lost) for name in sensors), float(bool(lost))]
 
 
-def _decisive_measure(parts: Sequence[str], detected: str) -> Measure:
+def _decisive_measure(parts: Sequence[str], detected: str, by: str) -> Measure:
     sensors = sensors_of(parts)
     alone = [*sensors, SEVERAL, TOGETHER]
     return Measure(
@@ -149,7 +158,7 @@ def _decisive_measure(parts: Sequence[str], detected: str) -> Measure:
         "Who contributed? This does not say what happens when a sensor fails. Of the vehicles that "
         f"are detected ({detected} in the footprint): for which is one "
         "sensor's part alone, with the bias, enough to stay so? Exactly one (that sensor is "
-        f"decisive), {SEVERAL}, or {TOGETHER}.",
+        f"decisive), {SEVERAL}, or {TOGETHER}.{by}",
         alone,
         [*(slot(name, parts) for name in sensors), slot(INTERACTION, parts), shade(0)],
         lambda vehicle: _decisive_values(vehicle, alone),
@@ -184,7 +193,8 @@ def objects_values(survey: Survey) -> dict[str, Any] | None:
         "drawn": f"{clusters.kind}s",
         "few_scenes": clusters.kind == SAMPLE,
         "measures": [
-            _measure_values(m, inside, clusters) for m in measures(survey.parts, criterion)
+            _measure_values(m, inside, clusters)
+            for m in measures(survey.parts, criterion, survey.variant)
         ],
     }
 
