@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from lmd_cli.data.synthetic.write import is_synthetic
 from lmd_cli.decomposition.layout import BIAS
 from lmd_cli.errors import RunError
 from lmd_cli.evaluation.ground.detection import criterion_of
@@ -30,6 +31,7 @@ from lmd_cli.report.page.viewer import viewer_data
 from lmd_cli.report.palette import slot
 from lmd_cli.report.words import HOW, words_of
 from lmd_cli.results.detection_run import DetectionRun
+from lmd_cli.results.provenance import read_data_hashes
 from lmd_cli.results.read_run import RunResults, sequence_of
 from lmd_cli.results.survey import LAYER_FIELDS, Shown, Survey, conflict_of
 from lmd_cli.results.verdict import Verdict
@@ -131,7 +133,8 @@ def _warnings(run: RunResults) -> list[str]:
         lines.append(
             "The network has random weights: nothing here says anything about a trained one."
         )
-    if run.record["config"].get("data", {}).get("dataroot") == "synthetic":
+    named = run.record["config"].get("data", {}).get("dataroot") == "synthetic"
+    if named or is_synthetic(read_data_hashes(run.path)):
         lines.append("The data are synthetic: no conclusion about a real vehicle or sensor.")
     skipped = [row for row in run.samples if row["status"] != "ok"]
     if skipped:
