@@ -15,6 +15,7 @@ from lmd_cli.report.page.build import build_page
 from lmd_cli.results.read_run import read_run
 from tests.support import made_up
 from tests.support.calling import Lmd
+from tests.support.undated import undated
 
 
 def test_a_page_of_a_run(lmd: Lmd, tiny_config: Path):
@@ -69,7 +70,8 @@ def test_a_survey_is_made_anew_when_asked(lmd: Lmd, tiny_config: Path):
     assert Path("run/report.html").read_bytes() != page  # taken as it is
     result = lmd("report", "run", "--no-resume")
     assert "survey: 1/1" in result.stderr
-    assert (changes.read_bytes(), Path("run/report.html").read_bytes()) == (as_made, page)
+    assert changes.read_bytes() == as_made
+    assert undated(Path("run/report.html").read_bytes()) == undated(page)
     result = lmd("report", "run", "--no-resume", "--no-survey")
     assert result.exit_code == 2
     assert "give one of the two" in result.stderr

@@ -14,7 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from markupsafe import escape
 
+import lmd_cli
 from lmd_cli.assembly.build import build_grid
 from lmd_cli.config.loading import load_config
 from lmd_cli.decomposition import OperationRecord
@@ -25,13 +27,14 @@ from lmd_cli.results import journal
 from lmd_cli.results import survey as survey_module
 from lmd_cli.results.survey import Draft, LayerMeans
 from lmd_cli.results.survey_draft import DraftFolder
-from lmd_cli.results.survey_files import read_survey, write_survey
+from lmd_cli.results.survey_files import FILES, read_survey, write_survey
 from lmd_cli.workflows import report as make
 from lmd_cli.workflows.evaluate import evaluate
 from lmd_cli.workflows.ready import Ready, make_ready
 from lmd_cli.workflows.report import ReportOptions, make_report, open_surveyed
 from lmd_cli.workflows.survey import survey
 from tests.support import made_up
+from tests.support.undated import undated
 
 
 @pytest.fixture(scope="module")
@@ -126,9 +129,13 @@ def test_a_page_leaves_the_evaluation_as_it_was_and_comes_again_the_same(run: Pa
     times = {path: path.stat().st_mtime_ns for path in (run / "survey").iterdir()}
     assert make_report(run).read_bytes() == first
     assert {path: path.stat().st_mtime_ns for path in times} == times  # not computed again
+    said = json.loads((run / "survey" / "made.json").read_bytes())
     for path in times:
         path.unlink()
-    assert make_report(run).read_bytes() == first
+    assert undated(make_report(run).read_bytes()) == undated(first)
+    assert said["version"] == lmd_cli.__version__
+    for entry in (said["date"], said["command"], said["code"]["sha256"], said["machine"]["system"]):
+        assert escape(entry) in first.decode()
     assert (run / "survey" / "objects.csv").read_bytes() == objects
     rows = list(csv.DictReader(objects.decode().splitlines()))
     assert {row["scene"] for row in rows} <= {"scene-0103", "scene-0916"}
@@ -139,7 +146,7 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 from lmd_cli.results import survey_draft
-from lmd_cli.workflows.report import ReportOptions, make_report, open_surveyed
+from lmd_cli.workflows.report import ReportOptions, make_report
 write, states = survey_draft.write_atomically, []
 def deadly(path, data):
     states.extend([path] if path.name == "state.json" else [])
@@ -182,8 +189,9 @@ def test_a_survey_that_was_killed_goes_on_and_ends_with_the_same_bytes(
     make_report(cut, options=options)
     assert len(decomposed) == 1  # of three
     assert not unfinished.exists()
-    for path in (whole / "survey").iterdir():
-        assert (cut / "survey" / path.name).read_bytes() == path.read_bytes(), path.name
+    assert {path.name for path in (cut / "survey").iterdir()} == {*FILES, "made.json"}
+    for name in FILES:
+        assert (cut / "survey" / name).read_bytes() == (whole / "survey" / name).read_bytes(), name
 
 
 def test_a_draft_of_something_else_is_not_gone_on_from(tmp_path: Path):
