@@ -19,8 +19,8 @@ if TYPE_CHECKING:
         explain_coverage,
         register_rule,
     )
-    from lmd_cli.decomposition.storage import load
     from lmd_cli.results.frames import load_run
+    from lmd_cli.results.saved import load
     from lmd_cli.workflows.decompose import decompose_sample as sample
     from lmd_cli.workflows.in_memory import Evaluation, evaluate
     from lmd_cli.workflows.training_callback import TrainingCallback
@@ -47,7 +47,7 @@ _HOMES = {
     "RunConfig": "config.schema:RunConfig",
     "TrainingCallback": "workflows.training_callback:TrainingCallback",
     "evaluate": "workflows.in_memory:evaluate",
-    "load": "decomposition.storage:load",
+    "load": "results.saved:load",
     "load_config": "config.loading:load_config",
     "load_run": "results.frames:load_run",
     "sample": "workflows.decompose:decompose_sample",

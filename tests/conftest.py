@@ -35,7 +35,7 @@ TESTS = Path(__file__).parent
 LONGEST = (
     "test_readme.py",
     "workflows/test_rank_processes.py",
-    "networks/crn/test_parity.py",
+    "networks/crn/test_published.py",
     "cli/test_custom.py",
 )
 

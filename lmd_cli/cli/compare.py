@@ -29,7 +29,8 @@ def command(
 
     For two checkpoints, before and after a fix, or two variants, on the same samples. Writes
     comparison.html, comparison.csv, comparison.md and changed_vehicles.csv to
-    results/compare/<names of the runs>. Runs of other samples, outputs or protocols are refused.
+    results/compare/<names of the runs>; where lmd detect has written to RUN/detect for every run,
+    also changed_false_alarms.csv. Runs of other samples, outputs or protocols are refused.
     """
     from lmd_cli.cli import show
     from lmd_cli.report.tables.comparison import (

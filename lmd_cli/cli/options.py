@@ -84,7 +84,11 @@ class TrackerName(str, Enum):
 
 Log = Annotated[
     list[TrackerName] | None,
-    typer.Option("--log", help="Also write scalars, figures and tables there; repeatable."),
+    typer.Option(
+        "--log",
+        metavar="<tensorboard|wandb|mlflow>",
+        help="Also write scalars, figures and tables there; repeatable.",
+    ),
 ]
 Limit = Annotated[
     int | None,

@@ -52,6 +52,7 @@ def command(
     ] = True,
     *,
     where: options.WhereaboutsOptions,
+    log: options.Log = None,
     debug: options.Debug = False,
 ) -> None:
     """Make one HTML page of a run: tables, maps to switch and slide, charts, caveats.
@@ -66,6 +67,7 @@ def command(
     from lmd_cli.runtime.progress import make_progress
     from lmd_cli.workflows.report import ReportOptions, open_surveyed, write_page
 
+    trackers = options.require_trackers(log)
     chosen = ReportOptions(
         **vars(where.resolved()),
         variant=variant,
@@ -90,5 +92,9 @@ def command(
         values = [one.values() for one in table]
         show.table(header_of(table), subset_cells(table), "removal", values)
         show.lines([detected_note(made.survey)])
+    if trackers:
+        from lmd_cli.workflows.track import track_report
+
+        track_report(trackers, run)
     size = page.stat().st_size / 1e6
     show.written([page], f"page: {page} ({size:.1f} MB); open it in a browser")

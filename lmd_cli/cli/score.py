@@ -108,5 +108,6 @@ def command(
     header, rows = score_table(summary.scores, summary.seconds, summary.plain_seconds)
     show.table(header, rows, "methods")
     show.value("scores", {name: list(map(asdict, of)) for name, of in summary.scores.items()})
+    show.value("verdict", asdict(summary.verdict))
     show.lines(summary.notes)
     show.files(summary.files, "sanity", *given.arguments())

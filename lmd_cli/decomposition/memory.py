@@ -145,6 +145,17 @@ class Buffer:
             stack = stack.conj()
         return torch._neg_view(stack) if place.negative else stack
 
+    def whole(self, t: Tensor) -> Tensor | None:
+        """The stack that was put last, if it is that of this tensor and can be read as it is."""
+        stack, place = self._stack, self.place
+        if stack is None or place is None or self.pieces:
+            return None
+        same_memory = t.shape == place.shape and t.stride() == place.stride
+        if not same_memory or t.storage_offset() != place.offset or t.dtype is not place.dtype:
+            return None
+        lazy = place.negative or place.conjugate or t.is_neg() or t.is_conj()
+        return None if lazy else stack
+
     def write(self, stack: Tensor, rows: Rows, place: Place) -> None:
         """Replaces a tensor's parts; the rest of the storage keeps its own."""
         if self.pieces:

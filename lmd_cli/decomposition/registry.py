@@ -161,6 +161,8 @@ def unregister_rule(function: Any) -> None:
 
 def find_rule(function: Any) -> Rule | None:
     """The rule of a function, or ``None``; an overload has its operator's rule."""
+    if isinstance(function, torch._ops.OpOverload):  # asked for every operator
+        return _RULES.get(function) or _RULES.get(function.overloadpacket)
     return _RULES.get(operator_of(function))
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from copy import copy
 from os import PathLike
 from pathlib import Path
@@ -55,7 +55,8 @@ class DecomposedTensor:
 
 def map_tensors(function: Any, tree: Any) -> Any:
     """``function`` of every tensor, with or without parts."""
-    return map_leaves(lambda v: function(v) if _carries(v) else v, tree)
+    kinds = (Tensor, DecomposedTensor)
+    return map_leaves(lambda v: function(v) if isinstance(v, kinds) else v, tree)
 
 
 def decomposed_leaves(tree: Any) -> list[DecomposedTensor]:
@@ -140,9 +141,10 @@ class Parts(Presented):
         return {**self.parts, BIAS: self.bias, **alone}
 
     def shares(self) -> dict[str, float]:
-        """Each part's L2 norm, over all tensors, over the sum of the norms; they add up to 1 (0
-        where all is zero)."""
-        norms = {name: _norm(tree) for name, tree in self.named.items()}
+        """Each part's L2 norm, over all tensors that carry parts, over the sum of the norms; they
+        add up to 1 (0 where all is zero)."""
+        carrying = Parts(decomposed_leaves(self.tree), self.layout, self.merged)
+        norms = {name: _norm(tensors) for name, tensors in carrying.named.items()}
         scale = sum(norms.values()) or 1.0
         return {name: norm / scale for name, norm in norms.items()}
 
@@ -162,7 +164,7 @@ class Parts(Presented):
 
     def _shapes(self) -> str:
         """``(1, 1, 200, 200)``; of several tensors each with its place."""
-        named = [(n, leaf.total) for n, leaf in named_leaves(self.tree) if _carries(leaf)]
+        named = [(n, leaf) for n, leaf in named_leaves(self.total) if isinstance(leaf, Tensor)]
         return ", ".join(f"{name} {tuple(t.shape)}".strip() for name, t in named)
 
     def _ending(self) -> str:
@@ -259,14 +261,10 @@ class Decomposition(Parts):
         return f"{super()._ending()}, rules {self.variant}{layers}"
 
 
-def _carries(leaf: Any) -> bool:
-    return isinstance(leaf, (Tensor, DecomposedTensor))
-
-
-def _norm(tree: Any) -> float:
-    """L2 norm over all tensors."""
-    norms = [torch.linalg.vector_norm(t.detach().double()) for t in leaves(tree) if _carries(t)]
-    return float(torch.stack([n.cpu() for n in norms]).norm()) if norms else 0.0
+def _norm(tensors: Sequence[Tensor]) -> float:
+    """L2 norm over several tensors."""
+    each = [torch.linalg.vector_norm(t.detach().abs().double()).cpu() for t in tensors]
+    return float(torch.stack(each).norm()) if each else 0.0
 
 
 def kept_program(decomposition: Decomposition) -> Program:

@@ -19,6 +19,7 @@ _ALONE = (
     "coalitions runs every operation as it is and leaves no other rule open; write coalitions alone"
 )
 SOFTMAX_RULES = ("frozen", "taylor", "secant")
+_RULES = (BATCH_NORM_RULES, NORM_RULES, ACTIVATION_RULES, SOFTMAX_RULES)
 
 
 @dataclass(frozen=True)
@@ -47,9 +48,8 @@ class Variant:
     softmax: str = SOFTMAX_RULES[0]
 
     def __post_init__(self) -> None:
-        allowed = (BATCH_NORM_RULES, NORM_RULES, ACTIVATION_RULES, SOFTMAX_RULES)
         fields = ("batch_norm", "norm", "activation", "softmax")
-        for field, choices in zip(fields, allowed, strict=True):
+        for field, choices in zip(fields, _RULES, strict=True):
             if getattr(self, field) not in choices:
                 value = getattr(self, field)
                 raise ValueError(f"variant: {field} must be one of {choices}, not {value!r}")
@@ -84,8 +84,12 @@ class Variant:
                 return cls(*words, **softmax)
             except ValueError:
                 pass
-        near = get_close_matches(str(name), [*variant_names(), COALITIONS], n=1)
+        every = [Variant(*rules).name for rules in product(*_RULES[:2], ACTIVATION_RULES[:-1])]
+        near = get_close_matches(str(name), [*every, COALITIONS], n=1)
         hint = f"; did you mean {near[0]!r}?" if near else ""
+        own = [word for word in words[2:] if word in ACTIVATION_RULES]
+        if len(own) > 1 and len(set(own)) == len(own):
+            hint = f": {' and '.join(own)} are rules for activations, of which it has one"
         raise ValueError(
             f"{name!r} is not a variant{hint} (BN-NORM[-ACT][-SOFTMAX]: "
             f"BN {'|'.join(BATCH_NORM_RULES)}, "

@@ -31,6 +31,8 @@ from lmd_cli.evaluation.walk import Encoding, Visit, explained_encoding
 
 #: PCC and MSE of each comparison, by the partner's offset.
 Measured = dict[int, dict[Comparison, tuple[float, float]]]
+#: The partner's offset, the comparison, and its part after and before.
+Moved = tuple[int, Comparison, Tensor, Tensor]
 
 
 class Baselines:
@@ -81,22 +83,33 @@ class Baselines:
     def measure_all(
         self, methods: Sequence[ForwardMethod], comparisons: Sequence[Comparison]
     ) -> dict[str, Measured]:
-        """Every method's, by name; those go first whose passes give what others ask for."""
-        first = sorted(methods, key=lambda method: not isinstance(method, LmdShapley))
-        return {method.name: self.measure(method, comparisons) for method in first}
+        """Every method's, by name."""
+        return {method.name: self.measure(method, comparisons) for method in in_order(methods)}
 
     def measure(self, method: ForwardMethod, comparisons: Sequence[Comparison]) -> Measured:
         """PCC and MSE between the clean parts and those with modalities replaced."""
+        measured: Measured = {m: {} for offsets, _ in self._chunks for m in offsets}
+        _, moved = self.compare(method, comparisons)
+        for m, comparison, after, before in moved:
+            measured[m][comparison] = (pcc(after, before), mse(after, before))
+        return measured
+
+    def compare(
+        self, method: ForwardMethod, comparisons: Sequence[Comparison]
+    ) -> tuple[dict[str, Tensor], Iterator[Moved]]:
+        """The clean parts, and every part with modalities replaced beside the clean one."""
         explainer = method.at(self._fuse, self._clean)
         clean = explainer.parts(self._clean)
-        measured: Measured = {m: {} for offsets, _ in self._chunks for m in offsets}
+        return clean, self._moved(explainer, clean, comparisons)
+
+    def _moved(
+        self, explainer: Explainer, clean: Mapping[str, Tensor], comparisons: Sequence[Comparison]
+    ) -> Iterator[Moved]:
         for perturbed in dict.fromkeys(comparison.perturbed for comparison in comparisons):
             same = [c for c in comparisons if c.perturbed == perturbed]
             for m, maps in self._perturbed(explainer, perturbed):
                 for comparison in same:
-                    a, b = maps[comparison.target], clean[comparison.target]
-                    measured[m][comparison] = (pcc(a, b), mse(a, b))
-        return measured
+                    yield m, comparison, maps[comparison.target], clean[comparison.target]
 
     def _perturbed(
         self, explainer: Explainer, perturbed: tuple[str, ...]
@@ -107,6 +120,11 @@ class Baselines:
             parts = explainer.parts({**self._clean, **replaced})
             for i, m in enumerate(offsets):
                 yield m, {name: _entry(part, i) for name, part in parts.items()}
+
+
+def in_order(methods: Sequence[ForwardMethod]) -> list[ForwardMethod]:
+    """Those first whose passes give what others ask for."""
+    return sorted(methods, key=lambda method: not isinstance(method, LmdShapley))
 
 
 class _LinearParts:

@@ -37,7 +37,8 @@ class Metric:
         meaning: a sentence.
         samples: for each of n rows the token of its sample.
         above, below: (n,); the metric is the sum of ``above`` over the sum of ``below``.
-        largest: the metric is the largest of ``above`` instead, and has no interval.
+        largest: the metric is the largest of ``above`` instead, and has no interval; as has a
+            figure of all samples together, which stands in every row.
     """
 
     name: str

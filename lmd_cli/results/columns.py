@@ -51,9 +51,10 @@ _COMPARED: dict[str, tuple[Kind, str]] = {
 _INTERVAL: dict[str, tuple[Kind, str]] = {
     "modality": ("str", "the modality; empty for a score over all"),
     "estimate": ("float", "the score"),
-    "low": ("float", "lower end of the 95 % interval"),
+    "low": ("float", "lower end of the 95 % interval; empty with fewer than 10 objects"),
     "high": ("float", "upper end of the 95 % interval"),
     "vehicles": ("int", "vehicles that count"),
+    "objects": ("int", "objects that carry it: of an AUROC, of its smaller class"),
     "undefined": ("int", "resamples without a score"),
 }
 

@@ -3,8 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
+from lmd_cli.evaluation.detections.figures import (
+    AlarmChange,
+    MatchedDetections,
+    alarm_changes,
+)
 from lmd_cli.evaluation.paired import (
     Change,
     Clusters,
@@ -21,6 +26,11 @@ from lmd_cli.results.run_metrics import RunMetrics
 from lmd_cli.results.survey import Survey
 from lmd_cli.results.survey_metrics import scenes_of
 
+NO_DETECTIONS = (
+    "Boxes, false alarms, mAP and NDS are compared where every run has detections in its folder: "
+    "lmd detect with the run's config, and --output RUN/detect."
+)
+
 
 @dataclass(frozen=True, eq=False)
 class RunComparison:
@@ -31,9 +41,12 @@ class RunComparison:
         runs, surveys: what is compared; the surveys of all, or of none.
         clusters: what the bootstrap draws.
         vehicles: how many are compared.
-        rows: every metric that all runs have.
+        rows: every metric that all runs have, but those that were measured in none.
         changes: for each other run, every vehicle.
         notes: what a reader must know.
+        detections: of the runs, in the samples that are compared; of all, or none.
+        alarms: for each other run, the false alarms that only one of the two has; empty without
+            detections.
     """
 
     labels: Sequence[str]
@@ -44,6 +57,8 @@ class RunComparison:
     rows: Sequence[MetricRow]
     changes: Sequence[Sequence[Change]]
     notes: list[str] = field(default_factory=list)
+    detections: Sequence[MatchedDetections | None] = ()
+    alarms: Sequence[Sequence[AlarmChange]] = ()
 
     @property
     def others(self) -> Sequence[str]:
@@ -54,6 +69,7 @@ class RunComparison:
 def compare_runs(
     runs: Sequence[RunResults],
     surveys: Sequence[Survey | None],
+    detections: Sequence[MatchedDetections | None],
     *,
     common: bool = False,
     seed: int = 0,
@@ -64,6 +80,7 @@ def compare_runs(
     Args:
         runs: at least two.
         surveys: of the runs; without one of them none is used.
+        detections: the same.
         common, seed, resamples: see :func:`~.comparable.require_comparable` and
             :class:`~.statistics.Resampling`.
 
@@ -72,7 +89,11 @@ def compare_runs(
     """
     surveys = surveys if all(surveys) else [None] * len(runs)
     samples = require_comparable(runs, surveys, common=common)
-    metrics = [RunMetrics(*pair, samples) for pair in zip(runs, surveys, strict=True)]
+    matched, why = _detections(detections, samples)
+    metrics = [
+        RunMetrics(run, survey, samples, own)
+        for run, survey, own in zip(runs, surveys, matched, strict=True)
+    ]
     ordered = [token for token in runs[0].tokens if token in samples]
     clusters = clusters_of(ordered, scenes_of(surveys[0]), seed=seed, resamples=resamples)
     keys = set.intersection(*({vehicle_key(v) for v in m.vehicles} for m in metrics))
@@ -81,12 +102,40 @@ def compare_runs(
         return vehicle_key(vehicle) in keys
 
     names = [n for n in metrics[0].names if all(n in other.names for other in metrics[1:])]
-    rows = [metric_row([m.metric(name, shared) for m in metrics], clusters) for name in names]
+    all_rows = [metric_row([m.metric(name, shared) for m in metrics], clusters) for name in names]
+    rows = [row for row in all_rows if any(row.counts)]
     first, *others = ([v for v in m.vehicles if shared(v)] for m in metrics)
     changes = [vehicle_changes(first, other) for other in others]
     left_out = max(len(m.vehicles) for m in metrics) - len(keys)
-    notes = _notes(runs, surveys, metrics, left_out)
-    return RunComparison(labels_of(runs), runs, surveys, clusters, len(keys), rows, changes, notes)
+    notes = [*_notes(runs, surveys, metrics, left_out), *why]
+    compared = (labels_of(runs), runs, surveys, clusters, len(keys), rows, changes, notes)
+    alarms = [alarm_changes(matched[0], m) for m in matched[1:] if matched[0] and m]
+    return RunComparison(*compared, matched, alarms)
+
+
+def _detections(
+    given: Sequence[MatchedDetections | None], samples: frozenset[str]
+) -> tuple[Sequence[MatchedDetections | None], list[str]]:
+    """The detections in the samples that all have, and what a reader must know of them."""
+    none, known = [None] * len(given), [one for one in given if one is not None]
+    if not known or len(known) < len(given):
+        return none, [NO_DETECTIONS]
+    shared = samples.intersection(*(one.samples for one in known))
+    if not shared:
+        return none, ["The detections have no sample in common with the runs and are left out."]
+    notes = []
+    if len(shared) < len(samples):
+        notes.append(f"Detections are compared in {len(shared)} of the {len(samples)} samples.")
+    within = [one.within(shared) for one in known]
+    if all("mean_ap" in one.figures for one in known):
+        evaluated = {one.evaluated for one in known}
+        if len(evaluated) > 1:
+            notes.append("mAP and NDS are of different samples in the runs and are left out.")
+            return [replace(one, figures={}) for one in within], notes
+        if evaluated != {samples}:
+            count = len(known[0].evaluated)
+            notes.append(f"mAP and NDS are of all samples of lmd detect ({count}).")
+    return within, notes
 
 
 def caveats(label: str, run: RunResults) -> list[str]:

@@ -156,6 +156,7 @@ def _existing(path: Path) -> RunFolder:
 
 def _record(folder: RunFolder) -> dict[str, Any]:
     record = folder.read_record() or {}
+    _require_evaluation(record, folder.path)
     config = record.get("config")
     model = config.get("model") if isinstance(config, dict) else None
     if not isinstance(model, dict) or not _names(model.get("modalities")):
@@ -167,16 +168,20 @@ def _record(folder: RunFolder) -> dict[str, Any]:
             raise ResultsError(f"{folder.file('run.json')}: {key} is no list of names")
     if not isinstance(record["config"].get("data", {}), dict):
         raise ResultsError(f"{folder.file('run.json')}: config.data is no mapping")
-    command = record.get("command")
-    name = command.get("name", "evaluate") if isinstance(command, dict) else "evaluate"
     absent = [name for name in ("weights", "samples", "schedule") if record.get(name) is None]
-    if absent and name in ("detect", "sanity", "score"):
-        raise ResultsError(
-            f"{folder.path} is a run of lmd {name}; give the folder that lmd evaluate wrote"
-        )
     if absent:
         raise ResultsError(f"{folder.file('run.json')} lacks {absent[0]}: not a run's record")
     return record
+
+
+def _require_evaluation(record: dict[str, Any], path: Path) -> None:
+    """Refuses another command's run, whose rows are none of an evaluation's."""
+    command = record.get("command")
+    name = command.get("name") if isinstance(command, dict) else None
+    if name in ("detect", "sanity", "score") and record.get("schedule") is None:
+        raise ResultsError(
+            f"{path} is a run of lmd {name}; give the folder that lmd evaluate wrote"
+        )
 
 
 def _names(value: Any) -> bool:

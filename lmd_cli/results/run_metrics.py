@@ -10,6 +10,7 @@ from itertools import product
 import numpy as np
 
 from lmd_cli.evaluation.comparisons import Comparison, measured_comparisons
+from lmd_cli.evaluation.detections.figures import MatchedDetections, matched_metrics
 from lmd_cli.evaluation.run_metrics import Metric, ObjectMetric, Vehicle, metric_of
 from lmd_cli.results.read_run import RunResults
 from lmd_cli.results.survey import Survey
@@ -24,11 +25,13 @@ class RunMetrics:
         run: its tables.
         survey: of its samples; without it there are no metrics of objects and removal.
         samples: tokens of the samples to take; all if none.
+        detections: what was detected in them; without it there are no metrics of detections.
     """
 
     run: RunResults
     survey: Survey | None = None
     samples: frozenset[str] | None = None
+    detections: MatchedDetections | None = None
 
     @cached_property
     def surveyed(self) -> SurveyMetrics | None:
@@ -53,6 +56,7 @@ class RunMetrics:
         ``pcc.radar.camera@VARIANT`` of another.
         """
         made: dict[str, Callable[[], Metric]] = {"iou": self._iou}
+        made |= {} if self.detections is None else matched_metrics(self.detections)
         made |= {} if self.surveyed is None else self.surveyed.of_samples
         comparisons = measured_comparisons(self.run.record["config"]["model"]["modalities"])
         for variant, kind, comparison in product(self.variants, ("pcc", "mse"), comparisons):

@@ -12,13 +12,14 @@ from lmd_cli.evaluation.scores.against_ground_truth import GRADE, Score, Vehicle
 from lmd_cli.evaluation.scores.against_interventions import AllEffects, Counts
 from lmd_cli.evaluation.scores.interventions import Effect
 
-SCORE_FIELDS = ("method", "score", "modality", "estimate", "low", "high", "vehicles", "undefined")
+VALUE_FIELDS = ("modality", "estimate", "low", "high", "vehicles", "objects", "undefined")
+SCORE_FIELDS = ("method", "score", *VALUE_FIELDS)
+AGREEMENT_FIELDS = ("agreement", *VALUE_FIELDS)
 TIME_FIELDS = ("method", "seconds_per_sample", "plain_passes")
 EFFECT_FIELDS = (
     *("annotation_token", "instance_token", "modality", "removed", "clipped_images"),
     *("before", "after", "drop", "lost", "inside", "outside", "elsewhere", "outside_share"),
 )
-AGREEMENT_FIELDS = ("agreement", "modality", "estimate", "low", "high", "vehicles", "undefined")
 
 
 @dataclass(frozen=True)
@@ -40,8 +41,7 @@ def score_rows(scores: dict[str, list[Score]]) -> Iterable[tuple[Any, ...]]:
     """The rows of ``score.csv``, in the order of the methods."""
     for name, listed in scores.items():
         for s in listed:
-            i = s.interval
-            yield name, s.name, s.modality, i.estimate, i.low, i.high, s.vehicles, i.undefined
+            yield name, s.name, *_values(s)
 
 
 def vehicle_rows(
@@ -59,12 +59,14 @@ def vehicle_rows(
             yield (result.name, v.token, v.instance, int(v.detected), *truth, *values)
 
 
-def missed_by_steps(entries: Sequence[Mapping[str, Any]]) -> dict[str, float]:
-    """For methods with a quadrature: sum of |what it misses| over sum of |F(x) - F(0)|."""
+def missed_by_steps(entries: Sequence[Mapping[str, Any]], names: Iterable[str]) -> dict[str, float]:
+    """For those of some methods with a quadrature: sum of |what it misses| over sum of
+    |F(x) - F(0)|."""
     missed: dict[str, float] = {}
     whole: dict[str, float] = {}
     for entry in entries:
-        for name, method in entry["methods"].items():
+        for name in names:
+            method = entry["methods"][name]
             for i, gap in enumerate(method.get("missed", ())):
                 handed = sum(v[i] for part, v in method["shares"].items() if part != BIAS)
                 missed[name] = missed.get(name, 0.0) + abs(gap)
@@ -99,8 +101,12 @@ def effect_rows(effects: AllEffects, instances: Mapping[str, str]) -> Iterable[t
 def agreement_rows(scores: Sequence[Score]) -> Iterable[tuple[Any, ...]]:
     """The rows of ``agreement.csv``."""
     for s in scores:
-        i = s.interval
-        yield s.name, s.modality, i.estimate, i.low, i.high, s.vehicles, i.undefined
+        yield s.name, *_values(s)
+
+
+def _values(s: Score) -> tuple[Any, ...]:
+    i = s.interval
+    return s.modality, i.estimate, i.low, i.high, s.vehicles, s.support, i.undefined
 
 
 def intervention_notes(counts: Counts, agreed: Sequence[Score], order: float) -> list[str]:
@@ -150,4 +156,6 @@ def _value(score: Score) -> str:
     i = score.interval
     if math.isnan(i.estimate):
         return "undefined"
+    if math.isnan(i.low):
+        return f"{i.estimate:.2f}"
     return f"{i.estimate:.2f} [{i.low:.2f}, {i.high:.2f}]"

@@ -25,6 +25,7 @@ GATE, FILE = "gate", "gate.json"
 _MADE_OF = (
     *("run.json", "samples.csv", "pairs.csv"),
     *("survey/survey.json", "survey/objects.csv", "survey/samples.csv"),
+    *("detect/detections.csv", "detect/detection_metrics.json"),
 )
 
 

@@ -9,8 +9,10 @@ from pathlib import Path
 from lmd_cli.errors import ResultsError
 from lmd_cli.report.page.compare import comparison_page
 from lmd_cli.report.tables.comparison import (
+    ALARM_FIELDS,
     CHANGE_FIELDS,
     METRIC_FIELDS,
+    alarm_rows,
     change_rows,
     markdown,
     metric_rows,
@@ -20,11 +22,11 @@ from lmd_cli.results.comparison import RunComparison, compare_runs
 from lmd_cli.results.read_run import RunResults, read_run
 from lmd_cli.results.survey import Survey
 from lmd_cli.results.survey_files import surveyed_with
-from lmd_cli.runtime.files import csv_lines, disk_errors, write_atomically
+from lmd_cli.runtime.files import csv_lines, disk_errors, remove_output, write_atomically
 from lmd_cli.runtime.progress import Progress
-from lmd_cli.workflows.report import SURVEY, ReportOptions, run_survey
+from lmd_cli.workflows.report import SURVEY, ReportOptions, matched_of, run_survey
 
-PAGE = "comparison.html"
+PAGE, ALARMS = "comparison.html", "changed_false_alarms.csv"
 
 
 @dataclass(frozen=True)
@@ -80,7 +82,8 @@ def open_comparison(
     options = _removed_alike(runs, options or ReportOptions())
     opened = [open_survey(run, options, progress) for run in runs]
     surveys, notes = [survey for survey, _ in opened], [note for _, note in opened if note]
-    comparison = compare_runs(runs, surveys, common=common, resamples=resamples)
+    detections = [matched_of(run) for run in runs]
+    comparison = compare_runs(runs, surveys, detections, common=common, resamples=resamples)
     return replace(comparison, notes=[*comparison.notes, *notes])
 
 
@@ -113,7 +116,8 @@ def _as_made(run: RunResults, options: ReportOptions) -> ReportOptions:
 
 
 def write_comparison(comparison: RunComparison, folder: Path) -> list[Path]:
-    """Writes ``comparison.html``, ``.csv`` and ``.md``, and ``changed_vehicles.csv``."""
+    """Writes ``comparison.html``, ``.csv`` and ``.md``, ``changed_vehicles.csv``, and where every
+    run has detections ``changed_false_alarms.csv``; what an earlier comparison left goes."""
     with disk_errors(folder):
         folder.mkdir(parents=True, exist_ok=True)
     files = {
@@ -122,6 +126,11 @@ def write_comparison(comparison: RunComparison, folder: Path) -> list[Path]:
         "comparison.md": markdown(comparison).encode(),
         "changed_vehicles.csv": csv_lines([CHANGE_FIELDS, *change_rows(comparison)]),
     }
+    if comparison.alarms:
+        files[ALARMS] = csv_lines([ALARM_FIELDS, *alarm_rows(comparison)])
+    else:
+        with disk_errors(folder / ALARMS):
+            remove_output(folder / ALARMS)
     for name, data in files.items():
         write_atomically(folder / name, data)
     return [folder / name for name in files]

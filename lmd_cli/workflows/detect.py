@@ -21,6 +21,7 @@ from lmd_cli.data.content import index_sha256
 from lmd_cli.decomposition import Variant
 from lmd_cli.errors import ConfigError
 from lmd_cli.results.finished import FinishedSamples
+from lmd_cli.results.matched_detections import BOXES, METRICS
 from lmd_cli.results.provenance import FINISHED
 from lmd_cli.results.record import ANNOTATIONS, identity
 from lmd_cli.results.run_folder import read_record
@@ -30,8 +31,6 @@ from lmd_cli.runtime.progress import Progress, Silent
 from lmd_cli.runtime.ranks import Rank
 from lmd_cli.runtime.threads import resolve_threads
 from lmd_cli.workflows.detect_results import (
-    BOXES,
-    METRICS,
     figures,
     result_notes,
     write_boxes,

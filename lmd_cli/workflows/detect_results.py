@@ -29,13 +29,13 @@ from lmd_cli.results.detection_rows import (
 )
 from lmd_cli.results.detection_run import COUNTS, EXAMPLES, ROWS
 from lmd_cli.results.finished import FinishedSamples
+from lmd_cli.results.matched_detections import BOXES, METRICS
 from lmd_cli.runtime.files import csv_lines, disk_errors, remove_output, replacing, write_atomically
 from lmd_cli.runtime.progress import Progress
 from lmd_cli.workflows.detect_examples import examples
 from lmd_cli.workflows.detect_sample import Setting
 from lmd_cli.workflows.detection_metrics import NoMetricsError, detection_metrics
 
-BOXES, METRICS = "detections.json", "detection_metrics.json"
 VALUES = "detection_values.csv"
 #: nuScenes' kinds of inputs that a submission declares.
 INPUTS = ("camera", "lidar", "radar", "map", "external")

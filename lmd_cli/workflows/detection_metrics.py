@@ -11,16 +11,9 @@ from typing import Any
 
 from lmd_cli.data.nuscenes.database import LIDAR
 from lmd_cli.errors import LmdError
+from lmd_cli.evaluation.detections.figures import ERRORS
 from lmd_cli.runtime.progress import Progress, Silent
 
-#: nuScenes' errors of true positives, and how tables call them.
-ERRORS = {
-    "trans_err": "ATE",
-    "scale_err": "ASE",
-    "orient_err": "AOE",
-    "vel_err": "AVE",
-    "attr_err": "AAE",
-}
 SETTINGS = "detection_cvpr_2019"
 
 

@@ -12,7 +12,7 @@ import pandas as pd
 import torch
 
 from lmd_cli.attribution.linearised import Relinearised
-from lmd_cli.config.schema import is_custom
+from lmd_cli.config.schema import is_custom, why_explained
 from lmd_cli.decomposition.linearised.replay import largest
 from lmd_cli.errors import DataError
 from lmd_cli.evaluation.comparisons import table_comparisons
@@ -90,11 +90,12 @@ def finish(run: Run, folder: RunFolder) -> RunSummary:
         write_atomically(folder.file(name), csv_lines(rows))
     complete = len(samples) == run.schedule.samples
     evaluated = sum(row["status"] == "ok" for row in samples)
-    whole = complete and bool(evaluated)
+    whole, explain = complete and bool(evaluated), run.config.explain
     record = {
         "status": "finished" if whole else f"{evaluated} of {run.schedule.samples} samples",
         **run.record(),
         "evaluated": evaluated,
+        "explained": {"variant": explain, "why": why_explained(explain)},
         "annotated": getattr(run.dataset, "annotated", True),
         "vehicle_iou": _iou(samples),
         "padded": padding(run.dataset),

@@ -30,7 +30,7 @@ from lmd_cli.results.verdict import FILE, GATE, gate_json, results_sha256
 from lmd_cli.runtime.files import disk_errors, write_atomically
 from lmd_cli.runtime.progress import Progress
 from lmd_cli.workflows.compare import open_comparison, open_survey
-from lmd_cli.workflows.report import ReportOptions
+from lmd_cli.workflows.report import ReportOptions, matched_of
 
 
 @dataclass(frozen=True)
@@ -134,11 +134,15 @@ def _open(
         survey, why = open_survey(run, options, progress)
         clusters = clusters_of(run.tokens, scenes_of(survey), resamples=resamples)
         notes = [*caveats(labels_of([run])[0], run), *([why] if why else [])]
-        return _Opened(RunMetrics(run, survey), None, clusters, None, notes)
+        matched = matched_of(run)
+        within = None if matched is None else matched.within(run.tokens)
+        return _Opened(RunMetrics(run, survey, None, within), None, clusters, None, notes)
     comparison = open_comparison([baseline, path], options, resamples=resamples, progress=progress)
     before, after = (
-        RunMetrics(run, survey, frozenset(comparison.clusters.of))
-        for run, survey in zip(comparison.runs, comparison.surveys, strict=True)
+        RunMetrics(run, survey, frozenset(comparison.clusters.of), matched)
+        for run, survey, matched in zip(
+            comparison.runs, comparison.surveys, comparison.detections, strict=True
+        )
     )
     return _Opened(after, before, comparison.clusters, comparison, comparison.notes)
 
@@ -146,6 +150,10 @@ def _open(
 def _require_known(parsed: Sequence[Requirement], opened: _Opened) -> None:
     survey = opened.metrics.survey
     lacking = "" if opened.metrics.of_objects else "those of vehicles need a survey with vehicles"
+    if opened.metrics.detections is None:
+        lacking += (
+            "; " if lacking else ""
+        ) + "those of detections need lmd detect --output RUN/detect"
     for requirement in parsed:
         names = opened.metrics.names
         if requirement.relative and opened.baseline is not None:

@@ -1,12 +1,12 @@
 """The perturbation protocol (Appendix D.4) on a network and data that are in memory already.
 
-``lmd evaluate`` does the same for a config, with baselines, resuming and several processes, and
-writes a folder; here nothing is written, and metrics may be the caller's own.
+``lmd evaluate`` does the same for a config, with resuming and several processes, and writes a
+folder; here nothing is written, and metrics may be the caller's own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -14,7 +14,7 @@ from typing import Any, Literal
 
 import pandas as pd
 import torch
-from torch import Tensor, nn
+from torch import nn
 from torch.utils.data import DataLoader
 
 from lmd_cli.assembly.contract import require_network
@@ -23,18 +23,14 @@ from lmd_cli.assembly.targets import user_code
 from lmd_cli.data import collate, to_device
 from lmd_cli.data.custom import CustomSamples
 from lmd_cli.decomposition import Variant
-from lmd_cli.decomposition.layout import BIAS
 from lmd_cli.errors import ConfigError, ContractError, MethodError
-from lmd_cli.evaluation.comparisons import Comparison, measured_comparisons
-from lmd_cli.evaluation.exactness_check import ExactnessCheck
-from lmd_cli.evaluation.measure import VERIFIED, verified_samples
+from lmd_cli.evaluation.measure import verified_samples
 from lmd_cli.evaluation.metrics import mse, pcc
 from lmd_cli.evaluation.schedule import Schedule
-from lmd_cli.evaluation.variants import Prediction, VariantPredictions
-from lmd_cli.evaluation.walk import Encoder, Visit, walk
+from lmd_cli.evaluation.walk import Encoder, walk
+from lmd_cli.workflows.in_memory_rows import Metric, measure_visits
+from lmd_cli.workflows.setup import resolve_methods
 
-#: Compares a part after and before a replacement, both of the output's shape with a batch of 1.
-Metric = Callable[[Tensor, Tensor], "float | Tensor"]
 METRICS: dict[str, Metric] = {"pcc": pcc, "mse": mse}
 #: Partners of each sample, as in the paper.
 PARTNERS = 12
@@ -46,11 +42,13 @@ class Evaluation:
 
     Attributes:
         metrics: names, in order.
-        pairs: one row for each sample, offset, variant and comparison: ``sample_token``,
-            ``perturbed_token``, ``offset``, ``variant``, ``perturbed``, ``target``, ``expected``
-            (keep or change), ``comparison`` (``R_p/C``), and one column for each metric.
+        pairs: one row for each sample, offset, variant (or method) and comparison:
+            ``sample_token``, ``perturbed_token``, ``offset``, ``variant``, ``perturbed``,
+            ``target``, ``expected`` (keep or change), ``comparison`` (``R_p/C``), and one column
+            for each metric.
         samples: one row for each sample and variant: ``sample_token``, ``variant``, ``residual``,
-            and ``share_NAME``, each part's L2 norm over the sum of the norms.
+            and ``share_NAME``, each part's L2 norm over the sum of the norms; a method that is not
+            LMD has no residual.
     """
 
     metrics: tuple[str, ...]
@@ -80,7 +78,8 @@ class Evaluation:
             begin = f"{variant}/" if several else ""
             shares = [name for name in rows.columns if name.startswith("share_")]
             values |= {f"{begin}{n.replace('_', '/', 1)}": float(rows[n].mean()) for n in shares}
-            values[f"{begin}residual"] = float(rows["residual"].max())
+            if rows["residual"].notna().any():
+                values[f"{begin}residual"] = float(rows["residual"].max())
             for row in self.summary[self.summary["variant"] == variant].to_dict("records"):
                 values |= {
                     f"{begin}{row['comparison']}/{name}": float(row[f"{name}_mean"])
@@ -104,6 +103,7 @@ def evaluate(
     *,
     output: str | None = None,
     variants: Sequence[str | Variant] = ("identity-ratio",),
+    methods: Sequence[str] = ("lmd",),
     count: int | None = None,
     stride: int | Literal["auto"] = "auto",
     limit: int | None = None,
@@ -122,6 +122,7 @@ def evaluate(
             tensors ``(1, ...)`` that give a number; a dict names them.
         output: which output of ``fuse``; the only one if none.
         variants: rules of LMD.
+        methods: by the names that ``lmd evaluate --method`` takes; ``lmd`` stands for ``variants``.
         count: partners of each sample; 12 if none, or as many as there are other samples.
         stride: between partners; see :class:`~lmd_cli.evaluation.schedule.Schedule`.
         limit: only the first samples of the cycle.
@@ -129,11 +130,12 @@ def evaluate(
     Raises:
         ContractError: a network, data or a metric that breaks its contract.
         ConfigError: too few samples, or two metrics of one name.
-        MethodError: an unknown metric or variant.
+        MethodError: an unknown metric, variant or method, or a method that gives no maps.
         DataError, RunError: as ``lmd evaluate``.
     """
     require_network(network, "the first argument", tuple(getattr(network, "modalities", ())))
-    chosen, rules = _named(metrics), _parsed(variants)
+    chosen, rules = _named(_listed(metrics)), _parsed(_listed(variants))
+    asked, others = resolve_methods(_listed(methods), [rule.name for rule in rules])
     samples = _samples(loader)
     partners = min(PARTNERS, len(samples) - 1) if count is None else count
     schedule = Schedule.resolve(len(samples), stride, partners)
@@ -142,82 +144,16 @@ def evaluate(
         encode = Encoder(network, samples, device)  # type: ignore[arg-type]
         last = min(limit or schedule.samples, schedule.samples)
         visits = walk(schedule, encode, 0, last, verified_samples(schedule))
-        return _measured(network, name, visits, chosen, rules)
-
-
-def _measured(
-    network: Any,
-    output: str,
-    visits: Iterator[Visit],
-    metrics: Mapping[str, Metric],
-    variants: Sequence[Variant],
-) -> Evaluation:
-    comparisons = measured_comparisons(network.modalities)
-    pairs: list[dict[str, Any]] = []
-    samples: list[dict[str, Any]] = []
-    for visit in visits:
-        predictions = VariantPredictions(network, visit, output)
-        check = ExactnessCheck(network, visit, output, predictions)
-        with check.located(variants):
-            for variant in variants:
-                prediction = predictions.under(variant)
-                samples.append(_sample_row(visit, variant, prediction, check))
-                pairs += _pair_rows(visit, variant, prediction, comparisons, metrics)
-    return Evaluation(tuple(metrics), pd.DataFrame(pairs), pd.DataFrame(samples))
-
-
-def _sample_row(
-    visit: Visit, variant: Variant, prediction: Prediction, check: ExactnessCheck
-) -> dict[str, Any]:
-    """Conservation, checked, and each part's share.
-
-    Raises:
-        RunError: the parts do not sum to the total, or are not the linearised network's.
-    """
-    residuals = (float(prediction.residual), float(prediction.parts_residual))
-    residual = check.conserving(variant, *residuals, prediction.total)
-    if visit.position < VERIFIED:
-        check.verified(variant)
-    parts = {**prediction.parts, BIAS: prediction.total - sum(prediction.parts.values())}
-    norms = {name: float(part.double().norm()) for name, part in parts.items()}
-    scale = sum(norms.values()) or 1.0
-    shares = {f"share_{name}": norm / scale for name, norm in norms.items()}
-    token = visit.sample.token
-    return {"sample_token": token, "variant": variant.name, "residual": residual, **shares}
-
-
-def _pair_rows(
-    visit: Visit,
-    variant: Variant,
-    prediction: Prediction,
-    comparisons: Sequence[Comparison],
-    metrics: Mapping[str, Metric],
-) -> Iterator[dict[str, Any]]:
-    """A part whose modality was kept is the clean part: the linearisation is the clean sample's."""
-    for m, partner in enumerate(visit.partners, start=1):
-        for comparison in comparisons:
-            before = prediction.parts[comparison.target]
-            moved = prediction.perturbed[comparison.target][m - 1]
-            after = moved if comparison.expected == "change" else before
-            yield {
-                "sample_token": visit.sample.token,
-                "perturbed_token": partner.token,
-                "offset": m,
-                "variant": variant.name,
-                "perturbed": comparison.perturbed_name,
-                "target": comparison.target,
-                "expected": comparison.expected,
-                "comparison": comparison.title,
-                **{name: _number(name, metric, after, before) for name, metric in metrics.items()},
-            }
-
-
-def _number(name: str, metric: Metric, after: Tensor | None, before: Tensor) -> float:
-    with user_code(f"metric {name}"):
-        return float(metric(before if after is None else after, before))
+        pairs, rows = measure_visits(network, name, visits, chosen, asked, others)
+    return Evaluation(tuple(chosen), pairs, rows)
 
 
 # -- what is given ------------------------------------------------------------------------
+
+
+def _listed(given: Any) -> Any:
+    """A name alone is one of one."""
+    return (given,) if isinstance(given, str) else given
 
 
 def _named(metrics: Sequence[str | Metric] | Mapping[str, Metric]) -> dict[str, Metric]:

@@ -4,18 +4,20 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 from lmd_cli.config.schema import CustomModelConfig
 from lmd_cli.errors import ConfigError
+from lmd_cli.evaluation.detections.figures import MatchedDetections
 from lmd_cli.evaluation.ground.plane import plane_of
 from lmd_cli.evaluation.ground.removal import Removal
 from lmd_cli.evaluation.schedule import Schedule
 from lmd_cli.report.page.build import build_page
 from lmd_cli.results.detection_run import DetectionRun, read_detection_run
+from lmd_cli.results.matched_detections import read_matched
 from lmd_cli.results.provenance import note_survey, require_unedited
 from lmd_cli.results.read_run import RunResults, read_run
 from lmd_cli.results.record import sample_list_sha256
@@ -140,17 +142,24 @@ def write_page(made: Surveyed, output: Path | None = None) -> Path:
 def detections_of(run: RunResults) -> DetectionRun | None:
     """What ``lmd detect`` wrote beside a run, of the same weights and samples."""
     made = read_detection_run(run.path / DETECT)
-    if made is None:
-        return None
-    different = [name for name in ("weights", "samples") if made.record[name] != run.record[name]]
+    return made if made is not None and _is_of(run, made.record) else None
+
+
+def matched_of(run: RunResults) -> MatchedDetections | None:
+    """The same, of which only the outcomes are needed."""
+    made = read_matched(run.path / DETECT)
+    return made[1] if made is not None and _is_of(run, made[0]) else None
+
+
+def _is_of(run: RunResults, record: Mapping[str, Any]) -> bool:
+    different = [name for name in ("weights", "samples") if record[name] != run.record[name]]
     if different:
         log.warning(
-            "%s is of other %s than the run: the page leaves its detections out",
+            "%s is of other %s than the run: its detections are left out",
             run.path / DETECT,
             " and ".join(different),
         )
-        return None
-    return made
+    return not different
 
 
 def run_survey(

@@ -41,7 +41,6 @@ from lmd_cli.runtime.threads import resolve_threads, threads_note
 from lmd_cli.workflows.ranks import planned
 from lmd_cli.workflows.score_files import (
     ScoreSummary,
-    left_out_methods,
     outcome,
     write_results,
 )
@@ -164,7 +163,7 @@ def contribute(
             return
         asked = (truth, removal or RemovalSettings(), rank)
         setting = _prepare(config, methods, Silent(), plan.record, *asked)
-        shared = _shared(setting, FinishedSamples(folder), {})
+        shared = _shared(setting, FinishedSamples(folder))
         shared.contribute(plan, _run_record(setting), rank.rank)
 
 
@@ -179,15 +178,14 @@ def _scored(
 ) -> ScoreSummary:
     own, finished = _run_record(setting), FinishedSamples(folder)
     record = {**own, "command": command}
-    with finished.claimed(record, dataset=setting.dataset, **how) as before:
-        shared = _shared(setting, finished, left_out_methods(before))
+    with finished.claimed(record, dataset=setting.dataset, **how):
+        shared = _shared(setting, finished)
         shared.finish("score", own, count, progress, meeting)
         entries = list(finished.entries(count))
         resamples = command["resamples"]
         summary = write_results(setting, folder, entries, resamples)
         bootstrap = {"resamples": resamples, "seed": setting.config.seed, "level": 0.95}
-        verdict = None if summary.verdict is None else asdict(summary.verdict)
-        ended = {**outcome(setting.methods, entries), "verdict": verdict}
+        ended = {**outcome(setting.methods, entries), "verdict": asdict(summary.verdict)}
         files = [path.name for path in summary.files if path.name not in UNSTABLE]
         finished.finish({**record, **ended, "bootstrap": bootstrap}, count, files)
     return summary if finished.computed else replace(summary, notes=[*summary.notes, FINISHED])
@@ -202,13 +200,9 @@ def _run_record(setting: Setting) -> dict[str, Any]:
     return {**identity(*where, setting.threads, setting.device), "rows": rows}
 
 
-def _shared(setting: Setting, finished: FinishedSamples, left_out: dict[str, str]) -> SharedSamples:
-    """What is done at each sample.
-
-    Args:
-        left_out: methods that cannot explain the network, and why; those that are met are added.
-    """
-    entry = partial(_sample, setting, left_out)
+def _shared(setting: Setting, finished: FinishedSamples) -> SharedSamples:
+    """What is done at each sample."""
+    entry = partial(_sample, setting)
     return SharedSamples(finished, entry, setting.dataset.tokens, setting.stopwatch)
 
 
@@ -235,9 +229,9 @@ def _prepare(
     return Setting(config, built, dataset, device, *asked)
 
 
-def _sample(setting: Setting, left_out: dict[str, str], index: int) -> dict[str, Any]:
-    """Every method at one sample: its line among the finished, which names the methods that are
-    left out, so that it does not depend on who took the sample before."""
+def _sample(setting: Setting, index: int) -> dict[str, Any]:
+    """Every method at one sample: its line among the finished. It depends on no other sample, so
+    that ranks and resumed runs write the same: a method that failed before is tried again."""
     network = setting.built.network
     with setting.stopwatch.reading():
         sample = setting.dataset[index]
@@ -254,7 +248,8 @@ def _sample(setting: Setting, left_out: dict[str, str], index: int) -> dict[str,
     planted, means = _with_planted(setting, index, total, means)
     effects = _effects(setting, Clean(index, sample, features, total))
     shares: dict[str, Any] = {}
-    for method in (m for m in setting.methods if m.name not in left_out):
+    left_out: dict[str, str] = {}
+    for method in setting.methods:
         try:
             shares[method.name] = _timed(method, what, means, maps_only=not setting.strict)
         except (MethodError, DecompositionError) as error:
@@ -267,7 +262,7 @@ def _sample(setting: Setting, left_out: dict[str, str], index: int) -> dict[str,
         "vehicles": [_written(_seen(setting, one, effects)) for one in objects],
         **({"planted": [_written(one) for one in planted]} if setting.planted else {}),
         "methods": shares,
-        "left_out": dict(left_out),
+        "left_out": left_out,
         **({"effects": written_effects(effects)} if setting.truth.intervenes else {}),
     }
 

@@ -13,6 +13,7 @@ from typing import Any, Literal
 from lmd_cli.attribution import Method
 from lmd_cli.data.synthetic import Evidence
 from lmd_cli.evaluation.scores.against_ground_truth import (
+    LEAST_OBJECTS,
     ObjectDraws,
     Score,
     Vehicle,
@@ -24,7 +25,7 @@ from lmd_cli.evaluation.scores.against_interventions import (
     counted,
     intervention_scores,
 )
-from lmd_cli.evaluation.scores.best_method import Verdict, verdict
+from lmd_cli.evaluation.scores.best_method import NoVerdict, Verdict, verdict
 from lmd_cli.evaluation.scores.ground_truth import RegionGroundTruth
 from lmd_cli.evaluation.scores.planted import planted_scores
 from lmd_cli.evaluation.statistics import spearman
@@ -59,7 +60,7 @@ class ScoreSummary:
         plain_seconds: the median time of the network itself behind the encoders.
         notes: lines that belong under the table.
         files: what was written.
-        verdict: which method to trust, if several have scores.
+        verdict: which method to trust, or why the scores do not say.
     """
 
     modalities: tuple[str, ...]
@@ -68,7 +69,7 @@ class ScoreSummary:
     plain_seconds: float
     notes: list[str]
     files: list[Path]
-    verdict: Verdict | None
+    verdict: Verdict | NoVerdict
 
 
 def _vehicles(
@@ -128,13 +129,34 @@ def write_results(
     notes += [
         f"{name}: its steps miss {share:.1%} of F(x) - F(0) (sums of magnitudes over the "
         "vehicles); that is in the bias."
-        for name, share in missed_by_steps(entries).items()
+        for name, share in missed_by_steps(entries, scored).items()
     ]
-    write_atomically(folder / PICTURE, score_png(scored))
     files = [folder / name for name in (*tables, PICTURE, "run.json")]
-    said = verdict(scored, seed=draw.seed, resamples=draw.resamples)
-    notes += [said.sentence] if said is not None and not setting.built.random else []
+    said = _verdict(setting, scored, draw)
+    write_atomically(folder / PICTURE, score_png(scored, said.sentence))
+    notes += [*_without_interval(scored), said.sentence]
     return ScoreSummary(modalities, scored, seconds, usual, notes, files, said)
+
+
+def _verdict(
+    setting: Setting, scores: Mapping[str, Sequence[Score]], draw: ObjectDraws
+) -> Verdict | NoVerdict:
+    if setting.built.random:
+        return NoVerdict("Random weights")
+    return verdict(scores, seed=draw.seed, resamples=draw.resamples)
+
+
+def _without_interval(scores: Mapping[str, Sequence[Score]]) -> list[str]:
+    """Which scores are there that too few objects carry."""
+    few = {
+        f"{s.name} {s.modality}".rstrip(): s.support
+        for listed in scores.values()
+        for s in listed
+        if s.support < LEAST_OBJECTS and not math.isnan(s.interval.estimate)
+    }
+    listed = ", ".join(f"{name} ({count})" for name, count in few.items())
+    said = f"No interval, and no vote in a verdict, of fewer than {LEAST_OBJECTS} objects: "
+    return [f"{said}{listed}."] if few else []
 
 
 def _planted_note(entries: Sequence[Mapping[str, Any]]) -> str:
@@ -181,8 +203,12 @@ def _same_order(scores: Mapping[str, Sequence[Score]]) -> float:
 
 
 def left_out_methods(entries: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Methods that could not explain the network, and why."""
-    return {name: why for entry in entries for name, why in entry["left_out"].items()}
+    """Methods that could not explain the network, and why not the first such sample."""
+    left_out: dict[str, str] = {}
+    for entry in entries:
+        for name, why in entry["left_out"].items():
+            left_out.setdefault(name, why)
+    return left_out
 
 
 def kept_methods(chosen: Sequence[Method], entries: Sequence[Mapping[str, Any]]) -> list[str]:
@@ -198,11 +224,12 @@ def _result(name: str, entries: Sequence[Mapping[str, Any]]) -> MethodResult:
 
 def outcome(chosen: Sequence[Method], entries: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """What ``run.json`` says of the results."""
+    kept = kept_methods(chosen, entries)
     return {
         "scored": len(entries),
-        "methods": kept_methods(chosen, entries),
+        "methods": kept,
         "left_out": left_out_methods(entries),
-        "missed_by_steps": missed_by_steps(entries),
+        "missed_by_steps": missed_by_steps(entries, kept),
     }
 
 

@@ -95,6 +95,9 @@ def test_a_precision_or_memory_that_is_none(
 def test_a_variant_that_is_none(lmd: Lmd, tiny_config: Path):
     result = lmd("decompose", "-c", tiny_config, "--variant", "identity-ration")
     refused(result, "'identity-ration' is not a variant", "did you mean 'identity-ratio'?")
+    result = lmd("evaluate", "-c", tiny_config, "--set", "variants=[identity-ratio-taylor]")
+    clear = "identity-ratio-taylor-frozen takes the derivative for activations"
+    refused(result, "'identity-ratio-taylor' is ambiguous", clear)
 
 
 # -- data ---------------------------------------------------------------------------------

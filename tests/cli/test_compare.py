@@ -19,7 +19,7 @@ from lmd_cli.evaluation.statistics import Interval
 from lmd_cli.report.tables.comparison import beyond_zero
 from tests.support import made_up
 from tests.support.calling import Lmd
-from tests.support.run_pairs import before_and_after, edit_record, run_of
+from tests.support.run_pairs import FIGURES, before_and_after, detect_in, edit_record, run_of
 
 
 @pytest.fixture(scope="module")
@@ -46,8 +46,9 @@ def test_two_runs(lmd: Lmd, pair: tuple[Path, Path]):
     assert re.search(
         r"after against before: IoU 0\.5, then 0\.6; ", " ".join(result.stdout.split())
     )
-    assert "of 3 vehicles 2 have another decisive sensor by parts and 1 by removal" in result.stdout
-    assert "0 are newly detected, 1 newly missed (false alarms are not counted" in result.stdout
+    said = "of 3 vehicles 2 have another decisive sensor (2 by parts, 1 by removal); 0 newly "
+    assert said + "detected, 1 newly missed (false alarms are not counted without" in result.stdout
+    assert "compared where every run has detections in its folder: lmd detect" in result.stdout
     assert "paired bootstrap of 3 whole samples" in result.stdout
     assert "With so few of them they are too narrow" in result.stdout
     folder = Path("results/compare/before-vs-after")
@@ -70,6 +71,76 @@ def test_two_runs(lmd: Lmd, pair: tuple[Path, Path]):
     assert lmd("compare", *pair, "--no-survey", "--output", "again").exit_code == 0
     for path in folder.iterdir():
         assert path.read_bytes() == (Path("again") / path.name).read_bytes()
+
+
+def test_false_alarms_map_and_nds(lmd: Lmd, own_pair: tuple[Path, Path]):
+    """Of detections beside every run: metrics with intervals, mAP without, new false alarms."""
+    before, after = own_pair
+    shared = [("hit", 10.0, 0.0), ("false alarm", 20.0, 0.0)]
+    detect_in(before, {"t0": [*shared, ("miss", 5.0, 0.0)], "t1": shared, "t2": []}, FIGURES)
+    moved = [("false alarm", 21.0, 1.5), ("false alarm", 22.0, 0.0), ("duplicate", 9.0, 0.0)]
+    better = FIGURES | {"mean_ap": 0.45}
+    detect_in(
+        after, {"t0": [("hit", 10.0, 0.0), *moved], "t1": [("hit", 5.0, 0.0)], "t2": []}, better
+    )
+    result = lmd("compare", *own_pair, "--no-survey", "--output", "out")
+    assert result.exit_code == 0, result.output
+    said = "mAP 0.4, then 0.45; NDS 0.5, then 0.5; "
+    assert f"IoU 0.5, then 0.6; {said}" in result.stdout
+    assert "1 newly missed; false alarms: 1 new, 1 gone." in result.stdout
+    rows = {r["metric"]: r for r in rows_of(Path("out/comparison.csv")) if r["run"] == "after"}
+    values = {name: float(row["value"]) for name, row in rows.items()}
+    assert values["detections.recall"] == 1.0
+    assert values["detections.precision"] == 2 / 5
+    assert float(rows["detections.recall"]["difference"]) == pytest.approx(1 / 3)
+    assert values["detections.false_alarms"] == 2 / 3
+    assert rows["detections.false_alarms"]["low"] != ""
+    assert (values["detections.AP.car"], values["detections.mATE"]) == (0.8, 0.3)
+    assert {"detections.AP.bus", "detections.mAVE"}.isdisjoint(rows)
+    whole = rows["detections.mAP"]
+    assert (whole["value"], whole["rows"], whole["low"]) == ("0.45", "3", "")
+    changed = rows_of(Path("out/changed_false_alarms.csv"))
+    assert [(r["run"], r["change"], r["sample_token"], r["x"]) for r in changed] == [
+        ("after", "new", "t0", "22.0"),
+        ("after", "gone", "t1", "20.0"),
+    ]
+    page = Path("out/comparison.html").read_text()
+    assert "after against before: false alarms, 1 new, 1 gone" in page
+    assert ">False alarms that changed</h2>" in page
+    shutil.rmtree(before / "detect")
+    assert lmd("compare", *own_pair, "--no-survey", "--output", "out").exit_code == 0
+    assert not Path("out/changed_false_alarms.csv").exists()
+
+
+def test_detections_of_other_samples(
+    lmd: Lmd, own_pair: tuple[Path, Path], caplog: pytest.LogCaptureFixture
+):
+    one, two = {"t0": [("hit", 1.0, 0.0)]}, {"t1": [("hit", 1.0, 0.0)], "t0": []}
+
+    def said(*boxes: dict[str, list[tuple[str, float, float]]]) -> str:
+        for run, listed in zip(own_pair, boxes, strict=True):
+            shutil.rmtree(run / "detect", ignore_errors=True)
+            detect_in(run, listed, FIGURES)
+        result = lmd("compare", *own_pair, "--no-survey")
+        assert result.exit_code == 0, result.output
+        return result.stdout
+
+    assert "Detections are compared in 1 of the 3 samples." in said(one, two)
+    assert "mAP and NDS are of different samples in the runs and are left out." in said(one, two)
+    assert "NDS 0.5" not in said(one, two)
+    assert "mAP and NDS are of all samples of lmd detect (1)." in said(one, one)
+    away = {"t9": [("hit", 1.0, 0.0)]}
+    assert "The detections have no sample in common with the runs and are" in said(away, away)
+    edit_record(own_pair[0] / "detect", weights={"sha256": "0" * 64, "random": False})
+    assert lmd("compare", *own_pair, "--no-survey").exit_code == 0
+    assert "is of other weights than the run: its detections are left out" in caplog.text
+    for name, text in (("detections.json", 'x\n"'), ("detection_metrics.json", "{}")):
+        said(one, one)
+        (own_pair[1] / "detect" / name).write_text(text)
+        result = lmd("compare", *own_pair, "--no-survey")
+        assert result.exit_code == 2
+        assert f"{own_pair[1] / 'detect' / name} is damaged (" in result.stderr
+        assert "the same lmd detect writes it again" in result.stderr
 
 
 def test_three_runs(lmd: Lmd, tmp_path: Path):

@@ -43,21 +43,32 @@ def test_a_run_is_logged(lmd: Lmd, tiny_config: Path) -> None:
     run = ("evaluate", "-c", tiny_config, "--output", "run", "--limit", 1, "--log", "tensorboard")
     result = lmd(*run, "--log", "tensorboard")
     assert result.exit_code == 0, result.output
-    events = EventAccumulator("run/tensorboard")
-    events.Reload()
-    tags = events.Tags()
+
+    def written() -> dict:
+        events = EventAccumulator("run/tensorboard")
+        events.Reload()
+        return events.Tags()
+
+    tags = written()
     assert {"identity-ratio/R_p/C/pcc", "vehicle_iou"} < set(tags["scalars"])
     assert len(tags["images"]) == 3
     assert {"metrics/text_summary", "table/text_summary"} < set(tags["tensors"])
     assert len(list(Path("run/tensorboard").iterdir())) == 1
+    result = lmd("report", "run", "--viewer", 1, "--log", "tensorboard")
+    assert result.exit_code == 0, result.output
+    more = {name: set(tags) for name, tags in written().items() if isinstance(tags, list)}
+    assert {"iou", "objects.share.radar", "conflict", "change.camera"} < more["scalars"]
+    assert not [name for name in more["scalars"] if name.startswith(("pcc.", "mse."))]
+    assert {"report/signed", "report/positive"} < more["images"]
+    assert {"survey/text_summary", "layers/text_summary"} < more["tensors"]
 
 
 def test_a_tracker_that_is_missing_is_said_before_the_run(
     lmd: Lmd, tiny_config: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(trackers, "find_spec", lambda name: None)
-    for command in ("evaluate", "score"):
-        result = lmd(command, "-c", tiny_config, "--output", "run", "--log", "wandb")
+    for command in (("evaluate", "-c", tiny_config), ("score", "-c", tiny_config), ("report", "a")):
+        result = lmd(*command, "--output", "run", "--log", "wandb")
         assert result.exit_code == 2
         assert result.stderr == (
             "error: wandb needs wandb, not installed here: pip install 'lmd-cli[wandb]'\n"

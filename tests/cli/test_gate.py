@@ -12,7 +12,7 @@ from xml.etree import ElementTree
 import pytest
 
 from tests.support.calling import Lmd
-from tests.support.run_pairs import before_and_after, edit_record, run_of
+from tests.support.run_pairs import FIGURES, before_and_after, detect_in, edit_record, run_of
 
 
 @pytest.fixture(scope="module")
@@ -42,6 +42,23 @@ def test_a_run_that_passes(lmd: Lmd, pair: tuple[Path, Path]):
     page = Path("out/gate.html").read_text()
     assert "Does the run pass?" in page
     assert f"Passed: {pair[0]} meets all 3 requirements." in page
+
+
+def test_metrics_of_detections(lmd: Lmd, pair: tuple[Path, Path], tmp_path: Path):
+    run = Path(shutil.copytree(pair[0], tmp_path / "run"))
+    asked = required("detections.recall>=0.6", "detections.mAP>=0.4")
+    refused = lmd("gate", run, *asked)
+    assert refused.exit_code == 2
+    assert "those of detections need lmd detect --output RUN/detect" in refused.stderr
+    detect_in(run, {"t0": [("hit", 1.0, 0.0)] * 2, "t1": [("miss", 1.0, 0.0)]}, FIGURES)
+    result = lmd("gate", run, *asked)
+    assert result.exit_code == 0, result.output
+    assert re.search(r"ok +detections\.recall>=0\.6 +0\.667 +\[0, 1\] +2 ", result.stdout)
+    assert re.search(r"ok +detections\.mAP>=0\.4 +0\.4 +2 ", result.stdout)
+    made_of = json.loads((run / "gate" / "gate.json").read_text())["results_sha256"]
+    assert {"detect/detections.csv", "detect/detection_metrics.json"} <= set(made_of)
+    refused = lmd("gate", run, *required("detections.map>=0.4"))
+    assert "did you mean detections.mAP?" in refused.stderr
 
 
 def test_a_run_that_fails(lmd: Lmd, pair: tuple[Path, Path]):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -133,17 +134,30 @@ def test_the_demo_keeps_its_own_data(lmd: Lmd, monkeypatch: pytest.MonkeyPatch):
     )
 
 
-def test_completion():
+#: How a shell's script asks for what ``lmd com`` may become.
+ASKED = {
+    "bash": {"COMP_WORDS": "lmd com", "COMP_CWORD": "1"},
+    "zsh": {"_TYPER_COMPLETE_ARGS": "lmd com"},
+    "fish": {"_TYPER_COMPLETE_ARGS": "lmd com", "_TYPER_COMPLETE_FISH_ACTION": "get-args"},
+    "powershell": {
+        "_TYPER_COMPLETE_ARGS": "lmd com",
+        "_TYPER_COMPLETE_WORD_TO_COMPLETE": "com",
+    },
+}
+
+
+@pytest.mark.parametrize("shell", ASKED)
+def test_completion(lmd: Lmd, shell: str):
     """The script asks lmd as it says, and lmd answers with its commands."""
-
-    def run(*arguments: str, **environment: str) -> str:
-        command = [sys.executable, "-m", "lmd_cli", *arguments]
-        done = subprocess.run(
-            command, env=os.environ | environment, capture_output=True, text=True, check=True
-        )
-        return done.stdout
-
-    script = run("completion", "bash")
-    assert "_LMD_COMPLETE=complete_bash" in script
-    asked = {"_LMD_COMPLETE": "complete_bash", "COMP_WORDS": "lmd com", "COMP_CWORD": "1"}
-    assert run(**asked).split() == ["compare", "completion"]
+    result = lmd("completion", shell)
+    assert result.exit_code == 0
+    assert f"complete_{shell}" in result.stdout
+    assert "_LMD_COMPLETE" in result.stdout
+    assert re.search(r"\blmd\b", result.stdout)
+    for name in ASKED[shell]:
+        assert name in result.stdout
+    asked = ASKED[shell] | {"_LMD_COMPLETE": f"complete_{shell}"}
+    done = subprocess.run(
+        [sys.executable, "-m", "lmd_cli"], env=os.environ | asked, capture_output=True, text=True
+    )
+    assert re.findall(r"\bcom\w+(?=$|[\":\t])", done.stdout, re.M) == ["compare", "completion"]

@@ -104,12 +104,14 @@ def test_detect(lmd: Lmd, several: Path, demo: str):
 def test_score_by_intervention(lmd: Lmd, arguments: list[str], demo: str):
     """The demos' networks on real vehicles: nobody recorded which sensor saw them."""
     _, _, *rest = arguments
-    few = ("--method", "lmd", "--resamples", "10", "--set", "threads=1")
+    few = ("--method", "lmd", "--method", "shapley", "--set", "threads=1")
     result = lmd("score", "-c", demo, *rest, *few, "--output", "out")
     assert result.exit_code == 0, result.output
     record = json.loads(Path("out/run.json").read_text())
     assert record["rows"]["truth"] == "intervention"
     assert "are detected" in result.stdout
+    assert record["verdict"]["best"] is None
+    assert "of at least 10 in each class of an AUROC): no verdict on which method" in result.stdout
     header, *rows = Path("out/interventions.csv").read_text().splitlines()
     assert "outside_share" in header
     assert len(rows) % 2 == 0

@@ -29,7 +29,7 @@ def run(tiny_config: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     arguments = ["score", "-c", str(tiny_config), "--output", str(folder), "--resamples", "50"]
     result = CliRunner().invoke(app, arguments)
     assert result.exit_code == 0, result.output
-    assert "Random weights" in result.stdout
+    assert "\nRandom weights: no verdict on which method to trust.\n" in result.stdout
     assert "favours methods that remove a sensor" in " ".join(result.stdout.split())
     last = result.stdout.splitlines()[-1]
     assert last == f"results: {folder}; next: lmd sanity --config {tiny_config}"
@@ -48,6 +48,7 @@ def test_every_method_is_scored(run: Path) -> None:
     record = json.loads((run / "run.json").read_text())
     assert record["methods"] == methods
     assert record["left_out"] == {}
+    assert record["verdict"] == {"reason": "Random weights", "best": None}
     (missed,) = record["missed_by_steps"].items()
     assert missed[0] == "integrated-gradients"
     assert f"{missed[0]}: its steps miss {missed[1]:.1%} of F(x) - F(0)" in " ".join(
@@ -62,6 +63,12 @@ def test_every_method_is_scored(run: Path) -> None:
         assert picture.width > 1000
     printed = (run / "stdout.txt").read_text()
     assert all(name in printed for name in methods)
+
+
+def test_its_folder_is_no_run_to_report(run: Path, lmd: Lmd) -> None:
+    result = lmd("report", run)
+    assert result.exit_code == 2
+    assert f"{run} is a run of lmd score; give the folder that lmd evaluate wrote" in result.stderr
 
 
 def test_shares_sum_to_the_mean_logit(run: Path) -> None:

@@ -21,61 +21,19 @@ from lmd_cli.networks.crn.decoding import (
     decode,
 )
 from lmd_cli.networks.crn.head import BRANCHES, HEATMAP
-from lmd_cli.networks.detections import Detections
 from tests.support.crn_reference import CASES, SHAPES, TINY, Golden, fill_reference, reference_batch
-
-TOLERANCE = 1e-4  # the reference's own
-
-
-NEAR_TIE = 1e-5  # scores this near may change places with the last digits of the network
-
-
-def decoded(name: str) -> tuple[Detections, Tensor]:
-    """The boxes of a case, z that of the bottom as in the public code; and their rot maps."""
-    network = fill_reference(CRN(CASES[name].sizes))
-    outputs = network(reference_batch(name), network.detection_outputs)
-    (actual,) = network.decode(outputs)
-    turned = {n: outputs[n.replace(".vel", ".rot")] for n in outputs}
-    (rot,) = network.decode(turned)
-    boxes = actual.boxes.clone()
-    boxes[:, 2] -= boxes[:, 5] / 2
-    return replace(actual, boxes=boxes), rot.boxes[:, 7:]
+from tests.support.crn_stages import TOLERANCE, with_bottoms
 
 
 @torch.no_grad()
 def test_boxes_are_the_published_ones_in_their_order():
-    actual, golden = decoded("tiny_s1")[0], Golden("tiny_s1").arrays
+    golden, network = Golden("tiny_s1").arrays, fill_reference(CRN(CASES["tiny_s1"].sizes))
+    maps = network(reference_batch("tiny_s1"), network.detection_outputs)
+    actual = with_bottoms(*network.decode(maps))
     classes = [name for task in TINY.tasks for name in task]
     assert [classes.index(name) for name in actual.names] == golden["decode.b0.labels"].tolist()
     np.testing.assert_allclose(actual.scores, golden["decode.b0.scores"], rtol=0, atol=TOLERANCE)
     np.testing.assert_allclose(actual.boxes, golden["decode.b0.boxes"], rtol=0, atol=TOLERANCE)
-
-
-@torch.no_grad()
-def test_boxes_of_the_published_network():
-    """In the units of its maps: what the network's rounding is there, exponentials magnify."""
-    (actual, rot), golden = decoded("r50"), Golden("r50").arrays
-    classes = [name for task in SHAPES["r50"].tasks for name in task]
-    scores, wanted = golden["decode.b0.scores"], torch.from_numpy(golden["decode.b0.boxes"])
-    assert [classes.index(name) for name in actual.names] == golden["decode.b0.labels"].tolist()
-    np.testing.assert_allclose(actual.scores, scores, rtol=0, atol=NEAR_TIE)
-    place = torch.cdist(wanted, actual.boxes).argmin(dim=1)
-    assert sorted(place.tolist()) == list(range(len(scores)))
-    assert np.abs(scores[place] - scores).max() < NEAR_TIE
-    assert (place == torch.arange(len(scores))).float().mean() > 0.99
-    boxes, sine_cosine = actual.boxes[place], rot[place]
-    np.testing.assert_allclose(
-        in_units_of_maps(boxes), in_units_of_maps(wanted), rtol=0, atol=TOLERANCE
-    )
-    turn = (boxes[:, 6] - wanted[:, 6]).abs() * sine_cosine.norm(dim=1)
-    assert turn.max() < TOLERANCE
-
-
-def in_units_of_maps(boxes: Tensor) -> Tensor:
-    """Place and velocity as they are, heights of the middle, sizes in logarithms."""
-    height = boxes[:, 2] + boxes[:, 5] / 2
-    values = [boxes[:, :2], height[:, None], boxes[:, 3:6].log(), boxes[:, 7:]]
-    return torch.cat(values, dim=1)
 
 
 def empty_maps(batch: int = 1) -> dict[str, Tensor]:

@@ -292,6 +292,10 @@ def test_a_survey_that_is_a_link_is_neither_read_nor_written(run: Path, tmp_path
             {"schedule": None, "command": {"name": "detect"}},
             "is a run of lmd detect; give the folder",
         ),
+        (
+            {"schedule": None, "command": {"name": "score"}, "rows": {"methods": ["lmd"]}},
+            "is a run of lmd score; give the folder",
+        ),
     ],
 )
 def test_a_record_that_nobody_wrote_is_refused(

@@ -23,7 +23,9 @@ def drawn(values: np.ndarray, seed: int = 3) -> study.Drawn:
         return float(values[rows].mean())
 
     interval = Interval(float(values.mean()), 0.0, 0.0)
-    return study.Drawn.of(Score(*KEY, interval, len(values), mean, OBJECTS), seed, 200)
+    return study.Drawn.of(
+        Score(*KEY, interval, len(values), len(set(OBJECTS)), mean, OBJECTS), seed, 200
+    )
 
 
 def test_a_difference_is_that_of_paired_bootstrap() -> None:

@@ -9,11 +9,22 @@ from typing import Any
 
 from lmd_cli.evaluation.ground.vehicles import object_fields
 from lmd_cli.evaluation.run_metrics import BY_PARTS, BY_REMOVAL, DETECTED
+from lmd_cli.results.detection_rows import PartColumns
 from lmd_cli.results.run_folder import SAMPLE_FIELDS
 from lmd_cli.results.survey import Survey
 from lmd_cli.results.survey_files import write_survey
 from lmd_cli.runtime.files import csv_lines
 from tests.support import made_up
+
+#: nuscenes-devkit's figures, as far as they are read.
+FIGURES = {
+    "mean_ap": 0.4,
+    "nd_score": 0.5,
+    "tp_errors": {"trans_err": 0.3, "scale_err": 0.2, "orient_err": 0.1, "vel_err": None}
+    | {"attr_err": 0.1},
+    "mean_dist_aps": {"car": 0.8, "bus": 0.0},
+    "annotations": {"car": 3, "bus": 0},
+}
 
 
 def run_of(
@@ -65,4 +76,33 @@ def edit_record(folder: Path, **entries: Any) -> None:
     for name, value in entries.items():
         of_config = name.startswith("config_")
         (record["config"] if of_config else record)[name.removeprefix("config_")] = value
+    (folder / "run.json").write_text(json.dumps(record))
+
+
+def detect_in(
+    run: Path, boxes: dict[str, list[tuple[str, float, float]]], figures: Any = None
+) -> None:
+    """What ``lmd detect`` leaves in a run's folder.
+
+    Args:
+        boxes: for each sample (outcome, metres forward, metres left); a miss is an annotation.
+        figures: of the devkit; none if none.
+    """
+    fields = PartColumns((), (), ()).fields()
+    rows = []
+    for sample, listed in boxes.items():
+        for outcome, x, y in listed:
+            kind = "annotation" if outcome == "miss" else "box"
+            known = {"detection": len(rows), "sample": sample, "kind": kind, "class": "car"}
+            known |= {"score": 0.5, "outcome": outcome, "distance": x, "x": x, "y": y}
+            known |= {"closeness": 0.75}
+            rows.append([known.get(name) for name in fields])
+    folder = run / "detect"
+    folder.mkdir()
+    (folder / "detections.csv").write_bytes(csv_lines([fields, *rows]))
+    entries = ",\n".join(f"{json.dumps(sample)}: []" for sample in boxes)
+    (folder / "detections.json").write_text(f'{{"meta": {{}}, "results": {{\n{entries}\n}}}}\n')
+    if figures is not None:
+        (folder / "detection_metrics.json").write_text(json.dumps(figures))
+    record = json.loads((run / "run.json").read_text()) | {"status": "finished"}
     (folder / "run.json").write_text(json.dumps(record))

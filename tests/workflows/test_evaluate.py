@@ -123,6 +123,8 @@ def test_slopes_between_coalitions_are_evaluated_as_any_other(
     rules = [f"{base}-{rule}" for base in ("identity-ratio", "uniform-identity") for rule in RULES]
     config = load_config(str(tiny_config), [f"variants=[{', '.join(rules)}]"])
     record = evaluate(config, tmp_path, limit=2).record
+    assert record["explained"]["variant"] == "identity-ratio-shapley"
+    assert "agree better with what each sensor could see" in record["explained"]["why"]
     assert record["conservation_residual"] < 1e-4
     assert record["replay_deviation"] < 1e-4
     rows = list(read_pairs(tmp_path / "pairs.csv").itertuples(index=False, name=None))

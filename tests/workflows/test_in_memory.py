@@ -46,11 +46,17 @@ class Fusion(nn.Module):
 
 def test_figures_are_those_of_the_command(tiny_config: Path, tmp_path: Path) -> None:
     config = load_config(str(tiny_config))
-    evaluate_run(config, tmp_path / "run")
+    methods = ["shapley", "lmd", "lmd-shapley"]
+    evaluate_run(config, tmp_path / "run", methods=methods)
     rows = read_pairs(tmp_path / "run" / "pairs.csv")
     network = build_network(config, torch.device("cpu")).network
     done = lmd_cli.evaluate(
-        network, build_dataset(config), output="segmentation", variants=config.variants, count=2
+        network,
+        build_dataset(config),
+        output="segmentation",
+        variants=config.variants,
+        methods=methods,
+        count=2,
     )
     keys = ["sample_token", "offset", "variant", "perturbed", "target"]
     ours, theirs = (frame.set_index(keys).sort_index() for frame in (done.pairs, rows))
@@ -58,6 +64,20 @@ def test_figures_are_those_of_the_command(tiny_config: Path, tmp_path: Path) -> 
     assert list(ours["perturbed_token"]) == list(theirs["perturbed_token"])
     for name in ("pcc", "mse"):
         assert ours[name].tolist() == pytest.approx(theirs[name].tolist(), rel=1e-6, abs=1e-12)
+
+
+def test_methods_have_shares_and_no_residual() -> None:
+    done = lmd_cli.evaluate(Fusion(), Scans(), "pcc", methods="leave-one-out", count=2, limit=1)
+    assert set(done.pairs["variant"]) == {"leave-one-out"}
+    assert list(done.pairs["offset"]) == [1] * 4 + [2] * 4
+    assert list(done.pairs["comparison"][:4]) == ["R_p/R", "R_p/C", "C_p/R", "C_p/C"]
+    assert done.samples.filter(like="share_").sum(axis=1).tolist() == pytest.approx([1.0])
+    assert "residual" not in done.scalars()
+    assert -1 <= done.scalars()["R_p/C/pcc"] < 1  # nothing holds by construction
+    with pytest.raises(MethodError, match="no method 'shaply'; did you mean 'shapley'"):
+        lmd_cli.evaluate(Fusion(), Scans(), methods="shaply")
+    with pytest.raises(MethodError, match="gives no map of the output"):
+        lmd_cli.evaluate(Fusion(), Scans(), methods=["lrp"])
 
 
 def furthest(after: Tensor, before: Tensor) -> Tensor:

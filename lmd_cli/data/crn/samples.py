@@ -15,15 +15,9 @@ from torch import Tensor
 
 from lmd_cli.data.boxes import Box3D
 from lmd_cli.data.crn.images import Window, as_rgb, normalise, read_window
-from lmd_cli.data.crn.matrices import (
-    PERSPECTIVE_CAMERAS,
-    global_T_mean_ego,
-    intrinsics,
-    sensor2ego,
-)
+from lmd_cli.data.crn.matrices import global_T_mean_ego, intrinsics, sensor2ego
 from lmd_cli.data.crn.radar import (
     PERSPECTIVE_FILTERS,
-    PERSPECTIVE_RADARS,
     PERSPECTIVE_SWEEPS,
     RadarView,
     Reader,
@@ -32,9 +26,10 @@ from lmd_cli.data.crn.radar import (
     network_rows,
     taken_rows,
 )
+from lmd_cli.data.crn.rig import USUAL, require_rig
 from lmd_cli.data.crn.truth import EgoBox, ego_boxes, map_truth, turned
 from lmd_cli.data.interventions import BoxRemoval, RemovalSettings, Removed, removal_of
-from lmd_cli.data.nuscenes.database import LIDAR, Annotation, SampleRecord, SensorFrame
+from lmd_cli.data.nuscenes.database import Annotation, SampleRecord, SensorFrame
 from lmd_cli.data.nuscenes.files import data_file
 from lmd_cli.data.nuscenes.images import ImageEdit, load_image
 from lmd_cli.data.nuscenes.index.splits import Split
@@ -48,8 +43,6 @@ from lmd_cli.errors import DataError
 MODALITIES = ("camera", "radar")
 #: CRN takes every second key frame, one second apart.
 KEY_FRAME_STEP = 2
-#: nuScenes' channels in CRN's order.
-USUAL = Channels(PERSPECTIVE_CAMERAS, PERSPECTIVE_RADARS, (LIDAR,))
 
 
 class KeyframeSamples(SplitSamples):
@@ -124,7 +117,7 @@ class KeyframeSamples(SplitSamples):
             usual=USUAL,
             progress=progress,
         )
-        self._require_rig()
+        require_rig(self.rig, self._records.split.channels)
         self.modalities = tuple(modalities)
         self.image_size = image_size
         self.key_frames = key_frames
@@ -132,26 +125,6 @@ class KeyframeSamples(SplitSamples):
         self.cells = cells
         self._view = RadarView(radar_slots, depth_bound, nsweeps)
         self._radar = (radar_filters, radar_fields)
-
-    def _require_rig(self) -> None:
-        """Refuses rigs that CRN's weights were not trained for.
-
-        Raises:
-            DataError: another number of cameras, or no LiDAR.
-        """
-        cameras, wanted = self.rig.cameras, len(PERSPECTIVE_CAMERAS)
-        there = ", ".join(self._records.split.channels)
-        if len(cameras) != wanted:
-            raise DataError(
-                f"CRN's weights need {wanted} cameras, in the order of "
-                f"{', '.join(PERSPECTIVE_CAMERAS)}; there are {len(cameras)} ({', '.join(cameras)})"
-                f". Name {wanted} with data.cameras; the tables have {there}"
-            )
-        if not self.rig.lidars:
-            raise DataError(
-                "CRN takes the place and time of radar points from a LiDAR's key frame, and the "
-                f"tables have no {LIDAR}: name one with data.lidar; they have {there}"
-            )
 
     @cached_property
     def _first(self) -> list[int]:

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from lmd_cli.data.nuscenes.files import IMAGE, SCARCE, file_error, read_head, wrong_format
-from lmd_cli.data.nuscenes.pictures import PictureError, open_picture
+from lmd_cli.data.nuscenes.pictures import PictureError, open_picture, without_warnings
 
 #: What is done to an image (H, W, 3) of the file's size before it is resized.
 ImageEdit = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
@@ -64,7 +64,7 @@ def read_resized(
     """
     path = Path(path)
     try:
-        with open_picture(path, recorded) as image:
+        with without_warnings(), open_picture(path, recorded) as image:
             rgb = image if image.mode == "RGB" else image.convert("RGB")
             if edit is not None:
                 rgb = Image.fromarray(edit(np.array(rgb)))

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
+import warnings
+from collections.abc import Iterator
 from pathlib import Path
 
 from PIL import Image
@@ -29,16 +32,26 @@ def open_picture(path: Path, recorded: tuple[int, int] | None = None) -> Image.I
             shape than recorded.
         Exception: of many kinds, if it is damaged or no image.
     """
-    try:
-        image = Image.open(path, formats=FORMATS)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise PictureError(f"{error}; expected at most {MOST_PIXELS}") from None
-    try:
-        _require_usable(image, recorded)
-    except BaseException:
-        image.close()
-        raise
+    with without_warnings():
+        try:
+            image = Image.open(path, formats=FORMATS)
+        except Image.DecompressionBombError as error:
+            raise PictureError(f"{error}; expected at most {MOST_PIXELS}") from None
+        try:
+            _require_usable(image, recorded)
+        except BaseException:
+            image.close()
+            raise
     return image
+
+
+@contextlib.contextmanager
+def without_warnings() -> Iterator[None]:
+    """Pillow's of large images (the limit is ours) and of EXIF data that cannot be read (only the
+    orientation matters, and without one the image is upright)."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
 
 
 def _require_usable(image: Image.Image, recorded: tuple[int, int] | None) -> None:

@@ -94,7 +94,7 @@ class Call:
 
     def run(self, **changed: Any) -> Any:
         """The call with some arguments replaced."""
-        given = {**self.given, **changed}
+        given = {**self.given, **changed} if changed else self.given
         run = self.operator.call if self.operator else partial(called, self.function)
         return run(given)
 

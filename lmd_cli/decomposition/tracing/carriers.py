@@ -76,6 +76,9 @@ class Carriers:
         buffer = self.buffer_of(t)
         if buffer is None or not buffer.rows or id(t) in self._plain:
             return t.new_empty((0, *t.shape)), ()
+        stack = buffer.whole(t)
+        if stack is not None:  # by far the most
+            return stack, buffer.rows
         place = Place(t, buffer.key)
         stack = buffer.read(place)
         if place.conjugate or place.negative:  # torch's kernels overlook it in a handler

@@ -87,7 +87,8 @@ class ModuleTracker:
 
     def name(self, module: nn.Module) -> str:
         """Qualified name, or the class in angle brackets for a module outside the root."""
-        return self._names.get(id(module), f"<{type(module).__name__}>")
+        name = self._names.get(id(module))
+        return f"<{type(module).__name__}>" if name is None else name
 
     @property
     def path(self) -> str:

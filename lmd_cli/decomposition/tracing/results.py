@@ -172,11 +172,13 @@ class Results(Run):
             if len({id(t) for t in call.carrying}) != 1:
                 raise call.refused("several arguments carry parts; it has a rule for one only")
             raw = replace(raw, operands=(call.carrying[0],))
-        activation = self.variant.activation
-        if isinstance(raw, Affine) and raw.curve is not None:
-            return with_slopes(raw, self.parts(raw.operands[0]), total, self.layout, activation)
-        if isinstance(raw, Affine) and raw.splits and activation in ("sum", "ratio"):
-            raw = with_shares(raw, self.parts(raw.operands[0]), self.layout, self.variant)
+        if not isinstance(raw, Affine) or (raw.curve is None and not raw.splits):
+            return raw
+        activation, (x, *_) = self.variant.activation, raw.operands
+        if raw.curve is not None:
+            return with_slopes(raw, self.parts(x), total, self.layout, activation)
+        if activation in ("sum", "ratio"):
+            return with_shares(raw, self.parts(x), self.layout, self.variant)
         return raw
 
     def _parts_through(self, linear_map: Map, total: Tensor) -> Stack:

@@ -277,10 +277,11 @@ class Run(Carriers):
 
     def module_done(self, module: nn.Module, inputs: Any, output: Any) -> None:
         """After a module: its parts are taken down, and must not have been dropped."""
-        with torch._C.DisableTorchFunction(), self.paused():
+        with torch._C.DisableTorchFunction():
             nothing_lost = self.on_layer is None and self.carries(output)
             if nothing_lost or not self.any_carries(*inputs):
                 return
+        with torch._C.DisableTorchFunction(), self.paused():
             self.require_kept(module, inputs, output)
             if self.on_layer is not None and any(map(self.carries, leaves(output))):
                 self.on_layer(self.tracker.name(module), module, output)

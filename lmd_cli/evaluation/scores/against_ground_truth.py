@@ -8,7 +8,8 @@ Every vehicle's parts are its parts' means over the footprint. Two questions:
 - Over all vehicles, does a sensor's part rank them as the evidence that it had does (visible
   pixels through the fog, number of returns)? Spearman's correlation.
 
-Intervals resample whole objects, since one object is seen in many samples.
+Intervals resample whole objects, since one object is seen in many samples. A score that fewer than
+:data:`LEAST_OBJECTS` carry has none.
 """
 
 from __future__ import annotations
@@ -20,9 +21,21 @@ import numpy as np
 
 from lmd_cli.data.synthetic.evidence import Evidence
 from lmd_cli.evaluation.metrics import bias_share
-from lmd_cli.evaluation.statistics import Array, Indices, Interval, auroc, bootstrap, spearman
+from lmd_cli.evaluation.statistics import (
+    Array,
+    Indices,
+    Interval,
+    auroc,
+    bootstrap,
+    smaller_class,
+    spearman,
+    varied,
+)
 
 #: The column of the side table that grades each sensor's evidence.
+#: Objects that an interval needs, of an AUROC in each class. Of fewer the bootstrap is too narrow:
+#: of one it has no width (measured in docs/mathematics.md).
+LEAST_OBJECTS = 10
 GRADE = {"camera": "visible_pixels", "radar": "radar_returns", "lidar": "lidar_returns"}
 
 
@@ -66,6 +79,8 @@ class Score:
         modality: whose; empty where it is nobody's.
         interval: the estimate and its bootstrap interval; NaN where it does not exist.
         vehicles: how many vehicles it is made of.
+        support: how many objects carry it: of an AUROC those of the smaller class, of a rank
+            correlation those whose evidence is not the most frequent one.
         statistic: the estimate of some of them, by their indices.
         objects: which object each of them is.
     """
@@ -74,6 +89,7 @@ class Score:
     modality: str
     interval: Interval
     vehicles: int
+    support: int
     statistic: Callable[[Indices], float] = field(repr=False, compare=False)
     objects: Sequence[str] = field(repr=False, compare=False)
 
@@ -92,12 +108,37 @@ class ObjectDraws:
         modality: str,
         vehicles: Sequence[Vehicle],
         statistic: Callable[[Indices], float],
+        support: Callable[[Sequence[str]], int] = lambda objects: len(set(objects)),
     ) -> Score:
-        """A statistic of some vehicles with its interval."""
+        """A statistic of some vehicles with its interval, if enough objects carry it.
+
+        Args:
+            support: how many do, from the object of each vehicle.
+        """
         groups = [v.instance for v in vehicles]
-        options = {"seed": self.seed, "resamples": self.resamples}
-        interval = bootstrap(statistic, len(vehicles), **options, level=self.level, groups=groups)
-        return Score(name, modality, interval, len(vehicles), statistic, groups)
+        carried = support(groups)
+        resamples = self.resamples if carried >= LEAST_OBJECTS else 0
+        draws = {"seed": self.seed, "resamples": resamples}
+        interval = bootstrap(statistic, len(vehicles), **draws, level=self.level, groups=groups)
+        return Score(name, modality, interval, len(vehicles), carried, statistic, groups)
+
+    def auroc(
+        self, name: str, modality: str, vehicles: Sequence[Vehicle], d: Array, own: Array
+    ) -> Score:
+        """How well d_m (n,) tells ``own`` vehicles (n,) from the others."""
+        return self.score(
+            *(name, modality, vehicles, lambda rows: auroc(d[rows], own[rows])),
+            lambda objects: smaller_class(objects, own),
+        )
+
+    def rank_correlation(
+        self, name: str, modality: str, vehicles: Sequence[Vehicle], part: Array, evidence: Array
+    ) -> Score:
+        """Of a sensor's part (n,) with the evidence that it had (n,)."""
+        return self.score(
+            *(name, modality, vehicles, lambda rows: spearman(part[rows], evidence[rows])),
+            lambda objects: varied(objects, evidence),
+        )
 
 
 def ground_truth_scores(
@@ -119,8 +160,9 @@ def ground_truth_scores(
     for name, chosen in (("auroc_all", single), ("auroc_detected", detected)):
         scores += separated(name, chosen, modalities, draws)
     for modality in modalities:
-        statistic = _correlation_of(vehicles, modality)
-        scores.append(draws.score("rank_correlation", modality, vehicles, statistic))
+        part = np.array([v.parts[modality] for v in vehicles])
+        grade = np.array([v.grade(modality) for v in vehicles])
+        scores.append(draws.rank_correlation("rank_correlation", modality, vehicles, part, grade))
     some = [v for v in vehicles if any(v.parts.values())]
     shares = bias_shares(some)
     mean = draws.score("bias_share", "", some, lambda chosen: float(shares[chosen].mean()))
@@ -135,31 +177,22 @@ def separated(
     With two modalities d_1 = -d_2, and one AUROC says all: it is given for the first.
     """
     return [
-        draws.score(name, modality, vehicles, _auroc_of(vehicles, modality, modalities))
+        draws.auroc(
+            *(name, modality, vehicles),
+            separations(vehicles, modality, modalities),
+            np.array([v.sees(modality) for v in vehicles], dtype=bool),
+        )
         for modality in (modalities if len(modalities) > 2 else modalities[:1])
     ]
 
 
-def separation(vehicle: Vehicle, modality: str, modalities: Sequence[str]) -> float:
-    """d_m: a modality's part less the mean of the others'."""
-    others = [vehicle.parts[name] for name in modalities if name != modality]
-    return vehicle.parts[modality] - sum(others) / len(others)
+def separations(vehicles: Sequence[Vehicle], modality: str, modalities: Sequence[str]) -> Array:
+    """d_m of each vehicle (n,): a modality's part less the mean of the others'."""
+    others = [name for name in modalities if name != modality]
+    means = [sum(v.parts[name] for name in others) / len(others) for v in vehicles]
+    return np.array([v.parts[modality] for v in vehicles], dtype=np.float64) - np.array(means)
 
 
 def bias_shares(vehicles: Sequence[Vehicle]) -> Array:
     """:func:`~.metrics.bias_share` of each vehicle, of which no one's parts are all zero."""
     return np.array([bias_share(vehicle.parts) for vehicle in vehicles], dtype=np.float64)
-
-
-def _auroc_of(
-    vehicles: Sequence[Vehicle], modality: str, modalities: Sequence[str]
-) -> Callable[[Indices], float]:
-    d = np.array([separation(v, modality, modalities) for v in vehicles])
-    own = np.array([v.sees(modality) for v in vehicles], dtype=bool)
-    return lambda chosen: auroc(d[chosen], own[chosen])
-
-
-def _correlation_of(vehicles: Sequence[Vehicle], modality: str) -> Callable[[Indices], float]:
-    part = np.array([v.parts[modality] for v in vehicles])
-    grade = np.array([v.grade(modality) for v in vehicles])
-    return lambda chosen: spearman(part[chosen], grade[chosen])

@@ -7,20 +7,23 @@ over its footprint without its evidence in sensor m says how far m carries it.
   from the others? AUROC; again over those that are lost without exactly one sensor.
 - Does a sensor's part rank the vehicles as the drop does? Spearman's correlation.
 
-Intervals resample whole objects, since one object is seen in many samples.
+Intervals are those of :mod:`.against_ground_truth`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from lmd_cli.evaluation.scores.against_ground_truth import ObjectDraws, Score, Vehicle, separation
+from lmd_cli.evaluation.scores.against_ground_truth import (
+    ObjectDraws,
+    Score,
+    Vehicle,
+    separations,
+)
 from lmd_cli.evaluation.scores.interventions import Effects
-from lmd_cli.evaluation.statistics import Indices, auroc, spearman
 
 #: For each object's token what its removals did.
 AllEffects = Mapping[str, Effects]
@@ -65,13 +68,13 @@ def intervention_scores(
         chosen = [v for v in kept if owner(effects[v.token]) is not None]
         labels = np.array([owner(effects[v.token]) for v in chosen])
         for modality in modalities if len(modalities) > 2 else modalities[:1]:
-            d = np.array([separation(v, modality, modalities) for v in chosen])
-            scores.append(draws.score(name, modality, chosen, _of(auroc, d, labels == modality)))
+            d = separations(chosen, modality, modalities)
+            scores.append(draws.auroc(name, modality, chosen, d, labels == modality))
     for modality in modalities:
         part = np.array([v.parts[modality] for v in kept])
         drop = np.array([effects[v.token][modality].drop for v in kept])
-        statistic = _of(spearman, part, drop)
-        scores.append(draws.score("rank_correlation_intervention", modality, kept, statistic))
+        name = "rank_correlation_intervention"
+        scores.append(draws.rank_correlation(name, modality, kept, part, drop))
     return scores
 
 
@@ -94,18 +97,13 @@ def agreement(
     for modality in modalities:
         drop = np.array([effects[v.token][modality].drop for v in kept])
         grade = np.array([v.grade(modality) for v in kept])
-        statistic = _of(spearman, drop, grade)
-        scores.append(draws.score("rank_correlation", modality, kept, statistic))
+        scores.append(draws.rank_correlation("rank_correlation", modality, kept, drop, grade))
     return scores
 
 
 def _sees_carrier(vehicle: Vehicle, effects: Effects) -> bool:
     name = carrier(effects)
     return name is not None and vehicle.sees(name)
-
-
-def _of(statistic: Callable[[Any, Any], float], x: Any, y: Any) -> Callable[[Indices], float]:
-    return lambda chosen: statistic(x[chosen], y[chosen])
 
 
 # -- counts -------------------------------------------------------------------------------

@@ -82,35 +82,21 @@ def _entry(score: Score) -> str:
     return f"{i.estimate:.3f} [{i.low:.3f}, {i.high:.3f}]"
 
 
-def score_png(scores: Scores) -> bytes:
+def score_png(scores: Scores, sentence: str) -> bytes:
     """One panel for each score, one line for each method with its 95 % interval.
+
+    Args:
+        scores: for each method.
+        sentence: the verdict, above the panels.
 
     Returns:
         a PNG: the same bytes for the same scores.
     """
     with figure_settings():
-        return figure_bytes(_draw(scores), "png")
+        return figure_bytes(_draw(scores, sentence), "png")
 
 
-def conclusion(scores: Scores) -> str:
-    """One line: which method has the highest first score, and which cannot be told from it."""
-    first = {name: values[0] for name, values in scores.items() if values}
-    known = {name: s for name, s in first.items() if not math.isnan(s.interval.estimate)}
-    if not known:
-        return ""
-    best = max(known, key=lambda name: known[name].interval.estimate)
-    top = known[best].interval
-    near = [
-        name
-        for name, score in known.items()
-        if name != best
-        and score.interval.high >= (top.estimate if math.isnan(top.low) else top.low)
-    ]
-    line = f"{TITLES[known[best].name]}: highest is {best} ({top.estimate:.3f})"
-    return line + (f"; not told apart from it: {', '.join(near)}" if near else "")
-
-
-def _draw(scores: Scores) -> Figure:
+def _draw(scores: Scores, sentence: str) -> Figure:
     titles = _titles(scores)
     figure = Figure(
         figsize=(2.4 + 2.3 * max(1, len(titles)), 1.9 + 0.28 * max(1, len(scores))),
@@ -123,7 +109,7 @@ def _draw(scores: Scores) -> Figure:
     if len(axes):
         axes[0].set_yticks(range(len(scores)), list(scores))
         axes[0].invert_yaxis()
-    text = "\n".join(textwrap.wrap(conclusion(scores), int(12 * figure.get_figwidth())))
+    text = "\n".join(textwrap.wrap(sentence, int(12 * figure.get_figwidth())))
     figure.suptitle(text, fontsize=9.5, parse_math=False)
     handles = [
         Line2D([], [], color=hue, marker=mark, lw=1.6, ms=4, label=label)

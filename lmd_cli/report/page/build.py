@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
+from lmd_cli.config.schema import why_explained
 from lmd_cli.data.synthetic.write import is_synthetic
 from lmd_cli.decomposition.layout import BIAS
 from lmd_cli.errors import RunError
@@ -29,7 +30,7 @@ from lmd_cli.report.page.table_cells import PageTable, TableCell, cell, page_tab
 from lmd_cli.report.page.vehicle_charts import detected_vehicles, objects_values
 from lmd_cli.report.page.viewer import viewer_data
 from lmd_cli.report.palette import slot
-from lmd_cli.report.words import HOW, words_of
+from lmd_cli.report.words import HOW, counted, words_of
 from lmd_cli.results.detection_run import DetectionRun
 from lmd_cli.results.provenance import read_data_hashes
 from lmd_cli.results.read_run import RunResults, sequence_of
@@ -60,11 +61,10 @@ def build_page(
             more, as many are left out as must be; the page says so.
     """
     render = document("page.html.j2", SCRIPTS, page_margin([run]))
-    run_values, kept = (
-        _run_values(with_explained(run, survey)),
-        0 if survey is None else len(survey.shown),
-    )
+    run_values = _run_values(with_explained(run, survey))
+    kept = 0 if survey is None else len(survey.shown)
     run_values["facts"][2:2] = _detected_fact(survey)
+    run_values["rules"] = survey and f"{survey.variant}, {why_explained(survey.variant)}"
     run_values["surveyed"] = _surveyed(run, survey)
     run_values["detections"] = detections_section(detections)
     run_values["verdict"] = recorded_verdict(run, verdict)
@@ -157,14 +157,12 @@ def _facts(run: RunResults) -> list[dict[str, str]]:
             _scientific(record.get("replay_deviation")),
             "largest deviation from a slower calculation of the same parts",
         ),
-        _fact("Method", run.rows[0], _rows_note(record, len(run.rows) - 1)),
+        _fact("Method", run.rows[0], _rows_note(len(run.rows) - 1)),
     ]
 
 
-def _rows_note(record: dict[str, Any], more: int) -> str:
-    explain = record["config"].get("explain")
-    drawn = f"; the maps are by {explain}" if explain else ""
-    return f"first row of the tables{f', {more} more follow' if more else ''}{drawn}"
+def _rows_note(more: int) -> str:
+    return f"first row of the tables{f', {more} more follow' if more else ''}"
 
 
 def _iou_fact(run: RunResults) -> dict[str, str]:
@@ -216,8 +214,9 @@ def _scientific(value: float | None) -> str:
 def _caption(run: RunResults) -> str:
     schedule = run.record["schedule"]
     return (
-        f"Mean ± standard deviation over {run.scope}, each with "
-        f"{schedule['count']} others at multiples of {schedule['stride']} samples"
+        f"Mean ± standard deviation over {run.scope}; each {words_of(run.modalities).one} is "
+        f"replaced by that of {counted(schedule['count'], 'other sample')}, at steps of "
+        f"{counted(schedule['stride'], 'sample')}"
     )
 
 
@@ -237,7 +236,7 @@ def _survey_values(survey: Survey | None, kept: int) -> dict[str, Any]:
             "removal",
             "changes",
             "how",
-            "rules",
+            "variant",
             "listed",
         )
         return {**dict.fromkeys(absent), "numbers": False}
@@ -257,7 +256,7 @@ def _survey_values(survey: Survey | None, kept: int) -> dict[str, Any]:
         "listed": all_objects(survey, places) if survey.ground else None,
         "changes": changes_table(survey),
         "how": HOW[survey.removal],
-        "rules": survey.variant,
+        "variant": survey.variant,
     }
 
 

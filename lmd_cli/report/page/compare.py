@@ -20,7 +20,9 @@ from lmd_cli.report.page.figures import ROWS, scene_of_shown
 from lmd_cli.report.page.svg_charts import FEW, Bar, Group, bars
 from lmd_cli.report.page.table_cells import PageTable, cell, page_table
 from lmd_cli.report.tables.comparison import (
+    alarm_rows,
     beyond_zero,
+    by,
     change_values,
     changed,
     differing_metrics,
@@ -46,6 +48,12 @@ LISTED = 200
 #: Charts by title: the metrics whose names begin so, and what of the name is the label.
 FAMILIES = (
     ("IoU", ("iou",)),
+    (
+        "Detections",
+        tuple(f"detections.{n}" for n in ("recall", "precision", "mAP", "NDS", "AP", "panoptic")),
+    ),
+    ("False alarms of a sample", ("detections.false_alarms",)),
+    ("Errors of the hits", ("detections.m",)),
     ("Detected, and lost without a sensor", ("objects.detected", "objects.lost_without.")),
     ("Share of the evidence", ("objects.share.", "objects.bias_share")),
     ("Enough alone, by parts", ("objects.decisive.",)),
@@ -81,6 +89,7 @@ def comparison_page(comparison: RunComparison, verdict: dict[str, Any] | None = 
         metrics=_metrics(comparison),
         meanings=_meanings(comparison),
         vehicles=_vehicles(comparison),
+        alarms=[_alarms(comparison, i) for i in range(len(comparison.alarms))],
         pictures=_pictures(comparison),
         runs=_runs(comparison),
         differences=_differences(comparison),
@@ -132,11 +141,13 @@ def _group(row: MetricRow, comparison: RunComparison) -> Group:
 
 
 def _label(name: str) -> str:
-    """A metric under its bars: ``R_p/C``, ``without radar``, ``bias share``."""
+    """A metric under its bars: ``R_p/C``, ``without radar``, ``bias share``, ``AP car``."""
     family, _, label = name.partition(".")
     if family in ("pcc", "mse"):
         perturbed, _, target = label.partition(".")
         return Comparison(tuple(perturbed.split("+")), target).title
+    if family == "detections":
+        return label.replace("_", " ").replace(".", " ")
     if family == "objects":
         first, _, rest = label.partition(".")
         return f"without {rest}" if first == "lost_without" else rest or first.replace("_", " ")
@@ -205,7 +216,7 @@ def _moves(name: str, title: str, comparison: RunComparison, other: int, source:
 
 def _listed(name: str, changes: Sequence[Change]) -> PageTable:
     nearest = sorted(changes, key=lambda change: change.before["distance"])[:LISTED]
-    caption = f"{len(changes)} vehicles with another decisive sensor, by parts or by removal"
+    caption = f"{len(changes)} vehicles with another decisive sensor{by(changes)}"
     if len(nearest) < len(changes):
         caption += f", the nearest {LISTED}"
     header = ["distance (m)", "parts before", "after", "removal before", "after", "detection"]
@@ -218,6 +229,20 @@ def _listed(name: str, changes: Sequence[Change]) -> PageTable:
             [round(distance, 1), *verdicts[:4], detection, *verdicts[4:], category, sample, token]
         )
     return PageTable(name, caption, header, [[cell(value) for value in row] for row in rows])
+
+
+def _alarms(comparison: RunComparison, other: int) -> PageTable:
+    """False alarms that only one of two runs has."""
+    first, label = comparison.labels[0], comparison.others[other]
+    rows = [row[1:] for row in alarm_rows(comparison) if row[0] == label]
+    new = sum(row[0] == "new" for row in rows)
+    caption = f"{label} against {first}: false alarms, {new} new, {len(rows) - new} gone"
+    if len(rows) > LISTED:
+        caption += f"; the first {LISTED}"
+    header = ["false alarm", "sample", "detection", "class", "score", "distance (m)"]
+    header += ["forward (m)", "left (m)"]
+    rounded = [[*row[:5], *(round(metres, 1) for metres in row[5:])] for row in rows[:LISTED]]
+    return page_table(f"alarms-{other}", caption, header, rounded)
 
 
 # -- maps and runs ------------------------------------------------------------------------

@@ -4,6 +4,7 @@ else run."""
 from __future__ import annotations
 
 import base64
+import functools
 import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -23,12 +24,7 @@ def document(template: str, scripts: Sequence[str], style: str = "") -> Callable
         scripts: files there.
         style: rules of this page alone.
     """
-    environment = Environment(
-        loader=PackageLoader("lmd_cli.report.page", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-    )
+    environment = _templates()
     css, *texts = (_own(environment, name) for name in ("style.css", *scripts))
     css = Markup(stylesheet()) + css + Markup(style)
     own = {"css": css, "scripts": texts, "policy": _policy(css, texts)}
@@ -38,6 +34,17 @@ def document(template: str, scripts: Sequence[str], style: str = "") -> Callable
         return loaded.render(**own, **values).encode()
 
     return render
+
+
+@functools.cache
+def _templates() -> Environment:
+    """Keeps what it has compiled."""
+    return Environment(
+        loader=PackageLoader("lmd_cli.report.page", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+    )
 
 
 def page_margin(runs: Sequence[RunResults]) -> str:

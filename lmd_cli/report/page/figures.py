@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -26,6 +27,19 @@ CAPTIONS: dict[Style, str] = {
 
 def page_figures(survey: Survey) -> list[dict[str, str]]:
     """Each as ``src`` (a PNG's data address) and ``caption``."""
+    return [{"src": _address(f.png), "caption": f.caption} for f in survey_pictures(survey)]
+
+
+class PagePicture(NamedTuple):
+    """A figure: a short name, a sentence, and the file."""
+
+    name: str
+    caption: str
+    png: bytes
+
+
+def survey_pictures(survey: Survey) -> list[PagePicture]:
+    """The figures of a page."""
     ranked = [row[0] for row in sorted(survey.samples, key=lambda row: -conflict_of(row))]
     shown = {one.token: one for one in survey.shown}
     chosen = [shown[token] for token in ranked if token in shown][:ROWS]
@@ -33,25 +47,25 @@ def page_figures(survey: Survey) -> list[dict[str, str]]:
         return _generic_figures(chosen, survey)
     scenes = [scene_of_shown(one, survey) for one in chosen]
     return [
-        {"src": _address(grid_figure(scenes, style)), "caption": caption}
+        PagePicture(style, caption, grid_figure(scenes, style))
         for style, caption in CAPTIONS.items()
         if scenes
     ]
 
 
-def _generic_figures(chosen: list[Shown], survey: Survey) -> list[dict[str, str]]:
+def _generic_figures(chosen: list[Shown], survey: Survey) -> list[PagePicture]:
     """The same of outputs that do not lie on the ground; of numbers one figure says all."""
     views = [_view(one, survey) for one in chosen]
     if not views:
         return []
     if views[0].total.ndim == 1:
-        return [{"src": _address(generic_figure(views)), "caption": "The numbers and their parts"}]
+        return [PagePicture("numbers", "The numbers and their parts", generic_figure(views))]
     captions: dict[Style, str] = {
         "signed": "Prediction and parts",
         "positive": "Positive values only",
     }
     return [
-        {"src": _address(generic_figure(views, style)), "caption": caption}
+        PagePicture(style, caption, generic_figure(views, style))
         for style, caption in captions.items()
     ]
 

@@ -54,25 +54,25 @@ def with_explained(run: RunResults, survey: Survey | None) -> RunResults:
 
 
 def separation(run: RunResults) -> dict[str, Any] | None:
-    """One chart for PCC and one for MSE: a group for each cell, a bar for each row."""
+    """One chart for PCC and one for MSE: a group for each comparison, a bar for each row."""
     if not len(run.table):
         return None
     shades = [shade(i) for i in range(len(run.rows))]
     charts = [
-        {"svg": bars(_cells(run, kind), run.rows, label, slots=shades, across="comparison")}
+        {"svg": bars(_groups(run, kind), run.rows, label, slots=shades, across="comparison")}
         for kind, label in NAMES.items()
     ]
-    cells = len(run.metrics) // len(run.rows)
+    count = len(run.metrics) // len(run.rows)
     return {
         "legend": list(zip(run.rows, shades, strict=True)),
         "charts": charts,
-        "broad": chart_width(cells) > WIDTH,
+        "broad": chart_width(count) > WIDTH,
     }
 
 
-def _cells(run: RunResults, kind: str) -> list[Group]:
+def _groups(run: RunResults, kind: str) -> list[Group]:
     titles = [str(name)[4:] for name in run.table.columns if str(name).startswith(kind.upper())]
-    # Both frames list a row's cells in one order, the table's first.
+    # Both frames list a row's comparisons in one order, the table's first.
     groups = []
     for number, title in enumerate(titles):
         bars = []
@@ -89,7 +89,7 @@ def _cells(run: RunResults, kind: str) -> list[Group]:
 
 
 def explained(run: RunResults) -> str:
-    """How a cell of this run's table is read: ``R_p/C is what became of the camera's part``."""
+    """How a column of this run's table is read: ``R_p/C is what became of the camera's part``."""
     kept = next(
         (c for c in run.comparisons if c.expected == "keep"),
         next(iter(run.comparisons), None),
@@ -97,19 +97,19 @@ def explained(run: RunResults) -> str:
     return "" if kept is None else _sentence(kept, words_of(run.modalities).many)
 
 
-def _sentence(cell: Comparison, many: str) -> str:
-    replaced = " and ".join(f"the {part_title(name)}" for name in cell.perturbed)
-    short = {letter(name) for name in (*cell.perturbed, cell.target)}
+def _sentence(made: Comparison, many: str) -> str:
+    replaced = " and ".join(f"the {part_title(name)}" for name in made.perturbed)
+    short = {letter(name) for name in (*made.perturbed, made.target)}
     named = f" ({many} by their first letters)" if all(len(name) == 1 for name in short) else ""
-    verb = "was" if len(cell.perturbed) == 1 else "were"
+    verb = "was" if len(made.perturbed) == 1 else "were"
     return (
-        f"{cell.title} is what became of the {part_title(cell.target)}'s part when {replaced} "
+        f"{made.title} is what became of the {part_title(made.target)}'s part when {replaced} "
         f"{verb} replaced{named}."
     )
 
 
 def by_construction(run: RunResults) -> str:
-    """For which rows kept cells are 1 and 0 by construction, and what the others' say."""
+    """For which rows a kept sensor's part has PCC 1 and MSE 0 by construction."""
     exact, word = [name for name in run.rows if name in run.exact], words_of(run.modalities).one
     anew = [name for name in run.rows if name.endswith(ANEW)]
     others = [name for name in run.rows if name not in (*exact, *anew)]
@@ -122,12 +122,12 @@ def by_construction(run: RunResults) -> str:
         )
     if anew:
         lines.append(
-            "Rows @perturbed are linearised anew at each perturbed input: their kept cells are "
-            f"measured, and say how much a part moves when only another {word} was replaced."
+            "Rows @perturbed are linearised anew at each perturbed input: there the part of a "
+            f"{word} that was kept may move, too, and the table says how much."
         )
     if others:
         lines.append(
-            f"For {', '.join(others)} nothing holds by construction: all cells are measured, and "
-            f"a kept {word}'s part may move."
+            f"For {', '.join(others)} nothing holds by construction: every comparison is measured, "
+            f"and the part of a {word} that was kept may move."
         )
     return " ".join(lines)

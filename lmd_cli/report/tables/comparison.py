@@ -10,6 +10,14 @@ from lmd_cli.evaluation.paired import Change, MetricRow
 from lmd_cli.evaluation.statistics import Interval
 from lmd_cli.results.comparison import RunComparison
 
+#: How good predictions are, by metrics of the headline.
+QUALITY = {
+    "iou": "IoU",
+    "detections.mAP": "mAP",
+    "detections.NDS": "NDS",
+    "detections.panoptic_quality": "panoptic quality",
+}
+_DETECTION = ("detected", "missed")
 #: Of float32 results, a difference of less than this beside the values is none.
 ROUNDING = 1e-6
 METRIC_FIELDS = (
@@ -19,6 +27,9 @@ CHANGE_FIELDS = (
     *("run", "sample_token", "token", "category", "distance", "detection"),
     *("parts_before", "parts_after", "removal_before", "removal_after"),
     *("score_before", "score_after"),
+)
+ALARM_FIELDS = (
+    *("run", "change", "sample_token", "detection", "class", "score", "distance", "x", "y"),
 )
 
 
@@ -94,6 +105,15 @@ def change_values(change: Change) -> tuple[Any, ...]:
     return (*named, *verdicts, before["score"], after["score"])
 
 
+def alarm_rows(comparison: RunComparison) -> Iterator[tuple[Any, ...]]:
+    """``changed_false_alarms.csv`` without its header."""
+    for label, changes in zip(comparison.others, comparison.alarms, strict=True):
+        for change in changes:
+            row = change.row
+            known = (row["sample"], *(row[name] for name in ALARM_FIELDS[3:]))
+            yield label, "new" if change.new else "gone", *known
+
+
 def differing_metrics(comparison: RunComparison, other: int) -> tuple[int, int]:
     """How many differences have an interval that excludes zero, and how many have any."""
     known = [row for row in comparison.rows if not math.isnan(row.differences[other].low)]
@@ -104,27 +124,45 @@ def headline(comparison: RunComparison, other: int) -> str:
     """What changed in a run, in a sentence."""
     beyond, known = differing_metrics(comparison, other)
     first, label = comparison.labels[0], comparison.others[other]
-    overlap = (
-        f"{row.name.replace('iou', 'IoU')} {number(row.values[0])}, "
-        f"then {number(row.values[other + 1])}; "
-        for row in comparison.rows
-        if row.name.startswith("iou") and "@" not in row.name
+    said = (
+        *_quality(comparison, other),
+        f"{beyond} of {known} differences have an interval without zero",
+        *_changed_vehicles(comparison, other),
+        *_changed_alarms(comparison, other),
     )
-    said = f"{label} against {first}: {''.join(overlap)}"
-    said += f"{beyond} of {known} differences have an interval without zero"
+    return f"{label} against {first}: {'; '.join(said)}"
+
+
+def _quality(comparison: RunComparison, other: int) -> Iterator[str]:
+    """How good the predictions are, before and after."""
+    for row in comparison.rows:
+        before, after = row.values[0], row.values[other + 1]
+        if row.name in QUALITY and not (math.isnan(before) or math.isnan(after)):
+            yield f"{QUALITY[row.name]} {number(before)}, then {number(after)}"
+
+
+def _changed_vehicles(comparison: RunComparison, other: int) -> Iterator[str]:
     changes = comparison.changes[other]
     if not changes:
-        return said
+        return
+    either = len(changed(comparison, other))
+    yield f"of {len(changes)} vehicles {either} have another decisive sensor{by(changes)}"
+    won, lost = (sum(c.detection == f"newly {kind}" for c in changes) for kind in _DETECTION)
+    uncounted = "" if comparison.alarms else " (false alarms are not counted without detections)"
+    yield f"{won} newly detected, {lost} newly missed{uncounted}"
+
+
+def by(changes: Sequence[Change]) -> str:
+    """By which of the two criteria verdicts differ: `` (2 by parts, 1 by removal)``."""
     parts = sum(c.parts[0] != c.parts[1] for c in changes)
     removal = sum(c.removal[0] != c.removal[1] for c in changes)
-    detected, missed = (
-        sum(c.detection == kind for c in changes) for kind in ("newly detected", "newly missed")
-    )
-    return (
-        f"{said}; of {len(changes)} vehicles {parts} have another decisive sensor by parts and "
-        f"{removal} by removal; {detected} are newly detected, {missed} newly missed "
-        "(false alarms are not counted here)"
-    )
+    return f" ({parts} by parts, {removal} by removal)" if parts or removal else ""
+
+
+def _changed_alarms(comparison: RunComparison, other: int) -> Iterator[str]:
+    if comparison.alarms:
+        new = sum(change.new for change in comparison.alarms[other])
+        yield f"false alarms: {new} new, {len(comparison.alarms[other]) - new} gone"
 
 
 def interval_note(comparison: RunComparison) -> str:

@@ -12,10 +12,11 @@ from sklearn.metrics import roc_auc_score
 
 from lmd_cli.data.synthetic import Evidence
 from lmd_cli.evaluation.scores.against_ground_truth import (
+    LEAST_OBJECTS,
     Score,
     Vehicle,
     ground_truth_scores,
-    separation,
+    separations,
 )
 
 TWO, THREE = ("camera", "radar"), ("camera", "radar", "lidar")
@@ -115,7 +116,8 @@ def test_a_perfect_and_a_reversed_method() -> None:
         return {name: float((name[0] == seen) == right) for name in TWO}
 
     for right, wanted in ((True, 1.0), (False, 0.0)):
-        vehicles = [vehicle(s, parts(right, s), instance=f"{i}") for i, s in enumerate("crcrcrccr")]
+        seen = "cr" * 9 + "crc"  # eleven and ten objects
+        vehicles = [vehicle(s, parts(right, s), instance=f"{i}") for i, s in enumerate(seen)]
         interval = by_name(ground_truth_scores(vehicles, TWO))["auroc_all", "camera"].interval
         assert (interval.estimate, interval.low, interval.high) == (wanted,) * 3
 
@@ -134,8 +136,10 @@ def test_intervals_resample_objects_and_hold_the_truth() -> None:
         vehicle("c" if i % 2 else "r", {"camera": i * 1.0, "radar": 0.0}, instance="same")
         for i in range(9)
     ]
-    fixed = by_name(ground_truth_scores(one_object, TWO))["auroc_all", "camera"].interval
-    assert fixed.low == fixed.estimate == fixed.high  # there is nothing to resample
+    alone = by_name(ground_truth_scores(one_object, TWO))["auroc_all", "camera"]
+    assert alone.support == 1
+    assert alone.interval.estimate == pytest.approx(0.5)
+    assert math.isnan(alone.interval.low)  # there is nothing to resample
 
 
 def test_what_does_not_exist_is_undefined() -> None:
@@ -148,7 +152,36 @@ def test_what_does_not_exist_is_undefined() -> None:
 
 
 def test_separation_of_three() -> None:
-    assert (
-        separation(vehicle("c", {"camera": 5.0, "radar": 1.0, "lidar": 3.0}), "camera", THREE)
-        == 3.0
-    )
+    one = vehicle("c", {"camera": 5.0, "radar": 1.0, "lidar": 3.0})
+    assert separations([one], "camera", THREE).tolist() == [3.0]
+
+
+@pytest.mark.parametrize(("objects", "drawn"), [(LEAST_OBJECTS - 1, False), (LEAST_OBJECTS, True)])
+def test_an_interval_needs_objects_in_each_class(objects: int, drawn: bool) -> None:
+    """Of the smaller class, each counted once however often it is seen."""
+    seen = "c" * 3 * objects + "r" * 60
+    vehicles = [
+        vehicle(s, {"camera": i % 7, "radar": i % 5}, instance=f"{i // 3}", visible_pixels=i % 9)
+        for i, s in enumerate(seen)
+    ]
+    actual = by_name(ground_truth_scores(vehicles, TWO, resamples=20))
+    score, rank = actual["auroc_all", "camera"], actual["rank_correlation", "camera"]
+    assert (score.support, score.vehicles) == (objects, len(seen))
+    assert not math.isnan(score.interval.estimate)
+    assert math.isnan(score.interval.low) != drawn
+    assert math.isnan(score.interval.high) != drawn
+    assert rank.support == objects + 20
+    assert not math.isnan(rank.interval.low)
+
+
+def test_a_rank_correlation_is_carried_by_what_varies() -> None:
+    vehicles = [
+        vehicle("cr", {"camera": i * 1.0, "radar": 0.5 * i}, instance=f"{i}", radar_returns=i == 3)
+        for i in range(40)
+    ]
+    actual = by_name(ground_truth_scores(vehicles, TWO, resamples=20))
+    score = actual["rank_correlation", "radar"]
+    assert (score.support, score.vehicles) == (1, 40)
+    assert not math.isnan(score.interval.estimate)
+    assert math.isnan(score.interval.low)
+    assert actual["rank_correlation", "camera"].support == 0  # no pixel of any

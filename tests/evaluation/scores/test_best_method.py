@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
-from lmd_cli.evaluation.scores.against_ground_truth import Score
-from lmd_cli.evaluation.scores.best_method import verdict
+from lmd_cli.evaluation.scores.against_ground_truth import LEAST_OBJECTS, Score
+from lmd_cli.evaluation.scores.best_method import LEAST_RESAMPLES, NoVerdict, Verdict, verdict
 from lmd_cli.evaluation.statistics import bootstrap
 
 OBJECTS = [str(i // 3) for i in range(120)]  # each is seen three times
@@ -20,6 +21,7 @@ def scores(
     auroc: Sequence[float] | np.ndarray,
     rank: Sequence[float] | np.ndarray,
     objects: Sequence[str] = OBJECTS,
+    support: int = LEAST_OBJECTS,
 ) -> list[Score]:
     """Means over the observations stand for AUROC and rank correlation."""
 
@@ -30,7 +32,7 @@ def scores(
             return float(given[rows].mean())
 
         interval = bootstrap(mean, len(given), seed=0, resamples=200, groups=objects)
-        return Score(name, modality, interval, len(given), mean, objects)
+        return Score(name, modality, interval, len(given), support, mean, objects)
 
     return [
         score("auroc_all", "camera", auroc),
@@ -58,7 +60,7 @@ def test_best_level_and_avoided() -> None:
         },
         resamples=200,
     )
-    assert judged is not None
+    assert isinstance(judged, Verdict)
     assert (judged.best, judged.level, judged.avoid) == ("best", ["level"], ["poor"])
     assert list(judged.behind) == ["close behind", "level", "poor"]
     assert math.isclose(judged.quality["best"].estimate, (0.9 + 0.9) / 2)
@@ -77,7 +79,7 @@ def test_best_level_and_avoided() -> None:
 def test_a_paired_interval_is_the_bootstrap_of_the_difference() -> None:
     other = np.random.default_rng(2).normal(size=120)
     judged = verdict({"a": scores(NOISE, NOISE), "b": scores(other, other)}, seed=5, resamples=300)
-    assert judged is not None
+    assert isinstance(judged, Verdict)
     (behind,) = judged.behind.values()
     difference = (NOISE - other) * (1.0 if judged.best == "a" else -1.0) * 0.75
     wanted = bootstrap(
@@ -94,7 +96,50 @@ def test_methods_of_different_objects_cannot_be_paired() -> None:
 
 
 def test_without_a_choice_there_is_nothing_to_say() -> None:
-    assert verdict({}) is None
-    assert verdict({"one": scores(NOISE, NOISE)}) is None
-    (*_, nothing) = scores(NOISE, NOISE)
-    assert verdict({"one": [nothing], "other": [nothing]}) is None
+    one = NoVerdict("Fewer than two methods have scores")
+    assert verdict({}) == verdict({"one": scores(NOISE, NOISE)}) == one
+    unknown = scores([math.nan] * 120, [math.nan] * 120)
+    assert verdict({"one": scores(NOISE, NOISE), "other": unknown}) == one
+    (*_, share) = scores(NOISE, NOISE)
+    few = verdict({"one": [share], "other": [share]})
+    assert isinstance(few, NoVerdict)
+    assert few.sentence == (
+        "Too few objects (0 of at least 10 in each class of an AUROC): no verdict on which method "
+        "to trust."
+    )
+
+
+def test_too_few_objects_or_resamples_give_no_verdict() -> None:
+    good, poor = level(0.9), level(0.1)
+    few = LEAST_OBJECTS - 1
+    both = {"good": scores(good, good, support=few), "poor": scores(poor, poor, support=few)}
+    assert verdict(both) == NoVerdict(
+        "Too few objects (9 of at least 10 in each class of an AUROC)"
+    )
+    enough = {"good": scores(good, good), "poor": scores(poor, poor)}
+    said = verdict(enough, resamples=LEAST_RESAMPLES - 1)
+    assert said == NoVerdict("Too few resamples (199 of at least 200)")
+    assert verdict(enough, resamples=LEAST_RESAMPLES).best == "good"
+
+
+def test_a_score_of_too_few_objects_does_not_vote() -> None:
+    """Rank correlation would decide for the other method."""
+    few = LEAST_OBJECTS - 1
+    given = {"a": scores(level(0.9), level(0.1)), "b": scores(level(0.8), level(0.9))}
+    judged = verdict(
+        {n: [s, *(replace(r, support=few) for r in rest)] for n, (s, *rest) in given.items()}
+    )
+    assert isinstance(judged, Verdict)
+    assert (judged.best, judged.kinds) == ("a", ["auroc"])
+    assert judged.sentence.startswith("Trust a on this network (0.900, the mean of AUROC, chance")
+    counted = verdict(given)
+    assert (counted.best, counted.kinds) == ("b", ["auroc", "rank"])
+
+
+def test_a_score_that_one_method_lacks_counts_as_chance() -> None:
+    lacking = scores(level(0.9), [math.nan] * 120)
+    judged = verdict({"lacking": lacking, "whole": scores(level(0.9), level(0.4))}, resamples=200)
+    assert isinstance(judged, Verdict)
+    assert judged.best == "whole"
+    assert judged.quality["lacking"].estimate == pytest.approx((0.9 + 0.5) / 2)
+    assert judged.quality["whole"].estimate == pytest.approx((0.9 + 0.7) / 2)

@@ -7,6 +7,7 @@ import hashlib
 import json
 import re
 import struct
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -129,6 +130,17 @@ def test_what_a_reader_must_know_stands_there(tmp_path: Path):
         "single point of failure. This is removal"
     )
     assert answer in said
+    assert "are by the rules identity-ratio, asked for." in said
+
+
+def test_the_page_says_which_rules_its_maps_are_by_and_why(tmp_path: Path):
+    run = read_run(made_up.run_folder(tmp_path / "run"))
+    survey = replace(made_up.survey(), variant="identity-ratio-shapley")
+    said = " ".join("".join(Elements(build_page(run, survey).decode()).words).split())
+    assert (
+        "are by the rules identity-ratio-shapley, the default: on the demos its parts agree better "
+        "with what each sensor could see than those of the paper's rules, which tables keep"
+    ) in said
 
 
 def test_a_run_of_methods_has_its_own_rows_and_words(tmp_path: Path):
@@ -144,7 +156,7 @@ def test_a_run_of_methods_has_its_own_rows_and_words(tmp_path: Path):
     assert len(run.table) == 2
     said = " ".join("".join(Elements(build_page(run, None).decode()).words).split())
     assert "In the rows identity-ratio 1 and 0 hold by construction" in said
-    assert "For shapley nothing holds by construction: all cells are measured" in said
+    assert "For shapley nothing holds by construction: every comparison is measured" in said
     (folder / "run.json").write_text(json.dumps({**record, "rows": names[2:]}))
     said = by_construction(read_run(folder))
     assert said.startswith("Rows @perturbed are linearised anew")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import re
 from collections.abc import Iterator
 from typing import Any, NoReturn, TextIO
 
-#: Characters that are read at a time; no element is longer.
+#: No element is longer, characters.
 CHUNK = 1 << 23
+#: Pieces of so large an element that are read one at a time.
+_PIECES = 32
 
 _decode = json.JSONDecoder().raw_decode
 _space = re.compile(r"[ \t\n\r]*").match
@@ -16,24 +19,28 @@ _comma = re.compile(r"[ \t\n\r]*,[ \t\n\r]*(?=[^ \t\n\r])").match
 
 
 def list_elements(file: TextIO) -> Iterator[Any]:
-    """Elements of the list that a file holds; what is no list is its own only element.
+    """Elements of the list that a file holds.
 
     Raises:
-        ValueError: it is no JSON, no text, or an element is longer than :data:`CHUNK`.
+        ValueError: it is no list, no JSON, no text, or an element is longer than :data:`CHUNK`.
         RecursionError: it is nested too deeply.
     """
+    return itertools.chain.from_iterable(_pieces(file))
+
+
+def _pieces(file: TextIO) -> Iterator[list[Any]]:
+    """The elements, many at a time."""
     window = _Window(file)
     if window.next_character() != "[":
-        file.seek(0)
-        yield json.load(file)
-        return
+        window.elements()
+        raise ValueError("it is no list")
     window.at += 1
     if window.next_character() == "]":
         window.end()
         return
-    yield window.element()
+    yield window.elements()
     while window.goes_on():
-        yield window.element()
+        yield window.elements()
     window.end()
 
 
@@ -42,12 +49,14 @@ class _Window:
 
     def __init__(self, file: TextIO) -> None:
         self._file, self._before, self.text, self.at = file, 0, "", 0
+        self._divisible = False
 
     def _more(self) -> bool:
         """Reads on, and drops what lies before the place; whether there was any more."""
-        text = self._file.read(CHUNK)
+        text = self._file.read(max(CHUNK // _PIECES, 1))
         self._before += self.at
         self.text, self.at = self.text[self.at :] + text, 0
+        self._divisible = True
         return bool(text)
 
     def next_character(self) -> str:
@@ -57,8 +66,24 @@ class _Window:
             if self.at < len(self.text) or not self._more():
                 return self.text[self.at : self.at + 1]
 
-    def element(self) -> Any:
-        """The value that begins here."""
+    def elements(self) -> list[Any]:
+        """The values that begin here, at least one; all at once is twice as fast as one by one.
+
+        Where a bracket is not the end of an element, what lies before it is no list.
+        """
+        if "}" not in self.text[self.at :] and len(self.text) - self.at < CHUNK:
+            self._more()
+        end = self.text.rfind("}", self.at) + 1
+        if self._divisible and end:
+            try:
+                values: list[Any] = json.loads(f"[{self.text[self.at : end]}]")
+                self.at = end
+                return values
+            except json.JSONDecodeError:
+                self._divisible = False  # until more is read
+        return [self._element()]
+
+    def _element(self) -> Any:
         while True:
             try:
                 value, self.at = _decode(self.text, self.at)

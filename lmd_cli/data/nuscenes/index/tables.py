@@ -6,29 +6,23 @@ import contextlib
 import gc
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
 
-from lmd_cli.data.nuscenes.database import CAMERAS, LIDAR, RADARS, VEHICLE
+from lmd_cli.data.nuscenes.database import CAMERAS, LIDAR, RADARS
 from lmd_cli.data.nuscenes.index import values
-from lmd_cli.data.nuscenes.index.annotations import ANNOTATION, OTHERS, PLACE, Boxes, problem_row
-from lmd_cli.data.nuscenes.index.reader import Row, Tables, read_table
+from lmd_cli.data.nuscenes.index.annotations import OTHERS, Annotations, Boxes
+from lmd_cli.data.nuscenes.index.columns import named_rows
+from lmd_cli.data.nuscenes.index.frames import Frames
+from lmd_cli.data.nuscenes.index.reader import Row, Tables, table_rows
 from lmd_cli.data.nuscenes.index.records import SplitIndex
 from lmd_cli.data.nuscenes.index.splits import Split, split_scenes
 from lmd_cli.errors import DataError
-from lmd_cli.runtime.printable import in_one_line
 
 Progress = Callable[[int, int], None]
 
-CALIBRATION = np.dtype([*PLACE, ("intrinsic", "<f8", (3, 3)), ("camera", "?")])
 SAMPLE = [
     *[("scene", "<i4"), ("first_annotation", "<i8"), ("annotations", "<i4"), ("problem", "<i4")]
-]
-FRAME = [
-    *[("timestamp", "<i8"), ("ego_translation", "<f8", (3,)), ("ego_rotation", "<f8", (4,))],
-    *[("calibration", "<i4"), ("width", "<i4"), ("height", "<i4")],
 ]
 
 
@@ -71,14 +65,12 @@ def _as_nuscenes(tables: Path) -> Iterator[None]:
 def _built(root: Path, version: str, split: Split, report: Progress) -> SplitIndex:
     folder = root / version
     # Read apart, so that a mistyped split is refused before gigabytes are read.
-    names = [values.text("scene", row, "name") for row in read_table(folder, "scene")]
+    names = [values.text("scene", row, "name") for row in table_rows(folder, "scene")]
     present, absent = split_scenes(folder, split, names)
     steps = 1 + len(present)
     report(0, steps)
     with _no_collection():
         builder = _Builder(Tables(folder, present))
-        builder.add_boxes()
-        builder.tables.load_frames()
         report(1, steps)
         for done, scene in enumerate(builder.tables.scenes, start=2):
             builder.add_scene(scene)
@@ -102,156 +94,61 @@ class _Builder:
     """Collects rows, scene by scene; what cannot be used becomes a problem of those who need it."""
 
     def __init__(self, tables: Tables) -> None:
-        self.tables = tables
-        self.channels = _ordered(tables.channels)
-        self.samples: list[tuple[Any, ...]] = []
-        self.key_frames: list[list[int]] = []
-        self.frames: list[tuple[Any, ...]] = []
-        self.prev: list[int] = []
-        self.calibrations: dict[str, tuple[int, tuple[Any, ...]]] = {}
+        self.tables, self.channels = tables, _ordered(tables.channels)
         self.problems: dict[str, int] = {}
-        self.vehicles, self.others = Boxes(self.tables, self.problems), Boxes(self.tables, {})
-        self._row_of: dict[str, int] = {}
-        self._before: list[str | None] = []
+        self.key_frames: list[list[int]] = []
+        self._add_boxes(Annotations(tables))
+        self.frames = Frames(tables, self.problems)
 
-    def add_boxes(self) -> None:
-        """All samples and their annotations, one of the largest tables, which is then let go."""
-        self.tables.load_boxes()
+    def _add_boxes(self, annotations: Annotations) -> None:
+        """All samples and their annotations."""
+        vehicles, others = Boxes(annotations, self.problems), Boxes(annotations, {})
+        samples, tokens = [], []
         for number, scene in enumerate(self.tables.scenes):
-            for row in self._in_order(scene):
-                sample = row["token"]
-                vehicles, others = self._vehicles_and_others(sample)
-                self.others.add(others)
-                self.samples.append((sample.encode(), number, *self.vehicles.add(vehicles)))
-        self.tables.release("sample_annotation")
-        self.boxes = {
-            "annotations": _table(self.vehicles.take_rows(), "token", ANNOTATION),
-            "others": _table(self.others.take_rows(), "token", ANNOTATION),
-            "others_of": np.array(self.others.ranges, dtype=OTHERS),
-        }
-
-    def _vehicles_and_others(self, sample: str) -> tuple[list[str], list[str]]:
-        """Tokens of a sample's annotations; of broken references nobody knows, so they count as
-        vehicles."""
-        kinds: tuple[list[str], list[str]] = ([], [])
-        for token in self.tables.annotations[sample]:
-            try:
-                category = self.tables.category(self.tables.get("sample_annotation", token))
-            except values.RecordError:
-                category = VEHICLE
-            kinds[VEHICLE not in category].append(token)
-        return kinds
-
-    def _in_order(self, scene: Row) -> list[Row]:
-        """A scene's samples, ordered by time."""
-        rows = self.tables.samples[scene["token"]]
-        return sorted(rows, key=lambda row: values.whole("sample", row, "timestamp"))
+            for sample in self.tables.samples(scene):
+                others.add(annotations.others[sample])
+                samples.append((number, *vehicles.add(annotations.vehicles[sample])))
+                tokens.append(sample.encode())
+        rows = named_rows("token", tokens, SAMPLE)
+        rows[[name for name, _ in SAMPLE]] = np.array(samples, dtype=SAMPLE)
+        self.samples, self.of_others = rows, np.array(others.ranges, dtype=OTHERS)
+        self.vehicles, self.others = vehicles.table(), others.table()
+        self.annotated, self.problems_of_others = annotations.any, others.problems
 
     def add_scene(self, scene: Row) -> None:
         """The frames of a scene's samples."""
-        for row in self._in_order(scene):
-            data = self.tables.key_frames[row["token"]]
-            self.key_frames.append([self._frame(data.get(c), c, row) for c in self.channels])
-
-    def _frame(self, token: str | None, channel: str, sample: Row) -> int:
-        """Row of a frame; it and, but for cameras, the sweeps before it are added."""
-        if token is None:
-            name = in_one_line(sample["token"])
-            lacking = f"sample_data.json has no key frame of {channel} for {name}"
-            return self._problem(values.RecordError(lacking))
-        newest = self._add_frame(token)
-        row = newest
-        while row >= 0 and self.tables.channels[channel] != "camera":
-            token = self._before[row]
-            known = self._row_of.get(token) if token else -1
-            self.prev[row] = self._add_frame(str(token)) if known is None else known
-            row = self.prev[row] if known is None else -1
-        return newest
-
-    def _add_frame(self, token: str) -> int:
-        """Row of a frame that may be there already, without the one before it."""
-        if token in self._row_of:
-            return self._row_of[token]
-        try:
-            row = self.tables.get("sample_data", token)
-            self.frames.append(self._frame_values(row))
-        except values.RecordError as error:
-            return self._problem(error)
-        self.tables.release("sample_data", token)
-        self._before.append(row.get("prev"))
-        self.prev.append(-1)
-        self._row_of[token] = len(self.frames) - 1
-        return len(self.frames) - 1
-
-    def _frame_values(self, row: Row) -> tuple[Any, ...]:
-        """A row of :data:`FRAME`, its name first.
-
-        Raises:
-            RecordError: of this record, its pose or its calibration.
-        """
-        pose = self.tables.referenced("sample_data", row, "ego_pose")
-        mount = self.tables.referenced("sample_data", row, "calibrated_sensor")
-        sensor = self.tables.referenced("calibrated_sensor", mount, "sensor")
-        modality = values.present("sensor", sensor, "modality")
-        size = _pixels(row) if modality == "camera" else (0, 0)
-        return (
-            values.text("sample_data", row, "filename").encode(),
-            values.whole("sample_data", row, "timestamp"),
-            values.place("ego_pose", pose, "translation", values.ON_EARTH),
-            values.quaternion("ego_pose", pose),
-            self._calibration(mount, modality == "camera"),
-            *size,
-        )
-
-    def _problem(self, error: values.RecordError) -> int:
-        """The row that stands for a problem."""
-        return problem_row(self.problems, error)
-
-    def _calibration(self, row: Row, camera: bool) -> int:
-        """Row of a calibration."""
-        token, table = row["token"], "calibrated_sensor"
-        if token not in self.calibrations:
-            calibration = (
-                values.place(table, row, "translation", values.ON_VEHICLE),
-                values.quaternion(table, row),
-                values.intrinsics(table, row) if camera else [(0.0, 0.0, 0.0)] * 3,
-                camera,
-            )
-            self.calibrations[token] = (len(self.calibrations), calibration)
-        return self.calibrations[token][0]
+        for sample in self.tables.samples(scene):
+            self.key_frames.append([self.frames.add(sample, c) for c in self.channels])
 
     def finish(self, absent: list[str]) -> SplitIndex:
         """Everything so far as arrays; channels that no sample has are left out."""
-        self.tables.release("ego_pose")
-        key_frames = np.array(self.key_frames, dtype="<i4").reshape(-1, len(self.channels))
-        there = self._there()
+        every, channels = self.tables.channels, self.channels
+        there = [i for i, channel in enumerate(channels) if channel in self.frames.used]
+        key_frames = np.array(self.key_frames, dtype="<i4").reshape(-1, len(channels))
+        (vehicles, names), (others, names_of_others) = self.vehicles, self.others
         meta = {
             "version": self.tables.folder.name,
-            "scenes": [
-                (row["name"], str(row.get("description", ""))) for row in self.tables.scenes
-            ],
+            "scenes": [(row["name"], _description(row)) for row in self.tables.scenes],
             "absent": absent,
-            **self.vehicles.names(),
-            "channels": {self.channels[i]: self.tables.channels[self.channels[i]] for i in there},
-            "annotated": self.tables.annotated,
-            "others": self.others.names(),
+            **names,
+            "problems": list(self.problems),
+            "channels": {channels[i]: every[channels[i]] for i in there},
+            "annotated": self.annotated,
+            "others": {**names_of_others, "problems": list(self.problems_of_others)},
         }
         arrays = {
-            "samples": _table(self.samples, "token", SAMPLE),
+            "samples": self.samples,
             "key_frames": np.ascontiguousarray(key_frames[:, there]),
-            "frames": _table(self.frames, "filename", FRAME),
-            "prev": np.array(self.prev, dtype="<i4"),
-            "calibrations": np.array(
-                [calibration for _, calibration in self.calibrations.values()], dtype=CALIBRATION
-            ),
-            **self.boxes,
+            **self.frames.table(),
+            "annotations": vehicles,
+            "others": others,
+            "others_of": self.of_others,
         }
         return SplitIndex(arrays, meta)
 
-    def _there(self) -> list[int]:
-        """Columns of the channels that any sample has."""
-        used = {channel for frames in self.tables.key_frames.values() for channel in frames}
-        return [i for i, channel in enumerate(self.channels) if channel in used]
+
+def _description(scene: Row) -> str:
+    return values.optional("scene", scene, "description")
 
 
 def _ordered(channels: Mapping[str, str]) -> list[str]:
@@ -259,17 +156,3 @@ def _ordered(channels: Mapping[str, str]) -> list[str]:
     known = [channel for channel in (*CAMERAS, *RADARS, LIDAR) if channel in channels]
     read = ("camera", "radar", "lidar")
     return known + sorted(c for c, kind in channels.items() if kind in read and c not in known)
-
-
-def _pixels(row: Row) -> tuple[int, int]:
-    """Width and height of an image."""
-    width, height = (
-        values.whole("sample_data", row, name, 1, values.PIXELS) for name in ("width", "height")
-    )
-    return width, height
-
-
-def _table(rows: list[tuple[Any, ...]], name: str, fields: list[Any]) -> NDArray[np.void]:
-    """Rows as an array; their first column is a name, as wide as the longest."""
-    width = max((len(row[0]) for row in rows), default=1) or 1
-    return np.array(rows, dtype=np.dtype([(name, f"S{width}"), *fields]))

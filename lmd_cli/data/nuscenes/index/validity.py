@@ -12,8 +12,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from lmd_cli.data.nuscenes.index.annotations import ANNOTATION, OTHERS
+from lmd_cli.data.nuscenes.index.frames import CALIBRATION, FRAME
 from lmd_cli.data.nuscenes.index.storage import INVALID, Arrays, DamagedError
-from lmd_cli.data.nuscenes.index.tables import CALIBRATION, FRAME, SAMPLE
+from lmd_cli.data.nuscenes.index.tables import SAMPLE
 
 #: The arrays, their first column, and the others.
 TABLES: dict[str, tuple[str, list[Any]]] = {

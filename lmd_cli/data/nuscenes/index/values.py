@@ -21,6 +21,12 @@ PIXELS = 2**20
 CONDITION = 1e10
 #: What a value is shown as in a message, at most.
 _SHOWN = 80
+#: Whole numbers up to it are exact as floating-point numbers.
+_EXACT = 2**53
+#: Numbers are of these types; truth values, which Python counts among integers, are none.
+_NUMBERS = {int, float}
+#: Zero bytes and halves of characters, which no file's name has.
+_UNUSABLE = re.compile("[\0\ud800-\udfff]").search
 
 Row = Mapping[str, Any]
 
@@ -89,13 +95,16 @@ def intrinsics(table: str, row: Row, field: str = "camera_intrinsic") -> list[tu
     """A camera's matrix, 3 rows of 3.
 
     Raises:
-        RecordError: it is none, or singular.
+        RecordError: it is none, is singular, or has a focal length that is not positive.
     """
     rows = row.get(field)
-    parsed = [_numbers(line, 3) for line in rows] if isinstance(rows, list | tuple) else []
+    parsed = [_numbers(line, 3) for line in rows] if isinstance(rows, list) else []
     lines = [line for line in parsed if line is not None]
     if len(parsed) != 3 or len(lines) != 3 or not _invertible(lines):
         raise problem(table, row, field, "3 rows of 3 finite numbers, a matrix with an inverse")
+    if min(lines[0][0], lines[1][1]) <= 0 or lines[2] != (0, 0, 1):
+        expected = "[[fx, s, cx], [0, fy, cy], [0, 0, 1]] with focal lengths fx and fy above 0"
+        raise problem(table, row, field, expected)
     return lines
 
 
@@ -104,18 +113,29 @@ def _invertible(lines: list[tuple[float, ...]]) -> bool:
 
 
 def whole(table: str, row: Row, field: str, least: int = 0, most: int = 2**62) -> int:
-    """A whole number.
+    """A whole number, also one that is written with a decimal point.
 
     Raises:
-        RecordError: it is none, or beyond the bounds.
+        RecordError: it is none (a text is none), or beyond the bounds.
     """
-    try:
-        number = int(row[field])
-    except (KeyError, TypeError, ValueError, OverflowError):
-        number = least - 1
-    if not least <= number <= most:
+    value = row.get(field)
+    if type(value) is float and value.is_integer() and abs(value) <= _EXACT:
+        value = int(value)
+    if type(value) is not int or not least <= value <= most:
         raise problem(table, row, field, f"a whole number from {least}")
-    return number
+    return value
+
+
+def truth(table: str, row: Row, field: str) -> bool:
+    """A truth value; a text such as "False" is none.
+
+    Raises:
+        RecordError: it is none.
+    """
+    value = row.get(field)
+    if not isinstance(value, bool):
+        raise problem(table, row, field, "true or false")
+    return value
 
 
 def text(table: str, row: Row, field: str) -> str:
@@ -125,21 +145,40 @@ def text(table: str, row: Row, field: str) -> str:
         RecordError: it is none, or holds zero bytes or halves of characters.
     """
     value = row.get(field)
-    if not isinstance(value, str) or not value or re.search("[\0\ud800-\udfff]", value):
+    if not isinstance(value, str) or not value or _UNUSABLE(value):
         raise problem(table, row, field, "a text")
     return value
 
 
-def _is_number(value: Any) -> bool:
-    kind = type(value)
-    return kind is float or kind is int or isinstance(value, int | float)
+def optional(table: str, row: Row, field: str) -> str:
+    """A text that may be empty, as the token before the first; also where the table has none.
+
+    Raises:
+        RecordError: it is something else.
+    """
+    value = row.get(field)
+    if value is not None and not isinstance(value, str):
+        raise problem(table, row, field, "a text, which may be empty")
+    return value or ""
+
+
+def absent(table: str, token: Any) -> RecordError:
+    """The error for a token that no record has."""
+    return RecordError(f"{table}.json has no record {token!r}")
+
+
+def twice(table: str, token: str) -> RecordError:
+    """The error for a token that two records have."""
+    return RecordError(
+        f"{table}.json has two records with the token {in_one_line(token)}; expected one"
+    )
 
 
 def _numbers(values: Any, count: int) -> tuple[float, ...] | None:
     """So many finite numbers, or none."""
-    if not isinstance(values, (list, tuple)) or len(values) != count:
+    if not isinstance(values, list) or len(values) != count:
         return None
-    if not all(map(_is_number, values)):
+    if not _NUMBERS.issuperset(map(type, values)):
         return None
     try:
         numbers = tuple(map(float, values))
