@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -46,6 +47,8 @@ class SampleDecomposition(Presented):
         moment: when it was recorded, in words; empty where nobody knows.
         without: the output as ``total`` shows it, with the features of some modalities removed:
             one more pass each time; none where the network gives no finite numbers then.
+        compared: rows of ``pairs.csv``: the parts before and after each sensor was replaced by that
+            of another sample; empty if that is not asked for.
         frames: where in ``pictures`` its vehicles are seen, and after them whatever stands at some
             places on the ground, metres (right, forward): the camera's place among them (-1: in
             none), left, top, right and bottom, pixels.
@@ -68,6 +71,7 @@ class SampleDecomposition(Presented):
     description: str = ""
     moment: str = ""
     without: Callable[[frozenset[str]], Tensor | None] = lambda removed: None
+    compared: Callable[[], list[tuple[Any, ...]]] = list
     frames: Callable[[Sequence[tuple[float, float]]], list[tuple[float, ...]]] = lambda places: []
     radar_in_images: Callable[[], Mapping[str, NDArray[np.float32]]] = dict
 

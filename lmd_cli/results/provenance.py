@@ -17,9 +17,10 @@ from datetime import datetime, timezone
 from pathlib import Path
 from typing import Any
 
+import lmd_cli
 from lmd_cli.config.shipped import PACKAGE
 from lmd_cli.data.content import file_sha256
-from lmd_cli.errors import ResultsError
+from lmd_cli.errors import ForeignFileError, ResultsError
 from lmd_cli.results.journal import Journal
 from lmd_cli.runtime.files import read_own, write_atomically
 from lmd_cli.runtime.revision import revision
@@ -27,6 +28,8 @@ from lmd_cli.runtime.revision import revision
 #: What is said of a run of which every sample was there.
 FINISHED = "already finished, nothing computed"
 INVOCATIONS, DATA = "invocations.jsonl", "data.sha256"
+#: In the survey's folder, how it was made.
+MADE = "made.json"
 _LINE = re.compile(r"([0-9a-f]{64})  (.+)")
 
 
@@ -125,6 +128,32 @@ def note_end(folder: Path, status: str, seconds: float) -> None:
         folder,
         {"event": "ended", "date": _now(), "status": status, "seconds": round(seconds, 1)},
     )
+
+
+def note_survey(folder: Path, seconds: float) -> None:
+    """Writes :data:`MADE`: when, by which command and program, on which machine, in what time.
+
+    Raises:
+        RunError: the disk is full.
+    """
+    made = {
+        "date": _now(),
+        "command": " ".join(sys.argv),
+        "version": lmd_cli.__version__,
+        "code": revision(PACKAGE),
+        "machine": machine(),
+        "seconds": round(seconds, 1),
+    }
+    write_atomically(folder / MADE, json.dumps(made, indent=2, default=str).encode() + b"\n")
+
+
+def survey_made(folder: Path) -> dict[str, Any]:
+    """What :func:`note_survey` wrote; nothing if it cannot be read."""
+    try:
+        made = json.loads(read_own(folder / MADE))
+    except (OSError, ValueError, RecursionError, ForeignFileError):
+        return {}
+    return made if isinstance(made, dict) else {}
 
 
 def machine() -> dict[str, Any]:

@@ -108,6 +108,7 @@ class Survey:
         ground: whether the maps lie on the ground around a vehicle.
         detection: the config's.
         removal: what takes the place of a removed sensor's features.
+        pairs: rows of ``pairs.csv`` under the survey's rules, if the run's tables have none.
     """
 
     plane: Plane
@@ -122,6 +123,7 @@ class Survey:
     ground: bool = True
     detection: float | Literal["auto"] = "auto"
     removal: Removal = "zeroed"
+    pairs: list[Sequence[Any]] = field(default_factory=list)
 
     @property
     def criterion(self) -> Criterion:
@@ -189,7 +191,7 @@ class Draft:
         parts: names, in order.
         indices: of the samples in the dataset.
         samples: rows, see :class:`Survey`.
-        objects: each sample's rows.
+        objects, pairs: each sample's rows.
         layers: running sums.
         shown: by position in the order of the pass; the first samples, and those of the samples
             so far where the sensors disagree most.
@@ -200,6 +202,7 @@ class Draft:
     indices: list[int] = field(default_factory=list)
     samples: list[Sequence[Any]] = field(default_factory=list)
     objects: list[Sequence[Sequence[Any]]] = field(default_factory=list)
+    pairs: list[Sequence[Sequence[Any]]] = field(default_factory=list)
     layers: LayerMeans = field(default_factory=LayerMeans)
     shown: dict[int, Shown] = field(default_factory=dict)
 
@@ -228,6 +231,7 @@ class Draft:
         self.shown[len(self.samples)] = _shown(split, index, _places(rows, len(boxes)))
         facts = (split.description, split.moment, len(boxes), disagreement, split.residual)
         self.objects.append(rows)
+        self.pairs.append(split.compared())
         self.samples.append((*named, *facts, *changes, *_counts(split, maps, outputs, plane)))
         self.layers.add(split.result.operations)
         for position in self.shown.keys() - self.wanted():
@@ -263,6 +267,7 @@ class Draft:
             plane is not None,
             detection,
             removal,
+            [row for rows in self.pairs for row in rows],
         )
 
 

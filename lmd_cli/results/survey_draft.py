@@ -78,10 +78,11 @@ class DraftFolder:
         lines = self._counted_rows(state["done"])
         draft = Draft(viewer, state["parts"], layers=LayerMeans(state["layers"]))
         for line in lines:
-            index, sample, objects = json.loads(line)
+            index, sample, objects, pairs = json.loads(line)
             draft.indices.append(index)
             draft.samples.append(tuple(sample))
             draft.objects.append([tuple(row) for row in objects])
+            draft.pairs.append([tuple(row) for row in pairs])
         for position in draft.wanted():
             named = (draft.indices[position], *draft.samples[position][:4])
             draft.shown[position] = self._read_shown(position, named)
@@ -92,7 +93,7 @@ class DraftFolder:
         position = len(draft.samples) - 1
         if position in draft.shown:
             write_atomically(self._shown_path(position), maps_npz([draft.shown[position]]))
-        row = [draft.indices[-1], draft.samples[-1], draft.objects[-1]]
+        row = [draft.indices[-1], draft.samples[-1], draft.objects[-1], draft.pairs[-1]]
         line = json.dumps(row, ensure_ascii=False)
         self._rows.append(line.encode() + b"\n")
         state = {

@@ -23,6 +23,7 @@ from lmd_cli.errors import ResultsError
 from lmd_cli.evaluation.ground.plane import Plane
 from lmd_cli.evaluation.ground.removal import Removal
 from lmd_cli.evaluation.ground.vehicles import object_fields
+from lmd_cli.results.pair_rows import PAIR_FIELDS
 from lmd_cli.results.survey import LAYER_FIELDS, Shown, Survey, sample_fields
 from lmd_cli.runtime.files import (
     csv_lines,
@@ -38,12 +39,12 @@ from lmd_cli.runtime.files import (
 
 #: Raised whenever the files' content changes its meaning.
 FORMAT = 6
-FILES = ("objects.csv", "layers.csv", "samples.csv", "maps.npz", "survey.json")
+FILES = ("objects.csv", "layers.csv", "samples.csv", "pairs.csv", "maps.npz", "survey.json")
 #: Columns that hold text, also where it looks like a number.
 TEXTS = frozenset(
     (
         *("sample_token", "scene", "description", "moment", "token", "instance", "category"),
-        *("module", "operation"),
+        *("module", "operation", "perturbed_token", "variant", "perturbed", "target"),
         *("enough_by_parts", "enough_by_removal"),
     )
 )
@@ -121,6 +122,7 @@ def write_survey(survey: Survey, identity: Mapping[str, Any], folder: Path) -> l
         "objects.csv": csv_lines([object_fields(survey.parts), *survey.objects]),
         "layers.csv": csv_lines([_layer_fields(survey.layer_parts), *survey.layers]),
         "samples.csv": csv_lines([sample_fields(survey.parts), *survey.samples]),
+        "pairs.csv": csv_lines([PAIR_FIELDS, *survey.pairs]),
         "maps.npz": maps_npz(survey.shown),
         "survey.json": json.dumps(record, indent=2, ensure_ascii=False).encode() + b"\n",
     }
@@ -209,6 +211,7 @@ def _survey(folder: Path, record: Mapping[str, Any]) -> Survey:
         record.get("ground", True),
         record.get("detection", "auto"),
         record["removal"],
+        _rows(folder / "pairs.csv", PAIR_FIELDS),
     )
 
 

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from lmd_cli.assembly.build import BuiltNetwork, Samples, build_dataset, build_network
-from lmd_cli.assembly.contract import FusionNetwork
-from lmd_cli.assembly.forward import encode_batch, forward_up, fuse_function
+from lmd_cli.assembly.contract import FusionNetwork, LinearFusion
+from lmd_cli.assembly.forward import encode_batch, forward_up, fuse_function, fused_parts
 from lmd_cli.attribution.interface import run
 from lmd_cli.config.compute import Precision
 from lmd_cli.config.schema import CustomModelConfig, RunConfig
@@ -24,11 +24,17 @@ from lmd_cli.data.nuscenes.split import SplitSamples
 from lmd_cli.decomposition import Decomposition, Variant, decompose
 from lmd_cli.decomposition.layout import BIAS, INTERACTION
 from lmd_cli.errors import ContractError
+from lmd_cli.evaluation.comparisons import measured_comparisons
 from lmd_cli.evaluation.decomposed_sample import SampleDecomposition, shown, truth_name
+from lmd_cli.evaluation.measure import VERIFIED, Task, measure
+from lmd_cli.evaluation.walk import Encoding, Visit
 from lmd_cli.report.figures.projection import object_frames
 from lmd_cli.runtime.compute import resolve_device, set_switches
 from lmd_cli.runtime.progress import Progress
 from lmd_cli.runtime.stopwatch import Stopwatch
+
+#: A sample, each sensor's features, and what ``fuse`` needs besides.
+Encoded: TypeAlias = tuple[Sample, dict[str, Any], dict[str, Any]]
 
 log = logging.getLogger(__name__)
 
@@ -48,18 +54,21 @@ class Ready:
     stopwatch: Stopwatch = field(default_factory=Stopwatch)
     _partner: dict[int, Any] = field(default_factory=dict, repr=False)
 
-    def decompose(self, index: int, partner: int | None = None) -> SampleDecomposition:
+    def decompose(
+        self, index: int, partner: int | None = None, compared: int | None = None
+    ) -> SampleDecomposition:
         """One sample's prediction and its parts.
 
         Args:
             index: of the sample.
             partner: of the sample whose features replace those that are removed; zeros if none.
+            compared: of the sample with whose sensors the parts are compared; nothing if none.
 
         Raises:
             DataError: a file is missing or damaged.
         """
         config, network = self.config, self.built.network
-        sample, features, constants = self._encoded(index)
+        sample, features, constants = encoded = self._encoded(index)
         other = None if partner is None else self._replacement(partner)
         result = split(self.built, features, constants, config, self.variant)
         named = {**result.parts, BIAS: result.bias}
@@ -84,11 +93,12 @@ class Ready:
             description=self.dataset.descriptions[index],
             moment="" if split_samples is None else split_samples.moment(index),
             without=partial(self._without, features, constants, other),
+            compared=list if compared is None else partial(self._compared, encoded, compared),
             frames=partial(object_frames, boxes, tensors, list(pictures)),
             radar_in_images=_radar_in_images(self.dataset, index),
         )
 
-    def _encoded(self, index: int) -> tuple[Sample, dict[str, Any], dict[str, Any]]:
+    def _encoded(self, index: int) -> Encoded:
         """A sample, each sensor's features, and what ``fuse`` needs besides."""
         if index in self._partner:
             return self._partner.pop(index)
@@ -98,11 +108,24 @@ class Ready:
         return (sample, *encode(self.built.network, [sample], self.device, precision))
 
     def _replacement(self, index: int) -> dict[str, Any]:
-        """A partner's features; kept, as the partner is often the next sample of the walk."""
+        """A partner's features."""
+        return self._kept(index)[1]
+
+    def _kept(self, index: int) -> Encoded:
+        """A partner; kept, as it is often the next sample of the walk."""
         encoded = self._encoded(index)
         self._partner.clear()
         self._partner[index] = encoded
-        return encoded[1]
+        return encoded
+
+    def _compared(self, own: Encoded, partner: int) -> list[tuple[Any, ...]]:
+        """The parts before and after each sensor was replaced by the partner's, measured as
+        ``lmd evaluate`` does."""
+        network = self.built.network
+        clean, other = (_encoding(network, *each) for each in (own, self._kept(partner)))
+        comparisons = measured_comparisons(network.modalities)
+        task = Task(network, self.config.model.output, comparisons, [Variant.parse(self.variant)])
+        return measure(task, Visit(VERIFIED, clean, [other])).pairs
 
     def _without(
         self,
@@ -144,6 +167,13 @@ class Ready:
         show = partial(_shown, self.built.network, self.config)
         shown_truth = show(truth)
         return (shown_truth, show(valid)) if shown_truth.numel() == truth.numel() else None
+
+
+def _encoding(
+    network: FusionNetwork, sample: Sample, features: dict[str, Any], constants: dict[str, Any]
+) -> Encoding:
+    fused = fused_parts(network, features) if isinstance(network, LinearFusion) else None
+    return Encoding(0, sample.token, fused, features, constants)
 
 
 def make_ready(

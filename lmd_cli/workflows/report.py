@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +18,7 @@ from lmd_cli.evaluation.schedule import Schedule
 from lmd_cli.report.page.build import build_page
 from lmd_cli.results.detection_run import DetectionRun, read_detection_run
 from lmd_cli.results.matched_detections import read_matched
-from lmd_cli.results.provenance import require_unedited
+from lmd_cli.results.provenance import note_survey, require_unedited
 from lmd_cli.results.read_run import RunResults, read_run
 from lmd_cli.results.record import sample_list_sha256
 from lmd_cli.results.survey import Survey
@@ -187,11 +188,13 @@ def run_survey(
         if old is not None:
             log.warning("%sthe samples are surveyed again", made_before)
         draft = DraftFolder(folder / DRAFT, identity)
+        began = time.monotonic()
         with draft.held():
             if not options.resume:
                 draft.forget()
             made = _compute(run, tokens, variant, options, draft, progress)
             write_survey(made, identity, folder)
+            note_survey(folder, time.monotonic() - began)
         surveyed = read_survey(folder, identity)
     return surveyed, ""
 
@@ -234,13 +237,14 @@ def _compute(
     hint = "or --no-survey for a page without maps"
     require_recorded(ready, run.path, run.record, hint)
     where = None if isinstance(config.model, CustomModelConfig) else plane_of(config)
-    other = partner_of(run, ready.dataset.tokens) if options.removal == "replaced" else None
+    partner = partner_of(run, ready.dataset.tokens)
     return survey(
         *(ready, tokens, where),
         viewer=options.viewer,
         progress=progress,
         keeper=draft,
-        partner=other,
+        partner=partner if options.removal == "replaced" else None,
+        compared=None if variant in run.rows else partner,
     )
 
 

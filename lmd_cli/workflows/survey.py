@@ -31,6 +31,7 @@ def survey(
     progress: Progress | None = None,
     keeper: Keeper | None = None,
     partner: Callable[[int], int] | None = None,
+    compared: Callable[[int], int] | None = None,
 ) -> Survey:
     """Decomposes the samples one after another.
 
@@ -44,6 +45,8 @@ def survey(
         keeper: holds what is done already, and takes what is done here.
         partner: from the index of a sample to that of the sample whose features take the place of
             a removed sensor's; zeros do if none.
+        compared: the same of the sample with whose sensors the parts are compared, as in the run's
+            tables; none if these have the survey's rules.
 
     Raises:
         DataError: a sample is unknown or its files are damaged.
@@ -54,8 +57,8 @@ def survey(
     try:
         for token in left:
             index = ready.dataset.index_of(token)
-            other = None if partner is None else partner(index)
-            draft.add(ready.decompose(index, other), index, plane)
+            other, beside = (each and each(index) for each in (partner, compared))
+            draft.add(ready.decompose(index, other, beside), index, plane)
             if keeper is not None:
                 keeper.write(draft)
             progress.advance(note=f"sample {token}", waiting=ready.stopwatch.waiting_share)

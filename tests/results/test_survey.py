@@ -14,7 +14,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from markupsafe import escape
 
+import lmd_cli
 from lmd_cli.assembly.build import build_grid
 from lmd_cli.config.loading import load_config
 from lmd_cli.decomposition import OperationRecord
@@ -25,13 +27,14 @@ from lmd_cli.results import journal
 from lmd_cli.results import survey as survey_module
 from lmd_cli.results.survey import Draft, LayerMeans
 from lmd_cli.results.survey_draft import DraftFolder
-from lmd_cli.results.survey_files import read_survey, write_survey
+from lmd_cli.results.survey_files import FILES, read_survey, write_survey
 from lmd_cli.workflows import report as make
 from lmd_cli.workflows.evaluate import evaluate
 from lmd_cli.workflows.ready import Ready, make_ready
-from lmd_cli.workflows.report import ReportOptions, make_report
+from lmd_cli.workflows.report import ReportOptions, make_report, open_surveyed
 from lmd_cli.workflows.survey import survey
 from tests.support import made_up
+from tests.support.undated import undated
 
 
 @pytest.fixture(scope="module")
@@ -61,6 +64,29 @@ def test_a_survey_agrees_with_decomposing_each_sample(tiny_config: Path):
     shares = np.array([row[3:] for row in made.layers])
     np.testing.assert_allclose(shares.sum(axis=1), 1.0, atol=1e-9)
     assert len(made.shown[0].images) == 6
+
+
+def test_the_rules_of_the_maps_are_measured_as_the_tables_are(
+    run: Path, tiny_config: Path, tmp_path: Path
+):
+    """Against an evaluation under these rules, with the first partner of the run's schedule."""
+    page = make_report(run).read_text()
+    stride = json.loads((run / "run.json").read_text())["schedule"]["stride"]
+    overrides = ["variants=[identity-ratio-shapley]", "perturbation.count=1"]
+    config = load_config(str(tiny_config), [*overrides, f"perturbation.stride={stride}"])
+    evaluate(config, tmp_path, limit=3)
+    assert (run / "survey" / "pairs.csv").read_bytes() == (tmp_path / "pairs.csv").read_bytes()
+    table = csv.DictReader((tmp_path / "table.csv").read_text().splitlines())
+    (own,) = (list(row.values()) for row in table)
+    rows = re.findall(r"<tr>(.*?)</tr>", page.partition('id="table"')[2].partition("</table>")[0])
+    assert re.findall(r"<td[^>]*>([^<]*)</td>", rows[-1])[:5] == own[:5]  # the name, and the PCCs
+    assert "identity-ratio-shapley, by which the maps and charts are made, was not among" in page
+    assert "measured it, over 3 samples with one other sample each" in page
+    assert page.count("by the rules identity-ratio-shapley") >= 4
+    copy = Path(shutil.copytree(run, tmp_path / "copy"))
+    known = open_surveyed(copy, ReportOptions(variant="identity-ratio", limit=1)).survey
+    assert known is not None
+    assert not known.pairs  # in the tables: not measured again
 
 
 def test_layer_shares_are_averaged_over_samples():
@@ -103,9 +129,13 @@ def test_a_page_leaves_the_evaluation_as_it_was_and_comes_again_the_same(run: Pa
     times = {path: path.stat().st_mtime_ns for path in (run / "survey").iterdir()}
     assert make_report(run).read_bytes() == first
     assert {path: path.stat().st_mtime_ns for path in times} == times  # not computed again
+    said = json.loads((run / "survey" / "made.json").read_bytes())
     for path in times:
         path.unlink()
-    assert make_report(run).read_bytes() == first
+    assert undated(make_report(run).read_bytes()) == undated(first)
+    assert said["version"] == lmd_cli.__version__
+    for entry in (said["date"], said["command"], said["code"]["sha256"], said["machine"]["system"]):
+        assert escape(entry) in first.decode()
     assert (run / "survey" / "objects.csv").read_bytes() == objects
     rows = list(csv.DictReader(objects.decode().splitlines()))
     assert {row["scene"] for row in rows} <= {"scene-0103", "scene-0916"}
@@ -159,14 +189,15 @@ def test_a_survey_that_was_killed_goes_on_and_ends_with_the_same_bytes(
     make_report(cut, options=options)
     assert len(decomposed) == 1  # of three
     assert not unfinished.exists()
-    for path in (whole / "survey").iterdir():
-        assert (cut / "survey" / path.name).read_bytes() == path.read_bytes(), path.name
+    assert {path.name for path in (cut / "survey").iterdir()} == {*FILES, "made.json"}
+    for name in FILES:
+        assert (cut / "survey" / name).read_bytes() == (whole / "survey" / name).read_bytes(), name
 
 
 def test_a_draft_of_something_else_is_not_gone_on_from(tmp_path: Path):
     folder = DraftFolder(tmp_path, {"variant": "a"})
     draft = folder.read(1)
-    draft.parts, draft.indices, draft.objects = ["camera"], [4], [[]]
+    draft.parts, draft.indices, draft.objects, draft.pairs = ["camera"], [4], [[]], [[]]
     draft.samples = [("t", "s", "d", "0.0 s", 0, 0.1, 1e-7)]
     draft.shown = {0: made_up.survey().shown[0]}
     folder.write(draft)
@@ -181,7 +212,7 @@ def test_a_draft_of_something_else_is_not_gone_on_from(tmp_path: Path):
 def test_a_draft_that_is_cut_loses_nothing_whenever_the_process_dies(tmp_path: Path, monkeypatch):
     """Rows behind those that count go in one step: there is no moment without the others."""
     folder, draft = DraftFolder(tmp_path, {}), Draft(1)
-    draft.parts, draft.indices, draft.objects = ["camera"], [4], [[]]
+    draft.parts, draft.indices, draft.objects, draft.pairs = ["camera"], [4], [[]], [[]]
     draft.samples = [("t", "s", "d", "0.0 s", 0, 0.1, 1e-7)]
     draft.shown = {0: made_up.survey().shown[0]}
     folder.write(draft)

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -31,6 +32,8 @@ from lmd_cli.data.synthetic.world import KEYFRAME_INTERVAL, Placed, Scene, seede
 
 VERSION = "v1.0-mini"
 JPEG_QUALITY = 92
+#: How the names of the world's files begin.
+WORLD = "synthetic"
 _FIRST_TIMESTAMP = 1_532_402_927_000_000
 _SCENE_GAP = 10_000_000_000  # microseconds between the starts of two scenes: 2 h 47 min
 
@@ -91,7 +94,7 @@ class _SceneWriter:
         stamp = self._stamp(time)
         suffix = {"C": "jpg", "R": "pcd", "L": "pcd.bin"}[channel[0]]
         folder = "samples" if key else "sweeps"
-        name = f"{folder}/{channel}/synthetic-{self.tables.seed}__{channel}__{stamp}.{suffix}"
+        name = f"{folder}/{channel}/{WORLD}-{self.tables.seed}__{channel}__{stamp}.{suffix}"
         path = self.root / name
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_bytes(data)
@@ -201,3 +204,8 @@ def _write_tables(root: Path, tables: Tables, evidence: dict[str, Record]) -> No
     _, code = cv2.imencode(".png", mask)
     (root / MAP_FILE).parent.mkdir(parents=True)
     (root / MAP_FILE).write_bytes(code.tobytes())
+
+
+def is_synthetic(names: Iterable[str]) -> bool:
+    """Whether a data set is of the synthetic world, by the names of its files in the tables."""
+    return any(re.fullmatch(rf"(?:[^/]+/)+{WORLD}-\d+__[^/]+", name) for name in names)

@@ -11,6 +11,7 @@ from dataclasses import replace
 from typing import Any
 
 from lmd_cli.config.schema import why_explained
+from lmd_cli.data.synthetic.write import is_synthetic
 from lmd_cli.decomposition.layout import BIAS
 from lmd_cli.errors import RunError
 from lmd_cli.evaluation.ground.detection import criterion_of
@@ -23,7 +24,7 @@ from lmd_cli.report.page.gate import recorded_verdict
 from lmd_cli.report.page.object_lists import all_objects
 from lmd_cli.report.page.provenance import provenance_values
 from lmd_cli.report.page.removal import changes_table, removal_tables
-from lmd_cli.report.page.separation import by_construction, explained, separation
+from lmd_cli.report.page.separation import by_construction, explained, separation, with_explained
 from lmd_cli.report.page.svg_charts import layer_chart
 from lmd_cli.report.page.table_cells import PageTable, TableCell, cell, page_table
 from lmd_cli.report.page.vehicle_charts import detected_vehicles, objects_values
@@ -31,6 +32,7 @@ from lmd_cli.report.page.viewer import viewer_data
 from lmd_cli.report.palette import slot
 from lmd_cli.report.words import HOW, counted, words_of
 from lmd_cli.results.detection_run import DetectionRun
+from lmd_cli.results.provenance import read_data_hashes
 from lmd_cli.results.read_run import RunResults, sequence_of
 from lmd_cli.results.survey import LAYER_FIELDS, Shown, Survey, conflict_of
 from lmd_cli.results.verdict import Verdict
@@ -59,7 +61,8 @@ def build_page(
             more, as many are left out as must be; the page says so.
     """
     render = document("page.html.j2", SCRIPTS, page_margin([run]))
-    run_values, kept = _run_values(run), 0 if survey is None else len(survey.shown)
+    run_values = _run_values(with_explained(run, survey))
+    kept = 0 if survey is None else len(survey.shown)
     run_values["facts"][2:2] = _detected_fact(survey)
     run_values["rules"] = survey and f"{survey.variant}, {why_explained(survey.variant)}"
     run_values["surveyed"] = _surveyed(run, survey)
@@ -130,7 +133,8 @@ def _warnings(run: RunResults) -> list[str]:
         lines.append(
             "The network has random weights: nothing here says anything about a trained one."
         )
-    if run.record["config"].get("data", {}).get("dataroot") == "synthetic":
+    named = run.record["config"].get("data", {}).get("dataroot") == "synthetic"
+    if named or is_synthetic(read_data_hashes(run.path)):
         lines.append("The data are synthetic: no conclusion about a real vehicle or sensor.")
     skipped = [row for row in run.samples if row["status"] != "ok"]
     if skipped:
@@ -232,6 +236,7 @@ def _survey_values(survey: Survey | None, kept: int) -> dict[str, Any]:
             "removal",
             "changes",
             "how",
+            "variant",
             "listed",
         )
         return {**dict.fromkeys(absent), "numbers": False}
@@ -251,6 +256,7 @@ def _survey_values(survey: Survey | None, kept: int) -> dict[str, Any]:
         "listed": all_objects(survey, places) if survey.ground else None,
         "changes": changes_table(survey),
         "how": HOW[survey.removal],
+        "variant": survey.variant,
     }
 
 

@@ -7,7 +7,7 @@ from typing import Any
 import yaml
 
 from lmd_cli.report.page.table_cells import PageTable, flat, page_table
-from lmd_cli.results.provenance import DATA, hashes_of, invocations, read_data_hashes
+from lmd_cli.results.provenance import DATA, hashes_of, invocations, read_data_hashes, survey_made
 from lmd_cli.results.read_run import RunResults
 from lmd_cli.results.survey_files import FILES as SURVEY_FILES
 
@@ -40,7 +40,13 @@ def _record(run: RunResults) -> PageTable:
     rows = [("run.json sha256", run.sha256), *flat(record)]
     rows += [(f"{DATA} sha256", f"{value}, of {len(hashed)} files") for value in listed.values()]
     rows += [(f"{name} sha256", value) for name, value in survey.items()]
-    return page_table("record", "From run.json, which has the first hash", ["entry", "value"], rows)
+    rows += flat({"survey": survey_made(run.path / "survey")}) if survey else []
+    return page_table(
+        "record",
+        "From run.json, which has the first hash, and of the survey",
+        ["entry", "value"],
+        rows,
+    )
 
 
 def _started(run: RunResults) -> PageTable | None:

@@ -2,18 +2,55 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
-from lmd_cli.evaluation.comparisons import Comparison, letter
+import pandas as pd
+
+from lmd_cli.evaluation.comparisons import (
+    Comparison,
+    letter,
+    measured_comparisons,
+    table_comparisons,
+)
 from lmd_cli.report.figures.styles import part_title
 from lmd_cli.report.page.svg_charts import WIDTH, Bar, Group, bars, chart_width
 from lmd_cli.report.palette import shade
-from lmd_cli.report.words import words_of
+from lmd_cli.report.words import counted, words_of
+from lmd_cli.results.pair_rows import PAIR_FIELDS
 from lmd_cli.results.read_run import RunResults
+from lmd_cli.results.summary import paper_table, summarise
+from lmd_cli.results.survey import Survey
 
 NAMES = {"pcc": "correlation (PCC)", "mse": "mean squared error (MSE)"}
 #: How a row's name ends that was linearised at each perturbed input.
 ANEW = "@perturbed"
+
+
+def with_explained(run: RunResults, survey: Survey | None) -> RunResults:
+    """The run with a row of the rules that maps and charts are made by, which the survey measured
+    where the run's tables lack it; and a note that says so."""
+    if survey is None or not survey.pairs or survey.variant in run.rows:
+        return run
+    pairs = pd.DataFrame(survey.pairs, columns=list(PAIR_FIELDS)).astype(
+        {"pcc": float, "mse": float}
+    )
+    there = set(zip(run.metrics.perturbed, run.metrics.target, strict=True))
+    every = measured_comparisons(run.modalities)
+    measured = [c for c in every if (c.perturbed_name, c.target) in there]
+    metrics = pd.concat([run.metrics, summarise(pairs, [survey.variant], measured)])
+    samples = counted(len({row[0] for row in survey.pairs}), "sample")
+    note = (
+        f"{survey.variant}, by which the maps and charts are made, was not among the run's rows: "
+        f"lmd report measured it, over {samples} with one other sample each."
+    )
+    return replace(
+        run,
+        record={**run.record, "rows": [*run.rows, survey.variant]},
+        metrics=metrics.reset_index(drop=True),
+        table=paper_table(metrics, table_comparisons(run.modalities)),
+        notes=[*run.notes, note],
+    )
 
 
 def separation(run: RunResults) -> dict[str, Any] | None:

@@ -45,11 +45,13 @@ class Bar:
 
 @dataclass(frozen=True)
 class Group:
-    """Bars side by side over one label, ``note`` in small letters below it."""
+    """Bars side by side over one label, ``note`` in small letters below it; ``count``: of what they
+    are made of, where it is known."""
 
     label: str
     bars: Sequence[Bar]
     note: str = ""
+    count: int = 0
 
 
 def bars(

@@ -20,6 +20,7 @@ from lmd_cli.evaluation.paired import RESAMPLES, SAMPLE, Clusters
 from lmd_cli.evaluation.run_metrics import Metric
 from lmd_cli.evaluation.statistics import Interval
 from lmd_cli.report.page.svg_charts import Bar, Group, bars
+from lmd_cli.report.page.table_cells import PageTable, page_table
 from lmd_cli.report.palette import shade, slot
 from lmd_cli.report.tables.removal import counted_annotations
 from lmd_cli.report.words import counted
@@ -97,8 +98,17 @@ class Measure:
     values: Callable[[Vehicle], Sequence[float] | None]
 
 
-def measures(parts: Sequence[str], criterion: Criterion | None = None) -> list[Measure]:
-    """The measures, for whatever parts there are; ``criterion`` of the output."""
+def measures(
+    parts: Sequence[str], criterion: Criterion | None = None, rules: str = ""
+) -> list[Measure]:
+    """The measures, for whatever parts there are.
+
+    Args:
+        parts: names.
+        criterion: of the output.
+        rules: that the parts are made by.
+    """
+    by = f" Parts by the rules {rules}." if rules else ""
     colours, words = [slot(name, parts) for name in parts], (criterion or Criterion()).words
     return [
         _removal_measure(parts, words),
@@ -109,11 +119,11 @@ def measures(parts: Sequence[str], criterion: Criterion | None = None) -> list[M
             "Who contributed? Each part's share of the evidence for the vehicle: its mean logit in "
             "the footprint where positive, over the sum of the positive ones. Vehicles that no "
             "part speaks for are left out. What the network does without a sensor is another "
-            "question: see removal.",
+            f"question: see removal.{by}",
             *(parts, colours),
             lambda vehicle: evidence_shares([vehicle[part_field(name)] for name in parts]),
         ),
-        _decisive_measure(parts, words),
+        _decisive_measure(parts, words, by),
     ]
 
 
@@ -139,7 +149,7 @@ def _lost_values(vehicle: Vehicle, sensors: Sequence[str]) -> list[float] | None
     return [*(float(name in lost) for name in sensors), float(bool(lost))]
 
 
-def _decisive_measure(parts: Sequence[str], detected: str) -> Measure:
+def _decisive_measure(parts: Sequence[str], detected: str, by: str) -> Measure:
     sensors = sensors_of(parts)
     alone = [*sensors, SEVERAL, TOGETHER]
     return Measure(
@@ -149,7 +159,7 @@ def _decisive_measure(parts: Sequence[str], detected: str) -> Measure:
         "Who contributed? This does not say what happens when a sensor fails. Of the vehicles that "
         f"are detected ({detected} in the footprint): for which is one "
         "sensor's part alone, with the bias, enough to stay so? Exactly one (that sensor is "
-        f"decisive), {SEVERAL}, or {TOGETHER}.",
+        f"decisive), {SEVERAL}, or {TOGETHER}.{by}",
         alone,
         [*(slot(name, parts) for name in sensors), slot(INTERACTION, parts), shade(0)],
         lambda vehicle: _decisive_values(vehicle, alone),
@@ -184,7 +194,8 @@ def objects_values(survey: Survey) -> dict[str, Any] | None:
         "drawn": f"{clusters.kind}s",
         "few_scenes": clusters.kind == SAMPLE,
         "measures": [
-            _measure_values(m, inside, clusters) for m in measures(survey.parts, criterion)
+            _measure_values(m, inside, clusters)
+            for m in measures(survey.parts, criterion, survey.variant)
         ],
     }
 
@@ -213,36 +224,81 @@ def detected_vehicles(survey: Survey) -> tuple[int, int]:
     return sum(vehicle["detected"] for vehicle in inside), len(inside)
 
 
+@dataclass(frozen=True)
+class _Chart:
+    """One grouping of the vehicles; ``unknown`` count, but are in no group."""
+
+    title: str
+    groups: Sequence[Group]
+    unknown: int
+
+    @property
+    def compares(self) -> bool:
+        """Whether two groups hold a vehicle."""
+        return sum(bool(group.count) for group in self.groups) > 1
+
+
 def _measure_values(
     measure: Measure, vehicles: Sequence[Vehicle], clusters: Clusters
 ) -> dict[str, Any]:
-    charts = {grouping: _chart(measure, grouping, vehicles, clusters) for grouping in GROUPINGS}
+    every = [_chart(measure, grouping, vehicles, clusters) for grouping in GROUPINGS]
+    charts = [chart for chart in every if chart.compares]
     return {
         "name": measure.name,
         "title": measure.title,
         "meaning": measure.meaning,
         "legend": list(zip(measure.series, measure.slots, strict=True)),
-        "charts": [{"title": g.title, "svg": svg} for g, svg in charts.items() if svg],
-        "left_out": ", ".join(g.title for g, svg in charts.items() if not svg),
+        "charts": [_drawn(measure, chart) for chart in charts],
+        "table": _numbers(measure, charts),
+        "left_out": ", ".join(chart.title for chart in every if not chart.compares),
     }
+
+
+def _drawn(measure: Measure, chart: _Chart) -> dict[str, Any]:
+    across, slots = chart.title, measure.slots
+    svg = bars(chart.groups, measure.series, measure.axis, slots=slots, across=across)
+    return {"title": chart.title, "svg": svg, "unknown": chart.unknown}
+
+
+def _numbers(measure: Measure, charts: Sequence[_Chart]) -> PageTable:
+    """What the bars show, with their intervals."""
+    intervals = [f"{name}, 95 % interval" for name in measure.series]
+    series = [column for pair in zip(measure.series, intervals, strict=True) for column in pair]
+    rows = [
+        [chart.title, group.label, group.count, *_bar_cells(group)]
+        for chart in charts
+        for group in chart.groups
+    ]
+    caption = f"The numbers of these charts: {measure.axis}"
+    return page_table(f"numbers_{measure.name}", caption, ["by", "group", "n", *series], rows)
+
+
+def _bar_cells(group: Group) -> list[float | str | None]:
+    cells: list[float | str | None] = []
+    for bar in group.bars:
+        known = bar.low is not None and bar.high is not None
+        cells += [bar.value, f"{bar.low:.3g} to {bar.high:.3g}" if known else ""]
+    return cells
 
 
 def _chart(
     measure: Measure, grouping: Grouping, vehicles: Sequence[Vehicle], clusters: Clusters
-) -> str:
-    """Empty where no two groups hold a vehicle: there is nothing to compare."""
+) -> _Chart:
     placed: list[list[tuple[str, Sequence[float]]]] = [[] for _ in grouping.labels]
+    unknown = 0
     for vehicle in vehicles:
         at, values = grouping.place(vehicle), measure.values(vehicle)
-        if at is not None and at >= 0 and values is not None:
+        if values is None:
+            continue
+        if at is None or at < 0:
+            unknown += 1
+        else:
             placed[at].append((vehicle["sample_token"], values))
-    if sum(map(bool, placed)) < 2:
-        return ""
     groups = [
         _group(label, measure, members, clusters)
         for label, members in zip(grouping.labels, placed, strict=True)
     ]
-    return bars(groups, measure.series, measure.axis, slots=measure.slots, across=grouping.title)
+    return _Chart(grouping.title, groups, unknown)
 
 
 def _group(
@@ -250,7 +306,7 @@ def _group(
 ) -> Group:
     note = f"n = {len(members)}"
     if not members:
-        return Group(label, [Bar(None, "")] * len(measure.series), note)
+        return Group(label, [Bar(None, "")] * len(measure.series), note, 0)
     tokens, values = zip(*members, strict=True)
     array = np.array(values, dtype=np.float64)
     bars = []
@@ -261,7 +317,7 @@ def _group(
         known = f" (95 % interval {low:.3g} to {high:.3g})" if low < high else ""
         text = f"{label}, {name}: {mean:.3g}{known}, {counted(len(members), 'annotation')}"
         bars.append(Bar(mean, text, *ends))
-    return Group(label, bars, note)
+    return Group(label, bars, note, len(members))
 
 
 def mean_interval(

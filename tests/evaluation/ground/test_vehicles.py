@@ -243,3 +243,23 @@ def test_charts_count_every_vehicle_once():
     assert "no rain, camera: " in weather["svg"]
     assert "n = 2" in weather["svg"]
     assert "n = 1" in weather["svg"]
+
+
+def test_the_numbers_of_the_charts_stand_in_a_table():
+    made = made_up.survey()
+    speed = object_fields(made.parts).index("speed")
+    for number, value in enumerate((0.1, None, 6.0)):
+        row = made.objects[number]
+        made.objects[number] = (*row[:speed], value, *row[speed + 1 :])
+    values = objects_values(made)
+    assert values is not None
+    (removal, *_) = values["measures"]
+    table = removal["table"]
+    assert table.header[:5] == ["by", "group", "n", "camera", "camera, 95 % interval"]
+    rows = [[cell.text for cell in row] for row in table.rows]
+    (rain,) = (row for row in rows if row[1] == "rain")
+    assert rain[2:5] == ["1", "0", ""]
+    assert {row[0] for row in rows} == {chart["title"] for chart in removal["charts"]}
+    evidence = next(m for m in values["measures"] if m["name"] == "share")
+    unknown = {chart["title"]: chart["unknown"] for chart in evidence["charts"]}
+    assert unknown == {"Weather, as the scene is described": 0, "Speed (m/s)": 1}
