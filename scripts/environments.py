@@ -6,9 +6,10 @@
     python scripts/environments.py --interpreter 3.14=/opt/python3.14/bin/python3
 
 Needs uv (``pip install uv``) and the interpreters; one that is missing is a line of the table. In
-each environment: the package and its dependencies are installed, the engine's core tests run, and
-the demo evaluates one sample. An environment takes up to 7 GB (torch with CUDA), and is removed
-when it was tried; --keep leaves it. The exit code is 1 if any of them failed.
+each environment: the package and its dependencies are installed, the tests of the engine's core, of
+configs and of data files run (a minute), and the demo evaluates one sample. An environment takes up
+to 7 GB (torch with CUDA), and is removed when it was tried; --keep leaves it. The exit code is 1 if
+any of them failed.
 """
 
 from __future__ import annotations
@@ -25,11 +26,17 @@ from dataclasses import dataclass
 from pathlib import Path
 
 PROJECT = Path(__file__).resolve().parents[1]
-#: What the engine's tests and their fixtures import.
+#: What the tests and their fixtures import.
 RUNNERS = ("pytest>=8", "pytest-xdist", "hypothesis", "expecttest", "einops")
 CORE = tuple(
     f"tests/decomposition/{name}.py"
     for name in ("test_api", "linearised/test_replay", "rules/test_linear", "tracing/test_inplace")
+)
+#: Of what comes from outside: configs, tables and data files; those that need no nuscenes-devkit.
+INPUTS = (
+    *("tests/config/test_config.py", "tests/config/test_yaml_text.py"),
+    *(f"tests/data/nuscenes/test_{name}.py" for name in ("files", "pcd", "pictures", "roots")),
+    *(f"tests/data/nuscenes/index/test_{name}.py" for name in ("elements", "forged", "tables")),
 )
 VERSIONS = (
     "import sys, torch, numpy; "
@@ -86,7 +93,7 @@ def steps(
     quiet += ["-q", "-o", "addopts=", "-p", "no:cacheprovider", "--tb=line"]
     # Channels are shuffled without a derivative in older torch: nothing to compare with.
     quiet += ["-k", "not channel_shuffle"]
-    yield "tests", [str(own / "pytest"), *quiet, *CORE], folder
+    yield "tests", [str(own / "pytest"), *quiet, *CORE, *INPUTS], folder
     demo = ["evaluate", "--config", "demo.yaml", "--limit", "1", "--overwrite"]
     results = ["--output", str(folder / f"results-{environment.name}")]
     yield "demo", [str(own / "lmd"), *demo, *results], folder
@@ -131,7 +138,7 @@ def interpreter(version: str, given: Mapping[str, str]) -> str | None:
 def table(rows: Sequence[Mapping[str, str]]) -> str:
     """Rows as a Markdown table."""
     columns = ("environment", "versions", "tests", "demo")
-    lines = ["| environment | Python, torch, numpy | engine's tests | demo |", "|---|---|---|---|"]
+    lines = ["| environment | Python, torch, numpy | tests | demo |", "|---|---|---|---|"]
     for row in rows:
         cells = [row.get(name) or f"not tried: {row['failed']} failed" for name in columns]
         lines.append(f"| {' | '.join(cell.replace('|', '/') for cell in cells)} |")

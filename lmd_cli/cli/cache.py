@@ -47,4 +47,5 @@ def command(
     show.table(header, rows, "entries", [vars(entry) for entry in listed])
     show.lines(kept)
     done = "in" if action is Action.LIST else "deleted from"
-    show.lines([f"{len(listed)} entries, {size}, {done} {cache_folder()}"])
+    count = f"{len(listed)} {'entry' if len(listed) == 1 else 'entries'}"
+    show.lines([f"{count}, {size}, {done} {cache_folder()}"])

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lmd_cli.cli import options
+
+if TYPE_CHECKING:
+    from lmd_cli.results.comparable import Pairing
 
 
 def command(
@@ -20,6 +23,12 @@ def command(
     common: Annotated[
         bool, typer.Option("--common", help="Compare the samples that all runs have.")
     ] = False,
+    unpaired: Annotated[
+        bool,
+        typer.Option(
+            "--unpaired", help="Compare each run's own samples: two weathers, two splits."
+        ),
+    ] = False,
     resamples: Annotated[
         int, typer.Option(min=1, metavar="COUNT", help="Resamples of the bootstrap intervals.")
     ] = 1000,
@@ -27,7 +36,8 @@ def command(
 ) -> None:
     """Compare runs with the first of them: every metric, the vehicles that changed, maps.
 
-    For two checkpoints, before and after a fix, or two variants, on the same samples. Writes
+    For two checkpoints, before and after a fix, or two variants, on the same samples; with
+    --unpaired for two weathers (runs of evaluate --rain and --dry, say). Writes
     comparison.html, comparison.csv, comparison.md and changed_vehicles.csv to
     results/compare/<names of the runs>; where lmd detect has written to RUN/detect for every run,
     also changed_false_alarms.csv. Runs of other samples, outputs or protocols are refused.
@@ -45,12 +55,15 @@ def command(
     from lmd_cli.runtime.progress import make_progress
     from lmd_cli.workflows.compare import compare
 
+    if common and unpaired:
+        raise typer.BadParameter("either --common or --unpaired", param_hint="--unpaired")
+    pairing: Pairing = "none" if unpaired else "common" if common else "same"
     names = "-vs-".join(file_name(run.resolve().name) for run in runs)
     folder = output or Path("results") / "compare" / names
     progress = make_progress()
     try:
         done = compare(
-            runs, folder, given.load(), common=common, resamples=resamples, progress=progress
+            runs, folder, given.load(), pairing=pairing, resamples=resamples, progress=progress
         )
     finally:
         progress.close()

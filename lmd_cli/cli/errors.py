@@ -11,6 +11,8 @@ import typer
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 INTERRUPTED = 130
+#: Characters of a path in a message.
+_LONGEST = 300
 
 
 def handled(command: Callable[..., None]) -> Callable[..., None]:
@@ -40,14 +42,15 @@ def explain(error: Exception) -> tuple[str, int] | None:
     if out_of_memory(error):
         return f"out of memory: {error}", 1
     if isinstance(error, OSError) and error.errno != errno.EPIPE:
-        return _system(error), 1
+        return _system(error), 2 if error.errno == errno.ENAMETOOLONG else 1
     if any(kind.__name__ == "DecompositionError" for kind in type(error).__mro__):  # no torch here
         return str(error), 1
     return None
 
 
 def _system(error: OSError) -> str:
-    where = f"{error.filename}: " if error.filename else ""
+    name = str(error.filename or "")
+    where = f"{name if len(name) <= _LONGEST else name[:_LONGEST] + '...'}: " if name else ""
     if error.errno in FULL:
         return f"{where}the disk is full; free some space and run the same command again"
     return f"{where}{error.strerror or error}"

@@ -86,8 +86,8 @@ Log = Annotated[
     list[TrackerName] | None,
     typer.Option(
         "--log",
-        metavar="<tensorboard|wandb|mlflow>",
-        help="Also write scalars, figures and tables there; repeatable.",
+        metavar="TRACKER",
+        help="Also write scalars, figures and tables to tensorboard, wandb or mlflow; repeatable.",
     ),
 ]
 Limit = Annotated[
@@ -222,14 +222,22 @@ class DataOptions:
         return DataOptions(self.config, self.settings).arguments() if custom else []
 
 
+#: Characters of a list of tokens, many times what the largest data set has.
+_MOST = 1 << 26
+
+
 def _lines(path: Path) -> list[str]:
     """The lines of a text file that are not empty."""
-    from lmd_cli.errors import ConfigError
+    from lmd_cli.errors import ConfigError, ForeignFileError
+    from lmd_cli.runtime.files import open_given
 
     try:
-        text = path.read_text()
-    except (OSError, UnicodeDecodeError) as error:
+        with open(path, encoding="utf-8-sig", opener=open_given) as file:
+            text = file.read(_MOST + 1)
+    except (OSError, UnicodeDecodeError, ForeignFileError) as error:
         raise ConfigError(f"--tokens {path} cannot be read as text: {error}") from None
+    if len(text) > _MOST:
+        raise ConfigError(f"--tokens {path} has more than {_MOST} characters; expected tokens")
     return [line.strip() for line in text.splitlines() if line.strip()]
 
 

@@ -42,7 +42,11 @@ class DataConfig(Section):
         "a folder, or synthetic",
         pattern=r"^[^\x00]+$",
     )
-    version: str = option("nuScenes version", "a name such as v1.0-trainval", min_length=1)
+    version: str = option(
+        "nuScenes version",
+        "a name such as v1.0-trainval, of a folder in data.dataroot",
+        pattern=r"^[^/\\\x00]*[^/\\\x00.][^/\\\x00]*$",  # something else than dots
+    )
     split: Name | Names = option(
         "split of the version: nuScenes', one of the version's splits.json (nuscenes-devkit's "
         "custom splits), or names of scenes",

@@ -20,6 +20,8 @@ from lmd_cli.errors import ConfigError
 
 SUFFIXES = ("", ".yaml", ".yml")
 Key = tuple[str, ...]
+#: Characters of a ``--set`` in a message.
+_SHOWN = 200
 #: Sections with several schemas: these, and which one a section belongs to.
 CHOICES = {"model": (MODELS, network_of), "data": (SOURCES, source_of)}
 
@@ -53,6 +55,8 @@ def find_config(name: str) -> Path:
     file = first_file(folder / f"{given}{suffix}" for folder in folders for suffix in SUFFIXES)
     if file is not None:
         return file
+    if given.exists():
+        raise ConfigError(f"config {name} is no file; expected one in YAML")
     known = [path.name for folder in ("configs", shipped("configs")) for path in _yamls(folder)]
     wanted = given.with_suffix(".yaml").name if given.name else name
     raise ConfigError(f"config {name} not found; there are {listing(known, wanted)}")
@@ -73,7 +77,7 @@ def parse(path: Path, overrides: Sequence[str] = ()) -> RunConfig:
     for text in overrides:
         key, value = _override(text)
         _put(values, key, value, text)
-        origins[key] = f"--set {text}"
+        origins[key] = f"--set {text if len(text) <= _SHOWN else text[: _SHOWN - 3] + '...'}"
     try:
         return RunConfig.model_validate(values)
     except ValidationError as error:

@@ -11,6 +11,7 @@ from pydantic import (
     PrivateAttr,
     SerializerFunctionWrapHandler,
     Tag,
+    ValidationInfo,
     field_validator,
     model_serializer,
 )
@@ -48,9 +49,22 @@ def why_explained(variant: str) -> str:
     if variant != EXPLAIN:
         return "asked for"
     return (
-        "the default: on the demos its parts agree better with what each sensor could see than "
-        "those of the paper's rules, which tables keep"
+        "the default: on the demos its parts agree better with known truth than those of the "
+        "paper's rules, which tables keep"
     )
+
+
+def _require_affordable(variant: str, model: ModelConfig | None) -> None:
+    """Refuses ``coalitions`` of more modalities than are carried; without a model, nothing."""
+    from lmd_cli.decomposition import InputError, Variant
+    from lmd_cli.decomposition.coalitions import CoalitionLayout
+    from lmd_cli.decomposition.variant import COALITIONS
+
+    try:
+        if model is not None and Variant.parse(variant).activation == COALITIONS:
+            CoalitionLayout(tuple(model.modalities))
+    except InputError as error:
+        raise ValueError(str(error)) from None
 
 
 def source_of(section: Any) -> str:
@@ -174,9 +188,11 @@ class RunConfig(Section):
 
     @field_validator("variants")
     @classmethod
-    def _known_variants(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+    def _known_variants(cls, value: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
         from lmd_cli.decomposition import Variant
 
+        for name in value:
+            _require_affordable(name, info.data.get("model"))
         names = tuple(Variant.parse(name).name for name in value)
         twice = [name for i, name in enumerate(names) if name in names[:i]]
         if twice:
@@ -195,9 +211,10 @@ class RunConfig(Section):
 
     @field_validator("explain")
     @classmethod
-    def _known_variant(cls, value: str) -> str:
+    def _known_variant(cls, value: str, info: ValidationInfo) -> str:
         from lmd_cli.decomposition import Variant
 
+        _require_affordable(value, info.data.get("model"))
         return Variant.parse(value).name
 
     def with_origin(self, source: Path) -> RunConfig:

@@ -27,6 +27,8 @@ _KINDS = {
     "binary": "binary data",
 }
 _NUMBERS = ("int", "float", "timestamp")
+#: No key is any of these.
+_NO_NAMES = ("null", "timestamp", "binary", "float")
 
 
 class TextError(ValueError):
@@ -129,8 +131,9 @@ def _inside(
 
 def _name(loader: yaml.SafeLoader, node: Node, key: tuple[str, ...]) -> Any:
     """A mapping's key."""
-    if not isinstance(node, ScalarNode) or node.tag == f"{_TAG}null":
-        what = "null" if isinstance(node, ScalarNode) else "a list or mapping"
+    kind = node.tag.removeprefix(_TAG)
+    if not isinstance(node, ScalarNode) or kind in _NO_NAMES:
+        what = _KINDS[kind] if isinstance(node, ScalarNode) else "a list or mapping"
         raise _error(node, key, f"a key is {what}; expected a name")
     return _read(loader, node, key)
 

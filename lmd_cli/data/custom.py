@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils import _pytree as pytree
 
 from lmd_cli.data.interventions import RemovalSettings, Removed
 from lmd_cli.data.regions import Region
@@ -183,7 +184,8 @@ class CustomSamples:
     def without(
         self, clean: Sample, index: int, region: Region, modality: str, settings: RemovalSettings
     ) -> Removed:
-        """A sample without one object in one modality, by the data set's ``remove``.
+        """A sample without one object in one modality, by the data set's ``remove``; the amount is
+        0 where it gives nothing or what was there, else 1.
 
         Raises:
             ContractError: it raises something, or gives what is no item.
@@ -191,9 +193,19 @@ class CustomSamples:
         where = f"{self._what}: remove of {region.token} from {modality} in item {index}"
         with self._guard(where):
             item = self._dataset.remove(self._rows[index], region, modality)
-        if item is None:
-            return Removed(clean, 0)
-        return Removed(self._sample(item, index, where), 1)
+        changed = clean if item is None else self._sample(item, index, where)
+        return Removed(changed, 0 if _alike(changed, clean) else 1)
+
+
+def _alike(one: Sample, other: Sample) -> bool:
+    """Whether two samples hold the same tensors, and nothing else that differs."""
+
+    def same(x: Any, y: Any) -> bool:
+        both = isinstance(x, Tensor) and isinstance(y, Tensor) and x.dtype == y.dtype
+        return x is y or (both and torch.equal(x, y))
+
+    a, b = pytree.tree_leaves(one.tensors), pytree.tree_leaves(other.tensors)
+    return one is other or (len(a) == len(b) and all(map(same, a, b)))
 
 
 def _named_tensors(item: Any, where: str) -> Iterator[tuple[str, Tensor]]:

@@ -180,23 +180,6 @@ def cluster_draws(clusters: int, seed: int, resamples: int) -> Indices:
     return np.random.default_rng(seed).integers(0, clusters, (resamples, clusters))
 
 
-def smaller_class(groups: Sequence[object], labels: Sequence[object] | Array) -> int:
-    """How many clusters the class with the fewest of them has; 0 with fewer than two classes."""
-    members: dict[object, set[object]] = {}
-    for group, label in zip(groups, np.asarray(labels).tolist(), strict=True):
-        members.setdefault(label, set()).add(group)
-    return min(map(len, members.values())) if len(members) > 1 else 0
-
-
-def varied(groups: Sequence[object], values: Array) -> int:
-    """How many clusters have an observation that differs from the most frequent value."""
-    if not len(values):
-        return 0
-    distinct, counts = np.unique(values, return_counts=True)
-    off = values != distinct[counts.argmax()]
-    return len({group for group, differs in zip(groups, off, strict=True) if differs})
-
-
 def _percentile_interval(estimates: Array, level: float) -> Array:
     """The two ends of the central ``level`` of the resampled estimates, along the first axis."""
     tail = (1.0 - level) / 2

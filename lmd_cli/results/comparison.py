@@ -20,12 +20,16 @@ from lmd_cli.evaluation.paired import (
     vehicle_key,
 )
 from lmd_cli.evaluation.run_metrics import Vehicle
-from lmd_cli.results.comparable import labels_of, require_comparable
+from lmd_cli.results.comparable import Pairing, labels_of, require_comparable
 from lmd_cli.results.read_run import RunResults
 from lmd_cli.results.run_metrics import RunMetrics
 from lmd_cli.results.survey import Survey
 from lmd_cli.results.survey_metrics import scenes_of
 
+UNPAIRED = (
+    "The runs have different samples: a difference may come from the samples, from the networks, "
+    "or from both. Single vehicles and maps are not compared."
+)
 NO_DETECTIONS = (
     "Boxes, false alarms, mAP and NDS are compared where every run has detections in its folder: "
     "lmd detect with the run's config, and --output RUN/detect."
@@ -47,6 +51,7 @@ class RunComparison:
         detections: of the runs, in the samples that are compared; of all, or none.
         alarms: for each other run, the false alarms that only one of the two has; empty without
             detections.
+        paired: whether the samples are the same; else each run has its own.
     """
 
     labels: Sequence[str]
@@ -59,6 +64,7 @@ class RunComparison:
     notes: list[str] = field(default_factory=list)
     detections: Sequence[MatchedDetections | None] = ()
     alarms: Sequence[Sequence[AlarmChange]] = ()
+    paired: bool = True
 
     @property
     def others(self) -> Sequence[str]:
@@ -70,8 +76,8 @@ def compare_runs(
     runs: Sequence[RunResults],
     surveys: Sequence[Survey | None],
     detections: Sequence[MatchedDetections | None],
+    pairing: Pairing = "same",
     *,
-    common: bool = False,
     seed: int = 0,
     resamples: int = 1000,
 ) -> RunComparison:
@@ -81,22 +87,24 @@ def compare_runs(
         runs: at least two.
         surveys: of the runs; without one of them none is used.
         detections: the same.
-        common, seed, resamples: see :func:`~.comparable.require_comparable` and
-            :class:`~.statistics.Resampling`.
+        pairing, seed, resamples: see :func:`~.comparable.require_comparable` and
+            :class:`~.statistics.Resampling`. The samples of unpaired runs are drawn together.
 
     Raises:
         ResultsError: the runs cannot be compared.
     """
     surveys = surveys if all(surveys) else [None] * len(runs)
-    samples = require_comparable(runs, surveys, common=common)
-    matched, why = _detections(detections, samples)
+    paired, samples = pairing != "none", require_comparable(runs, surveys, pairing)
+    matched, why = _detections(detections, samples, paired=paired)
     metrics = [
         RunMetrics(run, survey, samples, own)
         for run, survey, own in zip(runs, surveys, matched, strict=True)
     ]
-    ordered = [token for token in runs[0].tokens if token in samples]
-    clusters = clusters_of(ordered, scenes_of(surveys[0]), seed=seed, resamples=resamples)
-    keys = set.intersection(*({vehicle_key(v) for v in m.vehicles} for m in metrics))
+    tokens = dict.fromkeys(token for run in runs for token in run.tokens if token in samples)
+    scenes = {token: scene for survey in surveys for token, scene in scenes_of(survey).items()}
+    clusters = clusters_of(list(tokens), scenes, seed=seed, resamples=resamples)
+    there = [{vehicle_key(v) for v in m.vehicles} for m in metrics]
+    keys = set.intersection(*there) if paired else set.union(*there)
 
     def shared(vehicle: Vehicle) -> bool:
         return vehicle_key(vehicle) in keys
@@ -104,22 +112,28 @@ def compare_runs(
     names = [n for n in metrics[0].names if all(n in other.names for other in metrics[1:])]
     all_rows = [metric_row([m.metric(name, shared) for m in metrics], clusters) for name in names]
     rows = [row for row in all_rows if any(row.counts)]
+    left_out = max(map(len, there)) - len(keys) if paired else 0
+    notes = [*_notes(runs, surveys, metrics, left_out), *why]
+    compared = (labels_of(runs), runs, surveys, clusters, len(keys), rows)
+    if not paired:
+        return RunComparison(
+            *compared, [[] for _ in runs[1:]], [UNPAIRED, *notes], matched, (), False
+        )
     first, *others = ([v for v in m.vehicles if shared(v)] for m in metrics)
     changes = [vehicle_changes(first, other) for other in others]
-    left_out = max(len(m.vehicles) for m in metrics) - len(keys)
-    notes = [*_notes(runs, surveys, metrics, left_out), *why]
-    compared = (labels_of(runs), runs, surveys, clusters, len(keys), rows, changes, notes)
     alarms = [alarm_changes(matched[0], m) for m in matched[1:] if matched[0] and m]
-    return RunComparison(*compared, matched, alarms)
+    return RunComparison(*compared, changes, notes, matched, alarms)
 
 
 def _detections(
-    given: Sequence[MatchedDetections | None], samples: frozenset[str]
+    given: Sequence[MatchedDetections | None], samples: frozenset[str], *, paired: bool
 ) -> tuple[Sequence[MatchedDetections | None], list[str]]:
     """The detections in the samples that all have, and what a reader must know of them."""
     none, known = [None] * len(given), [one for one in given if one is not None]
     if not known or len(known) < len(given):
         return none, [NO_DETECTIONS]
+    if not paired:
+        return [one.within(samples) for one in known], []
     shared = samples.intersection(*(one.samples for one in known))
     if not shared:
         return none, ["The detections have no sample in common with the runs and are left out."]

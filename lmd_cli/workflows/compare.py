@@ -17,7 +17,7 @@ from lmd_cli.report.tables.comparison import (
     markdown,
     metric_rows,
 )
-from lmd_cli.results.comparable import require_comparable
+from lmd_cli.results.comparable import Pairing, require_comparable
 from lmd_cli.results.comparison import RunComparison, compare_runs
 from lmd_cli.results.read_run import RunResults, read_run
 from lmd_cli.results.survey import Survey
@@ -42,7 +42,7 @@ def compare(
     output: Path,
     options: ReportOptions | None = None,
     *,
-    common: bool = False,
+    pairing: Pairing = "same",
     resamples: int = 1000,
     progress: Progress | None = None,
 ) -> Compared:
@@ -52,7 +52,7 @@ def compare(
         paths: folders that ``lmd evaluate`` wrote, at least two.
         output: where files go.
         options: how a survey is made of a run that has none.
-        common: compare the samples that all runs have.
+        pairing: which samples are compared, see :func:`~.comparable.require_comparable`.
         resamples: of the bootstrap.
 
     Raises:
@@ -61,7 +61,7 @@ def compare(
         RunError: the disk is full.
     """
     comparison = open_comparison(
-        paths, options, common=common, resamples=resamples, progress=progress
+        paths, options, pairing=pairing, resamples=resamples, progress=progress
     )
     return Compared(comparison, write_comparison(comparison, output))
 
@@ -70,7 +70,7 @@ def open_comparison(
     paths: Sequence[Path],
     options: ReportOptions | None = None,
     *,
-    common: bool = False,
+    pairing: Pairing = "same",
     resamples: int = 1000,
     progress: Progress | None = None,
 ) -> RunComparison:
@@ -78,12 +78,12 @@ def open_comparison(
     runs = [read_run(path) for path in paths]
     if len(runs) < 2:
         raise ResultsError("one run cannot be compared; give at least two: lmd compare RUN RUN")
-    require_comparable(runs, [None] * len(runs), common=common)  # before hours of surveys
+    require_comparable(runs, [None] * len(runs), pairing)  # before hours of surveys
     options = _removed_alike(runs, options or ReportOptions())
     opened = [open_survey(run, options, progress) for run in runs]
     surveys, notes = [survey for survey, _ in opened], [note for _, note in opened if note]
     detections = [matched_of(run) for run in runs]
-    comparison = compare_runs(runs, surveys, detections, common=common, resamples=resamples)
+    comparison = compare_runs(runs, surveys, detections, pairing, resamples=resamples)
     return replace(comparison, notes=[*comparison.notes, *notes])
 
 

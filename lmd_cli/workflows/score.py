@@ -254,7 +254,7 @@ def _sample(setting: Setting, index: int) -> dict[str, Any]:
             shares[method.name] = _timed(method, what, means, maps_only=not setting.strict)
         except (MethodError, DecompositionError) as error:
             if setting.strict:
-                raise
+                raise MethodError(f"{method.name}: {error}") from error
             left_out[method.name] = str(error)
     return {
         "sample": setting.dataset.tokens[index],

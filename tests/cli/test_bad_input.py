@@ -68,6 +68,40 @@ def test_values_of_the_wrong_type_and_range(lmd: Lmd, tiny_config: Path):
     )
 
 
+@pytest.mark.parametrize("kind", ["pipe", "folder"])
+def test_a_config_that_is_no_file(lmd: Lmd, kind: str):
+    os.mkfifo("a.yaml") if kind == "pipe" else Path("a.yaml").mkdir()
+    refused(lmd("check", "--config", "a.yaml"), "config a.yaml is no file; expected one in YAML")
+
+
+def test_a_setting_of_any_length_is_shown_in_part(lmd: Lmd, tiny_config: Path):
+    result = lmd("samples", "-c", tiny_config, "--set", f"data.nsweeps={'x' * 9000}")
+    refused(result, f"--set data.nsweeps={'x' * 184}...: data.nsweeps is 'xxx")
+    assert len(result.stderr) < 500
+
+
+@pytest.mark.parametrize("version", ["../root/v1.0-mini", "/data/v1.0-mini", "..", "a\\b", ""])
+def test_a_version_is_no_path(lmd: Lmd, tiny_config: Path, version: str):
+    setting = f"data.version={json.dumps(version)}"
+    result = lmd("check", "-c", tiny_config, "--set", setting)
+    refused(result, "expected a name such as v1.0-trainval, of a folder in data.dataroot")
+
+
+@pytest.mark.parametrize(("path", "kind"), [("tokens", "a pipe"), ("/dev/zero", "a device")])
+def test_a_list_of_tokens_that_is_no_file(lmd: Lmd, tiny_config: Path, path: str, kind: str):
+    os.mkfifo("tokens")
+    result = lmd("samples", "-c", tiny_config, "--tokens", path)
+    refused(result, f"--tokens {path} cannot be read as text: it is {kind}; expected a file")
+
+
+def test_a_list_of_tokens_may_begin_with_a_mark_of_its_encoding(lmd: Lmd, tiny_config: Path):
+    token = build_dataset(load_config(tiny_config)).tokens[1]
+    Path("tokens").write_bytes(b"\xef\xbb\xbf" + token.encode() + b"\r\n")
+    result = lmd("samples", "-c", tiny_config, "--tokens", "tokens")
+    assert result.exit_code == 0, result.output
+    assert token in result.output
+
+
 def test_a_config_that_is_not_found(lmd: Lmd):
     result = lmd("evaluate", "--config", "dmeo.yaml")
     refused(result, "config dmeo.yaml not found", "radar_cam_mini.yaml", "did you mean demo.yaml?")

@@ -14,9 +14,12 @@ from typing import Any
 
 import pytest
 
+from lmd_cli.errors import ResultsError
 from lmd_cli.evaluation.paired import MetricRow
 from lmd_cli.evaluation.statistics import Interval
-from lmd_cli.report.tables.comparison import beyond_zero
+from lmd_cli.report.tables.comparison import beyond_zero, headline
+from lmd_cli.workflows.compare import open_comparison
+from lmd_cli.workflows.report import ReportOptions
 from tests.support import made_up
 from tests.support.calling import Lmd
 from tests.support.run_pairs import FIGURES, before_and_after, detect_in, edit_record, run_of
@@ -112,18 +115,15 @@ def test_false_alarms_map_and_nds(lmd: Lmd, own_pair: tuple[Path, Path]):
     assert not Path("out/changed_false_alarms.csv").exists()
 
 
-def test_detections_of_other_samples(
-    lmd: Lmd, own_pair: tuple[Path, Path], caplog: pytest.LogCaptureFixture
-):
+def test_detections_of_other_samples(own_pair: tuple[Path, Path], caplog: pytest.LogCaptureFixture):
     one, two = {"t0": [("hit", 1.0, 0.0)]}, {"t1": [("hit", 1.0, 0.0)], "t0": []}
 
     def said(*boxes: dict[str, list[tuple[str, float, float]]]) -> str:
         for run, listed in zip(own_pair, boxes, strict=True):
             shutil.rmtree(run / "detect", ignore_errors=True)
             detect_in(run, listed, FIGURES)
-        result = lmd("compare", *own_pair, "--no-survey")
-        assert result.exit_code == 0, result.output
-        return result.stdout
+        comparison = open_comparison(own_pair, ReportOptions(compute=False), resamples=20)
+        return " ".join([headline(comparison, 0), *comparison.notes])
 
     assert "Detections are compared in 1 of the 3 samples." in said(one, two)
     assert "mAP and NDS are of different samples in the runs and are left out." in said(one, two)
@@ -132,15 +132,14 @@ def test_detections_of_other_samples(
     away = {"t9": [("hit", 1.0, 0.0)]}
     assert "The detections have no sample in common with the runs and are" in said(away, away)
     edit_record(own_pair[0] / "detect", weights={"sha256": "0" * 64, "random": False})
-    assert lmd("compare", *own_pair, "--no-survey").exit_code == 0
+    open_comparison(own_pair, ReportOptions(compute=False), resamples=20)
     assert "is of other weights than the run: its detections are left out" in caplog.text
     for name, text in (("detections.json", 'x\n"'), ("detection_metrics.json", "{}")):
         said(one, one)
         (own_pair[1] / "detect" / name).write_text(text)
-        result = lmd("compare", *own_pair, "--no-survey")
-        assert result.exit_code == 2
-        assert f"{own_pair[1] / 'detect' / name} is damaged (" in result.stderr
-        assert "the same lmd detect writes it again" in result.stderr
+        with pytest.raises(ResultsError, match="the same lmd detect writes it again") as error:
+            open_comparison(own_pair, ReportOptions(compute=False))
+        assert f"{own_pair[1] / 'detect' / name} is damaged (" in str(error.value)
 
 
 def test_three_runs(lmd: Lmd, tmp_path: Path):
@@ -239,6 +238,39 @@ def test_other_samples_are_refused_or_left_out(lmd: Lmd, tmp_path: Path, pair: t
     assert "short has 2 of 3 samples." in result.stdout
     assert f"{short} has no survey: lmd report {short} makes it." in result.stdout
     assert "objects." not in result.stdout
+
+
+def test_each_runs_own_samples(lmd: Lmd, tmp_path: Path):
+    """Two weathers: no sample in common, so nothing is paired and no vehicle is compared."""
+    dry = run_of(tmp_path / "dry", made_up.survey(), hits=(10, 12, 14))
+    rain = run_of(tmp_path / "rain", made_up.survey("x"), hits=(6, 8, 10), text="x")
+    edit_record(rain, schedule={"stride": 2, "count": 1})
+    hits = {f"t{i}": [("hit", 5.0, 0.0)] for i in range(3)}
+    detect_in(dry, hits, FIGURES)
+    detect_in(rain, {f"{t}x": [*h, ("false alarm", 9.0, 0.0)] for t, h in hits.items()}, FIGURES)
+    given = ("compare", dry, rain, "--no-survey", "--output", "out")
+    assert "--unpaired compares each run's own" in lmd(*given, "--common").stderr
+    assert "either --common or --unpaired" in lmd(*given, "--common", "--unpaired").stderr
+    result = lmd(*given, "--unpaired")
+    assert result.exit_code == 0, result.output
+    said = "rain against dry: IoU 0.6, then 0.4; mAP 0.4, then 0.4; NDS 0.5, then 0.5; "
+    assert said in result.stdout
+    assert "newly" not in result.stdout
+    assert (
+        "The runs have different samples: a difference may come from the samples" in result.stdout
+    )
+    assert "bootstrap of 6 whole samples, of all runs together." in result.stdout
+    rows = {r["metric"]: r for r in rows_of(Path("out/comparison.csv")) if r["run"] == "rain"}
+    assert float(rows["iou"]["low"]) < -0.2 < float(rows["iou"]["high"])
+    assert (rows["objects.detected"]["rows"], rows["detections.precision"]["value"]) == ("3", "0.5")
+    page = Path("out/comparison.html").read_text()
+    assert "<b>Other samples.</b> Each run has its own" in page
+    assert ">Vehicles that changed</h2>" not in page
+    edit_record(rain, schedule={"stride": 1, "count": 2})
+    refused = lmd(*given, "--unpaired")
+    assert refused.exit_code == 2
+    assert "schedule.count (dry: 1, rain: 2)" in refused.stderr
+    assert "schedule.stride" not in refused.stderr
 
 
 def test_one_run_is_no_comparison(lmd: Lmd, pair: tuple[Path, Path]):

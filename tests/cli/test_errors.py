@@ -33,6 +33,7 @@ def run(error: BaseException, *arguments: str) -> Result:
         (NoRuleError("no rule for f"), 1, "error: no rule for f"),
         (OSError(errno.ENOSPC, "No space", "f.csv"), 1, "error: f.csv: the disk is full"),
         (PermissionError(errno.EACCES, "Permission denied", "f"), 1, "error: f: Permission denied"),
+        (OSError(errno.ENAMETOOLONG, "too long", "f" * 999), 2, f"error: {'f' * 300}...: too long"),
         (MemoryError("9 GB"), 1, "error: out of memory: 9 GB"),
         (RuntimeError("DefaultCPUAllocator: can't allocate"), 1, "error: out of memory: "),
         (KeyboardInterrupt(), 130, "interrupted"),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,6 +13,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
+
+from tests.support.calling import Lmd
 
 CHECKOUT = Path(__file__).resolve().parents[2]
 
@@ -51,10 +54,12 @@ def test_a_reader_that_goes_away_is_no_error(tiny_config: Path, tmp_path: Path):
     assert done.stderr == ""
 
 
-def test_ctrl_c_keeps_the_rows_and_the_same_command_goes_on(tiny_config: Path, tmp_path: Path):
+def test_ctrl_c_keeps_the_rows_and_the_same_command_goes_on(
+    lmd: Lmd, tiny_config: Path, tmp_path: Path
+):
     arguments = ("evaluate", "-c", tiny_config, "--output", "out")
-    straight = run(*arguments[:-1], "straight", folder=tmp_path)
-    assert straight.returncode == 0, straight.stderr
+    straight = lmd(*arguments[:-1], tmp_path / "straight")
+    assert straight.exit_code == 0, straight.output
     process = subprocess.Popen(
         command(*arguments),
         cwd=tmp_path,
@@ -78,7 +83,7 @@ def test_ctrl_c_keeps_the_rows_and_the_same_command_goes_on(tiny_config: Path, t
     assert "Traceback" not in errors
     assert "finished rows are kept in out; the same command goes on from there" in errors
     assert rows.read_text().count("\n") > 1
-    assert run(*arguments, folder=tmp_path).returncode == 0
+    assert lmd(*arguments[:-1], tmp_path / "out").exit_code == 0
     for name in ("pairs.csv", "metrics.csv", "table.csv", "run.json"):
         again, once = (tmp_path / folder / name for folder in ("out", "straight"))
         assert again.read_bytes() == once.read_bytes(), name
@@ -102,12 +107,27 @@ def installed(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_an_installed_wheel_finds_its_configs_from_anywhere(
     installed: Path, tiny_root: Path, tmp_path: Path
 ):
-    data = ("--dataroot", tiny_root)
-    for name in ("demo.yaml", "demo", "radar_cam_mini"):
-        done = run("samples", "--config", name, *data, folder=tmp_path, path=installed)
-        assert done.returncode == 0, done.stderr
-        assert len(done.stdout.splitlines()) == 6
-    done = run("samples", "--config", "dmeo", folder=tmp_path, path=installed)
+    """Several commands in one process: most of a command's time is the import of torch."""
+    given = ["lmd", "samples", "--dataroot", str(tiny_root), "--config"]
+    code = f"""
+import sys, lmd_cli.__main__ as lmd
+for name in ("demo.yaml", "demo", "radar_cam_mini", "dmeo"):
+    sys.argv = [*{given}, name]
+    try:
+        code = lmd.main()
+    except SystemExit as end:
+        code = end.code
+    print("exit", code, flush=True)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        env=environment(installed),
+        capture_output=True,
+        text=True,
+    )
+    assert [len(rows.splitlines()) for rows in done.stdout.split("exit ")] == [6, 7, 7, 1, 1]
+    assert re.findall(r"exit (\w+)", done.stdout) == ["0", "0", "0", "2"], done.stderr
     assert "did you mean demo.yaml?" in done.stderr
 
 

@@ -3,13 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
-from nuscenes.nuscenes import NuScenes
 
 from lmd_cli.data import KeyframeSamples, NuScenesSamples
 from lmd_cli.data.synthetic import synthesize
 from tests.support.tiny_nuscenes import VERSION, open_samples, write_tiny_root
+
+if TYPE_CHECKING:  # not everywhere where tests without it run
+    from nuscenes.nuscenes import NuScenes
+
+
+def opened(root: Path) -> NuScenes:
+    """A root as the devkit reads it."""
+    from nuscenes.nuscenes import NuScenes
+
+    return NuScenes(VERSION, str(root), verbose=False)
 
 
 @pytest.fixture(scope="session")
@@ -19,7 +29,7 @@ def tiny_root(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def devkit(tiny_root: Path) -> NuScenes:
-    return NuScenes(VERSION, str(tiny_root), verbose=False)
+    return opened(tiny_root)
 
 
 @pytest.fixture(scope="session")
@@ -41,4 +51,4 @@ def drive(drive_root: Path) -> KeyframeSamples:
 
 @pytest.fixture(scope="session")
 def drive_devkit(drive_root: Path) -> NuScenes:
-    return NuScenes(VERSION, str(drive_root), verbose=False)
+    return opened(drive_root)

@@ -124,7 +124,7 @@ def test_slopes_between_coalitions_are_evaluated_as_any_other(
     config = load_config(str(tiny_config), [f"variants=[{', '.join(rules)}]"])
     record = evaluate(config, tmp_path, limit=2).record
     assert record["explained"]["variant"] == "identity-ratio-shapley"
-    assert "agree better with what each sensor could see" in record["explained"]["why"]
+    assert "agree better with known truth" in record["explained"]["why"]
     assert record["conservation_residual"] < 1e-4
     assert record["replay_deviation"] < 1e-4
     rows = list(read_pairs(tmp_path / "pairs.csv").itertuples(index=False, name=None))

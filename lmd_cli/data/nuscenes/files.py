@@ -15,6 +15,8 @@ from lmd_cli.runtime.printable import in_one_line
 #: Bytes at a file's begin that show its format.
 HEAD = 4096
 IMAGE, PCD = "it is an image", "it is a .pcd file"
+#: Formats of packed files, by their first bytes.
+_PACKED = {b"\x1f\x8b": "gzip", b"PK\x03\x04": "zip", b"\xfd7zXZ": "xz", b"BZh": "bzip2"}
 #: Errors where a limit of the system is reached, whatever the file.
 SCARCE = (errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.EAGAIN)
 
@@ -79,6 +81,8 @@ def _kind(content: bytes, head: bytes) -> str:
         return "it is a pointer of Git LFS, whose file was not fetched"
     if head.lstrip().lower().startswith((b"<!doctype html", b"<html")):
         return "it is a web page"
+    if packed := next((name for begin, name in _PACKED.items() if head.startswith(begin)), ""):
+        return f"it is packed ({packed}): unpack it"
     if head.startswith(b"\x89PNG\r\n\x1a\n") or head[6:10] in (b"JFIF", b"Exif"):
         return IMAGE
     if all(word in head for word in (b"\nFIELDS ", b"\nSIZE ", b"\nDATA ")):

@@ -8,11 +8,11 @@ from pathlib import Path
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from PIL import Image
+from PIL import Image, UnidentifiedImageError
 from torch import Tensor
 
 from lmd_cli.data.nuscenes.files import IMAGE, SCARCE, file_error, read_head, wrong_format
-from lmd_cli.data.nuscenes.pictures import PictureError, open_picture, without_warnings
+from lmd_cli.data.nuscenes.pictures import FORMATS, PictureError, open_picture, without_warnings
 
 #: What is done to an image (H, W, 3) of the file's size before it is resized.
 ImageEdit = Callable[[NDArray[np.uint8]], NDArray[np.uint8]]
@@ -76,6 +76,15 @@ def read_resized(
     except Exception as error:  # Pillow reports broken streams under many kinds
         if isinstance(error, MemoryError) or getattr(error, "errno", None) in SCARCE:
             raise  # says nothing of the file
-        kind = wrong_format(read_head(path), IMAGE)
-        problem = kind or f"truncated or not an image: {error}"
-        raise file_error(path, problem, token) from error
+        raise file_error(path, _problem(path, error), token) from error
+
+
+def _problem(path: Path, error: Exception) -> str:
+    """Why an image cannot be read."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return f"cannot be read: {error.strerror}"
+    if kind := wrong_format(read_head(path), IMAGE):
+        return kind
+    if isinstance(error, UnidentifiedImageError):
+        return f"truncated or not an image of a format that is read ({', '.join(FORMATS)})"
+    return f"truncated or not an image: {error}"

@@ -14,6 +14,8 @@ FORMATS = ("JPEG", "PNG", "BMP", "PPM", "TIFF", "WEBP")
 #: Pixels of an image, at most: as many as 8K video has. Pillow's own limit is anybody's to change.
 MOST_PIXELS = 7680 * 4320
 _ORIENTATION = 0x0112
+#: Values of the EXIF entry for images that are turned or mirrored; any other says nothing.
+_TURNED = range(2, 9)
 
 
 class PictureError(Exception):
@@ -59,15 +61,15 @@ def _require_usable(image: Image.Image, recorded: tuple[int, int] | None) -> Non
     if width * height > MOST_PIXELS:
         raise PictureError(f"{width} x {height} pixels; expected at most {MOST_PIXELS}")
     raw = [str(tile[3]) for tile in getattr(image, "tile", ())]
-    if image.mode[0] in "IF" or any("16" in mode for mode in raw):
+    if image.mode[0] in "IF" or any("16" in mode for mode in raw) or _is_deep_ppm(image):
         raise PictureError(
             f"more than 8 bits a channel ({', '.join([image.mode, *raw[:1]])}); expected 8: "
             "scale its values to 0 to 255 and save it as such"
         )
-    turned = image.getexif().get(_ORIENTATION, 1) if _has_exif(image) else 1
-    if turned != 1:
+    turned = image.getexif().get(_ORIENTATION) if _has_exif(image) else None
+    if turned in _TURNED:
         raise PictureError(
-            f"its EXIF data say that it is turned (orientation {turned!r}), but calibrations are "
+            f"its EXIF data say that it is turned (orientation {turned}), but calibrations are "
             "for pixels as they lie in the file: save it upright, without that entry"
         )
     if recorded is not None and not _same_shape(image.size, recorded):
@@ -75,6 +77,13 @@ def _require_usable(image: Image.Image, recorded: tuple[int, int] | None) -> Non
             f"{width} x {height} pixels, where the tables say {recorded[0]} x {recorded[1]}: "
             "the calibration is for another shape"
         )
+
+
+def _is_deep_ppm(image: Image.Image) -> bool:
+    """Whether the largest value takes more than 8 bits, which Pillow would scale away."""
+    tiles = getattr(image, "tile", ()) if image.format == "PPM" else ()
+    largest = [tile[3][-1] for tile in tiles if isinstance(tile[3], tuple)]
+    return any(isinstance(value, int) and value > 255 for value in largest)
 
 
 def _has_exif(image: Image.Image) -> bool:

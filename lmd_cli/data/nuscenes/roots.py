@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice
@@ -23,14 +24,14 @@ def require_version(root: Path, version: str) -> None:
     """
     if _has_tables(root / version):
         return
-    beside = any((root / name).is_dir() for name in ("samples", SWEEPS))
+    beside = any(os.path.isdir(root / name) for name in ("samples", SWEEPS))
     meant = next((f for f in _near(root, beside) if _has_tables(f / version)), None)
     if meant is not None:
         raise DataError(
             f"version {version} not found in {root}, but in {meant}: give {meant} as --dataroot",
             path=root / version,
         )
-    if not root.is_dir():
+    if not os.path.isdir(root):  # pathlib's fails on names that are too long
         raise DataError(f"data root {root} not found; {_there(root.parent)}", path=root)
     versions = sorted(folder.name for folder in _folders(root) if _has_tables(folder))
     what = f"versions there: {', '.join(versions)}" if versions else _there(root)
@@ -40,7 +41,7 @@ def require_version(root: Path, version: str) -> None:
 def missing_hint(root: Path, name: str) -> str:
     """What to do about a file that is not in the root: nothing, or words that follow on."""
     top = Path(name).parts[:1] == (SWEEPS,)
-    folders = (folder for folder in _near(root, True) if (folder / name).exists())
+    folders = (folder for folder in _near(root, True) if os.path.exists(folder / name))
     holder = next((folder for folder in folders if not _is_root(folder)), None)
     if holder is not None:
         return (
@@ -74,7 +75,7 @@ def _folders(folder: Path) -> Iterator[Path]:
 
 def _has_tables(folder: Path) -> bool:
     with suppress(OSError):
-        return (folder / "scene.json").is_file()
+        return os.path.isfile(folder / "scene.json")
     return False
 
 
@@ -85,7 +86,7 @@ def _is_root(folder: Path) -> bool:
 
 def _there(folder: Path) -> str:
     """What a folder holds, in words."""
-    if not folder.is_dir():
+    if not os.path.isdir(folder):
         return f"nor does {folder} exist"
     names = sorted(entry.name for entry in folder.iterdir())
     more = f" and {len(names) - 10} more" if len(names) > 10 else ""

@@ -223,7 +223,7 @@ class SplitSamples(Dataset[Sample]):
     def missing_hint(self) -> str:
         """What to do about files that are missing: words that follow on, or nothing."""
         needed = (self.dataroot / n for names in self.needed_files().values() for n in names)
-        first = next((path for path in needed if not path.exists()), None)
+        first = next((path for path in needed if not os.path.exists(path)), None)
         name = None if first is None else first.relative_to(self.dataroot).as_posix()
         return "" if name is None else missing_hint(self.dataroot, name)
 

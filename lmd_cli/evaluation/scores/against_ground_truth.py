@@ -27,9 +27,7 @@ from lmd_cli.evaluation.statistics import (
     Interval,
     auroc,
     bootstrap,
-    smaller_class,
     spearman,
-    varied,
 )
 
 #: The column of the side table that grades each sensor's evidence.
@@ -128,7 +126,7 @@ class ObjectDraws:
         """How well d_m (n,) tells ``own`` vehicles (n,) from the others."""
         return self.score(
             *(name, modality, vehicles, lambda rows: auroc(d[rows], own[rows])),
-            lambda objects: smaller_class(objects, own),
+            lambda objects: _smaller_class(objects, own),
         )
 
     def rank_correlation(
@@ -137,7 +135,7 @@ class ObjectDraws:
         """Of a sensor's part (n,) with the evidence that it had (n,)."""
         return self.score(
             *(name, modality, vehicles, lambda rows: spearman(part[rows], evidence[rows])),
-            lambda objects: varied(objects, evidence),
+            lambda objects: _varied(objects, evidence),
         )
 
 
@@ -187,12 +185,29 @@ def separated(
 
 
 def separations(vehicles: Sequence[Vehicle], modality: str, modalities: Sequence[str]) -> Array:
-    """d_m of each vehicle (n,): a modality's part less the mean of the others'."""
+    """d_m of each vehicle (n,): a modality's part less the mean of any others'."""
     others = [name for name in modalities if name != modality]
-    means = [sum(v.parts[name] for name in others) / len(others) for v in vehicles]
+    means = [sum(v.parts[name] for name in others) / max(1, len(others)) for v in vehicles]
     return np.array([v.parts[modality] for v in vehicles], dtype=np.float64) - np.array(means)
 
 
 def bias_shares(vehicles: Sequence[Vehicle]) -> Array:
     """:func:`~.metrics.bias_share` of each vehicle, of which no one's parts are all zero."""
     return np.array([bias_share(vehicle.parts) for vehicle in vehicles], dtype=np.float64)
+
+
+def _smaller_class(groups: Sequence[object], labels: Sequence[object] | Array) -> int:
+    """How many clusters the class with the fewest of them has; 0 with fewer than two classes."""
+    members: dict[object, set[object]] = {}
+    for group, label in zip(groups, np.asarray(labels).tolist(), strict=True):
+        members.setdefault(label, set()).add(group)
+    return min(map(len, members.values())) if len(members) > 1 else 0
+
+
+def _varied(groups: Sequence[object], values: Array) -> int:
+    """How many clusters have an observation that differs from the most frequent value."""
+    if not len(values):
+        return 0
+    distinct, counts = np.unique(values, return_counts=True)
+    off = values != distinct[counts.argmax()]
+    return len({group for group, differs in zip(groups, off, strict=True) if differs})

@@ -164,6 +164,7 @@ class RegionGroundTruth:
             )
         if self.graded and set(region.evidence) != set(self.modalities):
             raise ContractError(
-                f"{where}: {region.token} has evidence of {', '.join(region.evidence)}; the "
-                f"modalities are {', '.join(self.modalities)}"
+                f"{where}: {region.token} has evidence of {', '.join(region.evidence) or 'none'}; "
+                f"the modalities are {', '.join(self.modalities)}. A data set that does not know "
+                "it needs a method remove(index, object, modality) (see docs/extending.md)"
             )

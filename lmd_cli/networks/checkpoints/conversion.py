@@ -107,7 +107,8 @@ def _place(content: Any, ema: bool) -> Place | None:
 
 def _check_paths(source: Path, output: Path, overwrite: bool) -> None:
     if not source.is_file():
-        what = "is a folder, not a file" if source.is_dir() else "does not exist"
+        there = "is a folder, not a file" if source.is_dir() else "is no plain file"
+        what = there if source.exists() else "does not exist"
         raise CheckpointError(f"checkpoint {source} {what}: give a PyTorch file")
     if source.suffix == ".safetensors":
         raise CheckpointError(f"checkpoint {source} holds tensors only already: use it as it is")

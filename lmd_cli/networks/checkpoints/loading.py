@@ -247,7 +247,9 @@ def _family(value: Tensor) -> str:
 
 
 def _check_finite(state: Mapping[str, Tensor], module: nn.Module, path: Path) -> None:
-    """Refuses weights that are no finite numbers; buffers may hold infinities (masks).
+    """Refuses weights that are no finite numbers, and variances below 0.
+
+    Buffers may hold infinities (masks).
 
     Raises:
         CheckpointError: names the first five.
@@ -262,6 +264,11 @@ def _check_finite(state: Mapping[str, Tensor], module: nn.Module, path: Path) ->
         raise CheckpointError(
             f"checkpoint {path} holds weights that are no finite numbers, as of a training that "
             f"diverged: {listed(wrong)}; take an earlier checkpoint"
+        )
+    negative = [n for n, v in state.items() if n.endswith("running_var") and (v < 0).any()]
+    if negative:
+        raise CheckpointError(
+            f"checkpoint {path} holds variances below 0: {listed(negative)}; the file is damaged"
         )
 
 

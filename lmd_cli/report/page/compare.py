@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from lmd_cli.evaluation.comparisons import Comparison
+from lmd_cli.evaluation.comparisons import Comparison, letter
 from lmd_cli.evaluation.ground.decisive import SEVERAL, TOGETHER
 from lmd_cli.evaluation.paired import NOT_DETECTED, Change, MetricRow, moves
 from lmd_cli.evaluation.statistics import Interval
@@ -54,7 +54,8 @@ FAMILIES = (
     ),
     ("False alarms of a sample", ("detections.false_alarms",)),
     ("Errors of the hits", ("detections.m",)),
-    ("Detected, and lost without a sensor", ("objects.detected", "objects.lost_without.")),
+    ("Detected, in all and without sensors", ("objects.detected",)),
+    ("Lost without a sensor", ("objects.lost_without.",)),
     ("Share of the evidence", ("objects.share.", "objects.bias_share")),
     ("Enough alone, by parts", ("objects.decisive.",)),
     ("Enough alone, by removal", ("objects.decisive_removal.",)),
@@ -81,6 +82,7 @@ def comparison_page(comparison: RunComparison, verdict: dict[str, Any] | None = 
         headlines=[headline(comparison, i) for i in range(len(comparison.others))],
         facts=_facts(comparison),
         compared=True,
+        paired=comparison.paired,
         first=first,
         cluster=comparison.clusters.kind,
         series=list(zip(comparison.others, _slots(comparison), strict=True)),
@@ -102,9 +104,10 @@ def _slots(comparison: RunComparison) -> list[int]:
 
 def _facts(comparison: RunComparison) -> list[dict[str, str]]:
     clusters = comparison.clusters
+    where = "in all runs" if comparison.paired else "of all runs together"
     return [
-        fact("Samples", str(len(clusters.of)), "in all runs"),
-        fact("Vehicles", str(comparison.vehicles), "in all runs, inside the maps"),
+        fact("Samples", str(len(clusters.of)), where),
+        fact("Vehicles", str(comparison.vehicles), f"{where}, inside the maps"),
         fact("Bootstrap", counted(clusters.count, clusters.kind), "drawn with replacement"),
         *(_changed_fact(comparison, i) for i in range(len(comparison.others))),
     ]
@@ -150,8 +153,15 @@ def _label(name: str) -> str:
         return label.replace("_", " ").replace(".", " ")
     if family == "objects":
         first, _, rest = label.partition(".")
-        return f"without {rest}" if first == "lost_without" else rest or first.replace("_", " ")
-    return name
+        removed = first in ("lost_without", "detected_without")
+        return _without(rest) if removed else rest or first.replace("_", " ")
+    return _without(label) if family == "iou_without" else name
+
+
+def _without(removed: str) -> str:
+    """Several by their first letters: there is no room for more below a bar."""
+    names = removed.split("+")
+    return f"without {removed if len(names) == 1 else '+'.join(map(letter, names))}"
 
 
 def _bar(row: MetricRow, run: str, d: Interval) -> Bar:
@@ -188,7 +198,7 @@ def _metric_cells(row: MetricRow) -> list[Any]:
 
 
 def _vehicles(comparison: RunComparison) -> list[dict[str, Any]]:
-    if not comparison.vehicles:
+    if not comparison.vehicles or not comparison.paired:
         return []
     return [
         {

@@ -168,12 +168,14 @@ def _changed_alarms(comparison: RunComparison, other: int) -> Iterator[str]:
 def interval_note(comparison: RunComparison) -> str:
     """What the intervals are."""
     clusters = comparison.clusters
-    said = f"Intervals: 95 %, paired bootstrap of {clusters.count} whole {clusters.kind}s"
+    kind = "paired bootstrap" if comparison.paired else "bootstrap"
+    said = f"Intervals: 95 %, {kind} of {clusters.count} whole {clusters.kind}s"
     if clusters.count < 2:
         return f"No intervals: there is one {clusters.kind}, and nothing to resample."
+    draws = "the same draws for every run" if comparison.paired else "of all runs together"
     few = " With so few of them they are too narrow." if clusters.count < 20 else ""
     return (
-        f"{said}, the same draws for every run.{few} Of differences that are zero, one in twenty "
+        f"{said}, {draws}.{few} Of differences that are zero, one in twenty "
         "excludes zero by chance."
     )
 

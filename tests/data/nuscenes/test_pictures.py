@@ -59,6 +59,50 @@ def test_sixteen_bits_are_refused(tmp_path: Path, channels: int) -> None:
     assert "more than 8 bits a channel" in refusal(path)
 
 
+@pytest.mark.parametrize("kind", [b"P6", b"P5"])
+def test_sixteen_bits_of_ppm_are_refused(tmp_path: Path, kind: bytes) -> None:
+    path = tmp_path / "a.jpg"
+    path.write_bytes(kind + b" 160 90 65535\n" + bytes(160 * 90 * 6))
+    assert "more than 8 bits a channel" in refusal(path)
+    path.write_bytes(kind + b" 160 90 255\n" + bytes(160 * 90 * 3))
+    assert load_image(path, SIZE).shape == (3, *SIZE)
+
+
+@pytest.mark.parametrize("suffix", ["bmp", "tif", "ppm"])
+def test_wide_images_of_eight_bits_are_read(tmp_path: Path, suffix: str) -> None:
+    path = tmp_path / f"a.{suffix}"
+    Image.new("RGB", (1600, 16)).save(path)
+    assert load_image(path, SIZE).shape == (3, *SIZE)
+
+
+#: EXIF data with one entry: nothing behind it, a chain without an end, beyond the file, a text.
+ODD_EXIF = (
+    b"II*\0\x08\0\0\0\x05\0\x12\x01",
+    b"II*\0\x08\0\0\0\xff\xff\x12\x01\x03\0\x01\0\0\0\x01\0\0\0",
+    b"II*\0\x08\0\0\0\x01\0\x69\x87\x04\0\x01\0\0\0\x08\0\0\0\0\0\0\0",
+    b"II*\0\xff\xff\xff\x7f",
+    b"II*\0\x08\0\0\0\x01\0\x12\x01\x02\0\x05\0\0\0\x1a\0\0\0\0\0\0\0abcd\0",
+    b"II*\0\x08\0\0\0\x01\0\x12\x01\x03\0\x01\0\0\0\x09\0\0\0\0\0\0\0",
+)
+
+
+@pytest.mark.parametrize("exif", ODD_EXIF)
+@pytest.mark.filterwarnings("error")
+def test_exif_data_that_say_nothing_are_passed_over(tmp_path: Path, exif: bytes) -> None:
+    path, data = tmp_path / "a.jpg", b"Exif\0\0" + exif
+    Image.new("RGB", (160, 90), "red").save(path)
+    jpeg = path.read_bytes()
+    segment = b"\xff\xe1" + struct.pack(">H", len(data) + 2) + data
+    path.write_bytes(jpeg[:2] + segment + jpeg[2:])
+    assert load_image(path, SIZE).shape == (3, *SIZE)
+
+
+def test_what_cannot_be_opened_is_not_called_empty(tmp_path: Path) -> None:
+    path = tmp_path / "a.jpg"
+    path.symlink_to(path)
+    assert "cannot be read: Too many levels of symbolic links" in refusal(path)
+
+
 @pytest.mark.parametrize("suffix", ["jpg", "png", "webp"])
 @pytest.mark.parametrize("turned", [1, 3, 6])
 def test_a_turned_image_is_refused(tmp_path: Path, suffix: str, turned: int) -> None:
@@ -100,4 +144,4 @@ def test_other_modes_are_converted(tmp_path: Path, mode: str) -> None:
 def test_formats_whose_decoders_run_programs_are_no_images(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     Image.new("RGB", (160, 90)).save(path, format="EPS")
-    assert "not an image" in refusal(path)
+    assert "not an image of a format that is read (JPEG, PNG, BMP, PPM, " in refusal(path)

@@ -150,3 +150,8 @@ def test_check_is_content_with_a_whole_root(samples: NuScenesSamples) -> None:
     assert actual.ok
     count = sum(map(len, samples.needed_files().values()))
     assert actual.checks[-1].detail == f"all {count} files are readable"
+
+
+def test_a_data_root_of_any_length_is_not_found() -> None:
+    with pytest.raises(DataError, match=f"data root {'a' * 5000} not found"):
+        open_samples(Path("a" * 5000))

@@ -107,6 +107,10 @@ SEEN = {"a": 1.0, "b": 0.0}
         (Region("x", MASK.float(), SEEN), "mask of x must be a bool tensor"),
         (Region("x", ~MASK, SEEN), "with at least one cell set"),
         (Region("x", MASK, {"a": 1.0}), "x has evidence of a; the modalities are a, b"),
+        (
+            Region("x", MASK),
+            "x has evidence of none; the modalities are a, b. A data set that does",
+        ),
     ],
 )
 def test_regions_that_do_not_fit(region: Any, said: str):

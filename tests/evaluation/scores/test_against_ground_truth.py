@@ -154,6 +154,7 @@ def test_what_does_not_exist_is_undefined() -> None:
 def test_separation_of_three() -> None:
     one = vehicle("c", {"camera": 5.0, "radar": 1.0, "lidar": 3.0})
     assert separations([one], "camera", THREE).tolist() == [3.0]
+    assert separations([one], "camera", THREE[:1]).tolist() == [5.0]
 
 
 @pytest.mark.parametrize(("objects", "drawn"), [(LEAST_OBJECTS - 1, False), (LEAST_OBJECTS, True)])

@@ -61,6 +61,8 @@ class Removing(Scans):
             raise RuntimeError("no such lesion")
         if self.fault == "none":
             return None
+        if self.fault == "keeps":
+            return self[i]
         item = self[i]
         if self.fault == "tensor":
             return item[modality]
@@ -125,6 +127,17 @@ def test_who_reads_one_sensor_at_each_place_is_scored_one(config: Any, tmp_path:
     (note,) = [line for line in summary.notes if line.startswith("Interventions")]
     assert "12 of 12 are detected, 12 of these have evidence in every sensor" in note
     assert "Lost without: a 6, b 6." in note
+
+
+@pytest.mark.parametrize("fault", ["none", "keeps"])
+def test_a_remove_that_changes_nothing_says_so(config: Any, tmp_path: Path, fault: str) -> None:
+    settings = config(f"data.options.fault={fault}")
+    summary = score(settings, tmp_path / "out", ("lmd",), resamples=20)
+    assert any("a holds nothing of 12 detected (first: left-0)." in x for x in summary.notes)
+    assert any("12 of 12 are detected, 0 of these have evidence" in x for x in summary.notes)
+    rows = pd.read_csv(tmp_path / "out" / "interventions.csv")
+    assert (rows.removed == 0).all()
+    assert (rows["drop"] == 0).all()
 
 
 def test_who_reads_one_sensor_only_is_carried_by_it(config: Any, tmp_path: Path) -> None:

@@ -168,6 +168,7 @@ def test_bad_input(tmp_path: Path) -> None:
     cases = [
         (tmp_path / "missing.ckpt", new, "does not exist"),
         (tmp_path, new, "is a folder"),
+        (Path("/dev/null"), new, "checkpoint /dev/null is no plain file: give a PyTorch file"),
         (broken, new, r"\(200 bytes\) cannot be read, it may be truncated"),
         (tmp_path / "epoch.ckpt", new, r"holds no tensors where .*entries there: epoch;"),
         (tmp_path / "none.ckpt", new, r"holds no tensors where .*entries there: none;"),

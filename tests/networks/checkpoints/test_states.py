@@ -269,6 +269,13 @@ def test_weights_that_are_no_finite_numbers_are_named(tmp_path: Path, value: flo
     )
 
 
+def test_variances_below_zero_are_named(tmp_path: Path) -> None:
+    odd = state()
+    odd["1.running_var"] = odd["1.running_var"].neg() - 1
+    torch.save(odd, tmp_path / "a.pth")
+    assert "holds variances below 0: 1.running_var" in refusal(tmp_path / "a.pth")
+
+
 def test_a_folder_says_what_is_in_it(tmp_path: Path) -> None:
     assert "it holds none" in refusal(tmp_path)
     (tmp_path / "model.safetensors").touch()

@@ -139,7 +139,7 @@ def test_the_page_says_which_rules_its_maps_are_by_and_why(tmp_path: Path):
     said = " ".join("".join(Elements(build_page(run, survey).decode()).words).split())
     assert (
         "are by the rules identity-ratio-shapley, the default: on the demos its parts agree better "
-        "with what each sensor could see than those of the paper's rules, which tables keep"
+        "with known truth than those of the paper's rules, which tables keep"
     ) in said
 
 

@@ -86,7 +86,7 @@ def _load(path: Path) -> SplitIndex | None:
     try:
         index = SplitIndex.load(path)
         require_sound(index.arrays, index.meta)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (DamagedError, OSError) as error:
         log.warning("%s is damaged (%s) and is made again", path, error)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from lmd_cli.data.nuscenes.database import is_indexed
+from lmd_cli.data.nuscenes.files import read_head, wrong_format
 from lmd_cli.data.nuscenes.index import values
 from lmd_cli.data.nuscenes.index.elements import list_elements
 from lmd_cli.errors import DataError, ForeignFileError
@@ -132,7 +133,7 @@ class Tables:
 
 def table_rows(folder: Path, name: str) -> Iterator[Row]:
     """See :meth:`Tables.rows`."""
-    path = folder / f"{name}.json"
+    path, row = folder / f"{name}.json", None
     try:
         # Some editors begin a file with a mark of its encoding.
         with open(path, encoding="utf-8-sig", opener=open_given) as file:
@@ -142,15 +143,21 @@ def table_rows(folder: Path, name: str) -> Iterator[Row]:
                         f"{path} is no table: expected a list of records with a token", path=path
                     )
                 yield row
+        if row is None and name not in OPTIONAL:
+            raise DataError(f"{path} is a table without a record; expected at least one", path=path)
     except FileNotFoundError:
         if name not in OPTIONAL:
             raise DataError(f"{path}: file not found; it is one of the version's tables") from None
     except (OSError, ValueError, RecursionError, ForeignFileError) as error:
-        raise DataError(f"{path} cannot be read as a table: {_why(error)}", path=path) from error
+        raise DataError(
+            f"{path} cannot be read as a table: {_why(path, error)}", path=path
+        ) from error
 
 
-def _why(error: Exception) -> str:
-    """What Python's limits mean, in other words."""
+def _why(path: Path, error: Exception) -> str:
+    """What the file is instead, and what Python's limits mean in other words."""
+    if isinstance(error, ValueError) and (kind := wrong_format(read_head(path))):
+        return kind
     if isinstance(error, RecursionError):
         return "it is nested too deeply"
     if type(error) is ValueError and "set_int_max_str_digits" in str(error):

@@ -32,7 +32,7 @@ from lmd_cli.errors import DataError
 from lmd_cli.runtime.printable import in_one_line
 
 #: Raised whenever what an index holds, or how, changes.
-FORMAT = 4
+FORMAT = 5
 
 
 class SplitIndex:

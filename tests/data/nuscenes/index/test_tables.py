@@ -59,11 +59,29 @@ def test_an_image_without_a_size_is_an_error(
         ("calibrated_sensor", "camera_intrinsic", [], "3 rows of 3 finite numbers"),
         ("calibrated_sensor", "camera_intrinsic", [[0.0] * 3] * 3, "a matrix with an inverse"),
         ("calibrated_sensor", "camera_intrinsic", [[1, 2, 3]] * 3, "a matrix with an inverse"),
+        ("calibrated_sensor", "camera_intrinsic", [[-9, 0, 8], [0, 9, 5], [0, 0, 1]], "above 0"),
+        ("calibrated_sensor", "camera_intrinsic", [[0, 9, 8], [9, 0, 5], [0, 0, 1]], "above 0"),
+        ("calibrated_sensor", "camera_intrinsic", [[9, 0, 8], [0, 9, 5], [0, 0, 2]], "[0, 0, 1]"),
+        ("ego_pose", "translation", [True, False, True], "3 finite numbers"),
+        ("ego_pose", "translation", ["1", "2", "3"], "3 finite numbers"),
+        ("sample_data", "is_key_frame", "False", "true or false"),
+        ("sample_data", "is_key_frame", 1, "true or false"),
+        ("sample_data", "is_key_frame", None, "true or false"),
+        ("sample_data", "prev", 5, "a text, which may be empty"),
         ("sample_data", "timestamp", "noon", "a whole number"),
+        ("sample_data", "timestamp", "1531000000000000", "a whole number"),
+        ("sample_data", "timestamp", True, "a whole number"),
+        ("sample_data", "timestamp", 0.5, "a whole number"),
+        ("sample_data", "timestamp", 2**63, "a whole number"),
         ("sample_data", "filename", None, "a text"),
         ("sample_data", "filename", "samples/a\0b", "a text"),
         ("sample_data", "filename", "samples/\ud800", "a text"),
         ("sample_annotation", "visibility_token", "all", "a whole number"),
+        ("sample_annotation", "visibility_token", "٣", "a whole number"),
+        ("sample_annotation", "visibility_token", ["4"], "a whole number"),
+        ("sample_annotation", "num_lidar_pts", "5", "a whole number"),
+        ("sample_annotation", "num_radar_pts", math.nan, "a whole number"),
+        ("sample_annotation", "next", ["a"], "a text, which may be empty"),
         ("sample_annotation", "size", [1.9, -4.6, 1.6], "3 positive numbers"),
         ("sample_annotation", "translation", [1, 2, None], "3 finite numbers"),
         ("sample_annotation", "rotation", [0.0] * 4, "a quaternion"),
@@ -89,6 +107,86 @@ def test_values_of_another_kind_are_an_error(
         assert f"(needed by sample {samples.tokens[0]})" in str(error.value)
 
 
+def test_a_category_whose_name_is_no_text_is_told(own_root: Path) -> None:
+    edit(own_root, "category", lambda rows: [{**row, "name": 5} for row in rows])
+    with pytest.raises(DataError, match=r"category\.json, record \S+: name is 5; expected a text"):
+        open_samples(own_root).require_records()
+
+
+@pytest.mark.parametrize(
+    ("table", "column", "value", "expected"),
+    [
+        ("sample", "timestamp", "noon", "a whole number from 0"),
+        ("sample", "scene_token", ["a"], "a text"),
+        ("sample", "token", "a\0b", "a text"),
+        ("sample_data", "sample_token", None, "a text"),
+        ("sample_annotation", "sample_token", {}, "a text"),
+        ("scene", "description", ["night"], "a text, which may be empty"),
+        ("sensor", "modality", None, "a text"),
+    ],
+)
+def test_tables_that_cannot_be_attributed_are_refused(
+    own_root: Path, table: str, column: str, value: Any, expected: str
+) -> None:
+    edit(own_root, table, lambda rows: [{**row, column: value} for row in rows])
+    said = rf"{table}\.json, record .*: {column} is .*; expected {expected}"
+    with pytest.raises(DataError, match=said):
+        open_samples(own_root)
+
+
+@pytest.mark.parametrize(
+    "table", ["scene", "sample", "sensor", "calibrated_sensor", "sample_data", "ego_pose"]
+)
+def test_a_token_of_two_records_is_refused(own_root: Path, table: str) -> None:
+    edit(own_root, table, lambda rows: [*rows, *rows])
+    with pytest.raises(DataError, match=rf"{table}\.json has two records with the token \S+; exp"):
+        open_samples(own_root)
+
+
+def test_two_key_frames_of_a_channel_are_told(own_root: Path) -> None:
+    def double(rows: list[dict]) -> list[dict]:
+        key = next(row for row in rows if row["filename"].startswith("samples/RADAR_FRONT/"))
+        return [*rows, {**key, "token": "another"}]
+
+    edit(own_root, "sample_data", double)
+    (problem, *more) = open_samples(own_root).problems()
+    assert re.search(
+        r"more than one key frame of RADAR_FRONT for (\S+) .needed by sample \1", problem
+    )
+    assert not more
+
+
+def test_an_empty_table_and_a_single_record_are_told(own_root: Path) -> None:
+    path = own_root / VERSION / "sensor.json"
+    first = json.loads(path.read_text())[0]
+    path.write_text(json.dumps(first))
+    with pytest.raises(DataError, match=r"sensor\.json cannot be read as a table: it is no list"):
+        open_samples(own_root)
+    path.write_text("[]")
+    with pytest.raises(DataError, match=r"sensor\.json is a table without a record"):
+        open_samples(own_root)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"\x1f\x8b\x08\0", r"it is packed \(gzip\): unpack it"),
+        (b"<!DOCTYPE html><html>", "it is a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\n", "it is a pointer of Git LFS"),
+        (b"", "truncated: the file is empty"),
+        (b"[" * 200_000, "it is nested too deeply"),
+        (
+            b'[{"token": "a", "timestamp": ' + b"9" * 5000 + b"}]",
+            "a number has thousands of digits",
+        ),
+    ],
+)
+def test_a_table_that_is_something_else_is_told(own_root: Path, content: bytes, said: str) -> None:
+    (own_root / VERSION / "ego_pose.json").write_bytes(content)
+    with pytest.raises(DataError, match=rf"ego_pose\.json cannot be read as a table: {said}"):
+        open_samples(own_root)
+
+
 @pytest.mark.parametrize("name", ["ego_pose", "splits"])
 @pytest.mark.parametrize(("kind", "there"), [("pipe", "a pipe"), ("zero", "a device")])
 def test_a_table_that_is_no_file_is_told(own_root: Path, name: str, kind: str, there: str) -> None:
@@ -107,6 +205,16 @@ def test_tables_may_be_links_and_begin_with_a_mark_of_their_encoding(
     path.unlink()
     path.symlink_to(tmp_path / "elsewhere.json")
     assert open_samples(own_root)[0].token
+
+
+def test_a_file_name_of_any_length_is_a_missing_file(own_root: Path) -> None:
+    name = "samples/" + "a" * 5000
+    edit(own_root, "sample_data", lambda rows: [{**row, "filename": name} for row in rows])
+    samples = open_samples(own_root)
+    assert set(samples.missing_files().values()) == {1}
+    assert samples.missing_hint() == ""
+    with pytest.raises(DataError, match=r"cannot be read: File name too long .needed by sample"):
+        samples[0]
 
 
 def test_tables_without_a_key_frame_are_told(own_root: Path) -> None:
