@@ -238,9 +238,14 @@ def _notes(setting: Setting, kept: list[MethodResult], left_out: dict[str, str])
     if setting.built.random:
         lines.append("Random weights: the numbers say nothing about a trained network.")
     vehicles = kept[0].vehicles if kept else []
-    name = "regions" if isinstance(setting.truth.objects, RegionGroundTruth) else "vehicles"
     objects = len({v.instance for v in vehicles})
-    counted_objects = f"{len(vehicles)} {name} ({objects} objects; intervals resample objects)."
+    if isinstance(setting.truth.objects, RegionGroundTruth):
+        counted_objects = (
+            f"{len(vehicles)} regions ({objects} objects; intervals resample objects)."
+        )
+    else:
+        many = f"{len(vehicles)} annotations of {objects} vehicles"
+        counted_objects = f"{many}; intervals resample vehicles."
     if setting.truth.recorded:
         lines.append(
             f"{counted_objects} AUROC is over those that one sensor alone could see. That truth is "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import re
 from pathlib import Path
@@ -63,6 +64,13 @@ def test_every_method_is_scored(run: Path) -> None:
     with Image.open(run / "score.png") as picture:
         assert picture.width > 1000
     printed = (run / "stdout.txt").read_text()
+    rows = list(csv.DictReader((run / "vehicles.csv").read_text().splitlines()))
+    annotations = {row["annotation_token"] for row in rows}
+    instances = {row["instance_token"] for row in rows}
+    said = (
+        f"{len(annotations)} annotations of {len(instances)} vehicles; intervals resample vehicles."
+    )
+    assert said in " ".join(printed.split())
     assert all(name in printed for name in methods)
 
 

@@ -9,7 +9,7 @@ from typing import Any
 
 _NUMBER = re.compile(r"[-+]?\d+(\.\d+)?([eE][-+]?\d+)?")
 #: Characters of a word that is not torn.
-LONGEST = 20
+LONGEST = 31
 
 
 @dataclass(frozen=True)
