@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -49,11 +50,22 @@ def open_picture(path: Path, recorded: tuple[int, int] | None = None) -> Image.I
 
 @contextlib.contextmanager
 def without_warnings() -> Iterator[None]:
-    """Pillow's of large images (the limit is ours) and of EXIF data that cannot be read (only the
-    orientation matters, and without one the image is upright)."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
+    """Keeps what Pillow says out of the terminal.
+
+    It warns of large images (the limit is ours) and of EXIF data that cannot be read (only the
+    orientation matters, and without one the image is upright), and logs damage of TIFF files.
+    """
+    logger = logging.getLogger("PIL")
+    before, logger.propagate = logger.propagate, False
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.propagate = before
+
+
+logging.getLogger("PIL").addHandler(logging.NullHandler())  # else its errors go to the terminal
 
 
 def _require_usable(image: Image.Image, recorded: tuple[int, int] | None) -> None:

@@ -145,3 +145,14 @@ def test_formats_whose_decoders_run_programs_are_no_images(tmp_path: Path) -> No
     path = tmp_path / "a.jpg"
     Image.new("RGB", (160, 90)).save(path, format="EPS")
     assert "not an image of a format that is read (JPEG, PNG, BMP, PPM, " in refusal(path)
+
+
+def test_what_pillow_logs_of_a_damaged_file_is_not_shown(tmp_path: Path, capfd, caplog) -> None:
+    path = tmp_path / "a.tif"
+    Image.new("RGB", (160, 90)).save(path)
+    samples = struct.pack("<HHIHH", 277, 3, 1, 3, 0)  # the entry: samples per pixel
+    content = path.read_bytes()
+    assert samples in content
+    path.write_bytes(content.replace(samples, struct.pack("<HHIHH", 277, 3, 1, 2048, 0)))
+    assert "not an image" in refusal(path)
+    assert (capfd.readouterr().err, caplog.text) == ("", "")
