@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import hashlib
 import io
 import json
 import math
@@ -24,6 +25,7 @@ from lmd_cli.evaluation.ground.plane import Plane
 from lmd_cli.evaluation.ground.removal import Removal
 from lmd_cli.evaluation.ground.vehicles import object_fields
 from lmd_cli.results.pair_rows import PAIR_FIELDS
+from lmd_cli.results.provenance import edited
 from lmd_cli.results.survey import LAYER_FIELDS, Shown, Survey, sample_fields
 from lmd_cli.runtime.files import (
     csv_lines,
@@ -40,6 +42,7 @@ from lmd_cli.runtime.files import (
 #: Raised whenever the files' content changes its meaning.
 FORMAT = 6
 FILES = ("objects.csv", "layers.csv", "samples.csv", "pairs.csv", "maps.npz", "survey.json")
+Hashed = Literal["objects.csv", "layers.csv", "samples.csv", "pairs.csv", "maps.npz"]
 #: Columns that hold text, also where it looks like a number.
 TEXTS = frozenset(
     (
@@ -84,6 +87,12 @@ class _Record(BaseModel):
     removal: Removal
 
 
+class _Hashes(BaseModel):
+    """Of ``survey.json``, the SHA-256 of the other files by name."""
+
+    files: dict[Hashed, str] = Field(default_factory=dict)
+
+
 class _Options(BaseModel):
     """Of a survey's identity, what ``lmd report`` was told."""
 
@@ -124,8 +133,9 @@ def write_survey(survey: Survey, identity: Mapping[str, Any], folder: Path) -> l
         "samples.csv": csv_lines([sample_fields(survey.parts), *survey.samples]),
         "pairs.csv": csv_lines([PAIR_FIELDS, *survey.pairs]),
         "maps.npz": maps_npz(survey.shown),
-        "survey.json": json.dumps(record, indent=2, ensure_ascii=False).encode() + b"\n",
     }
+    record["files"] = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
+    contents["survey.json"] = json.dumps(record, indent=2, ensure_ascii=False).encode() + b"\n"
     with disk_errors(folder):
         make_folder(folder)
         (folder / "survey.json").unlink(missing_ok=True)
@@ -157,7 +167,7 @@ def read_survey(folder: Path, identity: Mapping[str, Any] | None) -> Survey | No
         identity: what the survey must be of; ``None`` takes any.
 
     Raises:
-        ResultsError: its files are damaged.
+        ResultsError: its files are damaged, or changed after they were written.
     """
     require_folder(folder)
     if not os.path.lexists(folder / "survey.json"):
@@ -168,9 +178,49 @@ def read_survey(folder: Path, identity: Mapping[str, Any] | None) -> Survey | No
         wanted = None if identity is None else json.loads(json.dumps(identity))
         if record["format"] != FORMAT or wanted not in (None, record["identity"]):
             return None
-        return _survey(folder, record)
+        survey = _survey(folder, record)
     except DAMAGED as error:
         raise ResultsError(f"{folder} is damaged ({error}); remove it and try again") from None
+    require_unedited_survey(folder)
+    return survey
+
+
+def edited_survey(folder: Path) -> tuple[int, dict[str, str]]:
+    """How many files of a survey were hashed, and those that are not what was written.
+
+    Returns:
+        Their number, 0 for a survey of before hashes were noted; by name ``changed`` or
+        ``removed``.
+
+    Raises:
+        FileNotFoundError: there is no survey.
+        ResultsError: ``survey.json`` is damaged.
+    """
+    try:
+        files = _Hashes.model_validate(json.loads(read_own(folder / "survey.json"))).files
+    except FileNotFoundError:
+        raise
+    except DAMAGED as error:
+        raise ResultsError(f"{folder}/survey.json is damaged ({error})") from None
+    return len(files), edited(folder, {"files": files})
+
+
+def require_unedited_survey(folder: Path) -> None:
+    """Refuses a survey of which somebody changed a file; a folder without one passes.
+
+    Raises:
+        ResultsError: names the files.
+    """
+    try:
+        different = edited_survey(folder)[1]
+    except FileNotFoundError:
+        return
+    if different:
+        names = ", ".join(f"{name} {what}" for name, what in different.items())
+        raise ResultsError(
+            f"{folder}: {names} after the survey was made (by the hashes in survey.json). Put the "
+            f"file back, or survey the samples anew: lmd report {folder.parent} --no-resume"
+        )
 
 
 def earlier_format(folder: Path) -> int | None:
@@ -273,6 +323,9 @@ def _rows(path: Path, expected: Sequence[str]) -> list[Sequence[Any]]:
         header, *rows = csv.reader(file)
     if header != [format_value(name) for name in expected]:
         raise ValueError(f"{path.name} has other columns than {', '.join(expected)}")
+    for number, row in enumerate(rows, 2):
+        if len(row) != len(expected):
+            raise ValueError(f"{path.name}, row {number}: {len(row)} cells, not {len(expected)}")
     return [tuple(_value(*pair) for pair in zip(expected, row, strict=True)) for row in rows]
 
 

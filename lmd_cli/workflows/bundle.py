@@ -14,8 +14,9 @@ from lmd_cli.data.content import file_sha256
 from lmd_cli.errors import ResultsError
 from lmd_cli.results.provenance import require_unedited
 from lmd_cli.results.read_run import existing_record
+from lmd_cli.results.survey_files import require_unedited_survey
 from lmd_cli.runtime.files import disk_errors, open_plain, replacing
-from lmd_cli.workflows.report import PAGE, ReportOptions, make_report
+from lmd_cli.workflows.report import PAGE, SURVEY, ReportOptions, make_report
 
 MANIFEST = "manifest.json"
 #: Of every file in the archive: the same contents make the same bytes.
@@ -45,6 +46,7 @@ def bundle(path: Path, output: Path | None = None, *, overwrite: bool = False) -
     """
     record = existing_record(path)
     require_unedited(path, record)
+    require_unedited_survey(path / SURVEY)
     name = path.resolve().name
     target = output or path.with_name(f"{name}.zip")
     if target.resolve().is_relative_to(path.resolve()):

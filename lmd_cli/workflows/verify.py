@@ -17,6 +17,7 @@ from lmd_cli.results.provenance import edited, read_data_hashes
 from lmd_cli.results.read_run import existing_record
 from lmd_cli.results.record import code_revisions, differences, package_versions, processor
 from lmd_cli.results.summary import paper_table, read_pairs, summarise
+from lmd_cli.results.survey_files import edited_survey
 from lmd_cli.runtime.files import csv_lines, is_inside, read_own
 from lmd_cli.runtime.progress import Progress, Silent
 from lmd_cli.workflows.check_data import Checks
@@ -28,6 +29,7 @@ from lmd_cli.workflows.recorded_run import (
     require_known_targets,
     run_config,
 )
+from lmd_cli.workflows.report import SURVEY
 from lmd_cli.workflows.rerun import EvaluateCommand, recorded_command
 from lmd_cli.workflows.setup import Run, prepare
 
@@ -63,6 +65,7 @@ def verify(
     _results(checks, path, record)
     if "schedule" in record:
         checks.attempt("tables", lambda: _tables(checks, path, record))
+        checks.attempt("survey", lambda: _survey(checks, path / SURVEY))
     if compute:
         checks.attempt("network", lambda: _network(checks, path, record, where, samples, progress))
     return checks
@@ -109,7 +112,22 @@ def _tables(checks: Checks, path: Path, record: Mapping[str, Any]) -> None:
         != csv_lines([list(frame.columns), *frame.itertuples(index=False, name=None)])
     ]
     said = "they follow from pairs.csv"
-    checks.add("tables", not different, f"{', '.join(different)} do not" if different else said)
+    names = " and ".join(different)
+    checks.add("tables", not different, f"not from pairs.csv: {names}" if different else said)
+
+
+def _survey(checks: Checks, folder: Path) -> None:
+    """The files of ``lmd report``'s survey, against the hashes in ``survey.json``."""
+    try:
+        count, different = edited_survey(folder)
+    except FileNotFoundError:
+        checks.note("survey", "none: lmd report has not made one")
+        return
+    if not count:
+        checks.note("survey", "survey.json has no hashes of its files; lmd report --no-resume")
+        return
+    said = ", ".join(f"{name} {what}" for name, what in different.items())
+    checks.add("survey", not different, said or f"{count} files are as they were written")
 
 
 def _network(

@@ -121,6 +121,14 @@ def test_a_damaged_survey_is_named(tmp_path: Path, damage: bytes):
         read_survey(tmp_path / "survey", {})
 
 
+def test_a_torn_row_is_named(tmp_path: Path):
+    write_survey(made_up.survey(), {}, tmp_path / "survey")
+    with (tmp_path / "survey" / "layers.csv").open("a") as file:
+        file.write("7,torn\n")
+    with pytest.raises(ResultsError, match=r"damaged \(layers\.csv, row \d+: 2 cells, not 6\)"):
+        read_survey(tmp_path / "survey", {})
+
+
 def test_a_page_leaves_the_evaluation_as_it_was_and_comes_again_the_same(run: Path):
     before = {path.name: path.read_bytes() for path in run.iterdir() if path.is_file()}
     first = make_report(run).read_bytes()

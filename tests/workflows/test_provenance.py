@@ -17,6 +17,7 @@ from lmd_cli.config.schema import RunConfig
 from lmd_cli.errors import ConfigError, ResultsError
 from lmd_cli.networks.simplebev.network import SimpleBEV
 from lmd_cli.results.provenance import invocations, read_data_hashes
+from lmd_cli.results.survey_files import write_survey
 from lmd_cli.runtime.revision import revision
 from lmd_cli.workflows.bundle import bundle
 from lmd_cli.workflows.evaluate import evaluate
@@ -24,6 +25,7 @@ from lmd_cli.workflows.recorded_run import Whereabouts, require_known_targets
 from lmd_cli.workflows.report import ReportOptions, make_report
 from lmd_cli.workflows.rerun import rerun
 from lmd_cli.workflows.verify import verify
+from tests.support import made_up
 
 SETTINGS = ["variants=[identity-ratio]", "perturbation.count=1"]
 
@@ -126,6 +128,38 @@ def test_an_edited_value_is_found_by_every_reader(config: RunConfig, run: Path, 
         bundle(run)
     checks = statuses(run, compute=False)
     assert checks["result files"] == checks["tables"] == "FAIL"
+
+
+def test_an_edited_survey_is_found_by_every_reader(run: Path) -> None:
+    """The page's headline is made of it."""
+    by_name = {check.name: check for check in verify(run, compute=False).checks}
+    assert by_name["survey"].status == "note"
+    assert "lmd report has not made one" in by_name["survey"].detail
+    survey = run / "survey"
+    write_survey(made_up.survey(), {}, survey)
+    by_name = {check.name: check for check in verify(run, compute=False).checks}
+    assert by_name["survey"].detail == "5 files are as they were written"
+    rows = (survey / "objects.csv").read_text().splitlines(keepends=True)
+    rows[1] = f"{rows[1].rpartition(',')[0]},0.25\n"
+    (survey / "objects.csv").write_text("".join(rows))
+    checks = verify(run, compute=False).checks
+    by_name = {check.name: (check.status, check.detail) for check in checks}
+    assert by_name["survey"] == ("FAIL", "objects.csv changed")
+    said = r"objects\.csv changed after the survey was made .*lmd report .*run --no-resume"
+    for reader in (
+        lambda: make_report(run, options=ReportOptions(compute=False)),
+        lambda: bundle(run),
+    ):
+        with pytest.raises(ResultsError, match=said):
+            reader()
+    record = json.loads((survey / "survey.json").read_text())
+    del record["files"]  # a survey of before hashes were noted
+    (survey / "survey.json").write_text(json.dumps(record))
+    by_name = {check.name: check for check in verify(run, compute=False).checks}
+    assert by_name["survey"].status == "note"
+    assert "no hashes" in by_name["survey"].detail
+    (survey / "survey.json").write_text("{")
+    assert statuses(run, compute=False)["survey"] == "FAIL"
 
 
 def test_results_of_changed_code_are_not_mixed(
