@@ -31,8 +31,8 @@ UNPAIRED = (
     "or from both. Single vehicles and maps are not compared."
 )
 NO_DETECTIONS = (
-    "Boxes, false alarms, mAP and NDS are compared where every run has detections in its folder: "
-    "lmd detect with the run's config, and --output RUN/detect."
+    "Boxes, mAP, NDS and single false alarms are compared where every run has detections in its "
+    "folder: lmd detect with the run's config, and --output RUN/detect."
 )
 
 

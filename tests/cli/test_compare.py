@@ -47,11 +47,15 @@ def test_two_runs(lmd: Lmd, pair: tuple[Path, Path]):
     assert result.exit_code == 0, result.output
     assert re.search(r"iou +0\.5 +0\.6 +\+0\.1 +\[", result.stdout)
     assert re.search(
-        r"after against before: IoU 0\.5, then 0\.6; ", " ".join(result.stdout.split())
+        r"after against before: IoU 0\.5, then 0\.6; false alarms of a sample 1, then 1; ",
+        " ".join(result.stdout.split()),
     )
     said = "of 3 vehicles 2 have another decisive sensor (2 by parts, 1 by removal); 0 newly "
-    assert said + "detected, 1 newly missed (false alarms are not counted without" in result.stdout
-    assert "compared where every run has detections in its folder: lmd detect" in result.stdout
+    assert said + "detected, 1 newly missed." in result.stdout
+    assert (
+        "single false alarms are compared where every run has detections in its folder: lmd detect"
+        in result.stdout
+    )
     assert "paired bootstrap of 3 whole samples" in result.stdout
     assert "With so few of them they are too narrow" in result.stdout
     folder = Path("results/compare/before-vs-after")
@@ -74,6 +78,13 @@ def test_two_runs(lmd: Lmd, pair: tuple[Path, Path]):
     assert lmd("compare", *pair, "--no-survey", "--output", "again").exit_code == 0
     for path in folder.iterdir():
         assert path.read_bytes() == (Path("again") / path.name).read_bytes()
+    page = (folder / "comparison.html").read_text()
+    for title in ("False alarms of a sample", "New false alarms of a sample"):
+        assert f">{title}</h3>" in page
+    assert ">Maps of the difference</h2>" in page
+    own = ("--unpaired", "--output", "own")
+    assert lmd("compare", *pair, "--no-survey", *own).exit_code == 0
+    assert "Maps of the difference" not in Path("own/comparison.html").read_text()
 
 
 def test_false_alarms_map_and_nds(lmd: Lmd, own_pair: tuple[Path, Path]):

@@ -52,10 +52,12 @@ FAMILIES = (
         "Detections",
         tuple(f"detections.{n}" for n in ("recall", "precision", "mAP", "NDS", "AP", "panoptic")),
     ),
-    ("False alarms of a sample", ("detections.false_alarms",)),
+    ("False alarms of a sample (lmd detect)", ("detections.false_alarms",)),
     ("Errors of the hits", ("detections.m",)),
     ("Detected, in all and without sensors", ("objects.detected",)),
     ("Lost without a sensor", ("objects.lost_without.",)),
+    ("False alarms of a sample", ("false_alarms",)),
+    ("New false alarms of a sample", ("new_false_alarms_without.",)),
     ("Share of the evidence", ("objects.share.", "objects.bias_share")),
     ("Enough alone, by parts", ("objects.decisive.",)),
     ("Enough alone, by removal", ("objects.decisive_removal.",)),
@@ -155,7 +157,7 @@ def _label(name: str) -> str:
         first, _, rest = label.partition(".")
         removed = first in ("lost_without", "detected_without")
         return _without(rest) if removed else rest or first.replace("_", " ")
-    return _without(label) if family == "iou_without" else name
+    return _without(label) if family.endswith("_without") else name.replace("_", " ")
 
 
 def _without(removed: str) -> str:
@@ -260,7 +262,7 @@ def _alarms(comparison: RunComparison, other: int) -> PageTable:
 
 def _pictures(comparison: RunComparison) -> list[dict[str, str]]:
     first = comparison.surveys[0]
-    if first is None or not first.ground:
+    if first is None or not first.ground or not comparison.paired:
         return []
     pictures = []
     for label, other in zip(comparison.others, comparison.surveys[1:], strict=True):
@@ -270,7 +272,9 @@ def _pictures(comparison: RunComparison) -> list[dict[str, str]]:
             scenes = [_scenes(*pair, first, other) for pair in pairs]
             data = difference_figure(scenes, (comparison.labels[0], label))
             src = f"data:image/png;base64,{base64.b64encode(data).decode('ascii')}"
-            caption = f"{label} against {comparison.labels[0]}: {len(pairs)} samples in rows"
+            caption = (
+                f"{label} against {comparison.labels[0]}: {counted(len(pairs), 'sample')} in rows"
+            )
             pictures.append({"src": src, "caption": caption})
     return pictures
 

@@ -16,6 +16,7 @@ QUALITY = {
     "detections.mAP": "mAP",
     "detections.NDS": "NDS",
     "detections.panoptic_quality": "panoptic quality",
+    "false_alarms": "false alarms of a sample",
 }
 _DETECTION = ("detected", "missed")
 #: Of float32 results, a difference of less than this beside the values is none.
@@ -148,7 +149,8 @@ def _changed_vehicles(comparison: RunComparison, other: int) -> Iterator[str]:
     either = len(changed(comparison, other))
     yield f"of {len(changes)} vehicles {either} have another decisive sensor{by(changes)}"
     won, lost = (sum(c.detection == f"newly {kind}" for c in changes) for kind in _DETECTION)
-    uncounted = "" if comparison.alarms else " (false alarms are not counted without detections)"
+    counted = comparison.alarms or any(row.name == "false_alarms" for row in comparison.rows)
+    uncounted = "" if counted else " (false alarms are not counted without detections)"
     yield f"{won} newly detected, {lost} newly missed{uncounted}"
 
 
