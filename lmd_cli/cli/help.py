@@ -8,8 +8,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import typer
 from typer.core import TyperCommand, TyperGroup
 
+from lmd_cli.cli.output import Document
+
+#: Of a command line that cannot be parsed, whoever brings click.
+UsageError: Any = typer.BadParameter.__base__
 #: Commands by what they are for.
 GROUPS = {
     "Evaluate": ("demo", "evaluate", "table", "score", "sanity", "report", "detect"),
@@ -73,7 +78,18 @@ class Commands(TyperGroup):
 
 
 class Command(TyperCommand):
-    """A command's options in groups, and an example at the end."""
+    """A command's options in groups, an example at the end, and usage errors also as JSON."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """As Typer does; with ``--json`` an error is a document too."""
+        as_json = "--json" in args
+        try:
+            return super().parse_args(ctx, args)
+        except UsageError as error:
+            if as_json:
+                message = f"error: {error.format_message()}"
+                typer.echo(Document(self.name or "", error=message).text(error.exit_code))
+            raise
 
     def format_options(self, ctx: Any, formatter: Any) -> None:
         """The command's own options first."""

@@ -13,7 +13,7 @@ def command(
     run: options.RunFolder,
     where: options.WhereaboutsOptions,
     samples: Annotated[
-        int, typer.Option(min=1, metavar="COUNT", help="Samples to compute again, evenly spread.")
+        int, typer.Option(min=1, metavar="COUNT", help="Samples to compute again.")
     ] = 3,
     compute: Annotated[
         bool, typer.Option("--compute/--no-compute", help="Open data and network, too.")
@@ -23,8 +23,8 @@ def command(
     """Check a run: unedited results, the same data, weights and code, the same numbers again.
 
     Hashes in run.json are compared with the files; tables are made again from pairs.csv; data
-    files are hashed; the network's outputs are compared with the fingerprint; samples of an
-    evaluation are measured again. Exit code 0, or 1 if something differs.
+    files are hashed; the network's outputs are compared with the fingerprint; some samples
+    are computed again. Exit code 0, or 1 if something differs.
     """
     from lmd_cli.cli import show
     from lmd_cli.runtime.progress import make_progress

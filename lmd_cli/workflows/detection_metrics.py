@@ -162,5 +162,5 @@ def instances_line(metrics: dict[str, Any]) -> str:
         "panoptic_quality": "panoptic quality",
     }
     said = ", ".join(f"{title} {_digits(metrics[name])}" for name, title in figures.items())
-    counts = f"{metrics['annotations']} annotated vehicles, {metrics['instances']} instances"
+    counts = f"{metrics['annotations']} annotations of vehicles, {metrics['instances']} instances"
     return f"{said} ({counts}, N = {metrics['samples']})"

@@ -5,13 +5,16 @@ from __future__ import annotations
 import csv
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from itertools import accumulate
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
+from lmd_cli.config.schema import RunConfig
 from lmd_cli.data.content import file_sha256
 from lmd_cli.evaluation.comparisons import measured_comparisons, table_comparisons
-from lmd_cli.results.finished import FinishedSamples
+from lmd_cli.results.finished import FinishedSamples, without_times
 from lmd_cli.results.pair_rows import Stretch
 from lmd_cli.results.provenance import edited, read_data_hashes
 from lmd_cli.results.read_run import existing_record
@@ -30,7 +33,7 @@ from lmd_cli.workflows.recorded_run import (
     run_config,
 )
 from lmd_cli.workflows.report import SURVEY
-from lmd_cli.workflows.rerun import EvaluateCommand, recorded_command
+from lmd_cli.workflows.rerun import EvaluateCommand, RecordedCommand, recorded_command
 from lmd_cli.workflows.setup import Run, prepare
 
 #: How far numbers of another processor or version may be from the recorded ones.
@@ -50,7 +53,8 @@ def verify(
     Args:
         path: the folder of ``lmd evaluate``, ``score``, ``sanity`` or ``detect``.
         where: data, weights and code, if not where they were.
-        samples: how many samples of an evaluation are computed again.
+        samples: how many samples are computed again: of an evaluation evenly spread, else the
+            first.
         compute: open data and network; else only the folder is looked at.
 
     Raises:
@@ -155,8 +159,8 @@ def _network(
         checks.note("environment", "\n".join(others))
     command = recorded_command(path, record)
     if not isinstance(command, EvaluateCommand):
-        said = f"those of lmd {command.name} are not computed again; lmd rerun repeats them all"
-        checks.note("samples", said)
+        again = partial(_entries, checks, path, config, command, samples, bool(others), progress)
+        checks.attempt("samples", again)
         return
     how = (command.methods, command.relinearise, command.table_only)
     run = prepare(config, progress, *how, recorded=record)
@@ -203,7 +207,27 @@ def _samples(
             progress.advance(note=f"sample {rows[position]['sample_token']}")
     finally:
         progress.close()
-    _judge(checks, len(chosen), worst, exact, elsewhere)
+    _judge(checks, len(chosen), worst, exact, elsewhere, "of a PCC, or of an MSE's size")
+
+
+def _entries(
+    checks: Checks,
+    path: Path,
+    config: RunConfig,
+    command: RecordedCommand,
+    count: int,
+    elsewhere: bool,
+    progress: Progress,
+) -> None:
+    """The first finished samples of another command, computed again into a folder that goes."""
+    there = [without_times(entry) for entry in FinishedSamples(path).entries(count)]
+    with TemporaryDirectory() as scratch:
+        shorter = command.model_copy(update={"limit": len(there)})
+        shorter.run(config, Path(scratch) / "again", progress=progress)
+        done = FinishedSamples(Path(scratch) / "again").entries(len(there))
+        here = [without_times(entry) for entry in done]
+    worst = largest_difference(there, here)
+    _judge(checks, len(there), worst, there == here, elsewhere, "of a number, or of 1")
 
 
 def _whole(row: Mapping[str, str]) -> bool:
@@ -217,12 +241,12 @@ def _spread(positions: Sequence[int], count: int) -> list[int]:
     return sorted({positions[k * every // count] for k in range(count)}) if positions else []
 
 
-def _judge(checks: Checks, count: int, worst: float, exact: bool, elsewhere: bool) -> None:
+def _judge(checks: Checks, count: int, worst: float, exact: bool, elsewhere: bool, of: str) -> None:
     """Other processors and versions round otherwise; the same give the same bytes."""
     if exact:
         checks.add("samples", True, f"{count} computed again: the same to the last digit")
         return
-    said = f"{count} computed again: largest difference {worst:.1e} of a PCC, or of an MSE's size"
+    said = f"{count} computed again: largest difference {worst:.1e} {of}"
     if elsewhere:
         checks.add("samples", worst <= LIMIT, f"{said}, limit {LIMIT:.0e}")
         return
@@ -250,3 +274,16 @@ def _row_distance(there: Sequence[str], here: Sequence[str]) -> float:
     except ValueError:  # a PCC that is not defined in one of them
         return math.inf
     return max(abs(pcc - other_pcc), abs(mse - other_mse) / max(mse, other_mse, 1e-12))
+
+
+def largest_difference(there: Any, here: Any) -> float:
+    """Of the numbers of two JSON values, relative to the larger one or 1; infinite if anything else
+    differs."""
+    if isinstance(there, dict) and isinstance(here, dict) and there.keys() == here.keys():
+        return max((largest_difference(there[k], here[k]) for k in there), default=0.0)
+    if isinstance(there, list) and isinstance(here, list) and len(there) == len(here):
+        return max(map(largest_difference, there, here), default=0.0)
+    if isinstance(there, float) and isinstance(here, float):
+        same = there == here or (math.isnan(there) and math.isnan(here))
+        return 0.0 if same else abs(there - here) / max(abs(there), abs(here), 1.0)
+    return 0.0 if there == here else math.inf

@@ -95,6 +95,22 @@ def test_an_error_is_a_document_too(lmd: Lmd):
     assert made["error"] in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("arguments", "said"),
+    [
+        (["evaluate"], "Missing option '--config' / '-c'"),
+        (["evaluate", "-c", "demo.yaml", "--limit", "0"], "Invalid value for '--limit'"),
+        (["convert", "one.pth"], "Missing argument 'OUT.safetensors'"),
+        (["report", "run", "--nothing"], "No such option: --nothing"),
+    ],
+)
+def test_an_error_of_usage_is_a_document_too(lmd: Lmd, arguments: list[str], said: str):
+    made = document(lmd(*arguments, "--json"))
+    assert (made["command"], made["exit_code"]) == (arguments[0], 2)
+    assert made["error"].startswith(f"error: {said}")
+    assert said in lmd(*arguments).stderr
+
+
 @pytest.mark.parametrize("by", ["option", "variable"])
 def test_quiet(lmd: Lmd, tiny_config: Path, monkeypatch: pytest.MonkeyPatch, by: str):
     if by == "variable":

@@ -21,7 +21,7 @@ from lmd_cli.results.record import code_revisions
 from lmd_cli.runtime.revision import revision
 from lmd_cli.workflows.evaluate import evaluate
 from lmd_cli.workflows.rerun import rerun
-from lmd_cli.workflows.verify import verify
+from lmd_cli.workflows.verify import largest_difference, verify
 from tests.support.calling import Lmd
 
 ONE = ("--set", "variants=[identity-ratio]", "--limit", "1")
@@ -49,9 +49,7 @@ def test_each_commands_run_repeats_to_the_same_bytes(
     assert done.different == done.changed == []
     assert files <= set(done.same) == set(json.loads((run / "run.json").read_text())["files"])
     checks = {check.name: check for check in verify(done.output).checks}
-    assert checks["samples"].detail == (
-        f"those of lmd {name} are not computed again; lmd rerun repeats them all"
-    )
+    assert checks["samples"].detail == "1 computed again: the same to the last digit"
     assert checks["result files"].status == checks["network"].status == "ok"
     assert checks["finished samples"].status == "ok"
     first = sorted(files)[0]
@@ -59,6 +57,39 @@ def test_each_commands_run_repeats_to_the_same_bytes(
     checks = {check.name: check for check in verify(done.output, compute=False).checks}
     assert checks["result files"].status == "FAIL"
     assert checks["result files"].detail == f"{first} changed"
+
+
+def test_a_finished_sample_of_other_numbers_is_found(
+    lmd: Lmd, tiny_config: Path, tmp_path: Path
+) -> None:
+    result = lmd("sanity", "-c", tiny_config, *ONE, "--output", tmp_path)
+    assert result.exit_code == 0, result.output
+    lines = tmp_path / "finished.jsonl"
+    entry = json.loads(lines.read_text())
+    value, entry["rows"][-1][-1] = entry["rows"][-1][-1], 0.0
+    lines.write_text(json.dumps(entry) + "\n")
+    checks = {check.name: check for check in verify(tmp_path).checks}
+    assert checks["finished samples"].status == checks["samples"].status == "FAIL"
+    assert checks["samples"].detail == (
+        f"1 computed again: largest difference {abs(value):.1e} of a number, or of 1; "
+        "expected none on the same processor and versions"
+    )
+
+
+@pytest.mark.parametrize(
+    ("there", "here", "distance"),
+    [
+        ([1, {"a": 2.0}], [1, {"a": 2.0}], 0.0),
+        ({"a": 200.0}, {"a": 100.0}, 0.5),
+        (float("nan"), float("nan"), 0.0),
+        ([1], [2], float("inf")),
+        ({"a": 1.0}, {"b": 1.0}, float("inf")),
+        ("found", "missed", float("inf")),
+        ([1.0], [1.0, 2.0], float("inf")),
+    ],
+)
+def test_differences_of_entries(there: Any, here: Any, distance: float) -> None:
+    assert largest_difference(there, here) == distance
 
 
 def test_every_data_file_is_hashed_on_request(

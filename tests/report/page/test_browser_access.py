@@ -95,6 +95,9 @@ def test_print_has_every_number_and_no_controls(opened: Callable[..., Browser]):
     hidden = """return [...document.querySelectorAll('#measures > *')]
         .filter((measure) => !measure.checkVisibility()).length"""
     assert run(browser, hidden) == 0
+    words = """return [...document.querySelectorAll('button[data-object]')]
+        .map((button) => getComputedStyle(button).fontSize)"""
+    assert set(run(browser, words)) == {"0px"}  # pictures without the word of a control
     browser.execute_cdp_cmd("Emulation.setEmulatedMedia", {"media": ""})
     run(browser, "dispatchEvent(new Event('afterprint'))")
     assert run(browser, closed) > 0
