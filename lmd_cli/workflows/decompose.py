@@ -12,6 +12,7 @@ from typing import Any, get_args
 
 import numpy as np
 
+from lmd_cli.config.loading import load_config
 from lmd_cli.config.schema import RunConfig
 from lmd_cli.decomposition import OperationRecord
 from lmd_cli.decomposition.layout import BIAS, INTERACTION
@@ -32,7 +33,7 @@ from lmd_cli.workflows.ready import make_ready
 
 
 def decompose_sample(
-    config: RunConfig,
+    config: RunConfig | str | Path,
     token: str | None = None,
     *,
     variant: str | None = None,
@@ -41,7 +42,8 @@ def decompose_sample(
     """Decomposes one sample's prediction.
 
     Args:
-        config: data, network, device.
+        config: data, network, device; or the YAML's name, as
+            :func:`~lmd_cli.config.loading.load_config` takes it.
         token: sample token; the split's first sample if none.
         variant: rules; the config's ``explain`` if none.
         progress: shows the making of the synthetic root.
@@ -49,7 +51,8 @@ def decompose_sample(
     Raises:
         LmdError: what :mod:`lmd_cli.assembly.build` raises, an unknown token, or damaged files.
     """
-    ready = make_ready(config, variant, progress)
+    known = config if isinstance(config, RunConfig) else load_config(config)
+    ready = make_ready(known, variant, progress)
     return ready.decompose(0 if token is None else ready.dataset.index_of(token))
 
 

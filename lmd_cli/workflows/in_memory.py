@@ -28,6 +28,7 @@ from lmd_cli.evaluation.measure import verified_samples
 from lmd_cli.evaluation.metrics import mse, pcc
 from lmd_cli.evaluation.schedule import Schedule
 from lmd_cli.evaluation.walk import Encoder, walk
+from lmd_cli.report.words import counted
 from lmd_cli.workflows.in_memory_rows import Metric, measure_visits
 from lmd_cli.workflows.setup import resolve_methods
 
@@ -137,7 +138,7 @@ def evaluate(
     chosen, rules = _named(_listed(metrics)), _parsed(_listed(variants))
     asked, others = resolve_methods(_listed(methods), [rule.name for rule in rules])
     samples = _samples(loader)
-    partners = min(PARTNERS, len(samples) - 1) if count is None else count
+    partners = _partners(count, len(samples))
     schedule = Schedule.resolve(len(samples), stride, partners)
     with _undisturbed(network) as device:
         name = output or _only_output(network, samples, device)
@@ -149,6 +150,22 @@ def evaluate(
 
 
 # -- what is given ------------------------------------------------------------------------
+
+
+def _partners(count: int | None, samples: int) -> int:
+    """How many other samples each is replaced by.
+
+    Raises:
+        ConfigError: there are not so many.
+    """
+    needed = 2 if count is None else count + 1
+    if samples < needed:
+        asked = "" if count is None else f"count is {count}, but "
+        raise ConfigError(
+            f"{asked}the data set has {counted(samples, 'sample')}: at least {needed} are needed, "
+            "as each modality is replaced by those of other samples"
+        )
+    return min(PARTNERS, samples - 1) if count is None else count
 
 
 def _listed(given: Any) -> Any:

@@ -101,6 +101,7 @@ def test_layers_are_a_frame(result: Decomposition) -> None:
 def test_a_sample_shows_itself_and_is_drawn(tiny_config: Path) -> None:
     config = load_config(str(tiny_config))
     split = lmd_cli.sample(config)
+    assert lmd_cli.sample(tiny_config).sample.token == split.sample.token  # the file will do
     assert repr(split).startswith(f"sample {split.sample.token} of scene-0103, rules ")
     assert len(images(split._repr_html_() or "")) == 4
     positive, signed = split.plot(style="positive").draw("png"), split.plot().draw("png")

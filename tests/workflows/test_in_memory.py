@@ -135,7 +135,8 @@ class Two(Fusion):
         (Fusion(), Scans(), {"metrics": ["pcc", "pcc"]}, ConfigError, "two metrics are called"),
         (Fusion(), Scans(), {"metrics": [lambda a, b: "x"]}, ContractError, "metric <lambda>"),
         (Fusion(), Scans(), {"variants": ["ratio"]}, MethodError, "ratio"),
-        (Fusion(), Scans(), {"count": 9}, ConfigError, "there are only 5 samples"),
+        (Fusion(), Scans(), {"count": 9}, ConfigError, "count is 9, but the data set has 5"),
+        (Fusion(), [Scans()[0]], {}, ConfigError, "has 1 sample: at least 2 are needed, as each"),
         (Two(), Scans(), {}, ContractError, "gave map, other; say which output with output="),
     ],
 )
