@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from lmd_cli.cli import options
+
+if TYPE_CHECKING:
+    from lmd_cli.workflows.rerun import Repeated
 
 
 def command(
@@ -37,7 +40,17 @@ def command(
     rows = [(name, "same") for name in done.same] + [(name, "different") for name in done.different]
     show.table(["file", "result"], rows)
     show.lines(f"recorded otherwise: {line}" for line in done.changed)
-    verdict = "not the same results" if done.different else "the same results, byte for byte"
-    show.lines([f"verdict: {verdict if rows else 'nothing to compare: no hashes in run.json'}"])
+    show.lines(
+        [f"verdict: {_verdict(done) if rows else 'nothing to compare: no hashes in run.json'}"]
+    )
     show.ending(done.output, "verify", done.output)
     raise typer.Exit(1 if done.different else 0)
+
+
+def _verdict(done: Repeated) -> str:
+    """What differs; notes are sentences, which another version of the program words otherwise."""
+    if not done.different:
+        return "the same results, byte for byte"
+    if done.different == ["notes.txt"]:
+        return "the same numbers in every table; notes.txt reads otherwise"
+    return f"not the same results: {', '.join(done.different)}"

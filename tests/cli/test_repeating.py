@@ -20,7 +20,7 @@ from lmd_cli.results.provenance import read_data_hashes
 from lmd_cli.results.record import code_revisions
 from lmd_cli.runtime.revision import revision
 from lmd_cli.workflows.evaluate import evaluate
-from lmd_cli.workflows.rerun import rerun
+from lmd_cli.workflows.rerun import Repeated, rerun
 from lmd_cli.workflows.verify import largest_difference, verify
 from tests.support.calling import Lmd
 
@@ -122,6 +122,26 @@ def test_rerun_verify_and_bundle_as_processes(config: RunConfig, tmp_path: Path)
     assert "sha256" in said("bundle", "run")
     with zipfile.ZipFile(tmp_path / "run.zip") as archive:
         assert {"run/run.json", "run/manifest.json", "run/report.html"} <= set(archive.namelist())
+
+
+@pytest.mark.parametrize(
+    ("different", "said"),
+    [
+        ([], "the same results, byte for byte"),
+        (["notes.txt"], "the same numbers in every table; notes.txt reads otherwise"),
+        (["pairs.csv", "notes.txt"], "not the same results: pairs.csv, notes.txt"),
+    ],
+)
+def test_a_repetition_ends_with_a_verdict(
+    lmd: Lmd, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, different: list[str], said: str
+) -> None:
+    monkeypatch.setattr(
+        "lmd_cli.workflows.rerun.rerun",
+        lambda *_, **__: Repeated(tmp_path, ["table.csv"], different, []),
+    )
+    result = lmd("rerun", tmp_path)
+    assert result.exit_code == (1 if different else 0)
+    assert f"verdict: {said}\n" in result.stdout
 
 
 # -- the code's repository ----------------------------------------------------------------

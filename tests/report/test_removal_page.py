@@ -168,3 +168,11 @@ def test_a_survey_of_an_earlier_version_is_done_again(
         assert undated(make_report(run).read_bytes()) == undated(page)
     assert "the samples are surveyed again" in caplog.text
     assert json.loads((run / "survey" / "survey.json").read_text())["format"] == FORMAT
+    other = (
+        "The survey (maps, layers, vehicles, removal) was made by other code of lmd than the run"
+    )
+    assert other not in page.decode()
+    made = json.loads((run / "survey" / "made.json").read_text())
+    made["code"]["sha256"] = "0" * 64
+    (run / "survey" / "made.json").write_text(json.dumps(made))
+    assert other in make_report(run).read_text()

@@ -25,6 +25,7 @@ def provenance_values(run: RunResults) -> dict[str, Any]:
     samples = [[row[name] for name in header] for row in run.samples]
     return {
         "provenance": _record(run),
+        "other_code": _other_code(run),
         "started": _started(run),
         "config": yaml.safe_dump(run.record["config"], sort_keys=False, allow_unicode=True),
         "evaluated": page_table("evaluated", "In the order of the walk", header, samples),
@@ -47,6 +48,18 @@ def _record(run: RunResults) -> PageTable:
         ["entry", "value"],
         rows,
     )
+
+
+def _other_code(run: RunResults) -> bool:
+    """Whether the survey was made by other code than the run, as far as both are recorded."""
+    ran = _sha256((run.record.get("code") or {}).get("lmd"))
+    surveyed = _sha256(survey_made(run.path / "survey").get("code"))
+    return None not in (ran, surveyed) and ran != surveyed
+
+
+def _sha256(revision: Any) -> Any:
+    """Of an entry of a file that anybody may have written."""
+    return revision.get("sha256") if isinstance(revision, dict) else None
 
 
 def _started(run: RunResults) -> PageTable | None:

@@ -48,7 +48,14 @@ def interval_text(interval: Interval) -> str:
     estimate, low, high = ends(interval)
     if math.isnan(estimate):
         return "–"
-    return f"{estimate:.2g}" + (f" ({low:.2g} to {high:.2g})" if low < high else "")
+    shown, from_, to = map(_two_digits, (estimate, low, high))
+    return f"{shown} ({from_} to {to})" if low < high else shown
+
+
+def _two_digits(value: float) -> str:
+    """``0.30``, ``4.0``, ``120``: two significant digits at least, never an exponent."""
+    places = max(0, 1 - math.floor(math.log10(abs(value)))) if value else 0
+    return f"{value:.{places}f}"
 
 
 def counted_annotations(vehicles: Sequence[Vehicle]) -> str:
