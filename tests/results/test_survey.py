@@ -218,7 +218,7 @@ def test_a_draft_whose_sums_are_none_is_named(tmp_path: Path, layers: object):
     folder.write(draft)
     state = json.loads((tmp_path / "state.json").read_text())
     (tmp_path / "state.json").write_text(json.dumps({**state, "layers": layers}))
-    with pytest.raises(ResultsError, match="is damaged .*; remove it to survey anew"):
+    with pytest.raises(ResultsError, match=r"is damaged .*; remove it to survey anew"):
         folder.read(1)
 
 
