@@ -66,8 +66,11 @@ def test_a_survey_is_made_anew_when_asked(lmd: Lmd, tiny_config: Path):
     changes = Path("run/survey/samples.csv")
     as_made, page = changes.read_bytes(), Path("run/report.html").read_bytes()
     changes.write_bytes(as_made.replace(b"scene-", b"other-"))
-    assert lmd("report", "run").exit_code == 0
-    assert Path("run/report.html").read_bytes() != page  # taken as it is
+    result = lmd("report", "run")
+    assert result.exit_code == 2
+    assert "samples.csv changed after the survey was made" in result.stderr
+    assert "lmd report run --no-resume" in result.stderr
+    assert Path("run/report.html").read_bytes() == page
     result = lmd("report", "run", "--no-resume")
     assert "survey: 1/1" in result.stderr
     assert changes.read_bytes() == as_made

@@ -40,9 +40,9 @@ def test_tables_of_the_page():
     assert tables is not None
     subsets = {row[0]: row[1:] for row in texts(tables["subsets"])}
     assert subsets == {
-        "camera and radar": ["2 of 3", "0.67 (0 to 1)", "3", "0", "0", "0.5"],
-        "radar": ["2 of 3", "0.67 (0 to 1)", "9", "6", "2", "0.4"],
-        "camera": ["2 of 3", "0.67 (0 to 1)", "3", "0", "0", "0.25"],
+        "camera and radar": ["2 of 3", "0.67 (0 to 1.0)", "3", "0", "0", "0.50"],
+        "radar": ["2 of 3", "0.67 (0 to 1.0)", "9", "6", "2.0", "0.40"],
+        "camera": ["2 of 3", "0.67 (0 to 1.0)", "3", "0", "0", "0.25"],
         "none": ["0 of 3", "0", "0", "0", "0", "0"],
     }
     assert tables["subsets"].caption.endswith("(95 % intervals: 1000 resamples of 3 samples)")

@@ -44,12 +44,12 @@ def _cells(one: Subset) -> list[str]:
 
 
 def interval_text(interval: Interval) -> str:
-    """``0.25 (0.2 to 0.31)``; without the interval where all resamples agree or none exists."""
+    """``0.25 (0.20 to 0.31)``; without the interval where all resamples agree or none exists."""
     estimate, low, high = ends(interval)
     if math.isnan(estimate):
         return "–"
-    shown, from_, to = map(_two_digits, (estimate, low, high))
-    return f"{shown} ({from_} to {to})" if low < high else shown
+    known = f" ({_two_digits(low)} to {_two_digits(high)})" if low < high else ""
+    return f"{_two_digits(estimate)}{known}"
 
 
 def _two_digits(value: float) -> str:
