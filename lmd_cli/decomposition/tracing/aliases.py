@@ -105,6 +105,8 @@ class Aliases(Results):
         given = op.bind(args, kwargs)
         targets = list(tensors_in(given.get(name) for name in op.written))
         if any(map(self._is_detached, targets)):
+            if rule is not None and rule.kind == "refused":
+                raise self.refused(op.function, rule.equation)  # which knows better what to do
             how = (
                 "writes through a detached view, past the parts of what it shares memory with; "
                 "write to a .clone() instead"
