@@ -26,6 +26,7 @@ from lmd_cli.decomposition.pytrees import leaves, named_leaves
 from lmd_cli.decomposition.registry import Rule, RuleInfo, function_name
 from lmd_cli.decomposition.tracing.audit import (
     OperationRecord,
+    brought_along,
     clean_stack,
     is_broken,
     norm,
@@ -262,7 +263,7 @@ class Run(Carriers):
                 parts_residual=float(parts_residual_tensor(x, clean)),
                 shares=part_shares(stack, rows, layout),
             )
-            self._residuals[self.place_of(x).key] = record.parts_residual
+            self._residuals[self.place_of(x).key] = brought_along(x, clean)
             rounded = coarsest / 16.0 if coarsest > torch.finfo(x.dtype).eps else 0.0
             if self.audit == "raise" and is_broken(x, clean, max(brought, rounded)):
                 error = (
