@@ -35,7 +35,7 @@ from lmd_cli.decomposition.tracing.audit import (
     residual_tensor,
 )
 from lmd_cli.decomposition.tracing.carriers import Carriers, tensors_in
-from lmd_cli.decomposition.tracing.modules import ModuleTracker, known_modules
+from lmd_cli.decomposition.tracing.modules import ELSEWHERE, ModuleTracker, known_modules
 from lmd_cli.decomposition.tracing.operators import Operator, functional_of
 from lmd_cli.decomposition.tracing.patches import Setting, is_custom
 from lmd_cli.decomposition.variant import Variant
@@ -214,6 +214,11 @@ class Run(Carriers):
         if self.any_carries(args, kwargs):
             self.fail(self.leak(function, LEAVES))
         self.shown(args, kwargs)
+
+    def require_here(self, function: Any, args: Any, kwargs: Any) -> None:
+        """An operator that another thread runs must not meet parts."""
+        if self.any_carries(args, kwargs):
+            self.fail(LeakError(f"{function_name(function)} {ELSEWHERE}"))
 
     def require_seen(self, function: Any, result: Any) -> None:
         """What a function of the user's makes of parts has to come from torch's operators."""
