@@ -53,7 +53,8 @@ _ARRAYS = ("parts", "truth", "outlines", "frames")
 MOST_BYTES, MOST_PIXELS = 2**32, 2**26
 #: What reading a survey raises that is not what we wrote.
 DAMAGED = (
-    *(OSError, ValueError, KeyError, TypeError, MemoryError, EOFError, RecursionError),
+    *(OSError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError),
+    *(MemoryError, EOFError, RecursionError),
     *(SyntaxError, csv.Error, zipfile.BadZipFile, zlib.error, NotImplementedError),
 )
 

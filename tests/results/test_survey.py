@@ -209,6 +209,19 @@ def test_a_draft_of_something_else_is_not_gone_on_from(tmp_path: Path):
         folder.read(1)
 
 
+@pytest.mark.parametrize("layers", [[3], [1, [[0, "a"]]], [1, [[0, "a", "b", 3]]], None, {}])
+def test_a_draft_whose_sums_are_none_is_named(tmp_path: Path, layers: object):
+    folder, draft = DraftFolder(tmp_path, {}), Draft(1)
+    draft.parts, draft.indices, draft.objects, draft.pairs = ["camera"], [4], [[]], [[]]
+    draft.samples = [("t", "s", "d", "0.0 s", 0, 0.1, 1e-7)]
+    draft.shown = {0: made_up.survey().shown[0]}
+    folder.write(draft)
+    state = json.loads((tmp_path / "state.json").read_text())
+    (tmp_path / "state.json").write_text(json.dumps({**state, "layers": layers}))
+    with pytest.raises(ResultsError, match=r"is damaged .*; remove it to survey anew"):
+        folder.read(1)
+
+
 def test_a_draft_that_is_cut_loses_nothing_whenever_the_process_dies(tmp_path: Path, monkeypatch):
     """Rows behind those that count go in one step: there is no moment without the others."""
     folder, draft = DraftFolder(tmp_path, {}), Draft(1)
