@@ -105,6 +105,8 @@ class Aliases(Results):
         given = op.bind(args, kwargs)
         targets = list(tensors_in(given.get(name) for name in op.written))
         if any(map(self._is_detached, targets)):
+            if rule is not None and rule.kind == "refused":
+                raise self.refused(op.function, rule.equation)  # which knows better what to do
             how = (
                 "writes through a detached view, past the parts of what it shares memory with; "
                 "write to a .clone() instead"
@@ -185,10 +187,15 @@ class Aliases(Results):
     def _put_total(
         self, op: Operator, given: dict[str, Any], target: Tensor, total: Tensor
     ) -> None:
-        """Writes a total; where elements overlap, torch does, and has to get the same."""
-        if not overlaps(target.shape, target.stride()):
+        """Writes a total; where elements overlap, or others are read in the same memory, torch
+        does, and has to get the same."""
+        memory = target.untyped_storage().data_ptr()
+        read = (v for k, v in given.items() if k not in op.written)
+        shared = any(t.untyped_storage().data_ptr() == memory for t in tensors_in(read))
+        if not shared and not overlaps(target.shape, target.stride()):
             target.copy_(total)
             return
         op.call(given)
-        if not torch.equal(target, total):
-            raise self.refused(op.function, "elements of its target overlap; use a .clone()")
+        if not bool(((target == total) | (target.isnan() & total.isnan())).all()):
+            why = "elements of its target overlap, or are read while it writes; use a .clone()"
+            raise self.refused(op.function, why)

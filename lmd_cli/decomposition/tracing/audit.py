@@ -89,6 +89,13 @@ def parts_residual_tensor(total: Tensor, parts: Tensor) -> Tensor:
     return _relative(total, parts, parts.abs().sum(0))
 
 
+def brought_along(total: Tensor, parts: Tensor) -> float:
+    """:func:`parts_residual_tensor` without the elements whose total is NaN, which the network may
+    replace (``nan_to_num`` behind a softmax of masked rows)."""
+    nan = total.isnan()
+    return float(parts_residual_tensor(total.masked_fill(nan, 0.0), parts.masked_fill(nan, 0.0)))
+
+
 def _difference(total: Tensor, parts: Tensor) -> Tensor:
     summed = parts.sum(0)
     return torch.where(total == summed, 0.0, (total - summed).abs())

@@ -83,6 +83,14 @@ class Operators(TorchDispatchMode):
             return session.dispatch(func, args, kwargs or {})
 
 
+class Elsewhere(Operators):
+    """What another thread runs: its operators are not followed, and must meet no parts."""
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        self._session.require_here(func, args, kwargs or {})
+        return func(*args, **(kwargs or {}))
+
+
 def _is_decomposing() -> bool:
     """Whether what is called now is seen by :class:`Operators`."""
     stack = torch.utils._python_dispatch._get_current_dispatch_mode_stack()

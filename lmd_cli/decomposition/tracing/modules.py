@@ -22,6 +22,12 @@ from lmd_cli.decomposition.older_torch import KEYWORD_HOOKS, WITH_KEYWORDS
 if TYPE_CHECKING:
     from lmd_cli.decomposition.tracing.run import Run
 
+#: Why what another thread runs is a leak.
+ELSEWHERE = (
+    "runs in another thread, whose operators are not seen; run it in the thread that calls "
+    "decompose"
+)
+
 
 def find_root(function: Any) -> nn.Module | None:
     """The module whose names describe what ``function`` calls, if there is one.
@@ -126,9 +132,8 @@ class ModuleTracker:
             with torch._C.DisableTorchFunction():
                 carries = session.any_carries(args)
             if carries:
-                why = "runs in another thread, whose operators are not seen; run it in the thread "
                 what = f"module {self.name(module)!r} ({type(module).__name__})"
-                session.fail(LeakError(f"{what} {why}that calls decompose"))
+                session.fail(LeakError(f"{what} {ELSEWHERE}"))
 
         def leave(module: nn.Module, args: Any, *rest: Any) -> None:
             *named, output = rest  # torch leaves the keyword arguments out after an exception

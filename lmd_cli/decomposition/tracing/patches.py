@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 import torch
@@ -106,3 +108,32 @@ def _has_torch_function(args: Iterable[Any]) -> bool:
 #: the single operations, which run instead, round differently. Given the tracker of the running
 #: modules, torch answers them as it does without our mode.
 fused_layers = Patch(torch.overrides, "has_torch_function", _has_torch_function)
+
+
+# -- other threads, whose operators no mode of ours sees ---------------------------------------
+
+
+def _start(thread: threading.Thread) -> None:
+    watch, run = started_threads.value, thread.run
+    worker = (
+        getattr(getattr(thread, "_target", None), "__module__", "") == "concurrent.futures.thread"
+    )
+    if watch is not None and not worker:  # which outlives the run, and gets what is submitted
+
+        def watched() -> None:
+            del thread.run  # type: ignore[method-assign]
+            watch(run)
+
+        thread.run = watched  # type: ignore[method-assign]
+    started_threads.original(thread)
+
+
+def _submit(pool: Any, function: Callable[..., Any], /, *args: Any, **kwargs: Any) -> Any:
+    watch = submitted_calls.value
+    watched = function if watch is None else partial(watch, function)
+    return submitted_calls.original(pool, watched, *args, **kwargs)
+
+
+#: Show what the thread has other threads run, which is called as ``handle(function, ...)`` there.
+started_threads = Patch(threading.Thread, "start", _start)
+submitted_calls = Patch(ThreadPoolExecutor, "submit", _submit)

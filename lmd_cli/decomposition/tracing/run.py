@@ -26,6 +26,7 @@ from lmd_cli.decomposition.pytrees import leaves, named_leaves
 from lmd_cli.decomposition.registry import Rule, RuleInfo, function_name
 from lmd_cli.decomposition.tracing.audit import (
     OperationRecord,
+    brought_along,
     clean_stack,
     is_broken,
     norm,
@@ -34,7 +35,7 @@ from lmd_cli.decomposition.tracing.audit import (
     residual_tensor,
 )
 from lmd_cli.decomposition.tracing.carriers import Carriers, tensors_in
-from lmd_cli.decomposition.tracing.modules import ModuleTracker, known_modules
+from lmd_cli.decomposition.tracing.modules import ELSEWHERE, ModuleTracker, known_modules
 from lmd_cli.decomposition.tracing.operators import Operator, functional_of
 from lmd_cli.decomposition.tracing.patches import Setting, is_custom
 from lmd_cli.decomposition.variant import Variant
@@ -214,6 +215,11 @@ class Run(Carriers):
             self.fail(self.leak(function, LEAVES))
         self.shown(args, kwargs)
 
+    def require_here(self, function: Any, args: Any, kwargs: Any) -> None:
+        """An operator that another thread runs must not meet parts."""
+        if self.any_carries(args, kwargs):
+            self.fail(LeakError(f"{function_name(function)} {ELSEWHERE}"))
+
     def require_seen(self, function: Any, result: Any) -> None:
         """What a function of the user's makes of parts has to come from torch's operators."""
         if any(t.is_floating_point() and not self.depends(t) for t in tensors_in([result])):
@@ -262,7 +268,7 @@ class Run(Carriers):
                 parts_residual=float(parts_residual_tensor(x, clean)),
                 shares=part_shares(stack, rows, layout),
             )
-            self._residuals[self.place_of(x).key] = record.parts_residual
+            self._residuals[self.place_of(x).key] = brought_along(x, clean)
             rounded = coarsest / 16.0 if coarsest > torch.finfo(x.dtype).eps else 0.0
             if self.audit == "raise" and is_broken(x, clean, max(brought, rounded)):
                 error = (

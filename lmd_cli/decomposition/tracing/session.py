@@ -24,9 +24,21 @@ from lmd_cli.decomposition.registry import Rule, find_rule
 from lmd_cli.decomposition.tracing.aliases import Aliases
 from lmd_cli.decomposition.tracing.calls import Call, called
 from lmd_cli.decomposition.tracing.carriers import tensors_in
-from lmd_cli.decomposition.tracing.modes import Functions, Operators, followed, uncompiled
+from lmd_cli.decomposition.tracing.modes import (
+    Elsewhere,
+    Functions,
+    Operators,
+    followed,
+    uncompiled,
+)
 from lmd_cli.decomposition.tracing.operators import Operator, operator
-from lmd_cli.decomposition.tracing.patches import custom_functions, fused_layers, is_custom
+from lmd_cli.decomposition.tracing.patches import (
+    custom_functions,
+    fused_layers,
+    is_custom,
+    started_threads,
+    submitted_calls,
+)
 from lmd_cli.decomposition.tracing.run import CONSTANT, LEAVES, CalledFunction
 
 #: Torch's functions whose result is a number of Python's, or text.
@@ -52,6 +64,8 @@ class Session(Aliases):
             torch.jit.optimized_execution(False),  # fused kernels hide operators
             uncompiled(),
             fused_layers.active(self.tracker),
+            started_threads.active(self.elsewhere),
+            submitted_calls.active(self.elsewhere),
             Functions(self),
             Operators(self),
         ):
@@ -65,6 +79,11 @@ class Session(Aliases):
                 raise self.failure from error
             if self.failure is not None:
                 raise self.failure
+
+    def elsewhere(self, function: Any, *args: Any, **kwargs: Any) -> Any:
+        """Runs a function in another thread, where no operator may meet parts."""
+        with Elsewhere(self):
+            return function(*args, **kwargs)
 
     def close(self) -> None:
         """Lets go of what it holds: it is part of circles, which no tensor must wait in."""

@@ -314,3 +314,36 @@ def test_grouped_queries_share_keys_and_values() -> None:
     for name in INPUTS:
         torch.testing.assert_close(result.parts[name], apart.parts[name], rtol=0, atol=1e-13)
     torch.testing.assert_close(result.bias, apart.bias, rtol=0, atol=1e-13)
+
+
+MASK = torch.tensor([[True, False, False], [False, False, False], [True, True, True]])
+
+
+@pytest.mark.parametrize(
+    "replaced",
+    [
+        lambda p: p.nan_to_num(0.0),
+        lambda p: torch.where(p.isnan(), 0.0, p),
+        lambda p: p.masked_fill(~MASK.any(-1, keepdim=True), 0.0),
+        lambda p: p.index_put_((p.isnan(),), torch.tensor(0.0)),
+    ],
+)
+@pytest.mark.parametrize("variant", ["identity-ratio", "identity-ratio-shapley", "coalitions"])
+def test_rows_masked_by_hand_whose_nan_the_network_replaces(
+    replaced: Callable[[Tensor], Tensor], variant: str
+) -> None:
+    x = {"camera": normal(3, 3), "radar": normal(3, 3, seed=1)}
+
+    def weights(camera: Tensor, radar: Tensor) -> Tensor:
+        masked = (camera + radar).masked_fill(~MASK, -torch.inf)
+        return replaced(masked.softmax(-1)) * 2.0
+
+    def last(camera: Tensor, radar: Tensor) -> Tensor:
+        return (camera[2] + radar[2]).softmax(-1) * 2.0
+
+    result, row = (decompose(f, x, variant, audit="raise") for f in (weights, last))
+    assert torch.equal(result.total, weights(**x))
+    for name, part in result.parts.items():
+        assert not part[:2].any()
+        assert torch.equal(part[2], row.parts[name])
+    assert torch.equal(result.bias[:2], result.total[:2])

@@ -292,7 +292,7 @@ def test_half_precision_rounds_each_part(dtype: torch.dtype) -> None:
         (lambda x: x.clone().resize_(3), "the size of memory"),
         (lambda x: torch.zeros(3).double().resize_as_(x), "the size of memory"),
         (lambda x: F.embedding_bag(ONE, x[0], ONE, mode="max"), "torch.amax"),
-        (lambda x: F.embedding(ONE, x[0] * 1.0, max_norm=1.0), "detached view"),
+        (lambda x: F.embedding(ONE, x[0] * 1.0, max_norm=1.0), "max_norm rescales"),
         (lambda x: torch.embedding_renorm_(x[0] * 1.0, ONE, 1.0, 2.0), "max_norm"),
         (lambda x: torch.view_copy(x, torch.int64), "another type|no rule"),
     ],

@@ -268,3 +268,25 @@ def test_one_value_for_all_of_overlapping_windows(write: Any) -> None:
 def test_overlapping_windows_that_are_written_to_twice_are_an_error(write: Any) -> None:
     with pytest.raises(NoRuleError, match="overlap"):
         run(view_of_sum(write))
+
+
+SQUARE = torch.tensor([[1.0, 2.0, 0.5], [0.0, 1.0, -1.0], [3.0, 1.0, 1.0]], dtype=torch.float64)
+
+
+@pytest.mark.parametrize(
+    "write",
+    [lambda x: x.baddbmm_(x, SQUARE[None]), lambda x: torch.matmul(x, SQUARE, out=x)],
+)
+def test_a_product_that_reads_what_it_writes_is_an_error(write: Any) -> None:
+    """Torch gives what depends on the order of its loops, not the product."""
+    with pytest.raises(NoRuleError, match="read while it writes"):
+        decompose(lambda camera: write(camera * 1.0), {"camera": normal(1, 3, 3)})
+
+
+def test_elementwise_operations_that_read_what_they_write() -> None:
+    def function(camera: Tensor, radar: Tensor) -> Tensor:
+        x = camera + 2.0 * radar
+        x.add_(x)
+        return torch.sub(x, x[:], alpha=2, out=x)
+
+    assert torch.equal(run(function).parts["camera"], -2.0 * inputs()["camera"])

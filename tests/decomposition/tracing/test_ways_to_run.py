@@ -66,6 +66,44 @@ def test_a_module_that_the_network_runs_in_another_thread_is_a_leak() -> None:
         both(function)
 
 
+def by_thread(function: Callable[[], Tensor]) -> Tensor:
+    results: list[Tensor] = []
+    thread = threading.Thread(target=lambda: results.append(function()))
+    thread.start()
+    thread.join()
+    return results[0] if results else torch.zeros(3, 4)
+
+
+RUNNING = ThreadPoolExecutor(1)  # its thread may be older than the decomposition
+ELSEWHERE: list[Callable[[Callable[[], Tensor]], Tensor]] = [
+    by_thread,
+    lambda function: RUNNING.submit(function).result(),
+]
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
+@pytest.mark.parametrize("elsewhere", ELSEWHERE)
+def test_an_operator_that_another_thread_runs_on_features_is_a_leak(
+    elsewhere: Callable[[Callable[[], Tensor]], Tensor],
+) -> None:
+    assert elsewhere(lambda: C).equal(C)
+    with pytest.raises(LeakError, match="mul runs in another thread, whose operators"):
+        both(lambda camera, radar: elsewhere(lambda: camera * 2.0) + radar)
+
+
+@pytest.mark.parametrize("elsewhere", ELSEWHERE)
+def test_another_thread_may_work_on_constants(
+    elsewhere: Callable[[Callable[[], Tensor]], Tensor],
+) -> None:
+    def function(camera: Tensor, radar: Tensor) -> Tensor:
+        scale = camera.detach()
+        return camera + radar * elsewhere(lambda: scale.abs().max() * L)
+
+    result = both(function)
+    assert torch.equal(result.parts["radar"], R * (C.abs().max() * L))
+    assert torch.equal(elsewhere(lambda: C * 2.0), 2.0 * C)
+
+
 # -- how a network is run --------------------------------------------------------------------------
 
 
