@@ -190,8 +190,9 @@ class Aliases(Results):
         """Writes a total; where elements overlap, or others are read in the same memory, torch
         does, and has to get the same."""
         memory = target.untyped_storage().data_ptr()
-        read = (v for k, v in given.items() if k not in op.written)
-        shared = any(t.untyped_storage().data_ptr() == memory for t in tensors_in(read))
+        read = tensors_in(v for k, v in given.items() if k not in op.written)
+        dense = (t for t in read if t.layout is torch.strided)  # others have no such memory
+        shared = any(t.untyped_storage().data_ptr() == memory for t in dense)
         if not shared and not overlaps(target.shape, target.stride()):
             target.copy_(total)
             return

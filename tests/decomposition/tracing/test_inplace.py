@@ -283,6 +283,15 @@ def test_a_product_that_reads_what_it_writes_is_an_error(write: Any) -> None:
         decompose(lambda camera: write(camera * 1.0), {"camera": normal(1, 3, 3)})
 
 
+def test_a_sparse_factor_is_no_memory_that_is_written_to() -> None:
+    def function(camera: Tensor) -> Tensor:
+        return (camera * 1.0).addmm_(SQUARE.to_sparse(), camera)
+
+    features = normal(3, 3)
+    result = decompose(function, {"camera": features}, audit="raise")
+    torch.testing.assert_close(result.parts["camera"], features + SQUARE @ features)
+
+
 def test_elementwise_operations_that_read_what_they_write() -> None:
     def function(camera: Tensor, radar: Tensor) -> Tensor:
         x = camera + 2.0 * radar
