@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from lmd_cli.decomposition import rules as _rules  # noqa: F401  (registers the rules)
 from lmd_cli.decomposition.capture import recording
-from lmd_cli.decomposition.coalitions import CoalitionLayout
+from lmd_cli.decomposition.coalitions import UNDEFINED, CoalitionLayout
 from lmd_cli.decomposition.errors import ConservationError, InputError, LeakError
 from lmd_cli.decomposition.inputs import lifted, names_of
 from lmd_cli.decomposition.layout import Layout
@@ -182,12 +182,6 @@ _NOT_FINITE = (
     "function for both (F.silu), or take a variant that ends with -taylor-frozen: they grow less"
 )
 
-_UNDEFINED = (
-    "the network's value with some modality's features zero is not finite (a division, a root or a "
-    "logarithm of what is zero then), so that coalitions have no values; take "
-    "identity-ratio-shapley, or mend the network"
-)
-
 
 def _require_conserved(tree: Any, session: Session) -> None:
     """The parts of the output must sum to it: writes that nothing can see show here."""
@@ -198,7 +192,7 @@ def _require_conserved(tree: Any, session: Session) -> None:
         if recording(x.total) or not is_broken(x.total, stack, brought, session.types):
             continue
         finite = bool(torch.isfinite(stack[:, torch.isfinite(x.total)]).all())
-        undefined = _UNDEFINED if isinstance(session, CoalitionSession) else _NOT_FINITE
+        undefined = UNDEFINED if isinstance(session, CoalitionSession) else _NOT_FINITE
         raise ConservationError(_NOT_THE_SUM if finite else undefined)
 
 

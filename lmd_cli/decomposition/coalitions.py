@@ -30,6 +30,12 @@ from lmd_cli.decomposition.maps import Stack
 
 #: Modalities whose coalitions are carried.
 MOST = 5
+#: Where a coalition has no value.
+UNDEFINED = (
+    "the network's value with some modality's features zero is not finite (a division, a root or a "
+    "logarithm of what is zero then), so that coalitions have no values; take "
+    "identity-ratio-shapley, or mend the network"
+)
 
 
 @dataclass(frozen=True)
@@ -152,16 +158,31 @@ def value_at(dividends: Mapping[int, Tensor], s: int) -> Tensor:
     return value
 
 
-def dividends_of(values: dict[int, Tensor], players: int) -> dict[int, Tensor]:
+def dividends_of(
+    values: dict[int, Tensor], players: int, masked: bool = False
+) -> dict[int, Tensor]:
     """d(S) = sum of (-1)^(|S| - |T|) v(T), T within S: in the values' memory, unless gradients are
-    recorded."""
+    recorded.
+
+    Args:
+        masked: values may be infinite (masked logits): nothing lies between two that are the same.
+    """
     made = dict(values)
     for bit in _bits(players):
         for s in within(players):
             if s & bit:
-                below = made[s ^ bit]
-                made[s] = made[s] - below if torch.is_grad_enabled() else made[s].sub_(below)
+                made[s] = _less(made[s], made[s ^ bit], masked)
     return made
+
+
+def _less(value: Tensor, below: Tensor, masked: bool) -> Tensor:
+    """``value - below``, 0 where they are the same."""
+    same = value == below if masked else None
+    if torch.is_grad_enabled():
+        apart = value - below
+        return apart if same is None else apart.masked_fill(same, 0.0)
+    value.sub_(below)
+    return value if same is None else value.masked_fill_(same, 0.0)
 
 
 def _bits(players: int) -> Sequence[int]:

@@ -159,12 +159,18 @@ def extreme(
     def between(us: Sequence[Tensor], vs: Sequence[Tensor]) -> Affine:
         u, v = us[0].unsqueeze(0), vs[0].unsqueeze(0)
         at_u, at_v = where(us[0]), where(vs[0])
-        low, high = read(v - u, at_u), read(v - u, at_v)
-        rise, apart = read(v, at_v) - read(u, at_u) - low, high - low
+        moved = _moved(u, v)
+        low, high = read(moved, at_u), read(moved, at_v)
+        rise, apart = _moved(read(u, at_u), read(v, at_v)) - low, high - low
         share = torch.where(apart == 0, 0.5, rise / apart).clamp(0.0, 1.0)
         return Affine(lambda h: torch.lerp(read(h, at_u), read(h, at_v), share))
 
     return Secant((x,), between)
+
+
+def _moved(u: Tensor, v: Tensor) -> Tensor:
+    """v - u, 0 where both are the same infinity (masked)."""
+    return (v - u).masked_fill(u == v, 0.0)
 
 
 def larger_or_smaller(
@@ -190,6 +196,7 @@ def larger_or_smaller(
         (a_u, b_u), (a_v, b_v) = both(us, (a, b)), both(vs, (a, b))
         relu = CURVES["relu"]
         steep = relu.secant(relu.at(a_u - b_u), relu.at(a_v - b_v))
+        steep = torch.where(steep.isnan(), (a_v > b_v).to(steep.dtype), steep)  # masked
         zeros = [torch.zeros_like(t).unsqueeze(0) for t in (a, b)]
 
         def run(*h: Tensor) -> Tensor:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -185,10 +187,13 @@ def test_the_larger_divisor_divides() -> None:
     assert float(result.extras["camera"][0].abs().max()) < 10.0
 
 
-def test_a_network_that_is_not_defined_without_a_sensor() -> None:
+@pytest.mark.parametrize("audit", [False, "raise"])
+def test_a_network_that_is_not_defined_without_a_sensor(
+    audit: Literal["raise", False],
+) -> None:
     given = {"camera": normal(1, 3).abs() + 1, "radar": normal(1, 3, seed=1).abs()}
     with pytest.raises(ConservationError, match="some modality's features zero is not finite"):
-        decompose(lambda camera, radar: radar / camera, given, "coalitions")
+        decompose(lambda camera, radar: radar / camera, given, "coalitions", audit=audit)
 
 
 def test_what_needs_maps_of_whole_inputs_is_refused() -> None:

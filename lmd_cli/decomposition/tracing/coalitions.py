@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial, reduce
+from math import isnan
 from operator import or_
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from lmd_cli.decomposition.coalitions import (
+    UNDEFINED,
     CoalitionLayout,
     dividends_of,
     value_at,
@@ -23,7 +25,9 @@ from lmd_cli.decomposition.linearised.program import Step
 from lmd_cli.decomposition.maps import Affine, Bilinear, Map, Secant, Stack, summed
 from lmd_cli.decomposition.memory import expanded
 from lmd_cli.decomposition.pytrees import map_leaves
+from lmd_cli.decomposition.registry import RuleInfo
 from lmd_cli.decomposition.secants import elementwise, product
+from lmd_cli.decomposition.tracing.audit import OperationRecord
 from lmd_cli.decomposition.tracing.calls import Call
 from lmd_cli.decomposition.tracing.session import Session
 
@@ -118,6 +122,11 @@ class CoalitionSession(Session):
                 f"not fit; take identity-ratio-shapley, or a smaller batch ({error})"
             ) from error
 
+    def broken(self, record: OperationRecord, rule: RuleInfo) -> str:
+        """What a coalition has no value for is no fault of a rule."""
+        undefined = f"has no parts: {UNDEFINED}"
+        return undefined if isnan(record.residual) else super().broken(record, rule)
+
     def hold(self, what: str) -> None:
         """Weights, divisors and places follow the coalitions: nothing is held."""
 
@@ -187,11 +196,11 @@ class CoalitionSession(Session):
     def _stacked(self, values: dict[int, Tensor], players: int) -> Stack:
         """The dividends of a result."""
         recorded, row_of = torch.is_grad_enabled(), self.layout.rows_of_coalitions
-        made = dividends_of(values, players) if recorded else values
+        made = dividends_of(values, players, self.masked) if recorded else values
         ordered = sorted(made, key=row_of.__getitem__)
         stack = torch.stack([made[s] for s in ordered])
         if not recorded:
-            dividends_of(dict(zip(ordered, stack, strict=True)), players)
+            dividends_of(dict(zip(ordered, stack, strict=True)), players, self.masked)
         return stack, tuple(row_of[s] for s in ordered)
 
     # -- along edges --------------------------------------------------------------------------

@@ -271,13 +271,17 @@ class Run(Carriers):
             self._residuals[self.place_of(x).key] = brought_along(x, clean)
             rounded = coarsest / 16.0 if coarsest > torch.finfo(x.dtype).eps else 0.0
             if self.audit == "raise" and is_broken(x, clean, max(brought, rounded)):
-                error = (
-                    f"{key[1]} {self.tracker.describe()} breaks conservation: "
-                    f"max |total - sum of parts| is {record.residual:.1e} of max |total| "
-                    f"(rule of kind {rule.kind!r}, {rule.equation or 'no equation'})"
-                )
+                error = f"{key[1]} {self.tracker.describe()} {self.broken(record, rule)}"
                 self.fail(ConservationError(error))
             self.records.append(record)
+
+    def broken(self, record: OperationRecord, rule: RuleInfo) -> str:
+        """How an operation breaks conservation."""
+        return (
+            "breaks conservation: max |total - sum of parts| is "
+            f"{record.residual:.1e} of max |total| "
+            f"(rule of kind {rule.kind!r}, {rule.equation or 'no equation'})"
+        )
 
     # -- modules --------------------------------------------------------------------------
 
