@@ -38,14 +38,16 @@ def command(
     if action is Action.LIST and what:
         raise typer.BadParameter("only clear takes names", param_hint="WHAT")
     listed, kept = (entries(), []) if action is Action.LIST else clear(what or ())
-    size = f"{sum(entry.size for entry in listed) / 1e6:.1f} MB"
-    rows = [
-        (e.name, e.kind, f"{e.size / 1e6:.1f} MB", f"{duration(e.changed)} ago", e.origin)
-        for e in listed
-    ]
+    size = _size(sum(entry.size for entry in listed))
+    rows = [(e.name, e.kind, _size(e.size), f"{duration(e.changed)} ago", e.origin) for e in listed]
     header = ("name", "kind", "size", "changed", "made of")
     show.table(header, rows, "entries", [vars(entry) for entry in listed])
     show.lines(kept)
     done = "in" if action is Action.LIST else "deleted from"
     count = f"{len(listed)} {'entry' if len(listed) == 1 else 'entries'}"
     show.lines([f"{count}, {size}, {done} {cache_folder()}"])
+
+
+def _size(count: int) -> str:
+    """A number of bytes for a reader."""
+    return f"{count / 1e6:.1f} MB" if count >= 1e5 else f"{count / 1e3:.1f} kB"

@@ -102,6 +102,7 @@ def test_the_command(cache: Path, lmd: Lmd):
     result = lmd("cache")
     assert result.exit_code == 0
     assert "6 entries, " in result.stdout
+    assert " kB " in result.stdout  # of an index, no 0.0 MB
     assert f" in {cache}" in result.stdout
     result = lmd("cache", "clear", "index")
     assert result.exit_code == 0
