@@ -64,6 +64,7 @@ def command(
     from lmd_cli.cli import show
     from lmd_cli.report.tables.removal import detected_note, header_of, subset_cells
     from lmd_cli.results.removal_subsets import subsets
+    from lmd_cli.results.survey_metrics import SurveyMetrics
     from lmd_cli.runtime.progress import make_progress
     from lmd_cli.workflows.report import ReportOptions, open_surveyed, write_page
 
@@ -87,11 +88,12 @@ def command(
         ) from None
     finally:
         progress.close()
-    table = subsets(made.survey) if made.survey is not None else []
-    if made.survey is not None and table:
+    metrics = made.survey and SurveyMetrics(made.survey)
+    table = subsets(metrics) if metrics else []
+    if metrics and table:
         values = [one.values() for one in table]
         show.table(header_of(table), subset_cells(table), "removal", values)
-        show.lines([detected_note(made.survey)])
+        show.lines([detected_note(metrics)])
     if trackers:
         from lmd_cli.workflows.track import track_report
 

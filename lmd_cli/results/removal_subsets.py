@@ -9,7 +9,6 @@ from typing import Any
 from lmd_cli.evaluation.ground.removal import Removed, removals
 from lmd_cli.evaluation.run_metrics import Metric
 from lmd_cli.evaluation.statistics import Interval
-from lmd_cli.results.survey import Survey
 from lmd_cli.results.survey_metrics import SurveyMetrics
 
 
@@ -55,12 +54,11 @@ def ends(interval: Interval) -> tuple[float, float, float]:
     return interval.estimate, interval.low, interval.high
 
 
-def subsets(survey: Survey) -> list[Subset]:
+def subsets(metrics: SurveyMetrics) -> list[Subset]:
     """All sensors, then each removal; none without annotations that the output looks for."""
-    metrics = SurveyMetrics(survey)
     if not metrics.vehicles:
         return []
-    return [_subset(metrics, removed) for removed in [(), *removals(survey.sensors)]]
+    return [_subset(metrics, removed) for removed in [(), *removals(metrics.survey.sensors)]]
 
 
 def _subset(metrics: SurveyMetrics, removed: Removed) -> Subset:

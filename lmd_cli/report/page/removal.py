@@ -58,10 +58,12 @@ def removal_tables(survey: Survey, places: Mapping[str, int]) -> dict[str, Any] 
             failing(false, sensors),
         ),
     }
+    metrics = SurveyMetrics(survey)
+    table = subsets(metrics)
     return {
-        "headline": headline(survey, inside),
-        "subsets": _subsets(survey),
-        "few_scenes": SurveyMetrics(survey).clusters.kind == SAMPLE,
+        "headline": headline(metrics, table, inside),
+        "subsets": _subsets(metrics, table),
+        "few_scenes": metrics.clusters.kind == SAMPLE,
         "questions": _questions(detected, sensors),
         "conclusions": _conclusions(inside, false, sensors, survey.removal),
         "lists": [
@@ -71,15 +73,15 @@ def removal_tables(survey: Survey, places: Mapping[str, int]) -> dict[str, Any] 
     }
 
 
-def headline(survey: Survey, inside: Sequence[Vehicle]) -> str:
+def headline(metrics: SurveyMetrics, table: Sequence[Subset], inside: Sequence[Vehicle]) -> str:
     """How many annotations are detected, and what is left of them when a sensor fails."""
-    sensors, removal, metrics = survey.sensors, survey.removal, SurveyMetrics(survey)
+    sensors, removal = metrics.survey.sensors, metrics.survey.removal
     detected = [v for v in inside if v["detected"]]
     safe = sum(not lost_without(v, sensors) for v in detected)
     left = [f"{_lost(name, metrics)} without the {part_title(name)}" for name in sensors]
     return (
         f"the network detects {len(detected)} of {counted_annotations(inside)}. {IF[removal]} "
-        f"(features {HOW[removal]}), it loses {_listed(left)}{_also(subsets(survey))}. "
+        f"(features {HOW[removal]}), it loses {_listed(left)}{_also(table)}. "
         f"{safe} stay detected whichever one sensor fails; "
         f"{len(detected) - safe} have a single point of failure"
     )
@@ -114,15 +116,15 @@ def _also(table: Sequence[Subset]) -> str:
     return said
 
 
-def _subsets(survey: Survey) -> PageTable:
+def _subsets(metrics: SurveyMetrics, table: Sequence[Subset]) -> PageTable:
     """Every subset of the sensors, with intervals."""
-    table, drawn = subsets(survey), SurveyMetrics(survey).clusters
+    drawn, how = metrics.clusters, HOW[metrics.survey.removal]
     rows = [
         [TableCell(left), *(TableCell(text, text.split()[0], number=True) for text in figures)]
         for left, *figures in subset_cells(table)
     ]
     caption = (
-        f"What each subset of the sensors detects, the others' features {HOW[survey.removal]} "
+        f"What each subset of the sensors detects, the others' features {how} "
         f"(95 % intervals: {RESAMPLES} resamples of {drawn.count} {drawn.kind}s)"
     )
     return PageTable("subsets", caption, header_of(table), rows)

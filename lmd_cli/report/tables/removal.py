@@ -11,7 +11,6 @@ from lmd_cli.evaluation.statistics import Interval
 from lmd_cli.report.figures.styles import part_title
 from lmd_cli.report.words import HOW, counted
 from lmd_cli.results.removal_subsets import Subset, ends
-from lmd_cli.results.survey import Survey
 from lmd_cli.results.survey_metrics import SurveyMetrics
 
 #: Columns of :func:`subset_cells`; the last only where the IoU is defined.
@@ -66,10 +65,9 @@ def counted_annotations(vehicles: Sequence[Vehicle]) -> str:
     return f"{counted(len(vehicles), 'annotation')}{of} in {counted(scenes, 'scene')}"
 
 
-def detected_note(survey: Survey) -> str:
+def detected_note(metrics: SurveyMetrics) -> str:
     """What the table's annotations are, and what its intervals resample."""
-    metrics = SurveyMetrics(survey)
-    drawn, how = metrics.clusters, HOW[survey.removal]
+    drawn, how = metrics.clusters, HOW[metrics.survey.removal]
     return (
         f"{counted_annotations(metrics.vehicles)}; removed sensors' features {how}; "
         "new false alarms: detections without an annotation that share no cell with one of the "
