@@ -17,7 +17,7 @@ from torch import Tensor
 from lmd_cli.decomposition.bias_splitting import ratio_shares, sum_shares
 from lmd_cli.decomposition.coalition_slopes import Curve, coalition_slopes
 from lmd_cli.decomposition.layout import Layout
-from lmd_cli.decomposition.memory import Rows, expanded
+from lmd_cli.decomposition.memory import Rows, expanded, is_writable
 from lmd_cli.decomposition.variant import Variant
 
 #: Whose constants are shared out by the ``uniform`` rules: BatchNorm's, or the other norms'.
@@ -63,6 +63,12 @@ class Affine:
     centred: bool = False
     secant: Secant | None = None
     edges: Mapping[tuple[int, int], Affine] | None = None
+
+    def factor_alone(self, weight: float = 1.0) -> Tensor | None:
+        """What every part is multiplied by, where ``run`` and ``weight`` times the constant are
+        nothing else."""
+        adds = self.centred or self.shares is not None or (self.constant is not None and weight)
+        return None if adds else self.factor
 
 
 @dataclass(frozen=True, eq=False)
@@ -177,7 +183,7 @@ def with_constant(
     wide = layout.all_with(rows) if uniform else _union(rows, (layout.bias,))
     if wide != rows:
         parts = expanded(parts, rows, wide)
-    elif not _is_writable(parts, operands):
+    elif not _is_apart(parts, operands):
         parts = parts.clone()
     if uniform:
         parts[: layout.bias + 1] += layout.uniform_share * value
@@ -191,12 +197,10 @@ def _union(*rows: Rows) -> Rows:
     return tuple(sorted({row for own in rows for row in own}))
 
 
-def _is_writable(parts: Tensor, operands: Sequence[Tensor]) -> bool:
-    """Whether a stack that was just made has memory of its own, each element once."""
-    if torch.is_grad_enabled() or torch._debug_has_internal_overlap(parts):
-        return False
+def _is_apart(parts: Tensor, operands: Sequence[Tensor]) -> bool:
+    """Whether a stack that was just made can be written to, and lies in memory of its own."""
     storage = parts.untyped_storage()
-    return all(operand.untyped_storage() is not storage for operand in operands)
+    return is_writable(parts) and all(t.untyped_storage() is not storage for t in operands)
 
 
 def shared_out(origin: Origin | None, variant: Variant) -> bool:

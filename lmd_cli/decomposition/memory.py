@@ -167,6 +167,14 @@ class Buffer:
         self._own(union)
         self.read(place).copy_(expanded(stack, rows, union))
 
+    def scale(self, place: Place, factor: Tensor) -> bool:
+        """Multiplies a tensor's parts where they lie; ``False`` if they have to stay there."""
+        stack = self.read(place)
+        if self.shared or not _can_multiply(stack, factor):
+            return False
+        stack.mul_(factor)
+        return True
+
     def _is_all(self, place: Place) -> bool:
         """Whether nothing of the storage lies elsewhere."""
         if self.data is None:
@@ -233,10 +241,24 @@ def expanded(stack: Tensor, rows: Rows, wanted: Rows) -> Tensor:
     """The stack with exactly the rows ``wanted`` (a superset), zeros where absent."""
     if rows == wanted:
         return stack
-    wide = stack.new_zeros((len(wanted), *stack.shape[1:]))
-    for row, value in zip(rows, stack, strict=True):
-        wide[wanted.index(row)] = value
+    wide = stack.new_empty((len(wanted), *stack.shape[1:]))
+    for i, row in enumerate(wanted):
+        wide[i] = stack[rows.index(row)] if row in rows else 0.0
     return wide
+
+
+def times(stack: Tensor, factor: Tensor) -> Tensor:
+    """The product, in the stack's own memory if it can be: to fill new memory takes longer."""
+    return stack.mul_(factor) if _can_multiply(stack, factor) else stack * factor
+
+
+def _can_multiply(stack: Tensor, factor: Tensor) -> bool:
+    return is_writable(stack) and stack.dtype == factor.dtype
+
+
+def is_writable(stack: Tensor) -> bool:
+    """Whether a stack may be written to: no gradients flow, and each element has its own memory."""
+    return not (torch.is_grad_enabled() or torch._debug_has_internal_overlap(stack))
 
 
 def is_continuous(value: Any) -> bool:

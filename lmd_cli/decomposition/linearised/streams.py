@@ -48,12 +48,23 @@ class Stream:
     def __call__(self, step: Step, env: Env) -> None:
         """Takes the stream through one step."""
         for output in step.outputs:
-            if output.map is None:
+            if output.map is None or self._scales(output, env):
                 continue
             made = self.through(output, env)
             if made is not None:
                 made = made.to(output.place.dtype).expand(self.rows, *output.place.shape)
             store(env, step, output, made)
+
+    def _scales(self, output: Output, env: Env) -> bool:
+        """Multiplies in place what the operation did, if it can be."""
+        linear_map, buffer = output.map, env.get(output.place.key)
+        if buffer is None or not isinstance(linear_map, Affine) or output.reads != (output.place,):
+            return False
+        if linear_map.slopes is not None:
+            factor = None if self.modality is None else linear_map.slopes[self.modality]
+        else:
+            factor = linear_map.factor_alone(self.weight(output))
+        return factor is not None and buffer.scale(output.place, factor)
 
     def through(self, output: Output, env: Env) -> Tensor | None:
         stacks = [read(env, place) for place in output.reads]

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from lmd_cli.decomposition import secants
 from lmd_cli.decomposition.maps import Affine, Origin
+from lmd_cli.decomposition.memory import times
 from lmd_cli.decomposition.registry import aten_rule
 from lmd_cli.decomposition.tracing.calls import Call, Result
 
@@ -41,7 +42,7 @@ def own_statistics(
         return rescaled(call, x, centre, scale, bias, "norm")
 
     def run(h: Tensor) -> Tensor:
-        return (h - mean(h)) * scale  # each part is centred by its own mean
+        return times(h - mean(h), scale)  # each part is centred by its own mean
 
     secant = secants.normalised(x, mean, weight, eps)
     made = Affine(run, (x,), call.kept(bias), factor=scale, centred=True, secant=secant)

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from lmd_cli.decomposition.linearised.program import Step
-from lmd_cli.decomposition.maps import Affine
+from lmd_cli.decomposition.maps import Affine, Map
 from lmd_cli.decomposition.memory import Place, is_continuous, overlaps
 from lmd_cli.decomposition.registry import Rule
 from lmd_cli.decomposition.tracing.calls import Call, holds_infinity
@@ -165,17 +165,19 @@ class Aliases(Results):
             self.adopt(target)
         with self._with_gradients():
             linear_map = self._completed(call, raw, total)
-            stack, rows = self._parts_through(linear_map, total)
+            scaled = self._scales(linear_map, target)
+            stack, rows = self.parts(target) if scaled else self._parts_through(linear_map, total)
         step = self._step(call)
         if step is not None:
             step.outputs.append(self._output(linear_map, None))
         self._put_total(op, given, target, total)
         buffer, place = self.buffer_of(target), self.place_of(target)
         assert buffer is not None
-        with self._with_gradients():
-            stack = stack.to(target.dtype).expand(-1, *target.shape)
-            buffer.write(stack, rows, place)
-        self._note_shared(buffer, stack, linear_map)
+        if not scaled:
+            with self._with_gradients():
+                stack = stack.to(target.dtype).expand(-1, *target.shape)
+                buffer.write(stack, rows, place)
+            self._note_shared(buffer, stack, linear_map)
         self.met(rule, op)
         if self.program is not None and step is not None:
             assert buffer.data is not None
@@ -183,6 +185,14 @@ class Aliases(Results):
             output.place, output.whole = place, (buffer.start, buffer.data.shape[1])
             self.program.steps.append(step)
         return target
+
+    def _scales(self, linear_map: Map, target: Tensor) -> bool:
+        """Multiplies the target's parts where they lie, if the map does that and it can be."""
+        if not isinstance(linear_map, Affine) or [*map(id, linear_map.operands)] != [id(target)]:
+            return False
+        factor, buffer = linear_map.factor_alone(), self.buffer_of(target)
+        assert buffer is not None
+        return factor is not None and buffer.scale(self.place_of(target), factor)
 
     def _put_total(
         self, op: Operator, given: dict[str, Any], target: Tensor, total: Tensor
