@@ -78,26 +78,23 @@ class VariantByModule:
             self.base = Variant.parse(variant)
         except ValueError as error:
             raise InputError(str(error)) from None
-        self._rules = dict(module_rules(root) if rules is None else rules)
+        self.rules = dict(module_rules(root) if rules is None else rules)
         self._known: dict[str, Variant] = {}
-        known_modules(self._rules, root, "rules")
-        for pattern, changes in self._rules.items():
+        known_modules(self.rules, root, "rules")
+        for pattern, changes in self.rules.items():
             _changed(self.base, pattern, changes)
-
-    def __bool__(self) -> bool:
-        return bool(self._rules)
 
     @property
     def activations(self) -> set[str]:
         """The activation rules that hold anywhere."""
-        changed = {changes.get("activation") for changes in self._rules.values()} - {None}
+        changed = {changes.get("activation") for changes in self.rules.values()} - {None}
         return {self.base.activation, *map(str, changed)}
 
     def at(self, name: str) -> Variant:
         """The variant in the module of this qualified name."""
         if name not in self._known:
             variant = self.base
-            for pattern, changes in self._rules.items():
+            for pattern, changes in self.rules.items():
                 if fnmatchcase(name, pattern) or fnmatchcase(name or "(root)", pattern):
                     variant = _changed(variant, pattern, changes)
             self._known[name] = variant

@@ -18,8 +18,10 @@ from lmd_cli.decomposition.tracing.calls import Call, Result
 
 def weighted_sum(call: Call, total: Tensor, terms: Sequence[tuple[Any, Any]]) -> Affine:
     """The map of a sum of coefficient times term."""
-    coefficients = [c for c, x in terms if call.carries(x)]
-    fixed = [_times(c, _dense(x)) for c, x in terms if not call.carries(x)]
+    operands = call.operands(*(x for _, x in terms))
+    carried = set(map(id, operands))
+    coefficients = [c for c, x in terms if id(x) in carried]
+    fixed = [_times(c, _dense(x)) for c, x in terms if id(x) not in carried]
     call.may_mask(*fixed)
     ndim = total.dim()
 
@@ -28,7 +30,7 @@ def weighted_sum(call: Call, total: Tensor, terms: Sequence[tuple[Any, Any]]) ->
         return made[0] if len(made) == 1 else made[0] + made[1]
 
     added = torch.as_tensor(fixed[0], dtype=total.dtype, device=total.device) if fixed else None
-    return Affine(run, call.operands(*(x for _, x in terms)), added)
+    return Affine(run, operands, added)
 
 
 def _dense(value: Any) -> Any:

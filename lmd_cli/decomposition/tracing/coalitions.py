@@ -35,7 +35,7 @@ from lmd_cli.decomposition.tracing.session import Session
 _CURVED = ("activation", "statistic", "softmax")
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(eq=False, slots=True)
 class _Between(Affine):
     """With the parts of the clean sample, which need no map."""
 

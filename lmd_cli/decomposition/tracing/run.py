@@ -139,7 +139,7 @@ class Run(Carriers):
     def variant(self) -> Variant:
         """The linearisation rules that hold in the running module."""
         variants = self._variants
-        return variants.at(self.tracker.named_path) if variants else variants.base
+        return variants.at(self.tracker.named_path) if variants.rules else variants.base
 
     def paused(self, paused: bool = True) -> Setting:
         """Operators run as they are until the end of the block."""

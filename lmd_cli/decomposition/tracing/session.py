@@ -167,7 +167,7 @@ class Session(Aliases):
                         depends = True
                         if buffer.rows and id(value) not in self._plain:
                             carrying.append(value)
-                    elif self._overlaps(storage):
+                    elif storage.data_ptr() in self._keys and self._overlaps(storage):
                         how = (
                             "reads the memory of a tensor that carries parts past torch (DLPack, "
                             "an extension), which would drop them; use .detach().clone() where a "
