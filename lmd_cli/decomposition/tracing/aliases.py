@@ -14,7 +14,7 @@ from lmd_cli.decomposition.memory import Place, is_continuous, overlaps
 from lmd_cli.decomposition.registry import Rule
 from lmd_cli.decomposition.tracing.calls import Call, holds_infinity
 from lmd_cli.decomposition.tracing.carriers import tensors_in, whole_storage
-from lmd_cli.decomposition.tracing.modes import DETACHING, OUTWARD
+from lmd_cli.decomposition.tracing.modes import DETACHING, OUTWARD, followed
 from lmd_cli.decomposition.tracing.operators import Operator, operator
 from lmd_cli.decomposition.tracing.results import Results
 from lmd_cli.decomposition.tracing.run import CONSTANT
@@ -118,6 +118,9 @@ class Aliases(Results):
             raise self.no_rule(op.function)
         if len(targets) > 1:
             raise self.refused(op.function, "it writes to several tensors; use its other form")
+        lazy = targets[0].is_neg() or targets[0].is_conj()
+        if lazy and op.name in ("neg_", "conj_physical_"):  # which overlook it in a handler
+            return followed(self, lambda: targets[0].copy_(op.functional.call(given)))  # type: ignore[union-attr]
         return self._write_parts(op, rule, given, targets[0])
 
     def _is_detached(self, t: Tensor) -> bool:

@@ -82,3 +82,32 @@ def test_a_reciprocal_for_every_coalition() -> None:
 
     result = decompose(function, INPUTS, "coalitions", keep_maps=True)
     assert replay_deviation(replay(result, INPUTS), result) < 1e-12
+
+
+@pytest.mark.parametrize("variant", ["identity-ratio", "coalitions"])
+@pytest.mark.parametrize(
+    "write",
+    [
+        lambda z: z.conj().imag.neg_(),
+        lambda z: z.conj().imag[..., 0].neg_(),
+        lambda z: torch.view_as_real(z.conj().conj_physical_() * 1.0),
+    ],
+)
+def test_what_is_negated_when_it_is_read_is_negated_in_place(
+    write: Callable[[Tensor], Tensor], variant: str
+) -> None:
+    def function(camera: Tensor, radar: Tensor) -> list[Tensor]:
+        z = torch.complex(radar, camera)
+        written = write(z)
+        return [written, torch.view_as_real(z) * 2.0]
+
+    given = {"camera": normal(2, 3), "radar": normal(2, 3, seed=1)}
+    result = decompose(function, given, variant, keep_maps=True)
+    zeros = {name: torch.zeros_like(x) for name, x in given.items()}
+    for total, plain in zip(result.total, function(**given), strict=True):
+        assert torch.equal(total, plain)
+    for name, x in given.items():
+        alone = function(**{**zeros, name: x})
+        for part, expected in zip(result.parts[name], alone, strict=True):
+            torch.testing.assert_close(part, expected)
+    assert replay_deviation(replay(result, given), result) == 0.0
