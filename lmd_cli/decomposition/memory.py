@@ -242,8 +242,9 @@ def expanded(stack: Tensor, rows: Rows, wanted: Rows) -> Tensor:
     if rows == wanted:
         return stack
     wide = stack.new_empty((len(wanted), *stack.shape[1:]))
+    given = dict(zip(rows, stack, strict=True))
     for i, row in enumerate(wanted):
-        wide[i] = stack[rows.index(row)] if row in rows else 0.0
+        wide[i] = given.get(row, 0.0)
     return wide
 
 

@@ -50,12 +50,14 @@ class Rule:
         kind: one of :data:`KINDS`.
         equation: where the rule comes from, for coverage tables.
         replaced: what holds again when it is taken back.
+        users: it was registered, and may keep what its map gives.
     """
 
     apply: Callable[..., Any]
     kind: str
     equation: str
     replaced: Rule | None = None
+    users: bool = False
 
     @cached_property
     def info(self) -> RuleInfo:
@@ -111,7 +113,7 @@ def register_rule(
                 raise ValueError(
                     f"{function_name(key)} has a rule already; override=True replaces it"
                 )
-            _RULES[key] = Rule(apply, kind, equation, replaced=_RULES.get(key))
+            _RULES[key] = Rule(apply, kind, equation, replaced=_RULES.get(key), users=True)
             if isinstance(key, OPERATORS) and _is_composite(key):
                 _COMPOSITES.add(key)
         return apply

@@ -21,7 +21,7 @@ from lmd_cli.decomposition import (
     register_rule,
     unregister_rule,
 )
-from lmd_cli.decomposition.maps import constant, linear
+from lmd_cli.decomposition.maps import Affine, constant, linear
 from lmd_cli.decomposition.tracing.calls import Call
 from tests.support.rule_oracle import assert_replayed, normal
 
@@ -302,3 +302,11 @@ def test_constants_of_a_rule_are_those_of_its_call() -> None:
 
     with registered(Double, rule=scaled):
         assert_replayed(INPUTS, decompose(function, INPUTS, keep_maps=True))
+
+
+def test_a_map_that_gives_too_many_rows_is_an_error() -> None:
+    def rule(call: Call, x: Tensor) -> Any:
+        return call.plain(), Affine(lambda h: torch.cat([3.0 * h, h]), (x,), torch.ones_like(x))
+
+    with registered(tripled, rule=rule), pytest.raises((DecompositionError, ValueError)):
+        decompose(lambda camera: tripled(camera), {"camera": C})

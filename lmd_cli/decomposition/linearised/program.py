@@ -35,7 +35,8 @@ class Output:
         uniform: the map's constant is shared out.
         bias: the clean bias part of each operand, ``(1, *shape)``, where the map needs it.
         alone: which factor of a product has no part but that.
-        whole: where the storage that it is written into begins and how many elements it has.
+        whole: where the storage that it is written into begins, how many elements it has, and of
+            which type.
         index: which of the call's results it is.
         value: a constant of the operating point, as it was there.
     """
@@ -46,7 +47,7 @@ class Output:
     uniform: bool = False
     bias: tuple[Tensor | None, ...] = ()
     alone: tuple[bool, ...] = ()
-    whole: tuple[int, int] = (0, 0)
+    whole: tuple[int, int, torch.dtype | None] = (0, 0, None)
     index: int = 0
     value: Tensor | None = None
 
@@ -251,8 +252,9 @@ def store(env: Env, step: Step, output: Output, stack: Tensor | None) -> None:
     if not step.fresh:
         rows = tuple(range(len(stack)))
         if place.key not in env:  # zero so far
-            start, n = output.whole
-            env[place.key] = Buffer(place.key, rows, stack.new_zeros((len(stack), n)), start)
+            start, n, dtype = output.whole
+            data = stack.new_zeros((len(stack), n), dtype=dtype)
+            env[place.key] = Buffer(place.key, rows, data, start)
         env[place.key].write(stack, rows, place)
     else:
         keep(env, place, stack)

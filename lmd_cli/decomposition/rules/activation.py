@@ -325,7 +325,8 @@ def register_activation(
     """
 
     def secant(x: Tensor, y: Tensor, /, **others: Any) -> Tensor | None:
-        return None if slope is None else slope(x, *others.values())
+        made = None if slope is None else slope(x, *others.values())
+        return made.clone() if isinstance(made, Tensor) else made  # it may be an argument
 
     equation = "eq. 9" if slope else "eq. 9 (guarded)"
     decorate = register_rule(function, kind="activation", equation=equation, override=override)

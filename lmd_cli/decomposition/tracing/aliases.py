@@ -140,7 +140,7 @@ class Aliases(Results):
             for index, t in enumerate(targets):
                 step.add_constant(self.place_of(t), t, index)
                 storage = t.untyped_storage()
-                step.outputs[-1].whole = (0, storage.nbytes() // t.element_size())
+                step.outputs[-1].whole = (0, storage.nbytes() // t.element_size(), t.dtype)
             self.program.steps.append(step)
         return result
 
@@ -185,13 +185,16 @@ class Aliases(Results):
         if self.program is not None and step is not None:
             assert buffer.data is not None
             output, step.fresh = step.outputs[0], False
-            output.place, output.whole = place, (buffer.start, buffer.data.shape[1])
+            output.place, data = place, buffer.data
+            output.whole = (buffer.start, data.shape[1], data.dtype)
             self.program.steps.append(step)
         return target
 
     def _scales(self, linear_map: Map, target: Tensor) -> bool:
         """Multiplies the target's parts where they lie, if the map does that and it can be."""
         if not isinstance(linear_map, Affine) or [*map(id, linear_map.operands)] != [id(target)]:
+            return False
+        if self._grad:  # autograd may have kept the parts
             return False
         factor, buffer = linear_map.factor_alone(), self.buffer_of(target)
         assert buffer is not None

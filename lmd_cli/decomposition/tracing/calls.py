@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, TypeAlias
 
@@ -13,6 +13,7 @@ from torch import Tensor
 
 from lmd_cli.decomposition.capture import recording
 from lmd_cli.decomposition.errors import NoRuleError
+from lmd_cli.decomposition.maps import Affine, Bilinear
 from lmd_cli.decomposition.memory import is_continuous
 from lmd_cli.decomposition.registry import Rule
 from lmd_cli.decomposition.tracing.modes import followed
@@ -37,6 +38,19 @@ def called(function: Callable[..., Any], given: dict[str, Any]) -> Any:
     named = {name: value for name, value in given.items() if not name.isdigit()}
     positional = [given[str(i)] for i in range(len(given) - len(named))]
     return function(*positional, **named)
+
+
+def _apart(maps: Any) -> Any:
+    """A user's maps, which may keep what they give: the parts are copies."""
+    if isinstance(maps, (list, tuple)):
+        return [_apart(made) for made in maps]
+    if isinstance(maps, Bilinear):
+        product = maps.product
+        return replace(maps, product=lambda a, b: product(a, b).clone())
+    if not isinstance(maps, Affine) or maps.run is None or maps.curve or maps.factor is not None:
+        return maps
+    run = maps.run
+    return replace(maps, run=lambda *stacks: run(*stacks).clone())
 
 
 @dataclass(eq=False, slots=True)
@@ -82,7 +96,7 @@ class Call:
             raise self.refused(f"{error} has no rule") from None
         if not (isinstance(result, tuple) and len(result) == 2):
             raise self.refused("its rule gave no map; return (total, linear(...))")
-        return result
+        return (result[0], _apart(result[1])) if self.rule.users else result
 
     def carries(self, value: Any) -> bool:
         """Whether an argument carries parts."""

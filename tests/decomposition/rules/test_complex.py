@@ -111,3 +111,14 @@ def test_what_is_negated_when_it_is_read_is_negated_in_place(
         for part, expected in zip(result.parts[name], alone, strict=True):
             torch.testing.assert_close(part, expected)
     assert replay_deviation(replay(result, given), result) == 0.0
+
+
+def test_a_write_to_the_real_part_of_a_complex_tensor_is_replayed() -> None:
+    def function(camera: Tensor, radar: Tensor) -> Tensor:
+        z = torch.complex(camera, radar)
+        z.real.add_(0.25)
+        return z.imag * z.abs().detach() + z.real
+
+    given = {"camera": normal(2, 3), "radar": normal(2, 3, seed=1)}
+    result = decompose(function, given, keep_maps=True)
+    assert replay_deviation(replay(result, given), result) < 1e-14

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cache, partial
 from typing import Any
 
 import pytest
@@ -10,7 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from lmd_cli.decomposition import Decomposition, decompose, register_rule, unregister_rule
+from lmd_cli.decomposition import (
+    Decomposition,
+    decompose,
+    register_activation,
+    register_rule,
+    unregister_rule,
+)
 from lmd_cli.decomposition.linearised.replay import replay, replay_deviation
 from lmd_cli.decomposition.maps import linear
 from tests.support.rule_oracle import normal
@@ -137,6 +144,62 @@ def test_parts_whose_elements_share_memory(name: str) -> None:
         assert_same(run(written), run(apart))
     finally:
         unregister_rule(levelled)
+
+
+@torch.library.custom_op("lmd_tests::twins", mutates_args=())
+def twins(x: Tensor) -> tuple[Tensor, Tensor]:
+    return 2.0 * x, 2.0 * x
+
+
+def test_a_users_map_may_keep_what_it_gave() -> None:
+    @register_rule(twins)
+    def rule(call: Any, x: Tensor) -> Any:
+        run = cache(lambda h: 2.0 * h)
+        return call.plain(), [linear(run), linear(run)]
+
+    def function(camera: Tensor, radar: Tensor, in_place: bool) -> Tensor:
+        a, b = twins(camera + radar + 0.2)
+        a = a.relu_() if in_place else a.relu()
+        return a + 3.0 * b
+
+    try:
+        written, apart = (run(partial(function, in_place=p)) for p in (True, False))
+        assert_same(written, apart)
+    finally:
+        unregister_rule(twins)
+
+
+def test_a_users_slope_may_be_an_argument() -> None:
+    register_activation(torch.square, slope=lambda x: x)
+
+    def function(camera: Tensor, radar: Tensor) -> Tensor:
+        x = camera + radar + 0.1
+        y = torch.square(x)
+        return y + x.relu_()
+
+    try:
+        result = run(function)
+        assert replay_deviation(replay(result, inputs()), result) < 1e-13
+    finally:
+        unregister_rule(torch.square)
+
+
+def test_what_autograd_has_kept_stays_as_it_is() -> None:
+    def gradients(in_place: bool) -> list[Tensor]:
+        given = {name: x.requires_grad_() for name, x in inputs().items()}
+
+        def function(camera: Tensor, radar: Tensor) -> Tensor:
+            x = camera * 2.0 + radar + 0.3
+            y = torch.tanh(x)
+            with torch.no_grad():
+                x.relu_() if in_place else x.relu()
+            return y
+
+        decompose(function, given, grad=True).parts["camera"].sum().backward()
+        return [x.grad for x in given.values() if x.grad is not None]
+
+    for actual, expected in zip(gradients(True), gradients(False), strict=True):
+        assert torch.equal(actual, expected)
 
 
 def test_layers_are_kept_as_they_were() -> None:
