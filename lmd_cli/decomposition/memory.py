@@ -168,12 +168,14 @@ class Buffer:
         self.read(place).copy_(expanded(stack, rows, union))
 
     def scale(self, place: Place, factor: Tensor) -> bool:
-        """Multiplies a tensor's parts where they lie; ``False`` if they have to stay there."""
-        stack = self.read(place)
-        if self.shared or not _can_multiply(stack, factor):
+        """Multiplies a tensor's parts where they lie; ``False`` if that memory has to stay."""
+        if self.shared:
             return False
-        stack.mul_(factor)
-        return True
+        stack = self.read(place)
+        fits = _can_multiply(stack, factor)
+        if fits:
+            stack.mul_(factor)
+        return fits
 
     def _is_all(self, place: Place) -> bool:
         """Whether nothing of the storage lies elsewhere."""

@@ -169,17 +169,17 @@ class Aliases(Results):
         with self._with_gradients():
             linear_map = self._completed(call, raw, total)
             scaled = self._scales(linear_map, target)
-            stack, rows = self.parts(target) if scaled else self._parts_through(linear_map, total)
+            made = None if scaled else self._parts_through(linear_map, total)
         step = self._step(call)
         if step is not None:
             step.outputs.append(self._output(linear_map, None))
         self._put_total(op, given, target, total)
         buffer, place = self.buffer_of(target), self.place_of(target)
         assert buffer is not None
-        if not scaled:
+        if made is not None:
             with self._with_gradients():
-                stack = stack.to(target.dtype).expand(-1, *target.shape)
-                buffer.write(stack, rows, place)
+                stack = made[0].to(target.dtype).expand(-1, *target.shape)
+                buffer.write(stack, made[1], place)
             self._note_shared(buffer, stack, linear_map)
         self.met(rule, op)
         if self.program is not None and step is not None:
@@ -192,9 +192,9 @@ class Aliases(Results):
 
     def _scales(self, linear_map: Map, target: Tensor) -> bool:
         """Multiplies the target's parts where they lie, if the map does that and it can be."""
-        if not isinstance(linear_map, Affine) or [*map(id, linear_map.operands)] != [id(target)]:
+        if self._grad or not isinstance(linear_map, Affine):  # autograd may have kept the parts
             return False
-        if self._grad:  # autograd may have kept the parts
+        if [*map(id, linear_map.operands)] != [id(target)]:
             return False
         factor, buffer = linear_map.factor_alone(), self.buffer_of(target)
         assert buffer is not None

@@ -40,10 +40,10 @@ def called(function: Callable[..., Any], given: dict[str, Any]) -> Any:
     return function(*positional, **named)
 
 
-def _apart(maps: Any) -> Any:
+def _with_copies(maps: Any) -> Any:
     """A user's maps, which may keep what they give: the parts are copies."""
     if isinstance(maps, (list, tuple)):
-        return [_apart(made) for made in maps]
+        return [_with_copies(made) for made in maps]
     if isinstance(maps, Bilinear):
         product = maps.product
         return replace(maps, product=lambda a, b: product(a, b).clone())
@@ -96,7 +96,7 @@ class Call:
             raise self.refused(f"{error} has no rule") from None
         if not (isinstance(result, tuple) and len(result) == 2):
             raise self.refused("its rule gave no map; return (total, linear(...))")
-        return (result[0], _apart(result[1])) if self.rule.users else result
+        return (result[0], _with_copies(result[1])) if self.rule.users else result
 
     def carries(self, value: Any) -> bool:
         """Whether an argument carries parts."""
